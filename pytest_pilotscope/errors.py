@@ -1,0 +1,107 @@
+"""
+Everything that can go wrong and has a name.
+
+    PilotscopeError
+    ├── UsageError              what the user typed; pytest exits with 4
+    │   ├── UnknownName         an algorithm, dataset or query that nobody registered
+    │   └── WorkloadError       a query file that cannot be read (file and line are in the message)
+    ├── ServerError             PostgreSQL could not be found, started, reached or restarted
+    │   ├── MissingServer       no binaries, no Docker daemon, nothing to start
+    │   └── MissingExtension    the server cannot be steered: the library is not loaded
+    ├── DatasetError            data that cannot be generated, fetched or loaded
+    ├── SteeringError           a cardinality or hint that PostgreSQL would not take
+    ├── LabelError              a true cardinality that cannot be computed
+    ├── AlgorithmError          a learned component broke its contract; its run is FAILED
+    │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
+    │   ├── InvalidEstimate     NaN, infinite or negative rows
+    │   └── ModelError          a model file that cannot be loaded, or that belongs to other data
+    ├── DifferentAnswer         a steered query returned other rows than plain PostgreSQL
+    └── TrackingError           the tracking store could not be read or written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PilotscopeError(Exception):
+    """The root: catches everything this project raises on purpose."""
+
+
+class UsageError(PilotscopeError):
+    """What the user asked for makes no sense; nothing was started."""
+
+
+class UnknownName(UsageError):
+    """A name that nobody registered, with the near matches and all known names."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
+
+
+class WorkloadError(UsageError):
+    """A query file that cannot be read; the message starts with `file:line`."""
+
+
+class ServerError(PilotscopeError):
+    """PostgreSQL could not be found, started, reached or restarted."""
+
+
+class MissingServer(ServerError):
+    """There is nothing to start: no binaries and no Docker daemon."""
+
+
+class MissingExtension(ServerError):
+    """The server cannot be steered because the pilotscope library is not loaded."""
+
+
+class DatasetError(PilotscopeError):
+    """Data that cannot be generated, fetched or loaded."""
+
+
+class SteeringError(PilotscopeError):
+    """A cardinality, hint or index name that PostgreSQL would not take."""
+
+
+class LabelError(PilotscopeError):
+    """A true cardinality that cannot be computed."""
+
+
+class AlgorithmError(PilotscopeError):
+    """A learned component broke its contract; its run is FAILED."""
+
+
+class IncompleteEstimate(AlgorithmError):
+    """An estimator left out subplans the optimizer will ask about."""
+
+    def __init__(self, algorithm: str, *, query_id: str, missing: int, total: int) -> None:
+        super().__init__(
+            f"{algorithm} estimated {total - missing} of {total} subplans of query {query_id!r}; "
+            "PostgreSQL would silently use its own estimate for the rest"
+        )
+
+
+class InvalidEstimate(AlgorithmError):
+    """An estimator returned NaN, an infinite or a negative number of rows."""
+
+    def __init__(self, algorithm: str, *, query_id: str, subplan: Iterable[str], rows: float) -> None:
+        super().__init__(
+            f"{algorithm} estimated {rows} rows for subplan {{{' '.join(sorted(subplan))}}} of query {query_id!r}; "
+            "a cardinality must be finite and >= 0"
+        )
+
+
+class ModelError(AlgorithmError):
+    """A model file that cannot be loaded, or that belongs to another schema or other data."""
+
+
+class DifferentAnswer(PilotscopeError):
+    """A steered query returned other rows than plain PostgreSQL; its run is FAILED."""
+
+
+class TrackingError(PilotscopeError):
+    """The tracking store could not be read or written."""

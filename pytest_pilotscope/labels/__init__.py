@@ -1,0 +1,1 @@
+"""True cardinalities of every subplan of a query."""

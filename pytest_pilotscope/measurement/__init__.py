@@ -1,0 +1,1 @@
+"""The paired, interleaved protocol: from sides and queries to results."""

@@ -1,0 +1,1 @@
+"""The only importer of psycopg2: servers, sessions, EXPLAIN, steering."""
