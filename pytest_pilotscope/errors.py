@@ -16,6 +16,7 @@ Everything that can go wrong and has a name.
     │   ├── InvalidEstimate     NaN, infinite or negative rows
     │   └── ModelError          a model file that cannot be loaded, or that belongs to other data
     ├── DifferentAnswer         a steered query returned other rows than plain PostgreSQL
+    ├── RecordError             a record that cannot be read or may not be written (file and line are in the message)
     └── TrackingError           the tracking store could not be read or written
 """
 
@@ -101,6 +102,10 @@ class ModelError(AlgorithmError):
 
 class DifferentAnswer(PilotscopeError):
     """A steered query returned other rows than plain PostgreSQL; its run is FAILED."""
+
+
+class RecordError(PilotscopeError):
+    """A record that cannot be read, or a file that is in the way of a new one; the message starts with the file."""
 
 
 class TrackingError(PilotscopeError):

@@ -1,0 +1,169 @@
+"""
+What a measurement produces, as values: one per timed execution, per query and side, per training, and for the run.
+
+A *side* is one competitor within a run: `baseline`, an algorithm's name, or `baseline-again` when the baseline is measured against itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Literal
+
+BASELINE = "baseline"
+"""The side every other one is paired with: PostgreSQL left alone."""
+
+BASELINE_AGAIN = "baseline-again"
+"""The second baseline of an A/A run, which shows the noise of the machine."""
+
+WARM_UP = 0
+"""The repetition number of warm-up runs, which count in no figure."""
+
+Scalar = str | int | float | bool | None
+"""What a parameter may be: everything that a tracking store and JSON can both hold."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended, in the words of MLflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRun:
+    """
+    One timed execution of one query.
+
+    `repetition` is the round (0 is the warm-up) and `order` the position within the round, from 0. `planning_ms` and `execution_ms` are
+    the server's own figures, `inference_ms` is client wall clock. A run cut off by the statement timeout has `timed_out` set and the limit
+    as its `execution_ms`, so sums over it are lower bounds. A run that failed has the message in `error` and no meaningful times.
+    `answer_hash` is independent of the order of the rows.
+    """
+
+    query_id: str
+    side: str
+    repetition: int
+    order: int
+    inference_ms: float
+    planning_ms: float
+    execution_ms: float
+    timed_out: bool = False
+    error: str | None = None
+    row_count: int | None = None
+    answer_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("inference_ms", "planning_ms", "execution_ms"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be finite and >= 0, found {value}")
+
+    @property
+    def end_to_end_ms(self) -> float:
+        """The time a client would have waited."""
+        return self.inference_ms + self.planning_ms + self.execution_ms
+
+    @property
+    def server_ms(self) -> float:
+        """Planning and execution: what the server spent."""
+        return self.planning_ms + self.execution_ms
+
+    @property
+    def warm_up(self) -> bool:
+        """Whether this run only warmed the caches."""
+        return self.repetition == WARM_UP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubplanEstimate:
+    """Estimated and true rows of one subplan, which is named by its sorted aliases."""
+
+    aliases: tuple[str, ...]
+    estimated: float
+    true: float
+
+    @property
+    def joins(self) -> int:
+        """The number of joins inside: one less than there are relations."""
+        return len(self.aliases) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryReport:
+    """
+    The exact figures of one query on one side: they are the same in every round, so they are recorded once.
+
+    `steered_ratio` (0..1) is the share of the injected cardinalities or hints that PostgreSQL really used and `steering_reasons` says why
+    the others were not. `plan_shape` is a hash of the plan without its numbers, `plan` the plan as compact text (with actual rows where
+    they are known), `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only.
+    """
+
+    query_id: str
+    side: str
+    steered_ratio: float | None = None
+    steering_reasons: tuple[str, ...] = ()
+    plan_shape: str | None = None
+    plan: str | None = None
+    plan_cost: float | None = None
+    estimates: tuple[SubplanEstimate, ...] | None = None
+    p_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeader:
+    """
+    What a run is about; the first line of its record.
+
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `parameters` and `tags` go to
+    the tracking store as they are. `fingerprints` identify what must be equal for two runs to be comparable: `data`, `statistics`,
+    `settings`, `indexes`, `build`, `workload`. `server` describes it (provider, version, build flags), `settings` are its non-default
+    settings. `queries` maps the ids that are to be measured to their SQL, in order. `timeout_ms` is None where the limit follows the
+    baseline. `parallel` marks times taken beside other workers, which no gate accepts.
+    """
+
+    run_name: str
+    algorithm: str
+    dataset: str
+    started_at: str
+    sides: tuple[str, ...]
+    rounds: int
+    seed: int
+    suite_version: str
+    baseline_side: str = BASELINE
+    queries: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    server: Mapping[str, Scalar] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    timeout_ms: float | None = None
+    parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.baseline_side not in self.sides:
+            raise ValueError(f"the baseline side {self.baseline_side!r} of run {self.run_name!r} is not among its sides {list(self.sides)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """
+    What training one side produced, returned by `train()` and logged by the suite.
+
+    `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are hyper-parameters. `scalars` are
+    figures that training ends with; integers among them (such as `whatif_calls`) are exact and gated as such. `artifacts` are paths.
+    """
+
+    side: str
+    duration_s: float
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    scalars: Mapping[str, int | float] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How and when (ISO 8601, UTC) a run ended. `failures` maps the sides that failed to the reason, `error` is the run's own."""
+
+    status: Status
+    finished_at: str
+    error: str | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
