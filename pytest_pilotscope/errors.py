@@ -7,9 +7,12 @@ Everything that can go wrong and has a name.
     │   └── WorkloadError       a query file that cannot be read (file and line are in the message)
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       no binaries, no Docker daemon, nothing to start
-    │   └── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
+    │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data that cannot be generated, fetched or loaded
     ├── SteeringError           a cardinality or hint that PostgreSQL would not take
+    ├── UnsupportedQuery        a statement that cannot be taken apart into relations and joins
     ├── LabelError              a true cardinality that cannot be computed
     ├── AlgorithmError          a learned component broke its contract; its run is FAILED
     │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
@@ -60,12 +63,50 @@ class MissingExtension(ServerError):
     """The server cannot be steered because the pilotscope library is not loaded."""
 
 
+class StatementFailed(ServerError):
+    """PostgreSQL refused a statement; `sqlstate` is its five-letter code, empty when the connection broke."""
+
+    def __init__(self, sql: str, *, reason: str, sqlstate: str = "") -> None:
+        code = f" [{sqlstate}]" if sqlstate else ""
+        super().__init__(f"statement failed: {reason}{code}: {shortened(sql)}")
+        self.sqlstate = sqlstate
+
+
+class QueryTimeout(ServerError):
+    """A statement ran into the statement timeout of `timeout_ms`: a result of its own kind, not a failure."""
+
+    def __init__(self, sql: str, *, timeout_ms: int) -> None:
+        super().__init__(f"statement cut off after {timeout_ms} ms: {shortened(sql)}")
+        self.timeout_ms = timeout_ms
+
+
+def shortened(sql: str, *, limit: int = 200) -> str:
+    """The statement on one line, cut to `limit` characters."""
+    line = " ".join(sql.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
 class DatasetError(PilotscopeError):
     """Data that cannot be generated, fetched or loaded."""
 
 
 class SteeringError(PilotscopeError):
     """A cardinality, hint or index name that PostgreSQL would not take."""
+
+
+class UnsupportedQuery(PilotscopeError):
+    """A statement that cannot be taken apart into relations and joins; `reason` says why."""
+
+    def __init__(self, reason: str, sql: str) -> None:
+        shown = " ".join(sql.split())
+        super().__init__(
+            f"this query has no subplans to estimate or count: {reason}; query: {shown[:300]}{'...' if len(shown) > 300 else ''}"
+        )
+        self.reason = reason
+        self.sql = sql
+
+    def __reduce__(self) -> tuple[type[UnsupportedQuery], tuple[str, str]]:
+        return (type(self), (self.reason, self.sql))
 
 
 class LabelError(PilotscopeError):

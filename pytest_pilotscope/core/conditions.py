@@ -1,0 +1,258 @@
+"""From sqlglot's expressions to typed conditions; what has no typed form keeps its SQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import cast
+
+from sqlglot import exp
+
+from pytest_pilotscope.core.joins import ColumnRef, key_family
+from pytest_pilotscope.core.predicates import (
+    And,
+    Between,
+    ColumnComparison,
+    Comparison,
+    Condition,
+    Constant,
+    InList,
+    IsNull,
+    Like,
+    Not,
+    Opaque,
+    Operator,
+    Or,
+    TypedText,
+    render,
+    render_constant,
+)
+from pytest_pilotscope.errors import UnsupportedQuery
+
+_OPERATORS: dict[type[exp.Expression], Operator] = {
+    exp.EQ: "=",
+    exp.NEQ: "<>",
+    exp.LT: "<",
+    exp.LTE: "<=",
+    exp.GT: ">",
+    exp.GTE: ">=",
+}
+_FLIPPED: dict[Operator, Operator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+_TEXT_TYPES = ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "TIMETZ", "UUID")  # their constants stay text with a type
+_SUBQUERY_TESTS = (exp.Exists, exp.Any, exp.All)
+
+
+def conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
+    """
+    Yield the top-level conjuncts as PostgreSQL's `canonicalize_qual` (src/backend/optimizer/prep/prepqual.c) leaves them.
+
+    NOT is pushed down, and what all arms of an OR have in common is taken out of it.
+    """
+    condition = _bare(condition)
+    if isinstance(condition, exp.And):
+        yield from conjuncts(condition.this)
+        yield from conjuncts(condition.expression)
+    elif isinstance(condition, exp.Not) and isinstance(condition.this.unnest(), exp.Or | exp.And | exp.Not):
+        yield from _negated(condition.this.unnest())
+    elif isinstance(condition, exp.Or):
+        yield from _factored(condition)
+    else:
+        yield condition
+
+
+def _negated(condition: exp.Expression) -> Iterator[exp.Expression]:
+    if isinstance(condition, exp.Not):
+        yield from conjuncts(condition.this)
+    elif isinstance(condition, exp.Or):
+        yield from conjuncts(exp.Not(this=condition.this))
+        yield from conjuncts(exp.Not(this=condition.expression))
+    else:
+        yield from conjuncts(exp.Or(this=exp.Not(this=condition.this), expression=exp.Not(this=condition.expression)))
+
+
+def _factored(condition: exp.Or) -> Iterator[exp.Expression]:
+    arms = [list(conjuncts(arm)) for arm in _arms(condition)]
+    common = [part for part in arms[0] if all(part in arm for arm in arms[1:])]
+    if not common:
+        yield condition
+        return
+    yield from common
+    rests = [[part for part in arm if part not in common] for arm in arms]
+    if all(rests):  # an arm without a rest makes the OR of the rests true
+        yield cast(exp.Expression, exp.or_(*(exp.and_(*(part.copy() for part in rest)) for rest in rests)))
+
+
+def _arms(condition: exp.Expression) -> Iterator[exp.Expression]:
+    condition = _bare(condition)
+    if isinstance(condition, exp.Or):
+        yield from _arms(condition.this)
+        yield from _arms(condition.expression)
+    else:
+        yield condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typer:
+    """Gives conditions their typed form; `resolve` finds the relation of a column, `type_of` its type."""
+
+    resolve: Callable[[exp.Column], ColumnRef]
+    type_of: Callable[[ColumnRef], str]
+    sql: str
+
+    def references(self, node: exp.Expression) -> list[ColumnRef]:
+        """List the columns of the query's own relations in an expression; a constant subquery has none."""
+        if isinstance(node, exp.Column):
+            return [self.resolve(node)]
+        references: list[ColumnRef] = []
+        for child in node.iter_expressions():
+            if isinstance(child, exp.Query):
+                self._check_subquery(node, child)
+            else:
+                references += self.references(child)
+        return references
+
+    def _check_subquery(self, parent: exp.Expression, query: exp.Query) -> None:
+        """Refuse subqueries that PostgreSQL turns into joins or that refer to the outer query."""
+        test = parent.find_ancestor(*_SUBQUERY_TESTS) if not isinstance(parent, _SUBQUERY_TESTS) else parent
+        if test is not None or isinstance(parent, exp.In) or isinstance(parent.parent, exp.In):
+            raise UnsupportedQuery("IN, ANY or EXISTS over a subquery", self.sql)
+        inner = {table.alias_or_name for table in query.find_all(exp.Table)}
+        if any(not column.table or column.table not in inner for column in query.find_all(exp.Column)):
+            raise UnsupportedQuery("a subquery with columns that may be those of the outer query", self.sql)
+
+    def condition(self, node: exp.Expression) -> Condition:
+        """Return the typed form of a condition on one relation."""
+        node = _bare(node)
+        if isinstance(node, exp.Not):
+            return Not(self.condition(node.this))
+        if isinstance(node, exp.And | exp.Or):
+            return self._connective(node)
+        return self._leaf(node) or self._opaque(node)
+
+    def _connective(self, node: exp.And | exp.Or) -> Condition:
+        kind = And if isinstance(node, exp.And) else Or
+        parts: dict[str, Condition] = {}
+        for side in (node.this, node.expression):
+            part = self.condition(side)
+            parts.update({render(child): child for child in (part.children if isinstance(part, kind) else (part,))})
+        children = tuple(parts[sql] for sql in sorted(parts))
+        return children[0] if len(children) == 1 else kind(children)
+
+    def _leaf(self, node: exp.Expression) -> Condition | None:
+        if isinstance(node, exp.Column):
+            return Comparison(self.resolve(node).column, "=", True)
+        if type(node) in _OPERATORS:
+            return self._comparison(node)
+        if isinstance(node, exp.Like | exp.ILike):
+            return self._like(node)
+        column = node.this.unnest() if isinstance(node.this, exp.Expression) else None
+        if not isinstance(column, exp.Column):
+            return None
+        return _negated_if(node, self._column_test(node, self.resolve(column)))
+
+    def _column_test(self, node: exp.Expression, ref: ColumnRef) -> Condition | None:
+        if isinstance(node, exp.Between):
+            return self._between(node, ref)
+        if isinstance(node, exp.In):
+            return self._in_list(node, ref)
+        if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
+            return IsNull(ref.column)
+        return None
+
+    def _comparison(self, node: exp.Expression) -> Condition | None:
+        left, right, operator = node.this.unnest(), node.args["expression"].unnest(), _OPERATORS[type(node)]
+        if isinstance(right, exp.Column) and not isinstance(left, exp.Column):
+            left, right, operator = right, left, _FLIPPED[operator]
+        if not isinstance(left, exp.Column):
+            return None
+        ref = self.resolve(left)
+        if isinstance(right, exp.Column):
+            return ColumnComparison(ref.column, operator, self.resolve(right).column)
+        value = self._constant(right, ref)
+        return None if value is None else Comparison(ref.column, operator, value)
+
+    def _like(self, node: exp.Like | exp.ILike) -> Condition | None:
+        column, pattern = node.this.unnest(), node.expression.unnest()
+        if not isinstance(column, exp.Column) or not isinstance(pattern, exp.Literal) or not pattern.is_string:
+            return None
+        return _negated_if(node, Like(self.resolve(column).column, str(pattern.this), case_sensitive=isinstance(node, exp.Like)))
+
+    def _between(self, node: exp.Between, ref: ColumnRef) -> Condition | None:
+        low, high = (self._constant(node.args[end], ref) for end in ("low", "high"))
+        if node.args.get("symmetric") or low is None or high is None:
+            return None
+        return Between(ref.column, low, high)
+
+    def _in_list(self, node: exp.In, ref: ColumnRef) -> Condition | None:
+        values = [self._constant(value, ref) for value in node.expressions]
+        constants = {render_constant(value): value for value in values if value is not None}
+        if not values or None in values:
+            return None
+        return InList(ref.column, tuple(constants[text] for text in sorted(constants)))
+
+    def _constant(self, node: exp.Expression, ref: ColumnRef) -> Constant | None:
+        """Return a literal as a value; a string beside an integer column is the integer that PostgreSQL makes of it."""
+        value = _literal(_bare(node))
+        if isinstance(value, str) and key_family(self.type_of(ref)) == "integer":
+            return int(value) if _INTEGER.fullmatch(value) else None
+        return value
+
+    def _opaque(self, node: exp.Expression) -> Opaque:
+        columns = tuple(dict.fromkeys(ref.column for ref in self.references(node)))
+        return Opaque(columns, self._rewritten(node, lambda ref: (ref.column,)))
+
+    def qualified_sql(self, node: exp.Expression) -> str:
+        """Return the SQL of a condition with every column of the query's own relations qualified by its alias."""
+        return self._rewritten(node, lambda ref: (ref.alias, ref.column))
+
+    def _rewritten(self, node: exp.Expression, names: Callable[[ColumnRef], Sequence[str]]) -> str:
+        def replace(part: exp.Expression) -> exp.Expression:
+            if not isinstance(part, exp.Column) or part.find_ancestor(exp.Query) is not None:
+                return part
+            *table, column = (exp.to_identifier(name, quoted=True) for name in names(self.resolve(part)))
+            return exp.Column(this=column, table=table[0] if table else None)
+
+        if node.find(exp.ByteString) is not None:
+            raise UnsupportedQuery("a string with escapes (E'...')", self.sql)
+        return node.copy().transform(replace).sql(dialect="postgres")
+
+    def always_true(self, node: exp.Expression) -> bool:
+        """Tell whether a condition without columns is plainly true: TRUE, or a literal equal to itself."""
+        if isinstance(node, exp.EQ):
+            return isinstance(node.this, exp.Literal) and node.this == node.expression
+        return isinstance(node, exp.Boolean) and bool(node.this)
+
+
+def _negated_if(node: exp.Expression, found: Condition | None) -> Condition | None:
+    """Apply sqlglot's `negate` flag: NOT LIKE and IS NOT NULL are one node each, NOT IN and NOT BETWEEN a node in a Not."""
+    return Not(found) if found is not None and node.args.get("negate") else found
+
+
+def _bare(node: exp.Expression) -> exp.Expression:
+    """Take the parentheses off; sqlglot declares a wider type than it returns."""
+    return cast(exp.Expression, node.unnest())
+
+
+def _literal(node: exp.Expression) -> Constant | None:
+    if isinstance(node, exp.Literal):
+        return str(node.this) if node.is_string else _number(str(node.this))
+    if isinstance(node, exp.Boolean):
+        return bool(node.this)
+    if isinstance(node, exp.Neg):
+        value = _literal(node.this.unnest())
+        return -value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
+    if isinstance(node, exp.Cast) and isinstance(node.this, exp.Literal) and node.this.is_string:
+        return _typed(str(node.this.this), node.to)
+    return None
+
+
+def _typed(text: str, to: exp.DataType) -> TypedText | None:
+    name = str(to.this.name)
+    return TypedText(text, name.lower()) if name in _TEXT_TYPES and not to.expressions else None
+
+
+def _number(text: str) -> int | Decimal:
+    return int(text) if text.isdecimal() else Decimal(text)

@@ -1,0 +1,93 @@
+"""
+Which sets of relations an optimizer builds plans for, on bit masks: bit i is the i-th relation of the query.
+
+The join search is the one of PostgreSQL's `join_search_one_level` (src/backend/optimizer/path/joinrels.c) for inner joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def connected_subsets(neighbours: Sequence[int]) -> list[int]:
+    """
+    Enumerate every connected, non-empty subset of a graph, smaller ones first, then by mask.
+
+    `neighbours[i]` is the mask of the nodes next to node i. Each subset is produced once (EnumerateCsg of Moerkotte and
+    Neumann, VLDB 2006), so the cost is linear in the answer.
+    """
+    found: list[int] = []
+
+    def grow(subset: int, around: int, excluded: int) -> None:
+        fringe = around & ~excluded & ~subset
+        part = fringe
+        while part:
+            larger = subset | part
+            found.append(larger)
+            grow(larger, around | _union(neighbours, part), excluded | fringe)
+            part = (part - 1) & fringe
+
+    for node in range(len(neighbours)):
+        found.append(1 << node)
+        grow(1 << node, neighbours[node], (1 << (node + 1)) - 1)
+    found.sort(key=lambda mask: (mask.bit_count(), mask))
+    return found
+
+
+def planner_subsets(neighbours: Sequence[int]) -> list[int]:
+    """
+    Enumerate the subsets PostgreSQL makes a join relation for, in the order of `connected_subsets`.
+
+    In a connected graph these are the connected subsets. Otherwise a set without a join clause left is also joined with
+    every other relation, one at a time, so that the Cartesian product can be reached.
+    """
+    everything = (1 << len(neighbours)) - 1
+    levels: list[set[int]] = [set(), {1 << node for node in range(len(neighbours))}]
+    if is_connected(everything, neighbours):
+        return connected_subsets(neighbours)
+    for size in range(2, len(neighbours) + 1):
+        level = _linear_joins(levels[-1], neighbours, everything)
+        for left_size in range(2, size // 2 + 1):
+            level |= _bushy_joins(levels[left_size], levels[size - left_size], neighbours)
+        levels.append(level)
+    return sorted((mask for level in levels for mask in level), key=lambda mask: (mask.bit_count(), mask))
+
+
+def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
+    """Tell whether the nodes of a mask hang together; the empty set does."""
+    reached = subset & -subset
+    while True:
+        larger = (reached | _union(neighbours, reached)) & subset
+        if larger == reached:
+            return reached == subset
+        reached = larger
+
+
+def _linear_joins(smaller: set[int], neighbours: Sequence[int], everything: int) -> set[int]:
+    joined: set[int] = set()
+    for subset in smaller:
+        outside = everything & ~subset
+        partners = (_union(neighbours, subset) & outside) or outside
+        joined.update(subset | bit for bit in _bits(partners))
+    return joined
+
+
+def _bushy_joins(lefts: set[int], rights: set[int], neighbours: Sequence[int]) -> set[int]:
+    return {left | right for left in lefts for right in rights if not left & right and _union(neighbours, left) & right}
+
+
+def _union(neighbours: Sequence[int], subset: int) -> int:
+    union = 0
+    while subset:
+        low = subset & -subset
+        union |= neighbours[low.bit_length() - 1]
+        subset ^= low
+    return union
+
+
+def _bits(mask: int) -> list[int]:
+    bits = []
+    while mask:
+        bits.append(mask & -mask)
+        mask &= mask - 1
+    return bits

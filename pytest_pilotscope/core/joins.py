@@ -1,0 +1,202 @@
+"""
+A query as relations, predicates and equalities: what an optimizer sees, and what its cardinalities are about.
+
+`parse` takes the SQL apart once; everything else (subplans, labels, features) is derived from the `JoinQuery`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+from pytest_pilotscope.core.connectivity import planner_subsets
+from pytest_pilotscope.core.predicates import Predicate, quote_identifier
+
+Subplan: TypeAlias = frozenset[str]
+"""The aliases of a set of relations."""
+
+Schema: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Table -> column -> type, all as in the catalog (`format_type`)."""
+
+
+class ColumnRef(NamedTuple):
+    """A column of a relation of a query."""
+
+    alias: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A table as used in a query, with the predicates that PostgreSQL applies to it alone."""
+
+    alias: str
+    table: str
+    predicates: tuple[Predicate, ...]
+
+    @property
+    def filter_key(self) -> tuple[str, ...]:
+        """Table and sorted predicates: equal for relations that hold the same rows, whatever their query or alias."""
+        return (self.table, *sorted({predicate.sql for predicate in self.predicates}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """A condition on several relations that is not an equality of two columns; `sql` is qualified with the aliases."""
+
+    aliases: frozenset[str]
+    sql: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinQuery:
+    """
+    The join part of one SELECT: what is left when the select list, grouping and ordering are taken away.
+
+    `equalities` are the ones written in the query, `classes` their transitive closure (PostgreSQL's equivalence classes):
+    each holds at least two columns, ordered by relation, and all of its columns are equal in every row of every subplan
+    that holds them. `relations` keeps the order of the FROM clause.
+    """
+
+    sql: str
+    relations: Mapping[str, Relation]
+    equalities: tuple[tuple[ColumnRef, ColumnRef], ...]
+    residuals: tuple[Residual, ...]
+    classes: tuple[tuple[ColumnRef, ...], ...]
+
+    @property
+    def countable(self) -> bool:
+        """True when every join is an equality of columns, so that subplans can be counted without joining."""
+        return not self.residuals
+
+    @property
+    def reason(self) -> str | None:
+        """Why the query is not countable, or None."""
+        if self.countable:
+            return None
+        return "joined by more than equalities of columns: " + "; ".join(residual.sql for residual in self.residuals)
+
+    @cached_property
+    def aliases(self) -> tuple[str, ...]:
+        """The aliases in the order of the FROM clause: bit i of a mask is `aliases[i]`."""
+        return tuple(self.relations)
+
+    @cached_property
+    def neighbours(self) -> tuple[int, ...]:
+        """For each relation the mask of those that it shares an equivalence class or a residual with."""
+        bit = {alias: 1 << position for position, alias in enumerate(self.aliases)}
+        adjacent = dict.fromkeys(self.aliases, 0)
+        groups = [frozenset(ref.alias for ref in members) for members in self.classes]
+        for group in [*groups, *(residual.aliases for residual in self.residuals)]:
+            mask = sum(bit[alias] for alias in group)
+            for alias in group:
+                adjacent[alias] |= mask & ~bit[alias]
+        return tuple(adjacent[alias] for alias in self.aliases)
+
+    @cached_property
+    def masks(self) -> tuple[int, ...]:
+        """The subplans as bit masks, in the order of `subplans`."""
+        return tuple(planner_subsets(self.neighbours))
+
+    def subplans(self) -> tuple[Subplan, ...]:
+        """
+        List the sets of relations that PostgreSQL's exhaustive join search builds, single relations included.
+
+        These are the subsets connected under the transitive closure of the equalities (and by residuals), fewer
+        relations first. Where the query is a Cartesian product, the products that the search needs are included.
+        """
+        return self._subplans
+
+    @cached_property
+    def _subplans(self) -> tuple[Subplan, ...]:
+        return tuple(self.subplan(mask) for mask in self.masks)
+
+    def subplan(self, mask: int) -> Subplan:
+        """Return the aliases of a bit mask."""
+        return frozenset(alias for position, alias in enumerate(self.aliases) if mask >> position & 1)
+
+    def mask(self, subplan: Subplan) -> int:
+        """Return the bit mask of a set of aliases."""
+        return sum(1 << position for position, alias in enumerate(self.aliases) if alias in subplan)
+
+    def count_sql(self, subplan: Subplan) -> str:
+        """Return `SELECT count(*)` over a subplan, with all predicates and the closure of the equalities written out."""
+        relations = [self.relations[alias] for alias in self.aliases if alias in subplan]
+        conditions = []
+        for members in self.classes:
+            refs = [ref for ref in members if ref.alias in subplan]
+            conditions += [f"{_column_sql(a)} = {_column_sql(b)}" for a, b in pairwise(refs) if a.alias != b.alias]
+        conditions += [f"({residual.sql})" for residual in self.residuals if residual.aliases <= subplan]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sources = ", ".join(filtered_sql(relation) for relation in relations)
+        return f"SELECT count(*) FROM {sources}{where}"  # noqa: S608  # identifiers are quoted, conditions rendered by us
+
+
+def parse(sql: str, schema: Schema) -> JoinQuery:
+    """
+    Take a SELECT apart. The answer is kept for the (text, schema object) pair: a schema must not be changed afterwards.
+
+    Raises `UnsupportedQuery` for what has no subplans in terms of aliases: not one SELECT, outer joins, LATERAL,
+    subqueries in FROM, WITH, IN or EXISTS over a subquery, tables or columns that are not in the schema.
+    """
+    key = (sql, id(schema))
+    known = _PARSED.get(key)
+    if known is not None and known[0] is schema:
+        _PARSED.move_to_end(key)
+        return known[1]
+    from pytest_pilotscope.core.joinparser import parse_query
+
+    query = parse_query(sql, schema)
+    _PARSED[key] = (schema, query)
+    if len(_PARSED) > _CACHE_SIZE:
+        _PARSED.popitem(last=False)
+    return query
+
+
+_CACHE_SIZE = 20_000
+_PARSED: OrderedDict[tuple[str, int], tuple[Schema, JoinQuery]] = OrderedDict()  # holds the schema, so that its id stays taken
+
+
+def key_family(column_type: str) -> str | None:
+    """
+    Return the name of the set of types within which `=` compares columns without changing one of them.
+
+    The integer types form one, text and varchar another (binary coercible), any other type is its own. PostgreSQL puts
+    the columns of an equality into one equivalence class only within such a set. None: no equality of such columns is
+    one of codes (json, geometry: no btree equality; char(n) beside text is cast).
+    """
+    return _FAMILIES.get(_LENGTH.sub("", column_type.lower()))
+
+
+_LENGTH = re.compile(r"\([^)]*\)")  # character varying(10), timestamp(3) without time zone
+_FAMILIES: dict[str, str] = {
+    **dict.fromkeys(("smallint", "integer", "bigint", "int", "int2", "int4", "int8", "serial", "bigserial"), "integer"),
+    **dict.fromkeys(("text", "character varying", "varchar"), "text"),
+    **dict.fromkeys(("character", "char", "bpchar"), "character"),
+    **dict.fromkeys(("timestamp without time zone", "timestamp"), "timestamp"),
+    **dict.fromkeys(("timestamp with time zone", "timestamptz"), "timestamptz"),
+    **dict.fromkeys(("numeric", "decimal"), "numeric"),
+    **dict.fromkeys(("double precision", "float8", "float"), "double"),
+    **dict.fromkeys(("real", "float4"), "real"),
+    **dict.fromkeys(("boolean", "bool"), "boolean"),
+    "date": "date",
+    "uuid": "uuid",
+}
+
+
+def filtered_sql(relation: Relation) -> str:
+    """Return a relation with its predicates as an item of a FROM clause."""
+    table, alias = quote_identifier(relation.table), quote_identifier(relation.alias)
+    if not relation.predicates:
+        return f"{table} AS {alias}"
+    conditions = " AND ".join(f"({sql})" for sql in sorted({predicate.sql for predicate in relation.predicates}))
+    return f"(SELECT * FROM {table} WHERE {conditions}) AS {alias}"  # noqa: S608  # identifiers are quoted, conditions rendered by us
+
+
+def _column_sql(ref: ColumnRef) -> str:
+    return f"{quote_identifier(ref.alias)}.{quote_identifier(ref.column)}"
