@@ -1,0 +1,81 @@
+"""From the record of a run to MLflow. The record is complete without it; this only reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.results import RunHeader, TrainingReport
+from pytest_pilotscope.core.summary import metrics, summarize
+from pytest_pilotscope.tracking.store import translated
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+
+def begin(header: RunHeader, *, tracking_uri: str | None = None) -> MLflowTracker:
+    """Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets; its stage is `training`."""
+    tracker = MLflowTracker(
+        f"{header.algorithm}_{header.dataset}",
+        header.run_name,
+        params=header.parameters,
+        tags={**header.tags, "stage": "training", "started_at": header.started_at},
+        tracking_uri=tracking_uri,
+        started_at=datetime.fromisoformat(header.started_at),
+    ).start()
+    _log_inputs(tracker, header)
+    return tracker
+
+
+def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = ()) -> None:
+    """Send training, test metrics and artifacts of a record, and close the run the way the record ended."""
+    header = record.header
+    for training in record.training:
+        if training.side == header.algorithm:
+            _log_training(tracker, training)
+    summary = summarize(record)
+    tracker.log_metrics(metrics(summary, header.algorithm))
+    for path in artifacts:
+        tracker.log_artifact(path)
+    end = record.end
+    if end is not None:
+        tracker.set_tags({"stage": "tested", "tested_at": end.finished_at})
+    reasons = [end.error] if end and end.error else [f"{side}: {why}" for side, why in (end.failures if end else {}).items()]
+    tracker.end(
+        end.status if end else "KILLED",
+        error="; ".join(reasons) or None,
+        ended_at=datetime.fromisoformat(end.finished_at) if end else None,
+    )
+
+
+def _log_training(tracker: MLflowTracker, training: TrainingReport) -> None:
+    tracker.log_params(training.parameters)
+    for name, values in training.metrics.items():
+        tracker.log_series(name, values)
+    tracker.log_metrics(training.scalars)
+    for path in training.artifacts:
+        tracker.log_artifact(Path(path), _artifact_folder(Path(path)))
+
+
+def _artifact_folder(path: Path) -> str | None:
+    """Artifacts keep the folder they were written to below the run's own (`model/<id>/...`, `metadata/<id>.json`)."""
+    return path.parent.name if path.parent.name in ("model", "metadata", "plots") else None
+
+
+def _log_inputs(tracker: MLflowTracker, header: RunHeader) -> None:
+    if tracker.run_id is None:
+        return
+    with translated(f"the datasets of run {header.run_name!r}"):
+        tracker.client.log_inputs(tracker.run_id, [_input(header, context) for context in ("training", "testing")])
+
+
+def _input(header: RunHeader, context: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = header.fingerprints.get("workload", "")[:36] or "unknown"
+    dataset = Dataset(name=f"{header.dataset}_{context}", digest=digest, source_type="code", source=header.dataset)
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])

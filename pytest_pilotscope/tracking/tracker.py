@@ -1,0 +1,213 @@
+"""Runs in MLflow: writing one, and finding the ones that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from time import time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.tracking.store import experiment_id, open_client, translated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MAX_BATCH = 1000
+"""MLflow's limit of metrics in one request."""
+
+MAX_PARAMS = 100
+"""MLflow's limit of parameters in one request."""
+
+
+class MLflowTracker:
+    """
+    One MLflow run, as a context manager; and the queries over finished runs as static methods.
+
+    The run ends FINISHED when the block does, FAILED (with the error as the tag `error`) when it raises, KILLED on an interrupt. Metrics are
+    buffered and sent in one batch at the end, or by `flush`. Every error of the store is a `TrackingError`.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str,
+        run_name: str,
+        *,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        tracking_uri: str | None = None,
+        run_id: str | None = None,
+        started_at: datetime | None = None,
+    ) -> None:
+        self.experiment_name = experiment_name
+        self.run_name = run_name
+        self.run_id = run_id
+        self._params = dict(params or {})
+        self._tags = dict(tags or {})
+        self._started_at = started_at or datetime.now(timezone.utc)
+        self._metrics: list[tuple[str, float, int, int]] = []
+        self._tracking_uri = tracking_uri
+
+    @property
+    def client(self) -> MlflowClient:
+        """The client of the store this run is in."""
+        return open_client(self._tracking_uri)
+
+    def start(self) -> MLflowTracker:
+        """Create the run, or take up the one with the given id."""
+        if self.run_id is None:
+            experiment = experiment_id(self.client, self.experiment_name)
+            with translated(f"run {self.run_name!r}"):
+                run = self.client.create_run(
+                    experiment, start_time=int(self._started_at.timestamp() * 1000), tags=self._tags, run_name=self.run_name
+                )
+            self.run_id = str(run.info.run_id)
+        self.log_params(self._params)
+        return self
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters; a parameter cannot be changed later."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)) for key, value in params.items()]
+        with translated(f"the parameters of run {self.run_name!r}"):
+            for start in range(0, len(entries), MAX_PARAMS):
+                self.client.log_batch(self._id, params=entries[start : start + MAX_PARAMS])
+
+    def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
+        """Buffer one metric."""
+        self._metrics.append((name, float(value), time_ns() // 1_000_000, step))
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Buffer several metrics of one step."""
+        for name, value in metrics.items():
+            self.log_metric(name, value, step=step)
+
+    def log_series(self, name: str, values: Sequence[float]) -> None:
+        """Buffer one metric over steps 0, 1, ..."""
+        for step, value in enumerate(values):
+            self.log_metric(name, value, step=step)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags at once; a tag can be set again."""
+        from mlflow.entities import RunTag
+
+        with translated(f"the tags of run {self.run_name!r}"):
+            self.client.log_batch(self._id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Send one file, or a folder with everything in it, below `folder` of the run's artifacts."""
+        with translated(f"the artifact {path.name!r} of run {self.run_name!r}"):
+            if path.is_dir():
+                self.client.log_artifacts(self._id, str(path), folder)
+            else:
+                self.client.log_artifact(self._id, str(path), folder)
+
+    def flush(self) -> None:
+        """Send the buffered metrics."""
+        from mlflow.entities import Metric
+
+        pending, self._metrics = self._metrics, []
+        entries = [Metric(*metric) for metric in pending]
+        with translated(f"the metrics of run {self.run_name!r}"):
+            for start in range(0, len(entries), MAX_BATCH):
+                self.client.log_batch(self._id, metrics=entries[start : start + MAX_BATCH])
+
+    def end(self, status: str, *, error: str | None = None, ended_at: datetime | None = None) -> None:
+        """Send what is buffered and close the run as FINISHED, FAILED or KILLED."""
+        self.flush()
+        if error is not None:
+            self.set_tags({"error": error[:5000]})
+        end_ms = int(ended_at.timestamp() * 1000) if ended_at else None
+        with translated(f"the end of run {self.run_name!r}"):
+            self.client.set_terminated(self._id, status=status, end_time=end_ms)
+
+    def __enter__(self) -> MLflowTracker:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.end("FINISHED")
+        else:
+            self.end("FAILED" if isinstance(error, Exception) else "KILLED", error=f"{type(error).__name__}: {error}")
+
+    @property
+    def _id(self) -> str:
+        if self.run_id is None:
+            raise TrackingError(f"run {self.run_name!r} is not started; use it in a `with` block or call start()")
+        return self.run_id
+
+    @staticmethod
+    def get_best_run(
+        experiment_name: str, metric: str, ascending: bool = True, *, tracking_uri: str | None = None
+    ) -> dict[str, Any] | None:
+        """
+        Return the best finished run of an experiment by a metric, or None only when no finished run has that metric.
+
+        The keys are `run_id`, `run_name`, `metric_name`, `metric_value`, `params` and `artifact_uri`. `ascending` means smaller is better.
+        """
+        order = f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}"
+        for run in _search(experiment_name, order_by=[order], limit=1, tracking_uri=tracking_uri, where=f"metrics.`{metric}` > -1e308"):
+            return {
+                "run_id": run.info.run_id,
+                "run_name": run.info.run_name,
+                "metric_name": metric,
+                "metric_value": run.data.metrics[metric],
+                "params": dict(run.data.params),
+                "artifact_uri": run.info.artifact_uri,
+            }
+        return None
+
+    @staticmethod
+    def list_runs(experiment_name: str, limit: int | None = None, *, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+        """
+        Return the runs of an experiment, newest first, each as one flat dict.
+
+        The keys are `run_id`, `run_name`, `status`, `start_time`, `end_time` (datetimes in UTC or None), `artifact_uri`, and one each for
+        `metrics.<name>`, `params.<name>` and `tags.<name>`. An experiment that does not exist has no runs.
+        """
+        runs = _search(experiment_name, order_by=["attributes.start_time DESC"], limit=limit, tracking_uri=tracking_uri, where="")
+        return [_flat(run) for run in runs]
+
+
+def _search(experiment_name: str, *, order_by: list[str], limit: int | None, tracking_uri: str | None, where: str) -> list[Run]:
+    client = open_client(tracking_uri)
+    with translated(f"experiment {experiment_name!r}"):
+        experiment = client.get_experiment_by_name(experiment_name)
+        if experiment is None:
+            return []
+        found: list[Run] = []
+        token: str | None = None
+        condition = f"{where} AND attributes.status = 'FINISHED'" if where else ""
+        while limit is None or len(found) < limit:
+            size = min(limit - len(found), MAX_BATCH) if limit else MAX_BATCH
+            page = client.search_runs(
+                [experiment.experiment_id], filter_string=condition, max_results=size, order_by=order_by, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                break
+        return found
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    info = run.info
+    return {
+        "run_id": info.run_id,
+        "run_name": info.run_name,
+        "status": info.status,
+        "start_time": _moment(info.start_time),
+        "end_time": _moment(info.end_time),
+        "artifact_uri": info.artifact_uri,
+        **{f"metrics.{name}": value for name, value in run.data.metrics.items()},
+        **{f"params.{name}": value for name, value in run.data.params.items()},
+        **{f"tags.{name}": value for name, value in run.data.tags.items()},
+    }
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc) if milliseconds else None
