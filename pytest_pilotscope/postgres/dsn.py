@@ -1,0 +1,75 @@
+"""
+Connection strings, with their passwords kept out of sight.
+
+A DSN is what libpq takes: `postgresql://user:password@host/database?option=value` or `host=... password=...`. Nothing here imports
+psycopg2, so the plugin can redact a command line without paying for it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+HIDDEN = "***"
+"""What stands in for a password."""
+
+_HIDDEN_KEYS = r"(?:password|sslpassword|oauth_client_secret|scram_client_key|scram_server_key)"
+# A password that holds an unescaped "@" or "/" is a mistake people make: take everything up to the last "@" of the word.
+_URL_PASSWORD = re.compile(r"(?P<start>\bpostgres(?:ql)?:/*[^\s:@/?]*):(?P<secret>[^\s]*)@", re.IGNORECASE)
+_URL_OPTION = re.compile(rf"(?P<start>[?&]{_HIDDEN_KEYS}=)(?P<secret>[^&\s]*)", re.IGNORECASE)
+_KEYWORD = re.compile(rf"(?P<start>(?<![\w?&]){_HIDDEN_KEYS}\s*=\s*)(?P<secret>'(?:\\.|[^'\\])*(?:'|$)|(?:\\.|[^\s\\])*)", re.IGNORECASE)
+_URL = re.compile(r"^postgres(?:ql)?://", re.IGNORECASE)
+
+
+class Dsn:
+    """A connection string that shows itself only redacted; `reveal()` is for the driver alone."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The connection string with its password."""
+        return self._text
+
+    def secrets(self) -> frozenset[str]:
+        """Every spelling in which a password of this DSN could turn up in a message, the empty one left out."""
+        found = {match["secret"] for pattern in (_URL_PASSWORD, _URL_OPTION, _KEYWORD) for match in pattern.finditer(self._text)}
+        plain = {re.sub(r"\\(.)", r"\1", secret.strip("'")) for secret in found}
+        return frozenset(spelling for secret in found | plain for spelling in (secret, unquote(secret)) if spelling)
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the password of a URL holds an unescaped `@` or `/`, which libpq would take for the end of the password or the host."""
+        return any(set("@/") & set(match["secret"]) for match in _URL_PASSWORD.finditer(self._text))
+
+    def scrub(self, message: str) -> str:
+        """`message` without this DSN's passwords, in whatever spelling."""
+        for secret in sorted(self.secrets(), key=len, reverse=True):
+            message = message.replace(secret, HIDDEN)
+        return redact(message)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dsn) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return redact(self._text)
+
+    def __repr__(self) -> str:
+        return f"Dsn({redact(self._text)!r})"
+
+
+def is_dsn(text: str) -> bool:
+    """Whether `text` is a connection string rather than the name of a provider or a database."""
+    return bool(_URL.match(text)) or "=" in text
+
+
+def redact(text: str) -> str:
+    """Any text (a DSN, a command line, a log) with the passwords of the connection strings in it replaced by ***."""
+    text = _URL_PASSWORD.sub(lambda match: f"{match['start']}:{HIDDEN}@" if match["secret"] else match[0], text)
+    text = _URL_OPTION.sub(lambda match: match["start"] + HIDDEN, text)
+    return _KEYWORD.sub(lambda match: match["start"] + HIDDEN, text)

@@ -1,0 +1,158 @@
+"""
+A PostgreSQL of our own: no installation, no root, no Docker. It lives in a private folder, on a private socket, and never longer than we
+do.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
+from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster, make_cluster
+from pytest_pilotscope.postgres.folders import socket_folder
+from pytest_pilotscope.postgres.process import Postmaster
+from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.session import Session, connect
+from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
+
+PORT = 5432
+"""Part of the socket's file name only: the folder is private and nothing listens on TCP."""
+
+
+class EmbeddedServer:
+    """
+    A running server on a copy of `template` (a stopped cluster), or on a new, empty cluster.
+
+    `settings` are on top of the pinned ones, `libraries` are loaded into every session, `why` says in the report how this server was
+    chosen. Raises ServerError when it does not start, with the end of its log; then nothing is left behind.
+    """
+
+    provider: Provider = "embedded"
+    capabilities = frozenset(Capability)
+
+    def __init__(
+        self,
+        binaries: Binaries,
+        *,
+        template: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        libraries: Sequence[Path] = (),
+        why: str = "",
+    ) -> None:
+        self._account = server_account()
+        self.binaries = reachable_binaries(binaries, self._account)
+        self.why = why or str(binaries)
+        self._settings = dict(settings or {})
+        self._folder = ServerFolder(self._account)
+        self._sockets = socket_folder(self._account)
+        self._postmaster: Postmaster | None = None
+        self._stopped = False
+        try:
+            self._fill(template)
+            self._libraries = [self._placed(library) for library in libraries]
+            self._start(self._settings)
+            with self.connect() as session:
+                self.version_num = session.server_version
+        except BaseException:
+            self.stop()
+            raise
+
+    def __repr__(self) -> str:
+        return f"EmbeddedServer({self.binaries}, {self._folder.data})"
+
+    def __enter__(self) -> EmbeddedServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def data_folder(self) -> Path:
+        """The data directory, gone after `stop`."""
+        return self._folder.data
+
+    @property
+    def log(self) -> Path:
+        """The server's log, gone after `stop`."""
+        return self._folder.log
+
+    @property
+    def pid(self) -> int:
+        """Process id of PostgreSQL itself (not of its watchdog)."""
+        return int((self._folder.data / "postmaster.pid").read_text().split("\n", 1)[0])
+
+    @property
+    def dsn(self) -> Dsn:
+        """How to reach it; there is no password, only the private folder of the socket."""
+        return Dsn(f"host='{self._sockets}' port={PORT} user={SUPERUSER} options=''")
+
+    def connect(self, database: str = "postgres") -> Session:
+        """A new session of the superuser in `database`."""
+        return connect(self.dsn, dbname=database)
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """
+        Restart with `settings` on top of the pinned ones, in place of those of the last restart; the old ones come back when it fails.
+        """
+        text = configuration(settings)  # refuses bad names before anything is stopped
+        if self._postmaster is not None:
+            self._postmaster.stop()
+        try:
+            self._start(settings)
+        except ServerError as error:
+            self._start(self._settings)
+            raise ServerError(f"the old settings are back, these were refused: {text.strip()!r}: {error}") from error
+        self._settings = dict(settings)
+
+    def stop(self, *, keep_data: Path | None = None) -> None:
+        """Shut down cleanly and delete everything, except that the data directory is moved to `keep_data` if given."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._postmaster is not None:
+            self._postmaster.stop(fast=keep_data is not None)
+        if keep_data is not None:
+            self._folder.data.rename(keep_data)
+        self._folder.remove()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def report(self) -> ServerReport:
+        """What it is and how it was built and set up."""
+        with self.connect() as session:
+            return describe(session, provider=self.provider, why=self.why)
+
+    def _fill(self, template: Path | None) -> None:
+        if template is None:
+            make_cluster(self.binaries, self._folder.data, self._account)
+        else:
+            check_version(template, self.binaries)
+            copy_cluster(template, self._folder.data, self._account)
+
+    def _placed(self, library: Path) -> Path:
+        """A copy of `library` that the server's account can read."""
+        target = self._folder.path / "lib" / library.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(library, target)
+        for path, mode in ((target.parent, 0o755), (target, 0o755)):
+            path.chmod(mode)
+        return target
+
+    def _start(self, settings: Mapping[str, str]) -> None:
+        path = self._folder.data / "postgresql.conf"
+        preloaded = {"session_preload_libraries": quoted_list(self._libraries)} if self._libraries else {}
+        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings}))
+        self._account.own(path)
+        self._postmaster = Postmaster(
+            program=self.binaries.program,
+            data_folder=self._folder.data,
+            dsn=self.dsn,
+            log=self._folder.log,
+            account=self._account,
+            remove=[self._folder.path, self._sockets],
+        )
+        self._postmaster.wait_until_ready()

@@ -1,0 +1,170 @@
+"""What the rest of the project knows about a PostgreSQL server, whoever provides it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Literal, Protocol
+
+from pytest_pilotscope.errors import StatementFailed
+from pytest_pilotscope.postgres.session import Session
+
+Provider = Literal["embedded", "container", "given"]
+
+
+class Capability(enum.Enum):
+    """What a server lets us do; what needs a missing one is skipped with that as the reason."""
+
+    RESTART = "restart the server with other settings"
+    CREATE_DATABASE = "create databases"
+    LOAD_LIBRARY = "load a library from the server's disk"
+    SUPERUSER = "act as superuser"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """
+    What a result has to say about the server it was measured on.
+
+    `why` is how this server was chosen, `configure` the build's configure flags (empty where we may not read them), `settings` all
+    settings that differ from PostgreSQL's defaults and bear on plans or speed, `statistics` the fingerprint of the database's statistics
+    or None.
+    """
+
+    provider: Provider
+    why: str
+    version: str
+    version_num: int
+    debug_assertions: bool
+    optimized: bool | None
+    configure: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    statistics: str | None = None
+
+    @property
+    def flags(self) -> str:
+        """How the server was built, in words; assertions or a build without optimization make it 3-4 times slower."""
+        assertions = "ASSERTIONS ON" if self.debug_assertions else "no assertions"
+        optimized = {True: "optimized", False: "NOT OPTIMIZED", None: "optimization unknown"}[self.optimized]
+        return f"{assertions}, {optimized}"
+
+    @property
+    def gateable(self) -> bool:
+        """Whether times of this build mean anything: not with assertions, nor without optimization."""
+        return not self.debug_assertions and self.optimized is not False
+
+    def header(self) -> str:
+        """One line for pytest's header and the top of a report."""
+        statistics = f"; statistics {self.statistics}" if self.statistics else ""
+        return f"{self.provider} PostgreSQL {self.version} ({self.why}); {self.flags}{statistics}"
+
+
+class Server(Protocol):
+    """A running PostgreSQL; `connect` opens sessions, `stop` ends it if it is ours and never touches it if it is not."""
+
+    @property
+    def provider(self) -> Provider:
+        """Which of the three kinds this is."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What can be done with it."""
+
+    @property
+    def version_num(self) -> int:
+        """PostgreSQL's version as one number, 160014 for 16.14."""
+
+    def connect(self, database: str = "postgres") -> Session:
+        """A new session in `database`; ServerError when the server does not answer."""
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """
+        Restart with `settings` in place of those of the last restart; sessions break.
+
+        When PostgreSQL does not start with them the old ones are put back and ServerError is raised.
+        """
+
+    def stop(self) -> None:
+        """End the server and delete its files, if it is ours; stopping twice is fine."""
+
+    def report(self) -> ServerReport:
+        """What it is and how it was built and set up."""
+
+
+# Where things are, who may connect, what is logged and how values look has no influence on a plan or its speed.
+_IRRELEVANT_CATEGORIES = (
+    "File Locations%",
+    "Connections and Authentication / A%",
+    "Connections and Authentication / S%",
+    "Reporting and Logging%",
+    "Process Title%",
+    "Client Connection Defaults / Locale and Formatting%",
+    "Preset Options%",
+    "Customized Options%",
+)
+_IRRELEVANT = (
+    "application_name",
+    "client_min_messages",
+    "listen_addresses",
+    "max_stack_depth",
+    "port",
+    "statement_timeout",
+    "transaction_isolation",
+    "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
+)
+_SETTINGS = """
+    SELECT name, current_setting(name) FROM pg_settings
+    WHERE setting IS DISTINCT FROM boot_val AND source NOT IN ('default', 'override')
+    AND name <> ALL (%s) AND NOT category LIKE ANY (%s)
+    ORDER BY name COLLATE "C"
+"""
+
+
+def non_default_settings(session: Session) -> dict[str, str]:
+    """Settings of this session that differ from PostgreSQL's built-in defaults and bear on plans or speed. Libraries by file name only."""
+    rows = session.execute(_SETTINGS, (list(_IRRELEVANT), list(_IRRELEVANT_CATEGORIES)))
+    return {name: _file_names(value) if name.endswith("_preload_libraries") else value for name, value in rows}
+
+
+def describe(session: Session, *, provider: Provider, why: str) -> ServerReport:
+    """Ask the server behind `session` what it is."""
+    version, version_num, assertions = session.execute(
+        "SELECT current_setting('server_version'), current_setting('server_version_num')::int, current_setting('debug_assertions')::bool"
+    )[0]
+    build = _build(session)
+    return ServerReport(
+        provider=provider,
+        why=why,
+        version=version.split()[0],
+        version_num=version_num,
+        debug_assertions=assertions,
+        optimized=_optimized(build["CFLAGS"]) if "CFLAGS" in build else None,
+        configure=build.get("CONFIGURE", ""),
+        settings=non_default_settings(session),
+    )
+
+
+def _build(session: Session) -> dict[str, str]:
+    """`pg_config` of the server, or nothing where this role may not read it."""
+    try:
+        with session.rolled_back():
+            return dict(session.execute("SELECT name, setting FROM pg_config"))
+    except StatementFailed as error:
+        if error.sqlstate != "42501":  # insufficient_privilege
+            raise
+        return {}
+
+
+def _optimized(cflags: str) -> bool:
+    """Whether the last -O of the compiler flags asks for optimization."""
+    levels = re.findall(r"(?<!\S)-O(\S*)", cflags)
+    return bool(levels) and levels[-1] != "0"
+
+
+def _file_names(libraries: str) -> str:
+    return ", ".join(PurePath(part.strip().strip('"')).name for part in libraries.split(",") if part.strip())

@@ -1,0 +1,93 @@
+"""Fixtures that more than one folder of tests needs: real servers, empty databases, the data beside the checkout."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+
+MAJORS = (18, 16, 15)
+"""PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
+
+ServerOf = Callable[[int], EmbeddedServer]
+_names = itertools.count()
+
+
+def _binaries(major: int) -> Binaries:
+    for binaries in available_binaries():
+        if binaries.major == major:
+            return binaries
+    pytest.skip(f"no PostgreSQL {major} on this machine")
+
+
+@pytest.fixture(scope="session")
+def server_of() -> Iterator[ServerOf]:
+    """A function from a major version to one running server, started at the first call and shared by the whole session."""
+    running: dict[int, EmbeddedServer] = {}
+
+    def get(major: int) -> EmbeddedServer:
+        if major not in running:
+            running[major] = EmbeddedServer(_binaries(major), why="for the tests")
+        return running[major]
+
+    yield get
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(scope="session", params=MAJORS, ids=[f"pg{major}" for major in MAJORS])
+def server(request: pytest.FixtureRequest, server_of: ServerOf) -> EmbeddedServer:
+    """A running embedded server, once for every PostgreSQL version there is; do not restart or stop it."""
+    return server_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def newest_server(server_of: ServerOf) -> EmbeddedServer:
+    """The running embedded server of the default version, for what does not depend on the version; do not restart or stop it."""
+    newest = next(available_binaries(), None)
+    if newest is None:
+        pytest.skip(str(MissingServer("no PostgreSQL on this machine")))
+    return server_of(newest.major)
+
+
+def _scratch(server: EmbeddedServer) -> Iterator[Session]:
+    name = f"scratch_{next(_names)}"
+    with server.connect() as administrator:
+        administrator.execute(f"CREATE DATABASE {name}")
+        with server.connect(name) as session:
+            yield session
+        administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def scratch(server: EmbeddedServer) -> Iterator[Session]:
+    """A session in an empty database of its own, once for every PostgreSQL version there is."""
+    yield from _scratch(server)
+
+
+@pytest.fixture(scope="module")
+def module_scratch(server: EmbeddedServer) -> Iterator[Session]:
+    """Like `scratch`, but one database for all tests of a module."""
+    yield from _scratch(server)
+
+
+@pytest.fixture
+def newest_scratch(newest_server: EmbeddedServer) -> Iterator[Session]:
+    """A session in an empty database of its own on the default PostgreSQL version."""
+    yield from _scratch(newest_server)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of reference data beside the checkout; skips where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no reference data: {folder} is not there")
+    return folder

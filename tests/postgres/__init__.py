@@ -1,0 +1,1 @@
+"""Tests of servers and sessions; they start the embedded PostgreSQL."""
