@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import RunHeader, TrainingReport
+from pytest_pilotscope.core.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.core.summary import metrics, summarize
 from pytest_pilotscope.tracking.store import translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -37,8 +37,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for training in record.training:
         if training.side == header.algorithm:
             _log_training(tracker, training)
-    summary = summarize(record)
-    tracker.log_metrics(metrics(summary, header.algorithm))
+    tracker.log_metrics(_test_metrics(record))
     for path in artifacts:
         tracker.log_artifact(path)
     end = record.end
@@ -50,6 +49,16 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
         error="; ".join(reasons) or None,
         ended_at=datetime.fromisoformat(end.finished_at) if end else None,
     )
+
+
+def _test_metrics(record: Record) -> dict[str, float]:
+    """The figures of the algorithm's side; a baseline by itself has the speed-up of its A/A pair, which is the noise of the machine."""
+    summary = summarize(record)
+    values = metrics(summary, record.header.algorithm)
+    if BASELINE_AGAIN in summary.sides:
+        again = metrics(summary, BASELINE_AGAIN)
+        values |= {name: value for name, value in again.items() if name.startswith("test_speedup")}
+    return values
 
 
 def _log_training(tracker: MLflowTracker, training: TrainingReport) -> None:

@@ -27,8 +27,8 @@ class MLflowTracker:
     """
     One MLflow run, as a context manager; and the queries over finished runs as static methods.
 
-    The run ends FINISHED when the block does, FAILED (with the error as the tag `error`) when it raises, KILLED on an interrupt. Metrics are
-    buffered and sent in one batch at the end, or by `flush`. Every error of the store is a `TrackingError`.
+    The run ends FINISHED when the block does, FAILED (with the error as the tag `error`) when it raises, KILLED on an interrupt.
+    Metrics are buffered and sent in one batch at the end, or by `flush`. Every error of the store is a `TrackingError`.
     """
 
     def __init__(

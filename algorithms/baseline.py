@@ -1,0 +1,20 @@
+"""PostgreSQL left alone: the paired partner of every other algorithm, and an A/A pair when it is measured by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.core.results import TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.training import Training
+
+
+class Baseline:
+    """Takes no decision."""
+
+    name = "baseline"
+
+    def train(self, training: Training) -> TrainingReport:
+        """Learn nothing; say so in the parameters."""
+        return training.report(parameters={"no_ai": True, "direct_execution": True})

@@ -1,0 +1,15 @@
+"""Registers the built-in algorithms through the same hook as everybody else's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.registry import Registry
+
+ORIGIN = "pytest-pilotscope"
+
+
+def pytest_pilotscope_register(registry: Registry) -> None:
+    """Add every built-in algorithm by name; each is imported when it is asked for."""
+    registry.add_algorithm("baseline", "algorithms.baseline:Baseline", origin=ORIGIN)

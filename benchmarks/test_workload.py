@@ -1,0 +1,20 @@
+"""What `pytest benchmarks --algo NAME --db NAME` runs: one test per algorithm and dataset, one subtest per query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+
+from pytest_pilotscope.run import BenchmarkRun
+
+OpenRun = Callable[[], AbstractContextManager[BenchmarkRun]]
+
+
+def test_workload(pilotscope_run: OpenRun, subtests: pytest.Subtests) -> None:
+    """Every test query runs to its end on every side, with the same answer, and PostgreSQL did what it was told."""
+    with pilotscope_run() as run:
+        for query, problems in run.measure_all():
+            with subtests.test(query.id):
+                assert not problems, "\n".join(problems)

@@ -1,0 +1,75 @@
+"""
+What a learned component must be able to do: small protocols, one per decision that is taken over.
+
+An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; which one it has says which decision it takes.
+It imports neither pytest nor mlflow: what is to be logged, it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.training import Training
+
+Subplan = frozenset[str]
+Cardinalities = Mapping[Subplan, float]
+
+
+class Algorithm(Protocol):
+    """The life all algorithms share. An algorithm with nothing but this leaves PostgreSQL alone."""
+
+    name: str
+
+    def train(self, training: Training) -> TrainingReport:
+        """Learn from the training queries, choose by the validation queries, and return what is to be logged."""
+
+
+@runtime_checkable
+class CardinalityEstimator(Protocol):
+    """Takes over the estimation of cardinalities."""
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """
+        Estimate the rows of every subplan the planner will ask about.
+
+        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
+        infinite or a negative value fails the run.
+        """
+
+
+@runtime_checkable
+class PlanChooser(Protocol):
+    """Takes over the choice among candidate plans."""
+
+    def choose(self, query: Query, session: Session) -> Cardinalities:
+        """Return the cardinalities whose injection makes PostgreSQL run the chosen plan; nothing for PostgreSQL's own plan."""
+
+
+@runtime_checkable
+class DatabasePreparer(Protocol):
+    """Takes over what a database is set up with: its indexes or its settings."""
+
+    def prepare(self, database: Database) -> AbstractContextManager[Database]:
+        """Change a database for the length of the block, and put back on leaving whatever was changed."""
+
+
+@runtime_checkable
+class Persistent(Protocol):
+    """Can be saved and loaded again. Loading a model must never run code: safetensors and JSON, no pickle."""
+
+    model_id: str
+
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs into `folder`, which exists and is empty."""
+
+    def load(self, folder: Path, training: Training) -> None:
+        """Read what `save` wrote; raises `ModelError` for a broken file and for a model of another schema or other data."""

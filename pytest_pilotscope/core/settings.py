@@ -1,0 +1,50 @@
+"""What a user can choose for a run, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Every choice of one invocation; the defaults here are the defaults of the command line.
+
+    Read by `options.settings` from the command line and the ini file, or made directly from Python.
+    """
+
+    algorithms: tuple[str, ...] = ("baseline",)
+    datasets: tuple[str, ...] = ("stats_tiny",)
+
+    # server
+    server: str = "auto"
+    pg_bindir: Path | None = None
+    pg_version: int | None = None
+
+    # data and workload
+    scale: float | None = None
+    seed: int = 0
+    queries_dir: Path | None = None
+    queries: tuple[str, ...] = ()
+    limit: int | None = None
+
+    # measurement
+    rounds: int = 5
+    query_timeout_ms: float | None = None
+
+    # learning
+    collection: bool = True
+    training: bool = True
+    collection_size: int | None = None
+    training_size: int | None = None
+    epochs: int = 100
+    load_model: str | None = None
+    register_model: bool = False
+    device: str = "auto"
+    sample_bitmaps: bool = True
+
+    # records
+    results: Path = Path("results")
+    mlflow: bool = True
+    tracking_uri: str | None = None

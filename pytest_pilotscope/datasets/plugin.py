@@ -1,0 +1,16 @@
+"""Registers the built-in datasets through the same hook as everybody else's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.registry import Registry
+
+ORIGIN = "pytest-pilotscope"
+
+
+def pytest_pilotscope_register(registry: Registry) -> None:
+    """Add every built-in dataset by name; each is imported when it is asked for."""
+    for name in ("stats_tiny", "stats_small", "stats_synthetic"):
+        registry.add_dataset(name, "pytest_pilotscope.datasets.stats:StatsDataset", origin=ORIGIN)

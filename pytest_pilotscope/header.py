@@ -1,0 +1,98 @@
+"""The header of a run: everything that must be known to read its figures later."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, RunHeader, Scalar
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.queries import Query, Workload
+    from pytest_pilotscope.core.settings import Settings
+    from pytest_pilotscope.provision import Database
+
+DISTRIBUTION = "pytest-pilotscope"
+
+
+def run_header(algorithm: str, *, database: Database, workload: Workload, queries: Sequence[Query], settings: Settings) -> RunHeader:
+    """Describe a run that begins now; a baseline by itself is paired with itself."""
+    now = datetime.now(timezone.utc)
+    report = database.report
+    fingerprints = {**database.fingerprint.parts, "workload": workload.fingerprint}
+    return RunHeader(
+        run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings),
+        algorithm=algorithm,
+        dataset=workload.dataset,
+        started_at=now.isoformat(),
+        sides=(BASELINE, BASELINE_AGAIN if algorithm == BASELINE else algorithm),
+        rounds=settings.rounds,
+        seed=settings.seed,
+        suite_version=version(DISTRIBUTION),
+        queries={query.id: query.sql for query in queries},
+        parameters=_parameters(algorithm, workload, settings, report.version),
+        tags=_tags(workload, database.name, fingerprints),
+        fingerprints=fingerprints,
+        server={
+            "provider": report.provider,
+            "why": report.why,
+            "version": report.version,
+            "version_num": report.version_num,
+            "debug_assertions": report.debug_assertions,
+            "optimized": report.optimized,
+            "configure": report.configure,
+        },
+        settings=report.settings,
+        timeout_ms=settings.query_timeout_ms,
+        parallel="PYTEST_XDIST_WORKER" in os.environ,
+    )
+
+
+def _free_name(name: str, settings: Settings) -> str:
+    """The name, with a number behind it when a run of the same second has taken it."""
+    taken = {path.stem for path in settings.results.glob(f"{name}*.jsonl")}
+    candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _parameters(algorithm: str, workload: Workload, settings: Settings, server_version: str) -> dict[str, Scalar]:
+    learns = algorithm != BASELINE
+    return {
+        "algorithm": algorithm,
+        "dataset": workload.dataset,
+        "enable_collection": learns and settings.collection,
+        "enable_training": learns and settings.training,
+        "num_epoch": settings.epochs if learns else 0,
+        "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
+        "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
+        "rounds": settings.rounds,
+        "seed": settings.seed,
+        "query_timeout_ms": settings.query_timeout_ms,
+        "postgresql_version": server_version,
+        "git_commit": git_commit(),
+        "suite_version": version(DISTRIBUTION),
+    }
+
+
+def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "record_id": uuid4().hex,
+        "test_dataset": workload.dataset,
+        "dataset.name": workload.dataset,
+        "dataset.db": database,
+        "dataset.workload": f"{len(workload.train)} train, {len(workload.validation)} validation, {len(workload.test)} test",
+        **{f"fingerprint.{part}": value for part, value in fingerprints.items()},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the current directory, with `+` behind it when something is changed; None outside a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"], capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or None

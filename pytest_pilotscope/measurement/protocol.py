@@ -1,0 +1,125 @@
+"""
+The paired, interleaved protocol.
+
+For each query: one warm-up of every side, in which answers are compared and plans read back; then rounds in which the sides take turns in
+an order that rotates and reverses, so that no side is always first and drift hits all of them alike (docs/measurement.md has the evidence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pytest_pilotscope.core.answers import answer_hash
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import WARM_UP, QueryReport, QueryRun
+from pytest_pilotscope.errors import DifferentAnswer
+from pytest_pilotscope.measurement.sides import Side
+from pytest_pilotscope.postgres.explain import render
+from pytest_pilotscope.postgres.session import QueryTimeout, StatementFailed
+from pytest_pilotscope.postgres.steering import verify
+
+TIMEOUT_FACTOR = 10.0
+TIMEOUT_FLOOR_MS = 1_000.0
+FIRST_RUN_LIMIT_MS = 600_000.0
+"""The limit of a query of which nothing is known yet: its first baseline run."""
+
+Write = Callable[[QueryRun | QueryReport], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class QueryMeasurement:
+    """
+    Measures one query on all sides; the first side is the baseline.
+
+    `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline repetition so far, at least 1 s. Every execution is handed to
+    `write` as soon as it is there.
+    """
+
+    query: Query
+    sides: Sequence[Side]
+    timeout_ms: float | None
+    write: Write
+    _slowest_baseline_ms: float | None = field(default=None, init=False)
+
+    def run(self, rounds: int) -> tuple[QueryRun, ...]:
+        """
+        Warm up, compare answers, read plans back, then measure; return all runs, warm-ups included.
+
+        A side on which the statement failed is not run again. Raises `DifferentAnswer`.
+        """
+        warm = [self._execute(side, WARM_UP, order) for order, side in enumerate(self.sides)]
+        self._compare_answers(warm)
+        alive = [side for side, run in zip(self.sides, warm, strict=True) if run.error is None]
+        for side in alive:
+            self.write(self._inspect(side))
+        measured = [
+            self._execute(side, repetition, order)
+            for repetition in range(1, rounds + 1)
+            for order, side in enumerate(_turns(alive, repetition))
+        ]
+        return (*warm, *measured)
+
+    @property
+    def limit_ms(self) -> float:
+        """The limit that holds for the next execution."""
+        if self.timeout_ms is not None:
+            return self.timeout_ms
+        if self._slowest_baseline_ms is None:
+            return FIRST_RUN_LIMIT_MS
+        return max(TIMEOUT_FACTOR * self._slowest_baseline_ms, TIMEOUT_FLOOR_MS)
+
+    def _execute(self, side: Side, repetition: int, order: int) -> QueryRun:
+        run = self._timed(side, repetition, order)
+        if side is self.sides[0] and run.error is None:
+            self._slowest_baseline_ms = max(self._slowest_baseline_ms or 0.0, run.execution_ms)
+        self.write(run)
+        return run
+
+    def _timed(self, side: Side, repetition: int, order: int) -> QueryRun:
+        known = {"query_id": self.query.id, "side": side.name, "repetition": repetition, "order": order}
+        with side.steered(self.query) as steering:
+            limit_ms = self.limit_ms
+            try:
+                with side.session.statement_timeout(limit_ms):
+                    timed = side.session.timed(self.query.sql)
+            except QueryTimeout:
+                return QueryRun(**known, inference_ms=steering.inference_ms, planning_ms=0.0, execution_ms=limit_ms, timed_out=True)
+            except StatementFailed as error:
+                return QueryRun(**known, inference_ms=steering.inference_ms, planning_ms=0.0, execution_ms=0.0, error=str(error))
+        return QueryRun(
+            **known,
+            inference_ms=steering.inference_ms,
+            planning_ms=timed.planning_ms,
+            execution_ms=timed.execution_ms,
+            row_count=len(timed.rows),
+            answer_hash=answer_hash(timed.rows) if repetition == WARM_UP else None,
+        )
+
+    def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
+        baseline = warm[0]
+        for run in warm[1:]:
+            comparable = all(r.error is None and not r.timed_out for r in (baseline, run))
+            if comparable and run.answer_hash != baseline.answer_hash:
+                raise DifferentAnswer(
+                    f"query {self.query.id!r}: side {run.side!r} returned other rows than {baseline.side!r} "
+                    f"({run.row_count} rows, hash {run.answer_hash}, against {baseline.row_count} rows, hash {baseline.answer_hash}); "
+                    "its times cannot be compared"
+                )
+
+    def _inspect(self, side: Side) -> QueryReport:
+        with side.steered(self.query) as steering:
+            plan = side.session.explain(self.query.sql)
+        known = {"query_id": self.query.id, "side": side.name}
+        known |= {"plan_shape": plan.shape_hash, "plan": render(plan), "plan_cost": plan.total_cost}
+        if not steering.cardinalities:
+            return QueryReport(**known)
+        adherence = verify(plan, steering.cardinalities)
+        return QueryReport(**known, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+
+
+def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:
+    """The order of one round: forwards and backwards in turn, starting one side later every second round."""
+    start = (repetition - 1) // 2 % max(len(sides), 1)
+    rotated = [*sides[start:], *sides[:start]]
+    return rotated if repetition % 2 else rotated[::-1]

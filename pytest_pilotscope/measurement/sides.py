@@ -1,0 +1,103 @@
+"""The competitors of a measurement: what each does between receiving a query and having its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, PlanChooser
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side."""
+
+    inference_ms: float
+    cardinalities: Cardinalities | None = None
+
+
+class Side(Protocol):
+    """One competitor. `steered` yields inside a block in which the session behaves as the side decided."""
+
+    name: str
+    session: Session
+
+    def steered(self, query: Query) -> AbstractContextManager[Steering]:
+        """Decide, and keep the session steered for the length of the block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainSide:
+    """PostgreSQL left alone on the session's database: the baseline, and algorithms that change the database instead of the plan."""
+
+    name: str
+    session: Session
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Decide nothing."""
+        yield Steering(inference_ms=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatorSide:
+    """A cardinality estimator: it is asked about every subplan, and its answers are injected."""
+
+    name: str
+    session: Session
+    algorithm: CardinalityEstimator
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Enumerate, estimate, check and inject; all of it is inference time."""
+        started_ns = perf_counter_ns()
+        subplans = self.session.subplans(query.sql)
+        estimates = self.algorithm.steer(query, subplans)
+        check_estimates(self.name, query, subplans, estimates)
+        with self.session.cardinalities(estimates):
+            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChooserSide:
+    """A plan chooser: it looks at candidate plans and the cardinalities of the one it prefers are injected."""
+
+    name: str
+    session: Session
+    algorithm: PlanChooser
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Choose and inject; all of it is inference time."""
+        started_ns = perf_counter_ns()
+        chosen = self.algorithm.choose(query, self.session)
+        with self.session.cardinalities(chosen):
+            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=chosen)
+
+
+def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
+    """Return the side of an algorithm by the decision it takes over."""
+    if isinstance(algorithm, CardinalityEstimator):
+        return EstimatorSide(name=name, session=session, algorithm=algorithm)
+    if isinstance(algorithm, PlanChooser):
+        return ChooserSide(name=name, session=session, algorithm=algorithm)
+    return PlainSide(name=name, session=session)
+
+
+def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
+    """Raise `IncompleteEstimate` for a subplan without an estimate and `InvalidEstimate` for one that is not finite and >= 0."""
+    missing = subplans.keys() - estimates.keys()
+    if missing:
+        raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
+    for subplan, rows in estimates.items():
+        if not (isfinite(rows) and rows >= 0):
+            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows)

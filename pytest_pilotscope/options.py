@@ -1,0 +1,187 @@
+"""Command line and ini file -> `Settings`. The only reader of `config.getoption`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_pilotscope.core.settings import Settings
+
+GROUP = "pilotscope"
+DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """
+    One option: `--pilotscope-NAME`, the short `--NAME`, and the ini key `pilotscope_NAME`.
+
+    `field` is the name in `Settings`; a `flag` takes no value and sets the field to `constant`; a `repeat` option may be given
+    several times or comma-separated.
+    """
+
+    name: str
+    field: str
+    help: str
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+    flag: bool = False
+    constant: bool = True
+    repeat: bool = False
+
+    @property
+    def dest(self) -> str:
+        """Where argparse keeps the value; also the ini key."""
+        return f"pilotscope_{self.name.replace('-', '_')}"
+
+    @property
+    def help_with_default(self) -> str:
+        """The help text, with the default of `Settings` when there is one."""
+        default = DEFAULTS[self.field]
+        if self.flag or default is None or default == ():
+            return self.help
+        return f"{self.help} (default: {','.join(default) if isinstance(default, tuple) else default})"
+
+
+def _positive_int(text: str) -> int:
+    return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def _non_negative_int(text: str) -> int:
+    return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def _positive_float(text: str) -> float:
+    return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
+
+
+def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = parse(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return value
+
+
+def _device(text: str) -> str:
+    if text not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, got {text!r}")
+    return text
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(name="algo", field="algorithms", metavar="NAME", repeat=True, help="algorithm to measure; repeat or separate by commas"),
+    Option(name="db", field="datasets", metavar="NAME", repeat=True, help="dataset; repeat or separate by commas"),
+    Option(name="server", field="server", metavar="auto|embedded|container|DSN", help="where PostgreSQL comes from"),
+    Option(name="pg-bindir", field="pg_bindir", metavar="DIR", parse=Path, help="bin directory of the PostgreSQL to embed"),
+    Option(name="pg-version", field="pg_version", metavar="MAJOR", parse=_positive_int, help="PostgreSQL major version to embed or to run"),
+    Option(name="scale", field="scale", metavar="FACTOR", parse=_positive_float, help="scale of a generated dataset, instead of its own"),
+    Option(name="seed", field="seed", metavar="N", parse=_non_negative_int, help="seed of data, workload, training and bootstrap"),
+    Option(name="queries-dir", field="queries_dir", metavar="PATH", parse=Path, help="folder or file with the workload's queries"),
+    Option(
+        name="queries", field="queries", metavar="GLOB", repeat=True, help="measure only the test queries whose id matches, e.g. 'q01*'"
+    ),
+    Option(name="limit", field="limit", metavar="N", parse=_positive_int, help="measure only the first N (matching) test queries"),
+    Option(
+        name="rounds", field="rounds", metavar="N", parse=_positive_int, help="measured repetitions per query and side, after one warm-up"
+    ),
+    Option(
+        name="query-timeout-ms",
+        field="query_timeout_ms",
+        metavar="MS",
+        parse=_positive_float,
+        help="time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
+    ),
+    Option(name="epochs", field="epochs", metavar="N", parse=_positive_int, help="training epochs at most"),
+    Option(
+        name="training-size", field="training_size", metavar="N", parse=_positive_int, help="training queries to learn from; all without it"
+    ),
+    Option(
+        name="collection-size",
+        field="collection_size",
+        metavar="N",
+        parse=_positive_int,
+        help="training queries to collect labels for; all without it",
+    ),
+    Option(name="no-collection", field="collection", flag=True, constant=False, help="collect nothing; use what the cache has"),
+    Option(name="no-training", field="training", flag=True, constant=False, help="do not train; needs --load-model"),
+    Option(name="load-model", field="load_model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION", help="start from this model"),
+    Option(name="register-model", field="register_model", flag=True, help="register the trained model in MLflow's registry"),
+    Option(name="device", field="device", metavar="auto|cpu|cuda", parse=_device, help="where networks are trained"),
+    Option(name="no-bitmaps", field="sample_bitmaps", flag=True, constant=False, help="train mscn without the sample bitmaps"),
+    Option(name="results", field="results", metavar="DIR", parse=Path, help="folder of the records"),
+    Option(name="no-mlflow", field="mlflow", flag=True, constant=False, help="write the local record only"),
+    Option(
+        name="tracking-uri", field="tracking_uri", metavar="URI", help="MLflow store; else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add every option by its prefixed name, and its ini key."""
+    group = parser.getgroup(GROUP, "pilotscope: learned database components, measured")
+    for option in OPTIONS:
+        group.addoption(f"--pilotscope-{option.name}", **_attributes(option, help_text=argparse.SUPPRESS))
+        parser.addini(option.dest, f"the same as --pilotscope-{option.name}")
+
+
+def add_short_names(parser: pytest.Parser) -> tuple[str, ...]:
+    """
+    Add the short names, after every plugin and conftest.py has added its own options.
+
+    Returns the names that somebody else has already taken; those options are there by their prefixed name only.
+    """
+    group = parser.getgroup(GROUP)
+    taken = []
+    for option in OPTIONS:
+        try:
+            group.addoption(f"--{option.name}", **_attributes(option, help_text=option.help_with_default))
+        except ValueError:
+            taken.append(f"--{option.name}")
+    return tuple(taken)
+
+
+def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"dest": option.dest, "default": None, "help": help_text}
+    if option.flag:
+        return {**attributes, "action": "store_const", "const": option.constant}
+    return {**attributes, "metavar": option.metavar, "type": option.parse, "action": "append" if option.repeat else "store"}
+
+
+def settings(config: pytest.Config) -> Settings:
+    """Read all options; raises `pytest.UsageError` (exit code 4) for an ini value that cannot be parsed."""
+    chosen = {}
+    for option in OPTIONS:
+        value = config.getoption(option.dest)
+        if value is None:
+            value = _from_ini(config, option)
+        if value is not None:
+            chosen[option.field] = _split(value) if option.repeat else value
+    return Settings(**chosen)
+
+
+def _from_ini(config: pytest.Config, option: Option) -> Any:
+    text = config.getini(option.dest)
+    if not text:
+        return None
+    if option.flag:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise pytest.UsageError(f"{option.dest} in {config.inipath}: expected true or false, got {text!r}")
+        return option.constant if text.lower() in ("true", "1") else None
+    try:
+        return [option.parse(text)] if option.repeat else option.parse(text)
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"{option.dest} in {config.inipath}: {error}") from error
+
+
+def _split(values: Sequence[str]) -> tuple[str, ...]:
+    parts = (part.strip() for value in values for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))

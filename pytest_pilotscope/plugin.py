@@ -1,0 +1,172 @@
+"""Every pytest hook and fixture. No logic: each hands over to something that does not know pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_pilotscope import hookspecs, options
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import PilotscopeError, UsageError
+from pytest_pilotscope.registry import Registry
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.run import BenchmarkRun
+
+SETTINGS = pytest.StashKey[Settings]()
+REGISTRY = pytest.StashKey[Registry]()
+BENCH = pytest.StashKey["Bench"]()
+TAKEN = pytest.StashKey[tuple[str, ...]]()
+CASE = "pilotscope_case"
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare `pytest_pilotscope_register`."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the prefixed options."""
+    options.add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, object, object]:
+    """Add the short options once everybody else had the chance to take the names."""
+    result = yield
+    early_config.stash[TAKEN] = options.add_short_names(parser)
+    return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings and collect what is registered, the built-in names first."""
+    config.stash[SETTINGS] = options.settings(config)
+    registry = config.stash[REGISTRY] = Registry()
+    for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
+        config.pluginmanager.import_plugin(module)
+    config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name the short options that another plugin has taken."""
+    taken = config.stash.get(TAKEN, ())
+    return [f"pilotscope: taken by another plugin, use the prefix --pilotscope-: {', '.join(taken)}"] if taken else []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize whatever asks for a case over algorithm x dataset."""
+    if CASE in metafunc.fixturenames:
+        settings = metafunc.config.stash[SETTINGS]
+        cases = [(algorithm, dataset) for dataset in settings.datasets for algorithm in settings.algorithms]
+        metafunc.parametrize(CASE, cases, ids=[f"{algorithm}-{dataset}" for algorithm, dataset in cases])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse unknown names, and timing beside other workers, before anything is started."""
+    if any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
+        with _usage_errors():
+            _check(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Provision the databases first, so that what is wrong with them is said once and at once."""
+    config = session.config
+    if config.option.collectonly or not any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
+        return
+    bench = config.stash[BENCH] = _make_bench(config)
+    with _usage_errors():
+        for dataset in config.stash[SETTINGS].datasets:
+            bench.database(dataset)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers."""
+    bench = config.stash.get(BENCH, None)
+    if bench is not None:
+        bench.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the table of every finished run."""
+    bench = config.stash.get(BENCH, None)
+    if bench is None or not bench.finished:
+        return
+    from pytest_pilotscope.report.terminal import render_records
+
+    writer = config.get_terminal_writer()
+    terminalreporter.section("pilotscope")
+    terminalreporter.write_line(
+        render_records([run.record for run in bench.finished], width=max(writer.fullwidth, 120), color=writer.hasmarkup)
+    )
+    for run in bench.finished:
+        terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -> Generator[None, Any, Any]:
+    """Keep our entries (one per query and side) out of pytest-benchmark's own table, unless it compares them."""
+    groups = yield
+    if config.getoption("benchmark_compare"):
+        return groups
+    kept = [(name, [entry for entry in entries if "pilotscope" not in entry["extra_info"]]) for name, entries in groups]
+    return [(name, entries) for name, entries in kept if entries]
+
+
+@pytest.fixture
+def pilotscope_run(
+    pilotscope_case: tuple[str, str], request: pytest.FixtureRequest
+) -> Iterator[Callable[[], AbstractContextManager[BenchmarkRun]]]:
+    """
+    Open the run of this case: `with pilotscope_run() as run: ...`.
+
+    Used as a context manager inside the test, so that the run sees a Ctrl-C and ends KILLED.
+    """
+    algorithm, dataset = pilotscope_case
+    bench = request.config.stash[BENCH]
+    done = len(bench.finished)
+    yield lambda: bench.open_run(algorithm, dataset)
+    session = getattr(request.config, "_benchmarksession", None)
+    if session is not None and not session.disabled:
+        from pytest_pilotscope.benchmark_export import add_entries
+
+        for run in bench.finished[done:]:
+            add_entries(session, run.record, nodeid=request.node.nodeid)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Say in one line, without a traceback, what keeps the run from starting: exit code 4."""
+    try:
+        yield
+    except PilotscopeError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _check(config: pytest.Config) -> None:
+    settings, registry = config.stash[SETTINGS], config.stash[REGISTRY]
+    for algorithm in settings.algorithms:
+        registry.algorithm(algorithm)
+    for dataset in settings.datasets:
+        registry.dataset(dataset)
+    if hasattr(config, "workerinput"):
+        raise UsageError("times taken beside other workers are noise: measure without -n (-n0); training, labelling and tests may use it")
+
+
+def _make_bench(config: pytest.Config) -> Bench:
+    from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.report.progress import progress_for
+
+    writer = config.get_terminal_writer()
+    say, progress = progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
+    return Bench(settings=config.stash[SETTINGS], registry=config.stash[REGISTRY], say=say, progress=progress)
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    context: AbstractContextManager[None] = capture.global_and_fixture_disabled()
+    return context

@@ -1,0 +1,88 @@
+"""Progress on a terminal (a live bar) and in a log (plain lines)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import monotonic
+from typing import Protocol, TextIO
+
+Advance = Callable[[int], None]
+Uncaptured = Callable[[], AbstractContextManager[None]]
+
+LINES_PER_LOG = 20
+"""How many lines a finished task leaves in a log, at most."""
+
+
+class Say(Protocol):
+    """Shows one line to the user at once."""
+
+    def __call__(self, text: str) -> None:
+        """Show it."""
+
+
+class ShowProgress(Protocol):
+    """Opens a progress display; its value is a function to call with each step done."""
+
+    def __call__(self, description: str, total: int) -> AbstractContextManager[Advance]:
+        """Open it for `total` steps."""
+
+
+def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple[Say, ShowProgress]:
+    """
+    Return a way to say a line and one to show progress on a stream.
+
+    `uncaptured` is entered around every write, because a test runner captures what its tests write.
+    """
+
+    def say(text: str) -> None:
+        with uncaptured():
+            stream.write(f"\n{text}\n" if not live else f"\r{text}\n")
+            stream.flush()
+
+    return say, (_live(stream, uncaptured) if live else _plain(say))
+
+
+def _plain(say: Say) -> ShowProgress:
+    @contextmanager
+    def show(description: str, total: int) -> Iterator[Advance]:
+        started, done = monotonic(), 0
+        every = max(1, -(-total // LINES_PER_LOG))
+
+        def advance(steps: int = 1) -> None:
+            nonlocal done
+            before, done = done, done + steps
+            if done // every > before // every or done >= total > before:
+                elapsed_s = monotonic() - started
+                left_s = elapsed_s / done * (total - done)
+                say(f"{description}: {done}/{total}, {elapsed_s:.0f} s, {left_s:.0f} s left")
+
+        yield advance
+
+    return show
+
+
+def _live(stream: TextIO, uncaptured: Uncaptured) -> ShowProgress:
+    @contextmanager
+    def show(description: str, total: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        # Refreshed by hand: a background thread would take time from what is being measured.
+        bar = Progress(*columns, console=Console(file=stream, force_terminal=True), auto_refresh=False, transient=True)
+        task = bar.add_task(description, total=total)
+        with uncaptured():
+            bar.start()
+
+        def advance(steps: int = 1) -> None:
+            with uncaptured():
+                bar.update(task, advance=steps, refresh=True)
+
+        try:
+            yield advance
+        finally:
+            with uncaptured():
+                bar.stop()
+
+    return show

@@ -1,0 +1,155 @@
+"""
+One run: an algorithm on a dataset, from training to the end of its record.
+
+Knows nothing of pytest; the plugin and the Python API both go through `benchmark_run`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.record import RecordWriter
+from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, RunEnd, RunHeader, Status
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import DifferentAnswer, UsageError
+from pytest_pilotscope.header import run_header
+from pytest_pilotscope.measurement.protocol import QueryMeasurement
+from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.report.progress import ShowProgress
+from pytest_pilotscope.training import Training
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision import Database
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class BenchmarkRun:
+    """A run that is being measured: give it one query after the other."""
+
+    header: RunHeader
+    queries: tuple[Query, ...]
+    sides: tuple[Side, ...]
+    settings: Settings
+    writer: RecordWriter
+    progress: ShowProgress
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
+        """Measure query after query; give each with what went wrong with it, in sentences (nothing: an empty list)."""
+        with self.progress(f"{self.header.algorithm} on {self.header.dataset}", len(self.queries)) as advance:
+            for query in self.queries:
+                problems = self.measure(query)
+                advance(1)
+                yield query, problems
+
+    def measure(self, query: Query) -> list[str]:
+        """
+        Measure one query on all sides; return what went wrong with it, in sentences.
+
+        A statement that fails on a side fails that side's run but not the other queries. A different answer does as well.
+        """
+        measurement = QueryMeasurement(query=query, sides=self.sides, timeout_ms=self.settings.query_timeout_ms, write=self.writer.write)
+        try:
+            runs = measurement.run(self.settings.rounds)
+        except DifferentAnswer as error:
+            return [self._failed(self.header.algorithm, query, str(error))]
+        failed = {run.side: run.error for run in runs if run.error is not None}
+        return [self._failed(side, query, f"query {query.id!r} failed on side {side!r}: {error}") for side, error in failed.items()]
+
+    def _failed(self, side: str, query: Query, reason: str) -> str:
+        logger.warning("%s: %s", query.id, reason)
+        self.failures.setdefault(side, reason)
+        return reason
+
+
+@contextmanager
+def benchmark_run(
+    name: str,
+    *,
+    database: Database,
+    workload: Workload,
+    settings: Settings,
+    registry: Registry,
+    progress: ShowProgress,
+    started: Callable[[RunHeader], None] = lambda header: None,
+) -> Iterator[BenchmarkRun]:
+    """
+    Train an algorithm and open its measurement; whatever happens, the record gets its end.
+
+    `started` is called with the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED
+    (Ctrl-C). Raises what the algorithm raises.
+    """
+    queries = select_queries(workload.test, settings)
+    algorithm: Algorithm = registry.algorithm(name).resolve()()
+    header = run_header(name, database=database, workload=workload, queries=queries, settings=settings)
+    with ExitStack() as stack:
+        writer = stack.enter_context(RecordWriter(settings.results / f"{header.run_name}.jsonl", header))
+        started(header)
+        failures: dict[str, str] = {}
+        with _ending(writer, failures):
+            session = stack.enter_context(database.session())
+            training = Training(
+                algorithm=name,
+                queries=workload.train[: settings.training_size],
+                validation=workload.validation,
+                database=database,
+                session=session,
+                settings=settings,
+                folder=settings.results / header.run_name,
+                progress=progress,
+            )
+            writer.write(algorithm.train(training))
+            sides = (PlainSide(name=BASELINE, session=session), stack.enter_context(_opponent(name, algorithm, database, session)))
+            yield BenchmarkRun(
+                header=header, queries=queries, sides=sides, settings=settings, writer=writer, progress=progress, failures=failures
+            )
+
+
+@contextmanager
+def _ending(writer: RecordWriter, failures: dict[str, str]) -> Iterator[None]:
+    status: Status = "FINISHED"
+    error: str | None = None
+    try:
+        yield
+    except BaseException as problem:
+        status = "FAILED" if isinstance(problem, Exception) else "KILLED"
+        error = f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        if failures and status == "FINISHED":
+            status = "FAILED"
+        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=failures))
+
+
+@contextmanager
+def _opponent(name: str, algorithm: Algorithm, database: Database, session: Session) -> Iterator[Side]:
+    """The side that is paired with the baseline: for the baseline itself, the baseline once more."""
+    if name == BASELINE:
+        yield PlainSide(name=BASELINE_AGAIN, session=session)
+    elif isinstance(algorithm, DatabasePreparer):
+        with algorithm.prepare(database) as prepared, prepared.session() as its_session:
+            yield side_of(name, algorithm, its_session)
+    else:
+        yield side_of(name, algorithm, session)
+
+
+def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:
+    """The test queries that match `--queries`, up to `--limit`; an empty selection is a `UsageError`."""
+    patterns = settings.queries or ("*",)
+    matching = [query for query in queries if any(fnmatchcase(query.id, pattern) for pattern in patterns)]
+    if not matching:
+        ids = f"{queries[0].id} .. {queries[-1].id}" if queries else "none"
+        raise UsageError(f"--queries {','.join(patterns)} matches none of the {len(queries)} test queries (ids: {ids}); nothing to measure")
+    return tuple(matching[: settings.limit])
