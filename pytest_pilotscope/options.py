@@ -144,7 +144,7 @@ def add_short_names(parser: pytest.Parser) -> tuple[str, ...]:
     for option in OPTIONS:
         try:
             group.addoption(f"--{option.name}", **_attributes(option, help_text=option.help_with_default))
-        except ValueError:
+        except (ValueError, argparse.ArgumentError):
             taken.append(f"--{option.name}")
     return tuple(taken)
 

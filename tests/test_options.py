@@ -1,0 +1,98 @@
+"""The command line and the ini file, through a real pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_pilotscope import options
+from pytest_pilotscope.core.settings import Settings
+
+EXIT_USAGE = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.fixture
+def read(pytester: pytest.Pytester) -> Callable[..., Settings]:
+    """Parse a command line in an empty project and return its settings."""
+    return lambda *arguments: options.settings(pytester.parseconfig("-p", "pytest_pilotscope.plugin", *arguments))
+
+
+def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
+    """Nothing on the command line gives exactly `Settings()`; the two cannot drift apart."""
+    assert read() == Settings()
+
+
+def test_every_field_of_settings_can_be_chosen() -> None:
+    """Every choice has an option."""
+    assert {option.field for option in options.OPTIONS} == set(options.DEFAULTS)
+
+
+def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None:
+    """`--algo a,b --algo c` and its prefixed form add up, in order, each name once."""
+    settings = read("--algo", "baseline,mscn", "--algo", "lero", "--pilotscope-algo", "mscn", "--db", "stats_tiny, stats_small")
+    assert settings.algorithms == ("baseline", "mscn", "lero")
+    assert settings.datasets == ("stats_tiny", "stats_small")
+
+
+def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
+    """Every option has an ini key `pilotscope_NAME`; the command line wins."""
+    pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
+    settings = read("--seed", "4")
+    assert (settings.rounds, settings.algorithms, settings.mlflow, settings.seed) == (9, ("mscn", "lero"), False, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "argument --rounds: expected a whole number of at least 1, got '0'"),
+        (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
+        (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
+        (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
+        (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
+        (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
+        (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
+    ],
+)
+def test_a_senseless_value_is_a_usage_error(pytester: pytest.Pytester, arguments: list[str], message: str) -> None:
+    """Exit code 4, and one line that says what was expected and what was found."""
+    result = pytester.runpytest_subprocess(*arguments)
+    assert result.ret == EXIT_USAGE
+    assert f": error: {message}" in result.stderr.str()
+
+
+def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    """The message names the key and the file."""
+    ini = pytester.makeini("[pytest]\npilotscope_rounds = 0")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == EXIT_USAGE
+    assert f"ERROR: pilotscope_rounds in {ini}: expected a whole number of at least 1, got '0'" in result.stderr.lines
+
+
+def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pytester) -> None:
+    """Another's `--db` keeps working; ours is there by its prefix, and the header says so once."""
+    pytester.makeconftest(
+        """
+        def pytest_addoption(parser):
+            parser.addoption("--db", default="theirs")
+        """
+    )
+    pytester.makepyfile(
+        """
+        def test_theirs(pytestconfig):
+            assert pytestconfig.getoption("db") == "mine"
+            assert pytestconfig.getoption("pilotscope_db") == ["stats_small"]
+        """
+    )
+    result = pytester.runpytest_subprocess("--db", "mine", "--pilotscope-db", "stats_small")
+    result.assert_outcomes(passed=1)
+    lines = [line for line in result.outlines if line.startswith("pilotscope:")]
+    assert lines == ["pilotscope: taken by another plugin, use the prefix --pilotscope-: --db"]
+
+
+def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
+    """`pytest --help` lists every short name under one heading, with defaults."""
+    text = pytester.runpytest_subprocess("--help").stdout.str()
+    group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
+    assert all(f"--{option.name}" in group for option in options.OPTIONS)
+    assert "(default: stats_tiny)" in " ".join(group.split())
