@@ -1,0 +1,1 @@
+"""The built-in algorithms, and preset schedulers for use without pytest."""

@@ -1,0 +1,1 @@
+"""What `pytest benchmarks` runs: workloads by algorithm and dataset, and the speed of the suite itself."""
