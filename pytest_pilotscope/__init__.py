@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Workload as Workload
     from pytest_pilotscope.core.settings import Settings as Settings
     from pytest_pilotscope.provision import PostgreSQLConfig as PostgreSQLConfig
-    from pytest_pilotscope.provision import load_workload as load_workload
     from pytest_pilotscope.provision import open_database as open_database
+    from pytest_pilotscope.registry import load_workload as load_workload
     from pytest_pilotscope.tracking.tracker import MLflowTracker as MLflowTracker
 
 _HOMES = {
@@ -20,7 +20,7 @@ _HOMES = {
     "Query": "core.queries",
     "Settings": "core.settings",
     "Workload": "core.queries",
-    "load_workload": "provision",
+    "load_workload": "registry",
     "open_database": "provision",
 }
 

@@ -32,7 +32,7 @@ def add_entries(session: BenchmarkSession, record: Record, *, nodeid: str) -> No
         session.benchmarks.append(_entry(record, nodeid, query_id, side, measured, reports.get((query_id, side))))
 
 
-def _entry(record: Record, nodeid: str, query_id: str, side: str, runs: list[QueryRun], report: QueryReport | None) -> Metadata:
+def _entry(record: Record, nodeid: str, query_id: str, side: str, runs: list[QueryRun], report: QueryReport | None) -> Any:
     header = record.header
     fixture = SimpleNamespace(
         name=f"{query_id}[{side}-{header.dataset}]",
@@ -44,7 +44,7 @@ def _entry(record: Record, nodeid: str, query_id: str, side: str, runs: list[Que
         cprofile_stats=None,
         has_error=False,
     )
-    entry = Metadata(fixture, iterations=1, options={"timer": "server clock + perf_counter", "warmup": True})
+    entry: Any = Metadata(fixture, iterations=1, options={"timer": "server clock + perf_counter", "warmup": True})  # type: ignore[no-untyped-call]  # pytest-benchmark has no type information
     for run in runs:
         entry.update(run.end_to_end_ms / 1e3)
     return entry

@@ -24,7 +24,7 @@ def run_header(algorithm: str, *, database: Database, workload: Workload, querie
     """Describe a run that begins now; a baseline by itself is paired with itself."""
     now = datetime.now(timezone.utc)
     report = database.report
-    fingerprints = {**database.fingerprint.parts, "workload": workload.fingerprint}
+    fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
         run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings),
         algorithm=algorithm,

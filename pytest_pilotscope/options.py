@@ -49,15 +49,15 @@ class Option:
         return f"{self.help} (default: {','.join(default) if isinstance(default, tuple) else default})"
 
 
-def _positive_int(text: str) -> int:
+def _positive_int(text: str) -> Any:
     return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
-def _non_negative_int(text: str) -> int:
+def _non_negative_int(text: str) -> Any:
     return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
-def _positive_float(text: str) -> float:
+def _positive_float(text: str) -> Any:
     return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
 
 
@@ -158,7 +158,7 @@ def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
 
 def settings(config: pytest.Config) -> Settings:
     """Read all options; raises `pytest.UsageError` (exit code 4) for an ini value that cannot be parsed."""
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for option in OPTIONS:
         value = config.getoption(option.dest)
         if value is None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.queries import Workload
 
 Target = str | Callable[..., Any]
 
@@ -94,3 +97,9 @@ def builtin_registry() -> Registry:
     register_algorithms(registry)
     register_datasets(registry)
     return registry
+
+
+def load_workload(name: str, *, scale: float | None = None, seed: int = 0) -> Workload:
+    """Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other."""
+    workload: Workload = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed).workload()
+    return workload

@@ -8,15 +8,15 @@ an order that rotates and reverses, so that no side is always first and drift hi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 from pytest_pilotscope.core.answers import answer_hash
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import WARM_UP, QueryReport, QueryRun
-from pytest_pilotscope.errors import DifferentAnswer
+from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.sides import Side
 from pytest_pilotscope.postgres.explain import render
-from pytest_pilotscope.postgres.session import QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.steering import verify
 
 TIMEOUT_FACTOR = 10.0
@@ -77,24 +77,26 @@ class QueryMeasurement:
         return run
 
     def _timed(self, side: Side, repetition: int, order: int) -> QueryRun:
-        known = {"query_id": self.query.id, "side": side.name, "repetition": repetition, "order": order}
         with side.steered(self.query) as steering:
-            limit_ms = self.limit_ms
+            run = QueryRun(
+                query_id=self.query.id,
+                side=side.name,
+                repetition=repetition,
+                order=order,
+                inference_ms=steering.inference_ms,
+                planning_ms=0.0,
+                execution_ms=0.0,
+            )
+            limit_ms = ceil(self.limit_ms)
             try:
                 with side.session.statement_timeout(limit_ms):
                     timed = side.session.timed(self.query.sql)
             except QueryTimeout:
-                return QueryRun(**known, inference_ms=steering.inference_ms, planning_ms=0.0, execution_ms=limit_ms, timed_out=True)
+                return replace(run, execution_ms=limit_ms, timed_out=True)
             except StatementFailed as error:
-                return QueryRun(**known, inference_ms=steering.inference_ms, planning_ms=0.0, execution_ms=0.0, error=str(error))
-        return QueryRun(
-            **known,
-            inference_ms=steering.inference_ms,
-            planning_ms=timed.planning_ms,
-            execution_ms=timed.execution_ms,
-            row_count=len(timed.rows),
-            answer_hash=answer_hash(timed.rows) if repetition == WARM_UP else None,
-        )
+                return replace(run, error=str(error))
+        answer = answer_hash(timed.rows) if repetition == WARM_UP else None
+        return replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows), answer_hash=answer)
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
         baseline = warm[0]
@@ -110,12 +112,13 @@ class QueryMeasurement:
     def _inspect(self, side: Side) -> QueryReport:
         with side.steered(self.query) as steering:
             plan = side.session.explain(self.query.sql)
-        known = {"query_id": self.query.id, "side": side.name}
-        known |= {"plan_shape": plan.shape_hash, "plan": render(plan), "plan_cost": plan.total_cost}
+        report = QueryReport(
+            query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
+        )
         if not steering.cardinalities:
-            return QueryReport(**known)
+            return report
         adherence = verify(plan, steering.cardinalities)
-        return QueryReport(**known, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+        return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
 
 def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:

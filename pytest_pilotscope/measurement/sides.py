@@ -28,8 +28,13 @@ class Steering:
 class Side(Protocol):
     """One competitor. `steered` yields inside a block in which the session behaves as the side decided."""
 
-    name: str
-    session: Session
+    @property
+    def name(self) -> str:
+        """What its figures are recorded under."""
+
+    @property
+    def session(self) -> Session:
+        """Where its queries run."""
 
     def steered(self, query: Query) -> AbstractContextManager[Steering]:
         """Decide, and keep the session steered for the length of the block."""
