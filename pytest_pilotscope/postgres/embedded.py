@@ -13,12 +13,13 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.dsn import Dsn
-from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster, make_cluster
+from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster
 from pytest_pilotscope.postgres.folders import socket_folder
 from pytest_pilotscope.postgres.process import Postmaster
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect
 from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
+from pytest_pilotscope.postgres.templates import Templates
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -91,9 +92,9 @@ class EmbeddedServer:
         """How to reach it; there is no password, only the private folder of the socket."""
         return Dsn(f"host='{self._sockets}' port={PORT} user={SUPERUSER} options=''")
 
-    def connect(self, database: str = "postgres") -> Session:
-        """A new session of the superuser in `database`."""
-        return connect(self.dsn, dbname=database)
+    def connect(self, database: str | None = None) -> Session:
+        """A new session of the superuser in `database`, or in the empty database `postgres`."""
+        return connect(self.dsn, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
@@ -127,11 +128,9 @@ class EmbeddedServer:
             return describe(session, provider=self.provider, why=self.why)
 
     def _fill(self, template: Path | None) -> None:
-        if template is None:
-            make_cluster(self.binaries, self._folder.data, self._account)
-        else:
-            check_version(template, self.binaries)
-            copy_cluster(template, self._folder.data, self._account)
+        source = template or Templates(self._account).empty(self.binaries)
+        check_version(source, self.binaries)
+        copy_cluster(source, self._folder.data, self._account)
 
     def _placed(self, library: Path) -> Path:
         """A copy of `library` that the server's account can read."""

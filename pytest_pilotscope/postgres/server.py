@@ -77,8 +77,8 @@ class Server(Protocol):
     def version_num(self) -> int:
         """PostgreSQL's version as one number, 160014 for 16.14."""
 
-    def connect(self, database: str = "postgres") -> Session:
-        """A new session in `database`; ServerError when the server does not answer."""
+    def connect(self, database: str | None = None) -> Session:
+        """A new session in `database`, without one in a database for administration; ServerError when the server does not answer."""
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """

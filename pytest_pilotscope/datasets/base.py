@@ -1,0 +1,40 @@
+"""What a dataset is: tables that can be loaded into an empty database, and the queries that belong to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.queries import Workload
+    from pytest_pilotscope.postgres.session import Session
+
+
+class Dataset(Protocol):
+    """
+    Data with a workload.
+
+    `name` is what users type, `database` the name of the database it is loaded into. `key` identifies the loaded bytes: it changes whenever
+    they would (generator version, scale, seed, the source's checksum) and never otherwise, because the prepared database is cached by it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What users type after `--db`."""
+
+    @property
+    def database(self) -> str:
+        """Name of the database that it becomes, a lower-case identifier of at most 30 characters."""
+
+    @property
+    def key(self) -> str:
+        """Identifies the loaded bytes."""
+
+    def load(self, session: Session) -> None:
+        """
+        Fill the empty database of `session`: tables, rows, constraints, indexes.
+
+        VACUUM and ANALYZE are done by the caller, with statistics that read every row.
+        """
+
+    def workload(self) -> Workload:
+        """The queries, split into training, validation and test."""

@@ -1,0 +1,144 @@
+"""Datasets made ready to be measured: loaded, indexed, vacuumed, analyzed, marked; on our own servers cached as a data directory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_pilotscope.datasets.base import Dataset
+from pytest_pilotscope.errors import DatasetError, PilotscopeError, StatementFailed
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.databases import create_database, drop_database, locked, mark_of, write_mark
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.fingerprint import content_fingerprint
+from pytest_pilotscope.postgres.server import Capability, Server
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.templates import Templates, template_key
+
+LAYOUT_VERSION = 1
+"""Part of every key: raise it when what is done here after loading changes."""
+
+STATISTICS_TARGET = 10_000
+"""The largest there is: ANALYZE reads every row of a table of up to 3 million, so the statistics are the same every time."""
+
+_DISK_FULL = "53100"
+_NEARLY_FULL_BYTES = 8 << 20
+
+logger = logging.getLogger(__name__)
+
+
+def pristine_name(dataset: Dataset) -> str:
+    """
+    Name of the database that holds a dataset as it was loaded.
+
+    Nobody works in it: it is what copies are made from, and PostgreSQL copies a database only while nobody is connected to it.
+    """
+    return f"pilotscope_{dataset.database}_{content_key(dataset)[:8]}"
+
+
+def content_key(dataset: Dataset) -> str:
+    """The dataset's key and what we do with it, as hex digits."""
+    return hashlib.sha256(f"{dataset.key}\0{LAYOUT_VERSION}".encode()).hexdigest()[:16]
+
+
+def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
+    """
+    The cached data directory that holds `dataset` in the database `pristine_name(dataset)`; made now when it is not there yet.
+
+    DatasetError when the disk is full, with path and size; whatever goes wrong, nothing half-made is left.
+    """
+    templates = Templates(server_account())
+
+    def build(data_folder: Path) -> None:
+        logger.info("preparing dataset %r for %s", dataset.name, binaries)
+        with _naming_a_full_disk(dataset, data_folder.parent), EmbeddedServer(binaries) as server:
+            with _noticing_a_full_disk(data_folder.parent):
+                load_database(server, dataset)
+            server.stop(keep_data=data_folder)
+
+    return templates.ensure(template_key(dataset.database, content_key(dataset), binaries), binaries, build)
+
+
+def load_database(server: Server, dataset: Dataset) -> None:
+    """
+    Load `dataset` into its database on `server`, unless it is there and complete. Two loaders at once: one loads, the other waits.
+
+    DatasetError when we may not create databases there, or when a database of that name is not ours.
+    """
+    name = pristine_name(dataset)
+    with server.connect() as administrator, locked(administrator, name):
+        mark = mark_of(administrator, name)
+        if mark is not None and mark.get("state") == "complete":
+            return
+        if mark == {}:
+            raise DatasetError(
+                f"database {name!r} on the server was not made by pilotscope; drop or rename it, dataset {dataset.name!r} wants the name"
+            )
+        if Capability.CREATE_DATABASE not in server.capabilities:
+            raise DatasetError(_no_right(administrator, dataset))
+        drop_database(administrator, name)  # half-loaded by a process that was killed
+        identity = {"dataset": dataset.name, "key": content_key(dataset)}
+        create_database(administrator, name, {**identity, "state": "loading"})
+        try:
+            with server.connect(name) as session:
+                data = _fill(session, dataset)
+        except BaseException:
+            if not administrator.closed:
+                drop_database(administrator, name)
+            raise
+        write_mark(administrator, name, {**identity, "state": "complete", "data": data})
+
+
+def _fill(session: Session, dataset: Dataset) -> str:
+    """Load, vacuum and analyze; the fingerprint of the rows."""
+    dataset.load(session)
+    if session.scalar("SHOW autovacuum") == "on":  # a server that is not ours: keep it from touching these tables, and them only
+        for (statement,) in session.execute(
+            "SELECT format('ALTER TABLE %I.%I SET (autovacuum_enabled = off)', schemaname, tablename) FROM pg_tables "
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        ):
+            session.execute(statement)
+    session.execute(f"SET default_statistics_target = {STATISTICS_TARGET}")
+    session.execute("VACUUM (FREEZE, ANALYZE)")
+    return content_fingerprint(session)
+
+
+def _no_right(session: Session, dataset: Dataset) -> str:
+    role = session.scalar("SELECT current_user")
+    return (
+        f"role {role!r} may not create databases on this server, so dataset {dataset.name!r} cannot be loaded there; "
+        f"have a superuser run ALTER ROLE {role} CREATEDB, or use --server embedded"
+    )
+
+
+@contextmanager
+def _noticing_a_full_disk(folder: Path) -> Iterator[None]:
+    """Raise OSError ENOSPC for a failure that comes from a full disk; called while the files that fill it are still there."""
+    try:
+        yield
+    except PilotscopeError as error:
+        refused = isinstance(error, StatementFailed) and error.sqlstate == _DISK_FULL
+        if refused or shutil.disk_usage(folder).free < _NEARLY_FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
+
+
+@contextmanager
+def _naming_a_full_disk(dataset: Dataset, folder: Path) -> Iterator[None]:
+    free_bytes = shutil.disk_usage(folder).free
+    try:
+        yield
+    except (OSError, PilotscopeError) as error:
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise DatasetError(
+            f"cannot prepare dataset {dataset.name!r} in {folder.parent}: the disk is full; {free_bytes} bytes were free and it needs more; "
+            "make room, or set PILOTSCOPE_CACHE to a folder on a larger disk"
+        ) from error

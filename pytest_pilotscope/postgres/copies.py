@@ -1,0 +1,61 @@
+"""Temporary copies of databases. On a server that is not ours, those that a killed process left behind are found and dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pytest_pilotscope.errors import DatasetError, ServerError
+from pytest_pilotscope.postgres.databases import copy_database, drop_database, locked, mark_of, marked_databases, try_lock, unlock
+from pytest_pilotscope.postgres.server import Capability, Server
+from pytest_pilotscope.postgres.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def temporary_copy(server: Server, source: str, name: str) -> Iterator[str]:
+    """
+    Copy the idle database `source` to `name` and drop the copy on leaving, with whoever is connected to it.
+
+    DatasetError when our role may not create databases, or while somebody is connected to `source`.
+    """
+    with server.connect() as keeper:  # as long as this session lives, its lock says that the copy is in use
+        make_copy(server, keeper, source, name)
+        try:
+            yield name
+        except BaseException:
+            _drop_if_possible(server, name)
+            raise
+        with server.connect() as administrator:  # the keeper is gone when the server was restarted meanwhile
+            drop_database(administrator, name)
+
+
+def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
+    """Copy `source` to `name`, to stay; `keeper` holds the lock of the name."""
+    if Capability.CREATE_DATABASE not in server.capabilities:
+        raise DatasetError(f"database {source!r} cannot be copied: our role may not create databases on this server")
+    if server.provider == "given":  # nobody else makes databases on a server that is ours
+        _drop_leftovers(keeper)
+    try_lock(keeper, name)
+    mark = mark_of(keeper, source) or {}
+    with locked(keeper, source):
+        copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
+
+
+def _drop_if_possible(server: Server, name: str) -> None:
+    """Clean up behind an error without hiding it: the server may be the reason."""
+    try:
+        with server.connect() as administrator:
+            drop_database(administrator, name)
+    except ServerError as error:
+        logger.warning("the database %s could not be dropped: %s", name, error)
+
+
+def _drop_leftovers(session: Session) -> None:
+    """Drop copies whose maker is gone: its lock on the name went with its connection."""
+    for name, mark in marked_databases(session).items():
+        if mark.get("state") == "copy" and try_lock(session, name):
+            drop_database(session, name)
+            unlock(session, name)

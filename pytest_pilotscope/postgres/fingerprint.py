@@ -1,0 +1,114 @@
+"""
+What has to be equal for two measurements to be comparable, each as a short hash.
+
+Equal content has equal hashes on any two servers of the same byte order: nothing in them depends on names of files, on the order of rows
+or on the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg2 import sql
+
+from pytest_pilotscope.postgres.databases import mark_of
+from pytest_pilotscope.postgres.server import non_default_settings
+from pytest_pilotscope.postgres.session import Session
+
+LENGTH = 12
+"""Hex digits of a fingerprint."""
+
+EXACT_LIMIT_BYTES = 64 << 20
+"""Up to this size the rows of a database that we did not load are hashed; above it, only its statistics' row counts are."""
+
+_USER_SCHEMAS = "nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
+
+_TABLES = f"""
+    SELECT n.nspname, c.relname, c.reltuples::bigint,
+           (SELECT string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ',' ORDER BY attnum)
+            FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND {_USER_SCHEMAS} ORDER BY 1, 2
+"""  # noqa: S608 - constants only
+_PAGES = f"""
+    SELECT n.nspname, c.relname, c.relpages, c.reltuples FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm', 'i') AND {_USER_SCHEMAS}
+"""  # noqa: S608 - constants only
+_COLUMN_STATISTICS = """
+    SELECT md5(concat_ws('|', schemaname, tablename, attname, inherited, null_frac, avg_width, n_distinct, most_common_vals::text,
+        most_common_freqs::text, histogram_bounds::text, correlation, most_common_elems::text, most_common_elem_freqs::text))
+    FROM pg_stats WHERE schemaname NOT LIKE 'pg\\_%' AND schemaname <> 'information_schema'
+"""
+_EXTENDED_STATISTICS = """
+    SELECT md5(s::text) FROM (SELECT statistics_schemaname, statistics_name, attnames, kinds, n_distinct, dependencies, most_common_vals,
+        most_common_freqs FROM pg_stats_ext) s
+"""
+_INDEXES = f"""
+    SELECT pg_get_indexdef(i.indexrelid), i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p') AND {_USER_SCHEMAS}
+"""  # noqa: S608 - constants only
+_BUILD = "SELECT version(), current_setting('debug_assertions'), current_setting('block_size'), current_setting('data_checksums')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """
+    Five hashes, hex.
+
+    `data`: columns, number and content of all rows (with `~` in front: too much to read, so columns and estimated row counts only).
+    `statistics`: what ANALYZE found, extended statistics, and the sizes the planner reckons with. `settings`: all that differ from
+    PostgreSQL's defaults and bear on plans or speed. `indexes`: their definitions. `build`: version, compiler, assertions, block size,
+    checksums.
+    """
+
+    data: str
+    statistics: str
+    settings: str
+    indexes: str
+    build: str
+
+    def as_mapping(self) -> Mapping[str, str]:
+        """The five by name."""
+        return asdict(self)
+
+
+def fingerprint(session: Session) -> Fingerprint:
+    """The fingerprint of the session's database, settings and server. Reads the statistics; about 0.1 s for `stats_tiny`."""
+    return Fingerprint(
+        data=data_fingerprint(session),
+        statistics=statistics_fingerprint(session),
+        settings=_digest(sorted(non_default_settings(session).items())),
+        indexes=_digest(sorted(session.execute(_INDEXES))),
+        build=_digest(session.execute(_BUILD)),
+    )
+
+
+def statistics_fingerprint(session: Session) -> str:
+    """Everything the planner knows about the data: pg_stats, extended statistics, pages and rows of tables and indexes."""
+    rows = [session.execute(query) for query in (_COLUMN_STATISTICS, _EXTENDED_STATISTICS, _PAGES)]
+    return _digest([sorted(part) for part in rows])
+
+
+def data_fingerprint(session: Session) -> str:
+    """The fingerprint kept in the mark of a database that we loaded, else computed as far as its size allows."""
+    mark = mark_of(session, session.database) or {}
+    if "data" in mark:
+        return mark["data"]
+    if session.scalar("SELECT pg_database_size(current_database())") > EXACT_LIMIT_BYTES:
+        return f"~{_digest(session.execute(_TABLES))}"
+    return content_fingerprint(session)
+
+
+def content_fingerprint(session: Session) -> str:
+    """Read every row of every table; the order of rows and tables does not matter."""
+    found = []
+    for schema, table, _, columns in session.execute(_TABLES):
+        statement = sql.SQL("SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text FROM ONLY {} t")
+        found.append((schema, table, columns, session.execute(statement.format(sql.Identifier(schema, table)))[0]))
+    return _digest(found)
+
+
+def _digest(value: Iterable[Any]) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:LENGTH]

@@ -1,0 +1,71 @@
+"""
+A server that the user gave us by its connection string. We open sessions and make databases of our own; nothing else there is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.session import Session, connect
+
+CONNECT_LIMIT_S = 10
+"""How long to wait for a server that does not answer."""
+
+_RIGHTS = "SELECT rolsuper, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+
+
+class GivenServer:
+    """
+    The server behind a DSN. What our role may do there is found out on connecting.
+
+    Raises ServerError when nothing answers, with the DSN (its password hidden) and what to do.
+    """
+
+    provider: Provider = "given"
+
+    def __init__(self, dsn: Dsn | str, *, why: str = "--server") -> None:
+        self.dsn = Dsn(dsn) if isinstance(dsn, str) else dsn
+        self.why = why
+        with self._first_session() as session:
+            self.database = session.database
+            self.version_num = session.server_version
+            superuser, may_create = session.execute(_RIGHTS)[0]
+        granted = {Capability.SUPERUSER: superuser, Capability.LOAD_LIBRARY: superuser, Capability.CREATE_DATABASE: may_create}
+        self.capabilities = frozenset(capability for capability, has in granted.items() if has)
+
+    def __repr__(self) -> str:
+        return f"GivenServer({str(self.dsn)!r})"
+
+    def __enter__(self) -> GivenServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def connect(self, database: str | None = None) -> Session:
+        """A new session in `database`, or in the one that the DSN names."""
+        return connect(self.dsn, **({} if database is None else {"dbname": database}), connect_timeout=CONNECT_LIMIT_S)
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """Refused: other people may be working there."""
+        raise ServerError(
+            f"the server {self.dsn} is not ours, so it is not restarted with {', '.join(sorted(settings)) or 'other settings'}; "
+            "use --server embedded or --server container"
+        )
+
+    def stop(self) -> None:
+        """Nothing to do: it was running before us and stays."""
+
+    def report(self) -> ServerReport:
+        """What it is and how it was built and set up."""
+        with self.connect() as session:
+            return describe(session, provider=self.provider, why=self.why)
+
+    def _first_session(self) -> Session:
+        try:
+            return self.connect()
+        except ServerError as error:
+            raise ServerError(f"{error}; check host, port, user and password, and that the server is running") from None

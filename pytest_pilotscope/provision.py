@@ -1,0 +1,219 @@
+"""
+From what the user asked for to a database that can be measured: a server, the dataset in it, and its fingerprint.
+
+    with open_database(PostgreSQLConfig(db="stats_tiny")) as database, database.session() as session:
+        ...
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.errors import MissingServer, UsageError
+from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.settings import Settings
+    from pytest_pilotscope.datasets.base import Dataset
+    from pytest_pilotscope.postgres.fingerprint import Fingerprint
+    from pytest_pilotscope.postgres.server import Server, ServerReport
+    from pytest_pilotscope.postgres.session import Session
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = ("auto", "embedded", "container")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgreSQLConfig:
+    """
+    Which database, on which PostgreSQL. `db=None` with a `dsn` is the database that the DSN names, as it is.
+
+    `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to say the latter. `pg_bindir` and `pg_version` choose the
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones. UsageError for what does not go together.
+    """
+
+    db: str | None = "stats_tiny"
+    _: KW_ONLY
+    dsn: str | Dsn | None = None
+    server: str | Dsn = "auto"
+    pg_bindir: Path | None = None
+    pg_version: int | None = None
+    scale: float | None = None
+    seed: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        chosen = self.dsn if self.dsn is not None else self.server
+        if isinstance(chosen, str) and (chosen is self.dsn or is_dsn(chosen)):
+            chosen = Dsn(chosen)  # from here on its password shows nowhere
+        object.__setattr__(self, "dsn", chosen if isinstance(chosen, Dsn) else None)
+        object.__setattr__(self, "server", chosen)
+        if not isinstance(chosen, Dsn) and chosen not in PROVIDERS:
+            raise UsageError(
+                f"unknown server {chosen!r}; known: {', '.join(PROVIDERS)}, or a connection string postgresql://user@host:port/database"
+            )
+        if self.db is None and not isinstance(chosen, Dsn):
+            raise UsageError(
+                "a server that is started here has no database of its own; name a dataset with --db, or give a DSN with --server"
+            )
+        if isinstance(chosen, Dsn) and self.settings:
+            raise UsageError(f"the server {chosen} is not ours, so it cannot be started with {', '.join(sorted(self.settings))}")
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, db: str | None) -> PostgreSQLConfig:
+        """What the command line says, for one of its datasets."""
+        return cls(
+            db,
+            server=settings.server,
+            pg_bindir=settings.pg_bindir,
+            pg_version=settings.pg_version,
+            scale=settings.scale,
+            seed=settings.seed,
+        )
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Provision the database, give a session in it, and stop the server afterwards if it is ours."""
+        with open_database(self) as database, database.session() as session:
+            yield session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """
+    A database to measure, named `name`, on `server`.
+
+    `fingerprint` and `report` are as of opening. `pristine` is the idle database that copies are made from, or None when this database is
+    the user's.
+    """
+
+    server: Server
+    dataset: Dataset | None
+    name: str
+    fingerprint: Fingerprint
+    report: ServerReport
+    pristine: str | None = None
+
+    def session(self) -> Session:
+        """A new session in this database; close it, or use it as a context manager."""
+        return self.server.connect(self.name)
+
+    @contextmanager
+    def copy(self) -> Iterator[Database]:
+        """
+        A copy of the data as it was loaded, with its statistics, that can be changed at will and is dropped on leaving.
+
+        Sessions in this database may stay open. DatasetError when the server does not let us create databases.
+        """
+        from pytest_pilotscope.postgres.copies import temporary_copy
+
+        with temporary_copy(self.server, self.pristine or self.name, f"{self.pristine or self.name}_{_token()}") as name:
+            yield _described(self.server, self.dataset, name, self.pristine)
+
+
+@contextmanager
+def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Iterator[Database]:
+    """
+    Provision a server with a dataset (made from `config.db` when it is not given) and give the database; what was started is stopped on
+    leaving.
+
+    MissingServer, ServerError, DatasetError and UnknownName say what is wrong and what to do.
+    """
+    from pytest_pilotscope.datasets.cache import load_database, pristine_name
+    from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
+
+    if dataset is None and config.db is not None:
+        dataset = dataset_of(config)
+    with ExitStack() as stack:
+        server = open_server(config, dataset)
+        stack.callback(server.stop)
+        if dataset is None:
+            with server.connect() as session:
+                name = session.database
+            yield _described(server, None, name, None)
+            return
+        load_database(server, dataset)
+        pristine = pristine_name(dataset)
+        if server.provider == "given":
+            name = stack.enter_context(temporary_copy(server, pristine, f"{pristine}_{_token()}"))
+        else:  # it goes with the server
+            name = dataset.database
+            with server.connect() as keeper:
+                make_copy(server, keeper, pristine, name)
+        yield _described(server, dataset, name, pristine)
+
+
+def dataset_of(config: PostgreSQLConfig) -> Dataset:
+    """The registered dataset of `config.db`; UnknownName with the near matches."""
+    from pytest_pilotscope.registry import builtin_registry
+
+    dataset: Dataset = builtin_registry().dataset(config.db or "").resolve()(name=config.db, scale=config.scale, seed=config.seed)
+    return dataset
+
+
+def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Server:
+    """Start or reach the server of `config`; an embedded one comes with `dataset` prepared."""
+    if isinstance(config.server, Dsn):
+        from pytest_pilotscope.postgres.given import GivenServer
+
+        return GivenServer(config.server)
+    if config.server == "container":
+        return _container(config, why="--server container")
+    try:
+        return _embedded(config, dataset)
+    except MissingServer as error:
+        if config.server == "embedded" or config.pg_bindir is not None:
+            raise
+        return _container_instead(config, error)
+
+
+def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
+    from pytest_pilotscope.datasets.cache import prepared_template
+    from pytest_pilotscope.postgres.binaries import find_binaries
+    from pytest_pilotscope.postgres.embedded import EmbeddedServer
+
+    binaries = find_binaries(config.pg_bindir, config.pg_version)
+    why = f"{binaries.origin}, --server {config.server}" if config.server != "auto" else f"{binaries.origin}, first choice of --server auto"
+    template = prepared_template(dataset, binaries) if dataset is not None else None
+    return EmbeddedServer(binaries, template=template, settings=config.settings, libraries=steering_libraries(binaries.bindir), why=why)
+
+
+def steering_libraries(bindir: Path) -> tuple[Path, ...]:
+    """The library that makes this PostgreSQL steerable; none, with a warning in the log, where it cannot be built."""
+    return ()
+
+
+def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Server:
+    try:
+        return _container(config, why=f"--server auto: {missing}")
+    except MissingServer as error:
+        raise MissingServer(f"nothing to start: {missing}; and no container: {error}") from error
+
+
+def _container(config: PostgreSQLConfig, *, why: str) -> Server:
+    from pytest_pilotscope.postgres.container import ContainerServer
+
+    return ContainerServer(version=config.pg_version, settings=config.settings, why=why)
+
+
+def _described(server: Server, dataset: Dataset | None, name: str, pristine: str | None) -> Database:
+    from pytest_pilotscope.postgres.fingerprint import fingerprint
+
+    with server.connect(name) as session:
+        found = fingerprint(session)
+    report = replace(server.report(), statistics=found.statistics)
+    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, pristine=pristine)
+
+
+def _token() -> str:
+    """Sets the databases of this process, and of this xdist worker, apart from everybody else's."""
+    return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}_{next(_numbers)}"
