@@ -1,0 +1,9 @@
+"""The generated STATS database: 8 tables of a question-and-answer site, with a workload in the style of STATS-CEB."""
+
+from .copying import copy_chunks
+from .dataset import StatsDataset
+from .generate import generate
+from .tables import Column, Table
+from .workload import make_workload
+
+__all__ = ["Column", "StatsDataset", "Table", "copy_chunks", "generate", "make_workload"]

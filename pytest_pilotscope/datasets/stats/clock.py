@@ -1,0 +1,46 @@
+"""When things happen: seconds since 1970 between the opening of the site and the day of the dump."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .calibration import Quantiles
+from .draws import Draws, Ints
+
+DAY = 86_400
+OPENING = 1_279_497_600  # 2010-07-19, in seconds since 1970
+CLOSING = OPENING + 1518 * DAY + 2 * 3600  # 2014-09-14 02:00
+
+
+def after(parent_s: Ints, lag: Quantiles, draws: Draws) -> Ints:
+    """A moment after each parent, by a drawn lag; where that is after the dump, any moment between parent and dump."""
+    moment = parent_s + lag.drawn(draws, len(parent_s))
+    anywhere = parent_s + draws.below(np.maximum(CLOSING - parent_s, 1), len(parent_s))
+    return np.where(moment >= CLOSING, anywhere, moment)
+
+
+def age(moment_s: Ints, unit: int) -> Ints:
+    """The time left until the dump as a share of the site's life, 0 .. `unit`."""
+    return (CLOSING - np.maximum(moment_s, OPENING)) * unit // (CLOSING - OPENING)
+
+
+def matched(child_s: Ints, tokens: Ints, parent_s: Ints, lag: Quantiles, draws: Draws) -> Ints:
+    """
+    Give every child one of the parent tokens, so that no child is older than its parent.
+
+    `child_s` (n,), `tokens` (n,) parent numbers with repetition, `parent_s` ascending. Tokens are placed in time by `lag`
+    and dealt to the children in order of time. Where a parent is still too young, the parent of a random earlier child
+    takes its place (which keeps heavy parents heavy), and after a few rounds any parent that is old enough.
+    """
+    order = np.argsort(child_s, kind="stable")
+    times = child_s[order]
+    parents = tokens[np.argsort(after(parent_s[tokens], lag, draws), kind="stable")]
+    for _ in range(4):
+        young = np.flatnonzero(parent_s[parents] > times)
+        parents[young] = parents[draws.below(np.maximum(young, 1), len(young))]
+    young = np.flatnonzero(parent_s[parents] > times)
+    old_enough = np.searchsorted(parent_s, times[young], side="right")
+    parents[young] = draws.below(np.maximum(old_enough, 1), len(young))
+    result = np.empty(len(child_s), dtype=np.int64)
+    result[order] = parents
+    return result

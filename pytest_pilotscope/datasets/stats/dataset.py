@@ -1,0 +1,59 @@
+"""The generated STATS data as a dataset: what is created, loaded and indexed, and which queries belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.errors import UsageError
+
+from .copying import copy_chunks
+from .generate import GENERATOR_VERSION, LARGEST, SMALLEST, generate
+from .schema import TABLES, create_indexes, create_table
+from .workload import make_workload
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.queries import Workload
+    from pytest_pilotscope.postgres.session import Session
+
+SCALES = {"stats_tiny": 0.1, "stats_small": 0.3, "stats_synthetic": 1.0}
+
+
+class StatsDataset:
+    """
+    A generated STATS database of 8 tables with 1000 training, 100 validation and 146 test queries.
+
+    `name` chooses the scale (stats_tiny 0.1, stats_small 0.3, stats_synthetic 1.0: 1.03 M rows) unless `scale` is given.
+    Data and queries are functions of scale and seed alone; `data_dir` is accepted like by every dataset and not used.
+    """
+
+    def __init__(self, *, name: str = "stats_tiny", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
+        if scale is None and name not in SCALES:
+            raise UsageError(f"dataset {name!r} has no scale of its own; choose one of {', '.join(SCALES)}, or give a scale")
+        self.scale = SCALES[name] if scale is None else scale
+        if not SMALLEST <= self.scale <= LARGEST:
+            raise UsageError(f"scale {self.scale:g} of dataset {name!r} is out of range; choose one between {SMALLEST} and {LARGEST:g}")
+        self.name = name
+        self.seed = seed
+
+    @property
+    def database(self) -> str:
+        """The name of the dataset, so that it is recognised in psql."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """Changes with the generator's version, the scale and the seed, and with nothing else."""
+        return f"stats-v{GENERATOR_VERSION}-scale{round(self.scale * 1_000_000)}e-6-seed{self.seed}"
+
+    def load(self, session: Session) -> None:
+        """Generate, COPY and index all tables into the empty database of `session`."""
+        for name, table in generate(self.scale, self.seed).items():
+            session.execute(create_table(name))
+            session.copy_in(name, tuple(TABLES[name]), copy_chunks(table), binary=True)
+            for statement in create_indexes(name):
+                session.execute(statement)
+
+    def workload(self) -> Workload:
+        """The queries, generated from the same scale and seed (a few seconds; nothing is stored)."""
+        return make_workload(self.name, generate(self.scale, self.seed), scale=self.scale, seed=self.seed)
