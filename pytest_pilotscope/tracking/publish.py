@@ -17,38 +17,44 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 
-def begin(header: RunHeader, *, tracking_uri: str | None = None) -> MLflowTracker:
-    """Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets; its stage is `training`."""
+def begin(header: RunHeader, *, tracking_uri: str | None = None, run_id: str | None = None) -> MLflowTracker:
+    """
+    Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets; its stage is `training`.
+
+    With a `run_id`, take up that run instead; what it has already is not there twice.
+    """
     tracker = MLflowTracker(
         f"{header.algorithm}_{header.dataset}",
         header.run_name,
         params=header.parameters,
         tags={**header.tags, "stage": "training", "started_at": header.started_at},
         tracking_uri=tracking_uri,
+        run_id=run_id,
         started_at=datetime.fromisoformat(header.started_at),
     ).start()
     _log_inputs(tracker, header)
     return tracker
 
 
-def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = ()) -> None:
-    """Send training, test metrics and artifacts of a record, and close the run the way the record ended."""
-    header = record.header
+def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = (), ended_at: datetime | None = None) -> None:
+    """
+    Send training, test metrics and artifacts of a record, and close the run the way the record ended.
+
+    A record without an end closes its run as KILLED, at `ended_at`. Metrics carry times of the record, so that sending it again after
+    half of it got through adds nothing twice.
+    """
+    header, end = record.header, record.end
+    finished_at = datetime.fromisoformat(end.finished_at) if end else ended_at
+    at = datetime.fromisoformat(end.finished_at if end else header.started_at)
     for training in record.training:
         if training.side == header.algorithm:
-            _log_training(tracker, training)
-    tracker.log_metrics(_test_metrics(record))
+            _log_training(tracker, training, at=at)
+    tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path)
-    end = record.end
     if end is not None:
         tracker.set_tags({"stage": "tested", "tested_at": end.finished_at})
-    reasons = [end.error] if end and end.error else [f"{side}: {why}" for side, why in (end.failures if end else {}).items()]
-    tracker.end(
-        end.status if end else "KILLED",
-        error="; ".join(reasons) or None,
-        ended_at=datetime.fromisoformat(end.finished_at) if end else None,
-    )
+    tracker.end(end.status if end else "KILLED", error=_error(record), ended_at=finished_at)
 
 
 def _test_metrics(record: Record) -> dict[str, float]:
@@ -61,18 +67,26 @@ def _test_metrics(record: Record) -> dict[str, float]:
     return values
 
 
-def _log_training(tracker: MLflowTracker, training: TrainingReport) -> None:
+def _error(record: Record) -> str | None:
+    end = record.end
+    if end is None:
+        return "interrupted: the record has no end"
+    return end.error or "; ".join(f"{side}: {why}" for side, why in end.failures.items()) or None
+
+
+def _log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
     tracker.log_params(training.parameters)
     for name, values in training.metrics.items():
-        tracker.log_series(name, values)
-    tracker.log_metrics(training.scalars)
+        tracker.log_series(name, values, at=at)
+    tracker.log_metrics(training.scalars, at=at)
     for path in training.artifacts:
         tracker.log_artifact(Path(path), _artifact_folder(Path(path)))
 
 
 def _artifact_folder(path: Path) -> str | None:
     """Artifacts keep the folder they were written to below the run's own (`model/<id>/...`, `metadata/<id>.json`)."""
-    return path.parent.name if path.parent.name in ("model", "metadata", "plots") else None
+    kept = [path.parent.name] if path.parent.name in ("model", "metadata", "plots") else []
+    return "/".join([*kept, path.name] if path.is_dir() else kept) or None
 
 
 def _log_inputs(tracker: MLflowTracker, header: RunHeader) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """MLflow's own default; its file store is no longer accepted by MLflow 3."""
+
+ANSWER_LIMIT_S = 5.0
+"""How long a tracking server may take for its first answer. MLflow itself would retry a dead one for minutes."""
+
+_PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]*@")
 
 
 def resolve_uri(tracking_uri: str | None = None) -> str:
@@ -34,13 +42,35 @@ def open_client(tracking_uri: str | None = None) -> MlflowClient:
     uri = resolve_uri(tracking_uri)
     path = sqlite_path(uri)
     if path is None:
-        return _client(uri)
+        return _remote_client(uri)
     if not path.parent.is_dir():
         raise TrackingError(
             f"the MLflow store {uri!r} cannot be opened: {path.parent} is not a folder; create it or choose another --tracking-uri"
         )
     with _exclusive(path.with_name(f"{path.name}.lock")):
         return _client(f"sqlite:///{path}")
+
+
+def open_existing(tracking_uri: str | None = None) -> MlflowClient:
+    """Return a client for reading; `TrackingError` instead of a new, empty store where there is none."""
+    uri = resolve_uri(tracking_uri)
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise TrackingError(
+            f"there is no MLflow store: {path} does not exist; run a benchmark first, or name the store with --tracking-uri or "
+            "MLFLOW_TRACKING_URI"
+        )
+    return open_client(uri)
+
+
+def shown_uri(uri: str) -> str:
+    """Return the URI of a store, or any text with such URIs in it, without passwords."""
+    return _PASSWORD.sub(r"\1:***@", uri)
+
+
+def is_server(uri: str) -> bool:
+    """Whether the store is a tracking server, which has a UI of its own."""
+    return uri.startswith(("http://", "https://"))
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -62,13 +92,40 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn MLflow's and the network's errors into `TrackingError`, saying what could not be read or written."""
+    """Turn the errors of MLflow, its database and the network into `TrackingError`, saying what could not be read or written."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"the MLflow store could not be used for {what}: {error}") from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(shown_uri(f"the MLflow store could not be used for {what}: {_reason(error)}")) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the message; SQLAlchemy puts the statement and an advertisement behind it."""
+    return str(error).strip().split("\n[SQL:", maxsplit=1)[0]
+
+
+@cache
+def _remote_client(uri: str) -> MlflowClient:
+    if is_server(uri):
+        _check_answers(uri)
+    return _client(uri)
+
+
+def _check_answers(uri: str) -> None:
+    """Raise `TrackingError` when nothing answers there; any HTTP status is an answer."""
+    address = re.sub(r"://[^/@]*@", "://", uri)
+    try:
+        urllib.request.urlopen(address, timeout=ANSWER_LIMIT_S).close()  # noqa: S310 - is_server() lets only http and https through
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(
+            f"the MLflow server {shown_uri(uri)!r} does not answer: {reason}; check the address, or name another store with --tracking-uri"
+        ) from error
 
 
 @cache

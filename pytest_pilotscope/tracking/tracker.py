@@ -57,7 +57,7 @@ class MLflowTracker:
         return open_client(self._tracking_uri)
 
     def start(self) -> MLflowTracker:
-        """Create the run, or take up the one with the given id."""
+        """Create the run, or take up the one with the given id, which gets the tags and parameters again."""
         if self.run_id is None:
             experiment = experiment_id(self.client, self.experiment_name)
             with translated(f"run {self.run_name!r}"):
@@ -65,6 +65,8 @@ class MLflowTracker:
                     experiment, start_time=int(self._started_at.timestamp() * 1000), tags=self._tags, run_name=self.run_name
                 )
             self.run_id = str(run.info.run_id)
+        else:
+            self.set_tags(self._tags)
         self.log_params(self._params)
         return self
 
@@ -77,19 +79,20 @@ class MLflowTracker:
             for start in range(0, len(entries), MAX_PARAMS):
                 self.client.log_batch(self._id, params=entries[start : start + MAX_PARAMS])
 
-    def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
-        """Buffer one metric."""
-        self._metrics.append((name, float(value), time_ns() // 1_000_000, step))
+    def log_metric(self, name: str, value: float, *, step: int = 0, at: datetime | None = None) -> None:
+        """Buffer one metric; its time is `at`, else now. What is sent twice with the same time is there once."""
+        moment_ms = int(at.timestamp() * 1000) if at else time_ns() // 1_000_000
+        self._metrics.append((name, float(value), moment_ms, step))
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0, at: datetime | None = None) -> None:
         """Buffer several metrics of one step."""
         for name, value in metrics.items():
-            self.log_metric(name, value, step=step)
+            self.log_metric(name, value, step=step, at=at)
 
-    def log_series(self, name: str, values: Sequence[float]) -> None:
+    def log_series(self, name: str, values: Sequence[float], *, at: datetime | None = None) -> None:
         """Buffer one metric over steps 0, 1, ..."""
         for step, value in enumerate(values):
-            self.log_metric(name, value, step=step)
+            self.log_metric(name, value, step=step, at=at)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags at once; a tag can be set again."""
@@ -170,7 +173,7 @@ class MLflowTracker:
         `metrics.<name>`, `params.<name>` and `tags.<name>`. An experiment that does not exist has no runs.
         """
         runs = _search(experiment_name, order_by=["attributes.start_time DESC"], limit=limit, tracking_uri=tracking_uri, where="")
-        return [_flat(run) for run in runs]
+        return [flat(run) for run in runs]
 
 
 def _search(experiment_name: str, *, order_by: list[str], limit: int | None, tracking_uri: str | None, where: str) -> list[Run]:
@@ -194,7 +197,8 @@ def _search(experiment_name: str, *, order_by: list[str], limit: int | None, tra
         return found
 
 
-def _flat(run: Run) -> dict[str, Any]:
+def flat(run: Run) -> dict[str, Any]:
+    """Return everything about a run as one flat dict, as `MLflowTracker.list_runs` describes it."""
     info = run.info
     return {
         "run_id": info.run_id,
