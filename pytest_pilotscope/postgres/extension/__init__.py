@@ -1,1 +1,1 @@
-"""The C extension for stock PostgreSQL, and the code that builds and loads it."""
+"""The C library that makes a stock PostgreSQL steerable, and the code that builds it."""

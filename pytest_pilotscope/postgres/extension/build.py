@@ -1,0 +1,172 @@
+"""
+Build the library for one PostgreSQL, or take it from the cache.
+
+All it needs are the server's headers and a C compiler: `$CC` or `cc`, or else the one in the ziglang package from PyPI. There is one
+library per build of a PostgreSQL major version, because structures of the planner change between major versions only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pilotscope.errors import MissingExtension
+
+_LOG = logging.getLogger(__name__)
+
+SUPPORTED_MAJORS = range(13, 19)
+_SOURCES = Path(__file__).parent
+_TIMEOUT_S = 300
+_LINUX_FLAGS = ("-O2", "-fPIC", "-shared")
+_MACOS_FLAGS = ("-O2", "-fPIC", "-bundle", "-undefined", "dynamic_lookup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headers:
+    """The folder with `postgres.h` that fits a server, and the server's major version."""
+
+    folder: Path
+    major: int
+
+
+def build_library(bindir: Path, cache: Path | None = None) -> Path:
+    """
+    Return the path of the library for the PostgreSQL whose programs are in `bindir`; it is compiled at most once.
+
+    `cache` is the folder to keep it in, by default the one of all of pilotscope. The file can be read by everybody and is there either
+    whole or not at all, also when several processes build it at once. Raises `MissingExtension`, which names what is missing and the
+    command that fixes it.
+    """
+    headers = find_headers(bindir)
+    compiler = find_compiler()
+    folder = cache if cache is not None else _default_cache()
+    target = folder / f"pilotscope-pg{headers.major}-{_key(headers, compiler)}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile(compiler, headers, target)
+        _LOG.info("built %s", target)
+    return target
+
+
+def find_headers(bindir: Path) -> Headers:
+    """Find the server headers that belong to the programs in `bindir`; MissingExtension when there are none for a supported version."""
+    major = _major(bindir)
+    if major not in SUPPORTED_MAJORS:
+        raise MissingExtension(
+            f"PostgreSQL {major} in {bindir} cannot be steered: the pilotscope library supports "
+            f"{SUPPORTED_MAJORS[0]} to {SUPPORTED_MAJORS[-1]}; use a server of one of these versions"
+        )
+    for folder in _header_folders(bindir, major):
+        if (folder / "postgres.h").is_file() and _header_major(folder) == major:
+            return Headers(folder=folder, major=major)
+    raise MissingExtension(
+        f"the pilotscope library cannot be built for PostgreSQL {major} in {bindir}: its server headers (postgres.h) are not there; "
+        f"install them, on Debian and Ubuntu with: apt-get install postgresql-server-dev-{major}"
+    )
+
+
+def find_compiler() -> tuple[str, ...]:
+    """Return the command that compiles C: `$CC`, `cc`, or `python -m ziglang cc`; MissingExtension when there is none."""
+    chosen = shlex.split(os.environ.get("CC", ""))
+    if chosen and shutil.which(chosen[0]):
+        return tuple(chosen)
+    if shutil.which("cc"):
+        return ("cc",)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc")
+    raise MissingExtension(
+        "the pilotscope library cannot be built: there is neither a C compiler (cc) nor the ziglang package; "
+        "install one, for instance with: pip install ziglang"
+    )
+
+
+def compile_command(compiler: tuple[str, ...], headers: Path, target: Path) -> list[str]:
+    """Return the command that compiles all sources into `target`."""
+    flags: tuple[str, ...] = _MACOS_FLAGS if sys.platform == "darwin" else _LINUX_FLAGS
+    if "ziglang" in compiler:
+        flags += ("-fno-sanitize=undefined", *_zig_target())
+    sources = map(str, sorted(_SOURCES.glob("*.c")))
+    return [*compiler, *flags, "-isystem", str(headers), "-o", str(target), *sources]
+
+
+def _zig_target() -> tuple[str, ...]:
+    """Compile against an old C library, so that the result loads wherever the server does."""
+    return ("-target", f"{platform.machine()}-linux-gnu.2.17") if sys.platform == "linux" else ()
+
+
+def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
+    """Compile into a temporary file and give it its name when it is complete."""
+    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+        command = compile_command(compiler, headers.folder, made)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S, check=False)
+        if result.returncode != 0:
+            raise MissingExtension(
+                f"the pilotscope library could not be compiled for PostgreSQL {headers.major} with {shlex.join(compiler)} "
+                f"(exit status {result.returncode}): {result.stderr.strip()[-2000:]}"
+            )
+        made.chmod(0o755)
+        os.replace(made, target)
+
+
+def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
+    """16 hex digits of everything the library is made from: our sources, the server's configuration, the command."""
+    digest = hashlib.sha256()
+    for path in [*sorted(_SOURCES.glob("*.[ch]")), *sorted(headers.folder.glob("pg_config*.h"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update("\0".join(compile_command(compiler, headers.folder, Path("library"))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _default_cache() -> Path:
+    from pytest_pilotscope.postgres.account import server_account
+    from pytest_pilotscope.postgres.folders import cache_folder
+
+    return cache_folder(server_account()) / "extension"
+
+
+def _header_folders(bindir: Path, major: int) -> list[Path]:
+    """Where the headers may be: beside the programs, where `pg_config` says, where Debian and Red Hat put them."""
+    root = bindir.parent
+    folders = [root / "include" / "postgresql" / "server", root / "include" / "server"]
+    said = _output([str(bindir / "pg_config"), "--includedir-server"])
+    if said:
+        folders.append(Path(said))
+    return [*folders, Path(f"/usr/include/postgresql/{major}/server"), Path(f"/usr/pgsql-{major}/include/server")]
+
+
+def _major(bindir: Path) -> int:
+    text = _output([str(bindir / "postgres"), "--version"])
+    match = re.search(r"\(PostgreSQL\) (\d+)", text)
+    if match is None:
+        raise MissingExtension(f"the pilotscope library cannot be built: there is no PostgreSQL server program in {bindir}")
+    return int(match[1])
+
+
+def _header_major(folder: Path) -> int | None:
+    """The version that the headers say they are of; Debian's are split into one file per word size."""
+    for path in sorted(folder.glob("pg_config*.h")):
+        match = re.search(r'^#define PG_MAJORVERSION "(\d+)"', path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if match:
+            return int(match[1])
+    return None
+
+
+def _output(command: list[str]) -> str:
+    """What a program prints, or nothing when it cannot be run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

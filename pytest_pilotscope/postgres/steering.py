@@ -1,0 +1,204 @@
+"""
+Steer the planner of a server that has the pilotscope library: cardinalities, hints, hidden indexes, and clocks without instrumentation.
+
+The library takes everything through settings (docs/steering.md). The functions here set them for the length of a block and put back what
+was there. `Session` has them as methods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import psycopg2
+
+from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
+from pytest_pilotscope.postgres.adherence import Adherence, verify
+from pytest_pilotscope.postgres.subplans import LeveledSubplan, alias_text, key_text
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+
+__all__ = [
+    "Adherence",
+    "LeveledSubplan",
+    "TimedRun",
+    "cardinalities",
+    "has_extension",
+    "hidden_indexes",
+    "hints",
+    "subplans",
+    "timed",
+    "verify",
+]
+
+_INVALID_VALUE = "22023"
+_FAILED_TRANSACTION = "25P02"
+_KNOWN_TO_HAVE_IT: WeakSet[Session] = WeakSet()
+
+_UNKNOWN_INDEXES = """
+    SELECT name FROM unnest(%s::text[]) AS name
+    WHERE NOT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('i', 'I') AND name IN (c.relname, n.nspname || '.' || c.relname))
+    ORDER BY name
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedRun:
+    """The rows of a statement with the server's own clocks: no EXPLAIN ANALYZE, no client, no network in them."""
+
+    planning_ms: float
+    execution_ms: float
+    rows: list[tuple[Any, ...]]
+
+
+def has_extension(session: Session) -> bool:
+    """Whether the library is loaded in this session."""
+    if session in _KNOWN_TO_HAVE_IT:
+        return True
+    # Before the library is loaded anybody can set a variable of this name, but not to what the library shows.
+    shown = session.scalar("SELECT current_setting('pilotscope.subplans', true)")
+    if not str(shown or "").startswith("["):
+        return False
+    _KNOWN_TO_HAVE_IT.add(session)
+    return True
+
+
+def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
+    """
+    Return the planner's estimated rows of every subplan of `sql` that it considers, by the aliases of the subplan.
+
+    A statement of one query level has plain sets as keys. With subqueries or CTEs that are planned on their own, every key is a
+    `LeveledSubplan`, a set that also has a `level` (1, 2, ... inner queries first). Cardinalities injected at the moment are in the result.
+
+    Without the library this takes one EXPLAIN per connected set of aliases and works on joins of tables; anything else then raises
+    `UnsupportedQuery`.
+    """
+    if not has_extension(session):
+        from pytest_pilotscope.postgres.subplans import explained_subplans
+
+        return explained_subplans(session, sql)
+    # One message, hence one transaction: a failing statement takes the setting with it.
+    shown = session.scalar(f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SHOW pilotscope.subplans")
+    session.execute("SET pilotscope.enumerate = off")
+    considered = json.loads(shown)
+    leveled = any(entry["level"] != 1 for entry in considered)
+    return {
+        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
+    }
+
+
+@contextmanager
+def cardinalities(session: Session, rows: Mapping[frozenset[str], float]) -> Iterator[None]:
+    """
+    Within the block the planner takes these numbers of rows in place of its own estimates; blocks nest, the inner one holds.
+
+    A `LeveledSubplan` is meant for its level only, any other set for every level that has relations of these aliases. PostgreSQL rounds
+    rows and takes at least 1. Raises `SteeringError` for rows that are not a number from 0 to 1e100.
+    """
+    value = json.dumps({key_text(subplan): float(number) for subplan, number in rows.items()})
+    with _set(session, {"pilotscope.cardinalities": value}):
+        yield
+
+
+@contextmanager
+def hints(
+    session: Session, *, join_order: str | None = None, methods: Mapping[str, str] | Mapping[frozenset[str], str] | None = None
+) -> Iterator[None]:
+    """
+    Within the block the planner keeps to this join order and these methods; what is not given it chooses itself.
+
+    `join_order` is a tree with the outer side first, such as "((a b) c)"; "2:(x y)" is for one query level, and there can be several
+    trees. `methods` are by aliases, as text or set: nestloop, mergejoin and hashjoin for several relations, seqscan, indexscan,
+    indexonlyscan, bitmapscan and tidscan for one. Raises `SteeringError` for what cannot be read; an impossible tree is a WARNING of the
+    server.
+    """
+    settings = {}
+    if join_order is not None:
+        settings["pilotscope.join_order"] = join_order
+    if methods is not None:
+        texts = {key if isinstance(key, str) else key_text(key): method for key, method in methods.items()}
+        settings["pilotscope.methods"] = json.dumps(texts)
+    with _set(session, settings):
+        yield
+
+
+@contextmanager
+def hidden_indexes(session: Session, names: Iterable[str]) -> Iterator[None]:
+    """
+    Within the block the planner does not see these indexes; everything else, also their upkeep by INSERT, goes on.
+
+    A name may have its schema in front ("public.orders_pkey"). Raises `SteeringError` for names that no index has.
+    """
+    listed = sorted(set(names))
+    unknown = session.execute(_UNKNOWN_INDEXES, (listed,)) if listed else []
+    if unknown:
+        raise SteeringError(f"there is no index to hide named {', '.join(repr(str(row[0])) for row in unknown)} in this database")
+    with _set(session, {"pilotscope.hidden_indexes": ", ".join(map(alias_text, listed))}):
+        yield
+
+
+def timed(session: Session, sql: str) -> TimedRun:
+    """
+    Run `sql` and return its rows, with the time the server spent on planning and on executing it, in ms.
+
+    Execution includes sending the rows. Raises `MissingExtension` without the library.
+    """
+    _require(session)
+    rows = session.execute(sql)
+    shown = json.loads(session.scalar("SHOW pilotscope.timing"))
+    return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
+
+
+def _require(session: Session) -> None:
+    if not has_extension(session):
+        raise MissingExtension(
+            f"{session.dsn} cannot be steered: the pilotscope library is not loaded; use the embedded server (--server embedded), "
+            "or build the library on the server's machine and load it with session_preload_libraries (see docs/steering.md)"
+        )
+
+
+@contextmanager
+def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings for the length of the block; what was there before is put back."""
+    _require(session)
+    before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
+    try:
+        yield
+    finally:
+        if not session.closed:
+            for name, value in reversed(before):
+                _put_back(session, name, value)
+
+
+def _exchange(session: Session, name: str, value: str) -> str:
+    """Set one setting and return what it was."""
+    try:
+        row = session.execute("SELECT current_setting(%s), set_config(%s, %s, false)", (name, name, value))[0]
+    except StatementFailed as error:
+        if error.sqlstate != _INVALID_VALUE:
+            raise
+        raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}") from error
+    return str(row[0])
+
+
+def _put_back(session: Session, name: str, value: str) -> None:
+    """Set one setting, unless we are in a failed transaction: that takes back by itself what was set inside it."""
+    try:
+        session.execute("SELECT set_config(%s, %s, false)", (name, value))
+    except StatementFailed as error:
+        if error.sqlstate != _FAILED_TRANSACTION:
+            raise
+
+
+def _detail(error: StatementFailed) -> str:
+    """What the library found wrong; PostgreSQL's own message repeats the whole value."""
+    cause = error.__cause__
+    detail = cause.diag.message_detail if isinstance(cause, psycopg2.Error) else None
+    return detail or str(error)
