@@ -7,11 +7,13 @@ A key of a setting is the aliases of a subplan, separated by blanks, maybe after
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pytest_pilotscope.core.joins import JoinQuery, Schema, parse
+from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Schema, filtered_sql, parse
+from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
-_COUNT = "SELECT count(*) FROM "
 _SCHEMAS: WeakKeyDictionary[Session, Schema] = WeakKeyDictionary()
 
 
@@ -70,14 +71,47 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
     On inner joins this gives what the planner itself considers. Raises `UnsupportedQuery` for anything else.
     """
     query = _parsed(session, sql)
+    classes = _planner_classes(query.equalities)
     with session.rolled_back():
         session.execute("SET LOCAL max_parallel_workers_per_gather = 0")
-        return {subplan: session.explain(_rows_sql(query, subplan)).rows for subplan in query.subplans()}
+        return {subplan: session.explain(_rows_sql(query, subplan, classes)).rows for subplan in query.subplans()}
 
 
-def _rows_sql(query: JoinQuery, subplan: frozenset[str]) -> str:
-    """The join itself instead of its count, so that the topmost node has the rows."""
-    return "SELECT 1 FROM " + query.count_sql(subplan).removeprefix(_COUNT)  # noqa: S608 - made from the parsed query
+def _rows_sql(query: JoinQuery, subplan: frozenset[str], classes: Iterable[Sequence[ColumnRef]]) -> str:
+    """The join of a subplan, such that the topmost node of its plan has the rows that the whole query's planner would think of."""
+    sources = [filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
+    conditions = [
+        f"{_column_sql(left)} = {_column_sql(right)}"
+        for members in classes
+        for left, right in pairwise(ref for ref in members if ref.alias in subplan)
+    ]
+    conditions += [f"({residual.sql})" for residual in query.residuals if residual.aliases <= subplan]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT 1 FROM {', '.join(sources)}{where}"  # noqa: S608 - identifiers are quoted, conditions come from the parsed query
+
+
+def _column_sql(ref: ColumnRef) -> str:
+    return f"{quote_identifier(ref.alias)}.{quote_identifier(ref.column)}"
+
+
+def _planner_classes(equalities: Iterable[tuple[ColumnRef, ColumnRef]]) -> list[list[ColumnRef]]:
+    """
+    Put equal columns together in the planner's order (process_equivalence in equivclass.c).
+
+    Of several equalities between two sides it takes the first, so that the order decides on the estimate.
+    """
+    classes: list[list[ColumnRef]] = []
+    for left, right in equalities:
+        first = next((members for members in classes if left in members), None)
+        second = next((members for members in classes if right in members), None)
+        if first is None and second is None:
+            classes.append([left, right])
+        elif first is None or second is None:
+            (first or second or []).append(left if first is None else right)
+        elif first is not second:
+            first += second
+            classes.remove(second)
+    return classes
 
 
 def _parsed(session: Session, sql: str) -> JoinQuery:
