@@ -1,11 +1,17 @@
 """
 How sure a ratio of times is: intervals for the workload and for single queries, corrected for looking at many.
 
-Everything works on log(candidate / baseline) of pairs measured in the same round. The workload's interval comes from a hierarchical
-bootstrap (queries, then rounds within a query; Kalibera and Jones, ISMM 2013), whose standard error is used with Student's t:
-percentiles of the draws are far too narrow for few queries, and for a total that a few slow queries dominate. With five rounds there is
-nothing to resample for a single query, so its interval is Student's, too. Where a reference is given, a ratio is that of the pairs' ratio
-to the reference's, which carries over between machines. The tests hold the coverage.
+Everything works on log(candidate / baseline) of pairs measured in the same round. A query's ratio is the mean over its rounds without the
+highest and lowest fifth, with Yuen's standard error (Biometrika 1974), so that one disturbed execution among five neither makes nor hides a
+difference; below five rounds nothing is trimmed. Its interval is Student's: five values are too few to resample.
+
+The workload's interval comes from a hierarchical bootstrap: queries are resampled, and each resampled query is disturbed within its own
+error. (Resampling five rounds instead picks the same outlier twice in a quarter of all cases and makes the interval 3-10 times too wide.)
+The spread of the draws is used with Student's t, because their percentiles are far too narrow for few queries, and for a total that a few
+slow queries dominate.
+
+Where a reference is given, a ratio is that of the pairs' ratio to the reference's, which carries over between machines. The tests hold the
+coverage of all of this.
 """
 
 from __future__ import annotations
@@ -23,8 +29,14 @@ from pytest_pilotscope.core.student import quantile, upper_tail
 
 CONFIDENCE = 0.95
 REPLICATES = 1000
-ROUND_PATTERNS = 200
-"""How many ways of resampling the rounds the bootstrap chooses among; a table of them makes each replicate one look-up per query."""
+
+TRIMMED = 0.2
+"""The share of a query's rounds that is left out at either end."""
+
+SMALL_SAMPLE = 0.7
+"""Studentized by Yuen's error, a trimmed mean of few rounds strays further than Student's t: by this / (degrees of freedom), which
+holds the coverage from 5 rounds on (2 million normal samples each; without it 95 % are 92.7 % for 5 rounds and 93.5 % for 10)."""
+
 LARGEST_LOG = 700.0
 """Above e to this, floating point has only infinity."""
 
@@ -64,7 +76,7 @@ class QueryRatio:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeanRatios:
-    """Mean log ratio per query, its standard error, and the degrees of freedom behind that; each (Q,)."""
+    """Trimmed mean of the log ratio per query, its standard error, and the degrees of freedom behind that; each (Q,)."""
 
     mean: Floats
     error: Floats
@@ -108,12 +120,12 @@ def workload_ratios(
 
 
 def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
-    """Per query: the mean log ratio over the rounds, minus that of the reference if there is one (Welch's degrees of freedom)."""
-    mean, variance = _moments(pairs)
-    freedom = np.full(len(mean), pairs.rounds - 1, dtype=np.int64)
+    """Per query: the trimmed mean of the log ratio over the rounds, minus that of the reference if there is one (then Welch's freedom)."""
+    mean, variance = _studentizable(pairs)
+    freedom = np.full(len(mean), _freedom(pairs.rounds), dtype=np.int64)
     if reference is not None:
-        reference_mean, reference_variance = _moments(reference)
-        freedom = _welch(variance, pairs.rounds - 1, reference_variance, reference.rounds - 1)
+        reference_mean, reference_variance = _studentizable(reference)
+        freedom = _welch(variance, _freedom(pairs.rounds), reference_variance, _freedom(reference.rounds))
         mean, variance = mean - reference_mean, variance + reference_variance
     return MeanRatios(mean=mean, error=np.sqrt(variance), freedom=freedom)
 
@@ -132,7 +144,7 @@ def query_ratios(pairs: Pairs, reference: Pairs | None = None, *, confidence: fl
     return tuple(
         QueryRatio(
             query_id=query_id,
-            ratio=_exponentiated(float(ratios.mean[i]), float(margin[i])),
+            ratio=exponentiated(float(ratios.mean[i]), float(margin[i])),
             outcome=_outcome(bool(different[i]), float(ratios.mean[i])),
         )
         for i, query_id in enumerate(pairs.query_ids)
@@ -162,29 +174,30 @@ def holm_after_discarding(p_values: Floats, *, above: float = 0.5) -> Floats:
     return adjusted
 
 
+def exponentiated(estimate: float, margin: float) -> Interval:
+    """The interval of a ratio from its log and half the width of the log's interval."""
+    high = math.exp(estimate + margin) if estimate + margin < LARGEST_LOG else math.inf
+    return Interval(estimate=math.exp(estimate), low=math.exp(estimate - margin), high=high)
+
+
 def _log_estimates(pairs: Pairs) -> Floats:
     total = np.log(np.median(pairs.candidate_ms, axis=1).sum() / np.median(pairs.baseline_ms, axis=1).sum())
-    return np.array([pairs.log_ratios.mean(), total])
+    return np.array([_moments(pairs)[0].mean(), total])
 
 
 def _bootstrap(pairs: Pairs, replicates: int, seed: int, salt: int) -> Floats:
     """(2, replicates): resampled logs of the geometric mean and of the ratio of totals. The same seed resamples the same queries."""
-    queries, rounds = pairs.baseline_ms.shape
-    chosen = np.random.default_rng(seed).integers(queries, size=(replicates, queries))
-    random = np.random.default_rng((seed, salt))
-    patterns = random.integers(rounds, size=(ROUND_PATTERNS, rounds))
-    where = chosen * ROUND_PATTERNS + random.integers(ROUND_PATTERNS, size=chosen.shape)
-    means = pairs.log_ratios[:, patterns].mean(axis=-1).ravel()
-    baseline, candidate = (_medians(times[:, patterns]).ravel() for times in (pairs.baseline_ms, pairs.candidate_ms))
-    totals = np.log(candidate[where].sum(axis=1) / baseline[where].sum(axis=1))
-    return np.stack([means[where].mean(axis=1), totals])
+    mean, variance = _moments(pairs)
+    chosen = np.random.default_rng(seed).integers(len(mean), size=(replicates, len(mean)))
+    noise = np.random.default_rng((seed, salt)).standard_normal(chosen.shape) * np.sqrt(variance)[chosen]
+    baseline, candidate = (np.median(times, axis=1)[chosen] for times in (pairs.baseline_ms, pairs.candidate_ms))
+    totals = np.log((candidate * np.exp(noise)).sum(axis=1) / baseline.sum(axis=1))
+    return np.stack([(mean[chosen] + noise).mean(axis=1), totals])
 
 
-def _medians(times: Floats) -> Floats:
-    """Medians over the last axis; sorting beats np.median there, which is short."""
-    ordered, size = np.sort(times, axis=-1), times.shape[-1]
-    middle: Floats = (ordered[..., (size - 1) // 2] + ordered[..., size // 2]) / 2
-    return middle
+def _cut(rounds: int) -> int:
+    """How many rounds are left out at either end."""
+    return int(TRIMMED * rounds + 1e-9)
 
 
 def _differences(values: Sequence[Floats]) -> Floats:
@@ -198,23 +211,38 @@ def _effective_queries(pairs: Pairs) -> float:
 
 
 def _interval(estimate: float, deviation: float, queries: int, effective: float, rounds: int, confidence: float) -> Interval:
-    size = queries if queries > 1 else rounds  # of a single query only the rounds vary
-    freedom = max(1, round(effective) - 1) if queries > 1 else rounds - 1
-    if freedom < 1:
-        return _exponentiated(estimate, math.inf)
-    unbiased = deviation * math.sqrt(size / (size - 1))
-    return _exponentiated(estimate, quantile((1 + confidence) / 2, freedom) * unbiased)
-
-
-def _exponentiated(estimate: float, margin: float) -> Interval:
-    high = math.exp(estimate + margin) if estimate + margin < LARGEST_LOG else math.inf
-    return Interval(estimate=math.exp(estimate), low=math.exp(estimate - margin), high=high)
+    if queries > 1:
+        freedom, unbiased = max(1, round(effective) - 1), math.sqrt(queries / (queries - 1))
+    else:  # of a single query only the rounds vary
+        freedom, unbiased = _freedom(rounds), _widening(rounds)
+    margin = quantile((1 + confidence) / 2, freedom) * deviation * unbiased if freedom > 0 else math.inf
+    return exponentiated(estimate, margin)
 
 
 def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
-    ratios, rounds = pairs.log_ratios, pairs.rounds
-    variance = ratios.var(axis=1, ddof=1) / rounds if rounds > 1 else np.zeros(len(ratios))
-    return ratios.mean(axis=1), variance
+    """(Q,) trimmed means of the log ratios and their variances, by Yuen's formula from the winsorized rounds."""
+    rounds, cut = pairs.rounds, _cut(pairs.rounds)
+    ordered = np.sort(pairs.log_ratios, axis=1)
+    means = ordered[:, cut : rounds - cut].mean(axis=1)
+    if rounds == 1:
+        return means, np.zeros_like(means)
+    winsorized = ordered[:, np.clip(np.arange(rounds), cut, rounds - 1 - cut)]
+    return means, winsorized.var(axis=1, ddof=1) / (rounds * (1 - 2 * cut / rounds) ** 2)
+
+
+def _studentizable(pairs: Pairs) -> tuple[Floats, Floats]:
+    """The moments with the variances widened such that Student's quantiles hold."""
+    mean, variance = _moments(pairs)
+    return mean, variance * _widening(pairs.rounds) ** 2
+
+
+def _widening(rounds: int) -> float:
+    return 1 + SMALL_SAMPLE / _freedom(rounds) if _cut(rounds) else 1.0
+
+
+def _freedom(rounds: int) -> int:
+    """Degrees of freedom of a trimmed mean: one less than the rounds that are left."""
+    return rounds - 2 * _cut(rounds) - 1
 
 
 def _welch(a: Floats, freedom_a: int, b: Floats, freedom_b: int) -> npt.NDArray[np.int64]:
