@@ -1,0 +1,1 @@
+"""Index selection: Extend, what it asks the planner, and the database it prepares."""

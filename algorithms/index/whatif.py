@@ -1,0 +1,189 @@
+"""
+What-if questions to PostgreSQL, by one of two means behind one interface.
+
+`hypopg` asks about hypothetical indexes: nothing is built, costs and sizes are estimates. `hidden` builds every candidate in a database of
+our own and hides from the planner those that a question leaves out: exact, for more disk and time. Which of the two it was is recorded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from algorithms.index.costs import Answer, Question
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.postgres import hypopg
+from pytest_pilotscope.postgres.indexes import HiddenIndexes, Index, create_index, index_size_bytes
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.steering import has_extension
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision import Database
+
+Means = Literal["auto", "hypopg", "hidden"]
+
+CONNECTIONS = 2
+"""EXPLAIN is bound by the planner, which is one process per connection: two connections answer nearly twice as fast."""
+
+_BLOCK = 32
+"""How many questions a connection takes at a time."""
+_NO_HYPOPG = "HypoPG is not on this server"
+
+
+class _Planner(Protocol):
+    """Answers one question at a time on a session of its own."""
+
+    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
+        """Cost and used indexes."""
+
+
+class _Workers:
+    """Planners that work off questions side by side, neighbouring configurations on the same planner."""
+
+    def __init__(self, planners: Sequence[_Planner]) -> None:
+        self._planners = planners
+        self._pool = ThreadPoolExecutor(max_workers=len(planners), thread_name_prefix="pilotscope-whatif")
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question; an error of one planner, or Ctrl-C, stops the others after the question they are at."""
+        answers: list[Answer | None] = [None] * len(questions)
+        order = iter(sorted(range(len(questions)), key=lambda position: sorted(questions[position].indexes)))
+        lock, stop = threading.Lock(), threading.Event()
+
+        def work(planner: _Planner) -> None:
+            while not stop.is_set():
+                with lock:
+                    block = list(islice(order, _BLOCK))
+                if not block:
+                    return
+                for position in block:
+                    if stop.is_set():
+                        return
+                    answers[position] = Answer(*planner.cost(*questions[position]))
+
+        running = [self._pool.submit(work, planner) for planner in self._planners]
+        try:
+            for future in running:
+                future.result()
+        finally:
+            stop.set()
+            wait(running)
+        return [answer for answer in answers if answer is not None]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+class HypotheticalWhatIf:
+    """What-if by HypoPG, one set of hypothetical indexes per session."""
+
+    name = "hypopg"
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        hypopg.install(sessions[0])
+        self._sessions = [hypopg.HypotheticalIndexes(session) for session in sessions]
+        self._workers = _Workers(self._sessions)
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question, in their order."""
+        return self._workers.ask(questions)
+
+    def size_bytes(self, index: Index) -> int:
+        """HypoPG's estimate."""
+        return self._sessions[0].size_bytes(index)
+
+    def close(self) -> None:
+        """Forget all hypothetical indexes."""
+        self._workers.close()
+        for session in self._sessions:
+            session.close()
+
+
+class HiddenWhatIf:
+    """
+    What-if by really built indexes that are hidden from the planner; the sessions must be in a database of our own.
+
+    An index is built when it is first asked about, and stays until the database goes.
+    """
+
+    name = "hidden"
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._builder = sessions[0]
+        self._built: dict[str, Index] = {}
+        self._sizes: dict[Index, int] = {}
+        self._sessions = [HiddenIndexes(session) for session in sessions]
+        self._workers = _Workers([_Hiding(session, self._built) for session in self._sessions])
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question, in their order; indexes that are not there yet are built before."""
+        for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions))):
+            self.size_bytes(index)
+        return self._workers.ask(questions)
+
+    def size_bytes(self, index: Index) -> int:
+        """The real size."""
+        if index not in self._sizes:
+            create_index(self._builder, index)
+            self._built[index.name] = index
+            self._sizes[index] = index_size_bytes(self._builder, index)
+        return self._sizes[index]
+
+    def close(self) -> None:
+        """Show all indexes again."""
+        self._workers.close()
+        for session in self._sessions:
+            session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hiding:
+    """A session's hidden indexes together with the list of what is built, which grows."""
+
+    session: HiddenIndexes
+    built: dict[str, Index]
+
+    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
+        """Cost and used indexes."""
+        return self.session.cost(sql, indexes, self.built)
+
+
+OpenWhatIf: TypeAlias = HypotheticalWhatIf | HiddenWhatIf
+
+
+@contextmanager
+def open_what_if(
+    database: Database, means: Means = "auto", *, connections: int = CONNECTIONS
+) -> Iterator[HypotheticalWhatIf | HiddenWhatIf]:
+    """
+    Ask about indexes in `database`, which must be ours to change: HypoPG where the server has it, else built and hidden indexes.
+
+    `means` insists on one of them; UsageError where that one, or under `auto` each of them, is not there.
+    """
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(database.session()) for _ in range(connections)]
+        what_if = _choose(sessions, means)
+        stack.callback(what_if.close)
+        yield what_if
+
+
+def _choose(sessions: Sequence[Session], means: Means) -> OpenWhatIf:
+    if means == "hypopg" or (means == "auto" and hypopg.available(sessions[0])):
+        if not hypopg.available(sessions[0]):
+            raise UsageError(
+                f"{_NO_HYPOPG}; install it on the server's machine (Debian: postgresql-NN-hypopg), or use --index-whatif hidden"
+            )
+        return HypotheticalWhatIf(sessions)
+    if not has_extension(sessions[0]):
+        alternative = f"{_NO_HYPOPG}, and " if means == "auto" else ""
+        raise UsageError(
+            f"{alternative}indexes cannot be hidden from the planner, because the pilotscope library is not loaded (docs/steering.md); "
+            "index selection needs one of the two"
+        )
+    return HiddenWhatIf(sessions)

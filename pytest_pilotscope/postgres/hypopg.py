@@ -1,0 +1,77 @@
+"""
+Hypothetical indexes: what a query would cost with indexes that nobody has built.
+
+HypoPG (PostgreSQL licence) keeps them in the memory of one backend; they cost nothing and are gone with the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres.indexes import Index, explain_cost
+from pytest_pilotscope.postgres.session import Session
+
+_INSTALLED = "SELECT count(*) > 0 FROM pg_extension WHERE extname = 'hypopg'"
+_AVAILABLE = "SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'hypopg'"
+_CREATE = """
+    SELECT h.indexrelid, h.indexname, hypopg_relation_size(h.indexrelid) FROM unnest(%s::text[]) WITH ORDINALITY AS s(statement, n),
+    LATERAL hypopg_create_index(s.statement) AS h ORDER BY s.n
+"""
+
+
+def available(session: Session) -> bool:
+    """Whether the server has HypoPG on its disk or in this database."""
+    return bool(session.scalar(_INSTALLED) or session.scalar(_AVAILABLE))
+
+
+def install(session: Session) -> None:
+    """Make HypoPG's functions known in the session's database; nothing when they are."""
+    session.execute("CREATE EXTENSION IF NOT EXISTS hypopg")
+
+
+class HypotheticalIndexes:
+    """The hypothetical indexes of one session; ServerError when HypoPG is not installed in its database."""
+
+    def __init__(self, session: Session) -> None:
+        if not session.scalar(_INSTALLED):
+            raise ServerError(f"HypoPG is not installed in database {session.database!r}: run CREATE EXTENSION hypopg there")
+        self._session = session
+        self._oids: dict[Index, int] = {}
+        self._names: dict[str, Index] = {}
+        self._sizes: dict[Index, int] = {}
+        session.execute("SELECT hypopg_reset()")
+
+    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
+        """The planner's cost of `sql` when exactly `indexes` are there beside the real ones, and those of them in the plan."""
+        self._become(indexes)
+        cost, names = explain_cost(self._session, sql)
+        return cost, frozenset(self._names[name] for name in names if name in self._names)
+
+    def size_bytes(self, index: Index) -> int:
+        """HypoPG's estimate of how large the index would be."""
+        if index not in self._sizes:
+            self._create([index])
+        return self._sizes[index]
+
+    def close(self) -> None:
+        """Forget them all."""
+        if not self._session.closed:
+            self._session.execute("SELECT hypopg_reset()")
+
+    def _become(self, indexes: frozenset[Index]) -> None:
+        surplus = self._oids.keys() - indexes
+        if surplus:
+            self._session.execute(
+                "SELECT hypopg_drop_index(o) FROM unnest(%s::oid[]) AS o", ([self._oids.pop(index) for index in surplus],)
+            )
+            self._names = {name: index for name, index in self._names.items() if index not in surplus}
+        missing = sorted(indexes - self._oids.keys())
+        if missing:
+            self._create(missing)
+
+    def _create(self, indexes: Iterable[Index]) -> None:
+        wanted = list(indexes)
+        rows = self._session.execute(_CREATE, ([f"CREATE INDEX ON {index.target}" for index in wanted],))
+        for index, (oid, name, size_bytes) in zip(wanted, rows, strict=True):
+            self._oids[index], self._names[name], self._sizes[index] = oid, index, size_bytes

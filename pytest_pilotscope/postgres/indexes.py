@@ -1,0 +1,160 @@
+"""Indexes of a database: described, listed, created, dropped, measured; and what a plan costs and uses."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_pilotscope.core.predicates import quote_identifier
+from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.postgres.steering import has_extension
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+
+PREFIX = "pilotscope_"
+"""Every index that we create is named with it."""
+
+_NAME_LIMIT_BYTES = 63
+_EXISTING = """
+    SELECT i.indexrelid::regclass::text, c.relname, x.relname, pg_get_indexdef(i.indexrelid),
+           EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid) OR i.indisunique,
+           i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND i.indisvalid,
+           (SELECT array_agg(a.attname::text ORDER BY p.n) FROM unnest(i.indkey) WITH ORDINALITY AS p(attnum, n)
+            JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = p.attnum WHERE p.n <= i.indnkeyatts),
+           pg_relation_size(i.indexrelid)
+    FROM pg_index AS i
+    JOIN pg_class AS c ON c.oid = i.indrelid
+    JOIN pg_class AS x ON x.oid = i.indexrelid
+    JOIN pg_am AS m ON m.oid = x.relam
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+      AND pg_table_is_visible(c.oid) AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
+    ORDER BY c.relname, x.relname
+"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Index:
+    """A btree index by what it is on; the order of the columns matters."""
+
+    table: str
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.table}({', '.join(self.columns)})"
+
+    @property
+    def name(self) -> str:
+        """The name we give it: readable, letters and digits only, within PostgreSQL's 63 bytes, and different for every index."""
+        digest = hashlib.sha256(repr((self.table, self.columns)).encode()).hexdigest()[:8]
+        readable = re.sub(r"[^a-z0-9_]", "_", f"{PREFIX}{self.table}_{'_'.join(self.columns)}".lower())
+        return f"{readable[: _NAME_LIMIT_BYTES - 9]}_{digest}"
+
+    @property
+    def target(self) -> str:
+        """`"table" ("column", ...)`, as it stands after ON."""
+        return f"{quote_identifier(self.table)} ({', '.join(map(quote_identifier, self.columns))})"
+
+    def is_prefix_of(self, other: Index) -> bool:
+        """Whether `other` starts with all of these columns, in this order, and so answers whatever this one can."""
+        return self.table == other.table and other.columns[: len(self.columns)] == self.columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExistingIndex:
+    """
+    An index that is there. `qualified` is its quoted name, with the schema where it is needed; `name` is what a plan shows.
+
+    `constraint` marks primary keys, unique indexes and exclusion constraints: they hold the data together and are never dropped. `index`
+    is None for what is more than a btree on columns (partial, on expressions, of another kind, or invalid).
+    """
+
+    qualified: str
+    name: str
+    table: str
+    definition: str
+    constraint: bool
+    index: Index | None
+    size_bytes: int
+
+
+def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
+    """List the indexes of all tables that a query finds without a schema name; those of partitions go with their parent's."""
+    return tuple(
+        ExistingIndex(
+            qualified=qualified,
+            name=name,
+            table=table,
+            definition=definition,
+            constraint=constraint,
+            index=Index(table, tuple(columns)) if plain else None,
+            size_bytes=size_bytes,
+        )
+        for qualified, table, name, definition, constraint, plain, columns, size_bytes in session.execute(_EXISTING)
+    )
+
+
+def create_index(session: Session, index: Index) -> None:
+    """Build an index under its own name; StatementFailed when it exists already or a value is too long for a btree."""
+    session.execute(f"CREATE INDEX {quote_identifier(index.name)} ON {index.target}")
+
+
+def drop_index(session: Session, qualified: str) -> None:
+    """Drop an index by its quoted name, as `ExistingIndex.qualified` has it."""
+    session.execute(f"DROP INDEX {qualified}")
+
+
+def index_size_bytes(session: Session, index: Index) -> int:
+    """The size of an index that `create_index` made."""
+    return int(session.scalar("SELECT pg_relation_size(%s::regclass)", (quote_identifier(index.name),)))
+
+
+class HiddenIndexes:
+    """
+    Costs of one session with some of the indexes that `create_index` built hidden from its planner.
+
+    Raises `MissingExtension` where the pilotscope library is not loaded. Closing shows all of them again.
+    """
+
+    def __init__(self, session: Session) -> None:
+        if not has_extension(session):
+            raise MissingExtension(f"indexes cannot be hidden in {session.dsn}: the pilotscope library is not loaded; see docs/steering.md")
+        self._session = session
+        self._hidden: tuple[str, ...] | None = None
+
+    def cost(self, sql: str, indexes: frozenset[Index], built: Mapping[str, Index]) -> tuple[float, frozenset[Index]]:
+        """The planner's cost of `sql` when it sees exactly `indexes` of those in `built` (by name), and those of them in the plan."""
+        hidden = tuple(name for name, index in built.items() if index not in indexes)
+        before = "" if hidden == self._hidden else f"SET pilotscope.hidden_indexes = '{', '.join(hidden)}'; "
+        cost, names = explain_cost(self._session, sql, before=before)
+        self._hidden = hidden
+        return cost, frozenset(built[name] for name in names if name in built)
+
+    def close(self) -> None:
+        """Show them all again."""
+        if not self._session.closed:
+            self._session.execute("RESET pilotscope.hidden_indexes")
+
+
+def explain_cost(session: Session, sql: str, *, before: str = "") -> tuple[float, frozenset[str]]:
+    """
+    The planner's total cost of `sql`, in its own units, and the names of the indexes in the plan.
+
+    `before` is SQL that is sent along and run first, ending in a semicolon. The statement is planned anew each time: a prepared EXPLAIN
+    keeps its plan and does not see hypothetical indexes.
+    """
+    ((plan,),) = session.execute(f"{before}EXPLAIN (FORMAT JSON) {sql}")
+    root = plan[0]["Plan"]
+    return float(root["Total Cost"]), frozenset(_index_names(root))
+
+
+def _index_names(node: Mapping[str, Any]) -> Iterator[str]:
+    name = node.get("Index Name")
+    if name is not None:
+        yield name
+    for child in node.get("Plans", ()):
+        yield from _index_names(child)

@@ -1,0 +1,120 @@
+"""Which columns of a query an index can help: searched, joined or sorted by, wherever they stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.postgres.indexes import Index
+
+SCHEMA = {
+    "customer": {"c_custkey": "integer", "c_name": "text", "c_phone": "text"},
+    "orders": {"o_orderkey": "integer", "o_custkey": "integer", "o_orderdate": "date", "o_comment": "text", "o_totalprice": "numeric"},
+    "lineitem": {"l_orderkey": "integer", "l_partkey": "integer", "l_quantity": "numeric"},
+    "part": {"p_partkey": "integer", "p_brand": "text", "p_flag": "boolean"},
+    "Mixed": {"Id": "integer", "id": "integer"},
+}
+
+
+def read(sql: str, *, covering: bool = False) -> IndexedQuery:
+    """A query against the schema above."""
+    return indexed_query(Query(id="q", sql=sql), SCHEMA, covering=covering)
+
+
+def columns(sql: str) -> set[str]:
+    """The columns of a query that an index can help, as table.column."""
+    return {f"{table}.{column}" for table, names in read(sql).indexable.items() for column in names}
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("o_orderdate < date '1995-01-01'", {"orders.o_orderdate"}),
+        ("5 <= o.o_totalprice", {"orders.o_totalprice"}),
+        ("(o_custkey) = 3", {"orders.o_custkey"}),
+        ("o_custkey BETWEEN 1 AND 9", {"orders.o_custkey"}),
+        ("o_custkey IN (1, 2)", {"orders.o_custkey"}),
+        ("o_custkey = -1 OR o_orderkey = 2", {"orders.o_custkey", "orders.o_orderkey"}),
+        ("o_comment IS NULL", {"orders.o_comment"}),
+        ("o_comment LIKE 'abc%'", {"orders.o_comment"}),
+        ("o_comment LIKE '%abc'", set()),
+        ("o_comment NOT LIKE 'abc%'", set()),
+        ("o_custkey <> 3", set()),
+        ("NOT (o_custkey = 3)", set()),
+        ("o_comment IS NOT NULL", set()),
+        ("o_custkey + 1 = 3", set()),
+        ("lower(o_comment) = 'a'", set()),
+        ("o_orderdate + interval '1' day < date '1995-01-01'", set()),
+    ],
+)
+def test_sargable_conditions(condition: str, expected: set[str]) -> None:
+    """A column counts where it is the bare operand of what a btree can search for, and only there."""
+    assert columns(f"SELECT count(*) FROM orders AS o WHERE {condition}") == expected
+
+
+def test_output_columns_do_not_count_unless_covering_is_asked_for() -> None:
+    """A column of the select list is read, but an index on it finds nothing."""
+    sql = "SELECT o_comment, o_totalprice FROM orders WHERE o_custkey = 1"
+    assert read(sql).indexable == {"orders": {"o_custkey"}}
+    assert read(sql).referenced == {"orders": {"o_custkey", "o_comment", "o_totalprice"}}
+    assert read(sql, covering=True).indexable == {"orders": {"o_custkey", "o_comment", "o_totalprice"}}
+
+
+def test_unqualified_columns_are_resolved_by_the_catalog() -> None:
+    """As in TPC-H, where no column names its table: joins, filters, a correlated subquery."""
+    sql = """
+        SELECT sum(l_quantity) FROM lineitem, part
+        WHERE p_partkey = l_partkey AND p_brand = 'B'
+        AND l_quantity < (SELECT 0.2 * avg(l_quantity) FROM lineitem WHERE l_partkey = p_partkey)
+    """
+    assert columns(sql) == {"part.p_partkey", "part.p_brand", "lineitem.l_partkey", "lineitem.l_quantity"}
+
+
+def test_subqueries_with_and_outer_joins() -> None:
+    """What core.joins refuses can be indexed all the same; columns of a derived table belong to no table."""
+    derived = """
+        SELECT c_count, count(*) FROM (SELECT c_custkey, count(o_orderkey) FROM customer
+        LEFT JOIN orders ON c_custkey = o_custkey AND o_totalprice > 1 GROUP BY c_custkey) AS x (c_custkey, c_count)
+        GROUP BY c_count ORDER BY c_count
+    """
+    assert columns(derived) == {"customer.c_custkey", "orders.o_custkey", "orders.o_totalprice"}
+    named = "WITH r AS (SELECT o_custkey AS k FROM orders WHERE o_orderkey > 4) SELECT * FROM customer, r WHERE c_custkey = k"
+    assert columns(named) == {"orders.o_orderkey", "customer.c_custkey"}
+    assert read(named).referenced["customer"] == {"c_custkey", "c_name", "c_phone"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT o_custkey, count(*) FROM orders GROUP BY o_custkey", {"orders.o_custkey"}),
+        ("SELECT o_custkey, o_comment FROM orders GROUP BY 1, 2 ORDER BY 2 DESC", {"orders.o_custkey", "orders.o_comment"}),
+        ("SELECT o_custkey AS who FROM orders ORDER BY who", {"orders.o_custkey"}),
+        ("SELECT -o_custkey AS o_comment FROM orders ORDER BY o_comment", set()),
+        ("SELECT 1 FROM orders ORDER BY o_orderdate, o_totalprice + 1", {"orders.o_orderdate"}),
+        ("SELECT count(*) FROM orders JOIN customer ON o_custkey = c_custkey", {"orders.o_custkey", "customer.c_custkey"}),
+        ("SELECT count(*) FROM lineitem a JOIN lineitem b USING (l_orderkey)", {"lineitem.l_orderkey"}),
+        ('SELECT 1 FROM "Mixed" AS "M" WHERE "M"."Id" = 1', {"Mixed.Id"}),
+        ("SELECT sum(o_totalprice) FROM orders HAVING sum(o_totalprice) > 3", set()),
+        ("SELECT 1 FROM unknown WHERE a = 3 UNION ALL SELECT 1 FROM part WHERE p_brand = 'x'", {"part.p_brand"}),
+    ],
+)
+def test_other_clauses(sql: str, expected: set[str]) -> None:
+    """ORDER BY, GROUP BY, JOIN .. ON, USING, positions and output names."""
+    assert columns(sql) == expected
+
+
+def test_an_index_touches_a_query_that_reads_one_of_its_columns() -> None:
+    """Or that only counts the rows of its table, which any index can do."""
+    query = read("SELECT count(*) FROM orders, customer, part WHERE o_custkey = c_custkey AND o_orderkey = 1")
+    assert query.touched_by(Index("orders", ("o_comment", "o_custkey")))
+    assert not query.touched_by(Index("orders", ("o_comment",)))
+    assert query.touched_by(Index("part", ("p_brand",)))
+    assert not query.touched_by(Index("lineitem", ("l_partkey",)))
+
+
+def test_a_text_that_cannot_be_read_is_named() -> None:
+    """A broken training query is an error with its id, not a query that silently has no columns."""
+    with pytest.raises(AlgorithmError, match=r"^index selection cannot read query 'q': .*; take it out of the training queries$"):
+        read("SELECT FROM WHERE (")
