@@ -13,3 +13,4 @@ ORIGIN = "pytest-pilotscope"
 def pytest_pilotscope_register(registry: Registry) -> None:
     """Add every built-in algorithm by name; each is imported when it is asked for."""
     registry.add_algorithm("baseline", "algorithms.baseline:Baseline", origin=ORIGIN)
+    registry.add_algorithm("oracle", "algorithms.oracle:Oracle", origin=ORIGIN)

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.queries import Workload
 from pytest_pilotscope.core.record import Record, read_record
-from pytest_pilotscope.core.results import RunHeader
+from pytest_pilotscope.core.results import BASELINE, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
-from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.errors import TrackingError, UsageError
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
-from pytest_pilotscope.run import BenchmarkRun, benchmark_run
+from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -52,7 +53,28 @@ class Bench:
     progress: ShowProgress
     finished: list[FinishedRun] = field(default_factory=list)
     _databases: dict[str, Database] = field(default_factory=dict)
+    _workloads: dict[str, Workload] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
+
+    def check(self) -> None:
+        """Raise `UsageError` for what cannot be measured: unknown names, an empty selection, a model that is neither trained nor loaded."""
+        for name in self.settings.algorithms:
+            self.registry.algorithm(name)
+        if not self.settings.training and self.settings.load_model is None and set(self.settings.algorithms) != {BASELINE}:
+            raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
+        for name in self.settings.datasets:
+            select_queries(self.workload(name).test, self.settings)
+
+    def provision(self) -> None:
+        """Open the databases of all datasets."""
+        for name in self.settings.datasets:
+            self.database(name)
+
+    def workload(self, name: str) -> Workload:
+        """Return the queries of a dataset, made once."""
+        if name not in self._workloads:
+            self._workloads[name] = self.dataset(name).workload()
+        return self._workloads[name]
 
     def dataset(self, name: str) -> Dataset:
         """Make the dataset of a name; raises `UnknownName`."""
@@ -75,7 +97,6 @@ class Bench:
         """Measure an algorithm on a dataset; when the block ends, however it ends, the record is handed to its readers."""
         tracking = _Tracking(self.settings)
         database = self.database(dataset)
-        workload = self.dataset(dataset).workload()
         header: RunHeader | None = None
 
         def started(its_header: RunHeader) -> None:
@@ -87,7 +108,7 @@ class Bench:
             with benchmark_run(
                 algorithm,
                 database=database,
-                workload=workload,
+                workload=self.workload(dataset),
                 settings=self.settings,
                 registry=self.registry,
                 progress=self.progress,

@@ -168,6 +168,11 @@ def settings(config: pytest.Config) -> Settings:
     return Settings(**chosen)
 
 
+def asks_to_measure(config: pytest.Config) -> bool:
+    """Whether an algorithm or a dataset was named on the command line, which only a measurement needs."""
+    return any(config.getoption(option.dest) for option in OPTIONS if option.name in ("algo", "db"))
+
+
 def _from_ini(config: pytest.Config, option: Option) -> Any:
     text = config.getini(option.dest)
     if not text:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_pilotscope import hookspecs, options
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import PilotscopeError, UsageError
+from pytest_pilotscope.errors import PilotscopeError
 from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ REGISTRY = pytest.StashKey[Registry]()
 BENCH = pytest.StashKey["Bench"]()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 CASE = "pilotscope_case"
+PARALLEL = "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -45,6 +46,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and collect what is registered, the built-in names first."""
     config.stash[SETTINGS] = options.settings(config)
+    if options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(PARALLEL)
     registry = config.stash[REGISTRY] = Registry()
     for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
         config.pluginmanager.import_plugin(module)
@@ -66,22 +69,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse unknown names, and timing beside other workers, before anything is started."""
-    if any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
-        with _usage_errors():
-            _check(session.config)
+    """Refuse what cannot be measured before anything is started."""
+    config = session.config
+    if hasattr(config, "workerinput") or not any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
+        return
+    bench = config.stash[BENCH] = _make_bench(config)
+    with _usage_errors():
+        bench.check()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Provision the databases first, so that what is wrong with them is said once and at once."""
-    config = session.config
-    if config.option.collectonly or not any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
-        return
-    bench = config.stash[BENCH] = _make_bench(config)
-    with _usage_errors():
-        for dataset in config.stash[SETTINGS].datasets:
-            bench.database(dataset)
+    bench = session.config.stash.get(BENCH, None)
+    if bench is not None and not session.config.option.collectonly:
+        with _usage_errors():
+            bench.provision()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -126,6 +129,8 @@ def pilotscope_run(
 
     Used as a context manager inside the test, so that the run sees a Ctrl-C and ends KILLED.
     """
+    if hasattr(request.config, "workerinput"):
+        pytest.fail(PARALLEL, pytrace=False)
     algorithm, dataset = pilotscope_case
     bench = request.config.stash[BENCH]
     done = len(bench.finished)
@@ -145,16 +150,6 @@ def _usage_errors() -> Iterator[None]:
         yield
     except PilotscopeError as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def _check(config: pytest.Config) -> None:
-    settings, registry = config.stash[SETTINGS], config.stash[REGISTRY]
-    for algorithm in settings.algorithms:
-        registry.algorithm(algorithm)
-    for dataset in settings.datasets:
-        registry.dataset(dataset)
-    if hasattr(config, "workerinput"):
-        raise UsageError("times taken beside other workers are noise: measure without -n (-n0); training, labelling and tests may use it")
 
 
 def _make_bench(config: pytest.Config) -> Bench:

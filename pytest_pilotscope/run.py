@@ -7,22 +7,24 @@ Knows nothing of pytest; the plugin and the Python API both go through `benchmar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Subplan
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, RunEnd, RunHeader, Status
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import DifferentAnswer, UsageError
 from pytest_pilotscope.header import run_header
+from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
+from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
 from pytest_pilotscope.training import Training
@@ -44,6 +46,8 @@ class BenchmarkRun:
     settings: Settings
     writer: RecordWriter
     progress: ShowProgress
+    clock: Clock
+    truths: Mapping[str, Mapping[Subplan, int]]
     failures: dict[str, str] = field(default_factory=dict)
 
     def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
@@ -60,7 +64,9 @@ class BenchmarkRun:
 
         A statement that fails on a side fails that side's run but not the other queries. A different answer does as well.
         """
-        measurement = QueryMeasurement(query=query, sides=self.sides, timeout_ms=self.settings.query_timeout_ms, write=self.writer.write)
+        measurement = QueryMeasurement(
+            query=query, sides=self.sides, timeout_ms=self.settings.query_timeout_ms, write=self.writer.write, clock=self.clock
+        )
         try:
             runs = measurement.run(self.settings.rounds)
         except DifferentAnswer as error:
@@ -94,12 +100,10 @@ def benchmark_run(
     queries = select_queries(workload.test, settings)
     algorithm: Algorithm = registry.algorithm(name).resolve()()
     header = run_header(name, database=database, workload=workload, queries=queries, settings=settings)
-    with ExitStack() as stack:
-        writer = stack.enter_context(RecordWriter(settings.results / f"{header.run_name}.jsonl", header))
+    failures: dict[str, str] = {}
+    with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
-        failures: dict[str, str] = {}
-        with _ending(writer, failures):
-            session = stack.enter_context(database.session())
+        with _ending(writer, failures), database.session() as session:
             training = Training(
                 algorithm=name,
                 queries=workload.train[: settings.training_size],
@@ -111,10 +115,33 @@ def benchmark_run(
                 progress=progress,
             )
             writer.write(algorithm.train(training))
-            sides = (PlainSide(name=BASELINE, session=session), stack.enter_context(_opponent(name, algorithm, database, session)))
-            yield BenchmarkRun(
-                header=header, queries=queries, sides=sides, settings=settings, writer=writer, progress=progress, failures=failures
-            )
+            with _opponent(name, algorithm, database, session) as opponent:
+                yield BenchmarkRun(
+                    header=header,
+                    queries=queries,
+                    sides=(PlainSide(name=BASELINE, session=session), opponent),
+                    settings=settings,
+                    writer=writer,
+                    progress=progress,
+                    clock=clock_of(session),
+                    truths=_truths(algorithm, training, queries),
+                    failures=failures,
+                )
+
+
+def _truths(algorithm: Algorithm, training: Training, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
+    """
+    Return the true cardinalities of the test queries, for q-error and p-error: after training, and not for it.
+
+    An estimator is worth counting for; everybody else gets what is known already, and nothing where estimates cannot be read or injected.
+    """
+    if not has_extension(training.session):
+        return {}
+    labels = training.labels(queries, known_only=not isinstance(algorithm, CardinalityEstimator))
+    return {
+        query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
+        for query_id, of_query in labels.items()
+    }
 
 
 @contextmanager

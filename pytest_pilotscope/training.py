@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -9,13 +10,18 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.core.settings import Settings
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.labels import Labels
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision import Database
+
+LABEL_STEPS = 100
+"""Labels show their progress in per cent: how many subplans there are is known only on the way."""
 
 Advance = Callable[[int], None]
 """Call it with how many more steps are done."""
@@ -39,6 +45,41 @@ class Training:
     folder: Path
     progress: Callable[[str, int], AbstractContextManager[Advance]]
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
+    _schema: Schema | None = field(default=None, init=False)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Identifies the data; models and labels belong to one."""
+        return self.database.fingerprint.data
+
+    @property
+    def schema(self) -> Schema:
+        """Tables, columns and types, read from the catalog once."""
+        if self._schema is None:
+            from pytest_pilotscope.postgres.catalog import read_schema
+
+            self._schema = read_schema(self.session)
+        return self._schema
+
+    def labels(self, queries: Sequence[Query], *, known_only: bool = False) -> Labels:
+        """
+        Return the true cardinality of every subplan of these queries, from the cache or counted now, with progress.
+
+        `known_only` (and `--no-collection`) count nothing: queries whose labels are not all there are left out.
+        """
+        from pytest_pilotscope.labels import cardinalities
+
+        with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
+            return cardinalities(
+                self.session,
+                queries,
+                schema=self.schema,
+                fingerprint=self.data_fingerprint,
+                cache_dir=labels_folder(self.data_fingerprint),
+                workers=os.cpu_count() or 1,
+                progress=_in_steps(advance),
+                known_only=known_only or not self.settings.collection,
+            )
 
     def report(
         self,
@@ -61,3 +102,24 @@ class Training:
             scalars=dict(scalars or {}),
             artifacts=tuple(str(path) for path in artifacts),
         )
+
+
+def labels_folder(data_fingerprint: str) -> Path:
+    """Return the cache folder of the labels of some data."""
+    from pytest_pilotscope.postgres.account import server_account
+    from pytest_pilotscope.postgres.folders import cache_folder
+
+    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+
+
+def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:
+    shown = 0
+
+    def report(done: int, total: int, _left_s: float | None) -> None:
+        nonlocal shown
+        steps = LABEL_STEPS * done // total if total else LABEL_STEPS
+        if steps > shown:
+            advance(steps - shown)
+            shown = steps
+
+    return report

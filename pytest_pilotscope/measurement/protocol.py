@@ -7,14 +7,17 @@ an order that rotates and reverses, so that no side is always first and drift hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from pytest_pilotscope.algorithm import Subplan
 from pytest_pilotscope.core.answers import answer_hash
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import WARM_UP, QueryReport, QueryRun
 from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
+from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
+from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.sides import Side
 from pytest_pilotscope.postgres.explain import render
 from pytest_pilotscope.postgres.steering import verify
@@ -32,14 +35,17 @@ class QueryMeasurement:
     """
     Measures one query on all sides; the first side is the baseline.
 
-    `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline repetition so far, at least 1 s. Every execution is handed to
-    `write` as soon as it is there.
+    `clock` times a statement on a session (`clocks.clock_of`). `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline
+    repetition so far, at least 1 s. Every execution is handed to `write` as soon as it is there. `truth` are the true
+    cardinalities, where they are known.
     """
 
     query: Query
     sides: Sequence[Side]
     timeout_ms: float | None
     write: Write
+    clock: Clock
+    truth: Mapping[Subplan, int] | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
@@ -90,7 +96,7 @@ class QueryMeasurement:
             limit_ms = ceil(self.limit_ms)
             try:
                 with side.session.statement_timeout(limit_ms):
-                    timed = side.session.timed(self.query.sql)
+                    timed = self.clock(side.session, self.query.sql)
             except QueryTimeout:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
             except StatementFailed as error:
@@ -115,6 +121,12 @@ class QueryMeasurement:
         report = QueryReport(
             query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
         )
+        if self.truth:
+            report = replace(
+                report,
+                estimates=estimates_of(steering.cardinalities or side.session.subplans(self.query.sql), self.truth),
+                p_error=p_error(side.session, self.query.sql, plan, self.truth),
+            )
         if not steering.cardinalities:
             return report
         adherence = verify(plan, steering.cardinalities)

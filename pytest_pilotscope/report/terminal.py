@@ -37,7 +37,7 @@ def _table(summary: Summary) -> Table:
 
     header = summary.header
     title = f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
     for name, side in summary.sides.items():
