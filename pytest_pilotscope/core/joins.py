@@ -31,7 +31,7 @@ class ColumnRef(NamedTuple):
     column: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Relation:
     """A table as used in a query, with the predicates that PostgreSQL applies to it alone."""
 
@@ -39,7 +39,7 @@ class Relation:
     table: str
     predicates: tuple[Predicate, ...]
 
-    @property
+    @cached_property
     def filter_key(self) -> tuple[str, ...]:
         """Table and sorted predicates: equal for relations that hold the same rows, whatever their query or alias."""
         return (self.table, *sorted({predicate.sql for predicate in self.predicates}))
@@ -97,6 +97,15 @@ class JoinQuery:
             for alias in group:
                 adjacent[alias] |= mask & ~bit[alias]
         return tuple(adjacent[alias] for alias in self.aliases)
+
+    @cached_property
+    def residual_masks(self) -> tuple[int, ...]:
+        """The relations of each residual, as bit masks."""
+        return tuple(self.mask(residual.aliases) for residual in self.residuals)
+
+    def equalities_only(self, mask: int) -> bool:
+        """Tell whether a subplan has no residual within it: only then can it be counted without joining."""
+        return not any(mask & residual == residual for residual in self.residual_masks)
 
     @cached_property
     def masks(self) -> tuple[int, ...]:

@@ -1,0 +1,127 @@
+"""The exact cardinality of every subplan of many queries: from the cache, from memory, or from PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from pytest_pilotscope.core.joins import JoinQuery, Schema, Subplan, parse
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import LabelError, UnsupportedQuery
+from pytest_pilotscope.labels.book import Book, Progress
+from pytest_pilotscope.labels.cache import Label, LabelCache
+from pytest_pilotscope.labels.columns import ColumnStore
+from pytest_pilotscope.labels.filtered import needs
+from pytest_pilotscope.labels.source import RowSource, SessionSource
+from pytest_pilotscope.labels.task import Counter, key_columns
+from pytest_pilotscope.labels.workers import count_all
+from pytest_pilotscope.postgres.session import Session
+
+logger = logging.getLogger(__name__)
+
+_WORTH_A_PROCESS = 100_000_000  # rows read; less is done before the processes have started
+
+
+class Labels(Mapping[str, Mapping[Subplan, Label]]):
+    """
+    Query id -> subplan -> label, for every query that has subplans.
+
+    `unsupported` gives the reason for each query that has none.
+    """
+
+    def __init__(self, labels: Mapping[str, Mapping[Subplan, Label]], unsupported: Mapping[str, str]) -> None:
+        self._labels = labels
+        self.unsupported = MappingProxyType(dict(unsupported))
+
+    def __getitem__(self, query_id: str) -> Mapping[Subplan, Label]:
+        return self._labels[query_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of subplans that PostgreSQL did not finish counting."""
+        return sum(not label.finished for labels in self.values() for label in labels.values())
+
+
+def cardinalities(
+    database: Session | RowSource,
+    queries: Sequence[Query],
+    *,
+    schema: Schema,
+    fingerprint: str,
+    cache_dir: Path,
+    timeout_ms: int = 60_000,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Labels:
+    """
+    Return the exact cardinality of every subplan of every query.
+
+    Joins by equality are counted in memory, in `workers` processes when there is enough to do. What has other conditions
+    between relations is counted by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not
+    finish has a label without rows and is tried again when asked for with a larger limit.
+
+    Labels and columns are kept in `cache_dir` for the data with this `fingerprint`, and written as they are computed: after
+    a kill, the next call goes on. LabelError when the folder holds labels of other data, or the table rows changed.
+    """
+    source: RowSource = SessionSource(database) if isinstance(database, Session) else database
+    parsed, unsupported = _parse_all(queries, schema)
+    with LabelCache(cache_dir, fingerprint) as cache:
+        book = Book(list(parsed.values()), cache, timeout_ms=timeout_ms, progress=progress)
+        try:
+            _count_in_memory(book, cache_dir / "columns", schema, source, workers)
+            _count_by_database(book, source, timeout_ms)
+        finally:
+            book.flush()
+        return Labels({query_id: book.labels(query) for query_id, query in parsed.items()}, unsupported)
+
+
+def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource, workers: int) -> None:
+    tasks = book.tasks_in_memory()
+    if not tasks:
+        return
+    store = ColumnStore(folder, schema, source)
+    store.fetch(needs((task.query for task in tasks), store))
+    classes = key_columns(task.query for task in tasks)
+    reads = sum(len(task.masks) * max(store.rows(relation.table) for relation in task.query.relations.values()) for task in tasks)
+    processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
+    logger.debug("%d queries to count in %d processes", len(tasks), processes)
+    if processes > 1:
+        for task, counted in count_all(tasks, processes=processes, folder=folder, schema=schema, classes=classes):
+            book.enter(task, counted)
+        return
+    counter = Counter(folder, schema, classes)
+    for task in tasks:
+        book.enter(task, counter.count(task))
+
+
+def _count_by_database(book: Book, source: RowSource, timeout_ms: int) -> None:
+    for task in book.tasks_for_database():
+        empty = list(task.empty)
+        for mask in task.masks:
+            known_empty = any(mask & other == other for other in empty)
+            rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
+            book.enter_from_database(task.query, mask, rows)
+            if rows == 0:
+                empty.append(mask)
+
+
+def _parse_all(queries: Sequence[Query], schema: Schema) -> tuple[dict[str, JoinQuery], dict[str, str]]:
+    parsed: dict[str, JoinQuery] = {}
+    unsupported: dict[str, str] = {}
+    for query in queries:
+        if query.id in parsed or query.id in unsupported:
+            raise LabelError(f"two queries are called {query.id!r}: their labels could not be told apart")
+        try:
+            parsed[query.id] = parse(query.sql, schema)
+        except UnsupportedQuery as error:
+            unsupported[query.id] = error.reason
+            logger.info("query %s has no labels: %s", query.id, error.reason)
+    return parsed, unsupported

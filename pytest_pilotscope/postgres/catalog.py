@@ -1,0 +1,34 @@
+"""What the catalog says about tables and columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.joins import Schema
+    from pytest_pilotscope.postgres.session import Session
+
+_COLUMNS = """
+    SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
+    WHERE c.relkind IN ('r', 'p', 'm', 'f')
+      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+      AND pg_catalog.pg_table_is_visible(c.oid)
+      AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY c.relname, a.attnum
+"""
+
+
+def read_schema(session: Session) -> Schema:
+    """
+    Read the tables that a query finds without a schema name: table -> column -> type, in the order of their definition.
+
+    Types are spelled by `format_type`: `integer`, `character varying(40)`, `timestamp without time zone`. Views are left
+    out, because an optimizer sees the tables behind them.
+    """
+    schema: dict[str, dict[str, str]] = {}
+    for table, column, column_type in session.execute(_COLUMNS):
+        schema.setdefault(str(table), {})[str(column)] = str(column_type)
+    return schema

@@ -1,0 +1,53 @@
+"""Rows from SQLite in memory: the labels without a server, and a second opinion on what they should be."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.labels.source import Expression
+
+Rows = Mapping[str, Sequence[Sequence[int | str | None]]]
+_ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_()}
+
+
+class SqliteSource:
+    """Tables of integers and texts; `scans` counts the calls of `rows`, `counted` lists the statements of `count`."""
+
+    def __init__(self, schema: Schema, rows: Rows, *, finishes: bool = True) -> None:
+        self.connection = sqlite3.connect(":memory:")
+        self.connection.execute("PRAGMA case_sensitive_like = ON")
+        self.scans = 0
+        self.counted: list[str] = []
+        self.finishes = finishes
+        for table, columns in schema.items():
+            names = ", ".join(f'"{column}" {"TEXT" if kind == "text" else "INTEGER"}' for column, kind in columns.items())
+            self.connection.execute(f'CREATE TABLE "{table}" ({names})')
+            self.connection.executemany(f'INSERT INTO "{table}" VALUES ({", ".join("?" * len(columns))})', rows.get(table, ()))
+
+    def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
+        """Evaluate expressions in the order of insertion."""
+        self.scans += 1
+        selected = ", ".join(expression.sql for expression in expressions)
+        found = self.connection.execute(f'SELECT {selected} FROM "{table}" ORDER BY rowid').fetchall()
+        columns = list(zip(*found, strict=True)) if found else [() for _ in expressions]
+        return [
+            pa.array([bool(value) for value in values] if expression.kind == "boolean" else values, type=_ARROW_TYPES[expression.kind])
+            for expression, values in zip(expressions, columns, strict=True)
+        ]
+
+    def count(self, sql: str, timeout_ms: int) -> int | None:
+        """Run a count; None when this source was told not to finish."""
+        self.counted.append(sql)
+        return self.exact(sql) if self.finishes else None
+
+    def exact(self, sql: str) -> int:
+        """The answer of SQLite itself."""
+        return int(self.connection.execute(sql).fetchone()[0])
+
+    def close(self) -> None:
+        """Free the tables."""
+        self.connection.close()
