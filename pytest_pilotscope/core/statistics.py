@@ -84,7 +84,14 @@ class MeanRatios:
 
     def p_above(self, threshold: float) -> Floats:
         """(Q,): one-sided p-values of the hypothesis that the log ratio is at most `threshold`."""
-        t = _studentized(self.mean - threshold, self.error)
+        return self._tail(_studentized(self.mean - threshold, self.error))
+
+    def p_different(self) -> Floats:
+        """(Q,): two-sided p-values of the hypothesis that there is no difference."""
+        return np.minimum(1.0, 2 * self._tail(np.abs(_studentized(self.mean, self.error))))
+
+    def _tail(self, t: Floats) -> Floats:
+        """Upper tail probabilities; 1 where a single round leaves no degree of freedom."""
         p = np.ones_like(t)
         for freedom in np.unique(self.freedom[self.freedom > 0]):
             rows = self.freedom == freedom
@@ -139,8 +146,7 @@ def query_ratios(pairs: Pairs, reference: Pairs | None = None, *, confidence: fl
     """
     ratios = mean_ratios(pairs, reference)
     margin = ratios.margin(confidence)
-    above = ratios.p_above(0.0)
-    different = holm(np.minimum(1.0, 2 * np.minimum(above, 1 - above))) <= 1 - confidence
+    different = holm(ratios.p_different()) <= 1 - confidence
     return tuple(
         QueryRatio(
             query_id=query_id,
