@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import MissingServer, UsageError
+from pytest_pilotscope.errors import MissingExtension, MissingServer, UsageError
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 
 if TYPE_CHECKING:
@@ -189,7 +189,15 @@ def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
 
 def steering_libraries(bindir: Path) -> tuple[Path, ...]:
     """The library that makes this PostgreSQL steerable; none, with a warning in the log, where it cannot be built."""
-    return ()
+    from pytest_pilotscope.postgres.account import server_account
+    from pytest_pilotscope.postgres.extension.build import build_library
+    from pytest_pilotscope.postgres.folders import cache_folder
+
+    try:
+        return (build_library(bindir, cache_folder(server_account()) / "libraries"),)
+    except MissingExtension as error:
+        logger.warning("%s; only what needs no steering can be measured", error)
+        return ()
 
 
 def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,3 +92,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data: {folder} is not there")
     return folder
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder that every account can enter (pytest's own folders are closed to the one that servers run as)."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-test-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("PILOTSCOPE_CACHE", folder)
+        yield Path(folder)

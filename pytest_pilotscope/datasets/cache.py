@@ -139,6 +139,6 @@ def _naming_a_full_disk(dataset: Dataset, folder: Path) -> Iterator[None]:
         if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise DatasetError(
-            f"cannot prepare dataset {dataset.name!r} in {folder.parent}: the disk is full; {free_bytes} bytes were free and it needs more; "
-            "make room, or set PILOTSCOPE_CACHE to a folder on a larger disk"
+            f"cannot prepare dataset {dataset.name!r} in {folder.parent}: the disk is full; "
+            f"{free_bytes} bytes were free and it needs more; make room, or set PILOTSCOPE_CACHE to a folder on a larger disk"
         ) from error

@@ -17,7 +17,7 @@ from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_vers
 from pytest_pilotscope.postgres.folders import socket_folder
 from pytest_pilotscope.postgres.process import Postmaster
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
-from pytest_pilotscope.postgres.session import Session, connect
+from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.templates import Templates
 
@@ -90,7 +90,7 @@ class EmbeddedServer:
     @property
     def dsn(self) -> Dsn:
         """How to reach it; there is no password, only the private folder of the socket."""
-        return Dsn(f"host='{self._sockets}' port={PORT} user={SUPERUSER} options=''")
+        return dsn_of(host=str(self._sockets), port=PORT, user=SUPERUSER, options="")
 
     def connect(self, database: str | None = None) -> Session:
         """A new session of the superuser in `database`, or in the empty database `postgres`."""

@@ -26,8 +26,8 @@ class GivenServer:
 
     provider: Provider = "given"
 
-    def __init__(self, dsn: Dsn | str, *, why: str = "--server") -> None:
-        self.dsn = Dsn(dsn) if isinstance(dsn, str) else dsn
+    def __init__(self, dsn: Dsn, *, why: str = "--server") -> None:
+        self.dsn = dsn
         self.why = why
         with self._first_session() as session:
             self.database = session.database

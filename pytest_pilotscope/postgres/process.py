@@ -80,6 +80,7 @@ class Postmaster:
                         f"PostgreSQL did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:{log_tail(self._log)}"
                     ) from error
             time.sleep(_POLL_S)
+        self.stop()
         raise ServerError(
             f"PostgreSQL stopped while starting (exit status {self._process.returncode}); its log ends with:{log_tail(self._log)}"
         )

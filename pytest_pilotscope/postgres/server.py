@@ -167,4 +167,6 @@ def _optimized(cflags: str) -> bool:
 
 
 def _file_names(libraries: str) -> str:
-    return ", ".join(PurePath(part.strip().strip('"')).name for part in libraries.split(",") if part.strip())
+    """File names without folders; of our own library only its name, because it does nothing until it is asked to."""
+    names = [PurePath(part.strip().strip('"')).name for part in libraries.split(",") if part.strip()]
+    return ", ".join("pilotscope" if name.startswith("pilotscope") else name for name in names)

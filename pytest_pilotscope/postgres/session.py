@@ -254,6 +254,11 @@ def _identifier(table: str) -> composing.Identifier:
     return composing.Identifier(*table.split(".", 1))
 
 
+def dsn_of(**keywords: str | int) -> Dsn:
+    """A connection string of libpq's keywords, with whatever quoting they need."""
+    return Dsn(psycopg2.extensions.make_dsn(**keywords))
+
+
 def connect(dsn: Dsn, **overrides: Any) -> Session:
     """
     Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.

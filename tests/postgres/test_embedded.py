@@ -1,0 +1,373 @@
+"""The embedded server: it starts everywhere, restarts with settings, and is gone when we are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres import account as account_module
+from pytest_pilotscope.postgres.account import Account, server_account
+from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.files import check_version
+from pytest_pilotscope.postgres.folders import cache_folder, server_folder, socket_folder
+from pytest_pilotscope.postgres.templates import Templates
+from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
+
+
+def test_a_new_server(server: EmbeddedServer) -> None:
+    """It answers, has the pinned settings, listens on no TCP port and says what it is."""
+    with server.connect() as session:
+        settings = {
+            name: session.scalar(f"SHOW {name}") for name in ("jit", "autovacuum", "listen_addresses", "lc_messages", "server_encoding")
+        }
+    assert settings == {"jit": "off", "autovacuum": "off", "listen_addresses": "", "lc_messages": "C", "server_encoding": "UTF8"}
+    report = server.report()
+    assert report.header() == f"embedded PostgreSQL {server.binaries.version} (for the tests); no assertions, optimized"
+    assert report.gateable
+    assert report.version_num == server.version_num
+    assert report.settings["autovacuum"] == "off"
+    assert "data_directory" not in report.settings
+
+
+def test_the_process_is_unprivileged_and_apart(newest_server: EmbeddedServer) -> None:
+    """PostgreSQL is not root, is in a session of its own (Ctrl-C does not reach it), and only its account can enter its folders."""
+    status = Path(f"/proc/{newest_server.pid}/status")
+    if not status.exists():
+        pytest.skip("needs /proc (Linux)")
+    uids = next(line for line in status.read_text().splitlines() if line.startswith("Uid:")).split()[1:]
+    assert set(uids) == {str(server_account().uid)} != {"0"}
+    assert os.getsid(newest_server.pid) != os.getsid(0)
+    assert newest_server.data_folder.stat().st_mode & 0o077 == 0
+    assert newest_server.data_folder.parent.stat().st_mode & 0o077 == 0
+
+
+def test_stop_leaves_nothing(newest_server: EmbeddedServer) -> None:
+    """After the block process, data, log and socket are gone; a second stop does nothing."""
+    with EmbeddedServer(newest_server.binaries) as server:
+        pid, folders = server.pid, [server.data_folder.parent, server._sockets]
+        assert all(folder.is_dir() for folder in folders)
+    assert wait_for_end(pid)
+    assert not any(folder.exists() for folder in folders)
+    server.stop()
+
+
+def test_restart_with_settings_and_back(server: EmbeddedServer) -> None:
+    """Settings that need a restart are in force after it, and those of the restart before are not."""
+    with EmbeddedServer(server.binaries, settings={"work_mem": "5MB"}) as own:
+        own.restart({"shared_buffers": "64MB", "search_path": 'it\'s, "odd"'})
+        with own.connect() as session:
+            assert [session.scalar(f"SHOW {name}") for name in ("shared_buffers", "work_mem", "search_path")] == [
+                "64MB",
+                "4MB",
+                'it\'s, "odd"',
+            ]
+        own.restart({})
+        with own.connect() as session:
+            assert session.scalar("SHOW shared_buffers") != "64MB"
+
+
+def test_a_failed_restart_brings_the_old_settings_back(server: EmbeddedServer) -> None:
+    """What PostgreSQL refuses is named with its own words, and the server is up as before."""
+    with EmbeddedServer(server.binaries) as own:
+        own.restart({"work_mem": "6MB"})
+        expected = (
+            r"^the old settings are back, these were refused: \"max_connections = 'lots'\": "
+            r"PostgreSQL stopped while starting \(exit status 1\); its log ends with:"
+            r"(\n    .*)*\n    [^\n]*invalid value for parameter \"max_connections\": \"lots\"[^\n]*(\n    .*)*$"
+        )
+        with pytest.raises(ServerError, match=expected):
+            own.restart({"max_connections": "lots"})
+        with pytest.raises(ServerError, match=r"^'no name' is not the name of a PostgreSQL setting$"):
+            own.restart({"no name": "1"})
+        with own.connect() as session:
+            assert session.scalar("SHOW work_mem") == "6MB"
+
+
+def test_a_server_that_does_not_start_leaves_nothing(newest_server: EmbeddedServer) -> None:
+    """The error shows the end of the log; folders are removed."""
+    folder = server_folder(server_account(), "servers")
+    before = set(folder.iterdir())
+    expected = (
+        r"^PostgreSQL stopped while starting \(exit status 1\); its log ends with:"
+        r"(\n    .*)*\n    [^\n]*unrecognized configuration parameter \"nonsense\"[^\n]*(\n    .*)*$"
+    )
+    with pytest.raises(ServerError, match=expected):
+        EmbeddedServer(newest_server.binaries, settings={"nonsense": "1"})
+    assert set(folder.iterdir()) <= before
+
+
+def test_a_program_that_cannot_run(newest_server: EmbeddedServer, cache: Path) -> None:
+    """A broken initdb is reported with its own words."""
+    bindir = cache / "broken" / "bin"
+    shutil.copytree(newest_server.binaries.bindir.parent, bindir.parent, symlinks=True)
+    (bindir / "initdb").write_text("#!/bin/sh\necho 'no thanks' >&2\nexit 3\n")
+    with pytest.raises(ServerError, match=r"^initdb failed with exit status 3: no thanks$"):
+        EmbeddedServer(find_binaries(bindir))
+
+
+def test_a_data_directory_of_another_version(server: EmbeddedServer, cache: Path) -> None:
+    """The message names both versions, the folder, and what to do."""
+    (cache / "data").mkdir()
+    (cache / "data" / "PG_VERSION").write_text("9\n")
+    binaries = server.binaries
+    expected = (
+        f"the data directory {cache}/data is of PostgreSQL 9, but the binaries in {binaries.bindir} are {binaries.version}; "
+        "delete it, or choose binaries of that version with --pg-version 9"
+    )
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        EmbeddedServer(binaries, template=cache / "data")
+
+
+def test_what_is_no_data_directory(newest_server: EmbeddedServer, tmp_path: Path) -> None:
+    """A folder without PG_VERSION is not started."""
+    expected = f"{tmp_path} is not a PostgreSQL data directory: it has no PG_VERSION"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        check_version(tmp_path, newest_server.binaries)
+
+
+def test_paths_with_blanks(server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cache and temporary folder may have blanks, quotes and commas in their names."""
+    for name in ("a cache, with", "it's tmp"):
+        (cache / name).mkdir(mode=0o755)
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(cache / "a cache, with"))
+    monkeypatch.setattr(tempfile, "tempdir", str(cache / "it's tmp"))
+    with EmbeddedServer(server.binaries, why="blanks") as own, own.connect() as session:
+        assert session.scalar("SELECT 1") == 1
+        assert own._sockets.parent == cache / "it's tmp"
+        assert own.data_folder.is_relative_to(cache / "a cache, with")
+
+
+def test_a_long_temporary_folder(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unix socket's path is limited to about 100 bytes; a shorter folder is used then."""
+    long = cache / ("x" * 100)
+    long.mkdir(mode=0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
+        assert session.scalar("SELECT 1") == 1
+        assert not list(long.iterdir())
+
+
+def test_the_socket_folder_names_the_xdist_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers have folders of their own anyway; the name says whose it is."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw7")
+    folder = socket_folder(server_account())
+    assert folder.name.startswith("pilotscope-gw7-")
+    folder.rmdir()
+
+
+def test_environment_variables_of_libpq_do_not_reach_the_server(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGDATA, PGPORT, PGOPTIONS and the like of the user's shell change nothing."""
+    for name, value in {
+        "PGPORT": "1",
+        "PGDATA": "/nowhere",
+        "PGOPTIONS": "-c work_mem=64kB",
+        "PGHOST": "nowhere",
+        "PGUSER": "x",
+        "PGDATABASE": "y",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
+        assert session.scalar("SHOW work_mem") == "4MB"
+
+
+def test_libraries_are_loaded_into_every_session(newest_server: EmbeddedServer, cache: Path) -> None:
+    """They are copied to where the server's account can read them, by whatever name."""
+    private = cache / "private folder"
+    private.mkdir(mode=0o700)
+    installed = newest_server.binaries.bindir.parent / "lib" / "postgresql"
+    if not (installed / "plpgsql.so").is_file():
+        pytest.skip("no plpgsql.so to stand in for a library")
+    library = Path(shutil.copy(installed / "plpgsql.so", private / "a, library.so"))
+    with EmbeddedServer(newest_server.binaries, libraries=[library]) as own, own.connect() as session:
+        assert session.scalar("SHOW session_preload_libraries").endswith('/lib/a, library.so"')
+        assert session.scalar("SELECT count(*) FROM pg_settings WHERE name = 'plpgsql.variable_conflict'") == 1
+
+
+def test_two_servers_at_once(newest_server: EmbeddedServer) -> None:
+    """They do not see each other."""
+    with EmbeddedServer(newest_server.binaries) as one, EmbeddedServer(newest_server.binaries) as other:
+        with one.connect() as session:
+            session.execute("CREATE DATABASE only_here")
+        with other.connect() as session:
+            assert session.scalar("SELECT count(*) FROM pg_database WHERE datname = 'only_here'") == 0
+
+
+def test_a_server_outlives_the_thread_that_started_it(newest_server: EmbeddedServer) -> None:
+    """The kernel's death signal is tied to threads; ending one must not end the server."""
+    started: list[EmbeddedServer] = []
+    thread = threading.Thread(target=lambda: started.append(EmbeddedServer(newest_server.binaries)))
+    thread.start()
+    thread.join()
+    with started[0] as server, server.connect() as session:
+        assert session.scalar("SELECT 1") == 1
+
+
+def test_kill_9_leaves_neither_server_nor_files() -> None:
+    """When the process that uses the server is killed, PostgreSQL ends and its folders are deleted."""
+    child = start_child(START_SERVER + "sys.stdin.read()")
+    assert child.stdout is not None
+    server, watchdog, *folders = child.stdout.readline().split()
+    child.kill()
+    child.communicate()
+    assert wait_for_end(int(server))
+    assert wait_for_end(int(watchdog))
+    assert [folder for folder in folders if Path(folder).exists()] == []
+
+
+def test_kill_9_is_noticed_while_a_forked_child_lives() -> None:
+    """A child of the killed process still holds the pipe to the watchdog; the server ends all the same."""
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("needs pidfd_open (Linux)")
+    fork = "if os.fork() == 0:\n    sys.stdin.read()\n    os._exit(0)\nsys.stdin.read()"
+    child = start_child(START_SERVER + fork)
+    assert child.stdout is not None
+    server, watchdog, *_ = child.stdout.readline().split()
+    child.kill()
+    child.wait()
+    assert wait_for_end(int(server))
+    assert wait_for_end(int(watchdog))
+    child.communicate()  # closes the forked child's standard input, which ends it
+
+
+def test_killing_the_watchdog_ends_the_server() -> None:
+    """PostgreSQL does not outlive its watchdog, and the next command says so."""
+    if not Path("/proc").is_dir():
+        pytest.skip("needs PR_SET_PDEATHSIG (Linux)")
+    child = start_child(START_SERVER + "sys.stdin.read()")
+    assert child.stdout is not None
+    server, watchdog, *_ = child.stdout.readline().split()
+    os.kill(int(watchdog), signal.SIGKILL)
+    assert wait_for_end(int(server))
+    child.communicate()
+
+
+def test_a_process_that_forgets_to_stop_leaves_nothing() -> None:
+    """Without `stop` the server ends with the interpreter."""
+    child = start_child(START_SERVER)
+    output, errors = child.communicate()
+    assert (child.returncode, errors) == (0, "")
+    server, watchdog, *folders = output.split()
+    assert wait_for_end(int(server))
+    assert wait_for_end(int(watchdog))
+    assert [folder for folder in folders if Path(folder).exists()] == []
+
+
+def test_leftovers_of_killed_machines_are_removed(newest_server: EmbeddedServer) -> None:
+    """A folder whose lock nobody holds goes at the next start; that of a running server stays."""
+    leftover = server_folder(server_account(), "servers") / "server-leftover"
+    (leftover / "data").mkdir(parents=True)
+    (leftover / "lock").touch()
+    with EmbeddedServer(newest_server.binaries):
+        assert not leftover.exists()
+        assert newest_server.data_folder.exists()
+
+
+def test_as_an_ordinary_user(cache: Path) -> None:
+    """Started by an unprivileged user, everything is that user's own."""
+    account = server_account()  # for root, its unprivileged account stands in for the user
+    if account.dropped:
+        os.chown(cache, account.uid, account.gid)
+    report = "with server.connect() as session: print(os.geteuid(), server.data_folder.stat().st_uid, session.scalar('SELECT 1'))"
+    child = start_child(
+        START_SERVER + report,
+        python=_python_for(account),
+        environment={"HOME": str(cache), "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        cwd="/",
+        **account.subprocess_options(),
+    )
+    output, errors = child.communicate()
+    assert errors == ""
+    uid, owner, one = output.splitlines()[1].split()
+    assert (uid == owner != "0", one) == (True, "1")
+
+
+def _python_for(account: Account) -> str:
+    """A Python of our version that `account` can run together with this checkout."""
+    needs = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import psycopg2, pytest_pilotscope"
+    for python in (sys.executable, "/usr/bin/python3"):
+        environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+        with contextlib.suppress(OSError):
+            answer = subprocess.run(
+                [python, "-c", needs], env=environment, cwd="/", capture_output=True, check=False, **account.subprocess_options()
+            )
+            if answer.returncode == 0:
+                return python
+    pytest.skip(f"no Python {sys.version_info[0]}.{sys.version_info[1]} with our packages that uid {account.uid} can run")
+
+
+def test_root_without_an_account_to_hand_over_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the accounts that were looked for."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(account_module, "CANDIDATES", ("no-such-user", "nor-this-one"))
+    expected = "PostgreSQL does not run as root and none of the accounts no-such-user, nor-this-one exists; run as another user"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        server_account()
+
+
+def test_the_cache_of_root_is_where_servers_can_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's home is closed to the server's account; a cache chosen there is refused, the default one moves."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has to hand its server to another account")
+    account = server_account()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.delenv("PILOTSCOPE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(closed))
+    assert cache_folder(account) == Path("/var/cache/pilotscope")
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(closed / "x"))
+    expected = (
+        f"the cache folder {closed}/x is out of reach of uid {account.uid}, which PostgreSQL runs as; "
+        "set PILOTSCOPE_CACHE to a folder whose parents everybody may enter"
+    )
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        cache_folder(account)
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which folder and why."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(tmp_path / "file" / "x"))
+    reason = os.strerror(errno.ENOTDIR)
+    expected = f"cannot make the cache folder {tmp_path}/file/x: {reason}; set PILOTSCOPE_CACHE to a folder that can be written"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        cache_folder(server_account())
+
+
+def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None:
+    """A server works on a copy; what it does is not seen by the next one."""
+    template = Templates(server_account()).empty(newest_server.binaries)
+    with EmbeddedServer(newest_server.binaries, template=template) as one, one.connect() as session:
+        session.execute("CREATE TABLE t (i int)")
+    with EmbeddedServer(newest_server.binaries, template=template) as other, other.connect() as session:
+        assert session.scalar("SELECT to_regclass('t')") is None
+
+
+def test_the_log_can_be_read(newest_server: EmbeddedServer) -> None:
+    """What PostgreSQL writes to its standard error is in the server's folder."""
+    assert "database system is ready to accept connections" in newest_server.log.read_text()
+
+
+def test_nothing_is_reachable_by_tcp(newest_server: EmbeddedServer) -> None:
+    """The server process has no listening TCP socket."""
+    found = Path(f"/proc/{newest_server.pid}/net/tcp")
+    if not found.exists() or shutil.which("ss") is None:
+        with socket.socket() as probe:  # without the tools: port 5432 is not ours
+            probe.settimeout(1)
+            assert probe.connect_ex(("127.0.0.1", 1)) != 0
+        return
+    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+    assert f"pid={newest_server.pid}," not in listening
