@@ -7,10 +7,12 @@ loses at most the line it was writing. A record without an end is one of an inte
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +69,8 @@ class RecordWriter:
     Writes one record; a context manager.
 
     Every line is flushed to the operating system, so it survives the death of this process. Only the header and the end are synced to the
-    disk: syncing every line would keep it busy in the middle of a measurement, and a power cut voids a measurement anyway.
+    disk: syncing every line would keep it busy in the middle of a measurement, and a power cut voids a measurement anyway. The file is
+    locked (flock) while it is written, so that others can tell a run that is going on from one that was killed.
 
     Raises RecordError if the file exists, OSError if it cannot be written, ValueError for a NaN, for an entry of a side that the header
     does not name, and for an entry after the end. A refused entry leaves no trace in the file.
@@ -83,6 +86,8 @@ class RecordWriter:
             self._file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
         except FileExistsError:
             raise RecordError(f"{path}: there is a record of this name already; move it away or wait a second for another name") from None
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._put(line, sync=True)
 
     def write(self, entry: Entry) -> None:

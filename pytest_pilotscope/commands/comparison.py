@@ -1,0 +1,165 @@
+"""Two results side by side: metrics with their difference and which way it is good, parameters equal or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_pilotscope.core.direction import direction
+from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.errors import UsageError
+
+Verdict = Literal["better", "worse", "equal"]
+
+FINGERPRINT = "fingerprint."
+"""What the tags of a run with its fingerprints start with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is compared: a run of the store, or a summary file. `reference` is its run id or its path."""
+
+    reference: str
+    name: str
+    status: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricPair:
+    """
+    One metric of both; None where one of them does not have it.
+
+    `percent` is None when the first is zero. `verdict` is about the second, None when neither way is good.
+    """
+
+    name: str
+    first: float | None
+    second: float | None
+    difference: float | None
+    percent: float | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterPair:
+    """One parameter of both; None where one of them does not have it."""
+
+    name: str
+    first: Scalar
+    second: Scalar
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """`different` names the fingerprints (build, data, statistics, ...) in which the two differ: then their times say little."""
+
+    first: Result
+    second: Result
+    metrics: tuple[MetricPair, ...]
+    parameters: tuple[ParameterPair, ...]
+    different: tuple[str, ...]
+
+
+def result_of_run(run: Mapping[str, Any]) -> Result:
+    """A run as `MLflowTracker.list_runs` gives it."""
+    tags = _below(run, "tags.")
+    return Result(
+        reference=run["run_id"],
+        name=run["run_name"],
+        status=run["status"],
+        metrics=_below(run, "metrics."),
+        parameters=_below(run, "params."),
+        fingerprints=_below(tags, FINGERPRINT),
+    )
+
+
+def two_results(
+    references: Sequence[str],
+    *,
+    files: tuple[Path, Path] | None = None,
+    latest: tuple[str, str] | None = None,
+    database: str | None = None,
+    results: Path = Path("results"),
+    tracking_uri: str | None = None,
+) -> tuple[Result, Result]:
+    """
+    The two that were asked for: two runs of the store, two summary files, or the newest summaries of two algorithms.
+
+    `UsageError` when it is none or more than one of these, or when one of the two cannot be found.
+    """
+    if sum((bool(references), files is not None, latest is not None)) != 1 or len(references) not in (0, 2):
+        raise UsageError("name two runs, or two files with --files A.json B.json, or two algorithms with --latest ALGO ALGO")
+    if database is not None and latest is None:
+        raise UsageError("--db chooses between summaries; it goes with --latest ALGO ALGO only")
+    from pytest_pilotscope.commands import summaries
+
+    if files is not None:
+        return summaries.read_summary(files[0]), summaries.read_summary(files[1])
+    if latest is not None:
+        return summaries.latest_pair(results, latest, database)
+    from pytest_pilotscope.tracking.find import find_run
+
+    first, second = (result_of_run(find_run(reference, tracking_uri=tracking_uri)) for reference in references)
+    return first, second
+
+
+def compare(first: Result, second: Result) -> Comparison:
+    """Compare the second with the first."""
+    return Comparison(
+        first=first,
+        second=second,
+        metrics=tuple(_metrics(first, second)),
+        parameters=tuple(_parameters(first, second)),
+        different=tuple(
+            name
+            for name in sorted(first.fingerprints.keys() & second.fingerprints.keys())
+            if first.fingerprints[name] != second.fingerprints[name]
+        ),
+    )
+
+
+def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _metrics(first: Result, second: Result) -> Iterator[MetricPair]:
+    targets = {str(result.parameters["target_metric"]) for result in (first, second) if "target_metric" in result.parameters}
+    target = targets.pop() if len(targets) == 1 else None
+    for name in sorted(first.metrics.keys() | second.metrics.keys()):
+        yield _metric(name, first.metrics.get(name), second.metrics.get(name), target)
+
+
+def _metric(name: str, first: float | None, second: float | None, target: str | None) -> MetricPair:
+    if first is None or second is None:
+        return MetricPair(name=name, first=first, second=second, difference=None, percent=None, verdict=None)
+    difference = second - first
+    return MetricPair(
+        name=name,
+        first=first,
+        second=second,
+        difference=difference,
+        percent=100 * difference / abs(first) if first else None,
+        verdict=_verdict(name, difference, target),
+    )
+
+
+def _verdict(name: str, difference: float, target: str | None) -> Verdict | None:
+    good = direction(name, target=target)
+    if good is None or difference != difference:  # NaN is neither better nor worse
+        return None
+    if difference == 0:
+        return "equal"
+    return "better" if (difference < 0) == (good == "lower") else "worse"
+
+
+def _parameters(first: Result, second: Result) -> Iterator[ParameterPair]:
+    for name in sorted(first.parameters.keys() | second.parameters.keys()):
+        both = name in first.parameters and name in second.parameters
+        values = first.parameters.get(name), second.parameters.get(name)
+        yield ParameterPair(name=name, first=values[0], second=values[1], equal=both and values[0] == values[1])

@@ -1,0 +1,231 @@
+"""What works here, what does not, and the command that fixes it. Every check imports what it needs itself and survives its absence."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pytest_pilotscope.commands.output import show_json, size
+from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerError, TrackingError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.server import Server
+    from pytest_pilotscope.provision import PostgreSQLConfig
+
+State = Literal["ok", "none", "FAULT"]
+"""It works; it is not here and nothing fails for want of it; it has to be put right."""
+
+LITTLE_ROOM_BYTES = 500_000_000
+"""A prepared `stats_tiny` and the copy that is measured need half of this."""
+
+DISTRIBUTION = "pytest-pilotscope"
+_PROBE_ROWS = 12_345
+_PROBE_SQL = "SELECT count(*) FROM pg_class AS c, pg_attribute AS a WHERE c.oid = a.attrelid"
+_COLOURS = {"ok": "green", "none": "yellow", "FAULT": "red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was found about one thing, and what to do about it."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+def examine(config: PostgreSQLConfig, tracking_uri: str | None) -> Iterator[Check]:
+    """Check everything; the embedded server is really started, and a cardinality really injected."""
+    yield check_suite()
+    yield from check_postgresql(config)
+    yield check_docker()
+    yield check_gpu()
+    yield check_cache()
+    yield check_tracking(tracking_uri)
+
+
+def show_checks(checks: Iterable[Check], *, as_json: bool) -> bool:
+    """Show each check as soon as it is done; whether nothing is at fault."""
+    done = []
+    for check in checks:
+        done.append(check)
+        if not as_json:
+            state = click.style(f"{check.state:<7}", fg=_COLOURS[check.state], bold=check.state == "FAULT")
+            click.echo(f"{state}{check.name:<18}{check.found}")
+            if check.remedy:
+                click.echo(f"{'':<25}-> {check.remedy}")
+    works = all(check.state != "FAULT" for check in done)
+    if as_json:
+        show_json({"works": works, "checks": done})
+    else:
+        click.echo("\neverything that is needed works" if works else "\nsomething that is needed does not work; see FAULT above")
+    return works
+
+
+def check_suite() -> Check:
+    """This package and the Python it runs in."""
+    try:
+        ours = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return Check(name="suite", state="FAULT", found=f"{DISTRIBUTION} is not installed", remedy=f"pip install {DISTRIBUTION}")
+    where = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Check(name="suite", state="ok", found=f"{DISTRIBUTION} {ours}, {where}, {sys.prefix}")
+
+
+def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
+    """The server that a benchmark would get, its build, the steering library and HypoPG."""
+    try:
+        from pytest_pilotscope.provision import open_server
+
+        server = open_server(config)
+    except ImportError as error:
+        yield Check(name="server", state="FAULT", found=f"cannot be used: {error}", remedy=f"pip install {DISTRIBUTION}[embedded]")
+        return
+    except PilotscopeError as error:
+        yield _fault("server", error)
+        return
+    try:
+        yield from _of_server(server)
+    except ServerError as error:
+        yield _fault("server", error)
+    finally:
+        server.stop()
+
+
+def check_docker() -> Check:
+    """A Docker daemon, for `--server container`."""
+    if find_spec("testcontainers") is None or find_spec("docker") is None:
+        return Check(
+            name="Docker", state="none", found="testcontainers is not installed", remedy=f"pip install '{DISTRIBUTION}[container]'"
+        )
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        with closing(docker.from_env(timeout=5)) as client:
+            found = client.version()["Version"]
+    except (DockerException, OSError) as error:
+        remedy = "only `--server container` needs it; start Docker, or set DOCKER_HOST to where it listens"
+        return Check(name="Docker", state="none", found=f"no daemon answers: {' '.join(str(error).split())}", remedy=remedy)
+    return Check(name="Docker", state="ok", found=f"engine {found}")
+
+
+def check_gpu() -> Check:
+    """PyTorch, and a device for it."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return Check(name="GPU", state="none", found="PyTorch is not installed", remedy=f"pip install '{DISTRIBUTION}[torch]'")
+    except (ImportError, OSError) as error:
+        return Check(name="GPU", state="FAULT", found=f"PyTorch is broken: {error}", remedy="pip install --force-reinstall torch")
+    if not torch.cuda.is_available():
+        return Check(name="GPU", state="none", found=f"PyTorch {torch.__version__} sees no CUDA device; networks are trained on the CPU")
+    devices = ", ".join(torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count()))
+    return Check(name="GPU", state="ok", found=f"PyTorch {torch.__version__}, {devices}")
+
+
+def check_cache() -> Check:
+    """The folder of prepared databases, and the room on its disk."""
+    from pytest_pilotscope.commands.cache import entries_of
+    from pytest_pilotscope.postgres.account import server_account
+    from pytest_pilotscope.postgres.folders import cache_folder
+
+    try:
+        folder = cache_folder(server_account())
+    except ServerError as error:
+        return _fault("cache", error)
+    free_bytes = shutil.disk_usage(folder).free
+    found = f"{folder}: {size(sum(entry.size_bytes for entry in entries_of(folder)))} in it, {size(free_bytes)} free on its disk"
+    if free_bytes < LITTLE_ROOM_BYTES:
+        remedy = "pilotscope clean --yes, or set PILOTSCOPE_CACHE to a folder on a larger disk"
+        return Check(name="cache", state="FAULT", found=found, remedy=remedy)
+    return Check(name="cache", state="ok", found=found)
+
+
+def check_tracking(tracking_uri: str | None) -> Check:
+    """The MLflow store."""
+    from pytest_pilotscope.tracking.store import resolve_uri, shown_uri, sqlite_path
+
+    uri = resolve_uri(tracking_uri)
+    path = sqlite_path(uri)
+    try:
+        if path is not None and path.parent.is_dir() and not path.exists():
+            return Check(name="tracking store", state="ok", found=f"{uri}: not there yet, the first run makes it")
+        from pytest_pilotscope.tracking.find import experiments
+
+        found = experiments(tracking_uri)
+    except TrackingError as error:
+        return _fault("tracking store", error)
+    except ImportError as error:
+        return Check(name="tracking store", state="FAULT", found=f"MLflow cannot be used: {error}", remedy="pip install 'mlflow>=3,<4'")
+    many = "1 experiment" if len(found) == 1 else f"{len(found)} experiments"
+    return Check(name="tracking store", state="ok", found=f"{shown_uri(uri)}: {many}")
+
+
+def _of_server(server: Server) -> Iterator[Check]:
+    from pytest_pilotscope.postgres import hypopg
+
+    report = server.report()
+    yield Check(name="server", state="ok", found=f"{report.provider} PostgreSQL {report.version} ({report.why})")
+    if report.gateable:
+        yield Check(name="build", state="ok", found=report.flags)
+    else:
+        remedy = "choose another build with --pg-bindir or --server; times measured on this one mean nothing"
+        yield Check(name="build", state="FAULT", found=report.flags, remedy=remedy)
+    yield _steering(server)
+    with server.connect() as session:
+        found = hypopg.available(session)
+    if found:
+        yield Check(name="HypoPG", state="ok", found="available")
+    else:
+        absent = "not on this server; index selection builds its candidates instead, and hides them from the planner"
+        yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, report.version_num // 10_000))
+
+
+def _steering(server: Server) -> Check:
+    try:
+        with server.connect() as session, session.cardinalities({frozenset({"c", "a"}): _PROBE_ROWS}):
+            plan = session.explain(_PROBE_SQL)
+    except MissingExtension as error:
+        return _why_unbuilt(server) or _fault("steering library", error)
+    except PilotscopeError as error:
+        return _fault("steering library", error)
+    if not any(node.is_join and node.rows == _PROBE_ROWS for node in plan.nodes()):
+        return Check(name="steering library", state="FAULT", found="loaded, but PostgreSQL did not take an injected cardinality")
+    return Check(name="steering library", state="ok", found="loaded; PostgreSQL took an injected cardinality")
+
+
+def _why_unbuilt(server: Server) -> Check | None:
+    """Why the library of an embedded server could not be built."""
+    from pytest_pilotscope.postgres.embedded import EmbeddedServer
+    from pytest_pilotscope.postgres.extension.build import build_library
+
+    if not isinstance(server, EmbeddedServer):
+        return None
+    try:
+        build_library(server.binaries.bindir)
+    except MissingExtension as error:
+        return _fault("steering library", error)
+    return None
+
+
+def _hypopg_remedy(server: Server, major: int) -> str:
+    package = f"apt-get install postgresql-{major}-hypopg"
+    if server.provider == "embedded":
+        return f"for a system PostgreSQL: {package}, then --pg-bindir /usr/lib/postgresql/{major}/bin"
+    return f"on the server: {package}"
+
+
+def _fault(name: str, error: Exception) -> Check:
+    """Our messages end with what to do, behind the last semicolon."""
+    found, _, remedy = str(error).rpartition("; ")
+    return Check(name=name, state="FAULT", found=found or remedy, remedy=remedy if found else None)

@@ -1,0 +1,111 @@
+"""
+Tables for people and JSON for programs.
+
+On a terminal a table has lines and colours and fits the width. Elsewhere it is plain text with aligned columns, uncut and the same on every
+machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from io import StringIO
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MISSING = "-"
+"""What stands where there is no value."""
+
+_UNLIMITED = 100_000
+_STYLES: Mapping[str, str] = {
+    "better": "green",
+    "worse": "red",
+    "FINISHED": "green",
+    "FAILED": "red",
+    "KILLED": "yellow",
+    "RUNNING": "cyan",
+    "ok": "green",
+    "none": "yellow",
+    "FAULT": "bold red",
+    "failed": "bold red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; one of numbers is aligned to the right."""
+
+    title: str
+    number: bool = False
+
+
+def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table to standard output."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console().print(_table(columns, rows, lines=True))
+        return
+    text = StringIO()
+    Console(file=text, width=_UNLIMITED, color_system=None, force_terminal=False).print(_table(columns, rows, lines=False))
+    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def show_json(value: Any) -> None:
+    """Write a value to standard output as JSON; moments are ISO 8601, numbers that are not finite are null."""
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def number(value: float | None) -> str:
+    """A number with six significant digits."""
+    return MISSING if value is None else f"{value:.6g}"
+
+
+def moment(value: datetime | None) -> str:
+    """A moment in UTC, to the minute."""
+    return MISSING if value is None else f"{value:%Y-%m-%d %H:%M}"
+
+
+def size(size_bytes: int) -> str:
+    """A number of bytes in decimal units."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, lines: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if lines else None, pad_edge=False, padding=(0, 1) if lines else (0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.number else "left", overflow="fold", no_wrap=not lines)
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

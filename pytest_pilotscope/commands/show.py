@@ -1,0 +1,120 @@
+"""How experiments, runs and comparisons are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from pytest_pilotscope.commands.comparison import Comparison, MetricPair, Result
+from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
+from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
+
+
+def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> None:
+    """One line for each experiment."""
+    if as_json:
+        show_json(experiments)
+    elif not experiments:
+        click.echo("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
+    else:
+        columns = (Column("experiment"), Column("runs", number=True), Column("newest run"), Column("status"), Column("started (UTC)"))
+        show_table(columns, [_experiment(experiment) for experiment in experiments])
+
+
+def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """One line for each run, with the figures that one looks for first."""
+    if as_json:
+        show_json(runs)
+    elif not runs:
+        click.echo("no runs yet")
+    else:
+        titles = ("total s", "p95 s", "speed-up", "interval", "timeouts", "errors")
+        columns = [Column("run"), Column("name"), Column("status"), Column("started (UTC)"), Column("took s", number=True)]
+        show_table([*columns, *(Column(title, number=True) for title in titles)], [_run(run) for run in runs])
+
+
+def show_best(best: Mapping[str, Any], *, ascending: bool, as_json: bool) -> None:
+    """The best run with its parameters."""
+    if as_json:
+        show_json(best)
+        return
+    click.echo(f"{best['metric_name']} = {number(best['metric_value'])}, the {'smallest' if ascending else 'largest'} of the finished runs")
+    click.echo(f"run {best['run_id']}  {best['run_name']}")
+    click.echo(f"artifacts {best['artifact_uri']}\n")
+    show_table((Column("parameter"), Column("value")), sorted(best["params"].items()))
+
+
+def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    """Metrics, then parameters, then what makes the two hard to compare."""
+    if as_json:
+        show_json(comparison)
+        return
+    show_table(
+        (Column(""), Column("name"), Column("status"), Column("what")),
+        [_result("first", comparison.first), _result("second", comparison.second)],
+    )
+    click.echo()
+    columns = (Column("metric"), *(Column(title, number=True) for title in ("first", "second", "difference", "percent")))
+    show_table((*columns, Column("second is")), [_metric(pair) for pair in comparison.metrics])
+    click.echo()
+    differing = [pair for pair in comparison.parameters if not pair.equal]
+    if differing:
+        rows = [(pair.name, _scalar(pair.first), _scalar(pair.second)) for pair in differing]
+        show_table((Column("parameter"), Column("first"), Column("second")), rows)
+    equal = [pair.name for pair in comparison.parameters if pair.equal]
+    click.echo(f"equal parameters: {', '.join(equal) or 'none'}")
+    if comparison.different:
+        click.echo(
+            f"\nThe two differ in {', '.join(comparison.different)}, so their times are not comparable; "
+            "the speed-up, which each has over its own baseline, is."
+        )
+
+
+def _experiment(experiment: Experiment) -> tuple[str, ...]:
+    newest = experiment.newest or {}
+    count = f"{experiment.runs}+" if experiment.more else str(experiment.runs)
+    return (experiment.name, count, *(newest.get(key) or MISSING for key in ("run_name", "status")), moment(newest.get("start_time")))
+
+
+def _run(run: Mapping[str, Any]) -> tuple[str, ...]:
+    figures = {name: run.get(f"metrics.test_{name}") for name in ("total_time", "p95_time", "speedup", "timeout_count", "error_count")}
+    return (
+        run["run_id"][:SHORT_ID],
+        run["run_name"],
+        run["status"],
+        moment(run["start_time"]),
+        _took(run["start_time"], run["end_time"]),
+        number(figures["total_time"]),
+        number(figures["p95_time"]),
+        number(figures["speedup"]),
+        _interval(run),
+        number(figures["timeout_count"]),
+        number(figures["error_count"]),
+    )
+
+
+def _took(start: datetime | None, end: datetime | None) -> str:
+    return f"{(end - start).total_seconds():.0f}" if start and end else MISSING
+
+
+def _interval(run: Mapping[str, Any]) -> str:
+    low, high = (run.get(f"metrics.test_speedup_ci_{end}") for end in ("low", "high"))
+    return MISSING if low is None or high is None else f"{low:.3f}..{high:.3f}"
+
+
+def _result(which: str, result: Result) -> tuple[str, ...]:
+    return (which, result.name, result.status or MISSING, result.reference)
+
+
+def _metric(pair: MetricPair) -> tuple[str, ...]:
+    difference = MISSING if pair.difference is None else f"{pair.difference:+.6g}"
+    percent = MISSING if pair.percent is None else f"{pair.percent:+.1f} %"
+    return (pair.name, number(pair.first), number(pair.second), difference, percent, pair.verdict or MISSING)
+
+
+def _scalar(value: Scalar) -> str:
+    return MISSING if value is None else str(value)

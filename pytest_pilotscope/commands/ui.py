@@ -1,0 +1,71 @@
+"""MLflow's own UI over the local store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from typing import NoReturn
+
+import click
+
+from pytest_pilotscope.commands.output import show_json
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.tracking.store import is_server, resolve_uri, shown_uri, sqlite_path
+
+HOST = "127.0.0.1"
+"""Nobody but this machine: the UI asks for no password and lets everybody delete runs."""
+
+
+def check_ui(port: int, tracking_uri: str | None) -> str:
+    """The store to show; `UsageError` when it has a UI of its own, when it is not there, or when the port is taken."""
+    uri = resolve_uri(tracking_uri)
+    if is_server(uri):
+        raise UsageError(f"the store {shown_uri(uri)} is a server with a UI of its own; open it in a browser")
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise UsageError(f"there is nothing to show: {path} does not exist; run a benchmark first, or name the store with --tracking-uri")
+    if not _is_free(port):
+        raise UsageError(f"port {port} of {HOST} is taken; choose another, for instance: pilotscope ui --port {_free_port(port)}")
+    return f"sqlite:///{path}" if path is not None else uri
+
+
+def announce(uri: str, port: int, *, as_json: bool) -> None:
+    """Say where it will be."""
+    url = f"http://{HOST}:{port}"
+    if as_json:
+        show_json({"url": url, "tracking_uri": shown_uri(uri)})
+    else:
+        click.echo(f"{shown_uri(uri)} on {url}; Ctrl-C ends it")
+    sys.stdout.flush()
+
+
+def run_ui(uri: str, port: int) -> NoReturn:
+    """Become MLflow's server; Ctrl-C ends it."""
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: it may hold a password, and everybody sees those
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for jobs that nobody here starts
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
+    }
+    arguments = ["--host", HOST, "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment)  # noqa: S606 - there is no shell
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def _free_port(taken: int) -> int:
+    """The next free port, or any when there is none."""
+    return next((port for port in range(taken + 1, 65536) if _is_free(port)), 0)
