@@ -52,6 +52,10 @@ class Book:
         """Keep what PostgreSQL counted; None did not finish."""
         self._keep({self._names[query.sql][mask]: Label(rows=rows, source="postgres", timeout_ms=self._timeout_ms)})
 
+    def knows(self, query: JoinQuery) -> bool:
+        """Tell whether every subplan of a query has a label."""
+        return all(name in self._labels for name in self._names[query.sql].values())
+
     def labels(self, query: JoinQuery) -> Mapping[Subplan, Label]:
         """Return the labels of a query, in the order of its subplans."""
         names = self._names[query.sql]

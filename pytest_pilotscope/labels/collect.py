@@ -60,6 +60,7 @@ def cardinalities(
     timeout_ms: int = 60_000,
     workers: int = 1,
     progress: Progress | None = None,
+    known_only: bool = False,
 ) -> Labels:
     """
     Return the exact cardinality of every subplan of every query.
@@ -68,6 +69,8 @@ def cardinalities(
     between relations is counted by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not
     finish has a label without rows and is tried again when asked for with a larger limit.
 
+    With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
+
     Labels and columns are kept in `cache_dir` for the data with this `fingerprint`, and written as they are computed: after
     a kill, the next call goes on. LabelError when the folder holds labels of other data, or the table rows changed.
     """
@@ -75,6 +78,8 @@ def cardinalities(
     parsed, unsupported = _parse_all(queries, schema)
     with LabelCache(cache_dir, fingerprint) as cache:
         book = Book(list(parsed.values()), cache, timeout_ms=timeout_ms, progress=progress)
+        if known_only:
+            return Labels({query_id: book.labels(query) for query_id, query in parsed.items() if book.knows(query)}, unsupported)
         try:
             _count_in_memory(book, cache_dir / "columns", schema, source, workers)
             _count_by_database(book, source, timeout_ms)
