@@ -19,6 +19,8 @@ from pytest_pilotscope.labels.domains import KeyColumn
 from pytest_pilotscope.labels.task import Task
 
 _PACKAGES = str(Path(__file__).parents[2])
+WORKER = ["-m", "pytest_pilotscope.labels.worker"]
+"""Arguments of Python that make it count."""
 
 
 class Worker:
@@ -28,7 +30,7 @@ class Worker:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest_pilotscope.labels.worker"],
+            [sys.executable, *WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

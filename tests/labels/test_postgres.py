@@ -1,0 +1,322 @@
+"""Labels against PostgreSQL's own COUNT(*), on generated and on real data, and its rules that counting in memory must not miss."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.core.joins import Schema, Subplan, parse
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.datasets.stats.dataset import StatsDataset
+from pytest_pilotscope.labels import cardinalities, read_schema
+from pytest_pilotscope.labels.source import Expression, SessionSource
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+from tests.labels.dumps import load_dump
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+MakeDatabase = Callable[[str, Callable[[Session], None]], Session]
+
+
+@pytest.fixture(scope="module")
+def loaded(newest_server: EmbeddedServer) -> Iterator[MakeDatabase]:
+    """A function that makes a database of a name and fills it, once."""
+    sessions: dict[str, Session] = {}
+
+    def make(name: str, fill: Callable[[Session], None]) -> Session:
+        if name not in sessions:
+            with newest_server.connect() as administrator:
+                administrator.execute(f"CREATE DATABASE {name}")
+            sessions[name] = newest_server.connect(name)
+            fill(sessions[name])
+            sessions[name].execute("VACUUM ANALYZE")
+        return sessions[name]
+
+    yield make
+    for name, session in sessions.items():
+        session.close()
+        with newest_server.connect() as administrator:
+            administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def real(loaded: MakeDatabase, name: str) -> Session:
+    """A database of the real data beside the checkout."""
+    dump = DATA / name / f"{name}.sql"
+    if not dump.exists():
+        pytest.skip(f"no {dump}")
+    return loaded(f"labels_{name}", lambda session: load_dump(session, dump))
+
+
+def generated(loaded: MakeDatabase) -> tuple[Session, list[Query]]:
+    """Generated data so small that PostgreSQL counts its joins, with 200 of its queries."""
+    dataset = StatsDataset(name="stats_tiny", scale=0.01)
+    workload = dataset.workload()
+    queries = [*workload.test, *workload.validation, *workload.train]
+    return loaded("labels_generated", dataset.load), queries[:200]
+
+
+def labelled(session: Session, queries: Sequence[Query], folder: Path, schema: Schema) -> dict[str, Mapping[Subplan, int | None]]:
+    """The counts of the labels; everything must have been counted in memory."""
+    labels = cardinalities(session, queries, schema=schema, fingerprint="f", cache_dir=folder)
+    assert dict(labels.unsupported) == {}
+    assert {label.source for found in labels.values() for label in found.values()} == {"memory"}
+    return {name: {subplan: label.rows for subplan, label in found.items()} for name, found in labels.items()}
+
+
+def differences(session: Session, queries: Sequence[Query], folder: Path, *, most_rows: int, seconds: float) -> tuple[int, int, list[str]]:
+    """
+    Compare with COUNT(*), in random order until the time is over: subplans compared, all subplans, and what differs.
+
+    Subplans of more than `most_rows` rows are left out, because PostgreSQL would take hours for them.
+    """
+    schema = read_schema(session)
+    labels = labelled(session, queries, folder, schema)
+    todo = [(parse(query.sql, schema), subplan, rows) for query in queries for subplan, rows in labels[query.id].items()]
+    random.Random(0).shuffle(todo)  # noqa: S311  # an order, not a secret
+    compared, found = 0, []
+    ends_s = time.monotonic() + seconds
+    counted: dict[str, int] = {}
+    for query, subplan, rows in todo:
+        if rows is None or rows > most_rows:
+            continue
+        if time.monotonic() > ends_s:
+            break
+        sql = query.count_sql(subplan)
+        if sql not in counted:
+            counted[sql] = session.scalar(sql)
+        compared += 1
+        if counted[sql] != rows:
+            found.append(f"{sorted(subplan)}: {rows} instead of {counted[sql]} in {query.sql}")
+    return compared, len(todo), found
+
+
+def test_every_subplan_of_two_hundred_generated_queries(loaded: MakeDatabase, tmp_path: Path) -> None:
+    """Labels equal COUNT(*) on all subplans of 200 queries that PostgreSQL can count (up to 3 million rows each)."""
+    session, queries = generated(loaded)
+    compared, total, found = differences(session, queries, tmp_path, most_rows=3_000_000, seconds=300)
+    assert len(queries) == 200
+    assert found == []
+    assert compared > 0.95 * total
+
+
+@pytest.mark.parametrize("file", ["test.sql", "train.sql"])
+def test_real_queries_on_real_data(loaded: MakeDatabase, tmp_path: Path, file: str) -> None:
+    """Labels equal COUNT(*) on every subplan of the STATS queries, of 300 of the 1000 training queries."""
+    session = real(loaded, "stats_tiny")
+    texts = (DATA / "stats_tiny" / file).read_text(encoding="utf-8").splitlines()
+    queries = [Query(id=f"{number}", sql=text) for number, text in enumerate(texts) if text.strip()]
+    compared, total, found = differences(session, queries[:300], tmp_path, most_rows=10**9, seconds=300)
+    assert found == []
+    assert compared == total
+
+
+def test_job_queries_with_up_to_seventeen_relations(loaded: MakeDatabase, tmp_path: Path) -> None:
+    """Labels equal COUNT(*) on every subplan of the JOB queries, with LIKE, IN, OR, BETWEEN, IS NULL and self-joins."""
+    session = real(loaded, "imdb_tiny")
+    files = sorted((DATA / "imdb_tiny" / "queries").glob("*.sql"))
+    queries = [Query(id=file.stem, sql=file.read_text(encoding="utf-8")) for file in files]
+    compared, total, found = differences(session, queries, tmp_path, most_rows=10**9, seconds=300)
+    assert found == []
+    assert compared == total
+
+
+TYPES = """
+    CREATE TABLE t (
+        id bigint, i2 smallint, i8 bigint, n numeric(10, 3), f double precision, r real, s text, v varchar(9), c char(5),
+        b boolean, d date, ts timestamp, tz timestamptz, u uuid, "Mixed Case" integer, j json
+    );
+    INSERT INTO t SELECT i, i % 5, 5000000000 + i % 7, nullif(i % 4, 3) / 2.0,
+        CASE i % 5 WHEN 0 THEN float8 'NaN' WHEN 1 THEN float8 '-0' ELSE i % 5 - 2 END, i % 3 / 10.0,
+        (ARRAY['a', 'B', 'ä', E'x\\ty', '', NULL, E'b\\\\n', '%_'])[1 + i % 8], (ARRAY['a', 'B', 'ab', 'x'])[1 + i % 4],
+        (ARRAY['a', 'a  ', 'B'])[1 + i % 3], nullif(i % 3, 2) = 1, date '2010-01-30' + i % 40,
+        timestamp '2010-01-01 00:00' + i % 50 * interval '11 hours', timestamptz '2010-03-28 00:30+00' + i % 4 * interval '30 minutes',
+        md5((i % 6)::text)::uuid, i % 3, '{}'
+    FROM generate_series(1, 240) AS i;
+    CREATE TABLE empty (LIKE t);
+    CREATE VIEW seen AS SELECT * FROM t;
+"""
+
+CONDITIONS = [
+    "i2 > 2.5",
+    "i2 = 2.0",
+    "i2 <> 2.5",
+    "i8 >= 5000000003",
+    "i2 = 5000000003",
+    "i2 > -1",
+    "NOT (i2 = 1 OR i8 IS NULL)",
+    "i2 IN (1, 7, -3)",
+    "n = 0.5",
+    "n > 0.25",
+    "n IS NULL",
+    "f > 0",
+    "f = 'NaN'",
+    "r = 0.1",
+    "f BETWEEN -1 AND 1",
+    "s LIKE 'b%'",
+    "s LIKE '%\\%%'",
+    "s ILIKE 'B%'",
+    "s NOT LIKE 'a'",
+    "s < 'b'",
+    "s >= 'B' AND s <= 'a'",
+    "s = ''",
+    "s IN ('a', 'ä')",
+    "s IS NOT NULL",
+    "v = 'a' OR s = 'B'",
+    "c = 'a'",
+    "c = 'a  '",
+    "b",
+    "NOT b",
+    "b IS NOT TRUE",
+    "d >= '2010-02-01'",
+    "d < date '2010-01-31' + interval '1 month'",
+    "d = '2010-02-03'::date",
+    "ts BETWEEN '2010-01-03' AND '2010-01-05'::timestamp",
+    "extract(month from ts) = 1",
+    "tz > '2010-03-28 01:00+00'",
+    "i2 + 1 = i8 - 5000000000",
+    "i2 < i8",
+    "length(s) > 1",
+    "lower(s) = 'b'",
+    "u = md5('3')::uuid",
+    '"Mixed Case" = 1',
+    "i2 > (SELECT avg(t2.i2) FROM t AS t2)",
+    "coalesce(s, 'none') = 'none'",
+    "i2 IS DISTINCT FROM 3",
+    "s SIMILAR TO '(a|B)'",
+    "s ~ '^[aB]'",
+    "i2 = ANY (ARRAY[1, 2])",
+    "s::text = 'a'",
+    "CASE WHEN i2 = 1 THEN s END = 'a'",
+    "i2 NOT BETWEEN 1 AND 3",
+    "s NOT IN ('a', 'B')",
+    "(i2, i8) = (1, 5000000001)",
+    "i2 % 2 = 0",
+]
+
+JOINS = [
+    f"x.{left} = y.{right}"
+    for left, right in (
+        *((name, name) for name in ("i2", "i8", "n", "f", "r", "s", "v", "c", "b", "d", "ts", "tz", "u", '"Mixed Case"')),
+        *(("i2", "i8"), ("s", "v"), ("i2", '"Mixed Case"')),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def typed(loaded: MakeDatabase) -> Session:
+    """A table with a column of every common type, an empty one and a view."""
+
+    def fill(session: Session) -> None:
+        session.execute(TYPES)
+
+    return loaded("labels_types", fill)
+
+
+def test_conditions_mean_what_postgresql_says(typed: Session, tmp_path: Path) -> None:
+    """Every kind of condition selects the rows that PostgreSQL selects by the original text, NULLs and collations included."""
+    queries = [Query(id=condition, sql=f"SELECT count(*) FROM t WHERE {condition}") for condition in CONDITIONS]
+    labels = labelled(typed, queries, tmp_path, read_schema(typed))
+    assert {name: rows[frozenset("t")] for name, rows in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
+
+
+def test_joins_compare_values_not_their_text(typed: Session, tmp_path: Path) -> None:
+    """Keys of every type join as in PostgreSQL: -0 equals 0, NaN equals NaN, char(n) ignores padding, 1.0 equals 1.00."""
+    queries = [Query(id=join, sql=f"SELECT count(*) FROM t AS x, t AS y WHERE {join} AND x.id <= 100") for join in JOINS]
+    typed.execute("SET TimeZone = 'Europe/Berlin'")
+    labels = labelled(typed, queries, tmp_path, read_schema(typed))
+    assert {name: rows[frozenset("xy")] for name, rows in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
+
+
+def test_an_empty_table_has_empty_joins(typed: Session, tmp_path: Path) -> None:
+    """No rows, no columns to speak of, and no failure."""
+    sql = "SELECT 1 FROM t, empty AS e WHERE t.i2 = e.i2 AND t.s = e.s AND e.i8 > 1 AND e.s LIKE 'a%'"
+    labels = labelled(typed, [Query(id="q", sql=sql)], tmp_path, read_schema(typed))
+    assert labels["q"] == {frozenset("t"): 240, frozenset("e"): 0, frozenset("te"): 0}
+
+
+def test_joins_of_other_types_are_counted_by_postgresql(typed: Session, tmp_path: Path) -> None:
+    """An equality that casts a column, and one that is an inequality, are not for keys."""
+    queries = [Query(id=join, sql=f"SELECT count(*) FROM t AS x, t AS y WHERE {join}") for join in ("x.i2 = y.n", "x.d < y.d", "x.c = y.s")]
+    labels = cardinalities(typed, queries, schema=read_schema(typed), fingerprint="f", cache_dir=tmp_path)
+    assert {name: found[frozenset("xy")].source for name, found in labels.items()} == dict.fromkeys(labels, "postgres")
+    assert {name: found[frozenset("xy")].rows for name, found in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
+
+
+def test_a_count_that_takes_too_long_is_marked(typed: Session, tmp_path: Path) -> None:
+    """The statement timeout ends it, the label says so, and the session is as it was."""
+    relations = [f"t AS r{number}" for number in range(6)]
+    joins = [f"r{number}.i2 < r{number + 1}.i2 + 9" for number in range(5)]
+    query = Query(id="q", sql=f"SELECT 1 FROM {', '.join(relations)} WHERE {' AND '.join(joins)}")
+    labels = cardinalities(typed, [query], schema=read_schema(typed), fingerprint="f", cache_dir=tmp_path, timeout_ms=20)
+    assert not labels["q"][frozenset(f"r{number}" for number in range(6))].finished
+    assert labels["q"][frozenset(["r0"])].rows == 240
+    assert typed.scalar("SHOW statement_timeout") == "0"
+
+
+def test_rows_come_in_the_same_order_every_time(loaded: MakeDatabase) -> None:
+    """Neither indexes nor synchronised scans change the order of the rows between two reads, so columns fit together."""
+    session, _ = generated(loaded)
+    source = SessionSource(session)
+    schema = read_schema(session)
+    for table in schema:
+        expressions = [Expression('"id"', "integer"), Expression("ctid::text", "text")]
+        together = source.rows(table, expressions)
+        apart = [source.rows(table, [expression])[0] for expression in expressions]
+        assert [column.equals(other) for column, other in zip(together, apart, strict=True)] == [True, True]
+
+
+def test_the_schema_is_what_a_query_sees(typed: Session) -> None:
+    """Tables with their columns in order and types as PostgreSQL spells them; views are left out."""
+    schema = read_schema(typed)
+    assert list(schema) == ["empty", "t"]
+    assert list(schema["t"]) == ["id", "i2", "i8", "n", "f", "r", "s", "v", "c", "b", "d", "ts", "tz", "u", "Mixed Case", "j"]
+    assert [schema["t"][column] for column in ("i2", "n", "v", "c")] == [
+        "smallint",
+        "numeric(10,3)",
+        "character varying(9)",
+        "character(5)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 FROM t AS x, t AS y WHERE x.i2 = y.i8 AND x.i2 = 3",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.i2 = y.i2 AND x.i2 = y.id",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.s = y.v AND y.v = 'a'",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.i2 = y.i2 AND x.i2 > 3",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.i2 = y.i2 AND x.i2 IN (3)",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.i2 = y.i2 AND x.i2 = 2.0",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.d = y.d AND x.d = date '2010-02-03'",
+        "SELECT 1 FROM t AS x, t AS y WHERE x.id = y.id AND NOT (x.i2 = 1 OR y.i2 = 2)",
+        "SELECT 1 FROM t AS x, t AS y WHERE (x.id = y.id AND x.i2 = 1) OR (x.id = y.id AND x.i2 = 2)",
+    ],
+)
+def test_a_base_relation_is_what_the_planner_scans(typed: Session, sql: str) -> None:
+    """The rows of each relation alone, derived restrictions included, are those that PostgreSQL's own scans return."""
+    query = parse(sql, read_schema(typed))
+    counted = {alias: typed.scalar(query.count_sql(frozenset([alias]))) for alias in "xy"}
+    with typed.rolled_back():
+        for setting in ("enable_nestloop", "enable_mergejoin", "max_parallel_workers_per_gather", "enable_memoize", "enable_material"):
+            typed.execute(f"SET LOCAL {setting} = {0 if 'max' in setting else 'off'}")
+        scans = _scans(typed.scalar(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")[0]["Plan"])
+    assert {alias: rows for alias, (rows, loops) in scans.items() if loops == 1} == {
+        alias: counted[alias] for alias, (_, loops) in scans.items() if loops == 1
+    }
+    assert any(loops == 1 for _, loops in scans.values())
+
+
+def _scans(node: Mapping[str, object]) -> dict[str, tuple[int, int]]:
+    """Alias -> rows and loops of the scans of a plan."""
+    found: dict[str, tuple[int, int]] = {}
+    if "Alias" in node:
+        found[str(node["Alias"])] = (int(str(node["Actual Rows"]).split(".")[0]), int(str(node["Actual Loops"])))
+    children = node.get("Plans", [])
+    assert isinstance(children, list)
+    for child in children:
+        found.update(_scans(child))
+    return found
