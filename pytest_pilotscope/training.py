@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -69,17 +70,19 @@ class Training:
         """
         from pytest_pilotscope.labels import cardinalities
 
+        count = partial(
+            cardinalities,
+            self.session,
+            queries,
+            schema=self.schema,
+            fingerprint=self.data_fingerprint,
+            cache_dir=labels_folder(self.data_fingerprint),
+        )
+        known = count(known_only=True)
+        if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
+            return known
         with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
-            return cardinalities(
-                self.session,
-                queries,
-                schema=self.schema,
-                fingerprint=self.data_fingerprint,
-                cache_dir=labels_folder(self.data_fingerprint),
-                workers=os.cpu_count() or 1,
-                progress=_in_steps(advance),
-                known_only=known_only or not self.settings.collection,
-            )
+            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance))
 
     def report(
         self,
