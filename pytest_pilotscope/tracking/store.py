@@ -123,8 +123,9 @@ def _check_answers(uri: str) -> None:
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        said = getattr(reason, "strerror", None) or reason
         raise TrackingError(
-            f"the MLflow server {shown_uri(uri)!r} does not answer: {reason}; check the address, or name another store with --tracking-uri"
+            f"the MLflow server {shown_uri(uri)!r} does not answer: {said}; check the address, or name another store with --tracking-uri"
         ) from error
 
 

@@ -1,0 +1,165 @@
+"""`pilotscope sync`: what did not get through is sent later, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.core.record import RecordWriter, read_record
+from pytest_pilotscope.tracking.publish import begin
+from pytest_pilotscope.tracking.store import open_client
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, Command, WriteRecord
+
+
+def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
+    """Parameters, metrics, tags, times, status and the record itself arrive; a second time nothing changes."""
+    path = write_record(more=(TRAINING,))
+    result = pilotscope("sync")
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "record                    result  run       status    experiment\n"
+        f"mscn_toy_20260102_030405  sent    {run['run_id'][:8]}  FINISHED  mscn_toy\n"
+        "\n"
+        "1 sent\n"
+    )
+    assert run["run_name"] == "mscn_toy_20260102_030405"
+    assert run["params.num_epoch"] == "3"
+    assert run["params.batch_size"] == "64"
+    assert run["tags.record_id"] == "abc123"
+    assert run["tags.stage"] == "tested"
+    assert run["metrics.test_total_time"] == pytest.approx(2.0)
+    assert run["metrics.test_speedup"] == pytest.approx(2.0)
+    assert run["start_time"] == START
+    assert run["end_time"] == datetime.fromisoformat(END.finished_at)
+    assert [file.path for file in open_client(store).list_artifacts(run["run_id"])] == [path.name]
+    assert "\n1 there\n" in pilotscope("sync").stdout
+    assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == [run]
+
+
+def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command, store: str, workplace: Path) -> None:
+    """A process that dies by SIGKILL leaves a record without an end; its run ends when the last line was written."""
+    script = (
+        "import os, pathlib, signal\n"
+        "from pytest_pilotscope.core.record import RecordWriter\n"
+        "from tests.commands.conftest import HEADER, RUNS\n"
+        "import dataclasses\n"
+        "header = dataclasses.replace(HEADER, run_name='killed', tags={'record_id': 'dead'})\n"
+        "writer = RecordWriter(pathlib.Path('results/killed.jsonl'), header)\n"
+        "for run in RUNS: writer.write(run)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    repository = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run([sys.executable, "-c", script], check=False, env={**os.environ, "PYTHONPATH": repository})
+    assert done.returncode == -signal.SIGKILL
+    os.utime(workplace / "results" / "killed.jsonl", (1_800_000_000, 1_800_000_000))
+    assert pilotscope("sync").exit_code == 0
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    assert run["status"] == "KILLED"
+    assert run["end_time"] == datetime.fromtimestamp(1_800_000_000, timezone.utc)
+    assert run["tags.error"] == "interrupted: the record has no end"
+    assert run["tags.stage"] == "training"
+    assert "\n1 there\n" in pilotscope("sync").stdout
+
+
+def test_a_run_that_is_there_unfinished_is_completed(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
+    """What got through before the connection broke is not there twice, not even in the history of a metric."""
+    path = write_record(more=(TRAINING,))
+    record = read_record(path)
+    tracker = begin(record.header, tracking_uri=store)
+    tracker.log_params(TRAINING.parameters)
+    tracker.log_series("train_loss", TRAINING.metrics["train_loss"], at=datetime.fromisoformat(END.finished_at))
+    tracker.flush()
+    assert "\n1 completed\n" in pilotscope("sync").stdout
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    assert (run["run_id"], run["status"], run["tags.stage"]) == (tracker.run_id, "FINISHED", "tested")
+    history = open_client(store).get_metric_history(run["run_id"], "train_loss")
+    assert sorted((point.step, point.value) for point in history) == [(0, 3.0), (1, 2.0), (2, 1.5)]
+    assert len(open_client(store).get_run(run["run_id"]).inputs.dataset_inputs) == 2
+
+
+def test_a_run_that_is_being_measured_is_left_alone(pilotscope: Command, store: str, workplace: Path) -> None:
+    """Its writer holds a lock on the record, however long its training takes."""
+    header = replace(HEADER, run_name="now", tags={"record_id": "now"})
+    with RecordWriter(workplace / "results" / "now.jsonl", header) as writer:
+        writer.write(RUNS[0])
+        assert "\n1 running\n" in pilotscope("sync").stdout
+    assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == []
+
+
+def test_a_run_that_was_deleted_stays_deleted(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
+    """Somebody did not want it; it does not come back with every sync."""
+    write_record()
+    pilotscope("sync")
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    open_client(store).delete_run(run["run_id"])
+    result = pilotscope("sync")
+    assert (result.exit_code, "\n1 deleted\n" in result.stdout) == (0, True)
+    assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == []
+
+
+def test_what_cannot_be_sent_is_named_and_stops_nothing(
+    pilotscope: Command, store: str, workplace: Path, write_record: WriteRecord
+) -> None:
+    """A broken record and one without an identity fail, each with its reason, and the others are sent."""
+    write_record("good_20260102_030405")
+    write_record("nobody_20260102_030405", identity="")
+    (workplace / "results" / "broken.jsonl").write_text("{}\n")
+    result = pilotscope("sync", "--json")
+    assert result.exit_code == 1
+    sent = json.loads(result.stdout)
+    assert [(Path(one["path"]).name, one["state"]) for one in sent] == [
+        ("broken.jsonl", "failed"),
+        ("good_20260102_030405.jsonl", "sent"),
+        ("nobody_20260102_030405.jsonl", "failed"),
+    ]
+    assert result.stderr == (
+        "broken.jsonl: results/broken.jsonl:1: a line must be an object with a 'kind'\n"
+        "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so nobody can tell "
+        "whether the record was sent already\n"
+    )
+
+
+def test_artifacts_are_found_after_a_move_and_missed_by_name(
+    pilotscope: Command, store: str, workplace: Path, write_record: WriteRecord
+) -> None:
+    """The folder of results may lie elsewhere by now; an artifact that is gone does not hold back the rest."""
+    name = "mscn_toy_20260102_030405"
+    written = tuple(f"/elsewhere/{name}/{artifact}" for artifact in ("model/m1", "metadata/m1.json", "plots/gone.png"))
+    path = write_record(name, more=(replace(TRAINING, artifacts=written),))
+    for file in ("model/m1/weights.bin", "metadata/m1.json"):
+        (path.with_suffix("") / file).parent.mkdir(parents=True)
+        (path.with_suffix("") / file).write_text("x")
+    result = pilotscope("sync")
+    assert (result.exit_code, result.stderr) == (0, f"{name}.jsonl: sent without artifacts that are gone: {written[2]}\n")
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    client = open_client(store)
+    assert [file.path for file in client.list_artifacts(run["run_id"], "model/m1")] == ["model/m1/weights.bin"]
+    assert [file.path for file in client.list_artifacts(run["run_id"], "metadata")] == ["metadata/m1.json"]
+
+
+def test_a_store_that_cannot_be_opened_stops_at_once(pilotscope: Command, workplace: Path, write_record: WriteRecord) -> None:
+    """One error about the store, not one for every record."""
+    write_record()
+    result = pilotscope("sync", "--tracking-uri", "sqlite:///missing/mlflow.db")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1,
+        "",
+        f"Error: the MLflow store 'sqlite:///missing/mlflow.db' cannot be opened: {workplace}/missing is not a folder; create it or choose "
+        "another --tracking-uri\n",
+    )
+
+
+def test_no_records_are_nothing_to_send(pilotscope: Command, store: str) -> None:
+    """An empty or missing folder is said to be so."""
+    result = pilotscope("sync", "--results", "nowhere")
+    assert (result.exit_code, result.stdout) == (0, "no records in nowhere\n")
