@@ -61,8 +61,8 @@ def find_binaries(bindir: Path | str | None = None, version: int | str | None = 
     MissingServer when there is none, or none of that version; the message lists those that there are.
     """
     if bindir is not None:
-        return _wanted([_own(Path(bindir))], version)
-    return _wanted(list(available_binaries()), version)
+        return _wanted(iter([_own(Path(bindir))]), version)
+    return _wanted(available_binaries(), version)
 
 
 def available_binaries() -> Iterator[Binaries]:
@@ -113,15 +113,16 @@ def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
                 raise
 
 
-def _wanted(found: list[Binaries], version: int | str | None) -> Binaries:
-    listed = ", ".join(map(str, found)) or "none"
-    if version is None:
-        if not found:
-            raise MissingServer(f"no PostgreSQL on this machine; {INSTALL}")
-        return found[0]
+def _wanted(found: Iterator[Binaries], version: int | str | None) -> Binaries:
+    """The first of the wanted version; what comes after it is not looked for."""
+    seen: list[Binaries] = []
     for binaries in found:
-        if str(version) in (str(binaries.major), binaries.version):
+        if version is None or str(version) in (str(binaries.major), binaries.version):
             return binaries
+        seen.append(binaries)
+    if version is None:
+        raise MissingServer(f"no PostgreSQL on this machine; {INSTALL}")
+    listed = ", ".join(map(str, seen)) or "none"
     raise MissingServer(f"no PostgreSQL {version} on this machine; found: {listed}; {INSTALL}, or name a folder with --pg-bindir")
 
 

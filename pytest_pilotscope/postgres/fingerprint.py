@@ -105,7 +105,8 @@ def content_fingerprint(session: Session) -> str:
     """Read every row of every table; the order of rows and tables does not matter."""
     found = []
     for schema, table, _, columns in session.execute(_TABLES):
-        statement = sql.SQL("SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text FROM ONLY {} t")
+        # r.* is the row even where a column is called r
+        statement = sql.SQL("SELECT count(*), coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text FROM ONLY {} r")
         found.append((schema, table, columns, session.execute(statement.format(sql.Identifier(schema, table)))[0]))
     return _digest(found)
 

@@ -1,0 +1,237 @@
+"""A server by its DSN: what we may do there is found out, what is not ours is not touched, and no password shows."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_pilotscope.datasets.cache import content_key, load_database, pristine_name
+from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
+from pytest_pilotscope.postgres.copies import temporary_copy
+from pytest_pilotscope.postgres.databases import create_database, drop_database, mark_of, write_mark
+from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.given import GivenServer
+from pytest_pilotscope.postgres.server import Capability
+from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from tests.toy import Toy
+
+SECRET = "hunter2"  # noqa: S105 - what must not show
+
+
+@pytest.fixture
+def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
+    """A superuser on the server that plays the given one; what tests make there is dropped."""
+    with newest_server.connect() as session:
+        yield session
+        for name in (row[0] for row in session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pilotscope_toy%'")):
+            session.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        session.execute("DROP ROLE IF EXISTS maker; DROP ROLE IF EXISTS reader")
+
+
+def _given(server: EmbeddedServer, role: str) -> GivenServer:
+    return GivenServer(dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname="postgres"))
+
+
+@pytest.fixture
+def maker(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
+    """The server as seen by a role that may create databases and nothing else."""
+    administrator.execute("CREATE ROLE maker LOGIN CREATEDB")
+    return _given(newest_server, "maker")
+
+
+@pytest.fixture
+def reader(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
+    """The server as seen by a role without any right."""
+    administrator.execute("CREATE ROLE reader LOGIN")
+    return _given(newest_server, "reader")
+
+
+def test_capabilities_follow_the_role(newest_server: EmbeddedServer, maker: GivenServer, reader: GivenServer) -> None:
+    """A superuser may all but restart, CREATEDB is found out, and a plain role may nothing."""
+    assert _given(newest_server, "postgres").capabilities == {Capability.SUPERUSER, Capability.LOAD_LIBRARY, Capability.CREATE_DATABASE}
+    assert maker.capabilities == {Capability.CREATE_DATABASE}
+    assert reader.capabilities == frozenset()
+    assert reader.version_num == newest_server.version_num
+
+
+def test_report_without_rights(reader: GivenServer, newest_server: EmbeddedServer) -> None:
+    """What the role may not read is said to be unknown."""
+    report = reader.report()
+    assert report.header() == f"given PostgreSQL {newest_server.binaries.version} (--server); no assertions, optimization unknown"
+    assert report.configure == ""
+
+
+def test_it_is_neither_restarted_nor_stopped(maker: GivenServer) -> None:
+    """Restarting is refused with what to use instead; stopping does nothing."""
+    expected = f"the server {maker.dsn} is not ours, so it is not restarted with work_mem; use --server embedded or --server container"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        maker.restart({"work_mem": "1MB"})
+    maker.stop()
+    with maker.connect() as session:
+        assert session.scalar("SELECT 1") == 1
+
+
+def test_a_dsn_that_does_not_answer() -> None:
+    """The message has host and port, what to check, and not the password."""
+    expected = (
+        'cannot connect to postgresql://me:***@127.0.0.1:1/db: connection to server at "127.0.0.1", port 1 failed: Connection refused '
+        "Is the server running on that host and accepting TCP/IP connections?; "
+        "check host, port, user and password, and that the server is running"
+    )
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$") as caught:
+        GivenServer(Dsn(f"postgresql://me:{SECRET}@127.0.0.1:1/db"))
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert SECRET not in shown
+    assert "***" in shown
+
+
+def test_a_role_that_does_not_exist(newest_server: EmbeddedServer) -> None:
+    """libpq's own words are passed on."""
+    with pytest.raises(ServerError, match=r"^cannot connect to .*password=\*\*\*.*: .*role \"nobody_here\" does not exist; check host, "):
+        _given(newest_server, "nobody_here")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://me:hun@ter2@db.example/x", "postgresql://me:***@db.example/x"),
+        ("postgresql://me:hun/ter2@db.example/x", "postgresql://me:***@db.example/x"),
+        ("postgresql://me:hunter2%@db.example/x", "postgresql://me:***@db.example/x"),
+        ("postgresql:/me:hunter2@db.example/x", "postgresql:/me:***@db.example/x"),
+        ("host=db.example password='hunter2", "host=db.example password=***"),
+    ],
+)
+def test_a_dsn_that_libpq_would_misread(dsn: str, shown: str) -> None:
+    """libpq's message would quote a piece of the password, so it is not shown; ours says how to write it."""
+    expected = (
+        f"cannot read the connection string {shown}: expected postgresql://user:password@host:port/database or key=value pairs; "
+        "in a URL, write special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
+    )
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        connect(Dsn(dsn))
+
+
+def test_a_session_does_not_show_the_password(maker: GivenServer) -> None:
+    """Neither session nor server nor their errors."""
+    with maker.connect() as session:
+        assert SECRET not in repr(session) + repr(maker) + session.dsn + maker.report().header()
+        with pytest.raises(StatementFailed, match=r"^statement failed: division by zero \[22012\]: SELECT 1/0$") as caught:
+            session.execute("SELECT 1/0")
+    assert SECRET not in "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+
+
+def test_a_dataset_is_loaded_into_a_database_of_its_own_and_reused(maker: GivenServer, administrator: Session) -> None:
+    """Loaded once, marked, with autovacuum off for its tables only; the second time nothing is loaded."""
+    loads: list[int] = []
+    toy = Toy(during=lambda: loads.append(1))
+    load_database(maker, toy)
+    load_database(maker, toy)
+    assert loads == [1]
+    name = pristine_name(toy)
+    mark = mark_of(administrator, name)
+    assert mark is not None
+    assert {key: mark[key] for key in ("dataset", "key", "state")} == {"dataset": "toy", "key": content_key(toy), "state": "complete"}
+    with maker.connect(name) as session:
+        assert session.scalar("SELECT count(*) FROM b") == 100
+        assert session.scalar("SELECT reltuples FROM pg_class WHERE relname = 'b'") == 100
+
+
+def test_autovacuum_is_kept_off_our_tables_only(newest_server: EmbeddedServer, cache_of_settings: EmbeddedServer) -> None:
+    """On a server with autovacuum, the loaded tables opt out; nothing of the server is changed."""
+    assert newest_server is not cache_of_settings
+    load_database(cache_of_settings, Toy())
+    with cache_of_settings.connect(pristine_name(Toy())) as session:
+        assert session.execute("SELECT DISTINCT reloptions FROM pg_class WHERE relname IN ('a', 'b')") == [(["autovacuum_enabled=off"],)]
+        assert session.scalar("SHOW autovacuum") == "on"
+
+
+@pytest.fixture
+def cache_of_settings(newest_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    """A server with autovacuum on."""
+    with EmbeddedServer(newest_server.binaries, settings={"autovacuum": "on"}) as server:
+        yield server
+
+
+def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
+    """The message names role and right."""
+    expected = (
+        "role 'reader' may not create databases on this server, so dataset 'toy' cannot be loaded there; "
+        "have a superuser run ALTER ROLE reader CREATEDB, or use --server embedded"
+    )
+    with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+        load_database(reader, Toy())
+    with pytest.raises(DatasetError, match=r"^database 'postgres' cannot be copied: our role may not create databases on this server$"):
+        temporary_copy(reader, "postgres", "x").__enter__()
+
+
+def test_a_database_of_that_name_that_is_not_ours(maker: GivenServer, administrator: Session) -> None:
+    """It is left alone."""
+    name = pristine_name(Toy())
+    administrator.execute(f"CREATE DATABASE {name}")
+    expected = f"database {name!r} on the server was not made by pilotscope; drop or rename it, dataset 'toy' wants the name"
+    with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+        load_database(maker, Toy())
+    with pytest.raises(DatasetError, match=f"^{re.escape(f'database {name!r} was not made by pilotscope, so it is not dropped')}$"):
+        drop_database(administrator, name)
+    assert mark_of(administrator, name) == {}
+
+
+def test_a_half_loaded_database_is_made_again(maker: GivenServer, administrator: Session) -> None:
+    """What a killed loader left, marked as loading, is dropped and loaded anew."""
+    name = pristine_name(Toy())
+    with maker.connect() as session:
+        create_database(session, name, {"state": "loading"})
+    load_database(maker, Toy())
+    assert (mark_of(administrator, name) or {})["state"] == "complete"
+
+
+def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Session) -> None:
+    """The dataset's own exception arrives."""
+
+    def fail() -> None:
+        raise ValueError("no data today")
+
+    with pytest.raises(ValueError, match=r"^no data today$"):
+        load_database(maker, Toy(during=fail))
+    assert mark_of(administrator, pristine_name(Toy())) is None
+
+
+def test_temporary_copies_are_dropped_and_those_of_the_killed_too(maker: GivenServer, administrator: Session) -> None:
+    """A copy lives as long as its block; one whose maker is gone is dropped when the next is made; one in use stays."""
+    load_database(maker, Toy())
+    source = pristine_name(Toy())
+    administrator.execute(f"CREATE DATABASE {source}_left OWNER maker")
+    write_mark(administrator, f"{source}_left", {"state": "copy", "of": source})
+    with temporary_copy(maker, source, f"{source}_one") as one, temporary_copy(maker, source, f"{source}_two") as two:
+        assert mark_of(administrator, f"{source}_left") is None
+        with maker.connect(one) as session, maker.connect(two) as other:
+            session.execute("DROP TABLE b")
+            assert other.scalar("SELECT count(*) FROM b") == 100
+    assert [mark_of(administrator, name) for name in (one, two)] == [None, None]
+
+
+def test_a_copy_is_dropped_when_its_block_fails(maker: GivenServer, administrator: Session) -> None:
+    """The block's exception is not swallowed, the copy is gone, sessions in it are cut off."""
+    load_database(maker, Toy())
+    copy = temporary_copy(maker, pristine_name(Toy()), "pilotscope_toy_copy")
+    maker.connect(copy.__enter__())
+    error = ValueError("mine")
+    assert not copy.__exit__(ValueError, error, None)
+    assert mark_of(administrator, "pilotscope_toy_copy") is None
+
+
+def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
+    """The message says who is in it."""
+    load_database(maker, Toy())
+    source = pristine_name(Toy())
+    with maker.connect(source) as session:
+        expected = (
+            f"database {source!r} cannot be copied while it is in use, by pilotscope (process {session.backend_pid}); "
+            "PostgreSQL copies idle databases only"
+        )
+        with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+            temporary_copy(maker, source, "pilotscope_toy_copy").__enter__()
