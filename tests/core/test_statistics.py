@@ -111,7 +111,7 @@ def test_one_round_of_one_query_says_nothing_about_noise() -> None:
     """The estimate stands, its interval is everything, and no outcome is beyond noise."""
     run = pairs(np.array([[10.0]]), np.array([[50.0]]))
     total = workload_ratios(run).total
-    assert (total.estimate, total.low, total.high) == (pytest.approx(5), 0.0, math.inf)
+    assert (total.estimate, total.low, total.high) == pytest.approx((5, 0, math.inf))
     assert [(query.ratio.low, query.ratio.high, query.outcome) for query in query_ratios(run)] == [(0.0, math.inf, "tie")]
     assert (total.inverse.low, total.inverse.high) == (0.0, math.inf)
 

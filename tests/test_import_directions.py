@@ -1,0 +1,129 @@
+"""The direction of imports: nothing flows back, heavy libraries stay behind one door each, and a plain pytest stays fast."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "pytest_pilotscope"
+
+MAY_IMPORT = {
+    "errors": {""},
+    "core": {"errors"},
+    "postgres": {"core", "errors"},
+    "datasets": {"postgres", "core", "errors"},
+    "labels": {"postgres", "core", "errors"},
+    "measurement": {"postgres", "core", "errors", "algorithm"},
+    "tracking": {"core", "errors"},
+    "report": {"core", "errors"},
+    "algorithm": {"core", "errors"},
+    "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
+}
+"""What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""
+
+DOORS = {
+    "psycopg2": ("pytest_pilotscope/postgres/",),
+    "mlflow": ("pytest_pilotscope/tracking/",),
+    "pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options", "hookspecs", "testing")),
+    "_pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options", "hookspecs", "testing")),
+}
+"""The only places that may import a library."""
+
+HEAVY = ("torch", "mlflow", "pandas", "sqlglot", "psycopg2", "smac", "sklearn", "matplotlib")
+
+
+def modules() -> Iterator[Path]:
+    """Every module of the two packages, relative to the repository."""
+    for package in (PACKAGE, "algorithms"):
+        yield from (path.relative_to(ROOT) for path in sorted((ROOT / package).rglob("*.py")))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The absolute names a module imports when it runs, also within functions; what only the type checker imports is left out."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(path.parts[:-1][: len(path.parts) - node.level]) + "." if node.level else ""
+            yield from (f"{above}{node.module or ''}.{alias.name}".replace("..", ".") for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def part_of(name: str) -> str | None:
+    """The part of the house that a dotted name belongs to, None outside of it."""
+    words = name.split(".")
+    if words[0] == "algorithms":
+        return "algorithms"
+    return words[1] if words[0] == PACKAGE and len(words) > 1 else None
+
+
+def dotted(path: Path) -> str:
+    """The module name of a path."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_imports_flow_one_way() -> None:
+    """A module imports its own part of the house and those its part may import, nothing else of ours."""
+    wrong = [f"{path} imports {name}" for path in modules() for name in imported(path) if not may_import(part_of(dotted(path)), name)]
+    assert not wrong
+
+
+def may_import(part: str | None, name: str) -> bool:
+    """Whether a module of this part may import this name."""
+    other = part_of(name)
+    return other in (None, part) or part not in MAY_IMPORT or other in MAY_IMPORT[part]
+
+
+def test_each_library_has_one_door() -> None:
+    """The database driver, the tracking client and pytest are imported in their own places only."""
+    wrong = [
+        f"{path} imports {name}, which only {', '.join(DOORS[library])} may"
+        for path in modules()
+        for name in imported(path)
+        if (library := name.split(".")[0]) in DOORS and not path.as_posix().startswith(DOORS[library])
+    ]
+    assert not wrong
+
+
+def test_no_algorithm_imports_another() -> None:
+    """What one algorithm is made of can change without looking at the others."""
+    folders = {path.parts[1] for path in modules() if path.parts[0] == "algorithms" and len(path.parts) > 2}
+    wrong = [
+        f"{path} imports {name}"
+        for path in modules()
+        if path.parts[0] == "algorithms" and path.parts[1] in folders
+        for name in imported(path)
+        if name.startswith("algorithms.") and name.split(".")[1] in folders - {path.parts[1]}
+    ]
+    assert not wrong
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    """A plain pytest in an environment with the plugin installed loads neither learning, tracking, data frame nor database libraries."""
+    assert (ROOT / PACKAGE / "plugin.py").exists()
+    code = f"import sys, {PACKAGE}.plugin; print(*sorted(set({HEAVY!r}) & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
+def test_core_needs_nothing_but_numpy_and_sqlglot() -> None:
+    """Values and arithmetic can be used, and tested, without a server, a tracking store or pytest."""
+    known = sys.stdlib_module_names | {PACKAGE, "numpy", "sqlglot"}
+    wrong = {
+        f"{path}: {name}"
+        for path in modules()
+        if dotted(path).startswith(f"{PACKAGE}.core")
+        for name in imported(path)
+        if name.split(".")[0] not in known
+    }
+    assert not wrong
