@@ -71,6 +71,15 @@ def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], boo
     return value
 
 
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
+        return text
+
+    return parse
+
+
 def _device(text: str) -> str:
     if text not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, got {text!r}")
@@ -117,6 +126,58 @@ OPTIONS: tuple[Option, ...] = (
     Option(name="register-model", field="register_model", flag=True, help="register the trained model in MLflow's registry"),
     Option(name="device", field="device", metavar="auto|cpu|cuda", parse=_device, help="where networks are trained"),
     Option(name="no-bitmaps", field="sample_bitmaps", flag=True, constant=False, help="train mscn without the sample bitmaps"),
+    Option(
+        name="index-budget-mb",
+        field="index_budget_mb",
+        metavar="MB",
+        parse=_positive_float,
+        help="storage for the indexes that index selection adds, in MB of 2^20 bytes",
+    ),
+    Option(name="index-width", field="index_width", metavar="N", parse=_positive_int, help="columns per index at most"),
+    Option(
+        name="index-start",
+        field="index_start",
+        metavar="existing|none",
+        parse=_one_of("existing", "none"),
+        help="keep the indexes that no constraint needs, or start without them",
+    ),
+    Option(
+        name="index-whatif",
+        field="index_whatif",
+        metavar="auto|hypopg|hidden",
+        parse=_one_of("auto", "hypopg", "hidden"),
+        help="ask about hypothetical indexes (HypoPG), or about built ones that are hidden from the planner",
+    ),
+    Option(name="index-covering", field="index_covering", flag=True, help="let index selection use columns that are only read"),
+    Option(
+        name="update-every",
+        field="update_every",
+        metavar="N",
+        parse=_positive_int,
+        help="select indexes again after every N training queries, with all queries so far",
+    ),
+    Option(name="knob-trials", field="knob_trials", metavar="N", parse=_positive_int, help="settings to try, the default one included"),
+    Option(
+        name="knob-target",
+        field="knob_target",
+        metavar="total_time|p95_time|throughput",
+        parse=_one_of("total_time", "p95_time", "throughput"),
+        help="what knob tuning makes better",
+    ),
+    Option(
+        name="knob-projection",
+        field="knob_projection",
+        metavar="llamatune|none",
+        parse=_one_of("llamatune", "none"),
+        help="search all knobs, or a random projection of them to fewer dimensions",
+    ),
+    Option(
+        name="knob-trial-s",
+        field="knob_trial_s",
+        metavar="S",
+        parse=_positive_float,
+        help="how long one pass of a knob trial takes with the default settings, in s; it decides how many training queries a trial runs",
+    ),
     Option(name="results", field="results", metavar="DIR", parse=Path, help="folder of the records"),
     Option(name="no-mlflow", field="mlflow", flag=True, constant=False, help="write the local record only"),
     Option(

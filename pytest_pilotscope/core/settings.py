@@ -44,6 +44,20 @@ class Settings:
     device: str = "auto"
     sample_bitmaps: bool = True
 
+    # index selection
+    index_budget_mb: float = 250.0
+    index_width: int = 2
+    index_start: str = "existing"
+    index_whatif: str = "auto"
+    index_covering: bool = False
+    update_every: int = 200
+
+    # knob tuning
+    knob_trials: int = 50
+    knob_target: str = "total_time"
+    knob_projection: str = "none"
+    knob_trial_s: float = 5.0
+
     # records
     results: Path = Path("results")
     mlflow: bool = True
