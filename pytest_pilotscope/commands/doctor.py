@@ -88,13 +88,13 @@ def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
 
         server = open_server(config)
     except ImportError as error:
-        yield Check(name="server", state="FAULT", found=f"cannot be used: {error}", remedy=f"pip install {DISTRIBUTION}[embedded]")
+        yield Check(name="server", state="FAULT", found=f"cannot be used: {error}", remedy=f"pip install '{DISTRIBUTION}[embedded]'")
         return
     except PilotscopeError as error:
         yield _fault("server", error)
         return
     try:
-        yield from _of_server(server)
+        yield from check_server(server)
     except ServerError as error:
         yield _fault("server", error)
     finally:
@@ -171,7 +171,8 @@ def check_tracking(tracking_uri: str | None) -> Check:
     return Check(name="tracking store", state="ok", found=f"{shown_uri(uri)}: {many}")
 
 
-def _of_server(server: Server) -> Iterator[Check]:
+def check_server(server: Server) -> Iterator[Check]:
+    """A running server: its build, the steering library and HypoPG."""
     from pytest_pilotscope.postgres import hypopg
 
     report = server.report()

@@ -84,7 +84,9 @@ def test_a_run_that_is_there_unfinished_is_completed(pilotscope: Command, store:
     assert (run["run_id"], run["status"], run["tags.stage"]) == (tracker.run_id, "FINISHED", "tested")
     history = open_client(store).get_metric_history(run["run_id"], "train_loss")
     assert sorted((point.step, point.value) for point in history) == [(0, 3.0), (1, 2.0), (2, 1.5)]
-    assert len(open_client(store).get_run(run["run_id"]).inputs.dataset_inputs) == 2
+    inputs = open_client(store).get_run(run["run_id"]).inputs
+    assert inputs is not None
+    assert len(inputs.dataset_inputs) == 2
 
 
 def test_a_run_that_is_being_measured_is_left_alone(pilotscope: Command, store: str, workplace: Path) -> None:
