@@ -55,5 +55,10 @@ class StatsDataset:
                 session.execute(statement)
 
     def workload(self) -> Workload:
-        """The queries, generated from the same scale and seed (a few seconds; nothing is stored)."""
-        return make_workload(self.name, generate(self.scale, self.seed), scale=self.scale, seed=self.seed)
+        """The queries, generated from the same scale and seed, and kept in the cache for this version of the generator's code."""
+        from pytest_pilotscope.datasets.workloads import kept, source_hash
+
+        return kept(
+            f"{self.name}-{self.key}-{source_hash(Path(__file__).parent)}",
+            lambda: make_workload(self.name, generate(self.scale, self.seed), scale=self.scale, seed=self.seed),
+        )
