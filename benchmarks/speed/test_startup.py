@@ -51,14 +51,14 @@ def _open(dataset: str) -> None:
 @pytest.mark.usefixtures("server")
 def test_warm_start(benchmark: BenchmarkFixture) -> None:
     """Start, connect, count and stop with the data directory at hand."""
-    benchmark.pedantic(_open, args=("stats_tiny",), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(_open, args=("stats_tiny",), rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
 
 
 @pytest.mark.usefixtures("server", "empty_cache")
 @pytest.mark.parametrize("dataset", ["stats_tiny", "stats_synthetic"])
 def test_cold_start(benchmark: BenchmarkFixture, dataset: str) -> None:
     """Set up, generate, load, index, analyze, copy, start, connect, count and stop."""
-    benchmark.pedantic(_open, args=(dataset,), rounds=1)
+    benchmark.pedantic(_open, args=(dataset,), rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
 
 
 def test_start_of_an_empty_server(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
@@ -68,12 +68,12 @@ def test_start_of_an_empty_server(benchmark: BenchmarkFixture, server: EmbeddedS
         with EmbeddedServer(server.binaries) as own, own.connect() as session:
             assert session.scalar("SELECT 1") == 1
 
-    benchmark.pedantic(start, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(start, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
 
 
 def test_restart(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
     """Stop cleanly, start with other settings, answer."""
-    benchmark.pedantic(server.restart, args=({"shared_buffers": "256MB"},), rounds=10, warmup_rounds=1)
+    benchmark.pedantic(server.restart, args=({"shared_buffers": "256MB"},), rounds=10, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
 
 
 def test_connect(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:

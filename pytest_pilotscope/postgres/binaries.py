@@ -98,6 +98,7 @@ def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
 def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
     """Copy to a temporary name and rename, so that a half-made copy is never taken for a whole one."""
     target.parent.mkdir(exist_ok=True)
+    target.parent.chmod(0o755)
     with tempfile.TemporaryDirectory(dir=target.parent) as partial:
         copy = Path(partial) / "copy"
         shutil.copytree(prefix, copy / prefix.parent.name / prefix.name, symlinks=True)

@@ -62,7 +62,10 @@ def socket_folder(account: Account) -> Path:
 
 def _made(folder: Path, account: Account) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            if account.dropped:
+                folder.chmod(0o755)  # whatever root's umask says, its servers have to enter
     except OSError as error:
         raise ServerError(
             f"cannot make the cache folder {folder}: {error.strerror}; set PILOTSCOPE_CACHE to a folder that can be written"

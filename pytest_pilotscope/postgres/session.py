@@ -256,7 +256,7 @@ def _identifier(table: str) -> composing.Identifier:
 
 def dsn_of(**keywords: str | int) -> Dsn:
     """A connection string of libpq's keywords, with whatever quoting they need."""
-    return Dsn(psycopg2.extensions.make_dsn(**keywords))
+    return Dsn(psycopg2.extensions.make_dsn(None, **keywords))
 
 
 def connect(dsn: Dsn, **overrides: Any) -> Session:
@@ -271,7 +271,11 @@ def connect(dsn: Dsn, **overrides: Any) -> Session:
     except (psycopg2.Error, UnicodeError) as error:
         reason = " ".join(dsn.scrub(str(error)).split())
         raise ServerError(f"cannot connect to {dsn}: {reason}") from None  # the driver's frames would show the password
-    return Session(connection)
+    try:
+        return Session(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _check(dsn: Dsn) -> None:

@@ -139,13 +139,13 @@ def test_what_is_no_data_directory(newest_server: EmbeddedServer, tmp_path: Path
         check_version(tmp_path, newest_server.binaries)
 
 
-def test_paths_with_blanks(server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_with_blanks(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cache and temporary folder may have blanks, quotes and commas in their names."""
     for name in ("a cache, with", "it's tmp"):
         (cache / name).mkdir(mode=0o755)
     monkeypatch.setenv("PILOTSCOPE_CACHE", str(cache / "a cache, with"))
     monkeypatch.setattr(tempfile, "tempdir", str(cache / "it's tmp"))
-    with EmbeddedServer(server.binaries, why="blanks") as own, own.connect() as session:
+    with EmbeddedServer(newest_server.binaries, why="blanks") as own, own.connect() as session:
         assert session.scalar("SELECT 1") == 1
         assert own._sockets.parent == cache / "it's tmp"
         assert own.data_folder.is_relative_to(cache / "a cache, with")
@@ -371,3 +371,14 @@ def test_nothing_is_reachable_by_tcp(newest_server: EmbeddedServer) -> None:
         return
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
     assert f"pid={newest_server.pid}," not in listening
+
+
+def test_a_strict_umask(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's umask may close new folders to others; the cache is opened for the server's account all the same."""
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(cache / "new"))
+    before = os.umask(0o077)
+    try:
+        with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
+            assert session.scalar("SELECT 1") == 1
+    finally:
+        os.umask(before)
