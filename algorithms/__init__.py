@@ -1,1 +1,63 @@
 """The built-in algorithms, and preset schedulers for use without pytest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision import PostgreSQLConfig
+    from pytest_pilotscope.scheduler import Scheduler
+    from pytest_pilotscope.tracking.tracker import MLflowTracker
+
+__all__ = ["get_baseline_preset_scheduler", "get_mscn_preset_scheduler"]
+
+Preset = tuple["Scheduler", "MLflowTracker | None"]
+
+
+def get_baseline_preset_scheduler(config: PostgreSQLConfig, *, use_mlflow: bool = True) -> Preset:
+    """Return `(scheduler, tracker)` of plain PostgreSQL; `tracker` is None without MLflow."""
+    from pytest_pilotscope.scheduler import preset_scheduler
+
+    return preset_scheduler(
+        "baseline",
+        config,
+        enable_collection=False,
+        enable_training=False,
+        num_collection=None,
+        num_training=None,
+        num_epoch=1,
+        load_model_id=None,
+        use_mlflow=use_mlflow,
+    )
+
+
+def get_mscn_preset_scheduler(
+    config: PostgreSQLConfig,
+    *,
+    enable_collection: bool = True,
+    enable_training: bool = True,
+    num_collection: int | None = None,
+    num_training: int | None = None,
+    num_epoch: int = 100,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+) -> Preset:
+    """
+    Return `(scheduler, tracker)` of MSCN; `tracker` is None without MLflow.
+
+    `num_collection` and `num_training` limit the training queries to label and to learn from. Without training the model `load_model_id` is
+    used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `mscn_<db>`.
+    """
+    from pytest_pilotscope.scheduler import preset_scheduler
+
+    return preset_scheduler(
+        "mscn",
+        config,
+        enable_collection=enable_collection,
+        enable_training=enable_training,
+        num_collection=num_collection,
+        num_training=num_training,
+        num_epoch=num_epoch,
+        load_model_id=load_model_id,
+        use_mlflow=use_mlflow,
+    )

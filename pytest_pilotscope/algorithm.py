@@ -64,12 +64,17 @@ class DatabasePreparer(Protocol):
 
 @runtime_checkable
 class Persistent(Protocol):
-    """Can be saved and loaded again. Loading a model must never run code: safetensors and JSON, no pickle."""
+    """
+    Can be saved and loaded again. Loading a model must never run code: safetensors and JSON, no pickle.
+
+    Two attributes are optional: `selection`, the name of the validation metric by which `--load-model best` chooses and whether smaller is
+    better; and `decider(folder)`, a static method that gives a function from SQL to the decision, for serving without a database.
+    """
 
     model_id: str
 
     def save(self, folder: Path) -> None:
-        """Write everything `load` needs into `folder`, which exists and is empty."""
+        """Write `model/<model_id>/` and `metadata/<model_id>.json` below `folder`: everything that `load` needs."""
 
     def load(self, folder: Path, training: Training) -> None:
         """Read what `save` wrote; raises `ModelError` for a broken file and for a model of another schema or other data."""

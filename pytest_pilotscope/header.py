@@ -70,6 +70,7 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "num_epoch": settings.epochs if learns else 0,
         "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
+        "register_model": learns and settings.register_model,
         "rounds": settings.rounds,
         "seed": settings.seed,
         "query_timeout_ms": settings.query_timeout_ms,

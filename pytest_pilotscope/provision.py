@@ -189,12 +189,10 @@ def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
 
 def steering_libraries(bindir: Path) -> tuple[Path, ...]:
     """The library that makes this PostgreSQL steerable; none, with a warning in the log, where it cannot be built."""
-    from pytest_pilotscope.postgres.account import server_account
     from pytest_pilotscope.postgres.extension.build import build_library
-    from pytest_pilotscope.postgres.folders import cache_folder
 
     try:
-        return (build_library(bindir, cache_folder(server_account()) / "libraries"),)
+        return (build_library(bindir),)
     except MissingExtension as error:
         logger.warning("%s; only what needs no steering can be measured", error)
         return ()

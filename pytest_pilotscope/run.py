@@ -27,7 +27,7 @@ from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.training import Training, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -104,17 +104,16 @@ def benchmark_run(
     with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
         with _ending(writer, failures), database.session() as session:
-            training = Training(
+            training = Training.of(
+                workload,
                 algorithm=name,
-                queries=workload.train[: settings.training_size],
-                validation=workload.validation,
                 database=database,
                 session=session,
                 settings=settings,
                 folder=settings.results / header.run_name,
                 progress=progress,
             )
-            writer.write(algorithm.train(training))
+            writer.write(learn(algorithm, training))
             with _opponent(name, algorithm, database, session) as opponent:
                 yield BenchmarkRun(
                     header=header,

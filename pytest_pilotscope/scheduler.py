@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import BASELINE
+from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
+from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.registry import builtin_registry
+from pytest_pilotscope.registry import builtin_registry, load_workload
+from pytest_pilotscope.training import Advance, Training, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.clocks import Clock
     from pytest_pilotscope.measurement.sides import Side
-    from pytest_pilotscope.provision import PostgreSQLConfig
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision import Database, PostgreSQLConfig
     from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 
@@ -33,3 +38,156 @@ class Execution:
     planning_ms: float
     execution_ms: float
     inference_ms: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Scheduler:
+    """
+    Runs statements the way an algorithm wants them run; use it as a context manager.
+
+    Entering provisions the database and trains the algorithm, or loads its model; leaving puts back what was changed. With a tracker,
+    training and the totals of what was executed go to its MLflow run.
+    """
+
+    config: PostgreSQLConfig
+    algorithm: Algorithm
+    settings: Settings
+    tracker: MLflowTracker | None = None
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _side: Side | None = field(default=None, init=False)
+    _clock: Clock | None = field(default=None, init=False)
+    _executed: list[Execution] = field(default_factory=list, init=False)
+
+    def __enter__(self) -> Scheduler:
+        from pytest_pilotscope.measurement.clocks import clock_of
+        from pytest_pilotscope.measurement.sides import side_of
+        from pytest_pilotscope.provision import open_database
+
+        with ExitStack() as stack:
+            if self.tracker is not None:
+                stack.enter_context(self.tracker)
+                stack.callback(self._log_totals)
+            database = stack.enter_context(open_database(self.config))
+            session = stack.enter_context(database.session())
+            self._learn(stack, database, session)
+            if isinstance(self.algorithm, DatabasePreparer):
+                database = stack.enter_context(self.algorithm.prepare(database))
+                session = stack.enter_context(database.session())
+            self._clock = clock_of(session)
+            self._side = side_of(self.algorithm.name, self.algorithm, session)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._side = None
+        self._stack.__exit__(kind, error, trace)
+
+    def execute(self, sql: str) -> Execution:
+        """
+        Run one statement; raises `StatementFailed`, and whatever the algorithm raises when it cannot decide.
+
+        Outside a `with` block it is a `UsageError`: there is no server yet.
+        """
+        if self._side is None or self._clock is None:
+            raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
+        with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
+            timed = self._clock(self._side.session, sql)
+        executed = Execution(
+            rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms
+        )
+        self._executed.append(executed)
+        return executed
+
+    def _learn(self, stack: ExitStack, database: Database, session: Session) -> None:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pilotscope-")))
+        training = Training.of(
+            _workload(self.config),
+            algorithm=self.algorithm.name,
+            database=database,
+            session=session,
+            settings=self.settings,
+            folder=folder,
+            progress=_silent,
+        )
+        report = learn(self.algorithm, training)
+        if self.tracker is not None:
+            from pytest_pilotscope.tracking.publish import log_training
+
+            log_training(self.tracker, report, at=datetime.now(timezone.utc))
+
+    def _log_totals(self) -> None:
+        if self.tracker is None or not self._executed:
+            return
+        server_ms = sum(run.planning_ms + run.execution_ms for run in self._executed)
+        inference_ms = sum(run.inference_ms for run in self._executed)
+        self.tracker.log_metrics(
+            {
+                "executed_query_count": len(self._executed),
+                "executed_total_time": (server_ms + inference_ms) / 1e3,
+                "executed_db_execution_time": server_ms / 1e3,
+                "executed_overhead_time": inference_ms / 1e3,
+            }
+        )
+
+
+def preset_scheduler(
+    algorithm: str,
+    config: PostgreSQLConfig,
+    *,
+    enable_collection: bool,
+    enable_training: bool,
+    num_collection: int | None,
+    num_training: int | None,
+    num_epoch: int,
+    load_model_id: str | None,
+    use_mlflow: bool,
+) -> tuple[Scheduler, MLflowTracker | None]:
+    """
+    Make a scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing is started before `with scheduler`.
+
+    Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`.
+    """
+    settings = Settings(
+        seed=config.seed,
+        collection=enable_collection,
+        training=enable_training,
+        collection_size=num_collection,
+        training_size=num_training,
+        epochs=num_epoch,
+        load_model=load_model_id if load_model_id is not None or enable_training else "best",
+        mlflow=use_mlflow,
+    )
+    made: Algorithm = builtin_registry().algorithm(algorithm).resolve()()
+    tracker = _tracker(algorithm, config, settings) if use_mlflow else None
+    return Scheduler(config=config, algorithm=made, settings=settings, tracker=tracker), tracker
+
+
+def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> MLflowTracker:
+    from pytest_pilotscope.tracking.tracker import MLflowTracker
+
+    params = {
+        "algorithm": algorithm,
+        "dataset": config.db,
+        "enable_collection": settings.collection,
+        "enable_training": settings.training,
+        "num_epoch": settings.epochs,
+        "num_training": settings.training_size,
+        "num_collection": settings.collection_size,
+        "seed": settings.seed,
+    }
+    now = datetime.now(timezone.utc)
+    return MLflowTracker(
+        f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
+    )
+
+
+def _workload(config: PostgreSQLConfig) -> Workload:
+    """The queries to learn from; a database that is no dataset of ours has none."""
+    if config.db is None:
+        return Workload(dataset="", train=(), validation=(), test=())
+    return load_workload(config.db, scale=config.scale, seed=config.seed)
+
+
+@contextmanager
+def _silent(_description: str, _total: int) -> Iterator[Advance]:
+    yield lambda steps: None

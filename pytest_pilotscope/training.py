@@ -11,8 +11,9 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.algorithm import Algorithm, Persistent
 from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.core.settings import Settings
 
@@ -27,6 +28,9 @@ LABEL_STEPS = 100
 Advance = Callable[[int], None]
 """Call it with how many more steps are done."""
 
+ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress display for a description and a number of steps."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Training:
@@ -38,15 +42,42 @@ class Training:
     """
 
     algorithm: str
+    dataset: str
     queries: Sequence[Query]
     validation: Sequence[Query]
     database: Database
     session: Session
     settings: Settings
     folder: Path
-    progress: Callable[[str, int], AbstractContextManager[Advance]]
+    progress: ShowProgress
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
     _schema: Schema | None = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        *,
+        algorithm: str,
+        database: Database,
+        session: Session,
+        settings: Settings,
+        folder: Path,
+        progress: ShowProgress,
+    ) -> Training:
+        """Give an algorithm the training queries that the settings allow, and all validation queries."""
+        sizes = [size for size in (settings.training_size, settings.collection_size) if size is not None]
+        return cls(
+            algorithm=algorithm,
+            dataset=workload.dataset,
+            queries=workload.train[: min(sizes, default=None)],
+            validation=workload.validation,
+            database=database,
+            session=session,
+            settings=settings,
+            folder=folder,
+            progress=progress,
+        )
 
     @property
     def data_fingerprint(self) -> str:
@@ -105,6 +136,28 @@ class Training:
             scalars=dict(scalars or {}),
             artifacts=tuple(str(path) for path in artifacts),
         )
+
+
+def learn(algorithm: Algorithm, training: Training) -> TrainingReport:
+    """
+    Train an algorithm, or load the model that the user named; one that has no models is always trained.
+
+    Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or other data.
+    """
+    reference = training.settings.load_model
+    if reference is None or not isinstance(algorithm, Persistent):
+        return algorithm.train(training)
+    from pytest_pilotscope.tracking.models import fetch_model
+
+    folder = fetch_model(
+        reference,
+        training.folder / "loaded",
+        experiment=f"{algorithm.name}_{training.dataset}",
+        selection=getattr(algorithm, "selection", None),
+        tracking_uri=training.settings.tracking_uri,
+    )
+    algorithm.load(folder, training)
+    return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference})
 
 
 def labels_folder(data_fingerprint: str) -> Path:

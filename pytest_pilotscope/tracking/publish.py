@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.core.summary import metrics, summarize
+from pytest_pilotscope.tracking.models import log_pyfunc
 from pytest_pilotscope.tracking.store import translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
@@ -48,7 +49,8 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     at = datetime.fromisoformat(end.finished_at if end else header.started_at)
     for training in record.training:
         if training.side == header.algorithm:
-            _log_training(tracker, training, at=at)
+            log_training(tracker, training, at=at)
+            _log_model(tracker, header, training)
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path)
@@ -74,13 +76,23 @@ def _error(record: Record) -> str | None:
     return end.error or "; ".join(f"{side}: {why}" for side, why in end.failures.items()) or None
 
 
-def _log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
+def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
+    """Send what training one side produced: parameters, series, final figures and artifacts."""
     tracker.log_params(training.parameters)
     for name, values in training.metrics.items():
         tracker.log_series(name, values, at=at)
     tracker.log_metrics(training.scalars, at=at)
     for path in training.artifacts:
         tracker.log_artifact(Path(path), _artifact_folder(Path(path)))
+
+
+def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingReport) -> None:
+    """Offer what was trained as a pyfunc model, and register it as `<algo>_<db>` when the user asked for that."""
+    model_id = training.parameters.get("model_id")
+    holds = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
+    if isinstance(model_id, str) and len(holds) == 1:
+        name = f"{header.algorithm}_{header.dataset}" if header.parameters.get("register_model") else None
+        log_pyfunc(tracker, holds.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
 
 
 def _artifact_folder(path: Path) -> str | None:

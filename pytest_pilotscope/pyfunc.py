@@ -1,0 +1,51 @@
+"""Serves a model of this suite as an MLflow pyfunc model: `loader_module` of every model that is logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.registry import builtin_registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Decide = Callable[[str], Mapping[frozenset[str], float]]
+
+
+class _Serves(Protocol):
+    @staticmethod
+    def decider(folder: Path) -> Decide:
+        """Return a function from SQL to the decision of the model in a folder, without a database."""
+
+
+@dataclass(frozen=True, slots=True)
+class PilotscopeModel:
+    """What MLflow calls: one decision per statement."""
+
+    decide: Decide
+
+    def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Map the column `sql` to `decision`: a JSON object from the sorted aliases of each subplan, blank between them, to its rows."""
+        import pandas as pd
+
+        decisions = [
+            json.dumps({" ".join(sorted(subplan)): rows for subplan, rows in self.decide(sql).items()}) for sql in model_input["sql"]
+        ]
+        frame: pd.DataFrame = pd.DataFrame({"decision": decisions})
+        return frame
+
+
+def _load_pyfunc(path: str) -> PilotscopeModel:
+    """Read a model that was logged by this suite (MLflow calls this); the algorithm is looked up among the built-in ones by name."""
+    folder = Path(path)
+    found = sorted((folder / "metadata").glob("*.json"))
+    if len(found) != 1:
+        raise ModelError(f"{folder} holds {len(found)} models (metadata/*.json); one is needed")
+    name = found[0].stem.split("_")[0]
+    algorithm: _Serves = builtin_registry().algorithm(name).resolve()  # type: ignore[assignment]
+    return PilotscopeModel(algorithm.decider(folder))

@@ -1,0 +1,104 @@
+"""Trained models in MLflow: sent with a run, offered as a pyfunc model, and fetched again."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.tracking.store import open_client, translated
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+
+FOLDERS = ("model", "metadata")
+"""What a model consists of: `model/<model_id>/` and `metadata/<model_id>.json`."""
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_REGISTERED = re.compile(r"models:/([^/]+)/(\d+)")
+
+
+def fetch_model(
+    reference: str, destination: Path, *, experiment: str, selection: tuple[str, bool] | None, tracking_uri: str | None = None
+) -> Path:
+    """
+    Return a local folder that holds one model: `best`, a run id, `models:/NAME/VERSION`, or a path.
+
+    `selection` is the validation metric by which `best` chooses within the experiment, and whether smaller is better. Raises `ModelError`
+    that says what was looked for and where.
+    """
+    path = Path(reference)
+    if path.is_dir():
+        return path
+    if reference == "best":
+        return _download(_best(experiment, selection, tracking_uri), destination, tracking_uri)
+    if _RUN_ID.fullmatch(reference):
+        return _download(reference, destination, tracking_uri)
+    if registered := _REGISTERED.fullmatch(reference):
+        return _download_registered(registered[1], registered[2], destination, tracking_uri)
+    raise ModelError(
+        f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there"
+    )
+
+
+def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id: str, register_as: str | None = None) -> None:
+    """
+    Add a model to a run as an MLflow pyfunc model with a signature (SQL in, the algorithm's decision as JSON out), and register it.
+
+    The model holds data only; `pytest_pilotscope.pyfunc` reads it, so loading it never runs code that came with it.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    signature = ModelSignature(inputs=Schema([ColSpec("string", "sql")]), outputs=Schema([ColSpec("string", "decision")]))
+    with warnings.catch_warnings(), translated(f"model {model_id!r}"):
+        warnings.simplefilter("ignore")  # MLflow's own deprecations
+        mlflow.set_tracking_uri(tracker.client.tracking_uri)
+        with mlflow.start_run(run_id=tracker.run_id):
+            mlflow.pyfunc.log_model(
+                name=model_id,
+                loader_module="pytest_pilotscope.pyfunc",
+                data_path=str(folder),
+                signature=signature,
+                registered_model_name=register_as,
+                pip_requirements=["pytest-pilotscope[torch]"],
+                metadata={"algorithm": algorithm, "model_id": model_id},
+            )
+
+
+def _best(experiment: str, selection: tuple[str, bool] | None, tracking_uri: str | None) -> str:
+    if selection is None:
+        raise ModelError(f"experiment {experiment!r} has no validation metric to choose the best model by; name a run id")
+    metric, ascending = selection
+    best: Mapping[str, str] | None = MLflowTracker.get_best_run(experiment, metric, ascending, tracking_uri=tracking_uri)
+    if best is None:
+        raise ModelError(
+            f"experiment {experiment!r} has no finished run with {metric!r}; train a model first, or name another with --load-model"
+        )
+    return best["run_id"]
+
+
+def _download(run_id: str, destination: Path, tracking_uri: str | None) -> Path:
+    client = open_client(tracking_uri)
+    destination.mkdir(parents=True, exist_ok=True)
+    with translated(f"the model of run {run_id}"):
+        there = {artifact.path for artifact in client.list_artifacts(run_id)}
+        if not there.issuperset(FOLDERS):
+            raise ModelError(f"run {run_id} has no model: its artifacts are {', '.join(sorted(there)) or 'none'}")
+        for name in FOLDERS:
+            client.download_artifacts(run_id, name, str(destination))
+    return destination
+
+
+def _download_registered(name: str, version: str, destination: Path, tracking_uri: str | None) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    client = open_client(tracking_uri)
+    with translated(f"the registered model models:/{name}/{version}"):
+        uri = client.get_model_version_download_uri(name, version)
+        downloaded = Path(download_artifacts(artifact_uri=uri, dst_path=str(destination), tracking_uri=client.tracking_uri))
+    found = [path for path in downloaded.rglob("metadata") if path.is_dir() and (path.parent / "model").is_dir()]
+    if len(found) != 1:
+        raise ModelError(f"models:/{name}/{version} is not a model of this suite: it has no model and metadata folder")
+    return found[0].parent

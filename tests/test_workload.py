@@ -1,0 +1,174 @@
+"""`pytest benchmarks --algo ... --db ...` from the command line to the records, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow  # noqa: F401  # here, because pytester forgets what is imported during its tests, and mlflow cannot be imported twice
+import pytest
+
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Path]:
+    """A cache folder for all tests here, so that the data is loaded once."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-workload-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:
+    """Record, summary, MLflow run, pytest-benchmark JSON and storage tell of the same A/A pair; pytest-benchmark reads the last two."""
+    result = measure(
+        pytester, "--algo", "baseline", "--queries", "q00*", "--limit", "3", "--benchmark-json=out.json", "--benchmark-autosave"
+    )
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    lines = record_lines(pytester.path)
+    assert [line["kind"] for line in lines[:2]] == ["header", "training"]
+    assert lines[-1]["kind"] == "end"
+    assert lines[-1]["status"] == "FINISHED"
+    runs = [line for line in lines if line["kind"] == "query_run"]
+    assert len(runs) == 3 * 2 * (1 + 2)
+    assert {run["query_id"] for run in runs} == {"q001", "q002", "q003"}
+    assert {run["side"] for run in runs} == {"baseline", "baseline-again"}
+    assert all(run["planning_ms"] > 0 and run["execution_ms"] > 0 for run in runs)
+
+    metrics = summary(pytester.path)["metrics"]
+    assert metrics["query_count"] == 3
+
+    store = f"sqlite:///{pytester.path}/mlflow.db"
+    (run,) = MLflowTracker.list_runs("baseline_stats_tiny", tracking_uri=store)
+    assert run["status"] == "FINISHED"
+    assert run["metrics.test_total_time"] == pytest.approx(metrics["total_time"])
+    assert run["metrics.test_speedup_ci_low"] <= run["metrics.test_speedup"] <= run["metrics.test_speedup_ci_high"]
+    assert (run["params.no_ai"], run["params.direct_execution"], run["params.num_training"]) == ("True", "True", "0")
+    assert (run["tags.stage"], run["tags.dataset.name"]) == ("tested", "stats_tiny")
+    assert run["run_name"] == lines[0]["run_name"]
+
+    entries = json.loads((pytester.path / "out.json").read_text(encoding="utf-8"))["benchmarks"]
+    assert [entry["name"] for entry in entries[:2]] == ["q001[baseline-stats_tiny]", "q001[baseline-again-stats_tiny]"]
+    assert len(entries) == 6
+    samples = [run for run in runs if run["query_id"] == "q001" and run["side"] == "baseline" and run["repetition"]]
+    assert entries[0]["stats"]["data"] == [
+        pytest.approx((sample["inference_ms"] + sample["planning_ms"] + sample["execution_ms"]) / 1e3) for sample in samples
+    ]
+    reader = [sys.executable, "-m", "pytest_benchmark"]
+    compared = subprocess.run([*reader, "compare"], capture_output=True, text=True, check=True, cwd=pytester.path)
+    assert "q003[baseline-again-stats_tiny]" in compared.stdout
+    listed = subprocess.run([*reader, "list"], capture_output=True, text=True, check=True, cwd=pytester.path)
+    assert listed.stdout.strip().endswith(".json")
+
+
+def test_the_terminal_shows_progress_and_a_table(pytester: pytest.Pytester) -> None:
+    """A log has plain lines: the server, each query as it ends, the table with both sides, and where the record is."""
+    result = measure(pytester, "--algo", "baseline", "--limit", "2", "--no-mlflow", "--pg-version", "16")
+    text = result.stdout.str()
+    assert "pilotscope: stats_tiny on embedded PostgreSQL 16." in text
+    assert "no assertions, optimized; statistics " in text
+    assert "baseline on stats_tiny: 1/2, " in text
+    assert "baseline on stats_tiny: 2/2, " in text
+    assert "An A/A pair: both sides are plain PostgreSQL, so the interval is the noise of this machine." in text
+    assert "MLflow: off (--no-mlflow)" in text
+    assert "benchmark: " not in text.split("pilotscope ===")[-1]  # pytest-benchmark does not print our entries once more
+    assert not (pytester.path / "mlflow.db").exists()
+
+
+def test_a_failing_query_fails_the_run_and_not_the_others(pytester: pytest.Pytester) -> None:
+    """It is recorded with PostgreSQL's message, shown, the run is FAILED and the exit code 1; the other queries are measured."""
+    conftest = """
+        from dataclasses import replace
+        from pytest_pilotscope.core.queries import Query
+        from pytest_pilotscope.datasets.stats import StatsDataset
+
+        class Broken(StatsDataset):
+            def workload(self):
+                good = super().workload()
+                return replace(good, test=(Query(id="bad", sql="SELECT count(*) / 0 FROM users"), good.test[0]))
+
+        def pytest_pilotscope_register(registry):
+            registry.add_dataset("broken", Broken, origin=__name__)
+    """
+    result = measure(pytester, "--db", "broken", conftest=conftest)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "query 'bad' failed on side 'baseline': " in result.stdout.str()
+    assert "division by zero" in result.stdout.str()
+    lines = record_lines(pytester.path)
+    assert lines[-1]["status"] == "FAILED"
+    assert sorted(lines[-1]["failures"]) == ["baseline", "baseline-again"]
+    assert [line["error"] is None for line in lines if line["kind"] == "query_run" and line["query_id"] == "bad"] == [False, False]
+    assert len([line for line in lines if line["kind"] == "query_run" and line["query_id"] == "q001"]) == 6
+    (run,) = MLflowTracker.list_runs("baseline_broken", tracking_uri=f"sqlite:///{pytester.path}/mlflow.db")
+    assert run["status"] == "FAILED"
+    assert "division by zero" in run["tags.error"]
+    assert "metrics.test_total_time" not in run
+
+
+def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) -> None:
+    """Every repetition has the limit as its time and is counted; the total is shown as a lower bound."""
+    conftest = """
+        from dataclasses import replace
+        from pytest_pilotscope.core.queries import Query
+        from pytest_pilotscope.datasets.stats import StatsDataset
+
+        class Slow(StatsDataset):
+            def workload(self):
+                return replace(super().workload(), test=(Query(id="slow", sql="SELECT pg_sleep(30)"),))
+
+        def pytest_pilotscope_register(registry):
+            registry.add_dataset("slow", Slow, origin=__name__)
+    """
+    result = measure(pytester, "--db", "slow", "--query-timeout-ms", "50", "--no-mlflow", conftest=conftest)
+    assert result.ret == 0, result.stdout.str()
+    runs = [line for line in record_lines(pytester.path) if line["kind"] == "query_run"]
+    assert len(runs) == 6
+    assert all(run["timed_out"] and run["execution_ms"] == 50 for run in runs)
+    assert ">= 0.050" in result.stdout.str()
+    assert summary(pytester.path)["metrics"]["timeout_count"] == 1
+
+
+def test_an_interrupt_leaves_a_whole_record_and_no_server(pytester: pytest.Pytester) -> None:
+    """After Ctrl-C the record has its end, the MLflow run is KILLED, and no server process of this run is left."""
+    pytester.makepyfile(test_workload=BENCHMARK)
+    command = [sys.executable, "-m", "pytest", "test_workload.py", *SMALL, "--rounds", "1000000", "--limit", "1"]
+    with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        record = _first_runs(pytester.path, process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+    end = json.loads(record.read_text(encoding="utf-8").splitlines()[-1])
+    assert (end["kind"], end["status"]) == ("end", "KILLED")
+    (run,) = MLflowTracker.list_runs("baseline_stats_tiny", tracking_uri=f"sqlite:///{pytester.path}/mlflow.db")
+    assert run["status"] == "KILLED"
+    assert _children_named("postgres", of=process.pid) == []
+
+
+def _first_runs(folder: Path, process: subprocess.Popen[str]) -> Path:
+    """Wait until the first executions are in the record."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), True)
+    while process.poll() is None:
+        for record in (folder / "results").glob("*.jsonl"):
+            if '"query_run"' in record.read_text(encoding="utf-8"):
+                return record
+    raise AssertionError(process.stdout.read())
+
+
+def _children_named(name: str, *, of: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [int(pid) for pid, parent, command in rows if int(parent) == of and name in command]
