@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pytest_pilotscope.postgres.explain import Plan
 
 _MAX_ROWS = 1e100
+_MOST_WORKERS = 8
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _QUALIFIED = re.compile(r'(?:"((?:[^"]|"")+)"|\b([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\.')
 _COPY_SUFFIX = re.compile(r"(?:_|#)\d+$")
@@ -97,12 +98,14 @@ def _wanted(values: Mapping[frozenset[str], set[float]], relations: frozenset[st
 
 
 def _carries(place: _Place, rows: float) -> bool:
-    return place.node.rows in (rows, _clamped(rows / _divisor(place.workers)))
+    """Below a Gather, every scan and join has a number of processes of its own, which EXPLAIN does not say."""
+    shared = range(1, max(place.workers, _MOST_WORKERS) + 1) if place.workers else ()
+    return place.node.rows in (rows, *(_clamped(rows / _divisor(workers)) for workers in shared))
 
 
 def _divisor(workers: int) -> float:
     """Processes that share the rows (get_parallel_divisor in costsize.c): the leader helps the less the more workers there are."""
-    return workers + max(1.0 - 0.3 * workers, 0.0) if workers else 1.0
+    return workers + max(1.0 - 0.3 * workers, 0.0)
 
 
 def _is_parameterized(place: _Place) -> bool:

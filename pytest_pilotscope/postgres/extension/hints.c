@@ -14,156 +14,125 @@
 static join_search_hook_type previous_search;
 
 /* A tree while it is folded. */
-typedef struct Folding
-{
-	PlannerInfo *root;
-	PsLevel    *level;
-	List	   *relations;		/* what can be joined: base relations, and joins that are fixed already */
-	List	   *directed;		/* sets whose outer side was fixed */
+typedef struct Folding {
+    PlannerInfo *root;
+    PsLevel *level;
+    List *relations; /* what can be joined: base relations, and joins that are fixed already */
+    List *directed;  /* sets whose outer side was fixed */
 } Folding;
 
-static RelOptInfo *
-search(PlannerInfo *root, List *relations)
-{
-	int			count = list_length(relations);
+static RelOptInfo *search(PlannerInfo *root, List *relations) {
+    int count = list_length(relations);
 
-	if (count == 1)
-		return linitial(relations);
-	if (previous_search)
-		return previous_search(root, count, relations);
-	if (enable_geqo && count >= geqo_threshold)
-		return geqo(root, count, relations);
-	return standard_join_search(root, count, relations);
+    if (count == 1)
+        return linitial(relations);
+    if (previous_search)
+        return previous_search(root, count, relations);
+    if (enable_geqo && count >= geqo_threshold)
+        return geqo(root, count, relations);
+    return standard_join_search(root, count, relations);
 }
 
 /* The relation that a leaf names, if it is to be joined here and not inside another relation. */
-static RelOptInfo *
-leaf_relation(const Folding *folding, const char *alias)
-{
-	int			index = ps_relation(folding->level, alias);
-	ListCell   *cell;
+static RelOptInfo *leaf_relation(const Folding *folding, const char *alias) {
+    int index = ps_relation(folding->level, alias);
+    ListCell *cell;
 
-	foreach(cell, folding->relations)
-	{
-		RelOptInfo *rel = lfirst(cell);
+    foreach (cell, folding->relations) {
+        RelOptInfo *rel = lfirst(cell);
 
-		if (index > 0 && rel->reloptkind == RELOPT_BASEREL && rel->relid == (Index) index)
-			return rel;
-	}
-	return NULL;
+        if (index > 0 && rel->reloptkind == RELOPT_BASEREL && rel->relid == (Index)index)
+            return rel;
+    }
+    return NULL;
 }
 
-static bool
-names_relations(const Folding *folding, int node)
-{
-	const PsNode *here = &ps_join_order->nodes[node];
-
-	check_stack_depth();
-	if (here->alias)
-		return leaf_relation(folding, here->alias) != NULL;
-	return names_relations(folding, here->outer) && names_relations(folding, here->inner);
+static bool names_relations(const Folding *folding, const PsNode *node) {
+    check_stack_depth();
+    if (node->alias)
+        return leaf_relation(folding, node->alias) != NULL;
+    return names_relations(folding, node->outer) && names_relations(folding, node->inner);
 }
 
-static bool
-is_complete(PlannerInfo *root, RelOptInfo *rel)
-{
+static bool is_complete(PlannerInfo *root, RelOptInfo *rel) {
 #if PG_VERSION_NUM >= 160000
-	return bms_equal(rel->relids, root->all_query_rels);
+    return bms_equal(rel->relids, root->all_query_rels);
 #else
-	return bms_equal(rel->relids, root->all_baserels);
+    return bms_equal(rel->relids, root->all_baserels);
 #endif
 }
 
 /* Join two relations and finish the result as the normal search does at the end of each of its levels. */
-static RelOptInfo *
-join(Folding *folding, RelOptInfo *outer, RelOptInfo *inner)
-{
-	PlannerInfo *root = folding->root;
-	Relids		sides = bms_union(ps_base_part(root, outer), ps_base_part(root, inner));
-	PsSet	   *set = ps_enter(folding->level, sides);
-	RelOptInfo *joinrel;
+static RelOptInfo *join(Folding *folding, RelOptInfo *outer, RelOptInfo *inner) {
+    PlannerInfo *root = folding->root;
+    Relids sides = bms_union(ps_base_part(root, outer), ps_base_part(root, inner));
+    PsSet *set = ps_enter(folding->level, sides);
+    RelOptInfo *joinrel;
 
-	set->outer = bms_copy(ps_base_part(root, outer));
-	folding->directed = lappend(folding->directed, set);
-	joinrel = make_join_rel(root, outer, inner);
-	if (joinrel == NULL)
-		return NULL;
-	generate_partitionwise_join_paths(root, joinrel);
-	if (!is_complete(root, joinrel))
-		generate_useful_gather_paths(root, joinrel, false);
-	set_cheapest(joinrel);
-	return joinrel;
+    set->outer = bms_copy(ps_base_part(root, outer));
+    folding->directed = lappend(folding->directed, set);
+    joinrel = make_join_rel(root, outer, inner);
+    if (joinrel == NULL)
+        return NULL;
+    generate_partitionwise_join_paths(root, joinrel);
+    if (!is_complete(root, joinrel))
+        generate_useful_gather_paths(root, joinrel, false);
+    set_cheapest(joinrel);
+    return joinrel;
 }
 
 /* NULL if outer joins or LATERAL forbid it. */
-static RelOptInfo *
-fold(Folding *folding, int node)
-{
-	const PsNode *here = &ps_join_order->nodes[node];
-	RelOptInfo *outer;
-	RelOptInfo *inner;
+static RelOptInfo *fold(Folding *folding, const PsNode *node) {
+    RelOptInfo *outer;
+    RelOptInfo *inner;
 
-	check_stack_depth();
-	if (here->alias)
-		return leaf_relation(folding, here->alias);
-	outer = fold(folding, here->outer);
-	inner = outer ? fold(folding, here->inner) : NULL;
-	if (inner == NULL || bms_overlap(outer->relids, inner->relids))
-		return NULL;
-	return join(folding, outer, inner);
+    check_stack_depth();
+    if (node->alias)
+        return leaf_relation(folding, node->alias);
+    outer = fold(folding, node->outer);
+    inner = outer ? fold(folding, node->inner) : NULL;
+    return inner ? join(folding, outer, inner) : NULL;
 }
 
 /* Put the folded tree in the place of the relations that it joins. */
-static void
-replace_by(Folding *folding, RelOptInfo *joined)
-{
-	List	   *others = NIL;
-	ListCell   *cell;
+static void replace_by(Folding *folding, RelOptInfo *joined) {
+    List *others = NIL;
+    ListCell *cell;
 
-	foreach(cell, folding->relations)
-		if (!bms_is_subset(((RelOptInfo *) lfirst(cell))->relids, joined->relids))
-			others = lappend(others, lfirst(cell));
-	folding->relations = lappend(others, joined);
-	folding->root->initial_rels = folding->relations;
+    foreach (cell, folding->relations)
+        if (!bms_is_subset(((RelOptInfo *)lfirst(cell))->relids, joined->relids))
+            others = lappend(others, lfirst(cell));
+    folding->relations = lappend(others, joined);
+    folding->root->initial_rels = folding->relations;
 }
 
 /* Forget the joins of a tree that cannot be had, the way GEQO forgets its own. */
-static void
-undo(Folding *folding, int join_count, struct HTAB *join_hash)
-{
-	ListCell   *cell;
+static void undo(Folding *folding, int join_count, struct HTAB *join_hash) {
+    ListCell *cell;
 
-	folding->root->join_rel_list = list_truncate(folding->root->join_rel_list, join_count);
-	folding->root->join_rel_hash = join_hash;
-	foreach(cell, folding->directed)
-		((PsSet *) lfirst(cell))->outer = NULL;
+    folding->root->join_rel_list = list_truncate(folding->root->join_rel_list, join_count);
+    folding->root->join_rel_hash = join_hash;
+    foreach (cell, folding->directed)
+        ((PsSet *)lfirst(cell))->outer = NULL;
 }
 
-static void
-fold_tree(Folding *folding, int number)
-{
-	const PsTree *tree = &ps_join_order->trees[number];
-	struct HTAB *join_hash = folding->root->join_rel_hash;
-	int			join_count = list_length(folding->root->join_rel_list);
-	RelOptInfo *joined;
+static void fold_tree(Folding *folding, PsTree *tree) {
+    struct HTAB *join_hash = folding->root->join_rel_hash;
+    int join_count = list_length(folding->root->join_rel_list);
+    RelOptInfo *joined;
 
-	if (tree->level != 0 && tree->level != folding->level->id)
-		return;
-	if (!names_relations(folding, tree->root))
-		return;
-	ps_run->used_trees[number] = true;
-	folding->directed = NIL;
-	folding->root->join_rel_hash = NULL;
-	joined = fold(folding, tree->root);
-	if (joined)
-	{
-		replace_by(folding, joined);
-		return;
-	}
-	undo(folding, join_count, join_hash);
-	ereport(WARNING,
-			(errmsg("pilotscope.join_order: tree %d of %d is not a legal join order here and was ignored",
-					number + 1, ps_join_order->count)));
+    if ((tree->level != 0 && tree->level != folding->level->id) || !names_relations(folding, tree->root))
+        return;
+    tree->used = true;
+    folding->directed = NIL;
+    folding->root->join_rel_hash = NULL;
+    joined = fold(folding, tree->root);
+    if (joined) {
+        replace_by(folding, joined);
+        return;
+    }
+    undo(folding, join_count, join_hash);
+    ereport(WARNING, (errmsg("pilotscope.join_order: a tree is not a legal join order here and was ignored")));
 }
 
 #if PG_VERSION_NUM < 170000
@@ -171,47 +140,40 @@ fold_tree(Folding *folding, int number)
  * Up to 16 the join hook is skipped for joins with pseudoconstant conditions ("now() > '2020-01-01'"), because foreign
  * tables and custom joins cannot deal with them. Without either, nobody is hurt when the hook is called.
  */
-static bool
-may_hide_pseudoconstants(PlannerInfo *root)
-{
-	if (!root->hasPseudoConstantQuals || !ps_join_hook_is_ours_alone())
-		return false;
-	for (int i = 1; i < root->simple_rel_array_size; i++)
-		if (root->simple_rel_array[i] && root->simple_rel_array[i]->fdwroutine)
-			return false;
-	return true;
+static bool may_hide_pseudoconstants(PlannerInfo *root) {
+    if (!root->hasPseudoConstantQuals || !ps_join_hook_is_ours_alone())
+        return false;
+    for (int i = 1; i < root->simple_rel_array_size; i++)
+        if (root->simple_rel_array[i] && root->simple_rel_array[i]->fdwroutine)
+            return false;
+    return true;
 }
 #else
 #define may_hide_pseudoconstants(root) false
 #endif
 
-static RelOptInfo *
-search_with_hints(PlannerInfo *root, List *relations)
-{
-	Folding		folding = {.root = root, .level = ps_level(root), .relations = relations};
-	bool		hidden = may_hide_pseudoconstants(root);
-	RelOptInfo *result;
+static RelOptInfo *search_with_hints(PlannerInfo *root, List *relations) {
+    Folding folding = {.root = root, .level = ps_level(root), .relations = relations};
+    bool hidden = may_hide_pseudoconstants(root);
+    RelOptInfo *result;
+    ListCell *cell;
 
-	if (hidden)
-		root->hasPseudoConstantQuals = false;
-	for (int i = 0; ps_join_order && i < ps_join_order->count; i++)
-		fold_tree(&folding, i);
-	result = search(root, folding.relations);
-	if (hidden)
-		root->hasPseudoConstantQuals = true;
-	return result;
+    if (hidden)
+        root->hasPseudoConstantQuals = false;
+    foreach (cell, ps_join_order)
+        fold_tree(&folding, lfirst(cell));
+    result = search(root, folding.relations);
+    if (hidden)
+        root->hasPseudoConstantQuals = true;
+    return result;
 }
 
-static RelOptInfo *
-search_joins(PlannerInfo *root, int count, List *relations)
-{
-	(void) count;				/* the length of the list */
-	return ps_run ? search_with_hints(root, relations) : search(root, relations);
+static RelOptInfo *search_joins(PlannerInfo *root, int count, List *relations) {
+    (void)count; /* the length of the list */
+    return ps_run ? search_with_hints(root, relations) : search(root, relations);
 }
 
-void
-ps_install_hints(void)
-{
-	previous_search = join_search_hook;
-	join_search_hook = search_joins;
+void ps_install_hints(void) {
+    previous_search = join_search_hook;
+    join_search_hook = search_joins;
 }

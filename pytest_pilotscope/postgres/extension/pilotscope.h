@@ -29,103 +29,81 @@
 /* The server loads libraries with global symbols, so ours are hidden from each other's neighbours. */
 #pragma GCC visibility push(hidden)
 
-typedef enum PsMethod
-{
-	PS_ANY,
-	PS_NESTLOOP,
-	PS_MERGEJOIN,
-	PS_HASHJOIN,
-	PS_SEQSCAN,
-	PS_INDEXSCAN,
-	PS_INDEXONLYSCAN,
-	PS_BITMAPSCAN,
-	PS_TIDSCAN,
-	PS_METHODS					/* how many there are */
+typedef enum PsMethod {
+    PS_ANY,
+    PS_NESTLOOP,
+    PS_MERGEJOIN,
+    PS_HASHJOIN,
+    PS_SEQSCAN,
+    PS_INDEXSCAN,
+    PS_INDEXONLYSCAN,
+    PS_BITMAPSCAN,
+    PS_TIDSCAN,
+    PS_METHODS /* how many there are */
 } PsMethod;
 
-/* One member of pilotscope.cardinalities or pilotscope.methods, parsed. */
-typedef struct PsKey
-{
-	int			level;			/* 0: every level that has these aliases */
-	int			count;
-	char	  **aliases;
-	double		rows;			/* of a cardinality */
-	PsMethod	method;			/* of a method */
+/* One member of pilotscope.cardinalities or pilotscope.methods. */
+typedef struct PsKey {
+    int level; /* 0: every level that has these aliases */
+    List *aliases;
+    double rows;     /* of a cardinality */
+    PsMethod method; /* of a method */
+    bool used;       /* by this planner run: it names relations of some level */
 } PsKey;
 
-typedef struct PsKeys
-{
-	int			count;
-	PsKey	   *keys;
-} PsKeys;
-
-/* A node of a join tree: a leaf has an alias, an inner node two children (indexes into the same array). */
-typedef struct PsNode
-{
-	char	   *alias;
-	int			outer;
-	int			inner;
+/* A node of a join tree: a leaf has an alias, an inner node two children. */
+typedef struct PsNode {
+    char *alias;
+    struct PsNode *outer;
+    struct PsNode *inner;
 } PsNode;
 
-typedef struct PsTree
-{
-	int			level;			/* 0: every level that has these aliases */
-	int			root;
+/* One tree of pilotscope.join_order. */
+typedef struct PsTree {
+    int level; /* 0: every level that has these aliases */
+    PsNode *root;
+    bool used;
 } PsTree;
 
-typedef struct PsTrees
-{
-	int			count;
-	PsTree	   *trees;
-	PsNode	   *nodes;
-} PsTrees;
-
 /* What is known and wanted about one set of base relations. Hashed by relids. */
-typedef struct PsSet
-{
-	Relids		relids;
-	double		rows;			/* injected and clamped, or -1 */
-	double		stock;			/* what the planner thought before, or -1 */
-	double		seen;			/* noted under GEQO, whose join relations do not last, or -1 */
-	PsMethod	method;
-	Relids		outer;			/* this side of the join must be the outer one, or NULL */
+typedef struct PsSet {
+    Relids relids;
+    double rows;  /* injected and clamped, or -1 */
+    double stock; /* what the planner thought before, or -1 */
+    double seen;  /* noted under GEQO, whose join relations do not last, or -1 */
+    PsMethod method;
+    Relids outer; /* this side of the join must be the outer one, or NULL */
 } PsSet;
 
 /* One PlannerInfo. */
-typedef struct PsLevel
-{
-	struct PsLevel *next;		/* towards earlier levels */
-	PlannerInfo *root;
-	int			id;				/* 1.. in the order in which they were planned: inner queries first */
-	Relids		base;			/* its base relations */
-	int			size;			/* length of the two arrays below */
-	char	  **aliases;		/* by range table index; NULL where there is no base relation */
-	double	   *factor;			/* by range table index: injected / stock rows, also of partitions */
-	bool		changed;		/* some base relation got other rows than stock */
-	bool		fresh;			/* no base relation has been through the hook yet */
-	HTAB	   *sets;			/* PsSet by relids, or NULL */
+typedef struct PsLevel {
+    struct PsLevel *next; /* towards earlier levels */
+    PlannerInfo *root;
+    int id;         /* 1.. in the order in which they were planned: inner queries first */
+    Relids base;    /* its base relations */
+    int size;       /* length of the two arrays below */
+    char **aliases; /* by range table index; NULL where there is no base relation */
+    double *factor; /* by range table index: injected / stock rows, also of partitions */
+    bool changed;   /* some base relation got other rows than stock */
+    bool fresh;     /* no base relation has been through the hook yet */
+    HTAB *sets;     /* PsSet by relids, or NULL */
 } PsLevel;
 
 /* One run of the planner. */
-typedef struct PsRun
-{
-	MemoryContext context;		/* lives as long as the planner run; GEQO resets its own */
-	PsLevel    *levels;			/* the newest first */
-	int			count;
-	bool		redoing;		/* the next call of the join hook is for paths that we asked for */
-	bool	   *used_rows;		/* by index of the key: names relations of some level */
-	bool	   *used_methods;
-	bool	   *used_trees;
+typedef struct PsRun {
+    MemoryContext context; /* lives as long as the planner run; GEQO resets its own */
+    PsLevel *levels;       /* the newest first */
+    int count;
+    bool redoing; /* the next call of the join hook is for paths that we asked for */
 } PsRun;
 
 /* state.c */
-extern PsRun *ps_run;			/* NULL: nothing is to be steered, all hooks return at once */
-extern void ps_install_state(void);
+extern PsRun *ps_run; /* NULL: nothing is to be steered, all hooks return at once */
 extern PsLevel *ps_level(PlannerInfo *root);
 extern PsSet *ps_find(PsLevel *level, Relids relids);
 extern PsSet *ps_enter(PsLevel *level, Relids relids);
 extern Relids ps_base_part(PlannerInfo *root, RelOptInfo *rel);
-extern int	ps_relation(PsLevel *level, const char *alias);
+extern int ps_relation(PsLevel *level, const char *alias);
 extern const char *ps_show_timing(void);
 
 /* base.c */
@@ -146,14 +124,14 @@ extern void ps_forget_report(void);
 extern const char *ps_show_report(void);
 
 /* settings.c */
-extern const char *const ps_method_names[PS_METHODS];
 extern bool ps_enumerate;
 extern bool ps_enumerate_sql;
-extern PsKeys *ps_cardinalities;	/* NULL: none given; likewise below */
-extern PsKeys *ps_methods;
-extern PsTrees *ps_join_order;
-extern PsKeys *ps_hidden_indexes;	/* every key has one "alias", the index's name, maybe after that of its schema */
+extern List *ps_cardinalities;  /* of PsKey */
+extern List *ps_methods;        /* of PsKey */
+extern List *ps_join_order;     /* of PsTree */
+extern List *ps_hidden_indexes; /* of names, some after that of their schema */
 extern void ps_define_settings(void);
+extern void ps_refresh_settings(void);
 
 #define ps_is_join_method(method) ((method) >= PS_NESTLOOP && (method) <= PS_HASHJOIN)
 

@@ -1,0 +1,194 @@
+"""Hints are obeyed: join trees with directions, join methods, scan methods."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pytest_pilotscope.core.joins import JoinQuery, parse
+from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.explain import Plan
+from pytest_pilotscope.postgres.session import Session
+
+from .corpora import Corpus, chance, text_plan
+
+Tree = str | tuple["Tree", "Tree"]
+
+_NODE_OF = {"nestloop": "Nested Loop", "hashjoin": "Hash Join", "mergejoin": "Merge Join"}
+
+
+def _aliases(tree: Tree) -> frozenset[str]:
+    return frozenset({tree}) if isinstance(tree, str) else _aliases(tree[0]) | _aliases(tree[1])
+
+
+def _text(tree: Tree) -> str:
+    return tree if isinstance(tree, str) else f"({_text(tree[0])} {_text(tree[1])})"
+
+
+def _inner_nodes(tree: Tree) -> list[frozenset[str]]:
+    return [] if isinstance(tree, str) else [_aliases(tree), *_inner_nodes(tree[0]), *_inner_nodes(tree[1])]
+
+
+def _random_tree(query: JoinQuery, dice: random.Random) -> Tree:
+    """A tree of all relations in which every join has a condition."""
+    parts: list[Tree] = list(query.aliases)
+    connected = set(query.subplans())
+    while len(parts) > 1:
+        left, right = dice.sample(parts, 2)
+        if _aliases(left) | _aliases(right) in connected:
+            parts = [part for part in parts if part is not left and part is not right] + [(left, right)]
+    return parts[0]
+
+
+def _tree_of(plan: Plan) -> Tree:
+    """The join tree of a plan, outer sides first."""
+    if plan.is_join:
+        return (_tree_of(plan.children[0]), _tree_of(plan.children[1]))
+    return plan.alias if plan.alias is not None else _tree_of(plan.children[0])
+
+
+def _key(aliases: frozenset[str]) -> str:
+    return " ".join(sorted(aliases))
+
+
+def _methods_of(plan: Plan) -> dict[str, str]:
+    return {_key(node.aliases): node.node_type for node in plan.nodes() if node.is_join}
+
+
+def _parsed(corpus: Corpus) -> list[JoinQuery]:
+    schema = read_schema(corpus.stock)
+    queries = [parse(query.sql, schema) for query in corpus.queries]
+    return [query for query in queries if 1 < len(query.aliases) <= 9]
+
+
+def test_trees_are_obeyed(corpus: Corpus, mode: str) -> None:
+    """The plan has exactly the tree that was hinted, both directions of every join included, also under GEQO and in parallel."""
+    for number, query in enumerate(_parsed(corpus)[::2]):
+        tree = _random_tree(query, chance(number))
+        with corpus.steered.hints(join_order=_text(tree)):
+            plan = corpus.steered.explain(query.sql)
+        assert _tree_of(plan) == tree, (mode, query.sql)
+    assert corpus.steered.take_notices() == []
+
+
+def test_partial_trees_are_obeyed(corpus: Corpus) -> None:
+    """A tree of some of the relations is a part of the plan's tree."""
+    for number, query in enumerate(_parsed(corpus)[::5]):
+        tree = _random_tree(query, chance(number))
+        part = next(part for part in (tree[0], tree[1], tree) if not isinstance(part, str))
+        with corpus.steered.hints(join_order=_text(part)):
+            found = _tree_of(corpus.steered.explain(query.sql))
+        assert _text(part) in _text(found), query.sql
+
+
+@pytest.mark.parametrize("with_tree", [True, False])
+def test_methods_are_obeyed(corpus: Corpus, with_tree: bool) -> None:
+    """Every join with a hinted method has it, both in a given tree and where the planner orders the joins."""
+    for number, query in enumerate(_parsed(corpus)[::3]):
+        dice = chance(number)
+        tree = _random_tree(query, dice)
+        hinted = _inner_nodes(tree) if with_tree else [subplan for subplan in query.subplans() if len(subplan) > 1]
+        methods = {_key(subplan): dice.choice(sorted(_NODE_OF)) for subplan in hinted}
+        with corpus.steered.hints(join_order=_text(tree) if with_tree else None, methods=methods):
+            found = _methods_of(corpus.steered.explain(query.sql))
+        disobeyed = {key: (node, methods[key]) for key, node in found.items() if _NODE_OF[methods[key]] != node}
+        assert disobeyed == {}, query.sql
+
+
+def test_hints_and_rows_together(corpus: Corpus) -> None:
+    """A hinted tree carries injected rows like any other plan."""
+    for number, query in enumerate(_parsed(corpus)[::7]):
+        tree = _random_tree(query, chance(number))
+        rows = {subplan: float(1000 + place) for place, subplan in enumerate(_inner_nodes(tree))}
+        with (
+            corpus.steered.hints(join_order=_text(tree), methods=dict.fromkeys(map(_key, rows), "hashjoin")),
+            corpus.steered.cardinalities(rows),
+        ):
+            plan = corpus.steered.explain(query.sql)
+        assert {node.aliases: node.rows for node in plan.nodes() if node.is_join} == rows, query.sql
+
+
+@pytest.fixture
+def tables(steered: Session) -> Session:
+    """Three tables with indexes."""
+    for name in "abc":
+        steered.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, other int, pad text)")
+        steered.execute(f"INSERT INTO {name} SELECT g, g % 50, repeat('x', 50) FROM generate_series(1, 2000) AS g")
+        steered.execute(f"CREATE INDEX ON {name} (other)")
+    steered.execute("VACUUM ANALYZE")
+    return steered
+
+
+@pytest.mark.parametrize(
+    ("method", "node_type", "sql"),
+    [
+        ("seqscan", "Seq Scan", "SELECT * FROM a WHERE id = 5"),
+        ("indexscan", "Index Scan", "SELECT * FROM a WHERE other < 40"),
+        ("bitmapscan", "Bitmap Heap Scan", "SELECT * FROM a WHERE id = 5"),
+        ("indexonlyscan", "Index Only Scan", "SELECT id FROM a WHERE id < 1900"),
+        ("indexscan", "Index Scan", "SELECT id FROM a WHERE id = 7"),
+        ("seqscan", "Seq Scan", "SELECT * FROM a WHERE ctid = '(0,1)'"),
+        ("tidscan", "Tid Scan", "SELECT * FROM a WHERE ctid = '(0,1)'"),
+    ],
+)
+def test_scan_methods_are_obeyed(tables: Session, method: str, node_type: str, sql: str) -> None:
+    """A relation is scanned the hinted way, and as before when the hint is gone."""
+    before = text_plan(tables, sql)
+    with tables.hints(methods={"a": method}):
+        assert tables.explain(sql).node_type == node_type
+    assert text_plan(tables, sql) == before
+
+
+def test_impossible_method_leaves_a_plan(tables: Session) -> None:
+    """A method that cannot be had, here a hash join without an equality, leaves what can."""
+    with tables.hints(methods={"a b": "hashjoin", "a": "tidscan"}):
+        assert tables.execute("SELECT count(*) FROM a JOIN b ON a.id < b.id WHERE a.id < 3 AND b.id < 4") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM a LEFT JOIN (b JOIN c ON b.id = c.id) ON a.id = b.id",
+        "SELECT * FROM a WHERE NOT EXISTS (SELECT FROM b JOIN c ON b.id = c.id WHERE b.other = a.id)",
+    ],
+)
+def test_illegal_tree_is_ignored_with_a_warning(tables: Session, sql: str) -> None:
+    """An order that outer joins forbid is a WARNING, and the plan is the planner's own."""
+    stock = text_plan(tables, sql)
+    with tables.hints(join_order="((a c) b)"):
+        assert text_plan(tables, sql) == stock
+    assert tables.take_notices() == ["WARNING:  pilotscope.join_order: a tree is not a legal join order here and was ignored"]
+
+
+def test_misfit_tree_is_ignored_with_a_warning(tables: Session) -> None:
+    """A tree of aliases that the statement does not have is a WARNING."""
+    sql = "SELECT * FROM a JOIN b ON a.id = b.id"
+    stock = text_plan(tables, sql)
+    with tables.hints(join_order="(a z)"):
+        assert text_plan(tables, sql) == stock
+    assert tables.take_notices() == [
+        "WARNING:  pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement"
+    ]
+
+
+def test_outer_joins_can_be_turned_round(tables: Session) -> None:
+    """The outer side of a LEFT JOIN can be hinted to be the inner side of the plan's RIGHT JOIN."""
+    sql = "SELECT * FROM a LEFT JOIN b ON a.id = b.other"
+    for tree, join_type in (("(a b)", "Left"), ("(b a)", "Right")):
+        with tables.hints(join_order=tree, methods={"a b": "hashjoin"}):
+            plan = tables.explain(sql)
+        assert (plan.join_type, _text(_tree_of(plan))) == (join_type, tree)
+
+
+def test_levels_are_addressed(tables: Session) -> None:
+    """A tree with a level is for that query level; another level with the same aliases is free."""
+    sql = (
+        "SELECT * FROM (SELECT a.id, count(*) FROM a JOIN b ON a.id = b.id GROUP BY a.id OFFSET 0) AS s "
+        "JOIN (SELECT a.other, count(*) FROM a JOIN b ON a.id = b.id GROUP BY a.other OFFSET 0) AS r ON s.id = r.other"
+    )
+    with tables.hints(join_order="1:(a b) 2:(b a)", methods={"1:a b": "mergejoin", "2:a b": "hashjoin"}):
+        plan = tables.explain(sql)
+    found = [(node.node_type, tuple(_aliases(_tree_of(child)) for child in node.children)) for node in plan.nodes() if node.is_join]
+    inner = [kind for kind, sides in found if len(sides[0] | sides[1]) == 2 and not sides[0] & {"s", "r"}]
+    assert sorted(inner) == ["Hash Join", "Merge Join"]
