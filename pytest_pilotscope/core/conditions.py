@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,7 +9,8 @@ from typing import cast
 
 from sqlglot import exp
 
-from pytest_pilotscope.core.joins import ColumnRef, key_family
+from pytest_pilotscope.core.assembly import Assembly
+from pytest_pilotscope.core.joins import ColumnRef
 from pytest_pilotscope.core.predicates import (
     And,
     Between,
@@ -18,7 +18,6 @@ from pytest_pilotscope.core.predicates import (
     Comparison,
     Condition,
     Constant,
-    InList,
     IsNull,
     Like,
     Not,
@@ -26,8 +25,9 @@ from pytest_pilotscope.core.predicates import (
     Operator,
     Or,
     TypedText,
+    in_list,
+    number,
     render,
-    render_constant,
 )
 from pytest_pilotscope.errors import UnsupportedQuery
 
@@ -40,7 +40,6 @@ _OPERATORS: dict[type[exp.Expression], Operator] = {
     exp.GTE: ">=",
 }
 _FLIPPED: dict[Operator, Operator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 _TEXT_TYPES = ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "TIMETZ", "UUID")  # their constants stay text with a type
 _SUBQUERY_TESTS = (exp.Exists, exp.Any, exp.All)
 
@@ -94,13 +93,16 @@ def _arms(condition: exp.Expression) -> Iterator[exp.Expression]:
         yield condition
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Typer:
-    """Gives conditions their typed form; `resolve` finds the relation of a column, `type_of` its type."""
+    """Gives conditions their typed form; the assembly knows the relations and the types of their columns."""
 
-    resolve: Callable[[exp.Column], ColumnRef]
-    type_of: Callable[[ColumnRef], str]
-    sql: str
+    assembly: Assembly
+
+    def resolve(self, column: exp.Column) -> ColumnRef:
+        """Find the relation of a column."""
+        table = column.args.get("table")
+        return self.assembly.resolve(name_of(table) if table else None, name_of(column.this))
 
     def references(self, node: exp.Expression) -> list[ColumnRef]:
         """List the columns of the query's own relations in an expression; a constant subquery has none."""
@@ -118,10 +120,10 @@ class Typer:
         """Refuse subqueries that PostgreSQL turns into joins or that refer to the outer query."""
         test = parent.find_ancestor(*_SUBQUERY_TESTS) if not isinstance(parent, _SUBQUERY_TESTS) else parent
         if test is not None or isinstance(parent, exp.In) or isinstance(parent.parent, exp.In):
-            raise UnsupportedQuery("IN, ANY or EXISTS over a subquery", self.sql)
+            raise UnsupportedQuery("IN, ANY or EXISTS over a subquery", self.assembly.sql)
         inner = {table.alias_or_name for table in query.find_all(exp.Table)}
         if any(not column.table or column.table not in inner for column in query.find_all(exp.Column)):
-            raise UnsupportedQuery("a subquery with columns that may be those of the outer query", self.sql)
+            raise UnsupportedQuery("a subquery with columns that may be those of the outer query", self.assembly.sql)
 
     def condition(self, node: exp.Expression) -> Condition:
         """Return the typed form of a condition on one relation."""
@@ -188,17 +190,12 @@ class Typer:
 
     def _in_list(self, node: exp.In, ref: ColumnRef) -> Condition | None:
         values = [self._constant(value, ref) for value in node.expressions]
-        constants = {render_constant(value): value for value in values if value is not None}
-        if not values or None in values:
-            return None
-        return InList(ref.column, tuple(constants[text] for text in sorted(constants)))
+        constants = [value for value in values if value is not None]
+        return in_list(ref.column, constants) if values and len(constants) == len(values) else None
 
     def _constant(self, node: exp.Expression, ref: ColumnRef) -> Constant | None:
-        """Return a literal as a value; a string beside an integer column is the integer that PostgreSQL makes of it."""
-        value = _literal(_bare(node))
-        if isinstance(value, str) and key_family(self.type_of(ref)) == "integer":
-            return int(value) if _INTEGER.fullmatch(value) else None
-        return value
+        """Return a literal as it compares with a column."""
+        return self.assembly.coerced(_literal(_bare(node)), ref)
 
     def _opaque(self, node: exp.Expression) -> Opaque:
         columns = tuple(dict.fromkeys(ref.column for ref in self.references(node)))
@@ -216,7 +213,7 @@ class Typer:
             return exp.Column(this=column, table=table[0] if table else None)
 
         if node.find(exp.ByteString) is not None:
-            raise UnsupportedQuery("a string with escapes (E'...')", self.sql)
+            raise UnsupportedQuery("a string with escapes (E'...')", self.assembly.sql)
         return node.copy().transform(replace).sql(dialect="postgres")
 
     def always_true(self, node: exp.Expression) -> bool:
@@ -238,7 +235,7 @@ def _bare(node: exp.Expression) -> exp.Expression:
 
 def _literal(node: exp.Expression) -> Constant | None:
     if isinstance(node, exp.Literal):
-        return str(node.this) if node.is_string else _number(str(node.this))
+        return str(node.this) if node.is_string else number(str(node.this))
     if isinstance(node, exp.Boolean):
         return bool(node.this)
     if isinstance(node, exp.Neg):
@@ -254,5 +251,6 @@ def _typed(text: str, to: exp.DataType) -> TypedText | None:
     return TypedText(text, name.lower()) if name in _TEXT_TYPES and not to.expressions else None
 
 
-def _number(text: str) -> int | Decimal:
-    return int(text) if text.isdecimal() else Decimal(text)
+def name_of(identifier: exp.Expression) -> str:
+    """Return a name as the catalog has it: folded to lower case unless quoted."""
+    return str(identifier.this) if identifier.args.get("quoted") else str(identifier.this).lower()

@@ -158,13 +158,22 @@ def parse(sql: str, schema: Schema) -> JoinQuery:
     if known is not None and known[0] is schema:
         _PARSED.move_to_end(key)
         return known[1]
-    from pytest_pilotscope.core.joinparser import parse_query
-
-    query = parse_query(sql, schema)
+    query = _parse(sql, schema)
     _PARSED[key] = (schema, query)
     if len(_PARSED) > _CACHE_SIZE:
         _PARSED.popitem(last=False)
     return query
+
+
+def _parse(sql: str, schema: Schema) -> JoinQuery:
+    from pytest_pilotscope.core.plainparser import parse_plain
+
+    plain = parse_plain(sql, schema)
+    if plain is not None:
+        return plain
+    from pytest_pilotscope.core.joinparser import parse_query  # here, because sqlglot takes long to import
+
+    return parse_query(sql, schema)
 
 
 _CACHE_SIZE = 20_000

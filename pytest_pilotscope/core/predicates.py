@@ -7,6 +7,7 @@ share the text (and whatever was computed for it). What has no typed form is `Op
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
@@ -128,6 +129,17 @@ def predicate(alias: str, condition: Condition, *, derived: bool = False) -> Pre
     """Make the predicate of a relation from its condition."""
     columns = tuple(dict.fromkeys(condition_columns(condition)))
     return Predicate(alias=alias, columns=columns, sql=render(condition), condition=condition, derived=derived)
+
+
+def in_list(column: str, values: Iterable[Constant]) -> InList:
+    """Make an IN condition of values in any order and number; there must be one."""
+    distinct = {render_constant(value): value for value in values}
+    return InList(column, tuple(distinct[text] for text in sorted(distinct)))
+
+
+def number(text: str) -> int | Decimal:
+    """Read an unsigned numeric literal: with a point or an exponent it is a decimal, as in PostgreSQL."""
+    return int(text) if text.isdecimal() else Decimal(text)
 
 
 def quote_identifier(name: str) -> str:
