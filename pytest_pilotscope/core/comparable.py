@@ -31,6 +31,9 @@ StateKind = Literal[
     "other-data",
 ]
 
+FEWEST_ROUNDS = 3
+"""With fewer, a single disturbed execution is half of all there is to know about a query."""
+
 _OTHER: Mapping[str, StateKind] = {"build": "other-build", "statistics": "other-statistics", "data": "other-data"}
 
 
@@ -90,8 +93,9 @@ def _unfit(record: Record, which: str) -> Iterator[State]:
         yield State(
             kind="debug-build", text=f"{which} used a PostgreSQL built with assertions, which is 3-4 times slower; use a release build"
         )
-    if record.header.rounds < 2:
-        yield State(kind="too-few-rounds", text=f"{which} has 1 round, which says nothing about noise; use --rounds 5 or more")
+    if record.header.rounds < FEWEST_ROUNDS:
+        rounds = counted(record.header.rounds, "round")
+        yield State(kind="too-few-rounds", text=f"{which} has {rounds}, which say too little about noise; use --rounds 5 or more")
 
 
 def _other_conditions(candidate: Record, reference: Record) -> Iterator[State]:

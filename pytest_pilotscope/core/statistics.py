@@ -1,14 +1,14 @@
 """
 How sure a ratio of times is: intervals for the workload and for single queries, corrected for looking at many.
 
-Everything works on log(candidate / baseline) of pairs measured in the same round. A query's ratio is the mean over its rounds without the
-highest and lowest fifth, with Yuen's standard error (Biometrika 1974), so that one disturbed execution among five neither makes nor hides a
-difference; below five rounds nothing is trimmed. Its interval is Student's: five values are too few to resample.
+Everything works on log(candidate / baseline) of pairs measured in the same round. The ratio of a single query is the geometric mean of its
+pairs, its interval Student's t with a moderated variance: five values are too few to resample.
 
 The workload's interval comes from a hierarchical bootstrap: queries are resampled, and each resampled query is disturbed within its own
 error. (Resampling five rounds instead picks the same outlier twice in a quarter of all cases and makes the interval 3-10 times too wide.)
-The spread of the draws is used with Student's t, because their percentiles are far too narrow for few queries, and for a total that a few
-slow queries dominate.
+For the geometric mean, a query counts with the mean of its rounds without the highest and lowest fifth, and with the error that belongs to
+it (Yuen, Biometrika 1974), so that one disturbed execution among five neither makes nor hides a difference. The spread of the draws is used
+with Student's t, because their percentiles are far too narrow for few queries, and for a total that a few slow queries dominate.
 
 Where a reference is given, a ratio is that of the pairs' ratio to the reference's, which carries over between machines. The tests hold the
 coverage of all of this.
@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.core.moderation import moderated
 from pytest_pilotscope.core.pairs import Floats, Pairs
 from pytest_pilotscope.core.student import quantile, upper_tail
 
@@ -32,11 +33,7 @@ REPLICATES = 500
 """Draws of the bootstrap: enough for their standard deviation, the only thing taken from them, to be known within 3 %."""
 
 TRIMMED = 0.2
-"""The share of a query's rounds that is left out at either end."""
-
-SMALL_SAMPLE = 0.7
-"""Studentized by Yuen's error, a trimmed mean of few rounds strays further than Student's t: by this / (degrees of freedom), which
-holds the coverage from 5 rounds on (2 million normal samples each; without it 95 % are 92.7 % for 5 rounds and 93.5 % for 10)."""
+"""The share of a query's rounds that is left out at either end when many queries are averaged."""
 
 LARGEST_LOG = 700.0
 """Above e to this, floating point has only infinity."""
@@ -77,7 +74,7 @@ class QueryRatio:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeanRatios:
-    """Trimmed mean of the log ratio per query, its standard error, and the degrees of freedom behind that; each (Q,)."""
+    """Mean log ratio per query, its moderated standard error, and the degrees of freedom behind that; each (Q,)."""
 
     mean: Floats
     error: Floats
@@ -116,26 +113,30 @@ def workload_ratios(
     if not pairs.query_ids:
         raise ValueError("there is no pair to compare: no query ran to the end on both sides")
     sessions = [pairs] if reference is None else [pairs, reference]
+    geometric, total = (float(estimate) for estimate in _differences([_log_estimates(session) for session in sessions]))
+    if len(pairs.query_ids) == 1:  # only its rounds vary, and they are its own
+        own = mean_ratios(pairs, reference)
+        margin = float(own.margin(confidence)[0])
+        return WorkloadRatios(geometric_mean=exponentiated(float(own.mean[0]), margin), total=exponentiated(total, margin))
     draws = _differences([_bootstrap(session, replicates, seed, salt) for salt, session in enumerate(sessions)])
-    estimates = _differences([_log_estimates(session) for session in sessions])
-    effective = (float(len(pairs.query_ids)), min(_effective_queries(session) for session in sessions))
-    rounds = min(session.rounds for session in sessions)
-    geometric, total = (
-        _interval(float(estimates[i]), float(np.std(draws[i], ddof=1)), len(pairs.query_ids), effective[i], rounds, confidence)
-        for i in (0, 1)
-    )
-    return WorkloadRatios(geometric_mean=geometric, total=total)
+    effective = min(_effective_queries(session) for session in sessions)
+    margins = [
+        quantile((1 + confidence) / 2, max(1, round(number) - 1)) * float(np.std(draw, ddof=1))
+        for draw, number in zip(draws, (len(pairs.query_ids), effective), strict=True)
+    ]
+    unbiased = math.sqrt(len(pairs.query_ids) / (len(pairs.query_ids) - 1))
+    return WorkloadRatios(geometric_mean=exponentiated(geometric, margins[0] * unbiased), total=exponentiated(total, margins[1] * unbiased))
 
 
 def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
-    """Per query: the trimmed mean of the log ratio over the rounds, minus that of the reference if there is one (then Welch's freedom)."""
-    mean, variance = _studentizable(pairs)
-    freedom = np.full(len(mean), _freedom(pairs.rounds), dtype=np.int64)
+    """Per query: the mean log ratio over the rounds, minus that of the reference if there is one (then with Welch's freedom)."""
+    mean, variance, freedom = _moderated_means(pairs)
+    whole = np.full(len(mean), int(freedom), dtype=np.int64)
     if reference is not None:
-        reference_mean, reference_variance = _studentizable(reference)
-        freedom = _welch(variance, _freedom(pairs.rounds), reference_variance, _freedom(reference.rounds))
+        reference_mean, reference_variance, reference_freedom = _moderated_means(reference)
+        whole = _welch(variance, freedom, reference_variance, reference_freedom)
         mean, variance = mean - reference_mean, variance + reference_variance
-    return MeanRatios(mean=mean, error=np.sqrt(variance), freedom=freedom)
+    return MeanRatios(mean=mean, error=np.sqrt(variance), freedom=whole)
 
 
 def query_ratios(pairs: Pairs, reference: Pairs | None = None, *, confidence: float = CONFIDENCE) -> tuple[QueryRatio, ...]:
@@ -217,17 +218,8 @@ def _effective_queries(pairs: Pairs) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def _interval(estimate: float, deviation: float, queries: int, effective: float, rounds: int, confidence: float) -> Interval:
-    if queries > 1:
-        freedom, unbiased = max(1, round(effective) - 1), math.sqrt(queries / (queries - 1))
-    else:  # of a single query only the rounds vary
-        freedom, unbiased = _freedom(rounds), _widening(rounds)
-    margin = quantile((1 + confidence) / 2, freedom) * deviation * unbiased if freedom > 0 else math.inf
-    return exponentiated(estimate, margin)
-
-
 def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
-    """(Q,) trimmed means of the log ratios and their variances, by Yuen's formula from the winsorized rounds."""
+    """(Q,) trimmed means of the log ratios and the variances of these means, by Yuen's formula from the winsorized rounds."""
     rounds, cut = pairs.rounds, _cut(pairs.rounds)
     ordered = np.sort(pairs.log_ratios, axis=1)
     means = ordered[:, cut : rounds - cut].mean(axis=1)
@@ -237,28 +229,22 @@ def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
     return means, winsorized.var(axis=1, ddof=1) / (rounds * (1 - 2 * cut / rounds) ** 2)
 
 
-def _studentizable(pairs: Pairs) -> tuple[Floats, Floats]:
-    """The moments with the variances widened such that Student's quantiles hold."""
-    mean, variance = _moments(pairs)
-    return mean, variance * _widening(pairs.rounds) ** 2
+def _moderated_means(pairs: Pairs) -> tuple[Floats, Floats, float]:
+    """(Q,) means of the log ratios, (Q,) variances of these means, and the degrees of freedom of each; 0 for a single round."""
+    ratios, rounds = pairs.log_ratios, pairs.rounds
+    if rounds == 1:
+        return ratios.mean(axis=1), np.zeros(len(ratios)), 0.0
+    variance, freedom = moderated(ratios.var(axis=1, ddof=1), rounds - 1)
+    return ratios.mean(axis=1), variance / rounds, freedom
 
 
-def _widening(rounds: int) -> float:
-    return 1 + SMALL_SAMPLE / _freedom(rounds) if _cut(rounds) else 1.0
-
-
-def _freedom(rounds: int) -> int:
-    """Degrees of freedom of a trimmed mean: one less than the rounds that are left."""
-    return rounds - 2 * _cut(rounds) - 1
-
-
-def _welch(a: Floats, freedom_a: int, b: Floats, freedom_b: int) -> npt.NDArray[np.int64]:
+def _welch(a: Floats, freedom_a: float, b: Floats, freedom_b: float) -> npt.NDArray[np.int64]:
     """Welch's degrees of freedom, rounded down; 0 where either has one round only."""
     least = min(freedom_a, freedom_b)
     if least < 1:
         return np.zeros(len(a), dtype=np.int64)
     spread = a**2 / freedom_a + b**2 / freedom_b
-    freedom = np.divide((a + b) ** 2, spread, out=np.full(len(a), float(least)), where=spread > 0)
+    freedom = np.divide((a + b) ** 2, spread, out=np.full(len(a), least), where=spread > 0)
     whole: npt.NDArray[np.int64] = np.floor(freedom + 1e-9).astype(np.int64)
     return whole
 

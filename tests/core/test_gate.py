@@ -210,10 +210,12 @@ def test_rounds_that_are_missing_are_not_a_pass() -> None:
         assert [state.text for state in report.states] == ["1 query of mscn without all rounds on both sides: q19"]
 
 
-def test_one_round_is_too_few() -> None:
-    """One round says nothing about noise, in the run as in the reference."""
-    one = record_of({side: {query_id: [10.0] for query_id in QUERIES} for side in ("baseline", "mscn")})
-    assert kinds(decide(one, one, Policy())) == ["too-few-rounds", "too-few-rounds"]
+@pytest.mark.parametrize(("rounds", "text"), [(1, "1 round"), (2, "2 rounds")])
+def test_one_or_two_rounds_are_too_few(rounds: int, text: str) -> None:
+    """Too few rounds say too little about noise, in the run as in the reference."""
+    few = record_of({side: {query_id: [10.0] * rounds for query_id in QUERIES} for side in ("baseline", "mscn")})
+    expected = [f"{which} has {text}, which say too little about noise; use --rounds 5 or more" for which in ("the run", "the reference")]
+    assert [state.text for state in decide(few, few, Policy()).states] == expected
 
 
 def test_a_query_that_fails_is_a_regression() -> None:
