@@ -1,0 +1,178 @@
+"""
+Values of a column as NumPy arrays, and constants in the same terms, so that comparing them is what PostgreSQL does.
+
+Only where that is exact: whole numbers, decimals, floats without NaN, booleans, times, and equality of text. For the rest
+(order of text, which depends on a collation, `char(n)`, arrays, ...) there is no typed column and PostgreSQL has to answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_pilotscope.core.joins import key_family
+from pytest_pilotscope.core.predicates import Constant, Operator, TypedText
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Comparable: TypeAlias = int | float | Decimal | str | bool
+Kind: TypeAlias = Literal["integer", "numeric", "float", "boolean", "date", "time", "instant", "text"]
+
+_KINDS: dict[str, Kind] = {
+    "integer": "integer",
+    "numeric": "numeric",
+    "double": "float",
+    "real": "float",
+    "boolean": "boolean",
+    "timestamp": "time",
+    "date": "date",
+    "timestamptz": "instant",
+    "text": "text",
+}
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """(N,) values of one kind, anything where (N,) `nulls` is set."""
+
+    kind: Kind
+    values: npt.NDArray[Any]
+    nulls: Mask
+
+
+def kind_of(column_type: str) -> Kind | None:
+    """Return how values of a type are compared here; None when only PostgreSQL can compare them."""
+    family = key_family(column_type)
+    return None if family is None else _KINDS.get(family)
+
+
+def column(texts: Sequence[str | None], column_type: str) -> Column | None:
+    """Make a column of PostgreSQL's text of its values; None when only PostgreSQL can compare them."""
+    kind = kind_of(column_type)
+    if kind is None:
+        return None
+    nulls = np.array([text is None for text in texts], dtype=np.bool_)
+    zero, read, dtype = _READERS[kind]
+    if key_family(column_type) == "real":
+        read = _read_real
+    values = [zero if text is None else read(text) for text in texts]
+    if any(value is None for value in values):
+        return None
+    return Column(kind, np.array(values, dtype=dtype), nulls)
+
+
+def comparable(value: Constant, kind: Kind) -> Comparable | None:
+    """Return a constant in the terms of a column's values; None when only PostgreSQL knows how they compare."""
+    if kind == "text":
+        return value if isinstance(value, str) else None
+    if kind == "boolean":
+        return value if isinstance(value, bool) else None
+    if kind in ("date", "time", "instant"):
+        return _time_constant(value, kind)
+    if isinstance(value, str):
+        return _read_decimal(value) if kind == "numeric" else None  # beside a real column, a string is rounded to a real
+    if isinstance(value, bool | TypedText):
+        return None
+    return float(value) if kind == "float" else value
+
+
+def number(value: Comparable) -> float | None:
+    """Return the position of a value on the line of real numbers; None for text."""
+    return None if isinstance(value, str) else float(value)
+
+
+def compared(found: Column, symbol: Operator, value: Comparable) -> Mask | None:
+    """Compare a column with a value; what it says of NULLs means nothing. None: the order of text is PostgreSQL's."""
+    if found.kind == "text" and symbol not in ("=", "<>"):
+        return None
+    if found.kind == "integer" and isinstance(value, Decimal):
+        return _integers_compared(found.values, symbol, value)
+    return np.asarray(FUNCTIONS[symbol](found.values, value), dtype=np.bool_)
+
+
+def _integers_compared(values: npt.NDArray[Any], symbol: Operator, value: Decimal) -> Mask:
+    """Compare whole numbers with a decimal: `x < 2.5` is `x <= 2`, and nothing equals 2.5."""
+    floor = int(value.to_integral_value(rounding="ROUND_FLOOR"))
+    if value == floor:
+        return np.asarray(FUNCTIONS[symbol](values, floor), dtype=np.bool_)
+    if symbol in ("=", "<>"):
+        return np.full(values.shape, symbol == "<>", dtype=np.bool_)
+    return np.asarray(values <= floor if symbol in ("<", "<=") else values > floor, dtype=np.bool_)
+
+
+FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
+    "=": np.equal,
+    "<>": np.not_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+
+
+def _time_constant(value: Constant, kind: Kind) -> int | None:
+    """Microseconds since 1970; None where PostgreSQL would convert with the session's time zone or cut a time off a date."""
+    if isinstance(value, TypedText):
+        given = _TIME_KINDS.get(value.type)
+        return _microseconds(value.text, given) if given is not None and (given == "instant") == (kind == "instant") else None
+    return _microseconds(value, kind) if isinstance(value, str) else None
+
+
+_TIME_KINDS: dict[str, Kind] = {"date": "date", "timestamp": "time", "timestamptz": "instant"}
+
+
+def _microseconds(text: str, kind: Kind) -> int | None:
+    """Read an ISO 8601 text: a date alone for a date, an offset exactly for an instant; None for anything else."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None or (match[8] is not None) != (kind == "instant") or (kind == "date" and match[4] is not None):
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+    try:
+        moment = datetime(year, month, day, hour, minute, second, int((match[7] or "").ljust(6, "0")), tzinfo=timezone.utc)
+    except ValueError:  # 24:00:00, a leap second, the year 0: PostgreSQL has rules for them, or an error
+        return None
+    return (moment - _EPOCH) // _MICROSECOND - _offset(match[8])
+
+
+def _offset(text: str | None) -> int:
+    """Microseconds east of UTC."""
+    if text is None or text == "Z":
+        return 0
+    minutes = int(text[1:3]) * 60 + int(text[3:].lstrip(":") or 0)
+    return (-1 if text[0] == "-" else 1) * minutes * 60_000_000
+
+
+def _read_decimal(text: str) -> Decimal | None:
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def _read_float(text: str) -> float | None:
+    value = float(text)
+    return None if np.isnan(value) else value
+
+
+def _read_real(text: str) -> float | None:
+    value = float(np.float32(text))
+    return None if np.isnan(value) else value
+
+
+_READERS: dict[Kind, tuple[Comparable, Callable[[str], Comparable | None], Any]] = {
+    "integer": (0, int, np.int64),
+    "numeric": (Decimal(0), _read_decimal, object),
+    "float": (0.0, _read_float, np.float64),
+    "boolean": (False, lambda text: text == "true", np.bool_),
+    "date": (0, lambda text: _microseconds(text, "date"), np.int64),
+    "time": (0, lambda text: _microseconds(text, "time"), np.int64),
+    "instant": (0, lambda text: _microseconds(text, "instant"), np.int64),
+    "text": ("", str, object),
+}

@@ -1,0 +1,159 @@
+"""`--algo mscn`: learns from the true rows of every subplan of the training queries, and replaces PostgreSQL's estimates by its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from algorithms.mscn.device import device
+from algorithms.mscn.estimation import TrainedModel
+from algorithms.mscn.featurize import Featurizer
+from algorithms.mscn.learning import HyperParameters, Learned, learn
+from algorithms.mscn.model import MscnNetwork
+from algorithms.mscn.ragged import LabelledSubplans, labelled
+from algorithms.mscn.samples import Samples, draw
+from algorithms.mscn.storage import Metadata, read_metadata, read_model, schema_fingerprint, write_model
+from algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.errors import IncompleteEstimate, ModelError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.labels import Labels
+    from pytest_pilotscope.training import Training
+
+logger = logging.getLogger(__name__)
+
+Rows = Mapping[str, Mapping[Subplan, int]]
+
+
+class Mscn:
+    """
+    Multi-set convolutional network (Kipf et al., Learned Cardinalities, CIDR 2019).
+
+    `model` can be used without a database; it is None before `train` or `load`.
+    """
+
+    name = "mscn"
+
+    def __init__(self) -> None:
+        self.model_id = ""
+        self.model: TrainedModel | None = None
+        self._metadata: Metadata | None = None
+
+    def train(self, training: Training) -> TrainingReport:
+        """Count, draw samples, learn, save; AlgorithmError when there is nothing to learn from."""
+        settings = training.settings
+        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed)
+        where = device(settings.device)
+        queries = list(training.queries)[: settings.training_size]
+        labels = training.labels([*queries, *training.validation])
+        featurizer = _featurizer(training)
+        samples, validation = (_samples(featurizer, part, labels) for part in (queries, training.validation))
+        started_s = perf_counter()
+        with training.progress("mscn epochs", parameters.epochs) as advance:
+            learned = learn(samples, validation, widths=featurizer.widths, parameters=parameters, device=where, advance=advance)
+        elapsed_s = perf_counter() - started_s
+        self._take(featurizer, learned, training, parameters)
+        return training.report(
+            metrics=_metrics(learned),
+            parameters={"model_id": self.model_id, "device": where.type, **_parameters(featurizer, parameters)},
+            scalars={"training_time_seconds": elapsed_s, **_scalars(samples, validation, labels, learned)},
+            artifacts=write_model(training.folder, *self._trained()),
+        )
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at."""
+        model, _ = self._trained()
+        parsed = model.parse(query.sql)
+        unknown = [subplan for subplan in subplans if not subplan <= parsed.relations.keys()]
+        if unknown:
+            raise IncompleteEstimate(self.name, query_id=query.id, missing=len(unknown), total=len(subplans))
+        bits = {alias: 1 << position for position, alias in enumerate(parsed.aliases)}
+        rows = model.rows(parsed, [sum(bits[alias] for alias in subplan) for subplan in subplans])
+        return dict(zip(subplans, rows.tolist(), strict=True))
+
+    def save(self, folder: Path) -> None:
+        """Write the model below `folder`: `model/<model_id>/` and `metadata/<model_id>.json`."""
+        write_model(folder, *self._trained())
+
+    def load(self, folder: Path, training: Training) -> None:
+        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        metadata, _ = read_metadata(folder)
+        metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
+        self.model = read_model(folder, session=training.session)
+        self.model_id, self._metadata = metadata.model_id, metadata
+
+    def _take(self, featurizer: Featurizer, learned: Learned, training: Training, parameters: HyperParameters) -> None:
+        network = MscnNetwork(featurizer.widths, hidden=parameters.hidden_units)
+        network.load_state_dict(learned.weights)
+        self.model = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
+        self.model_id = f"mscn_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
+        self._metadata = Metadata(
+            model_id=self.model_id,
+            data_fingerprint=training.data_fingerprint,
+            schema_fingerprint=schema_fingerprint(training.schema),
+            training={**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss},
+        )
+
+    def _trained(self) -> tuple[TrainedModel, Metadata]:
+        if self.model is None or self._metadata is None:
+            raise ModelError("mscn has no model yet; train it, or load one")
+        return self.model, self._metadata
+
+
+def _featurizer(training: Training) -> Featurizer:
+    session, schema, seed = training.session, training.schema, training.settings.seed
+    vocabulary = Vocabulary(schema=schema, ranges=read_ranges(session, schema))
+    samples = Samples(draw(session, schema, seed=seed), session=session) if training.settings.sample_bitmaps else None
+    return Featurizer(vocabulary, samples)
+
+
+def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -> LabelledSubplans:
+    """Make samples of the subplans that were counted; queries without subplans and counts that did not finish give none."""
+    parsed: list[tuple[Query, JoinQuery]] = []
+    for query in queries:
+        if query.id not in labels:
+            continue
+        found = parse(query.sql, featurizer.vocabulary.schema)
+        if found.residuals:
+            logger.warning("mscn does not learn from query %s: %s", query.id, found.reason)
+            continue
+        parsed.append((query, found))
+    rows: Rows = {
+        query.id: {subplan: label.rows for subplan, label in labels[query.id].items() if label.rows is not None} for query, _ in parsed
+    }
+    return labelled(featurizer, parsed, rows)
+
+
+def _metrics(learned: Learned) -> dict[str, list[float]]:
+    return {
+        "train_loss": learned.train_loss,
+        "validation_loss": learned.validation_loss,
+        "validation_qerror_p50": learned.validation_qerror_p50,
+        "validation_qerror_p95": learned.validation_qerror_p95,
+    }
+
+
+def _parameters(featurizer: Featurizer, parameters: HyperParameters) -> dict[str, Any]:
+    chosen = {name: value for name, value in asdict(parameters).items() if name != "epochs"}
+    samples = featurizer.samples
+    return {**chosen, "sample_bitmaps": samples is not None, "sample_rows": 0 if samples is None else samples.rows}
+
+
+def _scalars(samples: LabelledSubplans, validation: LabelledSubplans, labels: Labels, learned: Learned) -> dict[str, int | float]:
+    return {
+        "num_training_samples": len(samples),
+        "num_validation_samples": len(validation),
+        "num_unfinished_labels": labels.unfinished,
+        "num_unsupported_queries": len(labels.unsupported),
+        "num_epochs_trained": len(learned.train_loss),
+        "best_epoch": learned.best_epoch,
+    }

@@ -1,0 +1,137 @@
+"""
+From a query to three sets of elements, and from a subplan to the elements that it holds.
+
+A query's elements are found once; a subplan is a row of three 0/1 matrices over them. Nothing is parsed or looked up per subplan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from algorithms.mscn.columns import Mask
+from algorithms.mscn.samples import Samples
+from algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
+from pytest_pilotscope.core.joins import JoinQuery, Relation
+from pytest_pilotscope.errors import ModelError
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Masks: TypeAlias = npt.NDArray[np.int64]
+
+SETS = ("tables", "joins", "predicates")
+"""The three sets, in the order in which their encodings are concatenated."""
+
+MOST_RELATIONS = 62
+"""Relations of one query: a subplan is a bit mask in an int64."""
+
+_CACHED_PREDICATES = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryElements:
+    """
+    The elements of the three sets of one query, and for each the mask of the relations that it needs.
+
+    An element is in the set of a subplan when the subplan has all the relations that the element needs. Aliases of the same
+    table are separate elements. `joins` are pairs of column positions: all pairs of each equivalence class, so that the order
+    of the FROM clause and which of the implied equalities were written make no difference.
+    """
+
+    relations: tuple[Relation, ...]
+    joins: tuple[tuple[int, int], ...]
+    predicates: tuple[PredicateElement, ...]
+    needs: tuple[Masks, Masks, Masks]
+
+    def members(self, masks: Masks) -> tuple[Mask, Mask, Mask]:
+        """Tell for (S,) subplans which elements they hold: (S, E) for each of the three sets."""
+        tables, joins, predicates = (masks[:, None] & needs == needs for needs in self.needs)
+        return tables, joins, predicates
+
+
+class Featurizer:
+    """Finds the elements of queries and writes their features; without samples there are no bitmaps."""
+
+    def __init__(self, vocabulary: Vocabulary, samples: Samples | None) -> None:
+        self.vocabulary = vocabulary
+        self.samples = samples
+        self._predicates: dict[tuple[str, str], list[PredicateElement]] = {}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per element of each set."""
+        columns = len(self.vocabulary.columns)
+        bits = 0 if self.samples is None else self.samples.rows
+        return {"tables": len(self.vocabulary.tables) + bits, "joins": columns, "predicates": columns + len(OPERATORS) + 2}
+
+    def elements(self, query: JoinQuery) -> QueryElements:
+        """Find the elements of a query; `ModelError` names a table, column or join that has no features."""
+        if query.residuals:
+            raise ModelError(f"this mscn model has no join {query.residuals[0].sql!r}: it knows equalities of columns only")
+        if len(query.aliases) > MOST_RELATIONS:
+            raise ModelError(f"mscn estimates queries of up to {MOST_RELATIONS} relations, found {len(query.aliases)}")
+        bits = {alias: 1 << position for position, alias in enumerate(query.aliases)}
+        relations = tuple(query.relations.values())
+        joins = self._joins(query, bits)
+        predicates = [(element, bits[relation.alias]) for relation in relations for element in self._relation_predicates(relation)]
+        needs = (_int64(list(bits.values())), _int64([need for _, need in joins]), _int64([need for _, need in predicates]))
+        return QueryElements(
+            relations=relations, joins=tuple(pair for pair, _ in joins), predicates=tuple(element for element, _ in predicates), needs=needs
+        )
+
+    def _joins(self, query: JoinQuery, bits: dict[str, int]) -> list[tuple[tuple[int, int], int]]:
+        found = []
+        for members in query.classes:
+            known = [(bits[ref.alias], (query.relations[ref.alias].table, ref)) for ref in members]
+            found += [(self.vocabulary.join(a, b), left | right) for (left, a), (right, b) in combinations(known, 2) if left != right]
+        return found
+
+    def _relation_predicates(self, relation: Relation) -> list[PredicateElement]:
+        return [element for found in relation.predicates for element in self.predicate(relation.table, found.sql, found.condition)]
+
+    def predicate(self, table: str, sql: str, condition: object) -> list[PredicateElement]:
+        """Return the elements of a predicate, found once per table and canonical text."""
+        found = self._predicates.get((table, sql))
+        if found is None:
+            if len(self._predicates) >= _CACHED_PREDICATES:
+                self._predicates.clear()
+            found = self._predicates[table, sql] = self.vocabulary.predicate(table, condition)  # type: ignore[arg-type]
+        return found
+
+    def table_features(self, relations: Sequence[Relation]) -> Floats:
+        """Return (E, T [+ sample rows]): the table's one-hot, then the bitmap."""
+        features = np.zeros((len(relations), self.widths["tables"]), dtype=np.float32)
+        first_bit = len(self.vocabulary.tables)
+        for row, relation in zip(features, relations, strict=True):
+            row[self.vocabulary.table(relation)] = 1
+            if self.samples is not None:
+                row[first_bit:] = self.samples.bitmap(relation)
+        return features
+
+    def join_features(self, joins: Sequence[tuple[int, int]]) -> Floats:
+        """Return (E, C): the sum of the one-hots of both columns."""
+        features = np.zeros((len(joins), self.widths["joins"]), dtype=np.float32)
+        for row, (left, right) in zip(features, joins, strict=True):
+            row[left] += 1
+            row[right] += 1
+        return features
+
+    def predicate_features(self, predicates: Sequence[PredicateElement]) -> Floats:
+        """Return (E, C + O + 2): one-hots of columns and operator, the normalised value, and whether there is one."""
+        features = np.zeros((len(predicates), self.widths["predicates"]), dtype=np.float32)
+        first_operator = len(self.vocabulary.columns)
+        for row, element in zip(features, predicates, strict=True):
+            for position in element.columns:
+                row[position] = 1
+            row[first_operator + element.operator] = 1
+            if element.value is not None:
+                row[-2:] = (element.value, 1)
+        return features
+
+
+def _int64(values: list[int]) -> Masks:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,163 @@
+"""The training loop: whole queries shuffled, mean q-error, Adam with a cosine schedule, early stopping, best epoch kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.mscn.device import one_thread, seeded
+from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork
+from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
+from pytest_pilotscope.errors import AlgorithmError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HyperParameters:
+    """
+    What the result of training depends on besides the data.
+
+    The learning rate falls to 0 along a cosine over all epochs. `straight_above` is the q-error beyond which the loss is a straight
+    line (see `loss`), `patience` is in epochs without a better validation.
+    """
+
+    epochs: int = 100
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    hidden_units: int = HIDDEN_UNITS
+    straight_above: float = math.e
+    patience: int = 20
+    seed: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Learned:
+    """A trained network, and what happened in each epoch; `best_epoch` counts from 0."""
+
+    weights: dict[str, Tensor]
+    train_loss: list[float] = field(default_factory=list)
+    validation_qerror_p50: list[float] = field(default_factory=list)
+    validation_qerror_p95: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def learn(
+    samples: LabelledSubplans,
+    validation: LabelledSubplans,
+    *,
+    widths: dict[str, int],
+    parameters: HyperParameters,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Learned:
+    """
+    Train a network; the same seed and data give the same weights on a CPU.
+
+    The best epoch has the smallest validation loss (mean logarithm of the q-error: the mean q-error itself is decided by
+    its largest value). Without validation samples the last epoch is kept. AlgorithmError for no samples and for a loss that is
+    not a number.
+    """
+    if not len(samples):
+        raise AlgorithmError("mscn has no labelled subplan to learn from; give it training queries whose subplans can be counted")
+    with one_thread(), seeded(parameters.seed):
+        network = MscnNetwork(widths, hidden=parameters.hidden_units)
+        network.set_label_range(float(samples.labels.min()), float(samples.labels.max()), float(samples.labels.mean()))
+        network.to(device)
+        return _epochs(network, samples, validation, parameters, advance)
+
+
+def _epochs(
+    network: MscnNetwork,
+    samples: LabelledSubplans,
+    validation: LabelledSubplans,
+    parameters: HyperParameters,
+    advance: Callable[[int], None],
+) -> Learned:
+    optimizer = torch.optim.Adam(network.parameters(), lr=parameters.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(parameters.epochs, 1))
+    shuffler = np.random.default_rng(parameters.seed)
+    learned = Learned(weights=_copied(network))
+    best = math.inf
+    for epoch in range(parameters.epochs):
+        order = shuffler.permutation(len(samples.queries) - 1)
+        learned.train_loss.append(_epoch(network, optimizer, samples, parameters, order))
+        schedule.step()
+        loss = _validate(network, validation, parameters.batch_size, learned)
+        if loss < best or not len(validation):
+            best, learned.best_epoch, learned.weights = loss, epoch, _copied(network)
+        advance(1)
+        if epoch - learned.best_epoch >= parameters.patience:
+            break
+    return learned
+
+
+def _epoch(
+    network: MscnNetwork, optimizer: torch.optim.Optimizer, samples: LabelledSubplans, parameters: HyperParameters, order: Indices
+) -> float:
+    """Return the mean loss over the samples of one pass."""
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in samples.batches(parameters.batch_size, order):
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network, batch, parameters.straight_above)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach().cpu() * len(batch.labels)
+    mean = float(total) / len(samples)
+    if not math.isfinite(mean):
+        raise AlgorithmError(f"the training loss of mscn became {mean}; lower the learning rate or look at the labels")
+    return mean
+
+
+def loss_of(network: MscnNetwork, batch: Batch, straight_above: float) -> Tensor:
+    """Return the loss of a batch."""
+    device = network.bias.device
+    return loss(network(on_device(batch, device)), torch.from_numpy(batch.labels).to(device), straight_above)
+
+
+def loss(estimated: Tensor, true: Tensor, straight_above: float) -> Tensor:
+    """
+    Return the mean q-error of (B,) logarithms of rows, continued as a straight line in the logarithm above a q-error.
+
+    The plain mean q-error is the sum of its few largest terms: of an untrained network they overflow, and later on they drown all
+    others and Adam's memory of gradients with them.
+    """
+    bend = math.log(straight_above)
+    log_q = (estimated - true).abs()
+    near = log_q.clamp(max=bend)
+    q: Tensor = near.exp() * (1 + log_q - near)
+    return q.mean()
+
+
+def on_device(batch: Batch, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Make tensors of the three sets."""
+    return [
+        (torch.from_numpy(part.features).to(device), torch.from_numpy(part.members).to(device), torch.from_numpy(part.offsets).to(device))
+        for part in batch.sets
+    ]
+
+
+def _validate(network: MscnNetwork, validation: LabelledSubplans, batch_size: int, learned: Learned) -> float:
+    """Note the q-errors of the validation samples and return their mean logarithm."""
+    if not len(validation):
+        return math.inf
+    device = network.bias.device
+    with torch.no_grad():
+        parts = [
+            (network(on_device(batch, device)).cpu().numpy() - batch.labels)
+            for batch in validation.batches(batch_size, np.arange(len(validation.queries) - 1))
+        ]
+    log_q = np.abs(np.concatenate(parts).astype(np.float64))
+    p50, p95 = np.exp(np.quantile(log_q, [0.5, 0.95]))
+    learned.validation_qerror_p50.append(float(p50))
+    learned.validation_qerror_p95.append(float(p95))
+    learned.validation_loss.append(float(log_q.mean()))
+    return float(log_q.mean())
+
+
+def _copied(network: MscnNetwork) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

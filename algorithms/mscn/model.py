@@ -1,0 +1,96 @@
+"""
+The network of MSCN, arranged so that nothing is computed twice.
+
+The paper applies a two-layer MLP to every element of every set, averages, concatenates, and applies a two-layer output MLP. Here an
+element is encoded once per batch however many samples hold it, and because the first layer of the output MLP and the average are both
+linear, each set's block of that layer is applied before the average. The mathematics is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HIDDEN_UNITS = 256
+
+
+class SetEncoder(nn.Module):
+    """Encodes each distinct element of a set; a sample's set is the mean of the encodings of its elements."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.merge = nn.Linear(hidden, hidden, bias=False)  # this set's block of the output MLP's first layer
+
+    def forward(self, features: Tensor, members: Tensor, offsets: Tensor) -> Tensor:
+        """Map (E, F) elements, (M,) members and (B,) offsets to (B, H); an empty set becomes zeros."""
+        encoded = self.first(features).relu_()  # (E, H)
+        encoded = self.second(encoded).relu_()  # (E, H)
+        merged = self.merge(encoded)  # (E, H)
+        return functional.embedding_bag(members, merged, offsets, mode="mean")  # (B, H)
+
+
+class MscnNetwork(nn.Module):
+    """Maps the three sets of a batch to logarithms of rows."""
+
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, widths: Mapping[str, int], *, hidden: int = HIDDEN_UNITS) -> None:
+        super().__init__()
+        self.sets = nn.ModuleDict({name: SetEncoder(width, hidden) for name, width in widths.items()})
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.output = nn.Linear(hidden, 1)
+        self.register_buffer("lowest", torch.zeros(()))
+        self.register_buffer("highest", torch.ones(()))
+
+    def set_label_range(self, lowest: float, highest: float, mean: float) -> None:
+        """Fix the logarithms of rows that 0 and 1 stand for, and start from the mean."""
+        self.lowest.fill_(lowest)
+        self.highest.fill_(max(highest, lowest + 1.0))
+        share = (mean - lowest) / float(self.highest - self.lowest)
+        nn.init.constant_(self.output.bias, float(torch.logit(torch.tensor(share), eps=0.01)))
+
+    def forward(self, sets: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """Map features, members and offsets of each set to (B,) logarithms of rows."""
+        tables, joins, predicates = (encoder(*part) for encoder, part in zip(self.sets.values(), sets, strict=True))  # (B, H) each
+        hidden = tables.add_(joins).add_(predicates).add_(self.bias).relu_()  # (B, H)
+        share: Tensor = torch.sigmoid(self.output(hidden)).squeeze(1)  # (B,) in 0..1
+        return self.lowest + share * (self.highest - self.lowest)
+
+
+class Forward:
+    """The same mapping for the elements of one query, without gradients; weights are laid out for few rows."""
+
+    def __init__(self, network: MscnNetwork) -> None:
+        weights = {name: value.detach().cpu().float() for name, value in network.state_dict().items()}
+        self._encoders = [tuple(_transposed(weights[f"sets.{name}.{part}"]) for part in _ENCODER_PARTS) for name in network.sets]
+        self._bias = weights["bias"]
+        self._output, self._output_bias = _transposed(weights["output.weight"]), weights["output.bias"]
+        self._lowest, self._highest = weights["lowest"], weights["highest"]
+
+    def __call__(self, sets: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """
+        Map the three sets of one query to (S,) logarithms of the rows of its subplans.
+
+        Each set is (E, F) features and (S, E) averages, whose rows sum to 1, or are all 0 for an empty set.
+        """
+        hidden = self._bias
+        for (first, first_bias, second, second_bias, merge), (features, averages) in zip(self._encoders, sets, strict=True):
+            encoded = torch.addmm(first_bias, features, first).relu_()  # (E, H)
+            encoded = torch.addmm(second_bias, encoded, second).relu_()  # (E, H)
+            hidden = torch.addmm(hidden, averages, encoded @ merge)  # (S, H)
+        share = torch.sigmoid(torch.addmm(self._output_bias, hidden.relu_(), self._output)).squeeze(1)  # (S,) in 0..1
+        rows: Tensor = self._lowest + share * (self._highest - self._lowest)
+        return rows
+
+
+_ENCODER_PARTS = ("first.weight", "first.bias", "second.weight", "second.bias", "merge.weight")
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    return weight.t().contiguous() if weight.dim() == 2 else weight

@@ -1,0 +1,134 @@
+"""
+Materialised samples: the rows a model keeps of every table, and which of them pass a filter.
+
+The bitmaps of the paper: 1000 rows per table, bit i of a relation's bitmap says that sample row i passes all its predicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from algorithms.mscn.columns import Column, Mask, column
+from algorithms.mscn.conditions import truth
+from pytest_pilotscope.core.predicates import Predicate, quote_identifier
+from pytest_pilotscope.errors import AlgorithmError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.joins import Relation, Schema
+    from pytest_pilotscope.postgres.session import Session
+
+SAMPLE_ROWS = 1000
+"""Rows per table, as in the paper."""
+
+_CACHED_MASKS = 20_000
+_ROW = "pilotscope_sample_row"
+
+
+class TableSample:
+    """
+    Sample rows of one table: for each column PostgreSQL's text of the values, None for NULL.
+
+    A table with fewer rows than the sample is sampled completely; the bits beyond are never set.
+    """
+
+    def __init__(self, table: str, types: Mapping[str, str], texts: Mapping[str, Sequence[str | None]]) -> None:
+        self.table = table
+        self.types = types
+        self.texts = texts
+        self.size = len(next(iter(texts.values()), ()))
+        self._columns: dict[str, Column | None] = {}
+
+    def column(self, name: str) -> Column | None:
+        """Return the typed values of a column, or None where only PostgreSQL can compare them."""
+        if name not in self._columns:
+            self._columns[name] = column(self.texts[name], self.types[name])
+        return self._columns[name]
+
+
+class Samples:
+    """
+    The samples of all tables, and the bitmaps of filters on them.
+
+    Each distinct predicate is evaluated once and kept. Most are evaluated here, exactly as PostgreSQL would; the others (order of
+    text, functions, casts) by PostgreSQL itself in one round trip that sends the sample values of the columns they need and
+    changes nothing on the server. Without a session those are an `AlgorithmError`.
+    """
+
+    def __init__(self, tables: Mapping[str, TableSample], *, session: Session | None = None, rows: int = SAMPLE_ROWS) -> None:
+        self.tables = tables
+        self.session = session
+        self.rows = rows
+        self._masks: dict[tuple[str, str], Mask] = {}
+
+    def bitmap(self, relation: Relation) -> Mask:
+        """Return the (rows,) sample rows that pass all predicates of a relation."""
+        sample = self.tables[relation.table]
+        bits = np.zeros(self.rows, dtype=np.bool_)
+        bits[: sample.size] = True
+        for predicate in relation.predicates:
+            bits[: sample.size] &= self.mask(sample, predicate)
+        return bits
+
+    def mask(self, sample: TableSample, predicate: Predicate) -> Mask:
+        """Return the (size,) rows of a sample for which a predicate is true."""
+        key = (sample.table, predicate.sql)
+        found = self._masks.get(key)
+        if found is None:
+            if len(self._masks) >= _CACHED_MASKS:
+                self._masks.clear()
+            known = truth(predicate.condition, sample.column)
+            found = self._masks[key] = known.true if known is not None else self._asked(sample, predicate)
+        return found
+
+    def _asked(self, sample: TableSample, predicate: Predicate) -> Mask:
+        if self.session is None:
+            raise AlgorithmError(
+                f"mscn needs PostgreSQL to evaluate {predicate.sql} on its sample of table {sample.table!r}; "
+                "give it a session, or use a model without sample bitmaps"
+            )
+        mask = np.zeros(sample.size, dtype=np.bool_)
+        passing = self.session.execute(_filter_sql(sample, predicate), [list(sample.texts[name]) for name in predicate.columns])
+        mask[[int(row) - 1 for (row,) in passing]] = True
+        return mask
+
+
+def _filter_sql(sample: TableSample, predicate: Predicate) -> str:
+    """Return a statement that takes the texts of the predicate's columns as parameters and gives the numbers of the rows that pass."""
+    names = [f"c{position}" for position in range(len(predicate.columns))]
+    casts = ", ".join(
+        f"CAST(raw.{name} AS {sample.types[wanted]}) AS {_escaped(quote_identifier(wanted))}"
+        for name, wanted in zip(names, predicate.columns, strict=True)
+    )
+    arrays = ", ".join(["CAST(%s AS text[])"] * len(names))
+    return (
+        f"SELECT {_ROW} FROM (SELECT {casts}, raw.{_ROW} FROM unnest({arrays}) WITH ORDINALITY AS raw ({', '.join(names)}, {_ROW}))"  # noqa: S608  # identifiers are quoted, the predicate is the query's own
+        f" AS sample WHERE {_escaped(predicate.sql)}"
+    )
+
+
+def _escaped(sql: str) -> str:
+    return sql.replace("%", "%%")
+
+
+def draw(session: Session, schema: Schema, *, seed: int = 0, rows: int = SAMPLE_ROWS) -> dict[str, TableSample]:
+    """
+    Take a uniform random sample of every table, the same one for the same seed and the same stored table.
+
+    One sequential scan per table; memory and transfer are those of the sample.
+    """
+    return {table: draw_table(session, table, types, seed=seed, rows=rows) for table, types in schema.items()}
+
+
+def draw_table(session: Session, table: str, types: Mapping[str, str], *, seed: int, rows: int = SAMPLE_ROWS) -> TableSample:
+    """Take a uniform random sample of one table: the rows whose places have the smallest hashes."""
+    source = quote_identifier(table)
+    texts = ", ".join(f"CAST({quote_identifier(name)} AS text)" for name in types)
+    found = session.execute(
+        f"SELECT {_escaped(texts)} FROM {_escaped(source)} ORDER BY hashtextextended(CAST(ctid AS text), %s), ctid LIMIT %s",  # noqa: S608  # identifiers are quoted
+        (seed, rows),
+    )
+    columns = zip(*found, strict=True) if found else [()] * len(types)
+    return TableSample(table, types, dict(zip(types, map(tuple, columns), strict=True)))

@@ -1,0 +1,251 @@
+"""The training of mscn: batches, the loss, equality with the padded network of the paper, determinism, early stopping."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from algorithms.mscn.device import device, one_thread, seeded
+from algorithms.mscn.featurize import SETS
+from algorithms.mscn.learning import HyperParameters, learn, loss, on_device
+from algorithms.mscn.model import MscnNetwork, SetEncoder
+from algorithms.mscn.ragged import LabelledSubplans, RaggedSet, SetBatch, labelled, spans
+from pytest_pilotscope.errors import AlgorithmError, UsageError
+
+from .mscn_example import featurizer, labels, queries, training_set
+
+CPU = torch.device("cpu")
+
+
+def widths(samples: LabelledSubplans) -> dict[str, int]:
+    """Features per element of each set."""
+    return {name: part.features.shape[1] for name, part in zip(SETS, samples.sets, strict=True)}
+
+
+def padded(part: SetBatch) -> tuple[Tensor, Tensor]:
+    """The set of every sample as (B, S, F) with zeros beyond its elements, and the (B, S, 1) mask of its elements."""
+    ends = np.append(part.offsets, len(part.members))
+    sizes = np.diff(ends)
+    elements = torch.zeros(len(sizes), max(int(sizes.max()), 1), part.features.shape[1])
+    mask = torch.zeros(len(sizes), elements.shape[1], 1)
+    for sample, size in enumerate(sizes):
+        elements[sample, :size] = torch.from_numpy(part.features[part.members[ends[sample] : ends[sample + 1]]])
+        mask[sample, :size] = 1
+    return elements, mask
+
+
+def paper(network: MscnNetwork, sets: tuple[SetBatch, SetBatch, SetBatch]) -> Tensor:
+    """The network as the paper writes it: every element of every sample, averaged, concatenated, output MLP."""
+    averages: list[Tensor] = []
+    blocks: list[Tensor] = []
+    for encoder, part in zip(network.sets.values(), sets, strict=True):
+        assert isinstance(encoder, SetEncoder)
+        elements, mask = padded(part)
+        encoded = torch.relu(encoder.second(torch.relu(encoder.first(elements)))) * mask
+        averages.append(encoded.sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+        blocks.append(encoder.merge.weight)
+    hidden = torch.relu(torch.cat(averages, dim=1) @ torch.cat(blocks, dim=1).T + network.bias)
+    return network.lowest + torch.sigmoid(network.output(hidden)).squeeze(1) * (network.highest - network.lowest)
+
+
+def test_network_computes_what_the_paper_writes() -> None:
+    """Encoding distinct elements once and merging before the average changes nothing, gradients included."""
+    samples = training_set(20)
+    with seeded(3):
+        network = MscnNetwork(widths(samples), hidden=16)
+    network.set_label_range(0.0, 12.0, 5.0)
+    [batch] = samples.batches(2048, np.arange(20))
+    with one_thread():
+        found, wanted = network(on_device(batch, CPU)), paper(network, batch.sets)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        gradients = [torch.autograd.grad(result.sum(), list(network.parameters()), retain_graph=True) for result in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_loss_is_the_mean_q_error_up_to_the_bend() -> None:
+    """Below the bend it is the mean q-error; above, each further factor of e adds the q-error of the bend."""
+    true = torch.log(torch.tensor([10.0, 10.0]))
+    assert loss(torch.log(torch.tensor([20.0, 5.0])), true, math.e).item() == pytest.approx(2.0)
+    far = torch.log(torch.tensor([10.0 * math.e**3]))
+    assert loss(far, true[:1], math.e).item() == pytest.approx(3 * math.e)
+
+
+def test_loss_of_an_absurd_estimate_is_finite() -> None:
+    """An untrained network may be wrong by a factor of 10^100; the loss and its gradient stay numbers."""
+    estimated = torch.tensor([230.0], requires_grad=True)
+    value = loss(estimated, torch.zeros(1), math.e)
+    [gradient] = torch.autograd.grad(value, [estimated])
+    assert (value.item(), gradient.item()) == pytest.approx((230 * math.e, math.e))
+
+
+def test_same_seed_same_weights() -> None:
+    """Two trainings with the same seed give bit-equal weights, and another seed gives others."""
+    samples, validation = training_set(12), training_set(4, seed=9)
+    first, second, third = (
+        learn(samples, validation, widths=widths(samples), parameters=HyperParameters(epochs=3, hidden_units=8, seed=seed), device=CPU)
+        for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    assert first.train_loss == second.train_loss != third.train_loss
+
+
+def test_training_leaves_threads_and_random_numbers_alone() -> None:
+    """Learning sets one thread and a seed for itself only."""
+    samples = training_set(5)
+    torch.manual_seed(7)
+    wanted, threads = torch.rand(3), torch.get_num_threads()
+    torch.manual_seed(7)
+    learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=1, hidden_units=4), device=CPU)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_learns_from_fewer_samples_than_a_batch() -> None:
+    """A handful of queries is one batch per epoch, and the loss falls."""
+    samples = training_set(10)
+    assert len(list(samples.batches(2048, np.arange(10)))) == 1
+    parameters = HyperParameters(epochs=60, hidden_units=32, learning_rate=0.01)
+    found = learn(samples, samples, widths=widths(samples), parameters=parameters, device=CPU)
+    assert found.train_loss[-1] - 1 < 0.3 * (found.train_loss[0] - 1)
+
+
+def test_one_query_is_enough() -> None:
+    """Training on a single query works."""
+    samples = training_set(1)
+    found = learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=2, hidden_units=4), device=CPU)
+    assert len(found.train_loss) == 2
+
+
+def test_stops_early_and_keeps_the_best_epoch() -> None:
+    """With validation labels that training only moves away from, it stops after `patience` epochs and keeps the best weights."""
+    samples = training_set(10)
+    validation = replace(samples, labels=np.full_like(samples.labels, samples.labels.mean()))
+    parameters = HyperParameters(epochs=80, hidden_units=32, patience=3)
+    found = learn(samples, validation, widths=widths(samples), parameters=parameters, device=CPU)
+    assert found.best_epoch == int(np.argmin(found.validation_loss))
+    assert len(found.train_loss) == found.best_epoch + 1 + parameters.patience < parameters.epochs
+    network = MscnNetwork(widths(samples), hidden=32)
+    network.load_state_dict(found.weights)
+    with torch.no_grad():
+        estimates = torch.cat([network(on_device(batch, CPU)) for batch in validation.batches(2048, np.arange(10))])
+    assert float((estimates - torch.from_numpy(validation.labels)).abs().mean()) == pytest.approx(
+        found.validation_loss[found.best_epoch], 1e-5
+    )
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    """No validation samples: all epochs run, and there are no validation figures."""
+    samples, nothing = training_set(5), training_set(0)
+    found = learn(samples, nothing, widths=widths(samples), parameters=HyperParameters(epochs=4, hidden_units=4), device=CPU)
+    assert (len(found.train_loss), found.best_epoch, found.validation_qerror_p50) == (4, 3, [])
+
+
+def test_validation_figures_are_quantiles_of_the_q_error() -> None:
+    """p95 is at least p50, and both are at least 1, one of each per epoch."""
+    samples = training_set(10)
+    found = learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=2, hidden_units=4), device=CPU)
+    assert len(found.validation_qerror_p50) == len(found.validation_qerror_p95) == 2
+    assert all(1 <= low <= high for low, high in zip(found.validation_qerror_p50, found.validation_qerror_p95, strict=True))
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    """No labelled subplan: nothing is trained."""
+    nothing = training_set(0)
+    message = "mscn has no labelled subplan to learn from; give it training queries whose subplans can be counted"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        learn(nothing, nothing, widths=widths(nothing), parameters=HyperParameters(), device=CPU)
+
+
+def test_loss_that_is_not_a_number_is_an_error() -> None:
+    """A NaN in the features ends training instead of making a model of NaNs."""
+    samples = training_set(5)
+    samples.sets[0].features[0, 0] = np.nan
+    message = "the training loss of mscn became nan; lower the learning rate or look at the labels"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=1, hidden_units=4), device=CPU)
+
+
+def test_progress_is_told_per_epoch() -> None:
+    """`advance` is called once per epoch."""
+    samples, steps = training_set(3), list[int]()
+    learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=3, hidden_units=4), device=CPU, advance=steps.append)
+    assert steps == [1, 1, 1]
+
+
+def test_batches_hold_whole_queries_and_every_sample_once() -> None:
+    """The samples of a query stay together, and an epoch sees each sample once."""
+    samples = training_set(30)
+    numbered = replace(samples, labels=np.arange(len(samples), dtype=np.float32))
+    batches = list(numbered.batches(20, np.random.default_rng(0).permutation(30)))
+    assert sorted(np.concatenate([batch.labels for batch in batches])) == list(range(len(samples)))
+    assert max(len(batch.labels) for batch in batches) <= 20
+    query_of = np.searchsorted(samples.queries, np.arange(len(samples)), side="right")
+    seen: set[int] = set()
+    for batch in batches:
+        here = set(query_of[batch.labels.astype(int)].tolist())
+        assert not here & seen
+        seen |= here
+
+
+def test_query_larger_than_a_batch_is_cut() -> None:
+    """Only a query that does not fit is split, and nothing of it is lost."""
+    samples = training_set(3)
+    sizes = [len(batch.labels) for batch in samples.batches(2, np.arange(3))]
+    assert max(sizes) == 2
+    assert sum(sizes) == len(samples)
+
+
+def test_batch_holds_the_distinct_elements_of_its_samples() -> None:
+    """Gathering gives each sample its own elements, each distinct one once."""
+    ragged = RaggedSet(
+        features=np.arange(5, dtype=np.float32)[:, None], members=np.array([4, 1, 1, 3, 4, 0]), offsets=np.array([0, 2, 2, 3, 6])
+    )
+    batch = ragged.batch(np.array([3, 0]), np.array([1, 2]))
+    assert batch.features[batch.members, 0].tolist() == [3, 4, 0, 4, 1]
+    assert batch.offsets.tolist() == [0, 3, 5]
+    assert batch.features[:, 0].tolist() == [0, 1, 3, 4]
+
+
+def test_spans_concatenate_ranges() -> None:
+    """`spans` is arange for several starts at once, empty ones included."""
+    assert spans(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+    assert spans(np.array([], dtype=np.int64), np.array([], dtype=np.int64)).tolist() == []
+
+
+def test_subplans_without_a_label_are_left_out() -> None:
+    """A count that did not finish is no sample; zero rows count as one."""
+    parsed = queries(1)
+    rows = labels(parsed)
+    [first, *others] = rows["q0"]
+    del rows["q0"][first]
+    rows["q0"][others[0]] = 0
+    found = labelled(featurizer(), parsed, rows)
+    assert len(found) == len(others)
+    assert found.labels[0] == 0
+
+
+def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--device cuda` never falls back to the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = "--device cuda was asked for, but this installation of PyTorch finds no CUDA device; use --device cpu or auto"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        device("cuda")
+    assert device("auto") == device("cpu") == CPU
+
+
+def test_auto_takes_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` prefers CUDA, `cpu` does not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (device("auto").type, device("cuda").type, device("cpu").type) == ("cuda", "cuda", "cpu")
+
+
+def test_unknown_device_is_named() -> None:
+    """A typo is an error with the known names."""
+    with pytest.raises(UsageError, match=r"^unknown device 'gpu'; known: auto, cpu, cuda$"):
+        device("gpu")
