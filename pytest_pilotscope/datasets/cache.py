@@ -8,11 +8,11 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_pilotscope.datasets.base import Dataset
-from pytest_pilotscope.errors import DatasetError, PilotscopeError, StatementFailed
+from pytest_pilotscope.errors import DatasetError, PilotscopeError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.databases import create_database, drop_database, locked, mark_of, write_mark
@@ -29,7 +29,7 @@ STATISTICS_TARGET = 10_000
 """The largest there is: ANALYZE reads every row of a table of up to 3 million, so the statistics are the same every time."""
 
 _DISK_FULL = "53100"
-_NEARLY_FULL_BYTES = 8 << 20
+_NEARLY_FULL_BYTES = 32 << 20  # two WAL files: PostgreSQL deletes the one it could not fill, and stops
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
     def build(data_folder: Path) -> None:
         logger.info("preparing dataset %r for %s", dataset.name, binaries)
         with _naming_a_full_disk(dataset, data_folder.parent), EmbeddedServer(binaries) as server:
-            with _noticing_a_full_disk(data_folder.parent):
+            with _noticing_a_full_disk(server):
                 load_database(server, dataset)
             server.stop(keep_data=data_folder)
 
@@ -90,7 +90,7 @@ def load_database(server: Server, dataset: Dataset) -> None:
             with server.connect(name) as session:
                 data = _fill(session, dataset)
         except BaseException:
-            if not administrator.closed:
+            with suppress(ServerError):  # the server may be what is broken; what is left is known by its mark
                 drop_database(administrator, name)
             raise
         write_mark(administrator, name, {**identity, "state": "complete", "data": data})
@@ -119,14 +119,16 @@ def _no_right(session: Session, dataset: Dataset) -> str:
 
 
 @contextmanager
-def _noticing_a_full_disk(folder: Path) -> Iterator[None]:
-    """Raise OSError ENOSPC for a failure that comes from a full disk; called while the files that fill it are still there."""
+def _noticing_a_full_disk(server: EmbeddedServer) -> Iterator[None]:
+    """Raise OSError ENOSPC for a failure that comes from a full disk; looked at while the files that fill it are still there."""
+    no_space = os.strerror(errno.ENOSPC)
     try:
         yield
     except PilotscopeError as error:
         refused = isinstance(error, StatementFailed) and error.sqlstate == _DISK_FULL
-        if refused or shutil.disk_usage(folder).free < _NEARLY_FULL_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        nearly_full = shutil.disk_usage(server.data_folder).free < _NEARLY_FULL_BYTES
+        if refused or nearly_full or no_space in server.log.read_text(errors="replace"):
+            raise OSError(errno.ENOSPC, no_space, str(server.data_folder)) from error
         raise
 
 

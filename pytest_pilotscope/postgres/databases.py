@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from psycopg2 import sql
 
-from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 
 _FILE_COPY_SINCE = 150000
@@ -74,9 +74,11 @@ def locked(session: Session, name: str) -> Iterator[None]:
     session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
     try:
         yield
-    finally:
-        if not session.closed:
+    except BaseException:
+        with suppress(ServerError):  # the session may be what is broken, and then the lock is gone with it
             unlock(session, name)
+        raise
+    unlock(session, name)
 
 
 def try_lock(session: Session, name: str) -> bool:

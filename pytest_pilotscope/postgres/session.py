@@ -89,13 +89,12 @@ class Session:
 
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is just a character."""
-        with self._connection.cursor() as cursor:
-            try:
-                with cancelled_by_interrupt(self._connection):
-                    cursor.execute(sql, params)
+        try:
+            with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
+                cursor.execute(sql, params)
                 return cursor.fetchall() if cursor.description is not None else []
-            except psycopg2.Error as error:
-                self._fail(error, sql)
+        except psycopg2.Error as error:
+            self._fail(error, sql)
 
     def scalar(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """The single value of a statement that returns one row of one column; ServerError when it returns anything else."""
@@ -199,12 +198,11 @@ class Session:
         return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
 
     def _copy(self, statement: composing.Composable, file: Any) -> None:
-        with self._connection.cursor() as cursor:
-            try:
-                with cancelled_by_interrupt(self._connection):
-                    cursor.copy_expert(statement, file, size=1 << 18)
-            except psycopg2.Error as error:
-                self._fail(error, statement)
+        try:
+            with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
+                cursor.copy_expert(statement, file, size=1 << 18)
+        except psycopg2.Error as error:
+            self._fail(error, statement)
 
     def _text(self, sql: str | composing.Composable) -> str:
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
@@ -212,7 +210,7 @@ class Session:
     def _fail(self, error: psycopg2.Error, sql: str | composing.Composable) -> NoReturn:
         """Raise our own error for the driver's; a lost connection has no SQLSTATE."""
         if self.closed:
-            raise StatementFailed(str(sql), reason="the server closed the connection") from error
+            raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
         message = error.diag.message_primary or str(error).strip()
         if error.pgcode == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
             raise QueryTimeout(self._text(sql), timeout_ms=self._timeout_ms) from None

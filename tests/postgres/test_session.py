@@ -203,7 +203,10 @@ def test_a_lost_connection_is_a_failure(newest_server: EmbeddedServer, newest_sc
     """When the server ends a session, the next statement fails with a message and leaving a block does not hide it."""
     with newest_server.connect() as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (newest_scratch.backend_pid,))
-    with pytest.raises(StatementFailed, match=r"^statement failed: the server closed the connection: BEGIN$"), newest_scratch.rolled_back():
+    with (
+        pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: BEGIN$"),
+        newest_scratch.rolled_back(),
+    ):
         pass
     assert newest_scratch.closed
 
@@ -213,3 +216,14 @@ def test_repr_shows_where_it_is_connected(newest_server: EmbeddedServer) -> None
     with newest_server.connect() as session:
         assert "dbname=postgres" in repr(session)
         assert session.database == "postgres"
+
+
+def test_a_closed_session_says_so(newest_server: EmbeddedServer) -> None:
+    """Statements and COPY after `close` fail like those after a lost connection."""
+    session = newest_server.connect()
+    session.close()
+    session.close()
+    with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: SELECT 1$"):
+        session.execute("SELECT 1")
+    with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: .*COPY"):
+        session.copy_in("t", ["i"], [b"1\n"])
