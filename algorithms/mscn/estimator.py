@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ class Mscn:
     """
 
     name = "mscn"
+    selection = ("best_validation_loss", True)
 
     def __init__(self) -> None:
         self.model_id = ""
@@ -79,6 +80,11 @@ class Mscn:
         bits = {alias: 1 << position for position, alias in enumerate(parsed.aliases)}
         rows = model.rows(parsed, [sum(bits[alias] for alias in subplan) for subplan in subplans])
         return dict(zip(subplans, rows.tolist(), strict=True))
+
+    @staticmethod
+    def decider(folder: Path) -> Callable[[str], Cardinalities]:
+        """Return a function from SQL to estimated rows by subplan, of the model in a folder, without a database."""
+        return TrainedModel.load(folder).estimate
 
     def save(self, folder: Path) -> None:
         """Write the model below `folder`: `model/<model_id>/` and `metadata/<model_id>.json`."""
@@ -156,4 +162,5 @@ def _scalars(samples: LabelledSubplans, validation: LabelledSubplans, labels: La
         "num_unsupported_queries": len(labels.unsupported),
         "num_epochs_trained": len(learned.train_loss),
         "best_epoch": learned.best_epoch,
+        "best_validation_loss": learned.validation_loss,
     }
