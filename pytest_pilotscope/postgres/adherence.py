@@ -38,14 +38,29 @@ class Adherence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What the nodes above make of the rows of a node: shared by processes, part of a union, per execution of a nested loop's inner side."""
+
+    workers: int = 0
+    member: bool = False
+    repeated: bool = False
+
+    def below(self, node: Plan, child: Plan) -> _Around:
+        """What `node` makes of its child."""
+        workers = node.workers if node.workers and node.node_type.startswith("Gather") else self.workers
+        if child.relationship not in _OWN_LEVEL:
+            return _Around(workers=workers)
+        repeated = self.repeated or (node.node_type == "Nested Loop" and child is node.children[1])
+        return _Around(workers=workers, member=self.member or node.node_type in _APPENDS, repeated=repeated)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """A node and what around it matters: the relations below it, processes that share its rows, and being part of a union."""
+    """A node and what surrounds it. `relations` are those below it in its level, None where EXPLAIN does not say which."""
 
     node: Plan
     relations: frozenset[str] | None
-    """None where EXPLAIN does not say which relations these are."""
-    workers: int
-    member: bool
+    around: _Around
 
 
 def verify(plan: Plan, injected: Mapping[frozenset[str], float]) -> Adherence:
@@ -65,11 +80,11 @@ def verify(plan: Plan, injected: Mapping[frozenset[str], float]) -> Adherence:
         wanted = _wanted(values, place.relations)
         if wanted is None:
             continue
-        if place.member:
+        if place.around.member:
             explained.append(f"{_name(place)}: a partition or branch of a union has a share of the rows of the whole")
         elif any(_carries(place, rows) for rows in wanted):
             carried += 1
-        elif _is_parameterized(place) and place.node.rows <= max(wanted):
+        elif (_is_parameterized(place) or _is_lateral_function(place)) and place.node.rows <= max(wanted):
             explained.append(f"{_name(place)}: rows are per execution of the inner side of a nested loop")
         else:
             numbers = " or ".join(f"{rows:.0f}" for rows in sorted(wanted))
@@ -99,7 +114,7 @@ def _wanted(values: Mapping[frozenset[str], set[float]], relations: frozenset[st
 
 def _carries(place: _Place, rows: float) -> bool:
     """Below a Gather, every scan and join has a number of processes of its own, which EXPLAIN does not say."""
-    shared = range(1, max(place.workers, _MOST_WORKERS) + 1) if place.workers else ()
+    shared = range(1, max(place.around.workers, _MOST_WORKERS) + 1) if place.around.workers else ()
     return place.node.rows in (rows, *(_clamped(rows / _divisor(workers)) for workers in shared))
 
 
@@ -112,6 +127,11 @@ def _is_parameterized(place: _Place) -> bool:
     """Whether a condition below the node refers to a relation outside of it, of which it gets one row at a time."""
     relations = place.relations or frozenset()
     return any(alias not in relations and not _is_own_copy(alias, relations) for alias in _referenced(place.node))
+
+
+def _is_lateral_function(place: _Place) -> bool:
+    """Whether it is a function that may have arguments from other relations: EXPLAIN does not show them."""
+    return place.around.repeated and "Function Scan" in place.node.node_type
 
 
 def _is_own_copy(alias: str, relations: frozenset[str]) -> bool:
@@ -132,23 +152,16 @@ def _name(place: _Place) -> str:
 def _places(plan: Plan) -> list[_Place]:
     """All scans and joins of relations."""
     found: list[_Place] = []
-    _visit(plan, workers=0, member=False, found=found)
+    _visit(plan, _Around(), found)
     return found
 
 
-def _visit(node: Plan, *, workers: int, member: bool, found: list[_Place]) -> frozenset[str] | None:
+def _visit(node: Plan, around: _Around, found: list[_Place]) -> frozenset[str] | None:
     """Note the scans and joins at and below `node`, and return the relations of its level that it yields rows of."""
-    inside = node.workers if node.workers and node.node_type.startswith("Gather") else workers
-    is_member = member or node.node_type in _APPENDS
-    own: list[frozenset[str] | None] = []
-    for child in node.children:
-        same_level = child.relationship in _OWN_LEVEL
-        relations = _visit(child, workers=inside, member=is_member if same_level else False, found=found)
-        if same_level:
-            own.append(relations)
-    relations = _relations(node, own)
-    if node.alias is not None or node.is_join or node.node_type in _APPENDS:
-        found.append(_Place(node=node, relations=relations, workers=workers, member=member))
+    visited = [(child, _visit(child, around.below(node, child), found)) for child in node.children]
+    relations = _relations(node, [below for child, below in visited if child.relationship in _OWN_LEVEL])
+    if node.node_type != "ModifyTable" and (node.alias is not None or node.is_join or node.node_type in _APPENDS):
+        found.append(_Place(node=node, relations=relations, around=around))
     return relations
 
 
