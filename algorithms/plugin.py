@@ -14,4 +14,4 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     """Add every built-in algorithm by name; each is imported when it is asked for."""
     registry.add_algorithm("baseline", "algorithms.baseline:Baseline", origin=ORIGIN)
     registry.add_algorithm("oracle", "algorithms.oracle:Oracle", origin=ORIGIN)
-    registry.add_algorithm("mscn", "algorithms.mscn:Mscn", origin=ORIGIN)
+    registry.add_algorithm("mscn", "algorithms.mscn.estimator:Mscn", origin=ORIGIN)

@@ -162,5 +162,5 @@ def _scalars(samples: LabelledSubplans, validation: LabelledSubplans, labels: La
         "num_unsupported_queries": len(labels.unsupported),
         "num_epochs_trained": len(learned.train_loss),
         "best_epoch": learned.best_epoch,
-        "best_validation_loss": learned.validation_loss,
+        **({"best_validation_loss": min(learned.validation_loss)} if learned.validation_loss else {}),
     }
