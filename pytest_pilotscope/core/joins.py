@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from pytest_pilotscope.core.connectivity import planner_subsets
-from pytest_pilotscope.core.predicates import Predicate, quote_identifier
+from pytest_pilotscope.core.predicates import Predicate, constant_key, quote_identifier
 
 Subplan: TypeAlias = frozenset[str]
 """The aliases of a set of relations."""
@@ -88,15 +88,31 @@ class JoinQuery:
 
     @cached_property
     def neighbours(self) -> tuple[int, ...]:
-        """For each relation the mask of those that it shares an equivalence class or a residual with."""
+        """
+        For each relation the mask of those that PostgreSQL has a join clause for.
+
+        They share an equivalence class, a residual, or a constant: `a.x = 2 AND b.y = 2` is one equivalence class too.
+        """
         bit = {alias: 1 << position for position, alias in enumerate(self.aliases)}
         adjacent = dict.fromkeys(self.aliases, 0)
         groups = [frozenset(ref.alias for ref in members) for members in self.classes]
-        for group in [*groups, *(residual.aliases for residual in self.residuals)]:
+        groups += [residual.aliases for residual in self.residuals]
+        for group in [*groups, *self.constants.values()]:
             mask = sum(bit[alias] for alias in group)
             for alias in group:
                 adjacent[alias] |= mask & ~bit[alias]
         return tuple(adjacent[alias] for alias in self.aliases)
+
+    @cached_property
+    def constants(self) -> Mapping[object, frozenset[str]]:
+        """For each constant that columns are equal to, by value and type, the relations that have such a column."""
+        found: dict[object, frozenset[str]] = {}
+        for relation in self.relations.values():
+            for predicate in relation.predicates:
+                key = constant_key(predicate.condition)
+                if key is not None:
+                    found[key] = found.get(key, frozenset()) | {relation.alias}
+        return found
 
     @cached_property
     def residual_masks(self) -> tuple[int, ...]:

@@ -142,6 +142,18 @@ def number(text: str) -> int | Decimal:
     return int(text) if text.isdecimal() else Decimal(text)
 
 
+def constant_key(condition: Condition) -> object | None:
+    """
+    Name the constant of `column = constant`, or None: conditions with the same name are in one equivalence class.
+
+    PostgreSQL takes two constants for the same when type and value are (`process_equivalence` in equivclass.c). An integer
+    literal has type integer, or bigint where that is too small, whatever integer type the column has.
+    """
+    if not isinstance(condition, Comparison) or condition.operator != "=" or isinstance(condition.value, bool):
+        return None
+    return (type(condition.value), condition.value)
+
+
 def quote_identifier(name: str) -> str:
     """Quote a name as an SQL identifier, always, so that the text does not depend on a list of reserved words."""
     return '"' + name.replace('"', '""') + '"'
