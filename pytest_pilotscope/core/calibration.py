@@ -1,20 +1,21 @@
 """
 What difference this machine can hold: gates simulated on the noise of an A/A run, in which both sides are the same PostgreSQL.
 
-A simulated session draws queries and rounds from the A/A pairs. Its two sides change places by the toss of a coin, because which of two
-equal sides came out slower says nothing about the next run; what stays is by how much. A gate compares two such sessions.
+A simulated session draws queries from the A/A run, and for each round a disturbance of one of the queries most alike in noise. (Drawing
+again from a query's own five rounds would repeat some of them, and sessions would look surer than they are.) What the second side was
+slower by on the whole stays; but the sides change places by the toss of a coin, because which of two equal sides came out slower says
+nothing about the next run. A gate compares two such sessions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.pairs import Pairs, pairs_of
+from pytest_pilotscope.core.pairs import Floats, Pairs, pairs_of
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import BASELINE_AGAIN
 from pytest_pilotscope.core.statistics import CONFIDENCE, WorkloadRatios, holm_after_discarding, mean_ratios, workload_ratios
@@ -25,6 +26,9 @@ FALSE_ALARMS = 0.01
 SESSIONS = 1000
 STEP = 0.001
 """Deltas are rounded up to this."""
+
+NEIGHBOURS = 5
+"""How many queries alike in noise share their disturbances."""
 
 QUERY_DELTAS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75, 1.0, 2.0, 5.0, 10.0)
 """The single-query limits that are tried."""
@@ -58,10 +62,11 @@ def calibrate(
     Raises ValueError for a record that did not finish, that has no second baseline, or that has fewer than 2 rounds or 2 queries.
     """
     pairs = _checked(record, side)
+    noise = Noise.of(pairs)
     random = np.random.default_rng(seed)
     lows, certain = [], np.zeros((sessions, len(QUERY_DELTAS)), dtype=np.bool_)
     for i in range(sessions):
-        now, before = resampled([pairs, pairs], random)
+        now, before = noise.sessions(random)
         ratios = workload_ratios(now, before, replicates=200, seed=i)
         lows.append(max(ratios.geometric_mean.low, ratios.total.low))
         certain[i] = _trips(now, before)
@@ -79,24 +84,51 @@ def calibrate(
     )
 
 
-def resampled(sessions: Sequence[Pairs], random: np.random.Generator) -> list[Pairs]:
-    """Sessions of the same, resampled queries, each with its own resampled rounds, and with its sides exchanged or not."""
-    queries, rounds = sessions[0].baseline_ms.shape
-    rows = random.integers(queries, size=(queries,))
-    return [_session(pairs, rows, random.integers(rounds, size=(queries, rounds)), exchanged=random.random() < 0.5) for pairs in sessions]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noise:
+    """
+    The noise of an A/A run, in log ratios.
 
+    `times_ms` (Q,) are the queries' usual times, `disturbances` (Q, NEIGHBOURS * R) the deviations of the rounds of each query and of those
+    most alike in noise from their queries' medians, `bias` is what the second side was slower by on the whole.
+    """
 
-def _session(pairs: Pairs, rows: Indices, columns: Indices, *, exchanged: bool) -> Pairs:
-    times, timed_out = (pairs.baseline_ms, pairs.candidate_ms), (pairs.baseline_timed_out, pairs.candidate_timed_out)
-    first, second = (1, 0) if exchanged else (0, 1)
-    cells = rows[:, None], columns
-    return Pairs(
-        query_ids=tuple(pairs.query_ids[row] for row in rows.tolist()),
-        baseline_ms=times[first][cells],
-        candidate_ms=times[second][cells],
-        baseline_timed_out=timed_out[first][cells],
-        candidate_timed_out=timed_out[second][cells],
-    )
+    times_ms: Floats
+    disturbances: Floats
+    bias: float
+    rounds: int
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> Noise:
+        """Take the noise of a run apart."""
+        ratios = pairs.log_ratios
+        medians = np.median(ratios, axis=1, keepdims=True)
+        deviations = ratios - medians
+        order = np.argsort(np.median(np.abs(deviations), axis=1))
+        window = np.clip(np.arange(len(order))[:, None] + np.arange(NEIGHBOURS) - NEIGHBOURS // 2, 0, len(order) - 1)
+        disturbances = np.empty((len(order), NEIGHBOURS * pairs.rounds))
+        disturbances[order] = deviations[order[window]].reshape(disturbances.shape)
+        times_ms = np.median(pairs.baseline_ms, axis=1)
+        return cls(times_ms=times_ms, disturbances=disturbances, bias=float(medians.mean()), rounds=pairs.rounds)
+
+    def sessions(self, random: np.random.Generator) -> tuple[Pairs, Pairs]:
+        """Two independent sessions of the same drawn queries."""
+        rows = random.integers(len(self.times_ms), size=(len(self.times_ms),))
+        return self._session(rows, random), self._session(rows, random)
+
+    def _session(self, rows: Indices, random: np.random.Generator) -> Pairs:
+        shape = (len(rows), self.rounds)
+        disturbances = self.disturbances[rows[:, None], random.integers(self.disturbances.shape[1], size=shape)]
+        ratios = (self.bias + disturbances) * random.choice([-1.0, 1.0])
+        baseline_ms = np.repeat(self.times_ms[rows, None], self.rounds, axis=1)
+        nothing = np.zeros(shape, dtype=np.bool_)
+        return Pairs(
+            query_ids=tuple(map(str, rows.tolist())),
+            baseline_ms=baseline_ms,
+            candidate_ms=baseline_ms * np.exp(ratios),
+            baseline_timed_out=nothing,
+            candidate_timed_out=nothing,
+        )
 
 
 def _trips(now: Pairs, before: Pairs) -> list[bool]:

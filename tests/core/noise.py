@@ -27,11 +27,12 @@ LUCK = 0.003
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A workload of `queries` with unevenly long times, measured in `rounds`."""
+    """A workload of `queries` with unevenly long times, measured in `rounds`; `unlike` is the spread of the log noise of its queries."""
 
     queries: int = 50
     rounds: int = 5
     unevenness: float = 1.3
+    unlike: float = 0.0
 
     def sessions(self, number: int, random: np.random.Generator, *, slowdown: float = 1.0, slow_query: float = 1.0) -> Iterator[Pairs]:
         """
@@ -64,7 +65,8 @@ class Machine:
             slow[:, i] = state
         drift = np.linspace(0, 1, runs) * random.normal(0, DRIFT, (number, 1))
         disturbance = np.where(random.random(slow.shape) < DISTURBED, 1 + random.exponential(DISTURBANCE, slow.shape), 1)
-        factors = np.exp(slow + drift + random.normal(0, FAST, slow.shape)) * disturbance
-        in_order = factors.reshape(number, self.queries, self.rounds, 2)
+        noisiness = np.repeat(np.exp(np.random.default_rng(2).normal(0, self.unlike, self.queries)), self.rounds * 2)
+        factors = np.exp(slow + drift + random.normal(0, FAST, slow.shape) * noisiness) * disturbance
+        in_order: Floats = factors.reshape(number, self.queries, self.rounds, 2)
         in_order[:, :, 1::2] = in_order[:, :, 1::2, ::-1]
         return in_order
