@@ -21,7 +21,7 @@ from pytest_pilotscope.postgres.session import Session
 
 logger = logging.getLogger(__name__)
 
-_WORTH_A_PROCESS = 100_000_000  # rows read; less is done before the processes have started
+_WORTH_A_PROCESS = 2_000_000_000  # rows read, some three seconds; starting a process takes one
 
 
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
