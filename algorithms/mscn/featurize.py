@@ -76,6 +76,8 @@ class Featurizer:
             raise ModelError(f"mscn estimates queries of up to {MOST_RELATIONS} relations, found {len(query.aliases)}")
         bits = {alias: 1 << position for position, alias in enumerate(query.aliases)}
         relations = tuple(query.relations.values())
+        for relation in relations:
+            self.vocabulary.table(relation)
         joins = self._joins(query, bits)
         predicates = [(element, bits[relation.alias]) for relation in relations for element in self._relation_predicates(relation)]
         needs = (_int64(list(bits.values())), _int64([need for _, need in joins]), _int64([need for _, need in predicates]))

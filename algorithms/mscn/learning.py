@@ -1,4 +1,4 @@
-"""The training loop: whole queries shuffled, mean q-error, Adam with a cosine schedule, early stopping, best epoch kept."""
+"""The training loop: whole queries shuffled, mean q-error, Adam, early stopping on the validation queries, best epoch kept."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class HyperParameters:
     """
     What the result of training depends on besides the data.
 
-    The learning rate falls to 0 along a cosine over all epochs. `straight_above` is the q-error beyond which the loss is a straight
-    line (see `loss`), `patience` is in epochs without a better validation.
+    `straight_above` is the q-error beyond which the loss is a straight line (see `loss`), `patience` is in epochs without a better
+    validation.
     """
 
     epochs: int = 100
@@ -79,14 +79,12 @@ def _epochs(
     advance: Callable[[int], None],
 ) -> Learned:
     optimizer = torch.optim.Adam(network.parameters(), lr=parameters.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(parameters.epochs, 1))
     shuffler = np.random.default_rng(parameters.seed)
     learned = Learned(weights=_copied(network))
     best = math.inf
     for epoch in range(parameters.epochs):
         order = shuffler.permutation(len(samples.queries) - 1)
         learned.train_loss.append(_epoch(network, optimizer, samples, parameters, order))
-        schedule.step()
         loss = _validate(network, validation, parameters.batch_size, learned)
         if loss < best or not len(validation):
             best, learned.best_epoch, learned.weights = loss, epoch, _copied(network)

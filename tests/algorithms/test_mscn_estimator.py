@@ -1,0 +1,276 @@
+"""`--algo mscn` from training on a real server to estimates, and back from disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from algorithms.mscn.estimation import TrainedModel
+from algorithms.mscn.estimator import Mscn
+from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent
+from pytest_pilotscope.core.accuracy import q_error
+from pytest_pilotscope.core.joins import parse
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError
+from pytest_pilotscope.labels import Labels, cardinalities
+from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.training import Advance, Training
+
+TABLES = """
+    CREATE TABLE users (id integer, age integer, name text);
+    CREATE TABLE posts (id integer, userid integer, score integer);
+    CREATE TABLE nothing (userid integer);
+    INSERT INTO users SELECT i, i * 7 % 80, CASE WHEN i % 3 = 0 THEN 'anna' ELSE 'bob' END FROM generate_series(1, 300) AS i;
+    INSERT INTO posts SELECT i, i * i % 300 + 1, i % 50 - 10 FROM generate_series(1, 900) AS i;
+"""
+SQL = "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age < 40 AND p.score >= 0 AND u.name LIKE 'an%'"
+
+
+@pytest.fixture(scope="module")
+def session(newest_server: EmbeddedServer) -> Iterator[Session]:
+    """A session in a database with users who write posts."""
+    with newest_server.connect() as administrator:
+        administrator.execute("CREATE DATABASE mscn_estimator")
+        with newest_server.connect("mscn_estimator") as session:
+            session.execute(TABLES)
+            yield session
+        administrator.execute("DROP DATABASE mscn_estimator WITH (FORCE)")
+
+
+def queries(count: int, seed: int) -> list[Query]:
+    """Joins of users and posts with random filters."""
+    drawn = Random(seed)  # noqa: S311  # test data
+    text = "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age {} {} AND p.score {} {}"
+    return [
+        Query(
+            id=f"{seed}-{number}",
+            sql=text.format(drawn.choice("<>"), drawn.randrange(80), drawn.choice(("<=", ">=")), drawn.randrange(-10, 40)),
+        )
+        for number in range(count)
+    ]
+
+
+class OwnTraining(Training):
+    """A training whose labels are kept with the test, some of them unfinished if asked for."""
+
+    unfinished = frozenset[str]()
+
+    def labels(self, queries: Sequence[Query], *, known_only: bool = False) -> Labels:
+        """Count, whatever the settings say."""
+        counted = cardinalities(
+            self.session, queries, schema=self.schema, fingerprint=self.data_fingerprint, cache_dir=self.folder.parent / "labels"
+        )
+        rows = {
+            query: {plan: replace(label, rows=None) if plan == self.unfinished else label for plan, label in plans.items()}
+            for query, plans in counted.items()
+        }
+        return Labels(rows, counted.unsupported)
+
+
+@contextmanager
+def silent(description: str, total: int) -> Iterator[Advance]:
+    """Show no progress."""
+    yield lambda steps: None
+
+
+def training(session: Session, folder: Path, *, data: str = "data-1", count: int = 60, **chosen: Any) -> OwnTraining:
+    """What `train` is given, on 60 queries."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return OwnTraining(
+        algorithm="mscn",
+        dataset="users_and_posts",
+        queries=queries(count, 1),
+        validation=queries(20, 2),
+        database=cast(Any, SimpleNamespace(fingerprint=SimpleNamespace(data=data))),
+        session=session,
+        settings=Settings(**{"epochs": 25, **chosen}),
+        folder=folder,
+        progress=silent,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(session: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mscn, Any, Path]:
+    """A trained estimator, its report, and the folder of its artifacts."""
+    folder = tmp_path_factory.mktemp("mscn") / "artifacts"
+    found = Mscn()
+    return found, found.train(training(session, folder)), folder
+
+
+def test_is_a_persistent_estimator() -> None:
+    """It has the methods by which a run knows what to do with it."""
+    assert isinstance(Mscn(), CardinalityEstimator)
+    assert isinstance(Mscn(), Persistent)
+
+
+def test_steers_with_an_estimate_for_every_asked_subplan(trained: tuple[Mscn, Any, Path]) -> None:
+    """The answer has the keys it was asked about, finite rows of at least one, and does not depend on PostgreSQL's estimates."""
+    asked = {frozenset({"u"}): 1.0, frozenset({"p"}): 2.0, frozenset({"u", "p"}): 3.0}
+    query = Query(id="x", sql=SQL)
+    found = trained[0].steer(query, asked)
+    assert found.keys() == asked.keys()
+    assert all(np.isfinite(rows) and rows >= 1 for rows in found.values())
+    assert trained[0].steer(query, dict.fromkeys(asked, 1e9)) == found
+    assert trained[0].steer(query, {frozenset({"p"}): 1.0}).keys() == {frozenset({"p"})}
+
+
+def test_learns(session: Session, trained: tuple[Mscn, Any, Path], tmp_path: Path) -> None:
+    """On queries it has never seen the median estimate is within a factor of 1.6 of the truth."""
+    unseen = queries(30, 3)
+    schema = read_schema(session)
+    labels = cardinalities(session, unseen, schema=schema, fingerprint="data-1", cache_dir=tmp_path)
+    estimated, true = [], []
+    for query in unseen:
+        plans = parse(query.sql, schema).subplans()
+        estimated += list(trained[0].steer(query, dict.fromkeys(plans, 1.0)).values())
+        true += [labels[query.id][plan].rows or 0 for plan in plans]
+    assert np.median(q_error(estimated, true)) < 1.6
+
+
+def test_report_names_what_users_read(trained: tuple[Mscn, Any, Path]) -> None:
+    """The names of metrics, parameters and figures, a value per epoch, and the saved model as artifact."""
+    mscn, report, folder = trained
+    assert {name: len(values) for name, values in report.metrics.items()} == dict.fromkeys(
+        ("train_loss", "validation_loss", "validation_qerror_p50", "validation_qerror_p95"), 25
+    )
+    assert report.metrics["train_loss"][-1] < report.metrics["train_loss"][0]
+    assert report.parameters == {
+        "model_id": mscn.model_id,
+        "device": "cpu",
+        "batch_size": 2048,
+        "learning_rate": 1e-3,
+        "hidden_units": 256,
+        "straight_above": np.e,
+        "patience": 20,
+        "seed": 0,
+        "sample_bitmaps": True,
+        "sample_rows": 1000,
+    }
+    assert report.scalars["num_training_samples"] == 180
+    assert report.scalars["num_validation_samples"] == 60
+    assert report.scalars["num_unfinished_labels"] == report.scalars["num_unsupported_queries"] == 0
+    assert report.scalars["best_validation_loss"] == min(report.metrics["validation_loss"])
+    assert 0 < report.scalars["training_time_seconds"] < report.duration_s
+    assert re.fullmatch(r"mscn_\d{8}_\d{6}", mscn.model_id)
+    assert report.artifacts == (str(folder / "model" / mscn.model_id), str(folder / "metadata" / f"{mscn.model_id}.json"))
+
+
+def test_loads_what_it_saved(session: Session, trained: tuple[Mscn, Any, Path], tmp_path: Path) -> None:
+    """A saved and loaded model steers bit for bit alike, and the artifacts of training are the same model."""
+    query = Query(id="x", sql=SQL)
+    asked = dict.fromkeys((frozenset({"u"}), frozenset({"u", "p"})), 1.0)
+    trained[0].save(tmp_path)
+    for folder in (tmp_path, trained[2]):
+        loaded = Mscn()
+        loaded.load(folder, training(session, tmp_path / "unused"))
+        assert loaded.model_id == trained[0].model_id
+        assert loaded.steer(query, asked) == trained[0].steer(query, asked)
+
+
+def test_decides_without_a_database(trained: tuple[Mscn, Any, Path]) -> None:
+    """From a folder and SQL to rows of every subplan; what only PostgreSQL can evaluate is an error that names it."""
+    estimate = Mscn.decider(trained[2])
+    found = estimate(SQL)
+    assert found.keys() == {frozenset({"u"}), frozenset({"p"}), frozenset({"u", "p"})}
+    assert found == trained[0].steer(Query(id="x", sql=SQL), found)
+    message = (
+        "mscn needs PostgreSQL to evaluate \"name\" < 'b' on its sample of table 'users'; "
+        "give it a session, or use a model without sample bitmaps"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        estimate("SELECT COUNT(*) FROM users WHERE name < 'b'")
+
+
+def test_evaluates_by_postgres_where_there_is_one(trained: tuple[Mscn, Any, Path]) -> None:
+    """The order of text is no error with a session."""
+    query = Query(id="x", sql="SELECT COUNT(*) FROM users WHERE name < 'b'")
+    assert trained[0].steer(query, {frozenset({"users"}): 1.0}).keys() == {frozenset({"users"})}
+
+
+def test_empty_relation_is_estimated(trained: tuple[Mscn, Any, Path]) -> None:
+    """A table without rows has an estimate like any other."""
+    query = Query(id="x", sql="SELECT COUNT(*) FROM users u, nothing n WHERE u.id = n.userid AND n.userid = 3")
+    found = trained[0].steer(query, {frozenset({"n"}): 1.0, frozenset({"u", "n"}): 1.0})
+    assert all(np.isfinite(rows) for rows in found.values())
+
+
+def test_subplan_of_unknown_aliases_is_an_incomplete_estimate(trained: tuple[Mscn, Any, Path]) -> None:
+    """What was asked about something else than the query's relations is not guessed."""
+    message = "mscn estimated 1 of 2 subplans of query 'x'; PostgreSQL would silently use its own estimate for the rest"
+    with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
+        trained[0].steer(Query(id="x", sql=SQL), {frozenset({"u"}): 1.0, frozenset({"u", "q"}): 1.0})
+
+
+def test_weights_of_nan_give_estimates_of_nan(trained: tuple[Mscn, Any, Path]) -> None:
+    """A broken network is not hidden behind a clamp: the run sees the NaN and fails."""
+    model = trained[0].model
+    assert model is not None
+    broken = TrainedModel.load(trained[2]).network
+    broken.bias.data[:] = float("nan")
+    other = Mscn()
+    other.model = TrainedModel(vocabulary=model.vocabulary, samples=model.samples, network=broken)
+    other._metadata = trained[0]._metadata
+    assert np.isnan(other.steer(Query(id="x", sql=SQL), {frozenset({"u"}): 1.0})[frozenset({"u"})])
+
+
+def test_model_of_other_data_is_refused(session: Session, trained: tuple[Mscn, Any, Path], tmp_path: Path) -> None:
+    """Both fingerprints are shown and nothing is loaded."""
+    message = (
+        f"model {trained[0].model_id} was trained on other data: its fingerprint is data-1, that of this database is data-2; "
+        "use the dataset it was trained on, or train again"
+    )
+    other = Mscn()
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        other.load(trained[2], training(session, tmp_path, data="data-2"))
+    assert other.model is None
+
+
+def test_steering_without_a_model_is_an_error() -> None:
+    """An untrained network is never used."""
+    with pytest.raises(ModelError, match=r"^mscn has no model yet; train it, or load one$"):
+        Mscn().steer(Query(id="x", sql=SQL), {})
+
+
+def test_unfinished_labels_are_left_out_and_counted(session: Session, tmp_path: Path) -> None:
+    """Counts that did not finish are no samples; without bitmaps no sample rows are stored."""
+    given = training(session, tmp_path / "artifacts", count=5, epochs=1, sample_bitmaps=False)
+    given.unfinished = frozenset({"u", "p"})
+    found = Mscn()
+    report = found.train(given)
+    assert report.scalars["num_training_samples"] == 10
+    assert report.scalars["num_unfinished_labels"] == 25
+    assert report.parameters["sample_rows"] == 0
+    assert found.model is not None
+    assert found.model.samples is None
+
+
+def test_queries_without_subplans_are_counted_and_residuals_not_learned(session: Session, tmp_path: Path) -> None:
+    """An outer join has no labels; a join by `<` has labels but no features."""
+    given = training(session, tmp_path / "artifacts", count=2, epochs=1)
+    given.queries = [
+        *given.queries,
+        Query(id="outer", sql="SELECT * FROM users u LEFT JOIN posts p ON u.id = p.userid"),
+        Query(id="less", sql="SELECT * FROM users u, posts p WHERE u.id < p.userid"),
+    ]
+    report = Mscn().train(given)
+    assert report.scalars["num_unsupported_queries"] == 1
+    assert report.scalars["num_training_samples"] == 6
+
+
+def test_nothing_labelled_is_an_error(session: Session, tmp_path: Path) -> None:
+    """No training query, no model."""
+    message = "mscn has no labelled subplan to learn from; give it training queries whose subplans can be counted"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        Mscn().train(training(session, tmp_path / "artifacts", count=0))
