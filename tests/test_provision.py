@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.datasets.cache import pristine_name
+from pytest_pilotscope.datasets.cache import pristine_name, vacuum_analyze
 from pytest_pilotscope.errors import DatasetError, MissingExtension, MissingServer, ServerError, UnknownName, UsageError
 from pytest_pilotscope.postgres import binaries as binaries_module
 from pytest_pilotscope.postgres.account import server_account
@@ -210,7 +210,7 @@ def test_nothing_to_start() -> None:
 def test_without_the_steering_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Where it cannot be built the server runs without it, and the log says why."""
 
-    def refuse(bindir: Path, cache: Path) -> Path:
+    def refuse(bindir: Path) -> Path:
         raise MissingExtension(f"no headers in {bindir}")
 
     monkeypatch.setattr(build, "build_library", refuse)
@@ -261,3 +261,17 @@ def test_a_server_that_died_does_not_hide_the_error() -> None:
     with pytest.raises(ServerError, match=unreachable) as caught:
         opened.session()
     assert not opening.__exit__(type(caught.value), caught.value, None)
+
+
+def test_statistics_see_every_row_and_stay_short(newest_scratch: Session) -> None:
+    """A value that occurs once in 200,000 rows is in the range ANALYZE knows, and no list of most common values is longer than usual."""
+    newest_scratch.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT g, g % 5000 FROM generate_series(1, 200000) AS g"
+    )
+    newest_scratch.execute("UPDATE t SET v = 1000000 WHERE id = 77777")
+    vacuum_analyze(newest_scratch)
+    rows = "SELECT most_common_vals, histogram_bounds::text::int[] FROM pg_stats WHERE tablename = 't' AND attname = 'v'"
+    common, bounds = newest_scratch.execute(rows)[0]
+    assert common is None or len(common) <= 100
+    assert bounds[-1] == 1000000
+    assert newest_scratch.scalar("SELECT n_distinct FROM pg_stats WHERE tablename = 't' AND attname = 'v'") == 5001

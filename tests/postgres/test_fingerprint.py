@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pytest_pilotscope.datasets.cache import STATISTICS_TARGET
+from pytest_pilotscope.datasets.cache import vacuum_analyze
 from pytest_pilotscope.postgres import fingerprint as module
 from pytest_pilotscope.postgres.databases import write_mark
 from pytest_pilotscope.postgres.fingerprint import Fingerprint, fingerprint
@@ -18,9 +18,7 @@ from tests.toy import Toy
 
 def _load(session: Session, toy: Toy) -> Fingerprint:
     toy.load(session)
-    session.execute(f"SET default_statistics_target = {STATISTICS_TARGET}")
-    session.execute("VACUUM (FREEZE, ANALYZE)")
-    session.execute("RESET default_statistics_target")
+    vacuum_analyze(session)
     return fingerprint(session)
 
 
