@@ -39,7 +39,7 @@ class Adherence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Around:
-    """What the nodes above make of the rows of a node: shared by processes, part of a union, per execution of a nested loop's inner side."""
+    """What the nodes above make of its rows: shared by processes, part of a union, per execution of a nested loop's inner side."""
 
     workers: int = 0
     member: bool = False
