@@ -22,7 +22,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.folders import server_folder
-from pytest_pilotscope.postgres.session import dsn_of
+from pytest_pilotscope.postgres.session import Session, dsn_of
 from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database, steering_libraries
 from tests.toy import Toy
 
@@ -270,7 +270,7 @@ def test_statistics_see_every_row_and_stay_short(newest_scratch: Session) -> Non
     )
     newest_scratch.execute("UPDATE t SET v = 1000000 WHERE id = 77777")
     vacuum_analyze(newest_scratch)
-    rows = "SELECT most_common_vals, histogram_bounds::text::int[] FROM pg_stats WHERE tablename = 't' AND attname = 'v'"
+    rows = "SELECT most_common_vals::text::int[], histogram_bounds::text::int[] FROM pg_stats WHERE tablename = 't' AND attname = 'v'"
     common, bounds = newest_scratch.execute(rows)[0]
     assert common is None or len(common) <= 100
     assert bounds[-1] == 1000000
