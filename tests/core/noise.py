@@ -9,8 +9,10 @@ and the second connection may be a little luckier than the first for as long as 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +25,20 @@ MEMORY = 0.98
 DRIFT = 0.05
 DISTURBED, DISTURBANCE = 0.01, 0.7
 LUCK = 0.003
+
+
+def recorded() -> Pairs:
+    """A real A/A run, measured on a machine that was busy with other work: noisier than anything one would want to measure on."""
+    file = json.loads(Path(__file__).with_name("recorded_noise.json").read_text(encoding="utf-8"))
+    times_ms = np.array(file["relative_times"]) * np.array(file["median_ms"])[:, None, None]  # (query, side, round)
+    nothing = np.zeros(times_ms[:, 0].shape, dtype=np.bool_)
+    return Pairs(
+        query_ids=tuple(f"q{n}" for n in range(len(times_ms))),
+        baseline_ms=times_ms[:, 0],
+        candidate_ms=times_ms[:, 1],
+        baseline_timed_out=nothing,
+        candidate_timed_out=nothing,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
