@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "tracking": {"core", "errors"},
     "report": {"core", "errors"},
     "algorithm": {"core", "errors"},
+    "presets": {"algorithms", "scheduler"},
     "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
 }
 """What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""
@@ -63,7 +64,7 @@ def part_of(name: str) -> str | None:
     """The part of the house that a dotted name belongs to, None outside of it."""
     words = name.split(".")
     if words[0] == "algorithms":
-        return "algorithms"
+        return "algorithms" if len(words) > 1 else "presets"
     return words[1] if words[0] == PACKAGE and len(words) > 1 else None
 
 
