@@ -84,9 +84,10 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
         from pytest_pilotscope.postgres.subplans import explained_subplans
 
         return explained_subplans(session, sql)
-    # One message, hence one transaction: a failing statement takes the setting with it.
-    shown = session.scalar(f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SHOW pilotscope.subplans")
-    session.execute("SET pilotscope.enumerate = off")
+    # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
+    shown = session.scalar(
+        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
+    )
     considered = json.loads(shown)
     leveled = any(entry["level"] != 1 for entry in considered)
     return {

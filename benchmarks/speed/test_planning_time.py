@@ -1,0 +1,171 @@
+"""
+What steering costs: planning time as a ratio to stock PostgreSQL, median over the 146 test queries of `stats_tiny`.
+
+    pytest benchmarks/speed/test_planning_time.py
+
+For each query the sides take turns: stock (a session without the library), stock once more (the noise of this machine), and the session
+with the library idle, enumerating, with the planner's own rows injected, and with other rows injected for every subplan. Planning time is
+the server's own figure in EXPLAIN (SUMMARY); of a query's rounds the median counts. Goals: idle 1.01, enumerating 1.04, changed rows 1.17,
+SET + EXPLAIN + SHOW seen from Python 1.2 of one EXPLAIN, and 2 s for a build.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter_ns
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.datasets.stats.dataset import StatsDataset
+from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
+from pytest_pilotscope.postgres.session import Session
+
+ROUNDS = 15
+GOALS = {"idle": 1.01, "enumerate": 1.04, "enumerate with SQL": 1.2, "own rows": 1.08, "changed rows": 1.17}
+
+Setup = Callable[[dict[frozenset[str], float]], Mapping[str, str]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """An embedded server of the default version."""
+    try:
+        binaries = find_binaries()
+    except MissingServer as error:
+        pytest.skip(str(error))
+    with EmbeddedServer(binaries, why="for the benchmark of planning time") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def queries() -> tuple[Query, ...]:
+    """The test queries."""
+    return StatsDataset(name="stats_tiny").workload().test
+
+
+@pytest.fixture(scope="module")
+def stock(server: EmbeddedServer) -> Iterator[Session]:
+    """A session without the library in a database with the data."""
+    with server.connect() as administrator:
+        administrator.execute("CREATE DATABASE planning")
+    with server.connect("planning") as session:
+        StatsDataset(name="stats_tiny").load(session)
+        session.execute("VACUUM ANALYZE")
+        yield session
+
+
+@pytest.fixture(scope="module")
+def steered(server: EmbeddedServer, stock: Session) -> Iterator[Session]:
+    """A session with the library in the same database."""
+    with server.connect(stock.database) as session:
+        session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+        yield session
+
+
+def _planning_ms(session: Session, sql: str) -> float:
+    planning_ms = session.explain(sql, summary=True).planning_ms
+    assert planning_ms is not None
+    return planning_ms
+
+
+def _enter(session: Session, settings: Mapping[str, str]) -> None:
+    for name in ("cardinalities", "enumerate", "enumerate_sql"):
+        session.execute("SELECT set_config(%s, %s, false)", (f"pilotscope.{name}", settings.get(name, "off" if "enum" in name else "")))
+
+
+def _text(rows: Mapping[frozenset[str], float]) -> str:
+    return "{" + ", ".join(f'"{" ".join(sorted(key))}": {value}' for key, value in rows.items()) + "}"
+
+
+def _sides(steered: Session, sql: str) -> dict[str, dict[str, str]]:
+    own = steered.subplans(sql)
+    changed = {subplan: 2 * rows + 3 for subplan, rows in own.items()}
+    return {
+        "idle": {},
+        "enumerate": {"enumerate": "on"},
+        "enumerate with SQL": {"enumerate": "on", "enumerate_sql": "on"},
+        "own rows": {"cardinalities": _text(own)},
+        "changed rows": {"cardinalities": _text(changed)},
+    }
+
+
+def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
+    """Planning time of every side over that of stock, for one query."""
+    sides = _sides(steered, sql)
+    times: dict[str, list[float]] = {name: [] for name in ("stock", "stock again", *sides)}
+    for session in (stock, steered):
+        _planning_ms(session, sql)
+    for number in range(ROUNDS):
+        order = list(times) if number % 2 else list(reversed(times))
+        for name in order:
+            if name in sides:
+                _enter(steered, sides[name])
+                times[name].append(_planning_ms(steered, sql))
+            else:
+                times[name].append(_planning_ms(stock, sql))
+    _enter(steered, {})
+    base = statistics.median(times["stock"])
+    return {name: statistics.median(values) / base for name, values in times.items() if name != "stock"}
+
+
+def test_planning_time(
+    benchmark: BenchmarkFixture, stock: Session, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The planner's time on every side, paired query by query."""
+
+    def measure() -> dict[str, float]:
+        per_query = [_ratios(stock, steered, query.sql) for query in queries]
+        return {name: statistics.median(ratios[name] for ratios in per_query) for name in per_query[0]}
+
+    found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    benchmark.extra_info.update({f"ratio of {name} to stock": round(ratio, 4) for name, ratio in found.items()})
+    lines = [f"{name}: {ratio:.3f}" + (f" (goal {GOALS[name]})" if name in GOALS else "") for name, ratio in found.items()]
+    _say(capsys, "planning time / stock, median of 146 queries", lines)
+
+
+def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What a client pays for all estimates of a query, beside one EXPLAIN."""
+
+    def seconds(work: Callable[[], object]) -> int:
+        begin = perf_counter_ns()
+        work()
+        return perf_counter_ns() - begin
+
+    def ratio(sql: str) -> float:
+        pairs = [(seconds(lambda: steered.subplans(sql)), seconds(lambda: steered.execute(f"EXPLAIN {sql}"))) for _ in range(ROUNDS)]
+        return statistics.median(first for first, _ in pairs) / statistics.median(second for _, second in pairs)
+
+    found = benchmark.pedantic(lambda: statistics.median(ratio(query.sql) for query in queries), rounds=1)  # type: ignore[no-untyped-call]  # typed in part
+    benchmark.extra_info["ratio of SET + EXPLAIN + SHOW to EXPLAIN"] = round(found, 4)
+    _say(capsys, "from Python, median of 146 queries", [f"SET + EXPLAIN + SHOW / EXPLAIN: {found:.3f} (goal 1.2)"])
+
+
+def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compiling the library from scratch."""
+    times_s: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def build() -> None:
+            begin = perf_counter_ns()
+            build_library(server.binaries.bindir, Path(folder) / str(begin))
+            times_s.append((perf_counter_ns() - begin) / 1e9)
+
+        benchmark.pedantic(build, rounds=3)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    compiler = " ".join(find_compiler())
+    benchmark.extra_info["compiler"] = compiler
+    _say(capsys, f"build with {compiler}", [f"{statistics.median(times_s):.2f} s (goal 2 s)"])
+
+
+def _say(capsys: pytest.CaptureFixture[str], title: str, lines: list[str]) -> None:
+    """Show figures that are not times of one function."""
+    with capsys.disabled():
+        sys.stdout.write("\n" + "\n".join([title, *(f"  {line}" for line in lines)]) + "\n")
