@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from algorithms.mscn.columns import Mask
 from algorithms.mscn.device import one_thread
-from algorithms.mscn.featurize import Featurizer, QueryElements
+from algorithms.mscn.featurize import Featurizer, QueryElements, averages
 from algorithms.mscn.model import Forward, MscnNetwork
-from algorithms.mscn.quickparse import quick_parse
 from algorithms.mscn.samples import Samples
 from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Subplan
+from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class TrainedModel:
     def parse(self, sql: str) -> JoinQuery:
         """Take a query apart by the model's own schema."""
         try:
-            return quick_parse(sql, self.vocabulary.schema)
+            return parse(sql, self.vocabulary.schema)
         except UnsupportedQuery as error:
             raise ModelError(f"mscn cannot estimate this query: {error.reason}; the query: {' '.join(sql.split())[:300]}") from error
 
@@ -74,7 +72,7 @@ class TrainedModel:
         members = elements.members(np.array(masks, dtype=np.int64))
         with one_thread(), torch.inference_mode():
             features = self._features(elements)
-            sets = [(part, _averages(member)) for part, member in zip(features, members, strict=True)]
+            sets = [(part, torch.from_numpy(averages(member))) for part, member in zip(features, members, strict=True)]
             logarithms = self._forward(sets).numpy()
         return np.exp(logarithms.astype(np.float64))
 
@@ -85,10 +83,3 @@ class TrainedModel:
             torch.from_numpy(write.join_features(elements.joins)),
             torch.from_numpy(write.predicate_features(elements.predicates)),
         )
-
-
-def _averages(member: Mask) -> torch.Tensor:
-    """Turn (S, E) memberships into weights that average the elements of each subplan."""
-    weights = member.astype(np.float32)
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    return torch.from_numpy(weights)

@@ -129,7 +129,7 @@ def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -
         if query.id not in labels:
             continue
         found = parse(query.sql, featurizer.vocabulary.schema)
-        if found.residuals:
+        if not found.countable:
             logger.warning("mscn does not learn from query %s: %s", query.id, found.reason)
             continue
         parsed.append((query, found))

@@ -70,8 +70,8 @@ class Featurizer:
 
     def elements(self, query: JoinQuery) -> QueryElements:
         """Find the elements of a query; `ModelError` names a table, column or join that has no features."""
-        if query.residuals:
-            raise ModelError(f"this mscn model has no join {query.residuals[0].sql!r}: it knows equalities of columns only")
+        if not query.countable:
+            raise ModelError(f"mscn has no features for other joins than inner ones by equality, and this query is {query.reason}")
         if len(query.aliases) > MOST_RELATIONS:
             raise ModelError(f"mscn estimates queries of up to {MOST_RELATIONS} relations, found {len(query.aliases)}")
         bits = {alias: 1 << position for position, alias in enumerate(query.aliases)}
@@ -133,6 +133,13 @@ class Featurizer:
             if element.value is not None:
                 row[-2:] = (element.value, 1)
         return features
+
+
+def averages(member: Mask) -> Floats:
+    """Turn (S, E) memberships into weights: each row sums to 1, or is all 0 for an empty set."""
+    weights = member.astype(np.float32)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return weights
 
 
 def _int64(values: list[int]) -> Masks:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from algorithms.mscn.device import one_thread, seeded
-from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork
+from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork, TensorBags
 from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError
 
@@ -113,11 +113,22 @@ def _epoch(
 
 def loss_of(network: MscnNetwork, batch: Batch, straight_above: float) -> Tensor:
     """Return the loss of a batch."""
-    device = network.bias.device
-    return loss(network(on_device(batch, device)), torch.from_numpy(batch.labels).to(device), straight_above)
+    return loss(estimated(network, batch), torch.from_numpy(batch.labels).to(network.lowest.device), straight_above)
 
 
-def loss(estimated: Tensor, true: Tensor, straight_above: float) -> Tensor:
+def estimated(network: MscnNetwork, batch: Batch) -> Tensor:
+    """Return the (B,) logarithms of rows that the network gives for a batch."""
+    device = network.lowest.device
+    features = [torch.from_numpy(part).to(device) for part in batch.features]
+    there, back = (
+        TensorBags(*(torch.from_numpy(part).to(device) for part in bags))
+        for bags in (batch.bags, batch.bags.transposed(sum(map(len, batch.features))))
+    )
+    result: Tensor = network(features, there, back)
+    return result
+
+
+def loss(guessed: Tensor, true: Tensor, straight_above: float) -> Tensor:
     """
     Return the mean q-error of (B,) logarithms of rows, continued as a straight line in the logarithm above a q-error.
 
@@ -125,28 +136,19 @@ def loss(estimated: Tensor, true: Tensor, straight_above: float) -> Tensor:
     others and Adam's memory of gradients with them.
     """
     bend = math.log(straight_above)
-    log_q = (estimated - true).abs()
+    log_q = (guessed - true).abs()
     near = log_q.clamp(max=bend)
     q: Tensor = near.exp() * (1 + log_q - near)
     return q.mean()
-
-
-def on_device(batch: Batch, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Make tensors of the three sets."""
-    return [
-        (torch.from_numpy(part.features).to(device), torch.from_numpy(part.members).to(device), torch.from_numpy(part.offsets).to(device))
-        for part in batch.sets
-    ]
 
 
 def _validate(network: MscnNetwork, validation: LabelledSubplans, batch_size: int, learned: Learned) -> float:
     """Note the q-errors of the validation samples and return their mean logarithm."""
     if not len(validation):
         return math.inf
-    device = network.bias.device
     with torch.no_grad():
         parts = [
-            (network(on_device(batch, device)).cpu().numpy() - batch.labels)
+            estimated(network, batch).cpu().numpy() - batch.labels
             for batch in validation.batches(batch_size, np.arange(len(validation.queries) - 1))
         ]
     log_q = np.abs(np.concatenate(parts).astype(np.float64))

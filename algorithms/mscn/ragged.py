@@ -1,72 +1,70 @@
 """
 Labelled subplans of many queries, stored once: distinct elements, and for every sample the numbers of its elements.
 
-The samples of a query lie together, so a batch of whole queries is a few slices, and equal elements are encoded once per batch.
+The elements of the three sets are numbered through: tables, then joins, then predicates. The samples of a query lie together, so a batch
+of whole queries is a few slices, and equal elements are encoded once per batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.columns import Mask
-from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
+from algorithms.mscn.featurize import Featurizer, Floats, averages
 from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan
 from pytest_pilotscope.core.queries import Query
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+Features: TypeAlias = tuple[Floats, Floats, Floats]
 Element = TypeVar("Element")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SetBatch:
-    """One set of a batch: (E, F) features of the distinct elements, (M,) which of them, (B,) where each sample's begin."""
+class Bags(NamedTuple):
+    """Weighted sums of rows: (M,) which rows, (M,) their weights, (B,) where the rows of each sum begin."""
 
-    features: Floats
     members: Indices
+    weights: Floats
     offsets: Indices
+
+    def transposed(self, rows: int) -> Bags:
+        """Return the sums by which gradients go back: for each of `rows` rows, the sums that it was part of."""
+        counts = np.bincount(self.members, minlength=rows)
+        sums = np.repeat(np.arange(self.offsets.size), np.diff(np.append(self.offsets, self.members.size)))
+        narrow = self.members.astype(np.uint16) if rows <= np.iinfo(np.uint16).max else self.members  # radix sort
+        order = np.argsort(narrow, kind="stable")
+        return Bags(sums[order], self.weights[order], np.cumsum(counts) - counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """The three sets of B samples, and (B,) logarithms of their true rows."""
+    """
+    B samples: (E, F) features of the distinct elements of each set, the averages over them, and (B,) logarithms of true rows.
 
-    sets: tuple[SetBatch, SetBatch, SetBatch]
+    The elements of the three sets are numbered through. A sample's bag has the weight 1 / size for each element of a set.
+    """
+
+    features: Features
+    bags: Bags
     labels: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RaggedSet:
-    """One of the three sets of N samples: (E, F) features of all distinct elements, (M,) element numbers, (N + 1,) offsets."""
-
-    features: Floats
-    members: Indices
-    offsets: Indices
-
-    def batch(self, starts: Indices, counts: Indices) -> SetBatch:
-        """Gather the samples of some slices, given by first sample and number of samples."""
-        begin, end = self.offsets[starts], self.offsets[starts + counts]
-        taken = self.members[spans(begin, end - begin)]
-        samples = spans(starts, counts)
-        sizes = self.offsets[samples + 1] - self.offsets[samples]
-        seen = np.zeros(len(self.features), dtype=np.bool_)
-        seen[taken] = True
-        distinct = np.flatnonzero(seen)
-        position = np.empty(len(self.features), dtype=np.int64)
-        position[distinct] = np.arange(distinct.size)
-        offsets = np.cumsum(sizes) - sizes
-        return SetBatch(features=self.features[distinct], members=position[taken], offsets=offsets)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledSubplans:
-    """N samples of Q queries: the three sets, (N,) logarithms of true rows (0 rows count as 1), (Q + 1,) first sample of each query."""
+    """
+    N samples of Q queries, with the elements of the three sets numbered through.
 
-    sets: tuple[RaggedSet, RaggedSet, RaggedSet]
+    (E, F) features of all distinct elements of each set; (M,) members and weights, (N + 1,) offsets; (N,) logarithms of true rows,
+    of which 0 count as 1; (Q + 1,) first sample of each query.
+    """
+
+    features: Features
+    members: Indices
+    weights: Floats
+    offsets: Indices
     labels: Floats
     queries: Indices
 
@@ -76,8 +74,26 @@ class LabelledSubplans:
     def batches(self, size: int, order: Indices) -> Iterator[Batch]:
         """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is cut."""
         for starts, counts in _packed(self.queries, size, order):
-            tables, joins, predicates = (ragged.batch(starts, counts) for ragged in self.sets)
-            yield Batch(sets=(tables, joins, predicates), labels=self.labels[spans(starts, counts)])
+            yield self._batch(starts, counts)
+
+    def _batch(self, starts: Indices, counts: Indices) -> Batch:
+        """Gather the samples of some slices, given by first sample and number of samples."""
+        begin, end = self.offsets[starts], self.offsets[starts + counts]
+        taken = spans(begin, end - begin)
+        members, samples = self.members[taken], spans(starts, counts)
+        sizes = self.offsets[samples + 1] - self.offsets[samples]
+        ends = np.cumsum([len(part) for part in self.features])
+        seen = np.zeros(ends[-1], dtype=np.bool_)
+        seen[members] = True
+        distinct = np.flatnonzero(seen)
+        position = np.empty(ends[-1], dtype=np.int64)
+        position[distinct] = np.arange(distinct.size)
+        tables, joins, predicates = (
+            part[distinct[np.searchsorted(distinct, stop - len(part)) : np.searchsorted(distinct, stop)] - (stop - len(part))]
+            for part, stop in zip(self.features, ends.tolist(), strict=True)
+        )
+        bags = Bags(position[members], self.weights[taken], np.cumsum(sizes) - sizes)
+        return Batch(features=(tables, joins, predicates), bags=bags, labels=self.labels[samples])
 
 
 def spans(starts: Indices, counts: Indices) -> Indices:
@@ -110,21 +126,13 @@ def _packed(queries: Indices, size: int, order: Indices) -> Iterator[tuple[Indic
 
 @dataclass(slots=True)
 class _Interned(Generic[Element]):
-    """Distinct elements in the order they were met, and the element numbers of the samples so far."""
+    """Distinct elements in the order they were met."""
 
     key: Callable[[Element], Hashable]
     numbers: dict[Hashable, int] = field(default_factory=dict)
     elements: list[Element] = field(default_factory=list)
-    members: list[Indices] = field(default_factory=list)
-    sizes: list[Indices] = field(default_factory=list)
 
-    def add(self, elements: Iterable[Element], member: Mask) -> None:
-        """Add the (S, E) memberships of the subplans of one query."""
-        numbers = np.array([self._number(element) for element in elements], dtype=np.int64)
-        self.members.append(numbers[member.nonzero()[1]])
-        self.sizes.append(member.sum(axis=1))
-
-    def _number(self, element: Element) -> int:
+    def number(self, element: Element) -> int:
         key = self.key(element)
         number = self.numbers.get(key)
         if number is None:
@@ -132,10 +140,61 @@ class _Interned(Generic[Element]):
             self.elements.append(element)
         return number
 
-    def finish(self, features: Callable[[Sequence[Element]], Floats]) -> RaggedSet:
+
+@dataclass(slots=True)
+class _Collected:
+    """The members of the samples so far: which set, the number within the set, the weight; members per sample; true rows."""
+
+    tables: _Interned[Relation]
+    joins: _Interned[tuple[int, int]] = field(default_factory=lambda: _Interned(lambda pair: pair))
+    predicates: _Interned[Any] = field(default_factory=lambda: _Interned(lambda element: element))
+    sets: list[Indices] = field(default_factory=list)
+    numbers: list[Indices] = field(default_factory=list)
+    weights: list[Floats] = field(default_factory=list)
+    sizes: list[Indices] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, featurizer: Featurizer, query: JoinQuery, labels: Mapping[Subplan, int]) -> None:
+        """Add the labelled subplans of one query."""
+        found = [(mask, labels[subplan]) for mask, subplan in zip(query.masks, query.subplans(), strict=True) if subplan in labels]
+        elements = featurizer.elements(query)
+        parts: tuple[tuple[_Interned[Any], Iterable[Any]], ...] = (
+            (self.tables, elements.relations),
+            (self.joins, elements.joins),
+            (self.predicates, elements.predicates),
+        )
+        numbers = [[interned.number(element) for element in part] for interned, part in parts]
+        of_set = np.repeat(np.arange(len(parts)), [len(part) for part in numbers])
+        weights = np.hstack([averages(part) for part in elements.members(np.array([mask for mask, _ in found], dtype=np.int64))])
+        columns = weights.nonzero()[1]
+        self.sets.append(of_set[columns])
+        self.numbers.append(np.array([number for part in numbers for number in part], dtype=np.int64)[columns])
+        self.weights.append(weights[weights > 0])
+        self.sizes.append(np.count_nonzero(weights, axis=1))
+        self.rows += [count for _, count in found]
+        self.firsts.append(len(self.rows))
+
+    def finish(self, featurizer: Featurizer) -> LabelledSubplans:
+        """Number the elements through and write their features."""
+        starts = np.cumsum([0, len(self.tables.elements), len(self.joins.elements)])
         sizes = np.concatenate([np.zeros(1, dtype=np.int64), *self.sizes])
-        members = np.concatenate([np.zeros(0, dtype=np.int64), *self.members])
-        return RaggedSet(features=features(self.elements), members=members, offsets=np.cumsum(sizes))
+        return LabelledSubplans(
+            features=(
+                featurizer.table_features(self.tables.elements),
+                featurizer.join_features(self.joins.elements),
+                featurizer.predicate_features(self.predicates.elements),
+            ),
+            members=_joined(self.numbers, np.int64) + starts[_joined(self.sets, np.int64)],
+            weights=_joined(self.weights, np.float32),
+            offsets=np.cumsum(sizes),
+            labels=np.log(np.maximum(np.array(self.rows, dtype=np.float64), 1)).astype(np.float32),
+            queries=np.array(self.firsts, dtype=np.int64),
+        )
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=dtype), *parts])
 
 
 def labelled(
@@ -147,30 +206,7 @@ def labelled(
     Subplans without one (counting did not finish) are left out: there is nothing to learn from them.
     """
     bitmaps = featurizer.samples is not None
-    tables: _Interned[Relation] = _Interned(lambda relation: relation.filter_key if bitmaps else relation.table)
-    joins: _Interned[Any] = _Interned(lambda pair: pair)
-    predicates: _Interned[Any] = _Interned(lambda element: element)
-    rows: list[int] = []
-    firsts = [0]
+    collected = _Collected(_Interned(lambda relation: relation.filter_key if bitmaps else relation.table))
     for query, parsed in queries:
-        known = labels.get(query.id, {})
-        found = [(mask, known[subplan]) for mask, subplan in zip(parsed.masks, parsed.subplans(), strict=True) if subplan in known]
-        elements = featurizer.elements(parsed)
-        _add(elements, [mask for mask, _ in found], (tables, joins, predicates))
-        rows += [count for _, count in found]
-        firsts.append(len(rows))
-    return LabelledSubplans(
-        sets=(
-            tables.finish(featurizer.table_features),
-            joins.finish(featurizer.join_features),
-            predicates.finish(featurizer.predicate_features),
-        ),
-        labels=np.log(np.maximum(np.array(rows, dtype=np.float64), 1)).astype(np.float32),
-        queries=np.array(firsts, dtype=np.int64),
-    )
-
-
-def _add(elements: QueryElements, masks: list[int], sets: tuple[_Interned[Relation], _Interned[Any], _Interned[Any]]) -> None:
-    parts: tuple[Sequence[Any], ...] = (elements.relations, elements.joins, elements.predicates)
-    for interned, part, member in zip(sets, parts, elements.members(np.array(masks, dtype=np.int64)), strict=True):
-        interned.add(part, member)
+        collected.add(featurizer, parsed, labels.get(query.id, {}))
+    return collected.finish(featurizer)

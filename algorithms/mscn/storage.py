@@ -148,7 +148,7 @@ def _vocabulary_json(model: TrainedModel) -> bytes:
             "schema": {table: dict(types) for table, types in model.vocabulary.schema.items()},
             "ranges": {table: dict(ends) for table, ends in model.vocabulary.ranges.items()},
             "sample_rows": 0 if model.samples is None else model.samples.rows,
-            "hidden_units": model.network.bias.numel(),
+            "hidden_units": model.network.hidden,
         }
     )
 

@@ -218,7 +218,7 @@ def test_weights_of_nan_give_estimates_of_nan(trained: tuple[Mscn, Any, Path]) -
     model = trained[0].model
     assert model is not None
     broken = TrainedModel.load(trained[2]).network
-    broken.bias.data[:] = float("nan")
+    broken.output.bias.data[:] = float("nan")
     other = Mscn()
     other.model = TrainedModel(vocabulary=model.vocabulary, samples=model.samples, network=broken)
     other._metadata = trained[0]._metadata
@@ -257,11 +257,12 @@ def test_unfinished_labels_are_left_out_and_counted(session: Session, tmp_path: 
 
 
 def test_queries_without_subplans_are_counted_and_residuals_not_learned(session: Session, tmp_path: Path) -> None:
-    """An outer join has no labels; a join by `<` has labels but no features."""
+    """A full join has no labels; a left join and one by `<` have labels but no features."""
     given = training(session, tmp_path / "artifacts", count=2, epochs=1)
     given.queries = [
         *given.queries,
-        Query(id="outer", sql="SELECT * FROM users u LEFT JOIN posts p ON u.id = p.userid"),
+        Query(id="full", sql="SELECT * FROM users u FULL JOIN posts p ON u.id = p.userid"),
+        Query(id="left", sql="SELECT * FROM users u LEFT JOIN posts p ON u.id = p.userid"),
         Query(id="less", sql="SELECT * FROM users u, posts p WHERE u.id < p.userid"),
     ]
     report = Mscn().train(given)

@@ -155,10 +155,11 @@ def test_what_the_schema_did_not_have_is_named(sql: str, what: str) -> None:
         made.elements(parse(sql, LARGER))
 
 
-def test_join_that_is_no_equality_is_named() -> None:
-    """There are no features for a join by anything else."""
-    query = parse("SELECT * FROM users u, posts p WHERE u.id < p.userid", SCHEMA)
-    message = f"this mscn model has no join {query.residuals[0].sql!r}: it knows equalities of columns only"
+@pytest.mark.parametrize("joined", ["users u, posts p WHERE u.id < p.userid", "users u LEFT JOIN posts p ON u.id = p.userid"])
+def test_join_that_is_no_equality_is_named(joined: str) -> None:
+    """There are no features for a join by anything else, nor for an outer join."""
+    query = parse(f"SELECT * FROM {joined}", SCHEMA)
+    message = f"mscn has no features for other joins than inner ones by equality, and this query is {query.reason}"
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         featurizer().elements(query)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from algorithms.mscn.device import device, one_thread, seeded
 from algorithms.mscn.featurize import SETS
-from algorithms.mscn.learning import HyperParameters, learn, loss, on_device
+from algorithms.mscn.learning import HyperParameters, estimated, learn, loss
 from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import LabelledSubplans, RaggedSet, SetBatch, labelled, spans
+from algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 
 from .mscn_example import featurizer, labels, queries, training_set
@@ -25,32 +25,35 @@ CPU = torch.device("cpu")
 
 def widths(samples: LabelledSubplans) -> dict[str, int]:
     """Features per element of each set."""
-    return {name: part.features.shape[1] for name, part in zip(SETS, samples.sets, strict=True)}
+    return {name: part.shape[1] for name, part in zip(SETS, samples.features, strict=True)}
 
 
-def padded(part: SetBatch) -> tuple[Tensor, Tensor]:
-    """The set of every sample as (B, S, F) with zeros beyond its elements, and the (B, S, 1) mask of its elements."""
-    ends = np.append(part.offsets, len(part.members))
-    sizes = np.diff(ends)
-    elements = torch.zeros(len(sizes), max(int(sizes.max()), 1), part.features.shape[1])
-    mask = torch.zeros(len(sizes), elements.shape[1], 1)
-    for sample, size in enumerate(sizes):
-        elements[sample, :size] = torch.from_numpy(part.features[part.members[ends[sample] : ends[sample + 1]]])
-        mask[sample, :size] = 1
+def padded(batch: Batch, number: int) -> tuple[Tensor, Tensor]:
+    """One set of every sample as (B, S, F) with zeros beyond its elements, and the (B, S, 1) mask of its elements."""
+    features = batch.features[number]
+    first = sum(map(len, batch.features[:number]))
+    sets = [part[(part >= first) & (part < first + len(features))] - first for part in np.split(batch.bags.members, batch.bags.offsets[1:])]
+    elements = torch.zeros(len(sets), max(map(len, sets)), features.shape[1])
+    mask = torch.zeros(len(sets), elements.shape[1], 1)
+    for sample, members in enumerate(sets):
+        elements[sample, : len(members)] = torch.from_numpy(features[members])
+        mask[sample, : len(members)] = 1
     return elements, mask
 
 
-def paper(network: MscnNetwork, sets: tuple[SetBatch, SetBatch, SetBatch]) -> Tensor:
+def paper(network: MscnNetwork, batch: Batch) -> Tensor:
     """The network as the paper writes it: every element of every sample, averaged, concatenated, output MLP."""
     averages: list[Tensor] = []
     blocks: list[Tensor] = []
-    for encoder, part in zip(network.sets.values(), sets, strict=True):
+    bias = torch.zeros(())
+    for number, encoder in enumerate(network.sets.values()):
         assert isinstance(encoder, SetEncoder)
-        elements, mask = padded(part)
+        elements, mask = padded(batch, number)
         encoded = torch.relu(encoder.second(torch.relu(encoder.first(elements)))) * mask
         averages.append(encoded.sum(dim=1) / mask.sum(dim=1).clamp(min=1))
         blocks.append(encoder.merge.weight)
-    hidden = torch.relu(torch.cat(averages, dim=1) @ torch.cat(blocks, dim=1).T + network.bias)
+        bias = encoder.merge.bias if number == 0 else bias
+    hidden = torch.relu(torch.cat(averages, dim=1) @ torch.cat(blocks, dim=1).T + bias)
     return network.lowest + torch.sigmoid(network.output(hidden)).squeeze(1) * (network.highest - network.lowest)
 
 
@@ -62,9 +65,9 @@ def test_network_computes_what_the_paper_writes() -> None:
     network.set_label_range(0.0, 12.0, 5.0)
     [batch] = samples.batches(2048, np.arange(20))
     with one_thread():
-        found, wanted = network(on_device(batch, CPU)), paper(network, batch.sets)
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-        gradients = [torch.autograd.grad(result.sum(), list(network.parameters()), retain_graph=True) for result in (found, wanted)]
+        found, wanted = estimated(network, batch), paper(network, batch)
+        gradients = [torch.autograd.grad(result.square().sum(), list(network.parameters())) for result in (found, wanted)]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +136,7 @@ def test_stops_early_and_keeps_the_best_epoch() -> None:
     network = MscnNetwork(widths(samples), hidden=32)
     network.load_state_dict(found.weights)
     with torch.no_grad():
-        estimates = torch.cat([network(on_device(batch, CPU)) for batch in validation.batches(2048, np.arange(10))])
+        estimates = torch.cat([estimated(network, batch) for batch in validation.batches(2048, np.arange(10))])
     assert float((estimates - torch.from_numpy(validation.labels)).abs().mean()) == pytest.approx(
         found.validation_loss[found.best_epoch], 1e-5
     )
@@ -165,7 +168,7 @@ def test_nothing_to_learn_from_is_an_error() -> None:
 def test_loss_that_is_not_a_number_is_an_error() -> None:
     """A NaN in the features ends training instead of making a model of NaNs."""
     samples = training_set(5)
-    samples.sets[0].features[0, 0] = np.nan
+    samples.features[0][0, 0] = np.nan
     message = "the training loss of mscn became nan; lower the learning rate or look at the labels"
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=1, hidden_units=4), device=CPU)
@@ -202,14 +205,54 @@ def test_query_larger_than_a_batch_is_cut() -> None:
 
 
 def test_batch_holds_the_distinct_elements_of_its_samples() -> None:
-    """Gathering gives each sample its own elements, each distinct one once."""
-    ragged = RaggedSet(
-        features=np.arange(5, dtype=np.float32)[:, None], members=np.array([4, 1, 1, 3, 4, 0]), offsets=np.array([0, 2, 2, 3, 6])
-    )
-    batch = ragged.batch(np.array([3, 0]), np.array([1, 2]))
-    assert batch.features[batch.members, 0].tolist() == [3, 4, 0, 4, 1]
-    assert batch.offsets.tolist() == [0, 3, 5]
-    assert batch.features[:, 0].tolist() == [0, 1, 3, 4]
+    """Gathering gives each sample its own elements of each set, each distinct one once."""
+    samples = training_set(6)
+    [batch] = samples.batches(2048, np.array([4, 2]))
+    drawn = [sample for query in (4, 2) for sample in range(samples.queries[query], samples.queries[query + 1])]
+    everything, here = np.concatenate([np.ones(len(part)) for part in samples.features]), sum(map(len, batch.features))
+    assert here < everything.size
+    ends = np.append(batch.bags.offsets, len(batch.bags.members))
+    for position, sample in enumerate(drawn):
+        theirs = slice(samples.offsets[sample], samples.offsets[sample + 1])
+        ours = slice(ends[position], ends[position + 1])
+        assert batch.bags.weights[ours].tolist() == samples.weights[theirs].tolist()
+        for member, wanted in zip(batch.bags.members[ours], samples.members[theirs], strict=True):
+            assert row(batch.features, member) == row(samples.features, wanted)
+    assert sorted(set(batch.bags.members.tolist())) == list(range(here))
+
+
+def row(features: Features, number: int) -> tuple[int, list[float]]:
+    """The set and the features of an element, by its number through all sets."""
+    for position, part in enumerate(features):
+        if number < len(part):
+            return position, part[number].tolist()
+        number -= len(part)
+    raise IndexError(number)
+
+
+def test_weights_average_each_set() -> None:
+    """The weights of a sample's tables sum to 1, and so do those of its joins and predicates where it has any."""
+    samples = training_set(5)
+    ends = np.cumsum([len(part) for part in samples.features])
+    for first, last in zip(samples.offsets[:-1], samples.offsets[1:], strict=True):
+        of_set = np.searchsorted(ends, samples.members[first:last], side="right")
+        sums = np.bincount(of_set, weights=samples.weights[first:last], minlength=3)
+        assert sums[0] == pytest.approx(1)
+        assert all(total == 0 or total == pytest.approx(1) for total in sums[1:])
+
+
+def test_transposed_sums_go_back() -> None:
+    """The transpose sends each sum's gradient to the rows that it was made of, and rows in no sum get nothing."""
+    bags = Bags(np.array([2, 0, 2, 3]), np.array([0.5, 0.25, 1.0, 2.0], dtype=np.float32), np.array([0, 0, 2]))
+    back = bags.transposed(5)
+    matrix = np.zeros((3, 5))
+    matrix[[1, 1, 2, 2], bags.members] = bags.weights
+    ends = np.append(back.offsets, 4)
+    found = np.zeros((3, 5))
+    for number in range(5):
+        here = slice(ends[number], ends[number + 1])
+        found[back.members[here], number] = back.weights[here]
+    assert found.tolist() == matrix.tolist()
 
 
 def test_spans_concatenate_ranges() -> None:

@@ -16,7 +16,7 @@ from safetensors import torch as tensors
 from algorithms.mscn.device import seeded
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.estimator import Mscn
-from algorithms.mscn.learning import on_device
+from algorithms.mscn.learning import estimated
 from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.ragged import labelled
 from algorithms.mscn.storage import Metadata, read_metadata, read_model, schema_fingerprint, write_model
@@ -237,7 +237,7 @@ def test_saving_without_a_model_is_an_error(tmp_path: Path) -> None:
     [
         ("SELECT * FROM badges", "table 'badges' is not in the schema"),
         ("SELECT * FROM users WHERE users.views = 1", "table 'users' has no column 'views'"),
-        ("SELECT * FROM users u LEFT JOIN posts p ON u.id = p.userid", "LEFT JOIN"),
+        ("SELECT * FROM users u FULL JOIN posts p ON u.id = p.userid", "FULL JOIN"),
         ("DELETE FROM users", "a DELETE instead of a SELECT"),
     ],
 )
@@ -253,6 +253,6 @@ def test_estimates_are_the_network_s() -> None:
     samples = labelled(featurizer(), parsed, labels(parsed))
     [batch] = samples.batches(2048, np.arange(8))
     with torch.no_grad():
-        wanted = made.network(on_device(batch, torch.device("cpu"))).double().exp().numpy()
+        wanted = estimated(made.network, batch).double().exp().numpy()
     found = np.concatenate([made.rows(query, query.masks) for _, query in parsed])
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
