@@ -61,7 +61,7 @@ def make_links(seed: int, scale: float, posts: Posts) -> Links:
     # The fan-outs count posts of every kind, of which only questions are linked: the rest are the lowest scores.
     padding = np.full(len(posts.ids) - len(questions), np.iinfo(np.int64).min, dtype=np.int64)
     out_score = np.concatenate([interest // 3 + 2 * draws.bell(len(questions)), padding])
-    in_score = np.concatenate([interest + draws.bell(len(questions)) * 8 // 10, padding])
+    in_score = np.concatenate([interest + draws.bell(len(questions)) * 16 // 10, padding])
     numbers = np.arange(len(posts.ids), dtype=np.int64)
     source = draws.resized(np.repeat(numbers, histogram("postlinks.postid").by_rank(out_score)), count)
     target = draws.resized(np.repeat(numbers, histogram("postlinks.relatedpostid").by_rank(in_score)), count)

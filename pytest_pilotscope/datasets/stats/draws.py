@@ -34,6 +34,10 @@ class Draws:
         scaled: Ints = ((words * np.asarray(limit, dtype=np.uint64)) >> np.uint64(32)).astype(np.int64)
         return scaled
 
+    def one_below(self, limit: int) -> int:
+        """One integer uniform in 0 .. limit-1; `limit` is at most 2**32."""
+        return (int(self._source.random_raw()) >> 32) * limit >> 32
+
     def bell(self, size: int) -> Ints:
         """`size` bell-shaped integers, mean 0 and standard deviation close to BIT (sum of four uniforms)."""
         words = self.raw(size)

@@ -153,9 +153,9 @@ def _event_users(draws: Draws, users: Users, posts: Posts, edits: Edits, more: I
     """Users (n,): the owner, the last editor, or one of the heavy editors."""
     dice = draws.below(100, len(more))
     user = posts.owner[more]
-    late = np.flatnonzero((dice >= 62) & (dice < 83) & edits.edited()[more])
+    late = np.flatnonzero((dice >= 30) & (dice < 55) & edits.edited()[more])
     user[late] = edits.editor[more[late]]
-    others = np.flatnonzero(dice >= 83)
+    others = np.flatnonzero(dice >= 55)
     tokens = users.tokens(draws, "posts.lasteditoruserid", len(others))
     user[others] = matched(created_s[others], tokens, users.created_s, quantiles("lag.editor"), draws)
     young = np.flatnonzero((user >= 0) & (users.created_s[user] > created_s))

@@ -50,7 +50,7 @@ def make_posts(seed: int, scale: float, users: Users) -> Posts:
     owner_posts = np.bincount(owner, minlength=len(users.ids))[owner]
     created_s = np.concatenate([created_s, quantiles("posts.creationdate").drawn(draws, ownerless)])
     owner = np.concatenate([owner, np.full(ownerless, -1, dtype=np.int64)])
-    owner_posts = np.concatenate([owner_posts, np.full(ownerless, 3, dtype=np.int64)])
+    owner_posts = np.concatenate([owner_posts, np.full(ownerless, 10, dtype=np.int64)])
     order = np.argsort(created_s, kind="stable")
     created_s, owner, owner_posts = created_s[order], owner[order], owner_posts[order]
     kind = _kinds(draws, scale, owner_posts)
@@ -88,7 +88,8 @@ def _interest(draws: Draws, created_s: Ints, owner_posts: Ints, kind: Ints) -> I
     size = len(kind)
     old = age(created_s, 1000)
     fame = np.where(kind == ANSWER, doublings(owner_posts) // 8, doublings(owner_posts) // 16)
-    return draws.exponential(size) * (650 + old * 7 // 10) // 1000 + old * BIT * 13 // 10_000 + fame
+    weight = np.where(kind == ANSWER, 850 + old * 3 // 10, 650 + old * 7 // 10 + np.maximum(old - 880, 0) * 5)
+    return draws.exponential(size) * weight // 1000 + old * BIT * np.where(kind == ANSWER, 6, 13) // 10_000 + fame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +159,8 @@ def _favorites(draws: Draws, scale: float, posts: Posts) -> tuple[Ints, NDArray[
 
 def _comment_counts(draws: Draws, scale: float, posts: Posts) -> Ints:
     """Comments per post: nearly independent of the interest, none on wiki pages and excerpts."""
-    score = _noisy(draws, posts.interest * 4 // 10, 20)
-    score += np.where(posts.kind == QUESTION, BIT // 2, 0) - age(posts.created_s, BIT // 2)
+    score = _noisy(draws, posts.interest * np.where(posts.kind == QUESTION, 1, 4) // 10, 20)
+    score += np.where(posts.kind == QUESTION, BIT * 12 // 10, 0) - age(posts.created_s, BIT // 2)
     score[(posts.kind == WIKI) | (posts.kind == EXCERPT)] = np.iinfo(np.int64).min
     counts = histogram("commentcount").by_rank(score)
     return _counted(draws, counts, scaled(full_rows("comments"), scale))

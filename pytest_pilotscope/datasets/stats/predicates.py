@@ -67,10 +67,18 @@ class PredicateSource:
                 table = ALIASES[alias]
                 habits = figures()["tables"][table]
                 usual = habits["filtered_per_mille"][split]
-                if usual and _chance(draws) < usual * 1000 + strictness * 100_000:
+                if usual and _chance(draws) < usual * 1000 + strictness * 100_000 * (table != "users"):
                     predicates += self._on_relation(draws, alias, table, habits["more_per_mille"][split] * 1000, split, strictness)
             if predicates:
                 return predicates
+
+    def always_holds(self, predicate: Predicate) -> bool:
+        """Whether every row passes: a bound at the very end of a column without NULLs."""
+        table = ALIASES[predicate.alias]
+        values = self._values(table, predicate.column)
+        if predicate.operator == "=" or len(values) < self._tables[table].rows:
+            return False
+        return bool(values[0] >= predicate.value if predicate.operator == ">=" else values[-1] <= predicate.value)
 
     def _on_relation(self, draws: Draws, alias: str, table: str, more: int, split: int, strictness: int) -> list[Predicate]:
         columns = self._columns[table]
@@ -87,12 +95,12 @@ class PredicateSource:
         kind = list(kinds)[_weighted(draws, [row[split] for row in kinds.values()])]
         values = self._values(table, column)
         if kind == "eq":
-            return [Predicate(alias=alias, column=column, operator="=", value=int(values[_below(draws, len(values))]))]
+            return [Predicate(alias=alias, column=column, operator="=", value=int(values[draws.one_below(len(values))]))]
         kept = _selectivity(draws, kinds[kind][2:])
-        if strictness:
-            kept = kept * (MILLION - _below(draws, min(strictness, _HALVINGS) * MILLION // (_HALVINGS + 1))) // MILLION
+        if strictness and table != "users":  # heavy users are what makes the joins hard: leave them in
+            kept = kept * (MILLION - draws.one_below(min(strictness, _HALVINGS) * MILLION // (_HALVINGS + 1))) // MILLION
         cut = MILLION - kept
-        low = {"le": 0, "ge": cut, "both": cut * _below(draws, 1000) // 1000}[kind]
+        low = {"le": 0, "ge": cut, "both": cut * draws.one_below(1000) // 1000}[kind]
         predicates = []
         if kind != "le":
             predicates.append(Predicate(alias=alias, column=column, operator=">=", value=_quantile(values, low)))
@@ -107,12 +115,8 @@ class PredicateSource:
         return self._sorted[table, column]
 
 
-def _below(draws: Draws, limit: int) -> int:
-    return int(draws.below(limit, 1)[0])
-
-
 def _chance(draws: Draws) -> int:
-    return _below(draws, MILLION)
+    return draws.one_below(MILLION)
 
 
 def _occurrences(name: str, split: int) -> int:
@@ -121,7 +125,7 @@ def _occurrences(name: str, split: int) -> int:
 
 def _weighted(draws: Draws, weights: Sequence[int]) -> int:
     """An index, in proportion to the weights."""
-    dice = _below(draws, sum(weights))
+    dice = draws.one_below(sum(weights))
     for index, weight in enumerate(weights):
         dice -= weight
         if dice < 0:

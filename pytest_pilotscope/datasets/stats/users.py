@@ -6,23 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calibration import full_rows, histogram, quantiles, scaled
+from .calibration import Quantiles, full_rows, histogram, quantiles, scaled
 from .clock import DAY, after, age
 from .draws import BIT, Draws, Ints, place_in_group, top
 
 # Noise of each fan-out around the shared activity, in doublings: 0 would make the heaviest user the heaviest everywhere,
-# large values make the fan-outs independent. Calibrated on the join amplifications of the profile.
+# large values make the fan-outs independent (tenths). Calibrated on the join amplifications of the profile.
 NOISE = {
-    "badges.userid": 12,
+    "badges.userid": 11,
     "posts.owneruserid": 10,
     "posts.lasteditoruserid": 14,
-    "votes.userid": 28,
+    "votes.userid": 44,
     "comments.userid": 10,
     "users.reputation": 12,
     "users.views": 14,
     "users.upvotes": 16,
     "users.downvotes": 24,
 }
+# What old accounts have more of at the same activity, in tenths of a doubling over the life of the site.
+SENIORITY = {"badges.userid": 10, "users.reputation": 22, "users.views": 18, "users.upvotes": 10}
+# How much heavier the activity of early users is, by age in 1/1000 of the life of the site: the founders stay the heaviest.
+WEIGHTS = Quantiles(positions=np.array([0, 170, 500, 880, 1000]), values=np.array([760, 850, 1000, 1150, 1600]))
 COMMUNITY_ID = -1  # the site's own account, as in the original data
 ASSOCIATION_BONUS = 101  # the reputation of someone who comes from a sister site; 18.6 % of users, mostly silent ones
 
@@ -37,7 +41,10 @@ class Users:
 
     def aligned(self, draws: Draws, what: str) -> Ints:
         """A score (n,): the activity with the noise that belongs to `what`."""
-        return self.activity + draws.bell(len(self.ids)) * NOISE[what] // 10
+        # The quiet ones differ less from one another than the heavy ones: they can do nothing or a little.
+        loudness = np.clip(self.activity, BIT, 4 * BIT) // 4
+        noise = draws.bell(len(self.ids)) * NOISE[what] // 10 * loudness // BIT
+        return self.activity + noise + age(self.created_s, BIT) * SENIORITY.get(what, 0) // 10
 
     def tokens(self, draws: Draws, what: str, count: int) -> Ints:
         """User numbers with repetition, ascending, `count` in all: the children of the foreign key `what`."""
@@ -51,7 +58,7 @@ def make_users(seed: int, scale: float) -> Users:
     size = scaled(full_rows("users"), scale)
     created_s = np.sort(quantiles("users.creationdate").drawn(draws, size))
     # Early users are no more likely to take part at all, but far more likely to become the heavy ones.
-    activity = draws.exponential(size) * (800 + age(created_s, 600)) // 1000
+    activity = draws.exponential(size) * WEIGHTS.at(age(created_s, 1000)) // 1000
     ids = np.cumsum(1 + (draws.below(1000, size) < 382))
     ids[0] = COMMUNITY_ID
     return Users(ids=ids, created_s=created_s, activity=activity)
