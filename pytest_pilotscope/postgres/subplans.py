@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
+_COUNT = "SELECT count(*) FROM "
 _SCHEMAS: WeakKeyDictionary[Session, Schema] = WeakKeyDictionary()
 
 
@@ -68,7 +69,8 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
     """
     Return the planner's estimates by asking for one connected set of relations after the other, with stock PostgreSQL.
 
-    On inner joins this gives what the planner itself considers. Raises `UnsupportedQuery` for anything else.
+    On inner joins this gives what the planner itself considers (a relation that it finds superfluous and removes is asked for all the
+    same). Raises `UnsupportedQuery` for what has no subplans in terms of aliases, such as subqueries.
     """
     query = _parsed(session, sql)
     classes = _planner_classes(query.equalities)
@@ -79,6 +81,8 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
 
 def _rows_sql(query: JoinQuery, subplan: frozenset[str], classes: Iterable[Sequence[ColumnRef]]) -> str:
     """The join of a subplan, such that the topmost node of its plan has the rows that the whole query's planner would think of."""
+    if query.outer_joins:
+        return "SELECT 1 FROM " + query.count_sql(subplan).removeprefix(_COUNT)  # noqa: S608 - made from the parsed query
     sources = [filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
     conditions = [
         f"{_column_sql(left)} = {_column_sql(right)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .corpora import Corpus, text_plan
 
-
 GEQO_THRESHOLD = 12
 """PostgreSQL's default: from this many relations on the genetic search plans."""
 
