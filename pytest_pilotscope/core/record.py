@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,8 +124,16 @@ def read_record(path: Path) -> Record:
 
     Raises RecordError, whose message starts with `file:line`, for anything else that does not belong there, and OSError.
     """
-    reader = _Reader(path)
-    lines = path.read_bytes().split(b"\n")
+    return record_of_lines(path.read_bytes().split(b"\n"), path)
+
+
+def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
+    """
+    Read a record from its lines, the last of which is what follows the last line end; `origin` is the file in the messages.
+
+    Raises RecordError as `read_record` does.
+    """
+    reader = _Reader(origin)
     complete, rest = lines[:-1], lines[-1]
     for line in complete:
         reader.take(line)
