@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_pilotscope.errors import UnknownName
+from pytest_pilotscope.registry import builtin_registry
 from tests.projects import BENCHMARK
+
+ALGORITHMS = [entry.name for entry in builtin_registry().algorithms]
+DATASETS = [entry.name for entry in builtin_registry().datasets]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--algo", "mscm"], "unknown algorithm 'mscm'; did you mean 'mscn'? known: "),
-        (["--db", "stats_tny"], "unknown dataset 'stats_tny'; did you mean 'stats_tiny'? known: "),
+        (["--algo", "mscm"], str(UnknownName("algorithm", "mscm", ALGORITHMS))),
+        (["--db", "stats_tny"], str(UnknownName("dataset", "stats_tny", DATASETS))),
         (["--queries", "z*"], "--queries z* matches none of the 146 test queries (ids: q001 .. q146); nothing to measure"),
         (
             ["--algo", "baseline", "-n2"],
@@ -27,5 +32,18 @@ def test_usage_errors(pytester: pytest.Pytester, arguments: list[str], message: 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in result.stderr.lines if line]
     assert len(lines) == 1, lines
-    assert lines[0].startswith(f"ERROR: {message}")
+    assert lines[0] == f"ERROR: {message}"
+    assert not (pytester.path / "results").exists()
+
+
+def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
+    """It is named without its password, the reason is PostgreSQL's own, and nothing is recorded; the password is nowhere in the output."""
+    pytester.makepyfile(test_workload=BENCHMARK)
+    result = pytester.runpytest_subprocess("--no-mlflow", "-l", "--server", "postgresql://me:s3cret@127.0.0.1:1/mine")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    assert line.startswith("ERROR: ")
+    assert "127.0.0.1" in line
+    assert "Connection refused" in line
+    assert "s3cret" not in result.stdout.str() + result.stderr.str()
     assert not (pytester.path / "results").exists()
