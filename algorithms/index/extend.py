@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 from pytest_pilotscope.postgres.indexes import Index
@@ -18,6 +19,8 @@ from pytest_pilotscope.postgres.indexes import Index
 Configuration = frozenset[Index]
 Columns = Mapping[str, frozenset[str]]
 """Table -> columns."""
+Partners = Mapping[tuple[str, str], frozenset[str]]
+"""(table, column) -> columns of the table that some query uses together with it; appending any other column cannot help."""
 
 
 class WorkloadCosts(Protocol):
@@ -25,6 +28,9 @@ class WorkloadCosts(Protocol):
 
     def totals(self, configurations: Sequence[Configuration]) -> list[float]:
         """The cost of the whole workload under each configuration, in optimizer units."""
+
+    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
+        """At most the totals, for less work; zeros are always right."""
 
     def size_bytes(self, index: Index) -> int:
         """The storage an index takes, estimated or real; above 0."""
@@ -68,12 +74,20 @@ class _Move:
     growth_bytes: int
 
 
-def extend(columns: Columns, partners: Mapping[tuple[str, str], frozenset[str]], costs: WorkloadCosts, limits: Limits) -> Selection:
+def extend(
+    columns: Columns,
+    partners: Partners,
+    costs: WorkloadCosts,
+    limits: Limits,
+    *,
+    kept: Configuration = frozenset(),
+) -> Selection:
     """
     Select indexes on `columns` for the workload behind `costs`.
 
-    `partners` maps (table, column) to the columns of the table that some query uses together with it: appending any other column cannot
-    help. Ties are broken by size, then by name, so that the result does not depend on the order of anything.
+    `kept` indexes are there whatever is chosen (primary keys, for instance): what one of them starts with is no candidate, and one more
+    column can be appended to them, too, which adds an index and replaces none. Ties are broken by size, then by name, so that the result
+    does not depend on the order of anything.
     """
     chosen: Configuration = frozenset()
     size_bytes = 0
@@ -81,9 +95,11 @@ def extend(columns: Columns, partners: Mapping[tuple[str, str], frozenset[str]],
     steps: list[Step] = []
     while True:
         moves = [
-            move for move in _moves(chosen, columns, partners, costs, limits.width) if size_bytes + move.growth_bytes <= limits.budget_bytes
+            move
+            for move in _moves(chosen, kept, columns, partners, costs, limits.width)
+            if size_bytes + move.growth_bytes <= limits.budget_bytes
         ]
-        best = _best(moves, costs.totals([move.configuration for move in moves]), cost, limits.min_improvement)
+        best = _best(moves, costs, cost, limits.min_improvement)
         if best is None:
             break
         move, cost = best
@@ -94,39 +110,58 @@ def extend(columns: Columns, partners: Mapping[tuple[str, str], frozenset[str]],
 
 def _moves(
     chosen: Configuration,
+    kept: Configuration,
     columns: Columns,
-    partners: Mapping[tuple[str, str], frozenset[str]],
+    partners: Partners,
     costs: WorkloadCosts,
     width: int,
 ) -> Iterator[_Move]:
-    """Everything one step can do: a new index on one column, or one more column for a chosen index."""
+    """Everything one step can do: a new index on one column, or one more column for an index that is there."""
     singles = (Index(table, (column,)) for table in sorted(columns) for column in sorted(columns[table]))
     for index in singles:
-        if index not in chosen:
+        if _is_new(index, chosen, kept):
             yield _Move(added=index, replaced=None, configuration=chosen | {index}, growth_bytes=costs.size_bytes(index))
-    for index in sorted(chosen):
-        if len(index.columns) >= width:
-            continue
-        for column in sorted(_appendable(index, columns, partners)):
+    for index in sorted(chosen | kept):
+        for column in sorted(_appendable(index, columns, partners)) if len(index.columns) < width else ():
             wider = Index(index.table, (*index.columns, column))
-            if wider not in chosen:
-                growth_bytes = costs.size_bytes(wider) - costs.size_bytes(index)
-                yield _Move(added=wider, replaced=index, configuration=chosen - {index} | {wider}, growth_bytes=growth_bytes)
+            if _is_new(wider, chosen, kept):
+                replaced = index if index in chosen else None
+                growth_bytes = costs.size_bytes(wider) - (costs.size_bytes(index) if replaced else 0)
+                yield _Move(added=wider, replaced=replaced, configuration=chosen - {index} | {wider}, growth_bytes=growth_bytes)
 
 
-def _appendable(index: Index, columns: Columns, partners: Mapping[tuple[str, str], frozenset[str]]) -> frozenset[str]:
+def _is_new(index: Index, chosen: Configuration, kept: Configuration) -> bool:
+    return index not in chosen and not any(index.is_prefix_of(other) for other in kept)
+
+
+def _appendable(index: Index, columns: Columns, partners: Partners) -> frozenset[str]:
     together = frozenset[str]().union(*(partners.get((index.table, column), frozenset()) for column in index.columns))
     return (together & columns.get(index.table, frozenset())).difference(index.columns)
 
 
-def _best(moves: Sequence[_Move], totals: Sequence[float], cost: float, min_improvement: float) -> tuple[_Move, float] | None:
-    """The move with the largest cost reduction per byte and the cost it leads to; None when none improves enough."""
-    ranked = [
-        (-(cost - total) / max(move.growth_bytes, 1), move.growth_bytes, move.added, move, total)
-        for move, total in zip(moves, totals, strict=True)
-        if total * min_improvement < cost
-    ]
-    if not ranked:
-        return None
-    *_, move, total = min(ranked, key=lambda entry: entry[:3])
-    return move, total
+def _best(moves: Sequence[_Move], costs: WorkloadCosts, cost: float, min_improvement: float) -> tuple[_Move, float] | None:
+    """
+    The move with the largest cost reduction per byte and the cost it leads to; None when none improves enough.
+
+    Moves are looked at in the order of what they could bring at best, and only as long as that is more than the best one found brings.
+    """
+    bounds = costs.lower_bounds([move.configuration for move in moves])
+    possible = [(move, bound) for move, bound in zip(moves, bounds, strict=True) if bound * min_improvement < cost]
+    queue = sorted(((_rank(move, cost - bound), move) for move, bound in possible), key=itemgetter(0))
+    best: tuple[_Rank, _Move, float] | None = None
+    for at_best, move in queue:
+        if best is not None and at_best > best[0]:
+            break
+        total = costs.totals([move.configuration])[0]
+        rank = _rank(move, cost - total)
+        if total * min_improvement < cost and (best is None or rank < best[0]):
+            best = (rank, move, total)
+    return None if best is None else best[1:]
+
+
+_Rank = tuple[float, int, Index]
+
+
+def _rank(move: _Move, reduction: float) -> _Rank:
+    """The smaller, the better: by cost reduction per byte, then size, then name."""
+    return (-reduction / max(move.growth_bytes, 1), move.growth_bytes, move.added)

@@ -30,7 +30,7 @@ Means = Literal["auto", "hypopg", "hidden"]
 CONNECTIONS = 2
 """EXPLAIN is bound by the planner, which is one process per connection: two connections answer nearly twice as fast."""
 
-_BLOCK = 32
+_BLOCK = 8
 """How many questions a connection takes at a time."""
 _NO_HYPOPG = "HypoPG is not on this server"
 
@@ -38,12 +38,12 @@ _NO_HYPOPG = "HypoPG is not on this server"
 class _Planner(Protocol):
     """Answers one question at a time on a session of its own."""
 
-    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
+    def answer(self, question: Question) -> Answer:
         """Cost and used indexes."""
 
 
 class _Workers:
-    """Planners that work off questions side by side, neighbouring configurations on the same planner."""
+    """Planners that work off questions side by side, a block of neighbours at a time."""
 
     def __init__(self, planners: Sequence[_Planner]) -> None:
         self._planners = planners
@@ -52,7 +52,7 @@ class _Workers:
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question; an error of one planner, or Ctrl-C, stops the others after the question they are at."""
         answers: list[Answer | None] = [None] * len(questions)
-        order = iter(sorted(range(len(questions)), key=lambda position: sorted(questions[position].indexes)))
+        order = iter(range(len(questions)))
         lock, stop = threading.Lock(), threading.Event()
 
         def work(planner: _Planner) -> None:
@@ -64,7 +64,7 @@ class _Workers:
                 for position in block:
                     if stop.is_set():
                         return
-                    answers[position] = Answer(*planner.cost(*questions[position]))
+                    answers[position] = planner.answer(questions[position])
 
         running = [self._pool.submit(work, planner) for planner in self._planners]
         try:
@@ -88,7 +88,7 @@ class HypotheticalWhatIf:
     def __init__(self, sessions: Sequence[Session]) -> None:
         hypopg.install(sessions[0])
         self._sessions = [hypopg.HypotheticalIndexes(session) for session in sessions]
-        self._workers = _Workers(self._sessions)
+        self._workers = _Workers([_Hypothesizing(session) for session in self._sessions])
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question, in their order."""
@@ -143,15 +143,22 @@ class HiddenWhatIf:
 
 
 @dataclass(frozen=True, slots=True)
+class _Hypothesizing:
+    session: hypopg.HypotheticalIndexes
+
+    def answer(self, question: Question) -> Answer:
+        return Answer(*self.session.cost(question.query.sql, question.indexes, matters=question.query.touched_by))
+
+
+@dataclass(frozen=True, slots=True)
 class _Hiding:
     """A session's hidden indexes together with the list of what is built, which grows."""
 
     session: HiddenIndexes
     built: dict[str, Index]
 
-    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
-        """Cost and used indexes."""
-        return self.session.cost(sql, indexes, self.built)
+    def answer(self, question: Question) -> Answer:
+        return Answer(*self.session.cost(question.query.sql, question.indexes, self.built))
 
 
 OpenWhatIf: TypeAlias = HypotheticalWhatIf | HiddenWhatIf

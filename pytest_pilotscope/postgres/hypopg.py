@@ -6,7 +6,7 @@ HypoPG (PostgreSQL licence) keeps them in the memory of one backend; they cost n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.indexes import Index, explain_cost
@@ -42,9 +42,16 @@ class HypotheticalIndexes:
         self._sizes: dict[Index, int] = {}
         session.execute("SELECT hypopg_reset()")
 
-    def cost(self, sql: str, indexes: frozenset[Index]) -> tuple[float, frozenset[Index]]:
-        """The planner's cost of `sql` when exactly `indexes` are there beside the real ones, and those of them in the plan."""
-        self._become(indexes)
+    def cost(
+        self, sql: str, indexes: frozenset[Index], *, matters: Callable[[Index], bool] = lambda index: True
+    ) -> tuple[float, frozenset[Index]]:
+        """
+        The planner's cost of `sql` when exactly `indexes` are there beside the real ones, and those of them in the plan.
+
+        Others may be there, too, if `matters` says that they make no difference to this statement: creating and dropping takes as long as
+        planning.
+        """
+        self._become(indexes, matters)
         cost, names = explain_cost(self._session, sql)
         return cost, frozenset(self._names[name] for name in names if name in self._names)
 
@@ -59,8 +66,8 @@ class HypotheticalIndexes:
         if not self._session.closed:
             self._session.execute("SELECT hypopg_reset()")
 
-    def _become(self, indexes: frozenset[Index]) -> None:
-        surplus = self._oids.keys() - indexes
+    def _become(self, indexes: frozenset[Index], matters: Callable[[Index], bool]) -> None:
+        surplus = {index for index in self._oids if index not in indexes and matters(index)}
         if surplus:
             self._session.execute(
                 "SELECT hypopg_drop_index(o) FROM unnest(%s::oid[]) AS o", ([self._oids.pop(index) for index in surplus],)

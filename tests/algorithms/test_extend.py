@@ -41,6 +41,10 @@ class Table:
         """Sum over the queries."""
         return [sum(min([plain, *(costs[i] for i in c if i in costs)]) for plain, costs in self.queries) for c in configurations]
 
+    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
+        """Nothing is known before it is asked, so that Extend looks at every move."""
+        return [0.0] * len(configurations)
+
     def size_bytes(self, index: Index) -> int:
         """Ten bytes per column unless the case says otherwise."""
         return self.sizes.get(index, 10 * len(index.columns))

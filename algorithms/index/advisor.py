@@ -1,0 +1,61 @@
+"""From queries and a database to a selection: which candidates there are, and what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from algorithms.index.columns import IndexedQuery
+from algorithms.index.extend import Columns, Limits, Selection, WorkloadCosts, extend
+from pytest_pilotscope.postgres.indexes import ExistingIndex, Index, drop_index, existing_indexes
+from pytest_pilotscope.postgres.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartingPoint:
+    """The indexes that stay, and those that were taken away so that dropping them is part of the result."""
+
+    kept: tuple[ExistingIndex, ...]
+    dropped: tuple[ExistingIndex, ...]
+
+    @property
+    def kept_indexes(self) -> frozenset[Index]:
+        """What is known of the kept ones as plain btrees."""
+        return frozenset(existing.index for existing in self.kept if existing.index is not None)
+
+
+def take_start(session: Session, *, drop: bool) -> StartingPoint:
+    """
+    List the indexes of a database of our own; with `drop`, drop those that no constraint needs.
+
+    Only ever call it with `drop` on a copy.
+    """
+    found = existing_indexes(session)
+    dropped = tuple(existing for existing in found if drop and not existing.constraint)
+    for existing in dropped:
+        drop_index(session, existing.qualified)
+    return StartingPoint(kept=tuple(existing for existing in found if existing not in dropped), dropped=dropped)
+
+
+def select(queries: Sequence[IndexedQuery], costs: WorkloadCosts, limits: Limits, kept: frozenset[Index]) -> Selection:
+    """Run Extend for `queries` on top of the indexes that stay, which it can widen but neither replace nor repeat."""
+    return extend(candidate_columns(queries), column_partners(queries), costs, limits, kept=kept)
+
+
+def candidate_columns(queries: Iterable[IndexedQuery]) -> Columns:
+    """Table -> columns that an index can help at least one query with."""
+    found: dict[str, set[str]] = {}
+    for query in queries:
+        for table, columns in query.indexable.items():
+            found.setdefault(table, set()).update(columns)
+    return {table: frozenset(columns) for table, columns in found.items()}
+
+
+def column_partners(queries: Iterable[IndexedQuery]) -> dict[tuple[str, str], frozenset[str]]:
+    """(table, column) -> the columns of the table that some query can use together with it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for query in queries:
+        for table, columns in query.indexable.items():
+            for column in columns:
+                found.setdefault((table, column), set()).update(columns)
+    return {key: frozenset(columns) for key, columns in found.items()}

@@ -1,0 +1,78 @@
+"""A small database on which indexes and knobs matter: customers and their orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision import Database
+from pytest_pilotscope.training import Training
+
+_STATEMENTS = (
+    "CREATE TABLE customers (id int PRIMARY KEY, city int, name text)",
+    "CREATE TABLE orders (id int PRIMARY KEY, customer int, placed int, amount int, note text)",
+    "INSERT INTO customers SELECT i, i % 97, 'customer ' || i FROM generate_series(1, 2000) AS i",
+    "INSERT INTO orders SELECT i, i * 7 % 2000 + 1, i * 31 % 20011, i % 50, repeat('x', 60) FROM generate_series(1, 20000) AS i",
+    "CREATE INDEX orders_by_amount ON orders (amount)",
+    "CREATE INDEX customers_in_city ON customers (city) WHERE city < 5",
+)
+_TEMPLATES = (
+    "SELECT count(*) FROM orders AS o WHERE o.placed BETWEEN {n} AND {n} + 20",
+    "SELECT count(*) FROM customers AS c JOIN orders AS o ON o.customer = c.id WHERE c.city = {n} AND c.id < 1000",
+    "SELECT sum(amount) FROM orders WHERE customer = {n}",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """2000 customers and 20,000 orders; secondary indexes that no query uses."""
+
+    name: str = "shop"
+    database: str = "shop"
+    key: str = "shop-1"
+
+    def load(self, session: Session) -> None:
+        """Make and fill the tables."""
+        for statement in _STATEMENTS:
+            session.execute(statement)
+
+    def workload(self) -> Workload:
+        """Twelve training queries, three for validation, three for testing."""
+        train, validation, test = (tuple(_queries(split, numbers)) for split, numbers in (("l", range(1, 5)), ("v", [7]), ("t", [9])))
+        return Workload(dataset=self.name, train=train, validation=validation, test=test)
+
+
+def _queries(split: str, numbers: range | list[int]) -> Iterator[Query]:
+    for number in numbers:
+        for position, template in enumerate(_TEMPLATES):
+            yield Query(id=f"{split}{number}-{position}", sql=template.format(n=number))
+
+
+@contextmanager
+def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
+    """Progress that nobody sees."""
+    yield lambda steps: None
+
+
+@contextmanager
+def training(name: str, database: Database, folder: Path, **settings: object) -> Iterator[Training]:
+    """What an algorithm is given to learn from, with some settings that are not the default."""
+    workload = Shop().workload()
+    chosen: Mapping[str, object] = {"results": folder / "results", **settings}
+    with database.session() as session:
+        yield Training(
+            algorithm=name,
+            dataset="shop",
+            queries=workload.train,
+            validation=workload.validation,
+            database=database,
+            session=session,
+            settings=Settings(**chosen),  # type: ignore[arg-type]
+            folder=folder,
+            progress=silent,
+        )

@@ -1,0 +1,254 @@
+"""The algorithm `index` from training to the prepared database, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from algorithms.index.options import IndexOptions
+from algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.postgres.fingerprint import fingerprint
+from pytest_pilotscope.postgres.indexes import Index, existing_indexes
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.provision import Database
+from tests.algorithms.shop import Shop, training
+
+CUSTOMER, PLACED = Index("orders", ("customer",)), Index("orders", ("placed",))
+_SETTINGS = "SELECT name, setting, source FROM pg_settings WHERE name NOT LIKE 'pilotscope.%' ORDER BY 1"  # those show the last statement
+
+
+@pytest.fixture
+def database(shop: Database) -> Database:
+    """The shop on a server whose planner can be steered."""
+    with shop.session() as session:
+        if not has_extension(session):
+            pytest.skip("the pilotscope library cannot be built here")
+    return shop
+
+
+def state(database: Database) -> tuple[object, ...]:
+    """Everything of the server that index selection must not change."""
+    with database.session() as session:
+        databases = session.execute("SELECT datname FROM pg_database ORDER BY 1")
+        return (fingerprint(session), databases, session.execute(_SETTINGS))
+
+
+def trained(database: Database, folder: Path, **options: Any) -> tuple[IndexSelection, dict[str, Any]]:
+    """An algorithm that has been trained, and its report as a dictionary."""
+    algorithm = IndexSelection(IndexOptions(**options))
+    with training("index", database, folder) as given:
+        report = algorithm.train(given)
+    return algorithm, {"metrics": report.metrics, "parameters": report.parameters, "scalars": report.scalars, "artifacts": report.artifacts}
+
+
+def test_it_keeps_the_protocols() -> None:
+    """It prepares a database and can be saved; it steers no query."""
+    assert isinstance(IndexSelection(), DatabasePreparer)
+    assert isinstance(IndexSelection(), Persistent)
+    assert re.fullmatch(r"index_\d{8}_\d{6}", IndexSelection().model_id)
+
+
+def test_training_selects_and_records(database: Database, tmp_path: Path) -> None:
+    """Two updates, one series value each; the fixed names; an artifact per update with what was selected."""
+    algorithm, report = trained(database, tmp_path, update_every=5)
+    assert algorithm.indexes == (CUSTOMER, PLACED)
+    assert {name: len(values) for name, values in report["metrics"].items()} == {
+        "index_optimization_time_seconds": 3,
+        "num_indexes_selected": 3,
+        "num_queries": 3,
+    }
+    assert report["metrics"]["num_queries"] == (5, 10, 12)
+    assert report["metrics"]["num_indexes_selected"][-1] == 2
+    assert set(report["scalars"]) == {
+        "whatif_calls",
+        "whatif_cache_hits",
+        "estimated_cost_before",
+        "estimated_cost_after",
+        "index_size_bytes",
+        "num_indexes_dropped",
+    }
+    assert 0 < report["scalars"]["estimated_cost_after"] < report["scalars"]["estimated_cost_before"]
+    assert report["parameters"]["index_whatif"] == "hidden"
+    assert [Path(path).name for path in report["artifacts"]] == [f"index_config_iteration_{n}.json" for n in range(3)]
+    last = json.loads(Path(report["artifacts"][-1]).read_text())
+    assert [entry["sql"] for entry in last["indexes"]] == ['CREATE INDEX ON "orders" ("customer")', 'CREATE INDEX ON "orders" ("placed")']
+    assert sum(entry["size_bytes"] for entry in last["indexes"]) == report["scalars"]["index_size_bytes"] == last["size_bytes"]
+
+
+def test_the_number_of_questions_is_exact(database: Database, tmp_path: Path) -> None:
+    """Two trainings ask the same questions, so the figure can be gated exactly."""
+    first, second = (trained(database, tmp_path)[1]["scalars"] for _ in range(2))
+    assert first == second
+
+
+def test_only_training_queries_are_read(database: Database, tmp_path: Path) -> None:
+    """With training queries that look at one table only, nothing else is indexed."""
+    algorithm = IndexSelection(IndexOptions())
+    with training("index", database, tmp_path) as given:
+        given.queries = [query for query in Shop().workload().train if query.id.endswith("-2")]
+        algorithm.train(given)
+    assert algorithm.indexes == (CUSTOMER,)
+
+
+def test_the_prepared_database_has_the_indexes_and_the_same_statistics(database: Database, tmp_path: Path) -> None:
+    """Built, analyzed, and different from the original in nothing but the indexes."""
+    algorithm, _ = trained(database, tmp_path)
+    with algorithm.prepare(database) as prepared, prepared.session() as session, database.session() as original:
+        assert session.database != original.database
+        assert {e.index for e in existing_indexes(session)} - {e.index for e in existing_indexes(original)} == {CUSTOMER, PLACED}
+        columns = "SELECT * FROM pg_stats WHERE schemaname = 'public' ORDER BY tablename, attname"
+        assert session.execute(columns) == original.execute(columns)
+        assert prepared.fingerprint.data == database.fingerprint.data
+        assert prepared.fingerprint.indexes != database.fingerprint.indexes
+        for query in Shop().workload().test:
+            assert session.execute(query.sql) == original.execute(query.sql)
+        assert session.explain(Shop().workload().test[2].sql).total_cost < original.explain(Shop().workload().test[2].sql).total_cost / 3
+
+
+def test_starting_with_none_drops_what_no_constraint_needs(database: Database, tmp_path: Path) -> None:
+    """The unused secondary indexes are not in the prepared database, and the record says so."""
+    algorithm, report = trained(database, tmp_path, start="none")
+    assert report["scalars"]["num_indexes_dropped"] == 2
+    with algorithm.prepare(database) as prepared, prepared.session() as session:
+        names = {existing.name for existing in existing_indexes(session)}
+        assert names == {"customers_pkey", "orders_pkey", *(index.name for index in algorithm.indexes or ())}
+        assert {CUSTOMER, PLACED} <= set(algorithm.indexes or ())
+
+
+def test_the_budget_is_in_megabytes(database: Database, tmp_path: Path) -> None:
+    """With 0.2 MB only the cheaper of the two indexes fits."""
+    algorithm, report = trained(database, tmp_path, budget_mb=0.25)
+    assert algorithm.indexes is not None
+    assert len(algorithm.indexes) == 1
+    assert report["scalars"]["index_size_bytes"] <= 0.25 * 2**20
+
+
+@contextmanager
+def failing_at(monkeypatch: pytest.MonkeyPatch, statement: str) -> Iterator[None]:
+    """Raise where a session would run a statement that starts like this one."""
+    original = Session.execute
+
+    def execute(self: Session, sql: Any, params: Any = None) -> Any:
+        if kind(sql) == statement:
+            raise KeyboardInterrupt(statement)
+        return original(self, sql, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", execute)
+        yield
+
+
+def kind(sql: Any) -> str:
+    """The first words of a statement, which say what it does."""
+    return " ".join(re.findall(r"\w+", str(sql))[:3])
+
+
+def steps(monkeypatch: pytest.MonkeyPatch, life: Callable[[], None]) -> list[str]:
+    """The kinds of statements that a life consists of, in order."""
+    seen: list[str] = []
+    original = Session.execute
+
+    def execute(self: Session, sql: Any, params: Any = None) -> Any:
+        seen.append(kind(sql))
+        return original(self, sql, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", execute)
+        life()
+    return list(dict.fromkeys(seen))
+
+
+def test_the_server_is_the_same_before_and_after_whatever_fails(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Indexes, settings, statistics and databases have the same hash after training and preparing, and after a failure at each kind of step.
+
+    Not at those that make, mark and drop the copy, which are tested with the copies: what is left then goes with the server.
+    """
+
+    def life() -> None:
+        algorithm, _ = trained(database, tmp_path, start="none")
+        with algorithm.prepare(database) as prepared, prepared.session() as session:
+            session.execute("SELECT count(*) FROM orders")
+
+    before = state(database)
+    found = [step for step in steps(monkeypatch, life) if not step.startswith(("Composed SQL", "SELECT pg_advisory"))]
+    assert state(database) == before
+    assert len(found) >= 12
+    for step in found:
+        with pytest.raises(KeyboardInterrupt, match=f"^{step}$"), failing_at(monkeypatch, step):
+            life()
+        assert state(database) == before, step
+
+
+def test_save_and_load(database: Database, tmp_path: Path) -> None:
+    """A loaded selection prepares what the saved one did, without training."""
+    algorithm, _ = trained(database, tmp_path, start="none")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    algorithm.save(folder)
+    again = IndexSelection()
+    with training("index", database, tmp_path) as given:
+        again.load(folder, given)
+    assert again.indexes == algorithm.indexes
+    assert again.options is not None
+    assert again.options.start == "none"
+    with again.prepare(database) as prepared, prepared.session() as session:
+        assert PLACED in {existing.index for existing in existing_indexes(session)}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", r"is not a saved index selection: JSONDecodeError: .*"),
+        ("[]", r"is not a saved index selection: TypeError: .*"),
+        ('{"start": "none"}', r"is not a saved index selection: KeyError: 'indexes'"),
+        ('{"start": "x", "indexes": []}', r"is not a saved index selection: start is 'x', expected 'existing' or 'none'"),
+        (
+            '{"start": "none", "indexes": [{"table": "orders", "columns": ["colour"]}]}',
+            r"has an index on orders\(colour\), but this database has no such columns; it belongs to other data",
+        ),
+    ],
+)
+def test_broken_and_foreign_files(database: Database, tmp_path: Path, content: str, expected: str) -> None:
+    """Each is a ModelError that names the file."""
+    (tmp_path / "indexes.json").write_text(content)
+    with training("index", database, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/indexes\.json {expected}$"):
+        IndexSelection().load(tmp_path, given)
+
+
+def test_untrained(shop: Database, tmp_path: Path) -> None:
+    """There is nothing to build, to save, or to learn from."""
+    with (
+        pytest.raises(AlgorithmError, match=r"^index selection has nothing to build: train it or load a model first$"),
+        IndexSelection().prepare(shop),
+    ):
+        pass
+    with pytest.raises(AlgorithmError, match=r"^index selection has nothing to save: train it or load a model first$"):
+        IndexSelection().save(tmp_path)
+    with training("index", shop, tmp_path) as given:
+        given.queries = ()
+        expected = "index selection has no training queries; raise --training-size or give a workload that has some"
+        with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
+            IndexSelection(IndexOptions()).train(given)
+
+
+def test_options_come_from_the_command_line() -> None:
+    """Every option has its setting; the defaults agree."""
+    assert IndexOptions.from_settings(Settings()) == IndexOptions()
+    chosen = Settings(index_budget_mb=3.5, index_width=3, index_start="none", index_whatif="hidden", index_covering=True, update_every=7)
+    assert IndexOptions.from_settings(chosen) == IndexOptions(
+        budget_mb=3.5, width=3, start="none", what_if="hidden", covering=True, update_every=7
+    )
+    assert IndexOptions(budget_mb=3.5).limits.budget_bytes == 3_670_016

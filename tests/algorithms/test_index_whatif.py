@@ -1,0 +1,136 @@
+"""What-if questions to real planners: both means give the costs of really built indexes, side by side and in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from algorithms.index.advisor import select, take_start
+from algorithms.index.columns import IndexedQuery, indexed_query
+from algorithms.index.costs import Answer, Question, UsedSetCosts
+from algorithms.index.extend import Limits
+from algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.postgres import hypopg
+from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.indexes import PREFIX, Index, create_index, explain_cost
+from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.provision import Database
+from tests.algorithms.shop import Shop
+
+CUSTOMER, PLACED, BOTH = Index("orders", ("customer",)), Index("orders", ("placed",)), Index("orders", ("customer", "placed"))
+LIMITS = Limits(budget_bytes=10 << 20)
+
+
+def read_queries(database: Database) -> list[IndexedQuery]:
+    """The training queries of the shop."""
+    with database.session() as session:
+        schema = read_schema(session)
+    return [indexed_query(query, schema) for query in Shop().workload().train]
+
+
+@contextmanager
+def asking(database: Database, means: Means) -> Iterator[tuple[Database, OpenWhatIf]]:
+    """A what-if of these means in a copy; skips with the reason where there is none."""
+    with database.session() as session:
+        if means == "hypopg" and not hypopg.available(session):
+            pytest.skip("HypoPG is not installed for PostgreSQL 15 (Debian: postgresql-15-hypopg)")
+        if means == "hidden" and not has_extension(session):
+            pytest.skip("the pilotscope library cannot be built here")
+    with database.copy() as copy, open_what_if(copy, means) as what_if:
+        yield copy, what_if
+
+
+@pytest.fixture(params=["hypopg", "hidden"])
+def open_shop(request: pytest.FixtureRequest, shop_of_15: Database) -> Iterator[tuple[Database, OpenWhatIf]]:
+    """The shop with each of the two means, on the same PostgreSQL."""
+    with asking(shop_of_15, request.param) as opened:
+        assert opened[1].name == request.param
+        yield opened
+
+
+def test_costs_are_those_of_built_indexes(shop_of_15: Database, open_shop: tuple[Database, OpenWhatIf]) -> None:
+    """Hidden: exactly; HypoPG: within 15 %. Used indexes are those in the plan."""
+    _, what_if = open_shop
+    queries = read_queries(shop_of_15)
+    answers = what_if.ask([Question(query, frozenset({CUSTOMER, PLACED})) for query in queries])
+    with shop_of_15.copy() as built, built.session() as session:
+        for index in (CUSTOMER, PLACED):
+            create_index(session, index)
+        for query, answer in zip(queries, answers, strict=True):
+            cost, names = explain_cost(session, query.sql)
+            assert {index.name for index in answer.used} == {name for name in names if name.startswith(PREFIX)}
+            assert answer.cost == pytest.approx(cost, rel=1e-9 if what_if.name == "hidden" else 0.15)
+
+
+def test_answers_are_in_the_order_of_the_questions(shop_of_15: Database, open_shop: tuple[Database, OpenWhatIf]) -> None:
+    """Two connections answer 200 questions as one by one, configurations mixed."""
+    _, what_if = open_shop
+    queries = read_queries(shop_of_15)
+    configurations = [frozenset[Index](), frozenset({CUSTOMER}), frozenset({PLACED}), frozenset({BOTH, PLACED})]
+    questions = [Question(queries[n % 12], configurations[n % 5 % 4]) for n in range(200)]
+    alone: dict[tuple[str, frozenset[Index]], Answer] = {}
+    for question in questions:
+        key = (question.query.id, question.indexes)
+        if key not in alone:
+            (alone[key],) = what_if.ask([question])
+    assert len(alone) == 48
+    assert what_if.ask(questions) == [alone[question.query.id, question.indexes] for question in questions]
+
+
+def test_a_failing_question_is_reported_and_the_others_can_be_asked(shop_of_15: Database, open_shop: tuple[Database, OpenWhatIf]) -> None:
+    """The planner's error reaches the caller; afterwards both connections still answer."""
+    _, what_if = open_shop
+    queries = read_queries(shop_of_15)
+    broken = IndexedQuery(id="x", sql="SELECT 1 FROM nowhere", referenced={}, indexable={})
+    with pytest.raises(StatementFailed, match=r'^statement failed: relation "nowhere" does not exist \[42P01\]: .*SELECT 1 FROM nowhere$'):
+        what_if.ask([*[Question(query, frozenset()) for query in queries], Question(broken, frozenset())])
+    assert len(what_if.ask([Question(query, frozenset()) for query in queries])) == 12
+
+
+def test_both_means_select_what_helps(shop_of_15: Database, open_shop: tuple[Database, OpenWhatIf]) -> None:
+    """Orders are searched by customer and by the time they were placed; both means find it."""
+    copy, what_if = open_shop
+    queries = read_queries(shop_of_15)
+    with copy.session() as session:
+        start = take_start(session, drop=False)
+    costs = UsedSetCosts(what_if, queries)
+    selection = select(queries, costs, LIMITS, start.kept_indexes)
+    assert selection.indexes == (CUSTOMER, PLACED)
+    assert selection.cost_after < selection.cost_before / 3
+    assert selection.size_bytes == sum(map(what_if.size_bytes, selection.indexes))
+
+
+def test_the_starting_point(shop: Database) -> None:
+    """`existing` keeps all indexes; `none` drops those without a constraint, partial ones included, and says which."""
+    with shop.copy() as copy, copy.session() as session:
+        kept = take_start(session, drop=False)
+        assert kept.dropped == ()
+        assert kept.kept_indexes == {Index("customers", ("id",)), Index("orders", ("id",)), Index("orders", ("amount",))}
+        bare = take_start(session, drop=True)
+        assert [existing.name for existing in bare.dropped] == ["customers_in_city", "orders_by_amount"]
+        assert bare.kept_indexes == {Index("customers", ("id",)), Index("orders", ("id",))}
+        assert take_start(session, drop=True).dropped == ()
+
+
+def test_hypopg_is_insisted_on_where_it_is_not(shop: Database) -> None:
+    """The wheel's PostgreSQL has none, and the message says what to do."""
+    expected = (
+        "HypoPG is not on this server; install it on the server's machine (Debian: postgresql-NN-hypopg), or use --index-whatif hidden"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), shop.copy() as copy, open_what_if(copy, "hypopg"):
+        pass
+
+
+def test_without_any_means(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither HypoPG nor the library: nothing is guessed."""
+    monkeypatch.setattr("algorithms.index.whatif.has_extension", lambda session: False)
+    expected = (
+        "HypoPG is not on this server, and indexes cannot be hidden from the planner, because the pilotscope library is not loaded "
+        "(docs/steering.md); index selection needs one of the two"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), shop.copy() as copy, open_what_if(copy):
+        pass
