@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from algorithms.mscn.device import one_thread
-from algorithms.mscn.featurize import Featurizer, QueryElements, averages
+from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
 from algorithms.mscn.model import Forward, MscnNetwork
 from algorithms.mscn.samples import Samples
 from algorithms.mscn.vocabulary import Vocabulary
@@ -21,6 +21,8 @@ from pytest_pilotscope.errors import ModelError, UnsupportedQuery
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,10 +39,12 @@ class TrainedModel:
 
     _featurizer: Featurizer = field(init=False)
     _forward: Forward = field(init=False)
+    _kept: tuple[dict[Hashable, torch.Tensor], dict[Hashable, torch.Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._featurizer = Featurizer(self.vocabulary, self.samples)
         self._forward = Forward(self.network)
+        self._kept = ({}, {})
 
     @classmethod
     def load(cls, folder: Path, *, session: Session | None = None) -> TrainedModel:
@@ -69,17 +73,30 @@ class TrainedModel:
     def rows(self, query: JoinQuery, masks: Sequence[int]) -> npt.NDArray[np.float64]:
         """Estimate the (S,) rows of subplans given as masks of relations, at least 1 each."""
         elements = self._featurizer.elements(query)
-        members = elements.members(np.array(masks, dtype=np.int64))
+        averages = torch.from_numpy(elements.averages(np.array(masks, dtype=np.int64)))
         with one_thread(), torch.inference_mode():
-            features = self._features(elements)
-            sets = [(part, torch.from_numpy(averages(member))) for part, member in zip(features, members, strict=True)]
-            logarithms = self._forward(sets).numpy()
+            logarithms = self._forward.rows(torch.cat(self._encoded(elements)), averages).numpy()
         return np.exp(logarithms.astype(np.float64))
 
-    def _features(self, elements: QueryElements) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        write = self._featurizer
-        return (
-            torch.from_numpy(write.table_features(elements.relations)),
-            torch.from_numpy(write.join_features(elements.joins)),
-            torch.from_numpy(write.predicate_features(elements.predicates)),
-        )
+    def _encoded(self, elements: QueryElements) -> list[torch.Tensor]:
+        """Encode all elements, in order. There are few joins, and without bitmaps few tables: they are encoded once per model."""
+        write, encode = self._featurizer, self._forward.encode
+        tables: list[torch.Tensor]
+        if self.samples is None:
+            by_table = {relation.table: relation for relation in elements.relations}
+            tables = self._once(
+                0, [relation.table for relation in elements.relations], lambda table: write.table_features([by_table[table]])
+            )
+        else:
+            tables = [encode(0, torch.from_numpy(write.table_features(elements.relations)))]
+        joins = self._once(1, elements.joins, lambda pair: write.join_features([pair]))
+        predicates = encode(2, torch.from_numpy(write.predicate_features(elements.predicates)))
+        return [*tables, *joins, predicates]
+
+    def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[torch.Tensor]:
+        """Encode each element of a set by itself when it is met for the first time, so that its encoding does not depend on the query."""
+        kept = self._kept[number]
+        for key in keys:
+            if key not in kept:
+                kept[key] = self._forward.encode(number, torch.from_numpy(features(key)))
+        return [kept[key] for key in keys]

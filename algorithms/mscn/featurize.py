@@ -14,7 +14,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.columns import Mask
 from algorithms.mscn.samples import Samples
 from algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
 from pytest_pilotscope.core.joins import JoinQuery, Relation
@@ -35,7 +34,7 @@ _CACHED_PREDICATES = 50_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryElements:
     """
-    The elements of the three sets of one query, and for each the mask of the relations that it needs.
+    The elements of the three sets of one query, and for all of them in order the (E,) masks of the relations that they need.
 
     An element is in the set of a subplan when the subplan has all the relations that the element needs. Aliases of the same
     table are separate elements. `joins` are pairs of column positions: all pairs of each equivalence class, so that the order
@@ -45,12 +44,26 @@ class QueryElements:
     relations: tuple[Relation, ...]
     joins: tuple[tuple[int, int], ...]
     predicates: tuple[PredicateElement, ...]
-    needs: tuple[Masks, Masks, Masks]
+    needs: Masks
 
-    def members(self, masks: Masks) -> tuple[Mask, Mask, Mask]:
-        """Tell for (S,) subplans which elements they hold: (S, E) for each of the three sets."""
-        tables, joins, predicates = (masks[:, None] & needs == needs for needs in self.needs)
-        return tables, joins, predicates
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many elements there are in each set."""
+        return (len(self.relations), len(self.joins), len(self.predicates))
+
+    def averages(self, masks: Masks) -> Floats:
+        """
+        Return for (S,) subplans the (S, E) weights of their elements.
+
+        Each element that a subplan holds has 1 / the size of its set, so that a weighted sum averages each of the three sets.
+        """
+        weights: Floats = (masks[:, None] & self.needs == self.needs).astype(np.float32)
+        first = 0
+        for size in self.sizes:
+            part = weights[:, first : first + size]
+            part /= np.maximum(part.sum(axis=1, keepdims=True), 1)
+            first += size
+        return weights
 
 
 class Featurizer:
@@ -80,7 +93,7 @@ class Featurizer:
             self.vocabulary.table(relation)
         joins = self._joins(query, bits)
         predicates = [(element, bits[relation.alias]) for relation in relations for element in self._relation_predicates(relation)]
-        needs = (_int64(list(bits.values())), _int64([need for _, need in joins]), _int64([need for _, need in predicates]))
+        needs = np.array([*bits.values(), *(need for _, need in joins), *(need for _, need in predicates)], dtype=np.int64)
         return QueryElements(
             relations=relations, joins=tuple(pair for pair, _ in joins), predicates=tuple(element for element, _ in predicates), needs=needs
         )
@@ -133,14 +146,3 @@ class Featurizer:
             if element.value is not None:
                 row[-2:] = (element.value, 1)
         return features
-
-
-def averages(member: Mask) -> Floats:
-    """Turn (S, E) memberships into weights: each row sums to 1, or is all 0 for an empty set."""
-    weights = member.astype(np.float32)
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    return weights
-
-
-def _int64(values: list[int]) -> Masks:
-    return np.array(values, dtype=np.int64)

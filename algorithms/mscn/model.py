@@ -106,18 +106,17 @@ class Forward:
         self._output, self._output_bias = _transposed(weights["output.weight"]), weights["output.bias"]
         self._lowest, self._highest = weights["lowest"], weights["highest"]
 
-    def __call__(self, sets: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """
-        Map the three sets of one query to (S,) logarithms of the rows of its subplans.
+    def encode(self, number: int, features: Tensor) -> Tensor:
+        """Map (E, F) elements of one of the sets to (E, H)."""
+        first, first_bias, second, second_bias, merge = self._encoders[number]
+        encoded = torch.addmm(first_bias, features, first).relu_()  # (E, H)
+        encoded = torch.addmm(second_bias, encoded, second).relu_()  # (E, H)
+        return encoded @ merge  # (E, H)
 
-        Each set is (E, F) features and (S, E) averages, whose rows sum to 1, or are all 0 for an empty set.
-        """
-        hidden = self._bias
-        for (first, first_bias, second, second_bias, merge), (features, averages) in zip(self._encoders, sets, strict=True):
-            encoded = torch.addmm(first_bias, features, first).relu_()  # (E, H)
-            encoded = torch.addmm(second_bias, encoded, second).relu_()  # (E, H)
-            hidden = torch.addmm(hidden, averages, encoded @ merge)  # (S, H)
-        share = torch.sigmoid(torch.addmm(self._output_bias, hidden.relu_(), self._output)).squeeze(1)  # (S,) in 0..1
+    def rows(self, encoded: Tensor, averages: Tensor) -> Tensor:
+        """Map (E, H) encoded elements of all sets and (S, E) weights to (S,) logarithms of rows."""
+        hidden = torch.addmm(self._bias, averages, encoded).relu_()  # (S, H)
+        share = torch.sigmoid(torch.addmm(self._output_bias, hidden, self._output)).squeeze(1)  # (S,) in 0..1
         rows: Tensor = self._lowest + share * (self._highest - self._lowest)
         return rows
 

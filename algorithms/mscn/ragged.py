@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.featurize import Featurizer, Floats, averages
+from algorithms.mscn.featurize import Featurizer, Floats
 from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan
 from pytest_pilotscope.core.queries import Query
 
@@ -165,8 +165,8 @@ class _Collected:
             (self.predicates, elements.predicates),
         )
         numbers = [[interned.number(element) for element in part] for interned, part in parts]
-        of_set = np.repeat(np.arange(len(parts)), [len(part) for part in numbers])
-        weights = np.hstack([averages(part) for part in elements.members(np.array([mask for mask, _ in found], dtype=np.int64))])
+        of_set = np.repeat(np.arange(len(parts)), elements.sizes)
+        weights = elements.averages(np.array([mask for mask, _ in found], dtype=np.int64))
         columns = weights.nonzero()[1]
         self.sets.append(of_set[columns])
         self.numbers.append(np.array([number for part in numbers for number in part], dtype=np.int64)[columns])

@@ -20,9 +20,8 @@ COLUMNS = [f"{table}.{column}" for table, types in SCHEMA.items() for column in 
 def described(query: JoinQuery, subplan: str) -> tuple[list[str], list[str], list[str]]:
     """The sets of a subplan in words."""
     elements = featurizer(bitmaps=False).elements(query)
-    tables, joins, predicates = (
-        member[0] for member in elements.members(np.array([query.mask(frozenset(subplan.split()))], dtype=np.int64))
-    )
+    weights = elements.averages(np.array([query.mask(frozenset(subplan.split()))], dtype=np.int64))[0]
+    tables, joins, predicates = np.split(weights > 0, np.cumsum(elements.sizes)[:2])
     return (
         [relation.alias for relation, there in zip(elements.relations, tables, strict=True) if there],
         [f"{COLUMNS[a]} = {COLUMNS[b]}" for (a, b), there in zip(elements.joins, joins, strict=True) if there],

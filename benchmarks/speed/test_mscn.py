@@ -1,0 +1,271 @@
+"""
+How fast mscn is: training beside the padded, dense, element-by-element way, and all subplans of a query from text to estimates.
+
+    pytest benchmarks/speed/test_mscn.py
+
+Both ways of training take the same batches of 2048 subplans of the generated `stats_tiny` queries and compute the same loss (which is
+checked), on one thread; rates are per second of processor time. The reference pads every set to its largest, encodes every element of
+every sample, and computes the loss in a Python loop, as published implementations do; padding itself is not counted. Labels are made
+up: time does not depend on them. No server.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns, process_time_ns
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from algorithms.mscn.device import one_thread, seeded
+from algorithms.mscn.estimation import TrainedModel
+from algorithms.mscn.featurize import Featurizer
+from algorithms.mscn.learning import loss_of
+from algorithms.mscn.model import MscnNetwork, SetEncoder
+from algorithms.mscn.ragged import Batch, LabelledSubplans, labelled
+from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
+from algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.core.joinparser import parse_query
+from pytest_pilotscope.core.joins import Schema, parse
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.datasets.stats.dataset import StatsDataset
+from pytest_pilotscope.datasets.stats.generate import generate
+from pytest_pilotscope.datasets.stats.schema import TABLES
+from pytest_pilotscope.datasets.stats.tables import Table
+
+BATCH_SIZE = 2048
+GOALS = {False: 40, True: 20}
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """The generated tables and queries."""
+
+    workload: Workload
+    tables: dict[str, Table]
+
+    def featurizer(self, *, bitmaps: bool) -> Featurizer:
+        """A featurizer with nothing cached yet."""
+        schema = {table: dict(types) for table, types in TABLES.items()}
+        ranges = {
+            name: {key: (float(of.values.min()), float(of.values.max())) for key, of in table.columns.items()}
+            for name, table in self.tables.items()
+        }
+        samples = Samples({name: sample(table, schema) for name, table in self.tables.items()}) if bitmaps else None
+        return Featurizer(Vocabulary(schema=schema, ranges=ranges), samples)
+
+
+def sample(table: Table, schema: Schema) -> TableSample:
+    """1000 rows of a generated table."""
+    rows = np.random.default_rng(0).permutation(table.rows)[:SAMPLE_ROWS]
+    texts = {
+        key: tuple(
+            str(value) if there else None for value, there in zip(of.values[rows].tolist(), of.present()[rows].tolist(), strict=True)
+        )
+        for key, of in table.columns.items()
+    }
+    return TableSample(table.name, schema[table.name], texts)
+
+
+@pytest.fixture(scope="module")
+def generated() -> Generated:
+    """`stats_tiny`, without a server."""
+    dataset = StatsDataset(name="stats_tiny")
+    return Generated(workload=dataset.workload(), tables=generate(dataset.scale, dataset.seed))
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Show:
+    """Print a line past pytest's capturing."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")  # noqa: T201  # the report of a benchmark
+
+    return line
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    """One core for both ways."""
+    with one_thread():
+        yield
+
+
+def labelled_subplans(featurizer: Featurizer, queries: Sequence[Query]) -> LabelledSubplans:
+    """Samples of all subplans, with made-up rows."""
+    parsed = [(query, parse(query.sql, featurizer.vocabulary.schema)) for query in queries]
+    rows = {query.id: {subplan: 10 ** len(subplan) for subplan in found.subplans()} for query, found in parsed}
+    return labelled(featurizer, parsed, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Padded:
+    """A batch in the reference's form: for each set (B, S, F) elements and a (B, S, 1) mask, and (B, 1) rows."""
+
+    sets: tuple[tuple[Tensor, Tensor], ...]
+    rows: Tensor
+
+
+def padded(batch: Batch) -> Padded:
+    """Pad the sets of a batch: elements laid out per sample, with zeros up to the size of the largest set."""
+    samples = np.repeat(np.arange(len(batch.labels)), np.diff(np.append(batch.bags.offsets, len(batch.bags.members))))
+    sets, first = [], 0
+    for features in batch.features:
+        inside = (batch.bags.members >= first) & (batch.bags.members < first + len(features))
+        sizes = np.bincount(samples[inside], minlength=len(batch.labels))
+        there = np.arange(max(int(sizes.max()), 1)) < sizes[:, None]
+        elements = np.zeros((*there.shape, features.shape[1]), dtype=np.float32)
+        elements[there] = features[batch.bags.members[inside] - first]
+        sets.append((torch.from_numpy(elements), torch.from_numpy(there[:, :, None].astype(np.float32))))
+        first += len(features)
+    return Padded(sets=tuple(sets), rows=torch.from_numpy(np.exp(batch.labels)[:, None]))
+
+
+def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
+    """The forward pass and the loss of the reference, with the weights of our network."""
+    averages, blocks, biases = [], [], []
+    for encoder, (elements, mask) in zip(network.sets.values(), batch.sets, strict=True):
+        assert isinstance(encoder, SetEncoder)
+        encoded = torch.relu(encoder.second(torch.relu(encoder.first(elements)))) * mask
+        averages.append(encoded.sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+        blocks.append(encoder.merge.weight)
+        biases.append(encoder.merge.bias)
+    hidden = torch.relu(nn.functional.linear(torch.cat(averages, dim=1), torch.cat(blocks, dim=1), biases[0]))
+    share = torch.sigmoid(network.output(hidden))
+    estimated = torch.exp(network.lowest + share * (network.highest - network.lowest))
+    errors = []
+    for guess, truth in zip(estimated, batch.rows, strict=True):
+        errors.append(guess / truth if (guess > truth).item() else truth / guess)
+    return torch.mean(torch.cat(errors))
+
+
+def step(network: MscnNetwork, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
+    """One step of training."""
+    optimizer.zero_grad()
+    loss().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def fresh(featurizer: Featurizer, samples: LabelledSubplans) -> tuple[MscnNetwork, torch.optim.Optimizer]:
+    """A network of the full size, and its optimizer."""
+    with seeded(0):
+        network = MscnNetwork(featurizer.widths)
+    network.set_label_range(0.0, float(samples.labels.max()), float(samples.labels.mean()))
+    return network, torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall clock of one run."""
+    started_ns = perf_counter_ns()
+    run()
+    return (perf_counter_ns() - started_ns) / 1e9
+
+
+def core_seconds(run: Callable[[], object], times: int) -> float:
+    """Processor time of the shortest of some runs on one thread: what they take on a core of their own."""
+    found = []
+    for _ in range(times):
+        started_ns = process_time_ns()
+        run()
+        found.append((process_time_ns() - started_ns) / 1e9)
+    return min(found)
+
+
+@pytest.mark.parametrize("bitmaps", [False, True], ids=["without bitmaps", "with bitmaps"])
+def test_training(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool) -> None:
+    """An epoch over 10,000 subplans, gathering included, beside two batches of the reference."""
+    featurizer = generated.featurizer(bitmaps=bitmaps)
+    samples = labelled_subplans(featurizer, generated.workload.train[:470])
+    order = np.random.default_rng(0).permutation(len(samples.queries) - 1)
+    network, optimizer = fresh(featurizer, samples)
+    first = next(iter(samples.batches(BATCH_SIZE, order)))
+    reference = padded(first)
+    torch.testing.assert_close(loss_of(network, first, 1e30), reference_loss(network, reference), rtol=1e-4, atol=1e-4)
+
+    def epoch() -> None:
+        for batch in samples.batches(BATCH_SIZE, order):
+            step(network, optimizer, partial(loss_of, network, batch, np.e))
+
+    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    ours_per_s = len(samples) / core_seconds(epoch, 5)
+    theirs_per_s = len(first.labels) / core_seconds(lambda: step(network, optimizer, lambda: reference_loss(network, reference)), 3)
+    benchmark.extra_info.update(
+        samples=len(samples), samples_per_s=ours_per_s, reference_samples_per_s=theirs_per_s, ratio=ours_per_s / theirs_per_s
+    )
+    show(
+        f"mscn training {'with' if bitmaps else 'without'} bitmaps, {len(samples)} subplans: {ours_per_s:,.0f} samples/s, "
+        f"padded and dense {theirs_per_s:,.0f} samples/s, ratio {ours_per_s / theirs_per_s:.0f} (goal {GOALS[bitmaps]})"
+    )
+
+
+@pytest.mark.parametrize("bitmaps", [False, True], ids=["without bitmaps", "with bitmaps"])
+def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool) -> None:
+    """Every test query once, from its text to estimates of all subplans, by a model that has seen none of them."""
+    network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths)
+    texts = [query.sql for query in generated.workload.test]
+
+    def model() -> TrainedModel:
+        featurizer = generated.featurizer(bitmaps=bitmaps)
+        return TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
+
+    def warm() -> tuple[tuple[TrainedModel], dict[str, object]]:
+        made = model()  # with a schema object of its own, so that no text has been parsed for it
+        if made.samples is not None:
+            for table in made.samples.tables.values():
+                for name in table.texts:
+                    table.column(name)  # typed once per model, not per query
+        return (made,), {}
+
+    def all_queries(made: TrainedModel) -> list[float]:
+        return [seconds(partial(made.estimate, text)) for text in texts]
+
+    found: list[float] = benchmark.pedantic(all_queries, setup=warm, rounds=5)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    made = warm()[0][0]
+    new_ms = 1000 * statistics.median(found)
+    known = all_queries(made), all_queries(made)
+    general_ms = 1000 * statistics.median(seconds(partial(parse_query, text, TABLES)) for text in texts)
+    unparsed = warm()[0][0]
+    plain_ms = 1000 * statistics.median(seconds(partial(unparsed.parse, text)) for text in texts)
+    subplans = [len(made.parse(text).masks) for text in texts]
+    benchmark.extra_info.update(
+        median_ms=new_ms,
+        known_ms=1000 * statistics.median(known[1]),
+        parse_ms=plain_ms,
+        general_parse_ms=general_ms,
+        subplans=sum(subplans),
+    )
+    show(
+        f"mscn {'with' if bitmaps else 'without'} bitmaps, all subplans of a query (median {statistics.median(subplans):.0f}) from text to "
+        f"estimates: median {new_ms:.2f} ms for a new text (goal 1), {1000 * statistics.median(known[1]):.2f} ms for a known one; "
+        f"parsing takes {plain_ms:.2f} ms of it, and {general_ms:.2f} ms by the general parser"
+    )
+
+
+def test_featurize(generated: Generated, benchmark: BenchmarkFixture, show: Show) -> None:
+    """Featurizing parsed queries, beside parsing the SQL twice per subplan; bitmaps are drawn anew for every predicate."""
+    queries = generated.workload.test
+    parsed = [(query, parse(query.sql, TABLES)) for query in queries]
+    rows = {query.id: dict.fromkeys(found.subplans(), 1) for query, found in parsed}
+
+    def fresh_featurizer() -> tuple[tuple[Featurizer], dict[str, object]]:
+        return (generated.featurizer(bitmaps=True),), {}
+
+    samples = benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+        lambda featurizer: labelled(featurizer, parsed, rows), setup=fresh_featurizer, rounds=5
+    )
+    (featurizer,), _ = fresh_featurizer()
+    ours_us = 1e6 * core_seconds(lambda: labelled(featurizer, parsed, rows), 3) / len(samples)
+    theirs_us = 2e6 * statistics.mean(core_seconds(partial(parse_query, query.sql, TABLES), 3) for query in queries[:20])
+    benchmark.extra_info.update(us_per_subplan=ours_us, reference_us_per_subplan=theirs_us, ratio=theirs_us / ours_us)
+    show(
+        f"mscn featurize: {ours_us:.1f} us per subplan, parsing twice per subplan {theirs_us:,.0f} us, "
+        f"ratio {theirs_us / ours_us:.0f} (goal 50)"
+    )
