@@ -46,7 +46,7 @@ class Option:
         default = DEFAULTS[self.field]
         if self.flag or default is None or default == ():
             return self.help
-        return f"{self.help} (default: {','.join(default) if isinstance(default, tuple) else default})"
+        return f"{self.help} (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
 def _positive_int(text: str) -> Any:
@@ -78,6 +78,18 @@ def _one_of(*names: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    return tuple(_positive_float(part.strip()) for part in text.split(","))
+
+
+def _margin(text: str) -> Any:
+    return (
+        text
+        if text == "auto"
+        else str(_bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0"))
+    )
 
 
 def _device(text: str) -> str:
@@ -154,7 +166,7 @@ OPTIONS: tuple[Option, ...] = (
         field="update_every",
         metavar="N",
         parse=_positive_int,
-        help="select indexes again after every N training queries, with all queries so far",
+        help="select indexes again after every N training queries, with all queries so far; with --lero-dynamic, learn on after N queries",
     ),
     Option(name="knob-trials", field="knob_trials", metavar="N", parse=_positive_int, help="settings to try, the default one included"),
     Option(
@@ -177,6 +189,40 @@ OPTIONS: tuple[Option, ...] = (
         metavar="S",
         parse=_positive_float,
         help="how long one pass of a knob trial takes with the default settings, in s; it decides how many training queries a trial runs",
+    ),
+    Option(
+        name="lero-factors",
+        field="lero_factors",
+        metavar="F,F,...",
+        parse=_factors,
+        help="factors by which lero scales the estimates of all joins of one size to find candidate plans",
+    ),
+    Option(
+        name="lero-max-candidates",
+        field="lero_max_candidates",
+        metavar="N",
+        parse=_positive_int,
+        help="distinct plans per query at most, PostgreSQL's own among them",
+    ),
+    Option(
+        name="lero-margin",
+        field="lero_margin",
+        metavar="auto|SCORE",
+        parse=_margin,
+        help="lero leaves PostgreSQL's plan only for a score that is better by this much; auto learns it on validation queries",
+    ),
+    Option(
+        name="lero-effort",
+        field="lero_effort",
+        metavar="auto|all",
+        parse=_one_of("auto", "all"),
+        help="look for plans where and as long as it pays off, or try every factor on every query as in the paper",
+    ),
+    Option(
+        name="lero-dynamic",
+        field="lero_dynamic",
+        flag=True,
+        help="let lero learn on from the measured queries, after every --update-every of them",
     ),
     Option(name="results", field="results", metavar="DIR", parse=Path, help="folder of the records"),
     Option(name="no-mlflow", field="mlflow", flag=True, constant=False, help="write the local record only"),

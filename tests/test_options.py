@@ -35,6 +35,14 @@ def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None
     assert settings.datasets == ("stats_tiny", "stats_small")
 
 
+def test_factors_of_lero_are_numbers(read: Callable[..., Settings]) -> None:
+    """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
+    settings = read("--lero-factors", "0.1, 10", "--lero-margin", "0", "--lero-dynamic")
+    assert (settings.lero_factors, settings.lero_margin, settings.lero_dynamic) == ((0.1, 10.0), "0.0", True)
+    (option,) = (option for option in options.OPTIONS if option.name == "lero-factors")
+    assert option.help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
+
+
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
     """Every option has an ini key `pilotscope_NAME`; the command line wins."""
     pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
@@ -51,6 +59,9 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
         (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
         (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
+        (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
+        (["--lero-margin", "-1"], "argument --lero-margin: expected auto or a number of at least 0, got '-1'"),
+        (["--lero-effort", "some"], "argument --lero-effort: expected auto or all, got 'some'"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )

@@ -58,6 +58,13 @@ class Settings:
     knob_projection: str = "none"
     knob_trial_s: float = 5.0
 
+    # plan choice
+    lero_factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    lero_max_candidates: int = 20
+    lero_margin: str = "auto"
+    lero_effort: str = "auto"
+    lero_dynamic: bool = False
+
     # records
     results: Path = Path("results")
     mlflow: bool = True
