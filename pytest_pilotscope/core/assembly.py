@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from pytest_pilotscope.core.equivalence import close, derive
+from pytest_pilotscope.core.equivalence import across, close, derive
 from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Relation, Residual, Schema, key_family
+from pytest_pilotscope.core.outerjoins import Source
 from pytest_pilotscope.core.predicates import ColumnComparison, Condition, Constant, Predicate, predicate
 from pytest_pilotscope.errors import UnsupportedQuery
 
@@ -23,6 +24,7 @@ class Assembly:
         self._merged: dict[str, ColumnRef] = {}  # columns of USING, named without a table
         self._equalities: list[tuple[ColumnRef, ColumnRef]] = []
         self._predicates: dict[str, dict[str, Predicate]] = {}
+        self._outer_equalities: list[tuple[ColumnRef, ColumnRef]] = []
         self._residuals: list[Residual] = []
 
     def add_relation(self, table: str, alias: str) -> None:
@@ -86,19 +88,31 @@ class Assembly:
         """Add a conjunct on several relations that is no equality of columns."""
         self._residuals.append(Residual(aliases=aliases, sql=sql))
 
-    def finish(self) -> JoinQuery:
-        """Close the equalities, derive what follows from them, and make the query."""
+    def add_outer_equality(self, left: ColumnRef, right: ColumnRef) -> None:
+        """Add what ON of an outer join equates: a constant on the left restricts the nullable right (`reconsider_outer_join_clauses`)."""
+        self._outer_equalities.append((left, right))
+
+    def finish(self, sources: Sequence[Source] = ()) -> JoinQuery:
+        """Close the equalities, derive what follows from them, and make the query; without `sources` there is no outer join."""
         classes = close(self._equalities, list(self.tables))
-        written: Mapping[str, tuple[Predicate, ...]] = {alias: tuple(found.values()) for alias, found in self._predicates.items()}
-        for found in derive(classes, written, self.type_of):
-            self._add(found)
+        for _ in range(1 + len(self._outer_equalities)):  # a constant crosses at least one outer join each time
+            for found in [*derive(classes, self._written(), self.type_of), *across(self._outer_equalities, self._written(), self.type_of)]:
+                self._add(found)
         relations = {
             alias: Relation(alias=alias, table=table, predicates=tuple(self._predicates.get(alias, {}).values()))
             for alias, table in self.tables.items()
         }
         return JoinQuery(
-            sql=self.sql, relations=relations, equalities=tuple(self._equalities), residuals=tuple(self._residuals), classes=classes
+            sql=self.sql,
+            relations=relations,
+            equalities=tuple(self._equalities),
+            residuals=tuple(self._residuals),
+            classes=classes,
+            sources=tuple(sources) or tuple(self.tables),
         )
+
+    def _written(self) -> Mapping[str, tuple[Predicate, ...]]:
+        return {alias: tuple(found.values()) for alias, found in self._predicates.items()}
 
     def _add(self, found: Predicate) -> None:
         self._predicates.setdefault(found.alias, {}).setdefault(found.sql, found)

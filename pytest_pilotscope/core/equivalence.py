@@ -47,6 +47,17 @@ def derive(
                 yield predicate(left.alias, ColumnComparison(left.column, "=", right.column), derived=True)
 
 
+def across(
+    outer_equalities: Sequence[tuple[ColumnRef, ColumnRef]],
+    written: Mapping[str, Sequence[Predicate]],
+    type_of: Callable[[ColumnRef], str],
+) -> Iterator[Predicate]:
+    """Yield `right = constant` for each `left = right` of an outer join whose left column is equal to a constant."""
+    for left, right in outer_equalities:
+        for constant in list(_constants(left, written.get(left.alias, ()), type_of(left)))[:1]:
+            yield predicate(right.alias, Comparison(right.column, "=", constant), derived=True)
+
+
 def _constants(ref: ColumnRef, predicates: Sequence[Predicate], column_type: str) -> Iterator[Constant]:
     for candidate in predicates:
         condition = candidate.condition

@@ -9,9 +9,15 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from pytest_pilotscope.core.assembly import Assembly
-from pytest_pilotscope.core.conditions import Typer, conjuncts, name_of
+from pytest_pilotscope.core.conditions import Typer, name_of
+from pytest_pilotscope.core.fromtree import Join, Placer, Region, aliases_of, all_joins, reduce_outer_joins
 from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Schema
 from pytest_pilotscope.errors import UnsupportedQuery
+
+_JOINS = {
+    **dict.fromkeys(("", "INNER", "CROSS"), "INNER"),
+    **{f"{side}{outer}": side for side in ("LEFT", "RIGHT", "FULL") for outer in ("", " OUTER")},
+}
 
 
 def parse_query(sql: str, schema: Schema) -> JoinQuery:
@@ -39,33 +45,39 @@ class _Reader:
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
-        self._conditions: list[exp.Expression] = []
+        self._typer = Typer(assembly)
 
     def read(self, select: exp.Select) -> JoinQuery:
-        self._add_from(select)
+        region = self._from(select)
         where = select.args.get("where")
         if where is not None:
-            self._conditions.append(where.this)
-        typer = Typer(self._assembly)
-        for condition in self._conditions:
-            for conjunct in conjuncts(condition):
-                self._add_conjunct(conjunct, typer)
-        return self._assembly.finish()
+            region.conditions.append(where.this)
+        reduce_outer_joins(region, self._typer)
+        placer = Placer(self._typer, self._add_conjunct, self._delay, self._equate)
+        if any(join.kind == "FULL" for join in all_joins(region)):
+            raise self._refuse("FULL JOIN")
+        return self._assembly.finish(placer.place(region))
 
     def _refuse(self, reason: str) -> UnsupportedQuery:
         return UnsupportedQuery(reason, self._assembly.sql)
 
-    def _add_from(self, select: exp.Select) -> None:
+    def _from(self, select: exp.Select) -> Region:
         source = select.args.get("from_") or select.args.get("from")
         if source is None:
             raise self._refuse("no FROM clause")
         if select.args.get("laterals"):
             raise self._refuse("LATERAL")
-        self._add_item(source.this)
+        region, tree = Region(), self._item(source.this)
         for join in select.args.get("joins") or ():
-            self._add_join(join)
+            if any((join.side, join.kind, join.method, join.args.get("on"), join.args.get("using"))):
+                tree = self._joined(tree, join)
+            else:  # a comma
+                _take_over(region, tree)
+                tree = self._item(join.this)
+        _take_over(region, tree)
+        return region
 
-    def _add_item(self, item: exp.Expression) -> None:
+    def _item(self, item: exp.Expression) -> Region:
         if isinstance(item, exp.Paren | exp.Subquery) and isinstance(item.this, exp.Table) and not item.alias:
             item = item.this
         if not isinstance(item, exp.Table):
@@ -75,37 +87,53 @@ class _Reader:
         if not isinstance(item.this, exp.Identifier):
             raise self._refuse("a function in FROM")
         alias = item.args.get("alias")
-        self._assembly.add_relation(name_of(item.this), name_of(alias.this if alias else item.this))
+        name = name_of(alias.this if alias else item.this)
+        self._assembly.add_relation(name_of(item.this), name)
+        tree = Region([name])
         for join in item.args.get("joins") or ():
-            self._add_join(join)
+            tree = self._joined(tree, join)
+        return tree
 
-    def _add_join(self, join: exp.Join) -> None:
-        if join.side or join.kind not in ("", "INNER", "CROSS"):
-            raise self._refuse(f"{' '.join(filter(None, (join.side, join.kind)))} JOIN")
-        before = list(self._assembly.tables)
-        self._add_item(join.this)
-        after = [alias for alias in self._assembly.tables if alias not in before]
-        if join.method == "NATURAL":
-            self._assembly.join_columns(before, after, None)
-        self._assembly.join_columns(before, after, [name_of(column) for column in join.args.get("using") or ()])
-        if join.args.get("on") is not None:
-            self._conditions.append(join.args["on"])
+    def _joined(self, left: Region, join: exp.Join) -> Region:
+        kind = " ".join(filter(None, (join.side, join.kind)))
+        if kind not in _JOINS:
+            raise self._refuse(f"{kind} JOIN")
+        right = self._item(join.this)
+        on = [join.args["on"]] if join.args.get("on") is not None else []
+        columns = None if join.method == "NATURAL" else [name_of(column) for column in join.args.get("using") or ()]
+        if columns is None or columns:
+            if _JOINS[kind] != "INNER":
+                raise self._refuse(f"{kind} JOIN with USING or NATURAL")
+            self._assembly.join_columns(sorted(aliases_of(left.items)), sorted(aliases_of(right.items)), columns)
+        if _JOINS[kind] == "INNER":
+            return Region([*left.items, *right.items], [*left.conditions, *right.conditions, *on])
+        if _JOINS[kind] == "RIGHT":
+            left, right = right, left
+        return Region([Join("FULL" if _JOINS[kind] == "FULL" else "LEFT", left, right, on)])
 
-    def _add_conjunct(self, conjunct: exp.Expression, typer: Typer) -> None:
-        pairs = list(self._column_pairs(conjunct, typer))
+    def _delay(self, needed: frozenset[str], conjunct: exp.Expression) -> None:
+        self._assembly.add_residual(needed, self._typer.qualified_sql(conjunct))
+
+    def _equate(self, conjunct: exp.Expression, inside: frozenset[str]) -> None:
+        for left, right in self._column_pairs(conjunct):
+            if (left.alias in inside) != (right.alias in inside):
+                self._assembly.add_outer_equality(*((right, left) if left.alias in inside else (left, right)))
+
+    def _add_conjunct(self, conjunct: exp.Expression) -> None:
+        pairs = list(self._column_pairs(conjunct))
         if pairs:
             for left, right in pairs:
                 self._assembly.add_equality(left, right)
             return
-        aliases = frozenset(ref.alias for ref in typer.references(conjunct))
+        aliases = frozenset(ref.alias for ref in self._typer.references(conjunct))
         if len(aliases) == 1:
-            self._assembly.add_condition(next(iter(aliases)), typer.condition(conjunct))
+            self._assembly.add_condition(next(iter(aliases)), self._typer.condition(conjunct))
         elif aliases:
-            self._assembly.add_residual(aliases, typer.qualified_sql(conjunct))
-        elif not typer.always_true(conjunct):
+            self._assembly.add_residual(aliases, self._typer.qualified_sql(conjunct))
+        elif not self._typer.always_true(conjunct):
             raise self._refuse(f"a condition without columns: {conjunct.sql('postgres')}")
 
-    def _column_pairs(self, conjunct: exp.Expression, typer: Typer) -> Iterator[tuple[ColumnRef, ColumnRef]]:
+    def _column_pairs(self, conjunct: exp.Expression) -> Iterator[tuple[ColumnRef, ColumnRef]]:
         """Yield the pairs of `a.x = b.y` or `(a.x, a.y) = (b.x, b.y)`; nothing for any other condition."""
         if not isinstance(conjunct, exp.EQ):
             return
@@ -113,9 +141,14 @@ class _Reader:
         lefts, rights = (side.expressions if isinstance(side, exp.Tuple) else [side] for side in (left, right))
         if len(lefts) != len(rights) or not all(isinstance(side, exp.Column) for side in [*lefts, *rights]):
             return
-        pairs = [(typer.resolve(a), typer.resolve(b)) for a, b in zip(lefts, rights, strict=True)]
+        pairs = [(self._typer.resolve(a), self._typer.resolve(b)) for a, b in zip(lefts, rights, strict=True)]
         if all(self._assembly.is_equality(a, b) for a, b in pairs):
             yield from pairs
+
+
+def _take_over(region: Region, tree: Region) -> None:
+    region.items += tree.items
+    region.conditions += tree.conditions
 
 
 def _kind(item: exp.Expression) -> str:

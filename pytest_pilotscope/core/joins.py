@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from pytest_pilotscope.core.connectivity import planner_subsets
+from pytest_pilotscope.core.outerjoins import FromClause, Order, OrderedSearch, OuterJoin, Source, aliases_of, outer_joins
 from pytest_pilotscope.core.predicates import Predicate, constant_key, quote_identifier
 
 Subplan: TypeAlias = frozenset[str]
@@ -60,7 +61,8 @@ class JoinQuery:
 
     `equalities` are the ones written in the query, `classes` their transitive closure (PostgreSQL's equivalence classes):
     each holds at least two columns, ordered by relation, and all of its columns are equal in every row of every subplan
-    that holds them. `relations` keeps the order of the FROM clause.
+    that holds them. `relations` keeps the order of the FROM clause. `sources` are the items of the FROM clause: all of the
+    aliases, unless there are outer joins.
     """
 
     sql: str
@@ -68,18 +70,25 @@ class JoinQuery:
     equalities: tuple[tuple[ColumnRef, ColumnRef], ...]
     residuals: tuple[Residual, ...]
     classes: tuple[tuple[ColumnRef, ...], ...]
+    sources: tuple[Source, ...]
 
     @property
     def countable(self) -> bool:
-        """True when every join is an equality of columns, so that subplans can be counted without joining."""
-        return not self.residuals
+        """True when every join is an inner one by equality of columns, so that subplans can be counted without joining."""
+        return not self.residuals and not self.outer_joins
 
     @property
     def reason(self) -> str | None:
         """Why the query is not countable, or None."""
         if self.countable:
             return None
-        return "joined by more than equalities of columns: " + "; ".join(residual.sql for residual in self.residuals)
+        conditions = [f"LEFT JOIN ON {' AND '.join(join.conditions) or 'TRUE'}" for join in self.outer_joins]
+        return "joined by more than equalities of columns: " + "; ".join([*(residual.sql for residual in self.residuals), *conditions])
+
+    @cached_property
+    def outer_joins(self) -> tuple[OuterJoin, ...]:
+        """The outer joins, inner ones first."""
+        return tuple(outer_joins(self.sources))
 
     @cached_property
     def aliases(self) -> tuple[str, ...]:
@@ -97,6 +106,7 @@ class JoinQuery:
         adjacent = dict.fromkeys(self.aliases, 0)
         groups = [frozenset(ref.alias for ref in members) for members in self.classes]
         groups += [residual.aliases for residual in self.residuals]
+        groups += [join.needs_left | join.needs_right for join in self.outer_joins if join.conditions]
         for group in [*groups, *self.constants.values()]:
             mask = sum(bit[alias] for alias in group)
             for alias in group:
@@ -120,13 +130,19 @@ class JoinQuery:
         return tuple(self.mask(residual.aliases) for residual in self.residuals)
 
     def equalities_only(self, mask: int) -> bool:
-        """Tell whether a subplan has no residual within it: only then can it be counted without joining."""
-        return not any(mask & residual == residual for residual in self.residual_masks)
+        """Tell whether a subplan has no residual and no outer join within it: only then can it be counted without joining."""
+        if any(mask & residual == residual for residual in self.residual_masks):
+            return False
+        sides = [(self.mask(aliases_of(join.left)), self.mask(aliases_of(join.right))) for join in self.outer_joins]
+        return not any(mask & left and mask & right for left, right in sides)
 
     @cached_property
     def masks(self) -> tuple[int, ...]:
         """The subplans as bit masks, in the order of `subplans`."""
-        return tuple(planner_subsets(self.neighbours))
+        if not self.outer_joins:
+            return tuple(planner_subsets(self.neighbours))
+        orders = [Order(self.mask(join.needs_left), self.mask(join.needs_right), join.strict) for join in self.outer_joins]
+        return tuple(OrderedSearch(self.neighbours, orders).subsets())
 
     def subplans(self) -> tuple[Subplan, ...]:
         """
@@ -151,23 +167,33 @@ class JoinQuery:
 
     def count_sql(self, subplan: Subplan) -> str:
         """Return `SELECT count(*)` over a subplan, with all predicates and the closure of the equalities written out."""
-        relations = [self.relations[alias] for alias in self.aliases if alias in subplan]
+        clause = FromClause(lambda alias: filtered_sql(self.relations[alias]), lambda region: self._conditions(subplan, region))
+        items, pending = clause.items(self.sources, subplan)
+        conditions = [*pending, *self._conditions(subplan, frozenset(self.aliases))]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"SELECT count(*) FROM {', '.join(items)}{where}"  # noqa: S608  # identifiers are quoted, conditions rendered by us
+
+    def _conditions(self, subplan: Subplan, region: frozenset[str]) -> list[str]:
+        """Return the conditions between relations of a subplan that belong to a nullable side, or to the query itself."""
+        inside = [aliases_of(join.right) for join in self.outer_joins]
+        inside = [side for side in inside if side < region]  # sides within this one have conditions of their own
         conditions = []
         for members in self.classes:
             refs = [ref for ref in members if ref.alias in subplan]
-            conditions += [f"{_column_sql(a)} = {_column_sql(b)}" for a, b in pairwise(refs) if a.alias != b.alias]
-        conditions += [f"({residual.sql})" for residual in self.residuals if residual.aliases <= subplan]
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        sources = ", ".join(filtered_sql(relation) for relation in relations)
-        return f"SELECT count(*) FROM {sources}{where}"  # noqa: S608  # identifiers are quoted, conditions rendered by us
+            if {ref.alias for ref in members} <= region and not any({ref.alias for ref in members} <= side for side in inside):
+                conditions += [f"{_column_sql(a)} = {_column_sql(b)}" for a, b in pairwise(refs) if a.alias != b.alias]
+        for residual in self.residuals:
+            if residual.aliases <= subplan & region and not any(residual.aliases <= side for side in inside):
+                conditions.append(f"({residual.sql})")
+        return conditions
 
 
 def parse(sql: str, schema: Schema) -> JoinQuery:
     """
     Take a SELECT apart. The answer is kept for the (text, schema object) pair: a schema must not be changed afterwards.
 
-    Raises `UnsupportedQuery` for what has no subplans in terms of aliases: not one SELECT, outer joins, LATERAL,
-    subqueries in FROM, WITH, IN or EXISTS over a subquery, tables or columns that are not in the schema.
+    Raises `UnsupportedQuery` for what has no subplans in terms of aliases: not one SELECT, LATERAL,
+    FULL JOIN, subqueries in FROM, WITH, IN or EXISTS over a subquery, tables or columns that are not in the schema.
     """
     key = (sql, id(schema))
     known = _PARSED.get(key)

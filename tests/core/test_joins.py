@@ -195,6 +195,51 @@ def test_other_conditions_on_two_relations_are_residual(condition: str) -> None:
     assert query.reason.startswith('joined by more than equalities of columns: "a".')
 
 
+def test_a_left_join_is_not_countable_but_its_sides_are() -> None:
+    """Both sides alone have equalities only; together they are counted from a text with the outer join in it."""
+    query = parse("SELECT 1 FROM a LEFT JOIN (b JOIN c ON b.x = c.x AND c.z > 1) ON a.x = b.x AND b.z = 2 AND a.y = 3", SCHEMA)
+    assert query.reason == 'joined by more than equalities of columns: LEFT JOIN ON "a"."x" = "b"."x" AND "a"."y" = 3'
+    assert [sorted(s) for s in query.subplans()] == [["a"], ["b"], ["c"], ["b", "c"], ["a", "b", "c"]]
+    assert [query.equalities_only(mask) for mask in query.masks] == [True, True, True, True, False]
+    assert query.count_sql(frozenset("abc")) == (
+        'SELECT count(*) FROM ("a" AS "a" LEFT JOIN ((SELECT * FROM "b" WHERE ("z" = 2)) AS "b" CROSS JOIN '
+        '(SELECT * FROM "c" WHERE ("z" > 1)) AS "c") ON "a"."x" = "b"."x" AND "a"."y" = 3 AND "b"."x" = "c"."x")'
+    )
+    assert query.count_sql(frozenset("bc")).endswith('AS "b", (SELECT * FROM "c" WHERE ("z" > 1)) AS "c" WHERE "b"."x" = "c"."x"')
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 FROM a LEFT JOIN b ON a.x = b.x WHERE b.z > 1",
+        "SELECT 1 FROM b RIGHT OUTER JOIN a ON a.x = b.x WHERE b.z > 1 OR b.z < -1",
+        "SELECT 1 FROM a FULL JOIN b ON a.x = b.x WHERE b.z > 1 AND a.x IS NOT NULL",
+        "SELECT 1 FROM a LEFT JOIN b ON a.x = b.x, c WHERE NOT (b.z <> c.z)",
+    ],
+)
+def test_a_condition_above_makes_an_outer_join_an_inner_one(sql: str) -> None:
+    """What refuses the rows that an outer join adds makes the query an inner join, as in PostgreSQL."""
+    query = parse(sql, SCHEMA)
+    assert query.outer_joins == ()
+    assert "a.x = b.x" in [" = ".join(sorted(f"{ref.alias}.{ref.column}" for ref in members)) for members in query.classes]
+
+
+def test_a_condition_that_waits_for_an_outer_join() -> None:
+    """b.x IS NULL above the join is no restriction of b."""
+    query = parse("SELECT 1 FROM a LEFT JOIN b ON a.x = b.x WHERE b.x IS NULL AND a.y = 1", SCHEMA)
+    assert query.relations["b"].predicates == ()
+    assert [p.sql for p in query.relations["a"].predicates] == ['"y" = 1']
+    assert query.count_sql(frozenset("ab")).endswith('LEFT JOIN "b" AS "b" ON "a"."x" = "b"."x") WHERE ("b"."x" IS NULL)')
+
+
+def test_a_constant_crosses_an_outer_join_to_the_nullable_side() -> None:
+    """a.x = 5 above and a.x = b.x in ON restrict b to 5, also over two outer joins, and never the other way."""
+    query = parse("SELECT 1 FROM a LEFT JOIN b ON a.x = b.x LEFT JOIN c ON b.x = c.x WHERE a.x = 5", SCHEMA)
+    assert [(p.sql, p.derived) for alias in "bc" for p in query.relations[alias].predicates] == [('"x" = 5', True)] * 2
+    query = parse("SELECT 1 FROM a LEFT JOIN b ON a.x = b.x AND b.x = 5", SCHEMA)
+    assert query.relations["a"].predicates == ()
+
+
 def test_quoted_names_keep_their_case() -> None:
     """Unquoted names fold to lower case, quoted ones do not."""
     query = parse('SELECT 1 FROM A AS "One", C WHERE "One".X = c."Mixed"', SCHEMA)
@@ -233,8 +278,8 @@ def test_parsing_is_done_once() -> None:
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("SELECT 1 FROM a LEFT JOIN b ON a.x = b.x", "LEFT JOIN"),
-        ("SELECT 1 FROM a FULL OUTER JOIN b ON a.x = b.x", "FULL OUTER JOIN"),
+        ("SELECT 1 FROM a FULL OUTER JOIN b ON a.x = b.x", "FULL JOIN"),
+        ("SELECT 1 FROM a LEFT JOIN b USING (x)", "LEFT JOIN with USING or NATURAL"),
         ("SELECT 1 FROM a, LATERAL (SELECT 1 FROM b WHERE b.x = a.x) AS l", "LATERAL in FROM"),
         ("SELECT 1 FROM (SELECT * FROM a) AS q", "a subquery in FROM"),
         ("SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x)", "IN, ANY or EXISTS over a subquery"),

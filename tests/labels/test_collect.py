@@ -151,9 +151,9 @@ def test_changed_rows_are_noticed(source: SqliteSource, tmp_path: Path, changed:
 
 def test_queries_without_subplans_are_listed(source: SqliteSource, tmp_path: Path) -> None:
     """They have no labels, but a reason, and do not keep the others from theirs."""
-    labels = labelled(source, tmp_path, [*QUERIES, Query(id="left", sql="SELECT 1 FROM a LEFT JOIN b ON a.x = b.x")])
+    labels = labelled(source, tmp_path, [*QUERIES, Query(id="full", sql="SELECT 1 FROM a FULL JOIN b ON a.x = b.x")])
     assert len(labels) == len(QUERIES)
-    assert dict(labels.unsupported) == {"left": "LEFT JOIN"}
+    assert dict(labels.unsupported) == {"full": "FULL JOIN"}
 
 
 def test_two_queries_of_one_name_are_refused(source: SqliteSource, tmp_path: Path) -> None:
@@ -171,6 +171,16 @@ def test_other_joins_are_counted_by_the_database(source: SqliteSource, tmp_path:
     assert rows(labels) == exact(source, RESIDUAL)
     by_database = {subplan for subplan, label in labels["r"].items() if label.source == "postgres"}
     assert by_database == {frozenset("ab"), frozenset("abc")}
+
+
+def test_outer_joins_are_counted_by_the_database(source: SqliteSource, tmp_path: Path) -> None:
+    """Their sides alone are counted in memory, and together exactly."""
+    queries = [Query(id="left", sql="SELECT 1 FROM a LEFT JOIN (b JOIN c ON b.z = c.z) ON a.x = b.x AND b.z > 3 WHERE a.y = 1")]
+    labels = labelled(source, tmp_path, queries)
+    assert rows(labels) == exact(source, queries)
+    assert {subplan for subplan, label in labels["left"].items() if label.source == "postgres"} == {frozenset("abc")}
+    whole = labels["left"][frozenset("abc")].rows
+    assert whole == source.exact("SELECT count(*) FROM a LEFT JOIN (b JOIN c ON b.z = c.z) ON a.x = b.x AND b.z > 3 WHERE a.y = 1")
 
 
 def test_what_does_not_finish_is_marked_and_tried_again_with_more_time(tmp_path: Path) -> None:
