@@ -22,6 +22,12 @@ _TABLES = """
     ) WITHOUT ROWID;
 """
 
+# Another process may have finished meanwhile what this one did not.
+_STORE = """
+    INSERT INTO labels VALUES (?, ?, ?, ?) ON CONFLICT (subplan) DO UPDATE
+    SET rows = excluded.rows, source = excluded.source, timeout_ms = excluded.timeout_ms WHERE labels.rows IS NULL
+"""
+
 Source: TypeAlias = Literal["memory", "postgres"]
 
 
@@ -111,7 +117,7 @@ class LabelCache:
         values = [(name, None if label.rows is None else str(label.rows), label.source, label.timeout_ms) for name, label in labels.items()]
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            self._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", values)
+            self._connection.executemany(_STORE, values)
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise

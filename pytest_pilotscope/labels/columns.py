@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ class ColumnStore:
     def rows(self, table: str) -> int:
         """Return the number of rows of a table."""
         if table not in self._rows:
-            self._rows[table] = int((self._table_folder(table) / "rows.txt").read_text(encoding="ascii"))
+            path = self._table_folder(table) / "rows.txt"
+            with _readable(path):
+                self._rows[table] = int(path.read_text(encoding="ascii"))
         return self._rows[table]
 
     def integers(self, table: str, column: str) -> Integers:
@@ -97,12 +100,13 @@ class ColumnStore:
 
     def texts(self, table: str, column: str) -> pa.Array:
         """Return a column of another type as text that is equal exactly when the values are."""
-        with pa.ipc.open_file(str(self._column_path(table, column))) as reader:
+        path = self._column_path(table, column)
+        with _readable(path), pa.ipc.open_file(str(path)) as reader:
             return reader.read_all().column(0).combine_chunks()
 
     def mask(self, table: str, condition: str) -> Mask:
         """Return the rows that satisfy a condition, as PostgreSQL evaluated it."""
-        bits = np.load(self._mask_path(table, condition), allow_pickle=False)
+        bits = _load(self._mask_path(table, condition))
         return np.unpackbits(bits, count=self.rows(table)).view(np.bool_)
 
     def _expression(self, table: str, column: str) -> Expression:
@@ -203,8 +207,18 @@ def _file_name(name: str) -> str:
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
-    loaded: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    with _readable(path):
+        loaded: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return loaded
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file that turns out to be damaged."""
+    try:
+        yield
+    except (ValueError, EOFError, pa.ArrowInvalid) as error:
+        raise LabelError(f"{path} is damaged ({error}): remove {path.parent}, and the table is read again") from error
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

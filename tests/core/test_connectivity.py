@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.core.connectivity import connected_subsets, is_connected, planner_subsets
@@ -32,6 +32,7 @@ def reaches_all(mask: int, neighbours: list[int]) -> bool:
     return reached == nodes
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_each_connected_subset_once_and_in_order(neighbours: list[int]) -> None:
     """The enumeration equals a test of all subsets, sorted by size and mask."""
@@ -40,6 +41,7 @@ def test_each_connected_subset_once_and_in_order(neighbours: list[int]) -> None:
     assert all(is_connected(mask, neighbours) for mask in expected)
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_the_planner_reaches_the_whole_query(neighbours: list[int]) -> None:
     """Connected subsets are always among the planner's, the whole query is the last, and nothing else is added to a connected graph."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.core.joinparser import parse_query
@@ -54,12 +54,14 @@ def agree(sql: str) -> bool:
     return plain is not None
 
 
+@settings(deadline=None)
 @given(starts, st.lists(conditions, max_size=4))
 def test_plain_queries_are_read_alike(start: str, where: list[str]) -> None:
     """Relations, typed conditions, classes and derived conditions are equal."""
     agree(f"{start}{' WHERE ' if where else ''}{' AND '.join(where)}")
 
 
+@settings(deadline=None)
 @given(starts, st.lists(st.one_of(tokens, tokens, conditions, st.just("AND")), max_size=6), st.lists(tokens, max_size=2))
 @example("SELECT 1 FROM a", ["WHERE", "s", "=", "e'k'"], [])
 @example("SELECT 1 FROM a", ["WHERE", "date", "'1'", "=", "x"], [])

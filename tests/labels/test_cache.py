@@ -22,6 +22,15 @@ def test_labels_are_found_again(tmp_path: Path) -> None:
         assert cache.look_up([NAME, OTHER, b"x" * 16]) == labels
 
 
+def test_a_finished_label_is_never_lost(tmp_path: Path) -> None:
+    """It replaces an unfinished one, and an unfinished one does not replace it."""
+    finished, unfinished = Label(rows=3, source="postgres", timeout_ms=9), Label(rows=None, source="postgres", timeout_ms=1)
+    with LabelCache(tmp_path, "f1") as cache:
+        for label in (unfinished, finished, unfinished):
+            cache.store({NAME: label})
+        assert cache.look_up([NAME]) == {NAME: finished}
+
+
 def test_more_labels_than_one_statement_takes(tmp_path: Path) -> None:
     """Looking up thousands of names gives each its label."""
     labels = {number.to_bytes(16, "big"): Label(rows=number, source="memory") for number in range(2345)}

@@ -149,6 +149,19 @@ def test_changed_rows_are_noticed(source: SqliteSource, tmp_path: Path, changed:
         labelled(source, tmp_path, [Query(id="new", sql="SELECT 1 FROM a WHERE s LIKE 'k%'")])
 
 
+@pytest.mark.parametrize("content", [b"", b"not an array"])
+@pytest.mark.parametrize("file", ["a/x.npy", "a/rows.txt", "b/z.null.npy"])
+def test_a_damaged_column_is_named(source: SqliteSource, tmp_path: Path, file: str, content: bytes) -> None:
+    """A file of 0 bytes or of something else is an error that says which one and what to do."""
+    labelled(source, tmp_path)
+    damaged = tmp_path / "columns" / file
+    damaged.write_bytes(content)
+    (tmp_path / "labels.sqlite").unlink()
+    start, end = f"{damaged} is damaged (", f"): remove {damaged.parent}, and the table is read again"
+    with pytest.raises(LabelError, match=f"^{re.escape(start)}.*{re.escape(end)}$"):
+        labelled(source, tmp_path)
+
+
 def test_queries_without_subplans_are_listed(source: SqliteSource, tmp_path: Path) -> None:
     """They have no labels, but a reason, and do not keep the others from theirs."""
     labels = labelled(source, tmp_path, [*QUERIES, Query(id="full", sql="SELECT 1 FROM a FULL JOIN b ON a.x = b.x")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.labels.exact import Counts, counts, dot, gather, histogram, ones, product, scatter, total
@@ -28,6 +28,7 @@ def back(found: Counts) -> list[int]:
 pairs = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_product_and_dot(pair_values: list[tuple[int, int]]) -> None:
     """No product and no sum of products wraps around or is rounded."""
@@ -37,6 +38,7 @@ def test_product_and_dot(pair_values: list[tuple[int, int]]) -> None:
     assert total(left) == sum(a for a, _ in pair_values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, st.integers(0, 3)), max_size=12))
 def test_scatter_and_gather(weighted: list[tuple[int, int]]) -> None:
     """Sums per code are exact, and looking them up gives them back."""

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.core.predicates import (
@@ -57,6 +57,7 @@ def integers(values: list[int | None]) -> Integers:
     return Integers(known, nulls if nulls.any() else None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(cells, cells), max_size=6), st.recursive(leaves, combined, max_leaves=5))
 def test_a_condition_holds_and_fails_where_sqlite_says_so(rows: list[tuple[int | None, int | None]], condition: Condition) -> None:
     """True, false and unknown are told apart for every kind of plain condition."""
