@@ -65,7 +65,12 @@ class BenchmarkRun:
         A statement that fails on a side fails that side's run but not the other queries. A different answer does as well.
         """
         measurement = QueryMeasurement(
-            query=query, sides=self.sides, timeout_ms=self.settings.query_timeout_ms, write=self.writer.write, clock=self.clock
+            query=query,
+            sides=self.sides,
+            timeout_ms=self.settings.query_timeout_ms,
+            write=self.writer.write,
+            clock=self.clock,
+            truth=self.truths.get(query.id),
         )
         try:
             runs = measurement.run(self.settings.rounds)

@@ -65,11 +65,21 @@ def _number(value: float | None, form: str, prefix: str, factor: float = 1.0) ->
     return "-" if value is None else prefix + form.format(value * factor)
 
 
+def _accuracy(name: str, side: SideSummary) -> list[str]:
+    """The q-errors and p-errors of a side that has any, on one line."""
+    if side.q_errors is None:
+        return []
+    q, p = side.q_errors.nonempty or side.q_errors.all, side.p_errors
+    line = f"{name}: q-error of {q.count} non-empty subplans p50 {q.p50:.2f}, p95 {q.p95:.1f}, max {q.max:.3g}"
+    return [line + (f"; p-error p50 {p.p50:.2f}, p95 {p.p95:.2f}, max {p.max:.3g}" if p else "")]
+
+
 def _remarks(record: Record, summary: Summary) -> list[str]:
     """What a reader must know beside the figures: failures, unfinished comparisons, cardinalities that were not used."""
     lines = []
     if BASELINE_AGAIN in summary.sides:
         lines.append("An A/A pair: both sides are plain PostgreSQL, so the interval is the noise of this machine.")
+    lines += [line for name, side in summary.sides.items() for line in _accuracy(name, side)]
     end = record.end
     if end is None:
         lines.append("The run was interrupted; its figures cover what was measured.")

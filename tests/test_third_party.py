@@ -1,0 +1,113 @@
+"""Algorithms from a conftest.py: measured like the built-in ones, and held to the same contract."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.projects import measure, record_lines, summary
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+BAD = """
+    class Bad:
+        name = "bad"
+
+        def train(self, training):
+            return training.report()
+
+        def steer(self, query, subplans):
+            {body}
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("bad", Bad, origin=__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Path]:
+    """A cache folder for all tests here."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-third-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
+
+
+def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
+    """The class of the README, as written, is steered to the last node, measured beside the baseline, and judged by its q-errors."""
+    conftest = README.read_text(encoding="utf-8").split("```python\n")[-1].split("```")[0]
+    assert "class Doubler" in conftest
+    result = measure(pytester, "--algo", "doubler", "--limit", "3", "--no-mlflow", conftest=conftest)
+    assert result.ret == 0, result.stdout.str()
+    found = summary(pytester.path)
+    assert found["metrics"]["steered_ratio"] == 1.0
+    assert {"speedup", "speedup_ci_low", "speedup_ci_high", "qerror_p50", "perror_p50"} <= found["metrics"].keys()
+    reports = {(line["query_id"], line["side"]): line for line in record_lines(pytester.path) if line["kind"] == "query_report"}
+    for query in ("q001", "q002", "q003"):
+        own = {tuple(entry["aliases"]): entry["estimated"] for entry in reports[query, "baseline"]["estimates"]}
+        doubled = {tuple(entry["aliases"]): entry["estimated"] for entry in reports[query, "doubler"]["estimates"]}
+        assert doubled == {aliases: 2 * rows for aliases, rows in own.items()}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (
+            "return {subplan: float('nan') for subplan in subplans}",
+            "InvalidEstimate: bad estimated nan rows for subplan {",
+        ),
+        (
+            "return {subplan: -1 for subplan in subplans}",
+            "InvalidEstimate: bad estimated -1 rows for subplan {",
+        ),
+        (
+            "return {}",
+            "subplans of query 'q001'; PostgreSQL would silently use its own estimate for the rest",
+        ),
+        ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
+    ],
+)
+def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, error: str) -> None:
+    """Nothing falls back to PostgreSQL's estimates: the run is FAILED with the reason, the exit code is 1, and there is no total."""
+    result = measure(pytester, "--algo", "bad", "--limit", "2", "--no-mlflow", conftest=BAD.format(body=body))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    end = record_lines(pytester.path)[-1]
+    assert end["status"] == "FAILED"
+    assert error in end["error"]
+    assert "total_time" not in summary(pytester.path)["metrics"]
+
+
+def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
+    """A side that returns other rows than the baseline is not compared: its run is FAILED and says which query."""
+    conftest = """
+        from contextlib import contextmanager
+
+        class Emptied:
+            name = "emptied"
+
+            def train(self, training):
+                return training.report()
+
+            @contextmanager
+            def prepare(self, database):
+                with database.copy() as copy:
+                    with copy.session() as session:
+                        for (table,) in session.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+                            session.execute(f"TRUNCATE {table} CASCADE")
+                    yield copy
+
+        def pytest_pilotscope_register(registry):
+            registry.add_algorithm("emptied", Emptied, origin=__name__)
+    """
+    result = measure(pytester, "--algo", "emptied", "--limit", "1", "--no-mlflow", conftest=conftest)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    failures = record_lines(pytester.path)[-1]["failures"]
+    assert failures["emptied"].startswith("query 'q001': side 'emptied' returned other rows than 'baseline' (1 rows, hash ")
+    assert failures["emptied"].endswith("its times cannot be compared")
