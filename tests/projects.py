@@ -20,7 +20,9 @@ def measure(pytester: pytest.Pytester, *arguments: str, conftest: str = "") -> p
     pytester.makepyfile(test_workload=BENCHMARK)
     if conftest:
         pytester.makeconftest(conftest)
-    return pytester.runpytest_subprocess("test_workload.py", *SMALL, *arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)  # the inner pytest is nobody's worker
+        return pytester.runpytest_subprocess("test_workload.py", *SMALL, *arguments)
 
 
 def record_lines(folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,11 @@ ALGORITHMS = [entry.name for entry in builtin_registry().algorithms]
 DATASETS = [entry.name for entry in builtin_registry().datasets]
 
 
+@pytest.fixture(autouse=True)
+def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -35,6 +35,7 @@ def prepared() -> Iterator[Path]:
 def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # the inner pytest is nobody's worker
 
 
 def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:
