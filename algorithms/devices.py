@@ -1,0 +1,39 @@
+"""Where networks are computed, on how many threads, and from which random numbers: what every network here needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pytest_pilotscope.errors import UsageError
+
+
+def device(name: str) -> torch.device:
+    """Return the device for `auto`, `cpu` or `cuda`; `auto` is CUDA where there is one. UsageError for anything else."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UsageError("--device cuda was asked for, but this installation of PyTorch finds no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread within the block: the kernels are small, and threads that wait for a busy core cost 25 times more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw PyTorch's random numbers from a seed within the block, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,199 @@
+"""`--algo lero`: learns from timed candidate plans of the training queries, and makes PostgreSQL run the plan it ranks first."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from algorithms.lero.collection import CollectionRules, collect, rules_of, store_of
+from algorithms.lero.decision import Decision, decide
+from algorithms.lero.evaluation import figures, write_explanations
+from algorithms.lero.records import CollectedQuery
+from algorithms.lero.scoring import TrainedModel
+from algorithms.lero.storage import model_metadata, read_model, write_model
+from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
+from algorithms.storage import Metadata
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.errors import ModelError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.training import Training
+
+logger = logging.getLogger(__name__)
+
+LEAST_VALIDATION = 20
+"""Validation queries that are collected even if there are few training queries; else a fifth of their number."""
+
+SERVING_DSN = "PILOTSCOPE_DSN"
+"""Environment variable with the database that a served model plans on."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The queries since the last update, in the dynamic mode."""
+
+    every: int
+    queries: dict[str, Query] = field(default_factory=dict)
+    updates: int = 0
+
+
+class Lero:
+    """
+    Learning-to-rank query optimizer (Zhu et al., PVLDB 16(6), 2023).
+
+    `model` is None before `train` or `load`. With `--lero-dynamic` it learns on from the queries it is asked about.
+    """
+
+    name = "lero"
+    selection = ("best_validation_loss", True)
+
+    def __init__(self) -> None:
+        self.model_id = ""
+        self.model: TrainedModel | None = None
+        self._metadata: Metadata | None = None
+        self._training: Training | None = None
+        self._trained: Trained | None = None
+        self._records: tuple[list[CollectedQuery], list[CollectedQuery]] = ([], [])
+        self._noted: set[str] = set()
+        self._seen: _Seen | None = None
+
+    def train(self, training: Training) -> TrainingReport:
+        """Collect, learn to rank, tune the policy, save; AlgorithmError when there is nothing to learn from."""
+        started_s = perf_counter()
+        rules = rules_of(training)
+        store = store_of(training, rules)
+        validation = validation_queries(training)
+        collect(training, [*training.queries, *validation], store, rules)
+        self._records = (collect(training, training.queries, store, rules), collect(training, validation, store, rules))
+        collected_s = perf_counter()
+        with training.progress("lero epochs", training.settings.epochs) as advance:
+            done = trained(*self._records, training=training, rules=rules, advance=advance)
+        self._take(done, training)
+        model, metadata = self._ready()
+        paths = [*write_model(training.folder, model, metadata), *self._explain(training.folder), self._start_noting(training)]
+        return training.report(
+            metrics=done.metrics,
+            parameters={"model_id": self.model_id, **parameters_of(done, training, rules)},
+            scalars={"collection_time_seconds": collected_s - started_s, **done.scalars, **self._figures()},
+            artifacts=paths,
+        )
+
+    def choose(self, query: Query, session: Session) -> Cardinalities:
+        """Choose a plan; the answer is what makes PostgreSQL run it, and nothing for PostgreSQL's own plan."""
+        model, _ = self._ready()
+        if self._seen is not None and query.sql not in self._seen.queries:
+            self._update_if_due(self._seen)
+            self._seen.queries[query.sql] = query
+            model, _ = self._ready()
+        decision = decide(model, session, query.sql)
+        self._note(query, decision)
+        return decision.cardinalities
+
+    def save(self, folder: Path) -> None:
+        """Write the model below `folder`: `model/<model_id>/` and `metadata/<model_id>.json`."""
+        write_model(folder, *self._ready())
+
+    def load(self, folder: Path, training: Training) -> None:
+        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        metadata = model_metadata(folder)
+        metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
+        self.model = read_model(folder)
+        self.model_id, self._metadata = metadata.model_id, metadata
+        self._start_noting(training)
+
+    @staticmethod
+    def decider(folder: Path) -> Callable[[str], Cardinalities]:
+        """
+        Return a function from SQL to the cardinalities of the chosen plan, by a saved model.
+
+        Candidate plans come from a planner, so it connects to the database in the environment variable PILOTSCOPE_DSN; ModelError without.
+        """
+        from pytest_pilotscope.postgres.dsn import Dsn
+        from pytest_pilotscope.postgres.session import connect
+
+        model = read_model(folder)
+        dsn = os.environ.get(SERVING_DSN)
+        if not dsn:
+            raise ModelError(
+                f"lero needs the planner of the database it was trained on to find candidate plans: set {SERVING_DSN} to its "
+                "connection string, postgresql://user@host:port/database"
+            )
+        session = connect(Dsn(dsn))
+        return lambda sql: decide(model, session, sql).cardinalities
+
+    def _take(self, done: Trained, training: Training) -> None:
+        self._trained, self.model = done, done.model
+        self.model_id = f"lero_pair_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
+        self._metadata = metadata_of(self.model_id, done, training)
+
+    def _ready(self) -> tuple[TrainedModel, Metadata]:
+        if self.model is None or self._metadata is None:
+            raise ModelError("lero has no model yet; train it, or load one")
+        return self.model, self._metadata
+
+    def _figures(self) -> dict[str, int | float]:
+        model, _ = self._ready()
+        training, validation = ([scored(model, query) for query in queries] for queries in self._records)
+        return {**figures(training, model.policy, "training"), **figures(validation, model.policy, "validation")}
+
+    def _explain(self, folder: Path) -> list[Path]:
+        model, _ = self._ready()
+        return [write_explanations(folder / "lero_validation.jsonl", [scored(model, query) for query in self._records[1]], model.policy)]
+
+    def _start_noting(self, training: Training) -> Path:
+        """From here on choices are noted, and in the dynamic mode queries are."""
+        self._training = training
+        self._noted.clear()
+        self._seen = _Seen(training.settings.update_every) if training.settings.lero_dynamic else None
+        training.folder.mkdir(parents=True, exist_ok=True)
+        path = training.folder / "lero_choices.jsonl"
+        path.write_text("", encoding="utf-8")
+        return path
+
+    def _note(self, query: Query, decision: Decision) -> None:
+        """Write down the first choice for a query, which is its warm-up, so that writing costs no measured time."""
+        if self._training is None or query.sql in self._noted:
+            return
+        self._noted.add(query.sql)
+        with (self._training.folder / "lero_choices.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(decision.explained(query.id)) + "\n")
+
+    def _update_if_due(self, seen: _Seen) -> None:
+        """After every so many queries, collect them and learn on: before a query that was not seen yet, hence in its warm-up."""
+        if len(seen.queries) < seen.every or self._training is None:
+            return
+        training, started_s = self._training, perf_counter()
+        rules: CollectionRules = rules_of(training)
+        queries = list(seen.queries.values())
+        seen.queries.clear()
+        seen.updates += 1
+        found = collect(training, queries, store_of(training, rules), rules)
+        collected_s = perf_counter()
+        self._records = ([*self._records[0], *found], self._records[1])
+        done = trained(*self._records, training=training, rules=rules, advance=lambda steps: None, start=self.model)
+        self._take(done, training)
+        about = {
+            "update": seen.updates,
+            "queries": len(queries),
+            "collection_time_seconds": collected_s - started_s,
+            **done.scalars,
+            **self._figures(),
+        }
+        with (training.folder / "lero_updates.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about) + "\n")
+        logger.info("lero update %d with %d queries: %s", seen.updates, len(queries), about)
+
+
+def validation_queries(training: Training) -> Sequence[Query]:
+    """As many validation queries as are worth collecting: a fifth of the training queries, at least `LEAST_VALIDATION`."""
+    return training.validation[: max(LEAST_VALIDATION, len(training.queries) // 5)]

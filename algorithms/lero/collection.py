@@ -1,0 +1,142 @@
+"""
+Collecting what Lero learns from: the candidates of every training query, run and timed on the database.
+
+Each candidate has a session of its own, in which it is prepared under its cardinalities. So it is planned once however often it is
+run, and all candidates of a query can take turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from algorithms.lero.candidates import Candidates, all_slots, explore, look
+from algorithms.lero.race import Rules, race
+from algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
+from algorithms.lero.signature import signature_of
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import QueryTimeout, StatementFailed
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.folders import cache_folder
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.training import Training
+
+logger = logging.getLogger(__name__)
+
+_PREPARED = "pilotscope_candidate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionRules:
+    """Which plans are looked for, and how they are timed: part of what identifies a collection."""
+
+    factors: tuple[float, ...]
+    max_candidates: int
+    timing: Rules
+
+
+def rules_of(training: Training) -> CollectionRules:
+    """What the user's settings say."""
+    settings = training.settings
+    timing = Rules() if settings.query_timeout_ms is None else replace(Rules(), last_limit_ms=settings.query_timeout_ms)
+    return CollectionRules(factors=settings.lero_factors, max_candidates=settings.lero_max_candidates, timing=timing)
+
+
+def store_of(training: Training, rules: CollectionRules) -> CollectionStore:
+    """The store for the data, statistics, server and rules at hand, with what is in it; in the user's cache folder."""
+    found = training.database.fingerprint
+    state = (FORMAT, found.statistics, found.settings, found.indexes, found.build, asdict(rules))
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
+    store = CollectionStore(_folder(found.data) / f"{key}.jsonl")
+    store.read()
+    return store
+
+
+def _folder(data_fingerprint: str) -> Path:
+    return cache_folder(server_account()) / "lero" / data_fingerprint.replace("~", "estimated-")
+
+
+def collect(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> list[CollectedQuery]:
+    """
+    Return these queries with their timed candidates, in order: from the store, or run now, with progress.
+
+    With `--no-collection` nothing is run. A query that PostgreSQL refuses is left out, with a warning.
+    """
+    if training.settings.collection and any(sql_key(query.sql) not in store.known for query in queries):
+        with store.locked():
+            missing = {sql_key(query.sql): query for query in queries if sql_key(query.sql) not in store.known}
+            _collect_missing(training, list(missing.values()), store, rules)
+    return [store.known[key] for query in queries if (key := sql_key(query.sql)) in store.known]
+
+
+def _collect_missing(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> None:
+    with closing(Lanes(training.database)) as lanes, training.progress(f"lero plans of {len(queries)} queries", len(queries)) as advance:
+        for query in queries:
+            try:
+                store.add(collect_one(query, training.session, lanes, rules))
+            except StatementFailed as error:
+                logger.warning("lero does not learn from query %s: %s", query.id, error)
+            advance(1)
+
+
+def collect_one(query: Query, session: Session, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:
+    """Find the candidates of a query and time them."""
+    found = look(session, query.sql)
+    candidates = explore(session, query.sql, found, all_slots(found.subplans, rules.factors), max_candidates=rules.max_candidates)
+    with lanes.prepared(query.sql, candidates) as run:
+        outcomes = race(len(candidates.plans), run, rules.timing)
+    return collected(query, signature_of(query.sql), candidates, outcomes)
+
+
+class Lanes:
+    """Sessions, one for each candidate of a query, opened when they are needed first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sessions: list[Session] = []
+
+    def close(self) -> None:
+        """End all sessions."""
+        for session in self._sessions:
+            session.close()
+        self._sessions.clear()
+
+    @contextmanager
+    def prepared(self, sql: str, candidates: Candidates) -> Iterator[_PreparedRun]:
+        """Prepare every candidate in its session; the value runs them."""
+        while len(self._sessions) < len(candidates.plans):
+            session = self._database.session()
+            self._sessions.append(session)
+            session.execute("SET plan_cache_mode = force_generic_plan")
+        used = self._sessions[: len(candidates.plans)]
+        with ExitStack() as stack:
+            for plan, session in enumerate(used):
+                stack.enter_context(session.cardinalities(candidates.cardinalities(plan)))
+                session.execute(f"PREPARE {_PREPARED} AS {sql}")
+                stack.callback(session.execute, f"DEALLOCATE {_PREPARED}")
+            yield _PreparedRun(used)
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedRun:
+    """Runs prepared candidates; see `race.Run`."""
+
+    sessions: Sequence[Session]
+
+    def __call__(self, plan: int, limit_ms: float) -> float | None:
+        session = self.sessions[plan]
+        try:
+            with session.statement_timeout(ceil(limit_ms)):
+                return session.timed(f"EXECUTE {_PREPARED}").execution_ms
+        except QueryTimeout:
+            return None

@@ -1,0 +1,75 @@
+"""One query, from its text to the plan that is to be run, with what is needed to explain the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import unified_diff
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from algorithms.lero.candidates import Candidates, explore, look
+from algorithms.lero.scoring import TrainedModel
+from algorithms.lero.signature import signature_of
+from pytest_pilotscope.postgres.explain import parse_plan, render
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.planning import RawPlan
+    from pytest_pilotscope.postgres.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """
+    The plan that was chosen (0: PostgreSQL's own) of which candidates, by which scores, and what all of it took in ms.
+
+    `candidates` is None for a query that was not looked at.
+    """
+
+    plan: int
+    candidates: Candidates | None
+    scores: tuple[float, ...]
+    elapsed_ms: float
+
+    @property
+    def cardinalities(self) -> dict[frozenset[str], float]:
+        """What to inject; nothing for PostgreSQL's own plan."""
+        return {} if self.candidates is None or self.plan == 0 else self.candidates.cardinalities(self.plan)
+
+    def explained(self, query_id: str) -> dict[str, Any]:
+        """Say in plain JSON how it came about, with the difference between PostgreSQL's own plan and the chosen one."""
+        found = self.candidates
+        slot = None if found is None else found.slots[self.plan]
+        return {
+            "query": query_id,
+            "looked": found is not None,
+            "planner_calls": 0 if found is None else found.planner_calls,
+            "distinct_plans": 1 if found is None else len(found.plans),
+            "choosing_ms": round(self.elapsed_ms, 3),
+            "planner_ms": 0.0 if found is None else round(found.elapsed_ms, 3),
+            "chosen": self.plan,
+            "factor": None if slot is None else slot.factor,
+            "size": None if slot is None else slot.size,
+            "scores": [round(score, 5) for score in self.scores],
+            "difference": [] if found is None or self.plan == 0 else plan_difference(found.plans[0], found.plans[self.plan]),
+        }
+
+
+def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
+    """Look for candidates as far as the policy finds it worthwhile, score them in one batch, and pick one."""
+    started_ns = perf_counter_ns()
+    policy, signature = model.policy, signature_of(sql)
+    if not policy.worth_a_look(signature):
+        return Decision(plan=0, candidates=None, scores=(), elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
+    found = look(session, sql)
+    candidates = explore(session, sql, found, policy.slots_of(found, signature), max_candidates=policy.max_candidates)
+    plan, scores = 0, ()
+    if len(candidates.plans) > 1:
+        found_scores = model.scores(candidates.plans, found.subplans)
+        plan, scores = policy.pick(found_scores), tuple(found_scores.tolist())
+    return Decision(plan=plan, candidates=candidates, scores=scores, elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
+
+
+def plan_difference(own: RawPlan, chosen: RawPlan) -> list[str]:
+    """Lines of a unified diff from PostgreSQL's own plan to another."""
+    before, after = (render(parse_plan([{"Plan": plan}])).splitlines() for plan in (own, chosen))
+    return list(unified_diff(before, after, "PostgreSQL", "chosen", n=100, lineterm=""))[3:]

@@ -1,0 +1,89 @@
+"""How good the choices are on collected queries, where the truth is known: rank, regret, regressions, and an explanation of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from algorithms.lero.decision import plan_difference
+from algorithms.lero.pairs import is_faster
+from algorithms.lero.policy import Policy
+from algorithms.lero.tuning import ScoredQuery, replay
+
+
+def true_rank(scored: ScoredQuery, plan: int) -> int:
+    """1 + the number of candidates that are known to be faster than a plan, beyond ties."""
+    outcomes = scored.query.outcomes
+    return 1 + sum(is_faster(other, outcomes[plan]) for other in outcomes)
+
+
+def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict[str, int | float]:
+    """
+    Sum up the choices on some queries; each name begins with `prefix`. Nothing for no queries.
+
+    `top1_accuracy` and `regret` are of the network alone, choosing among all candidates: the share of queries where no other one is faster,
+    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. The
+    others are of network and policy together: `speedup` with the time for choosing, the share of it in the total, choices that
+    are slower and faster than PostgreSQL's own.
+    """
+    whole = [scored for scored in queries if scored.query.best_ms is not None]
+    if not whole:
+        return {}
+    best_ms = sum(scored.query.best_ms or 0.0 for scored in whole)
+    first = [int(np.argmin(scored.scores)) for scored in whole]
+    chosen_ms = sum(scored.query.outcomes[plan].at_least_ms for scored, plan in zip(whole, first, strict=True))
+    runs = [replay(scored, policy) for scored in whole]
+    taken = [(scored.query.outcomes[run.plan], scored.query.own) for scored, run in zip(whole, runs, strict=True)]
+    own_ms, total_ms, choosing_ms = (
+        sum(values) for values in zip(*((run.own_ms, run.total_ms, run.choosing_ms) for run in runs), strict=True)
+    )
+    found = {
+        "top1_accuracy": sum(true_rank(scored, plan) == 1 for scored, plan in zip(whole, first, strict=True)) / len(whole),
+        "regret": chosen_ms / best_ms - 1,
+        "own_regret": own_ms / best_ms - 1,
+        "speedup": own_ms / total_ms,
+        "choosing_share": choosing_ms / total_ms,
+        "planner_calls_per_query": sum(run.calls for run in runs) / len(runs),
+        "regressions": sum(is_faster(own, outcome) for outcome, own in taken),
+        "improvements": sum(is_faster(outcome, own) for outcome, own in taken),
+    }
+    return {f"{prefix}_{name}": value for name, value in found.items()}
+
+
+def write_explanations(path: Path, queries: Sequence[ScoredQuery], policy: Policy) -> Path:
+    """Write one line of JSON per query: candidates with scores and times, the choice, its true rank, its regret and what it changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(explained(scored, policy)) for scored in queries]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def explained(scored: ScoredQuery, policy: Policy) -> dict[str, Any]:
+    """Explain the choice for one collected query; a censored candidate has a limit in place of a time."""
+    query, run = scored.query, replay(scored, policy)
+    best_ms = query.best_ms
+    return {
+        "query": query.query_id,
+        "chosen": run.plan,
+        "rank": true_rank(scored, run.plan),
+        "regret_ms": None if best_ms is None else round(run.run_ms - best_ms, 3),
+        "own_ms": round(run.own_ms, 3),
+        "chosen_ms": round(run.run_ms, 3),
+        "choosing_ms": round(run.choosing_ms, 3),
+        "planner_calls": run.calls,
+        "candidates": [
+            {
+                "factor": None if slot is None else slot.factor,
+                "size": None if slot is None else slot.size,
+                "score": round(float(score), 5),
+                "ms": outcome.ms,
+                "more_than_ms": outcome.censored_ms,
+            }
+            for slot, score, outcome in zip(query.slots, scored.scores, query.outcomes, strict=True)
+        ],
+        "difference": plan_difference(query.plans[0], query.plans[run.plan]) if run.plan else [],
+    }

@@ -1,0 +1,214 @@
+"""
+Plans as arrays: one pass over EXPLAIN's decoded JSON, one row per distinct subtree, indices instead of nested objects.
+
+The rows of a join are PostgreSQL's own estimate for its relations, whatever was injected to get the plan, so that equal subtrees of
+different candidates of a query are equal, and are kept (and convolved) once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log1p
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_pilotscope.postgres.planning import RawPlan
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+OPERATORS = (
+    *("unknown", "more children"),
+    *("Result", "ProjectSet", "ModifyTable", "Append", "Merge Append", "Recursive Union", "BitmapAnd", "BitmapOr"),
+    *("Nested Loop", "Merge Join", "Hash Join"),
+    *("Seq Scan", "Sample Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan", "Bitmap Heap Scan", "Tid Scan", "Tid Range Scan"),
+    *("Subquery Scan", "Function Scan", "Table Function Scan", "Values Scan", "CTE Scan", "Named Tuplestore Scan", "WorkTable Scan"),
+    *("Foreign Scan", "Custom Scan"),
+    *("Gather", "Gather Merge", "Materialize", "Memoize", "Sort", "Incremental Sort", "Hash", "LockRows"),
+    *("Group", "Aggregate", "WindowAgg", "Unique", "SetOp", "Limit"),
+)
+"""Every node type that EXPLAIN of PostgreSQL 13 to 18 prints; `more children` makes two children of the third, fourth, ..."""
+
+_OPERATOR = {name: position for position, name in enumerate(OPERATORS)}
+_MORE = _OPERATOR["more children"]
+_COLLAPSING = frozenset({"Aggregate", "Group", "Unique", "SetOp", "Limit"})
+_NOTHING = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; beyond them is cut off."""
+
+    rows: tuple[float, float]
+    width: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forest:
+    """
+    The distinct nodes of some plans. -1 stands for no child.
+
+    `features` is (N, F), `left` and `right` are (N,) rows of the children, `trees` is (T, M): the rows of each plan, its root first, and
+    repeated up to the width, so that a maximum over them does not change.
+    """
+
+    features: Floats
+    left: Indices
+    right: Indices
+    trees: Indices
+
+
+@dataclass(slots=True)
+class OwnRows:
+    """PostgreSQL's own estimates of a query, by a bit per alias."""
+
+    bits: dict[str, int]
+    rows: dict[int, float]
+
+    @classmethod
+    def of(cls, subplans: Mapping[frozenset[str], float]) -> OwnRows:
+        """Take the result of an enumeration; of several query levels with the same aliases the first counts."""
+        names = dict.fromkeys(alias for subplan in subplans for alias in sorted(subplan))
+        bits = {alias: 1 << position for position, alias in enumerate(names)}
+        rows: dict[int, float] = {}
+        for subplan, number in subplans.items():
+            rows.setdefault(sum(bits[alias] for alias in subplan), number)
+        return cls(bits, rows)
+
+
+@dataclass(slots=True)
+class Grove:
+    """Collects the distinct subtrees of the plans of one query."""
+
+    tables: Mapping[str, int]
+    own: OwnRows
+    nodes: dict[tuple[int, bool, int, float, float, int, int], int] = field(default_factory=dict)
+    trees: list[list[int]] = field(default_factory=list)
+
+    def add(self, plan: RawPlan) -> None:
+        """Walk one plan."""
+        tree: list[int] = []
+        self._walk(plan, tree)
+        tree.reverse()
+        self.trees.append(tree)
+
+    def _walk(self, raw: RawPlan, tree: list[int]) -> tuple[int, int, int]:
+        """Add a node after those below it; return its row, the bits of its tables and, up to an aggregation, those of its aliases."""
+        get = raw.get
+        left = right = _NOTHING
+        tables = aliases = 0
+        if (below := get("Plans")) is not None:
+            left, tables, aliases = self._walk(below[0], tree)
+            if len(below) > 1:
+                right, more_tables, more_aliases = self._rest(below[1:], tree)
+                tables |= more_tables
+                aliases |= more_aliases
+        name = raw["Node Type"]
+        if (table := get("Relation Name")) is not None:
+            tables |= self.tables.get(table, 0)
+        if (alias := get("Alias")) is not None:
+            aliases = self.own.bits.get(alias, 0)
+        if name in _COLLAPSING:
+            aliases = 0
+        rows = get("Plan Rows", 0.0)
+        if aliases & (aliases - 1):  # more than one relation
+            rows = self.own.rows.get(aliases, rows)
+        key = (_OPERATOR.get(name, 0), get("Parallel Aware", False), tables, rows, get("Plan Width", 0), left, right)
+        node = self.nodes.setdefault(key, len(self.nodes))
+        tree.append(node)
+        return node, tables, aliases
+
+    def _rest(self, below: Sequence[RawPlan], tree: list[int]) -> tuple[int, int, int]:
+        """Add all children but the first as one."""
+        left, tables, aliases = self._walk(below[0], tree)
+        if len(below) == 1:
+            return left, tables, aliases
+        right, more_tables, more_aliases = self._rest(below[1:], tree)
+        tables |= more_tables
+        node = self.nodes.setdefault((_MORE, False, tables, 0.0, 0.0, left, right), len(self.nodes))
+        tree.append(node)
+        return node, tables, aliases | more_aliases
+
+
+class Featurizer:
+    """Knows the tables and the scales of a model."""
+
+    def __init__(self, tables: Iterable[str], scales: Scales) -> None:
+        self.tables = tuple(tables)
+        self.scales = scales
+        self._bits = table_bits(self.tables)
+        self._table_bytes = (len(self.tables) + 7) // 8
+
+    @property
+    def width(self) -> int:
+        """Features per node: operator one-hot, tables below it, rows, width, parallel awareness."""
+        return len(OPERATORS) + len(self.tables) + 3
+
+    def forest(self, plans: Iterable[RawPlan], subplans: Mapping[frozenset[str], float]) -> Forest:
+        """Make arrays of the plans of one query; `subplans` are PostgreSQL's own estimates."""
+        grove = Grove(self._bits, OwnRows.of(subplans))
+        for plan in plans:
+            grove.add(plan)
+        return self._arrays(grove)
+
+    def _arrays(self, grove: Grove) -> Forest:
+        operators, parallel, tables, rows, widths, left, right = zip(*grove.nodes, strict=True)
+        count, first_table = len(operators), len(OPERATORS)
+        features = np.zeros((count, self.width), dtype=np.float32)
+        features[np.arange(count), operators] = 1.0
+        packed = b"".join([bits.to_bytes(self._table_bytes, "little") for bits in tables])
+        unpacked = np.unpackbits(np.frombuffer(packed, dtype=np.uint8).reshape(count, self._table_bytes), axis=1, bitorder="little")
+        features[:, first_table:-3] = unpacked[:, : len(self.tables)]
+        features[:, -3] = _scaled(rows, self.scales.rows)
+        features[:, -2] = _scaled(widths, self.scales.width)
+        features[:, -1] = parallel
+        longest = max(map(len, grove.trees))
+        trees = np.array([tree + [tree[0]] * (longest - len(tree)) for tree in grove.trees], dtype=np.int64)
+        return Forest(features=features, left=np.array(left, dtype=np.int64), right=np.array(right, dtype=np.int64), trees=trees)
+
+
+def table_bits(tables: Sequence[str]) -> dict[str, int]:
+    """One bit per table."""
+    return {table: 1 << position for position, table in enumerate(tables)}
+
+
+def scales_of(plans: Iterable[tuple[Sequence[RawPlan], Mapping[frozenset[str], float]]]) -> Scales:
+    """Find the smallest and largest logarithms in the plans of some queries, each with its query's own estimates."""
+    logs: list[tuple[float, float]] = []
+    for of_query, subplans in plans:
+        grove = Grove({}, OwnRows.of(subplans))
+        for plan in of_query:
+            grove.add(plan)
+        logs += [(log1p(node[3]), log1p(node[4])) for node in grove.nodes]
+    rows, widths = zip(*logs, strict=True) if logs else ((0.0,), (0.0,))
+    return Scales(rows=(min(rows), max(rows)), width=(min(widths), max(widths)))
+
+
+def merged(forests: Sequence[Forest]) -> Forest:
+    """Put forests side by side; nothing in one refers to another."""
+    offsets = np.cumsum([0, *(len(forest.left) for forest in forests[:-1])])
+    longest = max(forest.trees.shape[1] for forest in forests)
+    return Forest(
+        features=np.concatenate([forest.features for forest in forests]),
+        left=np.concatenate([_shifted(forest.left, offset) for forest, offset in zip(forests, offsets, strict=True)]),
+        right=np.concatenate([_shifted(forest.right, offset) for forest, offset in zip(forests, offsets, strict=True)]),
+        trees=np.concatenate([_widened(forest.trees, longest) + offset for forest, offset in zip(forests, offsets, strict=True)]),
+    )
+
+
+def _shifted(children: Indices, offset: int) -> Indices:
+    return np.where(children == _NOTHING, _NOTHING, children + offset)
+
+
+def _widened(trees: Indices, longest: int) -> Indices:
+    return np.concatenate([trees, np.repeat(trees[:, :1], longest - trees.shape[1], axis=1)], axis=1)
+
+
+def _scaled(values: Sequence[Any], ends: tuple[float, float]) -> Floats:
+    low, high = ends
+    logs = np.log1p(np.array(values, dtype=np.float64))
+    scaled: Floats = np.clip((logs - low) / ((high - low) or 1.0), 0.0, 1.0).astype(np.float32)
+    return scaled

@@ -1,0 +1,186 @@
+"""
+The training loop: batches of whole queries, a plan scored once, pairs formed on the scores.
+
+A plan takes part in many pairs. Both of a pair's scores come from the same pass over the batch, so its cost is that of its plans,
+not of its pairs. Which queries share a batch is drawn once; the order of the batches is drawn for every epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from algorithms.devices import one_thread, seeded
+from algorithms.lero.featurize import Forest, merged
+from algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.errors import AlgorithmError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HyperParameters:
+    """
+    What the result of training depends on besides the data.
+
+    `batch_size` is in pairs: queries are put together until they have so many. `patience` is in epochs without a better validation loss.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    patience: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedPlans:
+    """The plans of one query and the (P, 2) pairs of them whose order is known, the faster one first."""
+
+    forest: Forest
+    pairs: Sequence[tuple[int, int]]
+
+
+class PairBatch(NamedTuple):
+    """Some queries: their plans as tensors, and their pairs as (P,) numbers of the faster and the slower plan."""
+
+    trees: Trees
+    faster: Tensor
+    slower: Tensor
+
+
+@dataclass(slots=True, kw_only=True)
+class Learned:
+    """A trained network, and what happened in each epoch; `best_epoch` counts from 0."""
+
+    weights: dict[str, Tensor]
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_pair_accuracy: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def learn(
+    queries: Sequence[RankedPlans],
+    validation: Sequence[RankedPlans],
+    *,
+    parameters: HyperParameters,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda steps: None,
+    start: LeroNetwork | None = None,
+) -> Learned:
+    """
+    Train a network, or go on with `start`; the same seed and data give the same weights on a CPU.
+
+    The best epoch has the smallest validation loss; without validation pairs it is the last one. AlgorithmError when there are no pairs,
+    and for a loss that is not a number.
+    """
+    if not any(query.pairs for query in queries):
+        raise AlgorithmError(
+            f"lero has no pair of plans to learn from in {len(queries)} training queries: none has two plans of which one is known to be "
+            "faster; collect more queries (--collection-size), or queries with more joins"
+        )
+    with one_thread(), seeded(parameters.seed):
+        network = LeroNetwork(queries[0].forest.features.shape[1])
+        if start is not None:
+            network.load_state_dict(start.state_dict())
+        network.to(device)
+        shuffler = np.random.default_rng(parameters.seed)
+        batches = batched(queries, parameters.batch_size, device, shuffler)
+        checked = batched(validation, 32 * parameters.batch_size, device)
+        return _epochs(network, batches, checked, parameters, shuffler, advance)
+
+
+def batched(
+    queries: Sequence[RankedPlans], batch_size: int, device: torch.device, shuffler: np.random.Generator | None = None
+) -> list[PairBatch]:
+    """Put queries that have pairs together until a batch has `batch_size` pairs, in random order if there is a shuffler."""
+    useful = [query for query in queries if query.pairs]
+    order = range(len(useful)) if shuffler is None else shuffler.permutation(len(useful))
+    batches: list[PairBatch] = []
+    chosen: list[RankedPlans] = []
+    for position in order:
+        chosen.append(useful[position])
+        if sum(len(query.pairs) for query in chosen) >= batch_size:
+            batches.append(_batch(chosen, device))
+            chosen = []
+    if chosen:
+        batches.append(_batch(chosen, device))
+    return batches
+
+
+def _batch(queries: Sequence[RankedPlans], device: torch.device) -> PairBatch:
+    offsets = np.cumsum([0, *(len(query.forest.trees) for query in queries[:-1])])
+    pairs = np.concatenate([np.array(query.pairs, dtype=np.int64) + offset for query, offset in zip(queries, offsets, strict=True)])
+    faster, slower = (torch.from_numpy(np.ascontiguousarray(pairs[:, side])).to(device) for side in (0, 1))
+    return PairBatch(Trees.of(merged([query.forest for query in queries]), device), faster, slower)
+
+
+def _epochs(
+    network: LeroNetwork,
+    batches: Sequence[PairBatch],
+    validation: Sequence[PairBatch],
+    parameters: HyperParameters,
+    shuffler: np.random.Generator,
+    advance: Callable[[int], None],
+) -> Learned:
+    optimizer = torch.optim.Adam(network.parameters(), lr=parameters.learning_rate, fused=True)
+    learned = Learned(weights=_copied(network))
+    best = math.inf
+    for epoch in range(parameters.epochs):
+        learned.train_loss.append(_epoch(network, optimizer, [batches[position] for position in shuffler.permutation(len(batches))]))
+        loss = _validate(network, validation, learned)
+        if loss < best or not validation:
+            best, learned.best_epoch, learned.weights = loss, epoch, _copied(network)
+        advance(1)
+        if epoch - learned.best_epoch >= parameters.patience:
+            break
+    return learned
+
+
+def _epoch(network: LeroNetwork, optimizer: torch.optim.Optimizer, batches: Sequence[PairBatch]) -> float:
+    """Return the mean loss over the pairs of one pass."""
+    total = torch.zeros((), dtype=torch.float64)
+    pairs = 0
+    for batch in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = pair_losses(network, batch).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach().cpu() * len(batch.faster)
+        pairs += len(batch.faster)
+    mean = float(total) / pairs
+    if not math.isfinite(mean):
+        raise AlgorithmError(f"the training loss of lero became {mean}; look at the collected times")
+    return mean
+
+
+def pair_losses(network: LeroNetwork, batch: PairBatch) -> Tensor:
+    """
+    Return the (P,) binary cross-entropies: -log of the predicted probability that the faster plan is the faster one.
+
+    That probability is the sigmoid of the difference of the scores.
+    """
+    scores = network(batch.trees)
+    return functional.softplus(scores[batch.faster] - scores[batch.slower])
+
+
+def _validate(network: LeroNetwork, validation: Sequence[PairBatch], learned: Learned) -> float:
+    """Note the loss and the share of pairs in the right order; return the loss."""
+    if not validation:
+        return math.inf
+    with torch.no_grad():
+        losses = torch.cat([pair_losses(network, batch).cpu() for batch in validation])
+    loss = float(losses.double().mean())
+    learned.validation_loss.append(loss)
+    learned.validation_pair_accuracy.append(float((losses < math.log(2)).double().mean()))
+    return loss
+
+
+def _copied(network: LeroNetwork) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,92 @@
+"""
+The network: tree convolution, maximum over the nodes, a small MLP; a plan becomes one score, and the smaller is predicted to be faster.
+
+Tree convolution multiplies a node and its two children by one matrix each. Here the product comes first and the gathering second: one
+matrix product for all nodes of a batch, then the rows of the children are added where there are children. Layer norm is over the
+channels of each node alone, and the maximum over a plan's own nodes alone, so no plan sees another and there is no padding to be seen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from algorithms.lero.featurize import Forest
+
+CHANNELS = (256, 128, 64)
+HIDDEN_UNITS = 32
+
+
+class Trees(NamedTuple):
+    """
+    A forest as tensors.
+
+    `inputs` (N, 3F) are the features of a node and its children side by side. For the layers above, an edge goes from the row of a child
+    to that of its parent. `plans` (T, M) are the rows of each plan.
+    """
+
+    inputs: Tensor
+    left_parents: Tensor
+    left_children: Tensor
+    right_parents: Tensor
+    right_children: Tensor
+    plans: Tensor
+
+    @classmethod
+    def of(cls, forest: Forest, device: torch.device) -> Trees:
+        """Gather once what every epoch needs."""
+        features, left, right, plans = (
+            torch.from_numpy(part).to(device) for part in (forest.features, forest.left, forest.right, forest.trees)
+        )
+        padded = functional.pad(features, (0, 0, 0, 1))  # row -1: no child
+        left_parents, right_parents = (torch.nonzero(side >= 0).squeeze(1) for side in (left, right))
+        return cls(
+            inputs=torch.cat([features, padded[left], padded[right]], dim=1),
+            left_parents=left_parents,
+            left_children=left[left_parents],
+            right_parents=right_parents,
+            right_children=right[right_parents],
+            plans=plans,
+        )
+
+
+class TreeConvolution(nn.Module):
+    """One layer above the first: a node, its left and its right child, each by a matrix of its own."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.weights = nn.Linear(channels, 3 * out, bias=False)
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def forward(self, nodes: Tensor, trees: Trees) -> Tensor:
+        """Map (N, C) to (N, out)."""
+        own, left, right = self.weights(nodes).chunk(3, dim=1)  # (N, out) each
+        summed: Tensor = own.index_add(0, trees.left_parents, left.index_select(0, trees.left_children))
+        summed = summed.index_add(0, trees.right_parents, right.index_select(0, trees.right_children))
+        return summed + self.bias
+
+
+class LeroNetwork(nn.Module):
+    """Scores plans."""
+
+    def __init__(self, width: int, *, channels: tuple[int, int, int] = CHANNELS, hidden: int = HIDDEN_UNITS) -> None:
+        super().__init__()
+        first, second, third = channels
+        self.first = nn.Linear(3 * width, first)
+        self.second = TreeConvolution(first, second)
+        self.third = TreeConvolution(second, third)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in channels)
+        self.hidden = nn.Linear(third, hidden)
+        self.output = nn.Linear(hidden, 1)
+
+    def forward(self, trees: Trees) -> Tensor:
+        """Map T plans to (T,) scores."""
+        nodes = functional.leaky_relu(self.norms[0](self.first(trees.inputs)))  # (N, 256)
+        nodes = functional.leaky_relu(self.norms[1](self.second(nodes, trees)))  # (N, 128)
+        nodes = functional.leaky_relu(self.norms[2](self.third(nodes, trees)))  # (N, 64)
+        plans = nodes[trees.plans].amax(dim=1)  # (T, 64)
+        scores: Tensor = self.output(functional.leaky_relu(self.hidden(plans))).squeeze(1)  # (T,)
+        return scores

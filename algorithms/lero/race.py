@@ -1,0 +1,126 @@
+"""
+How the candidates of one query are timed against each other. Knows no database: `run(plan, limit_ms)` is handed in.
+
+First every plan is run once, which warms the caches for all of them and is not counted. The limit of these runs starts low and grows only
+while nothing has finished, so that a plan that takes minutes costs little more than the fastest one. Then come rounds in which the
+plans take turns, starting with another one each time. A run is cut off at a multiple of the best time so far; what was cut off is censored:
+its time is known to be larger than that. A plan that is clearly behind after a round is not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+Run = Callable[[int, float], float | None]
+"""From the number of a plan and a limit in ms to its time in ms, or None when it was cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """
+    `multiple` of the best time so far, but at least `floor_ms`, is the limit of a run. The first runs have `first_limit_ms`, then
+    `growth` times as much, up to `last_limit_ms`. A plan whose best time is more than `behind` times the best of all is not run again.
+    """
+
+    rounds: int = 3
+    multiple: float = 3.0
+    floor_ms: float = 20.0
+    first_limit_ms: float = 250.0
+    growth: float = 4.0
+    last_limit_ms: float = 60_000.0
+    behind: float = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """
+    The times of one plan, in ms: of its first, uncounted run and of the counted ones.
+
+    `censored_ms` is the limit that cut it off, where no counted run finished; then `warm_up_ms` may still be there.
+    """
+
+    warm_up_ms: float | None = None
+    times_ms: tuple[float, ...] = ()
+    censored_ms: float | None = None
+
+    @property
+    def ms(self) -> float | None:
+        """The median of the counted times; None when it is censored."""
+        return median(self.times_ms) if self.times_ms else None
+
+    @property
+    def at_least_ms(self) -> float:
+        """Its time, or the lower bound that is known of it."""
+        found = self.ms if self.times_ms else self.censored_ms
+        return found if found is not None else 0.0
+
+
+@dataclass(slots=True)
+class _Runner:
+    """One plan in the race."""
+
+    warm_up_ms: float | None = None
+    times_ms: list[float] = field(default_factory=list)
+    cut_ms: float | None = None
+
+
+def race(plans: int, run: Run, rules: Rules) -> tuple[Outcome, ...]:
+    """Time some plans against each other; where nothing finishes within the last limit, all are censored."""
+    runners = [_Runner() for _ in range(plans)]
+    _warm_up(runners, run, rules)
+    _rounds(runners, run, rules)
+    return tuple(
+        Outcome(
+            warm_up_ms=runner.warm_up_ms,
+            times_ms=tuple(runner.times_ms),
+            censored_ms=None if runner.times_ms else runner.cut_ms,
+        )
+        for runner in runners
+    )
+
+
+def _warm_up(runners: list[_Runner], run: Run, rules: Rules) -> None:
+    """Run every plan until it has finished or was cut off at the multiple of the best, or at the last limit."""
+    limit_ms, best_ms = rules.first_limit_ms, None
+    pending = list(range(len(runners)))
+    while pending:
+        for plan in pending:
+            bound_ms = min(limit_ms if best_ms is None else _limit(best_ms, rules), rules.last_limit_ms)
+            runner = runners[plan]
+            if runner.cut_ms is not None and runner.cut_ms >= bound_ms:
+                continue
+            runner.warm_up_ms = run(plan, bound_ms)
+            if runner.warm_up_ms is None:
+                runner.cut_ms = bound_ms
+            else:
+                runner.cut_ms = None
+                best_ms = runner.warm_up_ms if best_ms is None else min(best_ms, runner.warm_up_ms)
+        enough_ms = rules.last_limit_ms if best_ms is None else min(_limit(best_ms, rules), rules.last_limit_ms)
+        pending = [plan for plan in pending if (cut := runners[plan].cut_ms) is not None and cut < enough_ms]
+        limit_ms = min(limit_ms * rules.growth, rules.last_limit_ms)
+
+
+def _rounds(runners: list[_Runner], run: Run, rules: Rules) -> None:
+    alive = [plan for plan, runner in enumerate(runners) if runner.warm_up_ms is not None]
+    for number in range(rules.rounds):
+        start = number % max(len(alive), 1)
+        for plan in [*alive[start:], *alive[:start]]:
+            best_ms = min(_known(runners[other]) for other in alive)
+            bound_ms = min(_limit(best_ms, rules), rules.last_limit_ms)
+            found_ms = run(plan, bound_ms)
+            if found_ms is None:
+                runners[plan].cut_ms = bound_ms
+            else:
+                runners[plan].times_ms.append(found_ms)
+        best_ms = min((min(runners[plan].times_ms) for plan in alive if runners[plan].times_ms), default=0.0)
+        alive = [plan for plan in alive if runners[plan].times_ms and min(runners[plan].times_ms) <= rules.behind * best_ms]
+
+
+def _known(runner: _Runner) -> float:
+    return min(runner.times_ms) if runner.times_ms else runner.warm_up_ms or 0.0
+
+
+def _limit(best_ms: float, rules: Rules) -> float:
+    return max(rules.multiple * best_ms, rules.floor_ms)

@@ -1,0 +1,183 @@
+"""
+What was collected, on disk: JSON Lines, one line per query, written as soon as a query is done.
+
+A killed collection loses at most the query it was at: a line that is not whole is ignored, and collected again. There is one file for each
+state of the data, the statistics, the server and the rules of collecting, since other plans or other times come of another state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from algorithms.lero.candidates import Attempt, Candidates, Slot
+from algorithms.lero.race import Outcome
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.postgres.planning import RawPlan
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_NODE = frozenset(
+    {
+        *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
+        *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name", "Parallel Aware", "Workers Planned"),
+        *("Plan Rows", "Plan Width", "Total Cost", "Startup Cost"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectedQuery:
+    """
+    The candidates of one query and their times.
+
+    `subplans` are PostgreSQL's own estimates. `plans` are EXPLAIN's nodes without conditions, PostgreSQL's own plan first; `slots` and
+    `outcomes` are theirs. `look_ms` and those of the `attempts` are what asking the planner took.
+    """
+
+    query_id: str
+    sql_key: str
+    signature: str
+    subplans: Mapping[frozenset[str], float]
+    look_ms: float
+    attempts: tuple[Attempt, ...]
+    plans: tuple[RawPlan, ...]
+    slots: tuple[Slot | None, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def own(self) -> Outcome:
+        """The outcome of PostgreSQL's own plan."""
+        return self.outcomes[0]
+
+    @property
+    def largest(self) -> int:
+        """How many relations the largest subplan has."""
+        return max(map(len, self.subplans), default=0)
+
+    @property
+    def best_ms(self) -> float | None:
+        """The time of the fastest plan; None when none finished."""
+        return min((ms for outcome in self.outcomes if (ms := outcome.ms) is not None), default=None)
+
+
+def collected(query: Query, signature: str, candidates: Candidates, outcomes: Sequence[Outcome]) -> CollectedQuery:
+    """Put together what is kept of a query."""
+    return CollectedQuery(
+        query_id=query.id,
+        sql_key=sql_key(query.sql),
+        signature=signature,
+        subplans=dict(candidates.look.subplans),
+        look_ms=candidates.look.elapsed_ms,
+        attempts=candidates.attempts,
+        plans=tuple(map(trimmed, candidates.plans)),
+        slots=candidates.slots,
+        outcomes=tuple(outcomes),
+    )
+
+
+def trimmed(plan: RawPlan) -> RawPlan:
+    """A plan without its conditions and what else is neither learned from nor shown."""
+    kept: RawPlan = {name: value for name, value in plan.items() if name in _NODE}
+    if "Plans" in plan:
+        kept["Plans"] = [trimmed(child) for child in plan["Plans"]]
+    return kept
+
+
+def sql_key(sql: str) -> str:
+    """Identify a statement: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(sql.encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class CollectionStore:
+    """One file of collected queries; `known` has them by the key of their SQL."""
+
+    path: Path
+    known: dict[str, CollectedQuery] = field(default_factory=dict)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from collecting the same, and see what they have collected."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
+            self.read()
+            yield
+
+    def read(self) -> None:
+        """Read what is on disk; lines that are not whole are skipped, with a warning."""
+        self.known.clear()
+        if not self.path.exists():
+            return
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
+            try:
+                found = _from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                logger.warning("%s:%d is not a collected query (%s); it is collected again", self.path, number, error)
+                continue
+            self.known[found.sql_key] = found
+
+    def add(self, found: CollectedQuery) -> None:
+        """Append a query, on disk when this returns."""
+        line = json.dumps(_to_json(found), allow_nan=False).encode() + b"\n"
+        with self.path.open("a+b") as file:
+            if file.tell() and not _ends_with_newline(file):
+                line = b"\n" + line  # after a line that was cut off
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self.known[found.sql_key] = found
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def _to_json(found: CollectedQuery) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "query_id": found.query_id,
+        "sql_key": found.sql_key,
+        "signature": found.signature,
+        "look_ms": found.look_ms,
+        "subplans": [[sorted(subplan), rows] for subplan, rows in found.subplans.items()],
+        "attempts": [[attempt.slot.factor, attempt.slot.size, attempt.plan, attempt.elapsed_ms] for attempt in found.attempts],
+        "plans": [
+            {"slot": None if slot is None else [slot.factor, slot.size], **asdict(outcome), "plan": plan}
+            for plan, slot, outcome in zip(found.plans, found.slots, found.outcomes, strict=True)
+        ],
+    }
+
+
+def _from_json(line: Mapping[str, Any]) -> CollectedQuery:
+    if line["format"] != FORMAT:
+        raise ValueError(f"format {line['format']!r}, expected {FORMAT}")
+    plans = line["plans"]
+    if not plans or not all("Node Type" in entry["plan"] for entry in plans):
+        raise ValueError("it has no plans")
+    return CollectedQuery(
+        query_id=str(line["query_id"]),
+        sql_key=str(line["sql_key"]),
+        signature=str(line["signature"]),
+        subplans={frozenset(aliases): float(rows) for aliases, rows in line["subplans"]},
+        look_ms=float(line["look_ms"]),
+        attempts=tuple(
+            Attempt(slot=Slot(factor, size), plan=plan, elapsed_ms=elapsed_ms) for factor, size, plan, elapsed_ms in line["attempts"]
+        ),
+        plans=tuple(entry["plan"] for entry in plans),
+        slots=tuple(None if entry["slot"] is None else Slot(*entry["slot"]) for entry in plans),
+        outcomes=tuple(
+            Outcome(warm_up_ms=entry["warm_up_ms"], times_ms=tuple(entry["times_ms"]), censored_ms=entry["censored_ms"]) for entry in plans
+        ),
+    )

@@ -1,0 +1,155 @@
+"""From collected queries to a model: features, pairs, network, policy, and the figures that are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from time import perf_counter
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from algorithms.devices import device
+from algorithms.lero.collection import CollectionRules
+from algorithms.lero.featurize import Featurizer, scales_of
+from algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
+from algorithms.lero.model import LeroNetwork
+from algorithms.lero.pairs import TIE, ordered_pairs
+from algorithms.lero.policy import Policy
+from algorithms.lero.records import CollectedQuery
+from algorithms.lero.scoring import TrainedModel
+from algorithms.lero.tuning import Effort, ScoredQuery, tuned
+from algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.core.results import Scalar
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.training import Training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A model, how it came about, and the figures that training ends with."""
+
+    model: TrainedModel
+    parameters: HyperParameters
+    learned: Learned
+    device: torch.device
+    scalars: dict[str, int | float]
+
+    @property
+    def metrics(self) -> dict[str, list[float]]:
+        """One value per epoch."""
+        return {
+            "train_loss": self.learned.train_loss,
+            "validation_loss": self.learned.validation_loss,
+            "validation_pair_accuracy": self.learned.validation_pair_accuracy,
+        }
+
+
+def trained(
+    queries: Sequence[CollectedQuery],
+    validation: Sequence[CollectedQuery],
+    *,
+    training: Training,
+    rules: CollectionRules,
+    advance: Callable[[int], None],
+    start: TrainedModel | None = None,
+) -> Trained:
+    """Learn to rank the plans of these queries, from the beginning or from the network of `start`, and tune the policy."""
+    settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
+    featurizer = _featurizer(training, queries) if start is None else start.featurizer
+    parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=64 * max(torch.cuda.device_count(), 1))
+    ranked, checked = (_ranked(featurizer, part) for part in (queries, validation))
+    learned = learn(ranked, checked, parameters=parameters, device=where, advance=advance, start=None if start is None else start.network)
+    network = LeroNetwork(featurizer.width)
+    network.load_state_dict(learned.weights)
+    network.eval()
+    untuned = TrainedModel(
+        featurizer=featurizer, network=network, policy=Policy(factors=rules.factors, max_candidates=rules.max_candidates)
+    )
+    policy = tuned(
+        [scored(untuned, query) for query in queries],
+        [scored(untuned, query) for query in validation],
+        start=untuned.policy,
+        margin=None if settings.lero_margin == "auto" else float(settings.lero_margin),
+        effort=cast(Effort, settings.lero_effort),
+    )
+    model = TrainedModel(featurizer=featurizer, network=network, policy=policy)
+    scalars = {
+        "training_time_seconds": perf_counter() - started_s,
+        "num_training_pairs": sum(len(query.pairs) for query in ranked),
+        "num_validation_pairs": sum(len(query.pairs) for query in checked),
+        "num_epochs_trained": len(learned.train_loss),
+        "best_epoch": learned.best_epoch,
+        **_best(learned),
+        **_collection_figures([*queries, *validation]),
+    }
+    return Trained(model=model, parameters=parameters, learned=learned, device=where, scalars=scalars)
+
+
+def scored(model: TrainedModel, query: CollectedQuery) -> ScoredQuery:
+    """Score the plans of a collected query."""
+    return ScoredQuery(query=query, scores=model.scores(query.plans, query.subplans))
+
+
+def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> dict[str, Scalar]:
+    """Everything that the result depends on, and the policy that came out."""
+    policy = done.model.policy
+    chosen = {name: value for name, value in asdict(done.parameters).items() if name != "epochs"}
+    return {
+        **chosen,
+        "device": done.device.type,
+        "lero_factors": ",".join(f"{factor:g}" for factor in rules.factors),
+        "lero_max_candidates": rules.max_candidates,
+        "lero_margin": training.settings.lero_margin,
+        "lero_effort": training.settings.lero_effort,
+        "lero_dynamic": training.settings.lero_dynamic,
+        "tie": TIE,
+        "learned_margin": policy.margin,
+        "learned_share": policy.share if isfinite(policy.share) else "all",
+        "learned_slots": "all" if policy.slots is None else " ".join(f"{slot.factor:g}x{slot.size}" for slot in policy.slots),
+        "skipped_signatures": f"{len(policy.skipped)} of {len(policy.known)}",
+    }
+
+
+def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
+    """What the model says of itself on disk."""
+    return Metadata(
+        model_id=model_id,
+        data_fingerprint=training.data_fingerprint,
+        schema_fingerprint=schema_fingerprint(training.schema),
+        training={**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss},
+    )
+
+
+def _featurizer(training: Training, queries: Sequence[CollectedQuery]) -> Featurizer:
+    return Featurizer(sorted(training.schema), scales_of((query.plans, query.subplans) for query in queries))
+
+
+def _ranked(featurizer: Featurizer, queries: Sequence[CollectedQuery]) -> list[RankedPlans]:
+    return [
+        RankedPlans(forest=featurizer.forest(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
+        for query in queries
+        if len(query.plans) > 1
+    ]
+
+
+def _best(learned: Learned) -> dict[str, float]:
+    if not learned.validation_loss:
+        return {}
+    return {
+        "best_validation_loss": learned.validation_loss[learned.best_epoch],
+        "best_validation_pair_accuracy": learned.validation_pair_accuracy[learned.best_epoch],
+    }
+
+
+def _collection_figures(queries: Sequence[CollectedQuery]) -> dict[str, int | float]:
+    outcomes = [outcome for query in queries for outcome in query.outcomes]
+    return {
+        "num_collected_queries": len(queries),
+        "num_planner_calls": sum(1 + len(query.attempts) for query in queries),
+        "num_distinct_plans": len(outcomes),
+        "num_censored_plans": sum(outcome.ms is None for outcome in outcomes),
+        "planner_time_seconds": sum(query.look_ms + sum(attempt.elapsed_ms for attempt in query.attempts) for query in queries) / 1e3,
+    }

@@ -1,0 +1,188 @@
+"""
+Learns the policy: replays collected queries under different policies, and keeps what would have taken the least time.
+
+Nothing is run. Of each query it is known what every planner call took, which plan it led to and how long that plan runs, so that time spent
+on choosing and time saved by it are added up as they would have been. The model's scores on queries it was trained on are too
+good, therefore margin and share are tuned on validation queries. Where there are none, the training queries have to do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf, log
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from algorithms.lero.candidates import Slot
+from algorithms.lero.policy import PlannerTime, Policy, Scores
+from algorithms.lero.records import CollectedQuery
+
+Effort = Literal["auto", "all"]
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, inf)
+"""The shares of a query's predicted time that are tried."""
+
+MARGINS = 20
+"""So many margins are tried: quantiles of those that make a difference."""
+
+SMALLEST_GAIN = 0.002
+"""A slot has to save this share of the time of the queries that have it, on average, beyond what the slots before it save."""
+
+AS_GOOD = 1.01
+"""Policies whose total is within this factor of the smallest are as good; of these the one with the smallest losses is taken."""
+
+PRIOR_QUERIES = 2.0
+"""A signature's mean saving is drawn towards that of all queries of its size as if it had so many more queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredQuery:
+    """A collected query and the scores of its plans."""
+
+    query: CollectedQuery
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a policy would have done: the plan it takes, planner calls and ms on choosing, the ms of that plan and of PostgreSQL's own."""
+
+    plan: int
+    calls: int
+    choosing_ms: float
+    run_ms: float
+    own_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """What the query would have taken, without the planning that every query needs anyway."""
+        return self.choosing_ms + self.run_ms
+
+
+def replay(scored: ScoredQuery, policy: Policy, *, look_always: bool = False) -> Replayed:
+    """Let a policy decide on a collected query. A plan that was cut off counts with its limit."""
+    query = scored.query
+    own_ms = query.own.at_least_ms
+    if not (look_always or policy.worth_a_look(query.signature)):
+        return Replayed(plan=0, calls=0, choosing_ms=0.0, run_ms=own_ms, own_ms=own_ms)
+    slots = policy.ordered(query.subplans)
+    if policy.share != inf:
+        slots = slots[: policy.calls(float(query.plans[0].get("Total Cost", 0.0)), query.signature, query.largest)]
+    made = {attempt.slot: attempt for attempt in query.attempts}
+    attempts = [made[slot] for slot in slots if slot in made]
+    plans = [0, *dict.fromkeys(attempt.plan for attempt in attempts if attempt.plan != 0)]
+    plan = plans[policy.pick(scored.scores[plans])]
+    return Replayed(
+        plan=plan,
+        calls=1 + len(attempts),
+        choosing_ms=query.look_ms + sum(attempt.elapsed_ms for attempt in attempts),
+        run_ms=query.outcomes[plan].at_least_ms,
+        own_ms=own_ms,
+    )
+
+
+def tuned(
+    training: Sequence[ScoredQuery], validation: Sequence[ScoredQuery], *, start: Policy, margin: float | None, effort: Effort
+) -> Policy:
+    """
+    Return the policy for a model. `start` has the user's factors and the most candidates.
+
+    A `margin` that is not None is the user's. With the effort `all` every slot of every query is tried, as in the paper.
+    """
+    basis = validation or training
+    policy = start
+    if effort == "auto":
+        policy = _with_prediction(policy, [scored.query for scored in training])
+        policy = replace(policy, slots=useful_slots([scored.query for scored in training], start.factors))
+    shares = SHARES if effort == "auto" else (inf,)
+    margins = _margins(basis) if margin is None else [margin]
+    policy = _best([replace(policy, share=share, margin=each) for share in shares for each in margins], basis)
+    return policy if effort == "all" else _with_skipping(policy, [*training, *validation])
+
+
+def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) -> tuple[Slot, ...]:
+    """
+    Order the slots by what they save beyond those before them, and drop those that save nothing.
+
+    A query's saving is the share of its best time so far, so that one slow query does not decide alone.
+    """
+    best = [query.own.at_least_ms for query in queries]
+    reached: dict[Slot, list[tuple[int, float]]] = defaultdict(list)
+    for position, query in enumerate(queries):
+        for attempt in query.attempts:
+            if attempt.slot.factor in factors:
+                reached[attempt.slot].append((position, query.outcomes[attempt.plan].at_least_ms))
+    ordered: list[Slot] = []
+    while reached:
+        gains = {
+            slot: sum(max(1 - ms / best[position], 0.0) for position, ms in ends if best[position] > 0) / len(ends)
+            for slot, ends in reached.items()
+        }
+        slot = max(gains, key=lambda each: gains[each])
+        if gains[slot] < SMALLEST_GAIN:
+            break
+        ordered.append(slot)
+        for position, ms in reached.pop(slot):
+            best[position] = min(best[position], ms)
+    return tuple(ordered)
+
+
+def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Policy:
+    """Fit the line from the logarithm of a cost to that of a time, and the means of planner calls."""
+    points = [(log(max(float(query.plans[0].get("Total Cost", 0.0)), 1.0)), log(max(query.own.at_least_ms, 1e-3))) for query in queries]
+    costs, times = (np.array(values) for values in zip(*points, strict=True))
+    slope = float(np.polyfit(costs, times, 1)[0]) if np.ptp(costs) > 0 else 0.0
+    by_signature: dict[str, list[float]] = defaultdict(list)
+    by_size: dict[int, list[float]] = defaultdict(list)
+    for query in queries:
+        calls = [query.look_ms, *(attempt.elapsed_ms for attempt in query.attempts)]
+        by_signature[query.signature] += calls
+        by_size[query.largest] += calls
+    planner = PlannerTime(
+        by_signature={signature: fmean(calls) for signature, calls in by_signature.items()},
+        by_size={size: fmean(calls) for size, calls in by_size.items()},
+        overall=fmean(call for calls in by_size.values() for call in calls),
+    )
+    return replace(policy, slope=slope, intercept=float(times.mean() - slope * costs.mean()), planner=planner)
+
+
+def _margins(basis: Sequence[ScoredQuery]) -> list[float]:
+    """0, quantiles of the advantages that the scores see, and the largest of them: with it PostgreSQL's own plan is always kept."""
+    advantages = [float(scored.scores[0] - scored.scores.min()) for scored in basis]
+    positive = [advantage for advantage in advantages if advantage > 0]
+    if not positive:
+        return [0.0]
+    return [0.0, *np.unique(np.quantile(positive, np.linspace(0, 1, MARGINS))).tolist()]
+
+
+def _best(policies: Sequence[Policy], basis: Sequence[ScoredQuery]) -> Policy:
+    results = []
+    for policy in policies:
+        runs = [replay(scored, policy, look_always=True) for scored in basis]
+        results.append((sum(run.total_ms for run in runs), sum(max(run.run_ms - run.own_ms, 0.0) for run in runs)))
+    enough_ms = AS_GOOD * min(total_ms for total_ms, _ in results)
+    good = [position for position, (total_ms, _) in enumerate(results) if total_ms <= enough_ms]
+    return policies[min(good, key=lambda position: (results[position][1], -policies[position].margin, results[position][0]))]
+
+
+def _with_skipping(policy: Policy, queries: Sequence[ScoredQuery]) -> Policy:
+    """Find the signatures whose queries are slower with looking than without."""
+    savings: dict[str, list[float]] = defaultdict(list)
+    by_size: dict[int, list[float]] = defaultdict(list)
+    size_of: dict[str, int] = {}
+    for scored in queries:
+        run = replay(scored, policy, look_always=True)
+        savings[scored.query.signature].append(run.own_ms - run.total_ms)
+        by_size[scored.query.largest].append(run.own_ms - run.total_ms)
+        size_of[scored.query.signature] = scored.query.largest
+    skipped = {
+        signature
+        for signature, saved_ms in savings.items()
+        if sum(saved_ms) + PRIOR_QUERIES * fmean(by_size[size_of[signature]]) < 0 and signature
+    }
+    overall = fmean(saved for of_size in by_size.values() for saved in of_size)
+    return replace(policy, known=frozenset(savings), skipped=frozenset(skipped), skip_unknown=overall < 0)

@@ -1,0 +1,139 @@
+"""
+A model on disk: files of data, and what they are. Reading never runs code, and nothing is believed unchecked.
+
+    model/<model_id>/...       the files: safetensors and JSON
+    metadata/<model_id>.json   what it was trained on and how, and the SHA-256 of each of the files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What a model is: the fingerprints of what it was trained on, and whatever its training wants to tell."""
+
+    model_id: str
+    data_fingerprint: str
+    schema_fingerprint: str
+    training: Mapping[str, Any]
+
+    def check(self, *, data_fingerprint: str, schema: Schema) -> None:
+        """Refuse a database other than the one the model was trained on; `ModelError` shows both fingerprints."""
+        for what, own, found in (
+            ("another schema", self.schema_fingerprint, schema_fingerprint(schema)),
+            ("other data", self.data_fingerprint, data_fingerprint),
+        ):
+            if own != found:
+                raise ModelError(
+                    f"model {self.model_id} was trained on {what}: its fingerprint is {own}, that of this database is {found}; "
+                    "use the dataset it was trained on, or train again"
+                )
+
+
+def schema_fingerprint(schema: Schema) -> str:
+    """Identify tables, columns and types, whatever their order: the first 16 hex digits of a SHA-256."""
+    content = sorted((table, sorted(columns.items())) for table, columns in schema.items())
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def write_files(folder: Path, metadata: Metadata, contents: Mapping[str, bytes], *, format_number: int) -> tuple[Path, Path]:
+    """Write a model's files below a folder; return its own folder and its metadata file."""
+    inner = folder / "model" / metadata.model_id
+    inner.mkdir(parents=True)
+    for name, content in contents.items():
+        (inner / name).write_bytes(content)
+    about = {
+        "format": format_number,
+        "model_id": metadata.model_id,
+        "data_fingerprint": metadata.data_fingerprint,
+        "schema_fingerprint": metadata.schema_fingerprint,
+        "training": dict(metadata.training),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    path = folder / "metadata" / f"{metadata.model_id}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(to_json(about, indent=2))
+    return inner, path
+
+
+def read_metadata(folder: Path, algorithm: str, *, format_number: int) -> tuple[Metadata, dict[str, str]]:
+    """Read what the one model of an algorithm in a folder says of itself, and the SHA-256 of its files; raises `ModelError`."""
+    found = sorted((folder / "metadata").glob(f"{algorithm}_*.json"))
+    if len(found) != 1:
+        raise ModelError(f"{folder} holds {len(found)} {algorithm} models (metadata/{algorithm}_*.json); name a folder that holds one")
+    about = json_object(found[0], _content(found[0]))
+    if about.get("format") != format_number:
+        raise ModelError(f"{found[0]} has model format {about.get('format')!r}, and this version reads format {format_number}; train again")
+    try:
+        hashes = {str(name): str(digest) for name, digest in about["sha256"].items()}
+        metadata = Metadata(
+            model_id=str(about["model_id"]),
+            data_fingerprint=str(about["data_fingerprint"]),
+            schema_fingerprint=str(about["schema_fingerprint"]),
+            training=dict(about["training"]),
+        )
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{found[0]} is not the metadata of a model of {algorithm} ({one_line(error)}); train again") from error
+    if metadata.model_id != found[0].stem:
+        raise ModelError(f"{found[0]} describes model {metadata.model_id!r}: it was renamed or mixed up; train again")
+    return metadata, hashes
+
+
+def read_files(folder: Path, metadata: Metadata, hashes: Mapping[str, str], names: set[str]) -> dict[str, bytes]:
+    """Read the files of a model, of exactly these names; `ModelError` names the one that is missing, empty or changed."""
+    if hashes.keys() != names:
+        raise ModelError(f"model {metadata.model_id} names the files {sorted(hashes)}, expected {sorted(names)}; train again")
+    inner = folder / "model" / metadata.model_id
+    return {name: _checked(inner / name, digest) for name, digest in hashes.items()}
+
+
+def to_json(value: Any, *, indent: int | None = None) -> bytes:
+    """Encode as JSON in UTF-8; ValueError for NaN and infinity, which are not JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode()
+
+
+def json_object(path: Path, content: bytes) -> dict[str, Any]:
+    """Decode a JSON object; `ModelError` names the file it came from."""
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({one_line(error)}); train again, or fetch the model again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a JSON {type(value).__name__} instead of an object; train again, or fetch the model again")
+    return value
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
+def _checked(path: Path, digest: str) -> bytes:
+    content = _content(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise ModelError(
+            f"{path} is not the file that was saved: its SHA-256 is {found[:16]}..., the metadata says {digest[:16]}...; "
+            "train again, or fetch the model again"
+        )
+    return content
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); train again, or fetch the model again") from error
+    if not content:
+        raise ModelError(f"{path} is empty (0 bytes); train again, or fetch the model again")
+    return content

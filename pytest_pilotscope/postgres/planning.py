@@ -1,0 +1,48 @@
+"""
+One statement planned under many cardinalities, in as few messages as possible.
+
+Each call is one message of several statements, hence one transaction: what is set in it is gone after it, also when it fails. So these
+functions are not for use inside `Session.rolled_back`, where a setting would stay until the block ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from psycopg2 import sql as composing
+
+from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+
+RawPlan = dict[str, Any]
+"""The root node of EXPLAIN's JSON, as decoded; `explain.parse_plan` makes a typed tree of it."""
+
+
+def planned_with_subplans(session: Session, sql: str) -> tuple[RawPlan, dict[frozenset[str], float]]:
+    """
+    Plan once; return the plan and the planner's own rows of every subplan, keyed as by `steering.subplans`.
+
+    Needs the library (`steering.has_extension`).
+    """
+    plan = _explained(session, composing.SQL("SET LOCAL pilotscope.enumerate = on"), sql)
+    considered = json.loads(session.scalar("SHOW pilotscope.subplans"))
+    leveled = any(entry["level"] != 1 for entry in considered)
+    return plan, {
+        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
+    }
+
+
+def planned_with(session: Session, sql: str, rows: Mapping[frozenset[str], float]) -> RawPlan:
+    """Plan as PostgreSQL would with these cardinalities injected. Needs the library."""
+    value = json.dumps({key_text(subplan): float(number) for subplan, number in rows.items()})
+    return _explained(session, composing.SQL("SET LOCAL pilotscope.cardinalities = {}").format(composing.Literal(value)), sql)
+
+
+def _explained(session: Session, setting: composing.Composable, sql: str) -> RawPlan:
+    statement = composing.SQL("; EXPLAIN (FORMAT JSON) ").join([setting, composing.SQL(sql)])
+    plan: RawPlan = session.scalar(statement)[0]["Plan"]
+    return plan
