@@ -15,6 +15,7 @@ from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
     from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.core.record import Record
     from pytest_pilotscope.run import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -22,6 +23,7 @@ REGISTRY = pytest.StashKey[Registry]()
 BENCH = pytest.StashKey["Bench"]()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 CASE = "pilotscope_case"
+RECORD = "pilotscope_record"
 PARALLEL = "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it"
 
 
@@ -66,6 +68,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         settings = metafunc.config.stash[SETTINGS]
         cases = [(algorithm, dataset) for dataset in settings.datasets for algorithm in settings.algorithms]
         metafunc.parametrize(CASE, cases, ids=[f"{algorithm}-{dataset}" for algorithm, dataset in cases])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what looks at a record behind what makes it."""
+    items.sort(key=lambda item: RECORD in getattr(item, "fixturenames", ()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -150,6 +157,24 @@ def _usage_errors() -> Iterator[None]:
         yield
     except PilotscopeError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture
+def pilotscope_record(pilotscope_case: tuple[str, str], request: pytest.FixtureRequest) -> Record:
+    """Give the record of this case, which must have been measured in the same session."""
+    algorithm, dataset = pilotscope_case
+    bench = request.config.stash.get(BENCH, None)
+    for run in reversed(bench.finished if bench else []):
+        header = run.record.header
+        if (header.dataset, algorithm in header.sides) == (dataset, True):
+            return run.record
+    pytest.skip(f"{algorithm} on {dataset} was not measured in this session: run benchmarks/test_workload.py with it")
+
+
+@pytest.fixture
+def pilotscope_say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Show text to the user at once, whatever pytest captures."""
+    return request.config.stash[BENCH].say
 
 
 def _make_bench(config: pytest.Config) -> Bench:

@@ -1,0 +1,20 @@
+"""What deciding costs: the time between receiving a query and having steered the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.report.views import inference_view
+
+
+def test_inference(pilotscope_record: Record, pilotscope_say: Callable[[str], None]) -> None:
+    """Deciding is measured in every round of every query of a side that decides; the table shows it by number of relations."""
+    view = inference_view(pilotscope_record)
+    if view is None:
+        pytest.skip("no side of this run decides anything while a query waits")
+    pilotscope_say(view)
+    deciding = {run.side for run in pilotscope_record.runs if run.inference_ms > 0}
+    assert all(run.inference_ms > 0 for run in pilotscope_record.runs if run.side in deciding)

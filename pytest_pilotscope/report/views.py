@@ -1,0 +1,63 @@
+"""Views of one record as text: how good the estimates were, and what deciding cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from io import StringIO
+from statistics import median
+
+from pytest_pilotscope.core.accuracy import Quantiles, q_errors
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.summary import summarize
+
+
+def estimation_view(record: Record) -> str | None:
+    """Q-errors of non-empty subplans by number of joins, and p-errors, of every side; None without any true cardinality."""
+    rows = []
+    for name, side in summarize(record).sides.items():
+        reports = [report for report in record.reports if report.side == name]
+        nonempty = [estimate for report in reports for estimate in report.estimates or () if estimate.true > 0]
+        found: dict[str, Quantiles] = {str(joins): errors for joins, errors in q_errors(nonempty).by_joins.items()} if nonempty else {}
+        if side.p_errors is not None:
+            found["p-error"] = side.p_errors
+        rows += [
+            [name, what, str(errors.count), *(f"{value:.2f}" for value in (errors.p50, errors.p90, errors.p95, errors.max))]
+            for what, errors in found.items()
+        ]
+    return _table(("side", "joins", "count", "p50", "p90", "p95", "max"), rows) if rows else None
+
+
+def inference_view(record: Record) -> str | None:
+    """What deciding took on each side that decides, by number of relations in the query; None when no side does."""
+    relations = {report.query_id: _relations(report.plan or "") for report in record.reports if report.side == record.header.baseline_side}
+    rows = []
+    for side in record.header.sides:
+        by_relations: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for run in record.measured(side):
+            if run.inference_ms > 0:
+                by_relations[relations.get(run.query_id, 0)].append((run.inference_ms, run.end_to_end_ms))
+        for count, times in sorted(by_relations.items()):
+            share = sum(inference for inference, _ in times) / sum(total for _, total in times)
+            rows.append([side, str(count), str(len(times)), f"{median(inference for inference, _ in times):.2f}", f"{share:.1%}"])
+    return _table(("side", "relations", "runs", "median inference ms", "share of time"), rows) if rows else None
+
+
+def _relations(plan: str) -> int:
+    """The number of scans in a plan's text."""
+    return sum(" Scan " in line and "Bitmap Index" not in line for line in plan.splitlines())
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    buffer = StringIO()
+    Console(file=buffer, width=120, color_system=None).print(table)
+    return buffer.getvalue().rstrip()
