@@ -22,9 +22,6 @@ from pytest_pilotscope.labels.cyclic import Table, eliminate
 from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
 from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters
 
-_NODES_BYTES = 512 * 1024**2
-
-Leaf: TypeAlias = tuple[str, Relation, str]
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""
 
@@ -41,7 +38,7 @@ class Message:
 class Vectors:
     """Named vectors: equal names are equal vectors, so a vector is computed once (and again if it had to be forgotten)."""
 
-    def __init__(self, filters: Filters, budget_bytes: int = _NODES_BYTES) -> None:
+    def __init__(self, filters: Filters, budget_bytes: int) -> None:
         self._filters = filters
         self._nodes: dict[object, Node] = {}
         self._made_of: list[tuple[Node, Node] | Message] = []

@@ -13,8 +13,8 @@ from pytest_pilotscope.labels.cyclic import TooLarge
 from pytest_pilotscope.labels.domains import Domains, KeyColumn
 from pytest_pilotscope.labels.filtered import Filters
 
-_FILTERS_BYTES = 256 * 1024**2
-_VECTORS_BYTES = 512 * 1024**2
+_FILTERS_BYTES = 512 * 1024**2
+_VECTORS_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +30,23 @@ class Task:
 
 @dataclass(slots=True)
 class Counter:
-    """Counts in memory what has equalities only; everything it needs must be in the folder."""
+    """
+    Counts in memory what has equalities only; everything it needs must be in the folder.
+
+    It is one of `processes` that share the memory for filtered relations and intermediate counts, 1.5 GB in all.
+    """
 
     folder: Path
     schema: Schema
     classes: Sequence[Sequence[KeyColumn]]
+    processes: int = 1
     _filters: Filters = field(init=False)
     _vectors: Vectors = field(init=False)
 
     def __post_init__(self) -> None:
         store = ColumnStore(self.folder, self.schema)
-        self._filters = Filters(store, Domains(self.classes, store), _FILTERS_BYTES)
-        self._vectors = Vectors(self._filters, _VECTORS_BYTES)
+        self._filters = Filters(store, Domains(self.classes, store), _FILTERS_BYTES // self.processes)
+        self._vectors = Vectors(self._filters, _VECTORS_BYTES // self.processes)
 
     def count(self, task: Task) -> list[int | None]:
         """Count the masks of a task, in their order; None for a cycle that is too much to count in memory."""

@@ -1,8 +1,9 @@
 """
 A process that counts: `python -m pytest_pilotscope.labels.worker`, started by `workers`.
 
-It speaks JSON lines. The first line names the folder of columns, the schema and the key columns; every further line is a task and
-is answered with a line of counts. It ends with its input, so it does not outlive whoever started it.
+It speaks JSON lines. The first line names the folder of columns, the schema, the key columns and the number of processes;
+every further line is a task and is answered with a line of counts. It ends with its input, so it does not outlive whoever
+started it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer tasks until there are no more."""
     opening = json.loads(requests.readline())
     schema = opening["schema"]
-    counter = Counter(Path(opening["folder"]), schema, [[(table, column) for table, column in members] for members in opening["classes"]])
+    classes = [[(table, column) for table, column in members] for members in opening["classes"]]
+    counter = Counter(Path(opening["folder"]), schema, classes, opening["processes"])
     for line in requests:
         request = json.loads(line)
         task = Task(query=parse(request["sql"], schema), masks=tuple(request["masks"]), empty=tuple(request["empty"]))

@@ -26,7 +26,7 @@ WORKER = ["-m", "pytest_pilotscope.labels.worker"]
 class Worker:
     """One counting process; a context manager that ends it."""
 
-    def __init__(self, folder: Path, schema: Schema, classes: Sequence[Sequence[KeyColumn]]) -> None:
+    def __init__(self, folder: Path, schema: Schema, classes: Sequence[Sequence[KeyColumn]], processes: int) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
@@ -36,7 +36,8 @@ class Worker:
             stderr=self._errors,
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        self._opening = {"folder": str(folder), "schema": {table: dict(columns) for table, columns in schema.items()}, "classes": classes}
+        columns = {table: dict(types) for table, types in schema.items()}
+        self._opening = {"folder": str(folder), "schema": columns, "classes": classes, "processes": processes}
 
     def __enter__(self) -> Worker:
         self._send(self._opening)
@@ -84,7 +85,7 @@ def count_all(
 ) -> Iterator[tuple[Task, list[int | None]]]:
     """Count tasks in several processes and yield each as soon as it is done, in no particular order."""
     with ExitStack() as stack:
-        idle = [stack.enter_context(Worker(folder, schema, classes)) for _ in range(processes)]
+        idle = [stack.enter_context(Worker(folder, schema, classes, processes)) for _ in range(processes)]
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=processes))
         running: dict[Future[list[int | None]], tuple[Worker, Task]] = {}
         waiting = list(reversed(tasks))
