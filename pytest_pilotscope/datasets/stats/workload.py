@@ -25,9 +25,9 @@ from .templates import ALIASES, Template, templates
 
 TRAIN_QUERIES, VALIDATION_QUERIES, TEST_QUERIES = 1000, 100, 146
 _ATTEMPTS = 40  # draws for one query of a template
-_PATIENCE = 3  # draws that are too large before the predicates get stricter
+_PATIENCE = 3  # draws that are too large, beyond those that are taken, before the predicates get stricter
 _STRICTEST = 6
-_TOUCHED = 4  # times the limit: the most rows that an index may fetch for one query before predicates apply
+_ROUNDS = 3  # how often a template is tried again when all that was found would touch too many rows
 _CHOICE = (8, 3)  # acceptable draws (test, training) to choose from where others of the template were too large
 
 
@@ -50,8 +50,17 @@ class JoinQuery:
 
 
 def largest_result(scale: float) -> int:
-    """The largest result that a query may count: 4 million rows at scale 0.1, growing with the power 3/2 of the scale."""
+    """The largest result that a query may count: 4 million rows at scale 0.1, growing with the square of the scale."""
     return 4 * round(scale * 10_000) ** 2
+
+
+def most_touched(scale: float) -> int:
+    """
+    The most rows that an index may fetch for a query before predicates apply: 12 million at scale 0.1, with the cube of the scale.
+
+    This keeps every query of the small databases under 2 s; larger databases are allowed their monsters.
+    """
+    return max(3 * largest_result(scale), 12 * round(scale * 1_000) ** 3)
 
 
 def make_workload(dataset: str, tables: Mapping[str, Table], *, scale: float, seed: int) -> Workload:
@@ -75,9 +84,10 @@ class QuerySource:
     def __init__(self, tables: Mapping[str, Table], *, scale: float, seed: int) -> None:
         self._tables = tables
         self._population = Population(tables)
-        self._too_large: dict[str, int] = {}
+        self._excess: dict[str, int] = {}
         self._predicates = PredicateSource(tables)
         self._limit = largest_result(scale)
+        self._most_touched = most_touched(scale)
         self._seed = seed
         self._taken: set[str] = set()
 
@@ -108,39 +118,48 @@ class QuerySource:
         gives the one of several acceptable draws that the textbook estimate gets most wrong.
         """
         aliases = tuple(template.aliases[i] for i in draws.shuffled(len(template.aliases)))
+        for _ in range(_ROUNDS):
+            found = self._acceptable(draws, template, aliases, split)
+            for query in sorted(found, key=lambda query: query.estimate / query.rows):
+                if self._touched(query) <= self._most_touched:
+                    self._taken.add(query.sql)
+                    return query
+        return None
+
+    def _acceptable(self, draws: Draws, template: Template, aliases: tuple[str, ...], split: int) -> list[JoinQuery]:
+        """New, non-empty and small enough queries of the template: one, or several if it is known to meet the limit."""
         found: list[JoinQuery] = []
         for _ in range(_ATTEMPTS):
-            strictness = min(self._too_large.get(template.code, 0) // _PATIENCE, _STRICTEST)
+            excess = self._excess.get(template.code, 0)
+            strictness = min(excess // _PATIENCE, _STRICTEST)
             query = self._tried(template, aliases, tuple(self._predicates.draw(draws, aliases, split, strictness)))
             if query.rows > self._limit:
-                self._too_large[template.code] = self._too_large.get(template.code, 0) + 1
-            elif query.rows and query.sql not in self._taken and self._touched(query) <= _TOUCHED * self._limit:
+                self._excess[template.code] = excess + 1
+            elif query.rows and query.sql not in self._taken:
                 found.append(query)
-            if len(found) == (_CHOICE[split] if template.code in self._too_large else 1):
+            if len(found) == (_CHOICE[split] if template.code in self._excess else 1):
                 break
-        if not found:
-            return None
-        hardest = max(found, key=lambda query: query.rows / query.estimate)
-        self._taken.add(hardest.sql)
-        return hardest
+        if found and template.code in self._excess:
+            self._excess[template.code] = max(0, self._excess[template.code] - 1)
+        return found
 
     def _touched(self, query: JoinQuery) -> int:
         """
-        The largest result with the selective predicates of one relation left out.
+        The largest result with the predicates of one relation left out, of those that at most half of its rows pass.
 
         A nested loop over an index fetches these rows before it applies the predicates, so the result alone does not bound
         the time.
         """
         masks = self._masks(query.aliases, query.predicates)
-        sizes = [query.rows]
-        for alias, mask in masks.items():
-            if mask is not None and np.count_nonzero(mask) * _TOUCHED < len(mask):
-                sizes.append(JoinCounts(self._population, query.template.joins, masks | {alias: None}).size())
-        return max(sizes)
+        strict = [alias for alias, mask in masks.items() if mask is not None and 2 * np.count_nonzero(mask) < len(mask)]
+        return max([query.rows] + [self._counts(query.template, masks | {alias: None}).size() for alias in strict])
 
     def _tried(self, template: Template, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> JoinQuery:
-        counts = JoinCounts(self._population, template.joins, self._masks(aliases, predicates))
+        counts = self._counts(template, self._masks(aliases, predicates))
         return JoinQuery(template=template, aliases=aliases, predicates=predicates, rows=counts.size(), estimate=counts.textbook_estimate())
+
+    def _counts(self, template: Template, masks: dict[str, Mask | None]) -> JoinCounts:
+        return JoinCounts(self._population, template.joins, masks)
 
     def _masks(self, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> dict[str, Mask | None]:
         """The rows of each relation that pass its predicates, None where it has none."""
