@@ -111,9 +111,11 @@ def all_slots(subplans: Cardinalities, factors: Iterable[float]) -> list[Slot]:
     return [Slot(factor, size) for size in range(largest, 1, -1) for factor in factors if factor != 1]
 
 
-def explore(session: Session, sql: str, found: Look, slots: Iterable[Slot], *, max_candidates: int) -> Candidates:
+def explore(
+    session: Session, sql: str, found: Look, slots: Iterable[Slot], *, max_candidates: int, max_calls: int | None = None
+) -> Candidates:
     """
-    Plan once per slot and keep the distinct plans, until there are `max_candidates`, PostgreSQL's own among them.
+    Plan once per slot and keep the distinct plans, until there are `max_candidates`, PostgreSQL's own among them, or after `max_calls`.
 
     Slots that change no estimate (rows are at least 1), or the same ones in the same way as an earlier slot, are not tried.
     """
@@ -122,7 +124,7 @@ def explore(session: Session, sql: str, found: Look, slots: Iterable[Slot], *, m
     positions = {shape_key(found.plan): 0}
     attempts: list[Attempt] = []
     for slot, rows in _effective(found.subplans, slots):
-        if len(plans) >= max_candidates:
+        if len(plans) >= max_candidates or (max_calls is not None and len(attempts) >= max_calls):
             break
         started_ns = perf_counter_ns()
         plan = planned_with(session, sql, rows)

@@ -61,7 +61,14 @@ def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
     if not policy.worth_a_look(signature):
         return Decision(plan=0, candidates=None, scores=(), elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
     found = look(session, sql)
-    candidates = explore(session, sql, found, policy.slots_of(found, signature), max_candidates=policy.max_candidates)
+    candidates = explore(
+        session,
+        sql,
+        found,
+        policy.ordered(found.subplans),
+        max_candidates=policy.max_candidates,
+        max_calls=policy.calls_for(found, signature),
+    )
     plan, scores = 0, ()
     if len(candidates.plans) > 1:
         found_scores = model.scores(candidates.plans, found.subplans)

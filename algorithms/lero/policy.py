@@ -61,12 +61,9 @@ class Policy:
         """Whether to ask the planner at all."""
         return signature not in self.skipped and (signature in self.known or not self.skip_unknown)
 
-    def slots_of(self, look: Look, signature: str) -> list[Slot]:
-        """Return the ways to look for plans of a query, as many as may be tried."""
-        ordered = self.ordered(look.subplans)
-        if isinf(self.share):
-            return ordered
-        return ordered[: self.calls(float(look.plan.get("Total Cost", 0.0)), signature, look.largest)]
+    def calls_for(self, look: Look, signature: str) -> int | None:
+        """How many planner calls a query is worth besides the first; None for as many as there are slots."""
+        return None if isinf(self.share) else self.calls(float(look.plan.get("Total Cost", 0.0)), signature, look.largest)
 
     def ordered(self, subplans: Mapping[frozenset[str], float]) -> list[Slot]:
         """Return the slots that a query has, in the order in which they are tried; those of unknown sizes come last."""

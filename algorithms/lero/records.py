@@ -170,7 +170,9 @@ def _from_json(line: Mapping[str, Any]) -> CollectedQuery:
         query_id=str(line["query_id"]),
         sql_key=str(line["sql_key"]),
         signature=str(line["signature"]),
-        subplans={frozenset(aliases): float(rows) for aliases, rows in line["subplans"]},
+        subplans={
+            frozenset(aliases): float(rows) for aliases, rows in reversed(line["subplans"])
+        },  # of equal ones in two levels, the first
         look_ms=float(line["look_ms"]),
         attempts=tuple(
             Attempt(slot=Slot(factor, size), plan=plan, elapsed_ms=elapsed_ms) for factor, size, plan, elapsed_ms in line["attempts"]

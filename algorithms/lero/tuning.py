@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from algorithms.lero.candidates import Slot
+from algorithms.lero.candidates import Look, Slot
 from algorithms.lero.policy import PlannerTime, Policy, Scores
 from algorithms.lero.records import CollectedQuery
 
@@ -35,7 +35,7 @@ SMALLEST_GAIN = 0.002
 AS_GOOD = 1.01
 """Policies whose total is within this factor of the smallest are as good; of these the one with the smallest losses is taken."""
 
-PRIOR_QUERIES = 2.0
+PRIOR_QUERIES = 1.0
 """A signature's mean saving is drawn towards that of all queries of its size as if it had so many more queries."""
 
 
@@ -69,11 +69,9 @@ def replay(scored: ScoredQuery, policy: Policy, *, look_always: bool = False) ->
     own_ms = query.own.at_least_ms
     if not (look_always or policy.worth_a_look(query.signature)):
         return Replayed(plan=0, calls=0, choosing_ms=0.0, run_ms=own_ms, own_ms=own_ms)
-    slots = policy.ordered(query.subplans)
-    if policy.share != inf:
-        slots = slots[: policy.calls(float(query.plans[0].get("Total Cost", 0.0)), query.signature, query.largest)]
+    look = Look(plan=query.plans[0], subplans=query.subplans, elapsed_ms=query.look_ms)
     made = {attempt.slot: attempt for attempt in query.attempts}
-    attempts = [made[slot] for slot in slots if slot in made]
+    attempts = [made[slot] for slot in policy.ordered(query.subplans) if slot in made][: policy.calls_for(look, query.signature)]
     plans = [0, *dict.fromkeys(attempt.plan for attempt in attempts if attempt.plan != 0)]
     plan = plans[policy.pick(scored.scores[plans])]
     return Replayed(

@@ -1,0 +1,141 @@
+"""The training of lero: batches, the loss, what it learns, determinism, early stopping."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from algorithms.devices import device, one_thread, seeded
+from algorithms.lero.featurize import Featurizer, scales_of
+from algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
+from algorithms.lero.model import LeroNetwork, Trees
+from algorithms.lero.pairs import ordered_pairs
+from algorithms.lero.race import Outcome
+from pytest_pilotscope.errors import AlgorithmError, UsageError
+from pytest_pilotscope.postgres.planning import RawPlan
+
+from .lero_example import SUBPLANS, TABLES, random_plans
+
+CPU = torch.device("cpu")
+FEATURIZER = Featurizer(TABLES, scales_of([(random_plans(200), SUBPLANS)]))
+FEW = HyperParameters(epochs=8, seed=3)
+
+
+def made_up_ms(plan: RawPlan) -> float:
+    """Nested loops are slow, and the more so the higher up; index scans are fast."""
+    below = sum(made_up_ms(child) for child in plan.get("Plans", ()))
+    return 1 + below * {"Nested Loop": 3, "Merge Join": 1.5}.get(plan["Node Type"], 1) * (0.5 if plan["Node Type"] == "Index Scan" else 1)
+
+
+def ranked(count: int, *, seed: int = 0, plans: int = 6) -> list[RankedPlans]:
+    """Queries with random plans whose times follow from their operators."""
+    made = []
+    for number in range(count):
+        some = random_plans(plans, seed=1000 * seed + number)
+        pairs = ordered_pairs([Outcome(times_ms=(made_up_ms(plan),)) for plan in some])
+        made.append(RankedPlans(forest=FEATURIZER.forest(some, SUBPLANS), pairs=pairs))
+    return made
+
+
+def test_it_learns_which_plan_is_faster() -> None:
+    """On queries that it has not seen it orders nearly all pairs, and the loss has fallen."""
+    learned = learn(ranked(60), ranked(20, seed=1), parameters=replace(FEW, epochs=15), device=CPU)
+    assert learned.validation_pair_accuracy[learned.best_epoch] > 0.9
+    assert learned.train_loss[-1] < 0.5 * learned.train_loss[0]
+
+
+def test_a_pairs_loss_is_the_cross_entropy_of_the_difference() -> None:
+    """-log(sigmoid(score of the slower - score of the faster)), whoever else is in the batch."""
+    queries = ranked(3)
+    with seeded(1), one_thread(), torch.no_grad():
+        network = LeroNetwork(FEATURIZER.width)
+        (batch,) = batched(queries, 10_000, CPU)
+        losses = pair_losses(network, batch).tolist()
+        wanted = []
+        for query in queries:
+            scores = network(Trees.of(query.forest, CPU)).tolist()
+            wanted += [-math.log(1 / (1 + math.exp(scores[fast] - scores[slow]))) for fast, slow in query.pairs]
+    assert losses == pytest.approx(wanted, rel=1e-4)
+
+
+def test_batches_hold_every_pair_once() -> None:
+    """Whole queries are put together until there are enough pairs; queries without pairs are not in any batch."""
+    queries = [*ranked(10), RankedPlans(forest=FEATURIZER.forest(random_plans(1), SUBPLANS), pairs=[])]
+    batches = batched(queries, 25, CPU, np.random.default_rng(0))
+    sizes = [len(batch.faster) for batch in batches]
+    assert sum(sizes) == sum(len(query.pairs) for query in queries)
+    assert all(size >= 25 for size in sizes[:-1])
+    assert sum(len(batch.trees.plans) for batch in batches) == 60
+
+
+def test_same_seed_same_weights() -> None:
+    """Training is repeatable on a CPU, leaves PyTorch's random numbers alone, and depends on the seed."""
+    torch.manual_seed(5)
+    before = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (learn(ranked(8), [], parameters=replace(FEW, epochs=2, seed=seed), device=CPU) for seed in (3, 3, 4))
+    assert torch.equal(torch.rand(1), before)
+    assert all(torch.equal(first.weights[name], again.weights[name]) for name in first.weights)
+    assert first.train_loss == again.train_loss != other.train_loss
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early() -> None:
+    """Validation pairs that are the wrong way round get worse from the first epoch on: it is kept, and patience ends the rest."""
+    queries = ranked(20)
+    contrary = [replace(query, pairs=[(slow, fast) for fast, slow in query.pairs]) for query in queries]
+    learned = learn(queries, contrary, parameters=replace(FEW, epochs=50, patience=3), device=CPU)
+    assert learned.best_epoch == 0
+    assert len(learned.train_loss) == len(learned.validation_loss) == len(learned.validation_pair_accuracy) == 4
+    first = learn(queries, [], parameters=replace(FEW, epochs=1), device=CPU)
+    assert all(torch.equal(first.weights[name], learned.weights[name]) for name in first.weights)
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    """There is nothing to choose by, so all epochs are trained."""
+    learned = learn(ranked(4), [], parameters=FEW, device=CPU)
+    assert (learned.best_epoch, len(learned.train_loss), learned.validation_pair_accuracy) == (7, 8, [])
+
+
+def test_it_goes_on_from_a_network() -> None:
+    """An update begins where the last training ended."""
+    queries = ranked(30)
+    parameters = replace(FEW, epochs=10)
+    first = learn(queries, [], parameters=parameters, device=CPU)
+    network = LeroNetwork(FEATURIZER.width)
+    network.load_state_dict(first.weights)
+    further = learn(queries, [], parameters=replace(parameters, epochs=1), device=CPU, start=network)
+    assert further.train_loss[0] < 0.7 * first.train_loss[0]
+
+
+def test_no_pairs_is_an_error() -> None:
+    """A workload without a single pair cannot be learned from, and it is said what to do."""
+    with pytest.raises(
+        AlgorithmError,
+        match="^"
+        + re.escape(
+            "lero has no pair of plans to learn from in 1 training queries: none has two plans of which one is known to be faster; "
+            "collect more queries (--collection-size), or queries with more joins"
+        )
+        + "$",
+    ):
+        learn([RankedPlans(forest=ranked(1)[0].forest, pairs=[])], [], parameters=FEW, device=CPU)
+
+
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    """It is not trained on, and no model comes of it."""
+    queries = ranked(2)
+    queries[0].forest.features[0, 0] = np.nan
+    with pytest.raises(AlgorithmError, match=r"^the training loss of lero became nan; look at the collected times$"):
+        learn(queries, [], parameters=FEW, device=CPU)
+
+
+def test_devices() -> None:
+    """An unknown device and a missing GPU are usage errors; auto is always something."""
+    assert device("auto").type in ("cpu", "cuda")
+    with pytest.raises(UsageError, match=r"^unknown device 'tpu'; known: auto, cpu, cuda$"):
+        device("tpu")
