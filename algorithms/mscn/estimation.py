@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from algorithms.mscn.device import one_thread
+from algorithms.devices import one_thread
 from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
 from algorithms.mscn.model import Forward, MscnNetwork
 from algorithms.mscn.samples import Samples

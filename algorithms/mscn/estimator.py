@@ -10,15 +10,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from algorithms.mscn.device import device
+from algorithms.devices import device
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.featurize import Featurizer
 from algorithms.mscn.learning import HyperParameters, Learned, learn
 from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.ragged import LabelledSubplans, labelled
 from algorithms.mscn.samples import Samples, draw
-from algorithms.mscn.storage import Metadata, read_metadata, read_model, schema_fingerprint, write_model
+from algorithms.mscn.storage import metadata_of, read_model, write_model
 from algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
@@ -92,7 +93,7 @@ class Mscn:
 
     def load(self, folder: Path, training: Training) -> None:
         """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
-        metadata, _ = read_metadata(folder)
+        metadata = metadata_of(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         self.model = read_model(folder, session=training.session)
         self.model_id, self._metadata = metadata.model_id, metadata

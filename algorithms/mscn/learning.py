@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.mscn.device import one_thread, seeded
+from algorithms.devices import one_thread, seeded
 from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork, TensorBags
 from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError

@@ -23,7 +23,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from algorithms.mscn.device import one_thread, seeded
+from algorithms.devices import one_thread, seeded
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.featurize import Featurizer
 from algorithms.mscn.learning import loss_of

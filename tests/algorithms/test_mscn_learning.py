@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.mscn.device import device, one_thread, seeded
+from algorithms.devices import device, one_thread, seeded
 from algorithms.mscn.featurize import SETS
 from algorithms.mscn.learning import HyperParameters, estimated, learn, loss
 from algorithms.mscn.model import MscnNetwork, SetEncoder

@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors import torch as tensors
 
-from algorithms.mscn.device import seeded
+from algorithms.devices import seeded
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.estimator import Mscn
 from algorithms.mscn.learning import estimated
 from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.ragged import labelled
-from algorithms.mscn.storage import Metadata, read_metadata, read_model, schema_fingerprint, write_model
+from algorithms.mscn.storage import read_model, write_model
+from algorithms.storage import Metadata, read_metadata, schema_fingerprint
 from pytest_pilotscope.errors import ModelError
 
 from .mscn_example import SCHEMA, featurizer, labels, queries
@@ -66,7 +67,7 @@ def test_the_files_are_safetensors_and_json(folder: Path) -> None:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     inner = f"model/{ID}"
     assert names == [f"metadata/{ID}.json", f"{inner}/samples.json", f"{inner}/vocabulary.json", f"{inner}/weights.safetensors"]
-    found, hashes = read_metadata(folder)
+    found, hashes = read_metadata(folder, "mscn", format_number=1)
     assert found == metadata()
     assert hashes == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / inner).iterdir()}
 
@@ -127,7 +128,7 @@ def test_folder_with_two_models(folder: Path) -> None:
         ("?", "is not JSON (Expecting value: line 1 column 1 (char 0)); train again, or fetch the model again"),
         ("[]", "holds a JSON list instead of an object; train again, or fetch the model again"),
         ("{}", "has model format None, and this version reads format 1; train again"),
-        ('{"format": 1}', "is not the metadata of an mscn model ('sha256'); train again"),
+        ('{"format": 1}', "is not the metadata of a model of mscn ('sha256'); train again"),
     ],
 )
 def test_broken_metadata_is_named(folder: Path, content: str, what: str) -> None:
@@ -162,7 +163,7 @@ def test_files_of_no_mscn_model_are_refused(folder: Path) -> None:
     rewritten(folder, "../../other", b"x")
     message = (
         f"model {ID} names the files ['../../other', 'samples.json', 'vocabulary.json', 'weights.safetensors'], "
-        "which are not those of an mscn model; train again"
+        "expected ['samples.json', 'vocabulary.json', 'weights.safetensors']; train again"
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         read_model(folder)
