@@ -93,7 +93,7 @@ class Database:
     A database to measure, named `name`, on `server`.
 
     `fingerprint` and `report` are as of opening. `pristine` is the idle database that copies are made from, or None when this database is
-    the user's.
+    the user's. `config` is what it was opened with.
     """
 
     server: Server
@@ -102,6 +102,7 @@ class Database:
     fingerprint: Fingerprint
     report: ServerReport
     pristine: str | None = None
+    config: PostgreSQLConfig | None = None
 
     def session(self) -> Session:
         """A new session in this database; close it, or use it as a context manager."""
@@ -117,7 +118,22 @@ class Database:
         from pytest_pilotscope.postgres.copies import temporary_copy
 
         with temporary_copy(self.server, self.pristine or self.name, f"{self.pristine or self.name}_{_token()}") as name:
-            yield _described(self.server, self.dataset, name, self.pristine)
+            yield _described(self.server, self.dataset, name, self.pristine, self.config)
+
+    @contextmanager
+    def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
+        """
+        The same data on another server of the same kind, which is started with `settings` on top of its own and stopped on leaving.
+
+        It can be restarted while sessions on this one stay open. UsageError when this server was not started here.
+        """
+        from pytest_pilotscope.postgres.server import Capability
+
+        if self.config is None or Capability.RESTART not in self.server.capabilities:
+            raise UsageError("the server was not started here, so there is no second one like it; use --server embedded or container")
+        config = replace(self.config, settings={**self.config.settings, **(settings or {})})
+        with open_database(config, self.dataset) as twin:
+            yield twin
 
 
 @contextmanager
@@ -139,7 +155,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
         if dataset is None:
             with server.connect() as session:
                 name = session.database
-            yield _described(server, None, name, None)
+            yield _described(server, None, name, None, config)
             return
         load_database(server, dataset)
         pristine = pristine_name(dataset)
@@ -149,7 +165,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
             name = dataset.database
             with server.connect() as keeper:
                 make_copy(server, keeper, pristine, name)
-        yield _described(server, dataset, name, pristine)
+        yield _described(server, dataset, name, pristine, config)
 
 
 def dataset_of(config: PostgreSQLConfig) -> Dataset:
@@ -211,13 +227,13 @@ def _container(config: PostgreSQLConfig, *, why: str) -> Server:
     return ContainerServer(version=config.pg_version, settings=config.settings, why=why)
 
 
-def _described(server: Server, dataset: Dataset | None, name: str, pristine: str | None) -> Database:
+def _described(server: Server, dataset: Dataset | None, name: str, pristine: str | None, config: PostgreSQLConfig | None) -> Database:
     from pytest_pilotscope.postgres.fingerprint import fingerprint
 
     with server.connect(name) as session:
         found = fingerprint(session)
     report = replace(server.report(), statistics=found.statistics)
-    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, pristine=pristine)
+    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, pristine=pristine, config=config)
 
 
 def _token() -> str:

@@ -113,6 +113,22 @@ def test_a_copy_is_made_beside_open_sessions(database: Database) -> None:
         session.execute("DROP TABLE mess")
 
 
+def test_a_twin_is_another_server_with_the_same_data(database: Database) -> None:
+    """It has settings of its own and can be restarted beside open sessions; a server that is not ours has none."""
+    with database.session() as session, database.twin({"work_mem": "7MB"}) as twin:
+        assert twin.server is not database.server
+        assert (twin.fingerprint.data, twin.fingerprint.statistics) == (database.fingerprint.data, database.fingerprint.statistics)
+        with twin.session() as other:
+            assert other.scalar("SHOW work_mem") == "7MB"
+        twin.server.restart({"shared_buffers": "16MB"})
+        with twin.session() as other:
+            assert other.execute("SELECT current_setting('shared_buffers'), current_setting('work_mem')") == [("16MB", "4MB")]
+        assert session.scalar("SHOW work_mem") == "4MB"
+    expected = "the server was not started here, so there is no second one like it; use --server embedded or container"
+    with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), dataclasses.replace(database, config=None).twin():
+        pass
+
+
 def test_the_second_time_nothing_is_loaded(database: Database) -> None:
     """The prepared data directory is found by the dataset's key."""
 
