@@ -1,0 +1,168 @@
+"""
+Query files: a folder of `.sql` files, or one file in any of the formats that benchmarks are handed around in.
+
+- a folder: one statement in each `.sql` file, whose id is the file's name without `.sql`;
+- `id#####statement` or `id<TAB>statement`, one on each line;
+- statements separated by `;`, over as many lines as they need, numbered q001, q002, ...;
+- one statement on each line without any `;`, numbered likewise.
+
+Empty lines and lines that begin with `--` are skipped. Every statement is parsed as PostgreSQL's SQL and must be a query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
+from pytest_pilotscope.errors import WorkloadError
+
+_WITH_ID = {"#####": re.compile(r"([^\s#]+)#####(.*)"), "<TAB>": re.compile(r"([^\s']+)\t(.*)")}
+_QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A statement and where it begins."""
+
+    path: Path
+    line: int
+    id: str
+    sql: str
+
+    def error(self, problem: str, line: int | None = None) -> WorkloadError:
+        return _error(self.path, self.line if line is None else line, problem)
+
+
+def load_queries(path: Path) -> tuple[Query, ...]:
+    """
+    Read the queries of a folder or a file, in order (a folder: by name, numbers in names by value).
+
+    Raises WorkloadError that begins with `file:line` for what is not a query, for ids that occur twice and where nothing is found.
+    """
+    found = _from_folder(path) if path.is_dir() else _from_file(path)
+    first: dict[str, _Found] = {}
+    for statement in found:
+        if statement.id in first:
+            other = first[statement.id]
+            raise statement.error(f"id {statement.id!r} was already used in {other.path}:{other.line}; give every query an id of its own")
+        first[statement.id] = statement
+        _check(statement)
+    return tuple(Query(id=statement.id, sql=statement.sql) for statement in found)
+
+
+def write_queries(path: Path, queries: Iterable[Query]) -> None:
+    """
+    Write `id<TAB>statement` lines that `load_queries` reads back.
+
+    Line breaks between words and comments become blanks. Raises WorkloadError, before anything is written, for an id that holds a blank or
+    a quote and for a line break inside a literal, which one line cannot hold.
+    """
+    lines = []
+    for query in queries:
+        if not query.id or re.search(r"[\s'#]", query.id):
+            raise WorkloadError(f"{path}: {query.id!r} cannot be written as an id; use one without blanks, quotes and #")
+        lines.append(f"{query.id}\t{_on_one_line(path, query)}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _on_one_line(path: Path, query: Query) -> str:
+    sql = query.sql
+    for start, end in reversed(breaks_outside_quotes(sql)):
+        sql = f"{sql[:start]} {sql[end:]}"
+    if len(sql.splitlines()) > 1:
+        raise WorkloadError(f"{path}: query {query.id!r} has a line break inside a literal; write it to a file of its own")
+    return sql.strip()
+
+
+def _from_folder(path: Path) -> list[_Found]:
+    files = sorted(
+        path.glob("*.sql"), key=lambda file: [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(file)]
+    )
+    if not files:
+        raise WorkloadError(f"{path}: no .sql file in this folder; put one query into each, or give a file")
+    found = []
+    for file in files:
+        statements = _split(file, _text(file))
+        if len(statements) != 1:
+            line = statements[1].line if statements else 1
+            raise _error(file, line, f"{len(statements)} statements found; a file of a folder holds exactly one")
+        found.append(_Found(path=file, line=statements[0].line, id=file.stem, sql=statements[0].sql))
+    return found
+
+
+def _parts(file: Path) -> list[str]:
+    return [part for part in re.split(r"(\d+)", file.stem) if part]
+
+
+def _from_file(path: Path) -> list[_Found]:
+    text = _text(path)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and not line.lstrip().startswith("--")]
+    if not lines:
+        raise _error(path, 1, "no statement found; write at least one query")
+    for separator, pattern in _WITH_ID.items():
+        if pattern.match(lines[0][1]):
+            return [_with_id(path, number, line, separator) for number, line in lines]
+    found = _split(path, text)
+    if len(found) == 1 and len(lines) > 1 and all(_QUERY.match(line.lstrip()) for _, line in lines):
+        return _numbered([_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines])
+    return _numbered(found)
+
+
+def _numbered(found: Sequence[_Found]) -> list[_Found]:
+    digits = max(3, len(str(len(found))))
+    return [_Found(path=one.path, line=one.line, id=f"q{number:0{digits}}", sql=one.sql) for number, one in enumerate(found, 1)]
+
+
+def _with_id(path: Path, number: int, line: str, separator: str) -> _Found:
+    match = _WITH_ID[separator].match(line)
+    if match is None:
+        raise _error(path, number, f"no id found; write id{separator}statement, as in the lines above")
+    statements = _split(path, match.group(2), number)
+    if len(statements) != 1:
+        raise _error(path, number, f"{len(statements)} statements found; write one on each line")
+    return _Found(path=path, line=number, id=match.group(1), sql=statements[0].sql)
+
+
+def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:
+    try:
+        found = split_statements(text)
+    except NeverEnds as error:
+        raise _error(path, first_line + error.line - 1, f"{error}; close it") from error
+    return [_Found(path=path, line=first_line + one.line - 1, id="", sql=one.sql) for one in found]
+
+
+def _check(statement: _Found) -> None:
+    """Raise for what PostgreSQL would refuse to parse, and for statements that are not queries."""
+    from sqlglot import parse
+    from sqlglot.errors import ParseError, TokenError
+
+    if not _QUERY.match(statement.sql):
+        word = statement.sql.split(None, 1)[0]
+        raise statement.error(f"found {word!r} where a query begins; a workload holds only SELECT statements")
+    try:
+        parse(statement.sql, dialect="postgres")
+    except ParseError as error:
+        first = error.errors[0]
+        near = first.get("highlight") or "the end"
+        line = statement.line + (first.get("line") or 1) - 1
+        raise statement.error(f"SQL syntax error near {near!r}; correct the statement or remove it", line) from error
+    except TokenError as error:
+        raise statement.error("this is not SQL; correct the statement or remove it") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise _error(path, line, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise WorkloadError(f"{path}: cannot be read ({error.strerror}); give a file or a folder of .sql files") from error
+
+
+def _error(path: Path, line: int, problem: str) -> WorkloadError:
+    return WorkloadError(f"{path}:{line}: {problem}")

@@ -1,0 +1,112 @@
+"""Cut SQL into statements, as psql does: a semicolon inside a literal, a quoted name, a comment or a dollar quote cuts nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PIECE = re.compile(
+    r"""
+      (?P<escaped>(?<!\w)[eE]'(?:[^'\\]|\\.|'')*')
+    | (?P<literal>'(?:[^']|'')*')
+    | (?P<name>"(?:[^"]|"")*")
+    | (?P<comment>--[^\n]*)
+    | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | (?P<block>/\*)
+    | (?P<end>;)
+    | (?P<open>'|"|(?<![\w$])\$(?:[^\W\d]\w*)?\$)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_BLOCK = re.compile(r"/\*|\*/")
+_OPENED = {"'": "a literal", '"': "a quoted name", "$": "a dollar quote", "/": "a comment"}
+
+
+class NeverEnds(ValueError):
+    """Something was opened and never closed. `line` counts from 1."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(f"{what} is opened here and never closed")
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """SQL without its semicolon and without the blanks and comments before it; `line` counts from 1."""
+
+    sql: str
+    line: int
+
+
+def split_statements(text: str) -> list[Statement]:
+    """All statements that are not empty, in order. Raises NeverEnds."""
+    found = []
+    start = 0
+    for end in [*_ends(text), len(text)]:
+        begin = _first_word(text, start, end)
+        if begin < end:
+            found.append(Statement(sql=text[begin:end].strip(), line=line_of(text, begin)))
+        start = end + 1
+    return found
+
+
+def line_of(text: str, offset: int) -> int:
+    """The line of this character, counted from 1."""
+    return text.count("\n", 0, offset) + 1
+
+
+def breaks_outside_quotes(text: str) -> list[tuple[int, int]]:
+    """
+    The stretches (start, end) of white space and comments that hold a line break.
+
+    They may be replaced by one blank without changing the statement; a line break inside a literal or a quoted name may not.
+    """
+    gap = re.compile(r"\s+")
+    found = []
+    position = 0
+    for piece in _pieces(text):
+        found += [match.span() for match in gap.finditer(text, position, piece[1]) if "\n" in match.group()]
+        if piece[0] in ("comment", "block"):
+            found.append((piece[1], piece[2]))
+        position = piece[2]
+    found += [match.span() for match in gap.finditer(text, position) if "\n" in match.group()]
+    return found
+
+
+def _ends(text: str) -> Iterator[int]:
+    return (start for kind, start, _ in _pieces(text) if kind == "end")
+
+
+def _first_word(text: str, start: int, end: int) -> int:
+    """Where the first thing after `start` begins that is neither blank nor a comment; `end` if there is none."""
+    position = start
+    for kind, begin, after in _pieces(text, start, end):
+        if text[position:begin].strip() or kind not in ("comment", "block"):
+            break
+        position = after
+    rest = text[position:end]
+    return position + len(rest) - len(rest.lstrip())
+
+
+def _pieces(text: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int, int]]:
+    """Every quoted thing, comment and semicolon as (kind, start, end)."""
+    stop = len(text) if stop is None else stop
+    position = start
+    while match := _PIECE.search(text, position, stop):
+        kind = match.lastgroup or ""
+        kind = "dollar" if kind == "tag" else kind
+        if kind == "open":
+            raise NeverEnds(_OPENED[match.group()[0]], line_of(text, match.start()))
+        position = _end_of_block(text, match.start(), stop) if kind == "block" else match.end()
+        yield kind, match.start(), position
+
+
+def _end_of_block(text: str, start: int, stop: int) -> int:
+    """The end of a block comment; they nest in PostgreSQL."""
+    depth = 0
+    for match in _BLOCK.finditer(text, start, stop):
+        depth += 1 if match.group() == "/*" else -1
+        if depth == 0:
+            return match.end()
+    raise NeverEnds(_OPENED["/"], line_of(text, start))

@@ -1,0 +1,182 @@
+"""Query files in all their formats, and what is wrong with broken ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.datasets.files import load_queries, write_queries
+from pytest_pilotscope.datasets.statements import split_statements
+from pytest_pilotscope.errors import WorkloadError
+
+TRICKY = [
+    "SELECT 'a;b', 'it''s; fine'",
+    'SELECT "x;y" FROM "t;""u"',
+    "SELECT $$a;b$$, $tag$ ; $$ ; $tag$",
+    r"SELECT E'it\'s;', 1",
+    "SELECT 1 /* ; /* ; */ ; */ + 1",
+    "SELECT 1 -- ; not the end\n + 1",
+    "SELECT a$b$c FROM t",
+]
+
+
+def written(folder: Path, text: str, name: str = "queries.sql") -> Path:
+    """The path of a new file with this text."""
+    path = folder / name
+    path.write_bytes(text.encode())
+    return path
+
+
+def fails(path: Path, message: str) -> None:
+    """Loading `path` raises exactly `message`, in which {path} stands for the path."""
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message.format(path=path))}$"):
+        load_queries(path)
+
+
+@pytest.mark.parametrize("end", [";\n", " ; ", ";"])
+def test_semicolons_inside_quotes_and_comments_cut_nothing(tmp_path: Path, end: str) -> None:
+    """A `;` in a literal, quoted name, comment or dollar quote is text; only the others separate statements."""
+    assert [query.sql for query in load_queries(written(tmp_path, end.join(TRICKY)))] == TRICKY
+
+
+def test_statements_are_numbered_in_order(tmp_path: Path) -> None:
+    """Statements without ids become q001, q002, ...; empty ones and comments between them do not count."""
+    path = written(tmp_path, "-- first\nSELECT 1;\n\n;; /* second */\nSELECT\n  2;\n-- the end\n")
+    assert load_queries(path) == (Query(id="q001", sql="SELECT 1"), Query(id="q002", sql="SELECT\n  2"))
+
+
+def test_ids_before_five_hashes(tmp_path: Path) -> None:
+    """`id#####sql` lines keep their ids; windows line ends, a byte order mark and comment lines do no harm."""
+    path = written(tmp_path, "\ufeff-- JOB\r\n1a#####SELECT 'x#####y';\r\n\r\n1b#####SELECT 2\r\n")
+    assert load_queries(path) == (Query(id="1a", sql="SELECT 'x#####y'"), Query(id="1b", sql="SELECT 2"))
+
+
+def test_ids_before_a_tab(tmp_path: Path) -> None:
+    """`id<TAB>sql` lines keep their ids, and a tab inside the statement stays."""
+    assert load_queries(written(tmp_path, "a\tSELECT\t1\nb\tSELECT 2;\n")) == (
+        Query(id="a", sql="SELECT\t1"),
+        Query(id="b", sql="SELECT 2"),
+    )
+
+
+def test_plain_lines(tmp_path: Path) -> None:
+    """Without any semicolon each line that begins like a query is one."""
+    found = load_queries(written(tmp_path, "SELECT 1\nwith x as (select 2) select * from x\n"))
+    assert [query.id for query in found] == ["q001", "q002"]
+
+
+def test_one_statement_over_several_lines(tmp_path: Path) -> None:
+    """A single statement may need several lines and no semicolon."""
+    assert load_queries(written(tmp_path, "SELECT 1\nFROM t\nWHERE a = 2\n")) == (Query(id="q001", sql="SELECT 1\nFROM t\nWHERE a = 2"),)
+
+
+def test_folder(tmp_path: Path) -> None:
+    """A folder's ids are the names of its .sql files, ordered with numbers by value; other files are left alone."""
+    for name in ("10a", "2b", "2a", "fkindexes"):
+        written(tmp_path, f"SELECT '{name}';\n", f"{name}.sql")
+    written(tmp_path, "not SQL", "README.md")
+    assert [query.id for query in load_queries(tmp_path)] == ["2a", "2b", "10a", "fkindexes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SELECT 1;\nSELECT a b c;\n", "{path}:2: SQL syntax error near 'c'; correct the statement or remove it"),
+        ("SELECT 1;\nSELECT COUNT(*)\nFROM t\nWHERE;\n", "{path}:4: SQL syntax error near 'WHERE'; correct the statement or remove it"),
+        ("SELECT 1;\n\nDROP TABLE t;\n", "{path}:3: found 'DROP' where a query begins; a workload holds only SELECT statements"),
+        ("SELECT 1;\nSELECT 'a;\n", "{path}:2: a literal is opened here and never closed; close it"),
+        ('SELECT 1;\nSELECT "a;\n', "{path}:2: a quoted name is opened here and never closed; close it"),
+        ("SELECT 1;\nSELECT $x$ a;\n", "{path}:2: a dollar quote is opened here and never closed; close it"),
+        ("SELECT 1;\nSELECT 1 /* /* */;\n", "{path}:2: a comment is opened here and never closed; close it"),
+        ("-- nothing\n\n", "{path}:1: no statement found; write at least one query"),
+        (
+            "a#####SELECT 1\nb#####SELECT 2\na#####SELECT 3\n",
+            "{path}:3: id 'a' was already used in {path}:1; give every query an id of its own",
+        ),
+        ("a\tSELECT 1\nSELECT 2\n", "{path}:2: no id found; write id<TAB>statement, as in the lines above"),
+        ("a#####SELECT 1\nSELECT 2\n", "{path}:2: no id found; write id#####statement, as in the lines above"),
+        ("a\tSELECT 1\nb\tSELECT 2; SELECT 3\n", "{path}:2: 2 statements found; write one on each line"),
+        ("a\tSELECT 1\nb\tSELECT 'x\n", "{path}:2: a literal is opened here and never closed; close it"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    """What is wrong is said with file and line, what was found and what to do."""
+    fails(written(tmp_path, text), message)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are refused with their line."""
+    path = tmp_path / "latin.sql"
+    path.write_bytes(b"SELECT 1;\nSELECT '\xe9';\n")
+    fails(path, "{path}:2: byte 0xe9 is not UTF-8; save the file as UTF-8")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A path that is not there is named."""
+    fails(tmp_path / "none.sql", "{path}: cannot be read (No such file or directory); give a file or a folder of .sql files")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    """A folder without .sql files is a mistake."""
+    fails(tmp_path, "{path}: no .sql file in this folder; put one query into each, or give a file")
+
+
+def test_folder_with_two_statements_in_a_file(tmp_path: Path) -> None:
+    """A file of a folder is one query, because its name is the id."""
+    path = written(tmp_path, "SELECT 1;\nSELECT 2;\n")
+    message = f"{path}:2: 2 statements found; a file of a folder holds exactly one"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        load_queries(tmp_path)
+
+
+def test_written_queries_are_read_back(tmp_path: Path) -> None:
+    """Tricky statements survive, except that line breaks and comments between words become blanks."""
+    path = tmp_path / "queries.txt"
+    queries = [Query(id=f"q{number}", sql=sql) for number, sql in enumerate([*TRICKY, "SELECT 1\n  FROM t"])]
+    write_queries(path, queries)
+    found = load_queries(path)
+    assert [query.id for query in found] == [query.id for query in queries]
+    assert [query.sql for query in found][:4] == TRICKY[:4]
+    changed = [" ".join(query.sql.split()) for query in found[4:]]
+    assert changed == ["SELECT 1 + 1", "SELECT 1 + 1", "SELECT a$b$c FROM t", "SELECT 1 FROM t"]
+
+
+def test_line_break_in_a_literal_cannot_be_written(tmp_path: Path) -> None:
+    """One line cannot hold two; nothing is written rather than something else."""
+    path = tmp_path / "queries.txt"
+    message = f"{path}: query 'a' has a line break inside a literal; write it to a file of its own"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        write_queries(path, [Query(id="a", sql="SELECT 'x\ny'")])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("id_", ["", "a b", "a'b", "a#b"])
+def test_ids_that_cannot_be_written(tmp_path: Path, id_: str) -> None:
+    """An id that would be read back as another is refused."""
+    path = tmp_path / "queries.txt"
+    message = f"{path}: {id_!r} cannot be written as an id; use one without blanks, quotes and #"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        write_queries(path, [Query(id=id_, sql="SELECT 1")])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["';'", '";"', "$$;$$", "$a$;$$;$a$", "/*;/*;*/;*/", "--;\n", "x", "1", " ", "\n", "E'\\';'"]), min_size=1))
+def test_any_sequence_of_pieces_is_one_statement(pieces: list[str]) -> None:
+    """Whatever the order of quoted pieces, none of their semicolons cuts."""
+    assert len(split_statements("SELECT " + " ".join(pieces) + " ;")) == 1
+
+
+def test_reference_workload(shared_data: Path) -> None:
+    """Every statement of the reference workload is read."""
+    assert len(load_queries(shared_data / "stats_tiny" / "test.sql")) == 146
+
+
+def test_reference_folder(shared_data: Path) -> None:
+    """A folder of JOB queries is read, and its ids are the names that everybody uses."""
+    found = load_queries(shared_data / "imdb_tiny" / "queries")
+    assert {"1a", "2b", "16d"} <= {query.id for query in found}
