@@ -157,6 +157,7 @@ def _parameters(featurizer: Featurizer, parameters: HyperParameters) -> dict[str
 
 def _scalars(samples: LabelledSubplans, validation: LabelledSubplans, labels: Labels, learned: Learned) -> dict[str, int | float]:
     return {
+        "num_training_queries": samples.labelled_queries,
         "num_training_samples": len(samples),
         "num_validation_samples": len(validation),
         "num_unfinished_labels": labels.unfinished,

@@ -71,6 +71,11 @@ class LabelledSubplans:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def labelled_queries(self) -> int:
+        """The number of queries that have samples."""
+        return int(np.count_nonzero(np.diff(self.queries)))
+
     def batches(self, size: int, order: Indices) -> Iterator[Batch]:
         """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is cut."""
         for starts, counts in _packed(self.queries, size, order):

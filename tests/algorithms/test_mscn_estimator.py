@@ -158,6 +158,7 @@ def test_report_names_what_users_read(trained: tuple[Mscn, Any, Path]) -> None:
         "sample_bitmaps": True,
         "sample_rows": 1000,
     }
+    assert report.scalars["num_training_queries"] == 60
     assert report.scalars["num_training_samples"] == 180
     assert report.scalars["num_validation_samples"] == 60
     assert report.scalars["num_unfinished_labels"] == report.scalars["num_unsupported_queries"] == 0
@@ -267,6 +268,7 @@ def test_queries_without_subplans_are_counted_and_residuals_not_learned(session:
     ]
     report = Mscn().train(given)
     assert report.scalars["num_unsupported_queries"] == 1
+    assert report.scalars["num_training_queries"] == 2
     assert report.scalars["num_training_samples"] == 6
 
 

@@ -1,0 +1,70 @@
+"""Every filter of STATS-CEB and JOB: bitmaps count what PostgreSQL counts, and every query is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from algorithms.devices import seeded
+from algorithms.mscn.estimation import TrainedModel
+from algorithms.mscn.featurize import Featurizer
+from algorithms.mscn.model import MscnNetwork
+from algorithms.mscn.samples import Samples, draw
+from algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from pytest_pilotscope.core.joins import Relation, Schema, filtered_sql, parse
+from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+from tests.labels.dumps import load_dump
+
+EVERY_ROW = 6000  # more than the largest table of the two dumps has
+
+
+@contextmanager
+def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
+    """A session in a database that holds a dump."""
+    name = f"mscn_{dump.stem}"
+    with server.connect() as administrator:
+        administrator.execute(f"CREATE DATABASE {name}")
+        with server.connect(name) as session:
+            load_dump(session, dump)
+            yield session
+        administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(("name", "pattern", "queries"), [("stats_tiny", "*t*.sql", 1146), ("imdb_tiny", "queries/*.sql", 59)])
+def test_bitmaps_and_estimates(newest_server: EmbeddedServer, shared_data: Path, name: str, pattern: str, queries: int) -> None:
+    """
+    On samples of whole tables each bitmap has as many bits as PostgreSQL finds rows.
+
+    An untrained network estimates every subplan of every query: all kinds of predicates have features.
+    """
+    folder = shared_data / name
+    with loaded(newest_server, folder / f"{name}.sql") as session:
+        schema = read_schema(session)
+        files = [path for path in sorted(folder.glob(pattern)) if path.stem != name]
+        texts = [text for path in files for text in path.read_text(encoding="utf-8").split(";\n") if text.strip()]
+        assert len(texts) == queries
+        samples = Samples(draw(session, schema, rows=EVERY_ROW), session=session, rows=EVERY_ROW)
+        assert_bitmaps(session, samples, [relation for text in texts for relation in parse(text, schema).relations.values()])
+        model = untrained(schema, session, samples)
+        for text in texts[:: max(1, queries // 60)]:
+            assert np.isfinite(list(model.estimate(text).values())).all()
+
+
+def assert_bitmaps(session: Session, samples: Samples, relations: list[Relation]) -> None:
+    """Compare the bits of each distinct filter with a COUNT(*)."""
+    for relation in {relation.filter_key: relation for relation in relations}.values():
+        assert samples.bitmap(relation).sum() == session.scalar(f"SELECT count(*) FROM {filtered_sql(relation)}"), relation.filter_key
+
+
+def untrained(schema: Schema, session: Session, samples: Samples) -> TrainedModel:
+    """A model with random weights."""
+    vocabulary = Vocabulary(schema=schema, ranges=read_ranges(session, schema))
+    with seeded(0):
+        network = MscnNetwork(Featurizer(vocabulary, samples).widths, hidden=8)
+    return TrainedModel(vocabulary=vocabulary, samples=samples, network=network)
