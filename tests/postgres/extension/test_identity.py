@@ -16,7 +16,7 @@ def test_plans_are_those_of_stock(corpus: Corpus, mode: str) -> None:
     builds it from (rounding, and which of several equal conditions it takes), so that is left out there.
     """
     differing = []
-    for query in corpus.queries:
+    for query in corpus.queries_for(mode):
         stock = text_plan(corpus.stock, query.sql)
         plans = {"idle": text_plan(corpus.steered, query.sql)}
         corpus.steered.execute("SET pilotscope.enumerate = on; SET pilotscope.enumerate_sql = on")
