@@ -1,0 +1,249 @@
+"""
+Settings of a server: read with their limits, applied at the level they need, and put back.
+
+A setting for sessions is set in ours alone. One that the server re-reads is set with ALTER SYSTEM; what stood there before is noted on
+disk first, so that it comes back even when this process is killed. One that needs a restart is the server's own business
+(`Server.restart`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from psycopg2 import sql
+
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.postgres.session import Session
+
+Level = Literal["session", "reload", "restart"]
+LEVELS: tuple[Level, ...] = ("session", "reload", "restart")
+"""What a change takes, cheapest first."""
+
+RELOAD_LIMIT_S = 10.0
+"""How long a server may take to re-read its configuration; it needs a few ms."""
+
+_POLL_S = 0.005
+_CONTEXTS: Mapping[str, Level] = {
+    "user": "session",
+    "superuser": "session",
+    "backend": "session",
+    "superuser-backend": "session",
+    "sighup": "reload",
+    "postmaster": "restart",
+}
+_UNIT_BYTES = {"B": 1, "kB": 1 << 10, "8kB": 8 << 10, "16kB": 16 << 10, "32kB": 32 << 10, "MB": 1 << 20, "16MB": 16 << 20, "GB": 1 << 30}
+_KNOBS = """
+    SELECT name, reset_val, unit, vartype, context, min_val, max_val, enumvals FROM pg_settings
+    WHERE name = ANY (%s) ORDER BY name
+"""
+_ENTRIES = "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' ORDER BY seqno"
+_MAY_ALTER_SYSTEM = """
+    SELECT rolsuper AND coalesce(current_setting('allow_alter_system', true), 'on') = 'on' FROM pg_roles WHERE rolname = current_user
+"""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnobRow:
+    """
+    A setting as `pg_settings` has it. `value` is what a new session starts with, in the setting's own unit.
+
+    `low` and `high` are PostgreSQL's own limits, None for anything but numbers; `choices` are the values of an enum, and on and off.
+    """
+
+    name: str
+    value: str
+    unit: str | None
+    kind: Literal["bool", "integer", "real", "string", "enum"]
+    level: Level
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+
+    @property
+    def unit_bytes(self) -> int | None:
+        """How many bytes one of its unit is; None for what is not an amount of memory."""
+        return _UNIT_BYTES.get(self.unit or "")
+
+
+def read_knobs(session: Session, names: Sequence[str]) -> dict[str, KnobRow]:
+    """Those of the named settings that this server has, by name. Internal ones, which nobody can change, are left out."""
+    return {
+        name: KnobRow(
+            name=name,
+            value=value,
+            unit=unit,
+            kind=kind,
+            level=_CONTEXTS[context],
+            low=float(low) if low is not None else None,
+            high=float(high) if high is not None else None,
+            choices=("on", "off") if kind == "bool" else tuple(choices or ()),
+        )
+        for name, value, unit, kind, context, low, high, choices in session.execute(_KNOBS, (list(names),))
+        if context in _CONTEXTS
+    }
+
+
+def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
+    """Set settings for the rest of the session, in their own units; StatementFailed for a value that PostgreSQL does not take."""
+    if knobs:
+        calls = ", ".join("set_config(%s, %s, false)" for _ in knobs)
+        session.execute(f"SELECT {calls}", [part for pair in knobs.items() for part in pair])
+
+
+def may_alter_system(session: Session) -> bool:
+    """Whether our role may use ALTER SYSTEM on this server."""
+    return bool(session.scalar(_MAY_ALTER_SYSTEM))
+
+
+class SystemKnobs:
+    """
+    Settings of the whole server, changed with ALTER SYSTEM; made by `system_knobs`.
+
+    Only names that were announced can be set: their old entries are noted on disk.
+    """
+
+    def __init__(self, session: Session, before: Mapping[str, str | None]) -> None:
+        self._session = session
+        self._before = before
+
+    def set(self, knobs: Mapping[str, str]) -> None:
+        """Set them, in their own units, and return when they are in force; ServerError when they do not come into force."""
+        unknown = sorted(knobs.keys() - self._before.keys())
+        if unknown:
+            raise ServerError(f"{', '.join(unknown)} cannot be changed: the old values were not noted")
+        for name, value in knobs.items():
+            _alter(self._session, name, value)
+        _reload(self._session, knobs)
+
+
+@contextmanager
+def system_knobs(session: Session, names: Sequence[str], *, note: Path) -> Iterator[SystemKnobs]:
+    """
+    Change settings of the whole server within the block; their entries in postgresql.auto.conf are put back on leaving.
+
+    They are written to `note` before anything is changed, so that `restore_left_over` can do it when this process is killed.
+    """
+    with _locked(note) as ours:
+        if not ours:
+            raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {note}")
+        _restore_from(session, note)
+        entries = _entries(session)
+        before = {name: entries.get(name) for name in names}
+        _write_note(note, before)
+        try:
+            yield SystemKnobs(session, before)
+        finally:
+            if not session.closed:  # otherwise the note stays, for the next start
+                _restore(session, before)
+                note.unlink()
+
+
+def note_path(session: Session) -> Path:
+    """Where the old settings of this server are noted: one file per cluster in our cache folder. For superusers."""
+    identifier = session.scalar("SELECT system_identifier FROM pg_control_system()")
+    return cache_folder(server_account()) / "settings" / f"{identifier}.json"
+
+
+def restore_left_over(session: Session) -> bool:
+    """
+    Put back what a killed process changed with ALTER SYSTEM on this server; whether there was anything. Nothing where we may not.
+
+    ServerError when the note cannot be read; it names the file.
+    """
+    if not may_alter_system(session):
+        return False
+    note = note_path(session)
+    if not note.exists():
+        return False
+    with _locked(note) as ours:  # else whoever wrote it is alive
+        return ours and _restore_from(session, note)
+
+
+def _restore_from(session: Session, note: Path) -> bool:
+    if not note.exists():
+        return False
+    try:
+        before = {str(name): None if value is None else str(value) for name, value in json.loads(note.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise ServerError(
+            f"the note of the server's old settings {note} cannot be read: {error}; put them back by hand and delete it"
+        ) from error
+    _restore(session, before)
+    note.unlink()
+    logger.warning("a run that was killed had changed %s on this server; the old values are back", ", ".join(sorted(before)))
+    return True
+
+
+@contextmanager
+def _locked(note: Path) -> Iterator[bool]:
+    """Whether nobody else has the note; the lock goes with the process, however that ends."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with note.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _entries(session: Session) -> dict[str, str]:
+    """What ALTER SYSTEM has set so far; the last entry counts."""
+    return dict(session.execute(_ENTRIES))
+
+
+def _write_note(path: Path, before: Mapping[str, str | None]) -> None:
+    """Write the note so that it is there whole or not at all, also when the machine stops."""
+    half = path.with_suffix(".half")
+    with half.open("w") as file:
+        json.dump(dict(before), file)
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)
+
+
+def _restore(session: Session, before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        _alter(session, name, value)
+    _reload(session, {})
+
+
+def _alter(session: Session, name: str, value: str | None) -> None:
+    if value is None:
+        session.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
+    else:
+        session.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+
+
+def _reload(session: Session, expected: Mapping[str, str]) -> None:
+    """Have the server re-read its configuration and wait until this session has seen it."""
+    loaded = session.scalar("SELECT pg_conf_load_time()")
+    session.execute("SELECT pg_reload_conf()")
+    deadline_s = time.monotonic() + RELOAD_LIMIT_S
+    while session.scalar("SELECT pg_conf_load_time()") == loaded or _different(session, expected):
+        if time.monotonic() > deadline_s:
+            different = ", ".join(
+                f"{name} (wanted {expected[name]}, found {found})" for name, found in _different(session, expected).items()
+            )
+            raise ServerError(
+                f"settings did not come into force within {RELOAD_LIMIT_S:.0f} s of a reload: {different or 'no reload was seen'}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _different(session: Session, expected: Mapping[str, str]) -> dict[str, str]:
+    rows = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(expected),)) if expected else []
+    return {name: found for name, found in rows if found != expected[name]}
