@@ -93,7 +93,7 @@ class Database:
     A database to measure, named `name`, on `server`.
 
     `fingerprint` and `report` are as of opening. `pristine` is the idle database that copies are made from, or None when this database is
-    the user's. `config` is what it was opened with.
+    the user's. `config` is what it was opened with. Sessions start with `session_settings`, in PostgreSQL's own units.
     """
 
     server: Server
@@ -103,10 +103,19 @@ class Database:
     report: ServerReport
     pristine: str | None = None
     config: PostgreSQLConfig | None = None
+    session_settings: Mapping[str, str] = field(default_factory=dict)
 
     def session(self) -> Session:
         """A new session in this database; close it, or use it as a context manager."""
-        return self.server.connect(self.name)
+        from pytest_pilotscope.postgres.knobs import set_session_knobs
+
+        session = self.server.connect(self.name)
+        try:
+            set_session_knobs(session, self.session_settings)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     @contextmanager
     def copy(self) -> Iterator[Database]:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.datasets.cache import pristine_name, vacuum_analyze
-from pytest_pilotscope.errors import DatasetError, MissingExtension, MissingServer, ServerError, UnknownName, UsageError
+from pytest_pilotscope.errors import DatasetError, MissingExtension, MissingServer, ServerError, StatementFailed, UnknownName, UsageError
 from pytest_pilotscope.postgres import binaries as binaries_module
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.dsn import Dsn
@@ -127,6 +127,16 @@ def test_a_twin_is_another_server_with_the_same_data(database: Database) -> None
     expected = "the server was not started here, so there is no second one like it; use --server embedded or container"
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), dataclasses.replace(database, config=None).twin():
         pass
+
+
+def test_settings_of_sessions(database: Database) -> None:
+    """Sessions can start with settings of their own; a value that PostgreSQL does not take is an error at the door."""
+    tuned = dataclasses.replace(database, session_settings={"work_mem": "1234"})
+    with tuned.session() as session, database.session() as plain:
+        assert (session.scalar("SHOW work_mem"), plain.scalar("SHOW work_mem")) == ("1234kB", "4MB")
+        broken = dataclasses.replace(database, session_settings={"work_mem": "1"})
+        with pytest.raises(StatementFailed, match=r"^statement failed: 1 kB is outside the valid range for parameter \"work_mem\""):
+            broken.session()
 
 
 def test_the_second_time_nothing_is_loaded(database: Database) -> None:
