@@ -80,6 +80,7 @@ typedef struct PsLevel {
     struct PsLevel *next; /* towards earlier levels */
     PlannerInfo *root;
     int id;         /* 1.. in the order in which they were planned: inner queries first */
+    bool trial;     /* a copy of the query with the next id */
     Relids base;    /* its base relations */
     int size;       /* length of the two arrays below */
     char **aliases; /* by range table index; NULL where there is no base relation */

@@ -239,7 +239,8 @@ static void append_level(StringInfo text, PsLevel *level) {
 static void append_levels(StringInfo text, PsLevel *level) {
     if (level->next)
         append_levels(text, level->next); /* the list has the newest first */
-    append_level(text, level);
+    if (!level->trial)
+        append_level(text, level);
 }
 
 void ps_report(void) {

@@ -306,12 +306,25 @@ static void translate_keys(PsLevel *level, List *keys) {
     }
 }
 
+/*
+ * Whether this is the trial by which the planner finds out if an index gives the minimum or maximum (planagg.c): a copy of the
+ * query that it is about to plan, with one result and a limit. It has the rows of that query, and no place in the report.
+ */
+static bool is_trial(PlannerInfo *root) {
+    Query *query = root->parse;
+    Query *outer = root->parent_root ? root->parent_root->parse : NULL;
+
+    return outer && outer->hasAggs && !outer->hasSubLinks && query->limitCount && list_length(query->targetList) == 1 &&
+           equal(query->rtable, outer->rtable);
+}
+
 static PsLevel *make_level(PlannerInfo *root) {
     MemoryContext before = MemoryContextSwitchTo(ps_run->context);
     PsLevel *level = palloc0(sizeof(PsLevel));
 
     level->root = root;
-    level->id = ++ps_run->count;
+    level->trial = is_trial(root);
+    level->id = level->trial ? ps_run->count + 1 : ++ps_run->count;
     level->base = bms_copy(root->all_baserels);
     level->size = root->simple_rel_array_size;
     level->aliases = palloc0(sizeof(char *) * level->size);

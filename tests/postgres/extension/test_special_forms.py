@@ -178,6 +178,17 @@ def test_equal_aliases_in_one_level_are_numbered(forms: Session) -> None:
     assert sorted(sorted(key)[0] for key in subplans if len(key) == 1) == ["a", "a#2", "b", "b#2"]
 
 
+def test_minimum_by_index_is_no_level(forms: Session) -> None:
+    """The planner's trial whether an index gives a minimum or maximum is not told, and steered like the query itself."""
+    sql = FORMS["minimum"]
+    assert set(forms.subplans(sql)) == {frozenset({"a"})}
+    with forms.cardinalities({LeveledSubplan(1, {"a"}): 77}):
+        assert {node.rows for node in forms.explain(sql).nodes() if node.alias == "a" and node.node_type == "Index Only Scan"} == {77}
+    assert forms.take_notices() == []
+    limited = "SELECT max(id), (SELECT id FROM a WHERE id IS NOT NULL ORDER BY id LIMIT 1) FROM a"
+    assert len({key.level for key in forms.subplans(limited) if isinstance(key, LeveledSubplan)}) > 1
+
+
 def test_plan_of_a_partitioned_table_adds_up(forms: Session) -> None:
     """The rows of the partitions are scaled with those of their table, and the table's own are exactly what was injected."""
     stock = forms.explain("SELECT * FROM p")
