@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.cases import Case, cases_of
+from pytest_pilotscope.core.projection import header_of, is_comparison, runs_of
 from pytest_pilotscope.core.queries import Workload
 from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.core.results import BASELINE, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
-from pytest_pilotscope.errors import TrackingError, UsageError
+from pytest_pilotscope.errors import PilotscopeError, TrackingError, UsageError
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
 from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
+    from pytest_pilotscope.gating import Gate
     from pytest_pilotscope.provision import Database
     from pytest_pilotscope.tracking.tracker import MLflowTracker
 
@@ -34,13 +38,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """A run whose record is closed, and the files made from it."""
+    """A run whose record is closed; `tracking` says where it went in MLflow, or why it did not."""
 
     record: Record
     record_path: Path
-    summary_path: Path
     tracking: str
-    """Where it went in MLflow, or why it did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What all runs together amount to, as lines for the user, and whether that is a failure (1) or not (0)."""
+
+    lines: tuple[str, ...] = ()
+    exit_code: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,24 +61,36 @@ class Bench:
     registry: Registry
     say: Say
     progress: ShowProgress
+    cases: tuple[Case, ...] = ()
     finished: list[FinishedRun] = field(default_factory=list)
+    _gate: Gate | None = None
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def check(self) -> None:
-        """Raise `UsageError` for what cannot be measured: unknown names, an empty selection, a model that is neither trained nor loaded."""
+        """
+        Raise `UsageError` for what cannot be measured: unknown names, an empty selection, a model that is neither trained nor loaded.
+
+        What a gate compares with is read here, before there is anything new that it could be taken for.
+        """
         for name in self.settings.algorithms:
             self.registry.algorithm(name)
         if not self.settings.training and self.settings.load_model is None and set(self.settings.algorithms) != {BASELINE}:
             raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
         for name in self.settings.datasets:
-            select_queries(self.workload(name).test, self.settings)
+            queries = select_queries(self.workload(name).test, self.settings)
+            if self.settings.calibrate:
+                _check_calibration(self.settings, len(queries))
+        if self.settings.gate and not self.settings.calibrate:
+            from pytest_pilotscope.gating import open_gate
+
+            self._gate = open_gate(self.settings)
 
     def provision(self) -> None:
-        """Open the databases of all datasets."""
-        for name in self.settings.datasets:
-            self.database(name)
+        """Open the databases of the cases."""
+        for case in self.cases:
+            self.database(case.dataset)
 
     def workload(self, name: str) -> Workload:
         """Return the queries of a dataset, made once."""
@@ -93,10 +115,10 @@ class Bench:
         return self._databases[name]
 
     @contextmanager
-    def open_run(self, algorithm: str, dataset: str) -> Iterator[BenchmarkRun]:
-        """Measure an algorithm on a dataset; when the block ends, however it ends, the record is handed to its readers."""
+    def open_run(self, case: Case) -> Iterator[BenchmarkRun]:
+        """Measure a case; when the block ends, however it ends, the record is handed to its readers."""
         tracking = _Tracking(self.settings)
-        database = self.database(dataset)
+        database = self.database(case.dataset)
         header: RunHeader | None = None
 
         def started(its_header: RunHeader) -> None:
@@ -105,10 +127,9 @@ class Bench:
             tracking.begin(its_header)
 
         try:
-            with benchmark_run(
-                algorithm,
+            with _measuring(case)(
                 database=database,
-                workload=self.workload(dataset),
+                workload=self.workload(case.dataset),
                 settings=self.settings,
                 registry=self.registry,
                 progress=self.progress,
@@ -119,47 +140,98 @@ class Bench:
             if header is not None:
                 self.finished.append(_read_back(header, self.settings.results, tracking))
 
+    def conclude(self) -> Conclusion:
+        """Calibrate with what was measured, or hold it against the gate."""
+        lines: list[str] = []
+        failed = False
+        try:
+            for run in self.finished if self.settings.calibrate else ():
+                from pytest_pilotscope.calibrating import calibrate_with, calibration_folder
+
+                lines += calibrate_with(run.record, calibration_folder())
+            if self._gate is not None:
+                from pytest_pilotscope.gating import judge
+
+                expected = (run for case in cases_of(self.settings) for run in case.runs)
+                judgement = judge(self._gate, [run.record for run in self.finished], expected)
+                lines += judgement.lines
+                failed = judgement.exit_code != 0
+        except PilotscopeError as error:
+            lines.append(str(error))
+            failed = True
+        if self.settings.calibrate and len(self.finished) < len(self.settings.datasets):
+            lines.append("not everything was measured, so not everything is calibrated")
+            failed = True
+        return Conclusion(lines=tuple(lines), exit_code=int(failed))
+
     def close(self) -> None:
         """Stop what was started."""
         self._databases.clear()
         self._stack.close()
 
 
+def _check_calibration(settings: Settings, queries: int) -> None:
+    if settings.compare or settings.algorithms != (BASELINE,):
+        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo and --compare out")
+    if settings.rounds < 2 or queries < 2:
+        raise UsageError(
+            f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.rounds} and {queries}; "
+            "leave --rounds, --queries and --limit as they are for the gate"
+        )
+
+
+def _measuring(case: Case) -> Callable[..., AbstractContextManager[BenchmarkRun]]:
+    if case.together and case.opponents:
+        from pytest_pilotscope.comparing import comparison_run
+
+        return partial(comparison_run, case.opponents)
+    return partial(benchmark_run, case.algorithms[0])
+
+
 def _read_back(header: RunHeader, results: Path, tracking: _Tracking) -> FinishedRun:
     record_path = results / f"{header.run_name}.jsonl"
-    summary_path = record_path.with_suffix(".json")
     record = read_record(record_path)
-    summary_path.write_text(json.dumps(summary_json(record), indent=2) + "\n", encoding="utf-8")
-    tracking.complete(record, record_path, summary_path)
-    return FinishedRun(record=record, record_path=record_path, summary_path=summary_path, tracking=tracking.outcome)
+    summary_paths = [results / f"{run.header.run_name}.json" for run in runs_of(record)]
+    for run, path in zip(runs_of(record), summary_paths, strict=True):
+        path.write_text(json.dumps(summary_json(run), indent=2) + "\n", encoding="utf-8")
+    tracking.complete(record, record_path, summary_paths)
+    return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome)
 
 
 @dataclass(slots=True)
 class _Tracking:
-    """MLflow as a reader that may fail: the record stays whole and the user is told how to send it later."""
+    """
+    MLflow as a reader that may fail: the record stays whole and the user is told how to send it later.
+
+    A comparison is one run in MLflow for each of its sides, all with the same record.
+    """
 
     settings: Settings
     outcome: str = "off (--no-mlflow)"
-    _tracker: MLflowTracker | None = None
+    _trackers: list[MLflowTracker] = field(default_factory=list)
 
     def begin(self, header: RunHeader) -> None:
         if not self.settings.mlflow:
             return
         from pytest_pilotscope.tracking.publish import begin
 
+        headers = [header_of(header, side) for side in header.sides] if is_comparison(header) else [header]
         try:
-            self._tracker = begin(header, tracking_uri=self.settings.tracking_uri)
+            for own in headers:
+                self._trackers.append(begin(own, tracking_uri=self.settings.tracking_uri))
         except TrackingError as error:
+            self._trackers.clear()
             self._unsent(error)
 
-    def complete(self, record: Record, *files: Path) -> None:
-        if self._tracker is None:
+    def complete(self, record: Record, record_path: Path, summary_paths: Sequence[Path]) -> None:
+        if not self._trackers:
             return
         from pytest_pilotscope.tracking.publish import complete
 
         try:
-            complete(self._tracker, record, artifacts=files)
-            self.outcome = f"experiment {self._tracker.experiment_name}, run {self._tracker.run_id}"
+            for tracker, run, summary_path in zip(self._trackers, runs_of(record), summary_paths, strict=True):
+                complete(tracker, run, artifacts=(record_path, summary_path))
+            self.outcome = "; ".join(f"experiment {tracker.experiment_name}, run {tracker.run_id}" for tracker in self._trackers)
         except TrackingError as error:
             self._unsent(error)
 

@@ -17,6 +17,7 @@ Everything that can go wrong and has a name.
     ├── AlgorithmError          a learned component broke its contract; its run is FAILED
     │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
     │   ├── InvalidEstimate     NaN, infinite or negative rows
+    │   ├── SideFailed          one competitor of a comparison broke; the others go on
     │   └── ModelError          a model file that cannot be loaded, or that belongs to other data
     ├── DifferentAnswer         a steered query returned other rows than plain PostgreSQL
     ├── RecordError             a record that cannot be read or may not be written (file and line are in the message)
@@ -141,8 +142,21 @@ class ModelError(AlgorithmError):
     """A model file that cannot be loaded, or that belongs to another schema or other data."""
 
 
+class SideFailed(AlgorithmError):
+    """What an algorithm raised while it was measured together with others; `side` is its name, `reason` what it raised."""
+
+    def __init__(self, side: str, error: Exception) -> None:
+        self.side = side
+        self.reason = f"{type(error).__name__}: {error}"
+        super().__init__(f"{side} failed: {self.reason}")
+
+
 class DifferentAnswer(PilotscopeError):
-    """A steered query returned other rows than plain PostgreSQL; its run is FAILED."""
+    """A steered query returned other rows than plain PostgreSQL on `side`; its run is FAILED."""
+
+    def __init__(self, message: str, *, side: str) -> None:
+        super().__init__(message)
+        self.side = side
 
 
 class RecordError(PilotscopeError):

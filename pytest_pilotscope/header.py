@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 DISTRIBUTION = "pytest-pilotscope"
 
 
-def run_header(algorithm: str, *, database: Database, workload: Workload, queries: Sequence[Query], settings: Settings) -> RunHeader:
-    """Describe a run that begins now; a baseline by itself is paired with itself."""
+def run_header(
+    algorithm: str,
+    *,
+    database: Database,
+    workload: Workload,
+    queries: Sequence[Query],
+    settings: Settings,
+    opponents: Sequence[str] = (),
+) -> RunHeader:
+    """Describe a run that begins now. A baseline by itself is paired with itself; `opponents` are the sides of a comparison."""
     now = datetime.now(timezone.utc)
     report = database.report
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
@@ -30,7 +38,7 @@ def run_header(algorithm: str, *, database: Database, workload: Workload, querie
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
-        sides=(BASELINE, BASELINE_AGAIN if algorithm == BASELINE else algorithm),
+        sides=(BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,))),
         rounds=settings.rounds,
         seed=settings.seed,
         suite_version=version(DISTRIBUTION),

@@ -15,6 +15,8 @@ from pytest_pilotscope.core.settings import Settings
 
 GROUP = "pilotscope"
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
+MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
+"""Options that only a measurement needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,29 @@ def _margin(text: str) -> Any:
     )
 
 
+def _share(text: str) -> float:
+    number = text[:-1] if text.endswith("%") else text
+    try:
+        value = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0) or (value >= 1 and not text.endswith("%")):
+        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {text!r}")
+    return value
+
+
+def _gate(text: str) -> str:
+    if text in ("", "mlflow:"):
+        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {text!r}")
+    return text
+
+
+def _page(text: str) -> Path:
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
+    return Path(text)
+
+
 def _device(text: str) -> str:
     if text not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, got {text!r}")
@@ -120,6 +145,44 @@ OPTIONS: tuple[Option, ...] = (
         metavar="MS",
         parse=_positive_float,
         help="time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
+    ),
+    Option(
+        name="compare", field="compare", flag=True, help="measure all algorithms of a dataset in one run, taking turns within each query"
+    ),
+    Option(
+        name="gate",
+        field="gate",
+        metavar="FILE|mlflow:EXPERIMENT|baseline|none",
+        parse=_gate,
+        help="exit 1 if a run is worse than this one: a record, a folder of records, a pytest-benchmark JSON, the newest run of an MLflow "
+        "experiment, or its own baseline; none switches off a gate of the ini file",
+    ),
+    Option(
+        name="gate-delta",
+        field="gate_delta",
+        metavar="PERCENT",
+        parse=_share,
+        help="how much slower the workload may get, e.g. 3%%; without it what --calibrate found on this machine, else 3%%",
+    ),
+    Option(
+        name="gate-query-delta",
+        field="gate_query_delta",
+        metavar="PERCENT",
+        parse=_share,
+        help="how much slower a single query may get; without it what --calibrate found on this machine, else 20%%",
+    ),
+    Option(
+        name="gate-on-missing",
+        field="gate_on_missing",
+        metavar="fail|warn",
+        parse=_one_of("fail", "warn"),
+        help="what to do when there is nothing comparable to compare with",
+    ),
+    Option(
+        name="calibrate",
+        field="calibrate",
+        flag=True,
+        help="measure PostgreSQL against itself, say what difference this machine can see, and let the gate know",
     ),
     Option(name="epochs", field="epochs", metavar="N", parse=_positive_int, help="training epochs at most"),
     Option(
@@ -225,6 +288,7 @@ OPTIONS: tuple[Option, ...] = (
         help="let lero learn on from the measured queries, after every --update-every of them",
     ),
     Option(name="results", field="results", metavar="DIR", parse=Path, help="folder of the records"),
+    Option(name="report", field="report", metavar="FILE.html", parse=_page, help="write a page with tables, plots and plans of all runs"),
     Option(name="no-mlflow", field="mlflow", flag=True, constant=False, help="write the local record only"),
     Option(
         name="tracking-uri", field="tracking_uri", metavar="URI", help="MLflow store; else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"
@@ -276,8 +340,13 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def asks_to_measure(config: pytest.Config) -> bool:
-    """Whether an algorithm or a dataset was named on the command line, which only a measurement needs."""
-    return any(config.getoption(option.dest) for option in OPTIONS if option.name in ("algo", "db"))
+    """Whether something was chosen on the command line that only a measurement needs, such as an algorithm or a gate."""
+    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in MEASURING)
+
+
+def asks_to_judge(config: pytest.Config) -> bool:
+    """Whether a gate or a calibration was asked for on the command line: then having measured nothing is not a success."""
+    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in ("gate", "calibrate"))
 
 
 def _from_ini(config: pytest.Config, option: Option) -> Any:

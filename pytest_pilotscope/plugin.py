@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pilotscope import hookspecs, options
+from pytest_pilotscope.core.cases import cases_of
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import PilotscopeError
 from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.bench import Bench, Conclusion
+    from pytest_pilotscope.core.cases import Case
     from pytest_pilotscope.core.record import Record
     from pytest_pilotscope.run import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
 BENCH = pytest.StashKey["Bench"]()
+CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
+OFFERED = pytest.StashKey[bool]()
 CASE = "pilotscope_case"
 RECORD = "pilotscope_record"
 PARALLEL = "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it"
@@ -63,11 +67,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize whatever asks for a case over algorithm x dataset."""
+    """Parametrize whatever asks for a case over algorithm x dataset, or over datasets when algorithms are compared."""
     if CASE in metafunc.fixturenames:
-        settings = metafunc.config.stash[SETTINGS]
-        cases = [(algorithm, dataset) for dataset in settings.datasets for algorithm in settings.algorithms]
-        metafunc.parametrize(CASE, cases, ids=[f"{algorithm}-{dataset}" for algorithm, dataset in cases])
+        metafunc.config.stash[OFFERED] = True
+        cases = cases_of(metafunc.config.stash[SETTINGS])
+        metafunc.parametrize(CASE, cases, ids=[case.name for case in cases])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,11 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse what cannot be measured before anything is started."""
+    """Refuse what cannot be measured before anything is started. A gate is there even if nothing was selected for it to judge."""
     config = session.config
-    if hasattr(config, "workerinput") or not any(CASE in getattr(item, "fixturenames", ()) for item in session.items):
+    items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
+    cases = tuple(item.callspec.params[CASE] for item in items)
+    if hasattr(config, "workerinput") or not (cases or _is_to_be_judged(config)):
         return
-    bench = config.stash[BENCH] = _make_bench(config)
+    bench = config.stash[BENCH] = _make_bench(config, cases)
     with _usage_errors():
         bench.check()
 
@@ -94,6 +100,18 @@ def pytest_runtestloop(session: pytest.Session) -> None:
             bench.provision()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a session whose tests passed but whose gate did not."""
+    bench = session.config.stash.get(BENCH, None)
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if bench is None or session.config.option.collectonly or exitstatus not in ended:
+        return
+    conclusion = session.config.stash[CONCLUSION] = bench.conclude()
+    if conclusion.exit_code and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers."""
     bench = config.stash.get(BENCH, None)
@@ -104,8 +122,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the table of every finished run."""
     bench = config.stash.get(BENCH, None)
-    if bench is None or not bench.finished:
-        return
+    conclusion = config.stash.get(CONCLUSION, None)
+    if bench is not None and bench.finished:
+        _show_runs(terminalreporter, config, bench)
+    if conclusion is not None and conclusion.lines:
+        terminalreporter.section("pilotscope: conclusion", red=bool(conclusion.exit_code), green=not conclusion.exit_code)
+        for line in conclusion.lines:
+            terminalreporter.write_line(line)
+
+
+def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:
     from pytest_pilotscope.report.terminal import render_records
 
     writer = config.get_terminal_writer()
@@ -127,10 +153,18 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -
     return [(name, entries) for name, entries in kept if entries]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Put the records into pytest-benchmark's JSON, whole, so that a gate can be held against it."""
+    bench = config.stash.get(BENCH, None)
+    if bench is not None and bench.finished:
+        from pytest_pilotscope.gating import embed
+
+        embed(output_json, [run.record_path for run in bench.finished])
+
+
 @pytest.fixture
-def pilotscope_run(
-    pilotscope_case: tuple[str, str], request: pytest.FixtureRequest
-) -> Iterator[Callable[[], AbstractContextManager[BenchmarkRun]]]:
+def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[BenchmarkRun]]]:
     """
     Open the run of this case: `with pilotscope_run() as run: ...`.
 
@@ -138,10 +172,9 @@ def pilotscope_run(
     """
     if hasattr(request.config, "workerinput"):
         pytest.fail(PARALLEL, pytrace=False)
-    algorithm, dataset = pilotscope_case
     bench = request.config.stash[BENCH]
     done = len(bench.finished)
-    yield lambda: bench.open_run(algorithm, dataset)
+    yield lambda: bench.open_run(pilotscope_case)
     session = getattr(request.config, "_benchmarksession", None)
     if session is not None and not session.disabled:
         from pytest_pilotscope.benchmark_export import add_entries
@@ -160,15 +193,13 @@ def _usage_errors() -> Iterator[None]:
 
 
 @pytest.fixture
-def pilotscope_record(pilotscope_case: tuple[str, str], request: pytest.FixtureRequest) -> Record:
+def pilotscope_record(pilotscope_case: Case, request: pytest.FixtureRequest) -> Record:
     """Give the record of this case, which must have been measured in the same session."""
-    algorithm, dataset = pilotscope_case
     bench = request.config.stash.get(BENCH, None)
     for run in reversed(bench.finished if bench else []):
-        header = run.record.header
-        if (header.dataset, algorithm in header.sides) == (dataset, True):
+        if pilotscope_case.is_of(run.record.header):
             return run.record
-    pytest.skip(f"{algorithm} on {dataset} was not measured in this session: run benchmarks/test_workload.py with it")
+    pytest.skip(f"{pilotscope_case.name} was not measured in this session: run benchmarks/test_workload.py with it")
 
 
 @pytest.fixture
@@ -177,13 +208,20 @@ def pilotscope_say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash[BENCH].say
 
 
-def _make_bench(config: pytest.Config) -> Bench:
+def _is_to_be_judged(config: pytest.Config) -> bool:
+    """Whether there is a gate or a calibration that something would have been measured for, had it not been deselected or forgotten."""
+    settings = config.stash[SETTINGS]
+    wanted = settings.calibrate or settings.gate not in (None, "none")
+    return options.asks_to_judge(config) or (wanted and config.stash.get(OFFERED, False))
+
+
+def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     from pytest_pilotscope.bench import Bench
     from pytest_pilotscope.report.progress import progress_for
 
     writer = config.get_terminal_writer()
     say, progress = progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
-    return Bench(settings=config.stash[SETTINGS], registry=config.stash[REGISTRY], say=say, progress=progress)
+    return Bench(settings=config.stash[SETTINGS], registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
 
 
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Subplan
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
-from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, RunEnd, RunHeader, Status
+from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, QueryRun, RunEnd, RunHeader, Status
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import DifferentAnswer, UsageError
 from pytest_pilotscope.header import run_header
@@ -75,11 +75,16 @@ class BenchmarkRun:
         try:
             runs = measurement.run(self.settings.rounds)
         except DifferentAnswer as error:
-            return [self._failed(self.header.algorithm, query, str(error))]
-        failed = {run.side: run.error for run in runs if run.error is not None}
-        return [self._failed(side, query, f"query {query.id!r} failed on side {side!r}: {error}") for side, error in failed.items()]
+            return [self.failed(error.side, query, str(error))]
+        return self.failures_of(query, runs)
 
-    def _failed(self, side: str, query: Query, reason: str) -> str:
+    def failures_of(self, query: Query, runs: Sequence[QueryRun]) -> list[str]:
+        """Note the statements that failed, and return one sentence for each side."""
+        failed = {run.side: run.error for run in runs if run.error is not None}
+        return [self.failed(side, query, f"query {query.id!r} failed on side {side!r}: {error}") for side, error in failed.items()]
+
+    def failed(self, side: str, query: Query, reason: str) -> str:
+        """Note that a side has failed, and return the reason."""
         logger.warning("%s: %s", query.id, reason)
         self.failures.setdefault(side, reason)
         return reason
@@ -108,7 +113,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
-        with _ending(writer, failures), database.session() as session:
+        with ending(writer, failures), database.session() as session:
             training = Training.of(
                 workload,
                 algorithm=name,
@@ -119,7 +124,7 @@ def benchmark_run(
                 progress=progress,
             )
             writer.write(learn(algorithm, training))
-            with _opponent(name, algorithm, database, session) as opponent:
+            with opponent_side(name, algorithm, database, session) as opponent:
                 yield BenchmarkRun(
                     header=header,
                     queries=queries,
@@ -128,12 +133,12 @@ def benchmark_run(
                     writer=writer,
                     progress=progress,
                     clock=clock_of(session),
-                    truths=_truths(algorithm, training, queries),
+                    truths=true_cardinalities([algorithm], training, queries),
                     failures=failures,
                 )
 
 
-def _truths(algorithm: Algorithm, training: Training, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
+def true_cardinalities(algorithms: Sequence[Algorithm], training: Training, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
     """
     Return the true cardinalities of the test queries, for q-error and p-error: after training, and not for it.
 
@@ -141,7 +146,7 @@ def _truths(algorithm: Algorithm, training: Training, queries: Sequence[Query]) 
     """
     if not has_extension(training.session):
         return {}
-    labels = training.labels(queries, known_only=not isinstance(algorithm, CardinalityEstimator))
+    labels = training.labels(queries, known_only=not any(isinstance(algorithm, CardinalityEstimator) for algorithm in algorithms))
     return {
         query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
         for query_id, of_query in labels.items()
@@ -149,7 +154,8 @@ def _truths(algorithm: Algorithm, training: Training, queries: Sequence[Query]) 
 
 
 @contextmanager
-def _ending(writer: RecordWriter, failures: dict[str, str]) -> Iterator[None]:
+def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
+    """Write the end of a record, whatever happens in the block; `failures` are of the sides, noted while measuring."""
     status: Status = "FINISHED"
     error: str | None = None
     try:
@@ -161,11 +167,11 @@ def _ending(writer: RecordWriter, failures: dict[str, str]) -> Iterator[None]:
     finally:
         if failures and status == "FINISHED":
             status = "FAILED"
-        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=failures))
+        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=dict(failures)))
 
 
 @contextmanager
-def _opponent(name: str, algorithm: Algorithm, database: Database, session: Session) -> Iterator[Side]:
+def opponent_side(name: str, algorithm: Algorithm, database: Database, session: Session) -> Iterator[Side]:
     """The side that is paired with the baseline: for the baseline itself, the baseline once more."""
     if name == BASELINE:
         yield PlainSide(name=BASELINE_AGAIN, session=session)

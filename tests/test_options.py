@@ -43,6 +43,13 @@ def test_factors_of_lero_are_numbers(read: Callable[..., Settings]) -> None:
     assert option.help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
 
 
+def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
+    """`3%` and `0.03` are the same, and more than 100 % can be allowed."""
+    settings = read("--gate-delta", "0.03", "--gate-query-delta", "150%")
+    assert (settings.gate_delta, settings.gate_query_delta) == (0.03, 1.5)
+    assert read("--gate-delta", "3%").gate_delta == 0.03
+
+
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
     """Every option has an ini key `pilotscope_NAME`; the command line wins."""
     pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
@@ -62,6 +69,14 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
         (["--lero-margin", "-1"], "argument --lero-margin: expected auto or a number of at least 0, got '-1'"),
         (["--lero-effort", "some"], "argument --lero-effort: expected auto or all, got 'some'"),
+        (["--gate-delta", "3"], "argument --gate-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '3'"),
+        (
+            ["--gate-query-delta", "-1%"],
+            "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
+        ),
+        (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
+        (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
+        (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,14 @@ class Settings:
     # measurement
     rounds: int = 5
     query_timeout_ms: float | None = None
+    compare: bool = False
+
+    # gate
+    gate: str | None = None
+    gate_delta: float | None = None
+    gate_query_delta: float | None = None
+    gate_on_missing: Literal["fail", "warn"] = "fail"
+    calibrate: bool = False
 
     # learning
     collection: bool = True
@@ -67,5 +76,6 @@ class Settings:
 
     # records
     results: Path = Path("results")
+    report: Path | None = None
     mlflow: bool = True
     tracking_uri: str | None = None

@@ -112,7 +112,8 @@ class QueryMeasurement:
                 raise DifferentAnswer(
                     f"query {self.query.id!r}: side {run.side!r} returned other rows than {baseline.side!r} "
                     f"({run.row_count} rows, hash {run.answer_hash}, against {baseline.row_count} rows, hash {baseline.answer_hash}); "
-                    "its times cannot be compared"
+                    "its times cannot be compared",
+                    side=run.side,
                 )
 
     def _inspect(self, side: Side) -> QueryReport:

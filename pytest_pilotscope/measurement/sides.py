@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter_ns
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, PlanChooser
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate
+from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -87,6 +87,33 @@ class ChooserSide:
         chosen = self.algorithm.choose(query, self.session)
         with self.session.cardinalities(chosen):
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedSide:
+    """A side whose algorithm may break without taking its competitors along: whatever it raises becomes `SideFailed`."""
+
+    side: Side
+
+    @property
+    def name(self) -> str:
+        """The guarded side's."""
+        return self.side.name
+
+    @property
+    def session(self) -> Session:
+        """The guarded side's."""
+        return self.side.session
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Decide as the guarded side does; what happens inside the block is none of its business."""
+        with ExitStack() as stack:
+            try:
+                steering = stack.enter_context(self.side.steered(query))
+            except Exception as error:
+                raise SideFailed(self.name, error) from error
+            yield steering
 
 
 def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:

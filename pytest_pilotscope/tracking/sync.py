@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pytest_pilotscope.core.projection import runs_of
 from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import PilotscopeError, TrackingError
@@ -52,7 +53,7 @@ class Sent:
 
 def sync(results: Path, *, tracking_uri: str | None = None) -> Iterator[Sent]:
     """
-    Send every record of a folder that is not in the store, or there unfinished; one result each, in the order of the names.
+    Send every record of a folder that is not in the store, or there unfinished; one result for each run, in the order of the names.
 
     A record that cannot be read or sent is a result of its own and stops no other one. Raises `TrackingError` when the store does not open.
     """
@@ -60,13 +61,18 @@ def sync(results: Path, *, tracking_uri: str | None = None) -> Iterator[Sent]:
     for path in sorted(results.glob("*.jsonl")):
         try:
             with _unused(path) as free:
-                yield _send(path, tracking_uri) if free else Sent(path=path, state="running")
+                yield from _send(path, tracking_uri) if free else (Sent(path=path, state="running"),)
         except (PilotscopeError, OSError) as error:
             yield Sent(path=path, state="failed", reason=str(error))
 
 
-def _send(path: Path, tracking_uri: str | None) -> Sent:
-    record = read_record(path)
+def _send(path: Path, tracking_uri: str | None) -> Iterator[Sent]:
+    """Send what a record is of: one run, or those of a comparison."""
+    for record in runs_of(read_record(path)):
+        yield _send_run(record, path, tracking_uri)
+
+
+def _send_run(record: Record, path: Path, tracking_uri: str | None) -> Sent:
     experiment = f"{record.header.algorithm}_{record.header.dataset}"
     run = _run_of(record, path, experiment, tracking_uri)
     if run is not None and (run.info.lifecycle_stage == "deleted" or run.info.status in _ENDED):
@@ -74,7 +80,7 @@ def _send(path: Path, tracking_uri: str | None) -> Sent:
         return Sent(path=path, state=state, experiment=experiment, run_id=run.info.run_id, status=run.info.status)
     complete_record, missing = _with_artifacts_found(record, path)
     tracker = begin(record.header, tracking_uri=tracking_uri, run_id=run.info.run_id if run else None)
-    files = [file for file in (path, path.with_suffix(".json")) if file.is_file()]
+    files = [file for file in (path, path.with_name(f"{record.header.run_name}.json")) if file.is_file()]
     complete(tracker, complete_record, artifacts=files, ended_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
     return Sent(
         path=path,

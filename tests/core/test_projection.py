@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_pilotscope.core.projection import COMPARISON, is_comparison, runs_of
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, RunEnd, TrainingReport
+from pytest_pilotscope.core.results import QueryReport, RunEnd, Scalar, TrainingReport
 from pytest_pilotscope.core.summary import summarize
 from tests.core.records import record_of
 
@@ -20,7 +20,7 @@ TIMES = {
 def comparison(end: RunEnd | None = None) -> Record:
     """Three sides, of which two have learned."""
     record = record_of(TIMES, algorithm=COMPARISON)
-    parameters = {"algorithm": COMPARISON, "num_epoch": 7, "enable_training": True, "rounds": 3}
+    parameters: dict[str, Scalar] = {"algorithm": COMPARISON, "num_epoch": 7, "enable_training": True, "rounds": 3}
     return replace(
         record,
         header=replace(record.header, parameters=parameters, tags={"record_id": "a1"}),
