@@ -29,18 +29,29 @@ def matched(child_s: Ints, tokens: Ints, parent_s: Ints, lag: Quantiles, draws: 
     Give every child one of the parent tokens, so that no child is older than its parent.
 
     `child_s` (n,), `tokens` (n,) parent numbers with repetition, `parent_s` ascending. Tokens are placed in time by `lag`
-    and dealt to the children in order of time. Where a parent is still too young, the parent of a random earlier child
-    takes its place (which keeps heavy parents heavy), and after a few rounds any parent that is old enough.
+    and dealt to the children in order of time. Where a parent is still too young, the child exchanges it with a random
+    later child; where that does not help, any parent that is old enough takes its place.
     """
     order = np.argsort(child_s, kind="stable")
     times = child_s[order]
     parents = tokens[np.argsort(after(parent_s[tokens], lag, draws), kind="stable")]
-    for _ in range(4):
+    for _ in range(16):
         young = np.flatnonzero(parent_s[parents] > times)
-        parents[young] = parents[draws.below(np.maximum(young, 1), len(young))]
+        exchange(parents, parent_s, times, young, young + 1 + draws.below(np.maximum(len(times) - 1 - young, 1), len(young)))
     young = np.flatnonzero(parent_s[parents] > times)
     old_enough = np.searchsorted(parent_s, times[young], side="right")
     parents[young] = draws.below(np.maximum(old_enough, 1), len(young))
     result = np.empty(len(child_s), dtype=np.int64)
     result[order] = parents
     return result
+
+
+def exchange(parents: Ints, parent_s: Ints, child_s: Ints, rows: Ints, partners: Ints) -> None:
+    """Let each of `rows` exchange its parent with its partner, in place, where both are old enough for the other child."""
+    within = partners < len(parents)
+    rows, partners = rows[within], partners[within]
+    fits = (parent_s[parents[partners]] <= child_s[rows]) & (parent_s[parents[rows]] <= child_s[partners])
+    fits &= ~np.isin(partners, rows)
+    partners, once = np.unique(partners[fits], return_index=True)
+    rows = rows[fits][once]
+    parents[rows], parents[partners] = parents[partners], parents[rows]

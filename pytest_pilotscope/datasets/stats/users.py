@@ -24,7 +24,7 @@ NOISE = {
     "users.downvotes": 24,
 }
 # What old accounts have more of at the same activity, in tenths of a doubling over the life of the site.
-SENIORITY = {"badges.userid": 10, "users.reputation": 22, "users.views": 18, "users.upvotes": 10}
+SENIORITY = {"badges.userid": 10, "votes.userid": 25, "users.reputation": 22, "users.views": 18, "users.upvotes": 10}
 # How much heavier the activity of early users is, by age in 1/1000 of the life of the site: the founders stay the heaviest.
 WEIGHTS = Quantiles(positions=np.array([0, 170, 500, 880, 1000]), values=np.array([760, 850, 1000, 1150, 1600]))
 COMMUNITY_ID = -1  # the site's own account, as in the original data

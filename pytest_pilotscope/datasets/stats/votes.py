@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import full_rows, histogram, quantiles, scaled
-from .clock import CLOSING, DAY, matched
+from .clock import CLOSING, DAY, exchange, matched
 from .draws import Draws, Ints, top
 from .posts import ANSWER, QUESTION, Posts, Reception
 from .users import Users
@@ -92,9 +92,10 @@ def _voters(draws: Draws, users: Users, post: Ints, kind: Ints, day_s: Ints) -> 
     tokens = users.tokens(draws, "votes.userid", len(rows))
     born_s = users.created_s // DAY * DAY
     chosen = matched(day_s[rows], tokens, born_s, quantiles("lag.voter"), draws)
-    for _ in range(4):
+    for _ in range(16):
         again = np.flatnonzero(_repeated(post[rows] * len(users.ids) + chosen))
-        chosen[again] = chosen[draws.below(np.maximum(again, 1), len(again))]
+        near = again + draws.below(max(1, len(rows) // 20), len(again)) - len(rows) // 40
+        exchange(chosen, born_s, day_s[rows], again, np.abs(near))
     voters = np.full(len(kind), -1, dtype=np.int64)
     voters[rows] = chosen
     return voters

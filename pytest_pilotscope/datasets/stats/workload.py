@@ -28,6 +28,7 @@ _ATTEMPTS = 40  # draws for one query of a template
 _PATIENCE = 3  # draws that are too large, beyond those that are taken, before the predicates get stricter
 _STRICTEST = 6
 _ROUNDS = 3  # how often a template is tried again when all that was found would touch too many rows
+_REPLACEMENTS = 20  # templates that are tried in place of one that gives no query
 _CHOICE = (8, 3)  # acceptable draws (test, training) to choose from where others of the template were too large
 
 
@@ -99,7 +100,7 @@ class QuerySource:
         drawn = []
         for number in range(count):
             query = None
-            for retry in range(len(deck)):
+            for retry in range(_REPLACEMENTS):
                 draws = Draws(self._seed, f"{name} query {number} {retry}")
                 template = deck[int(order[(number + retry * 37) % len(deck)])]
                 query = self._query(draws, template, split)
