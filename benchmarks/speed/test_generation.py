@@ -1,0 +1,83 @@
+"""
+How fast the generated data is made and loaded.
+
+    pytest benchmarks/speed/test_generation.py
+
+Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), written in COPY's binary format, and loaded and indexed
+(goal with ANALYZE: under 25 s on 2 cores). The queries of `stats_tiny` are what a first run waits for; afterwards they are in the cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from pytest_pilotscope.datasets.stats import StatsDataset, Table, copy_chunks, generate, make_workload
+from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Table]:
+    """The database at scale 1."""
+    return generate(1.0, 0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """An empty embedded server of the default version."""
+    try:
+        binaries = find_binaries()
+    except MissingServer as error:
+        pytest.skip(str(error))
+    with EmbeddedServer(binaries, why="for the benchmark") as running:
+        yield running
+
+
+def test_generate(benchmark: BenchmarkFixture) -> None:
+    """1.03 M rows are drawn."""
+    drawn = benchmark.pedantic(generate, args=(1.0, 0), rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    assert sum(table.rows for table in drawn.values()) == 1_029_842
+
+
+def _written(tables: dict[str, Table]) -> int:
+    return sum(len(chunk) for table in tables.values() for chunk in copy_chunks(table))
+
+
+def test_copy_chunks(benchmark: BenchmarkFixture, tables: dict[str, Table]) -> None:
+    """1.03 M rows are written in COPY's binary format."""
+    size_bytes = benchmark.pedantic(_written, args=(tables,), rounds=5)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    benchmark.extra_info["size_bytes"] = size_bytes
+    assert size_bytes > 40_000_000
+
+
+def test_load(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
+    """1.03 M rows are drawn, loaded, indexed and analyzed with statistics that read every row."""
+    numbers = itertools.count()
+
+    def empty() -> tuple[tuple[Session], dict[str, object]]:
+        name = f"load_{next(numbers)}"
+        with server.connect() as administrator:
+            administrator.execute(f"CREATE DATABASE {name}")
+        return (server.connect(name),), {}
+
+    def load(session: Session) -> int:
+        with session:
+            StatsDataset(name="stats_synthetic").load(session)
+            session.execute("SET default_statistics_target = 10000")
+            session.execute("VACUUM ANALYZE")
+            return int(session.scalar("SELECT COUNT(*) FROM posthistory"))
+
+    assert benchmark.pedantic(load, setup=empty, rounds=2) == 303_187  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+
+
+def test_workload(benchmark: BenchmarkFixture) -> None:
+    """The 1246 queries of `stats_tiny` are drawn, without the cache."""
+    tables = generate(0.1, 0)
+    workload = benchmark.pedantic(make_workload, args=("stats_tiny", tables), kwargs={"scale": 0.1, "seed": 0}, rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    assert len(workload.train) + len(workload.validation) + len(workload.test) == 1246
