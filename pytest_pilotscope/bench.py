@@ -23,6 +23,7 @@ from pytest_pilotscope.core.results import BASELINE, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
 from pytest_pilotscope.errors import PilotscopeError, TrackingError, UsageError
+from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
 from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
@@ -93,13 +94,26 @@ class Bench:
             self.database(case.dataset)
 
     def workload(self, name: str) -> Workload:
-        """Return the queries of a dataset, made once."""
+        """Return the queries of a dataset, or those of `--queries-dir`, made once."""
         if name not in self._workloads:
-            self._workloads[name] = self.dataset(name).workload()
+            dataset = self.dataset(name)
+            learning = dataset.workload() if dataset is not None else None
+            self._workloads[name] = self._with_files(name, learning)
         return self._workloads[name]
 
-    def dataset(self, name: str) -> Dataset:
-        """Make the dataset of a name; raises `UnknownName`."""
+    def _with_files(self, name: str, learning: Workload | None) -> Workload:
+        if self.settings.queries_dir is not None:
+            from pytest_pilotscope.datasets.files import load_workload_files
+
+            return load_workload_files(self.settings.queries_dir, name, learning)
+        if learning is None:
+            raise UsageError(f"database {name!r} is no dataset of the suite and has no queries of its own; name them with --queries-dir")
+        return learning
+
+    def dataset(self, name: str) -> Dataset | None:
+        """Make the dataset of a name; None for the database that the DSN of `--server` names. Raises `UnknownName`."""
+        if own_database(self.settings) == name and all(entry.name != name for entry in self.registry.datasets):
+            return None
         dataset: Dataset = self.registry.dataset(name).resolve()(name=name, scale=self.settings.scale, seed=self.settings.seed)
         return dataset
 
@@ -108,8 +122,9 @@ class Bench:
         if name not in self._databases:
             from pytest_pilotscope.provision import PostgreSQLConfig, open_database
 
-            config = PostgreSQLConfig.from_settings(self.settings, db=name)
-            database = self._stack.enter_context(open_database(config, self.dataset(name)))
+            dataset = self.dataset(name)
+            config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
+            database = self._stack.enter_context(open_database(config, dataset))
             self.say(f"pilotscope: {name} on {database.report.header()}")
             self._databases[name] = database
         return self._databases[name]
@@ -188,14 +203,28 @@ def _measuring(case: Case) -> Callable[..., AbstractContextManager[BenchmarkRun]
     return partial(benchmark_run, case.algorithms[0])
 
 
+def own_database(settings: Settings) -> str | None:
+    """The user's own database: the one that the DSN of `--server` names."""
+    return Dsn(settings.server).database if is_dsn(settings.server) else None
+
+
 def _read_back(header: RunHeader, results: Path, tracking: _Tracking) -> FinishedRun:
     record_path = results / f"{header.run_name}.jsonl"
     record = read_record(record_path)
     summary_paths = [results / f"{run.header.run_name}.json" for run in runs_of(record)]
     for run, path in zip(runs_of(record), summary_paths, strict=True):
         path.write_text(json.dumps(summary_json(run), indent=2) + "\n", encoding="utf-8")
-    tracking.complete(record, record_path, summary_paths)
+    files = [record_path, *([_comparison_file(record, record_path)] if is_comparison(header) else [])]
+    tracking.complete(record, files, summary_paths)
     return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome)
+
+
+def _comparison_file(record: Record, record_path: Path) -> Path:
+    from pytest_pilotscope.report.comparison import markdown
+
+    path = record_path.with_suffix(".md")
+    path.write_text(markdown(record), encoding="utf-8")
+    return path
 
 
 @dataclass(slots=True)
@@ -223,14 +252,14 @@ class _Tracking:
             self._trackers.clear()
             self._unsent(error)
 
-    def complete(self, record: Record, record_path: Path, summary_paths: Sequence[Path]) -> None:
+    def complete(self, record: Record, files: Sequence[Path], summary_paths: Sequence[Path]) -> None:
         if not self._trackers:
             return
         from pytest_pilotscope.tracking.publish import complete
 
         try:
             for tracker, run, summary_path in zip(self._trackers, runs_of(record), summary_paths, strict=True):
-                complete(tracker, run, artifacts=(record_path, summary_path))
+                complete(tracker, run, artifacts=(*files, summary_path))
             self.outcome = "; ".join(f"experiment {tracker.experiment_name}, run {tracker.run_id}" for tracker in self._trackers)
         except TrackingError as error:
             self._unsent(error)

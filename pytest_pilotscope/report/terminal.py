@@ -7,9 +7,11 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.figures import SideSummary
+from pytest_pilotscope.core.projection import is_comparison
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN
 from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.report.comparison import interval_text, text_table, title_of
+from pytest_pilotscope.report.remarks import remarks_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,14 +20,18 @@ COLUMNS = ("side", "queries", "total s", "median ms", "p95 ms", "timeouts", "err
 
 
 def render_records(records: Sequence[Record], *, width: int, color: bool) -> str:
-    """One table per record: a row per side. Returns text of at most `width` columns, with ANSI colours when asked for."""
+    """
+    One table per record: a row per side, or a column per side where several are compared.
+
+    Returns text of at most `width` columns, with ANSI colours when asked for.
+    """
     from rich.console import Console
 
     buffer = StringIO()
     console = Console(file=buffer, width=width, force_terminal=color, no_color=not color, highlight=False)
     for record in records:
         summary = summarize(record)
-        console.print(_table(summary))
+        console.print(text_table(summary) if is_comparison(record.header) else _table(summary))
         for line in _remarks(record, summary):
             console.print(line, soft_wrap=True)
     return buffer.getvalue().rstrip("\n")
@@ -35,9 +41,7 @@ def _table(summary: Summary) -> Table:
     from rich import box
     from rich.table import Table
 
-    header = summary.header
-    title = f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title_of(summary), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
     for name, side in summary.sides.items():
@@ -55,7 +59,7 @@ def _cells(side: SideSummary) -> list[str]:
         _number(side.p95_s, "{:.2f}", "", factor=1e3),
         str(side.timeout_count),
         str(side.error_count),
-        f"{against.speedup.estimate:.3f} [{against.speedup.low:.3f}, {against.speedup.high:.3f}]" if against else "-",
+        interval_text(against.speedup) if against else "-",
         f"{against.wins}/{against.losses}/{against.ties}" if against else "-",
         "-" if side.steered_ratio is None else f"{side.steered_ratio:.1%}",
     ]
@@ -75,22 +79,10 @@ def _accuracy(name: str, side: SideSummary) -> list[str]:
 
 
 def _remarks(record: Record, summary: Summary) -> list[str]:
-    """What a reader must know beside the figures: failures, unfinished comparisons, cardinalities that were not used."""
-    lines = []
-    if BASELINE_AGAIN in summary.sides:
-        lines.append("An A/A pair: both sides are plain PostgreSQL, so the interval is the noise of this machine.")
-    lines += [line for name, side in summary.sides.items() for line in _accuracy(name, side)]
-    end = record.end
-    if end is None:
-        lines.append("The run was interrupted; its figures cover what was measured.")
-    elif end.error:
-        lines.append(f"[red]{end.status}: {_escaped(end.error)}[/red]")
-    lines += [f"[red]{side} failed: {_escaped(reason)}[/red]" for side, reason in (end.failures if end else {}).items()]
-    for report in record.reports:
-        if report.steered_ratio is not None and report.steered_ratio < 1:
-            reasons = "; ".join(report.steering_reasons) or "no reason known"
-            lines.append(f"[red]{report.query_id}: {report.side} steered {report.steered_ratio:.1%}: {_escaped(reasons)}[/red]")
-    return lines
+    """What a reader must know beside the figures, as markup."""
+    accuracy = [] if is_comparison(record.header) else [line for name, side in summary.sides.items() for line in _accuracy(name, side)]
+    remarks = [f"[red]{_escaped(remark.text)}[/red]" if remark.bad else _escaped(remark.text) for remark in remarks_of(record)]
+    return [*accuracy, *remarks]
 
 
 def _escaped(text: str) -> str:

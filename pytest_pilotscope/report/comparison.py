@@ -1,0 +1,211 @@
+"""
+The table of a comparison: a column for each side and a row for each figure, so that it fits a terminal however many figures there are.
+
+The same cells are shown on a terminal, in a Markdown file and on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isinf
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.core.accuracy import Quantiles
+from pytest_pilotscope.core.figures import Against, SideSummary
+from pytest_pilotscope.core.ranking import ranks
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.report.remarks import remarks_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure's name, what it is in a sentence, and its cell for a side; None where it does not apply."""
+
+    name: str
+    meaning: str
+    cell: Callable[[SideSummary], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A table: `rows` are a figure and its cells, in the order of `sides`. Figures that apply to no side are not there."""
+
+    sides: tuple[str, ...]
+    rows: tuple[tuple[Figure, tuple[str, ...]], ...]
+
+
+def comparison_of(summary: Summary) -> Comparison:
+    """All figures of all sides of a record."""
+    ranking = ranks(summary)
+
+    def rank(side: SideSummary) -> str | None:
+        return str(ranking[side.side]) if side.side in ranking else None
+
+    first = Figure(name="rank", meaning="by speed-up; sides whose intervals overlap share their ranks", cell=rank)
+    rows = [(figure, [figure.cell(side) for side in summary.sides.values()]) for figure in (first, *FIGURES)]
+    return Comparison(
+        sides=tuple(summary.sides),
+        rows=tuple((figure, tuple(cell or NOTHING for cell in cells)) for figure, cells in rows if any(cells)),
+    )
+
+
+def text_table(summary: Summary) -> Table:
+    """The table for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    comparison = comparison_of(summary)
+    table = Table(title=title_of(summary), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for side in comparison.sides:
+        table.add_column(side, justify="right", no_wrap=True)
+    for figure, cells in comparison.rows:
+        table.add_row(figure.name, *cells)
+    return table
+
+
+def title_of(summary: Summary) -> str:
+    """The run, how it ended, and how it was measured."""
+    header = summary.header
+    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
+
+
+def markdown(record: Record) -> str:
+    """The table as a Markdown document, with what is to be remarked, and what the figures mean."""
+    summary = summarize(record)
+    header, comparison = record.header, comparison_of(summary)
+    lines = [
+        f"# {header.dataset}: {', '.join(comparison.sides)}",
+        "",
+        f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
+        f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
+        "",
+        _row(["", *comparison.sides]),
+        _row(["---", *("---:" for _ in comparison.sides)]),
+        *(_row([figure.name, *cells]) for figure, cells in comparison.rows),
+        "",
+        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks_of(record)),
+        "",
+        *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in comparison.rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown takes for nothing else."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def interval_text(interval: Interval) -> str:
+    """A ratio with its interval."""
+    return f"{interval.estimate:.3f} [{bound_text(interval.low)}, {bound_text(interval.high)}]"
+
+
+def bound_text(value: float) -> str:
+    """One end of an interval."""
+    return "∞" if isinf(value) else f"{value:.3f}" if value < 100 else f"{value:.3g}"
+
+
+def _seconds(side: SideSummary, value_s: float) -> str | None:
+    return f"{'>= ' if side.lower_bound else ''}{value_s:.3f}" if side.queries else None
+
+
+def _milliseconds(side: SideSummary, value_s: float) -> str | None:
+    return f"{value_s * 1e3:.2f}" if side.queries else None
+
+
+def _compared(cell: Callable[[Against], str | None]) -> Callable[[SideSummary], str | None]:
+    return lambda side: cell(side.against) if side.against else None
+
+
+def _share(side: SideSummary) -> str | None:
+    whole_s = side.inference_s + side.planning_s + side.execution_s
+    return f"{(side.inference_s + side.planning_s) / whole_s:.1%}" if whole_s > 0 else None
+
+
+def _plans(against: Against) -> str | None:
+    plans = against.plans
+    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower})" if plans else None
+
+
+def _quantiles(values: Quantiles | None) -> str | None:
+    return f"{values.p50:.2f} / {values.p95:.3g} / {values.max:.3g}" if values else None
+
+
+def _q_errors(side: SideSummary) -> str | None:
+    return _quantiles(side.q_errors.nonempty or side.q_errors.all) if side.q_errors else None
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(name="queries", meaning="that ran to the end in every round", cell=lambda side: str(side.query_count)),
+    Figure(name="timeouts", meaning="queries that were cut off at least once", cell=lambda side: str(side.timeout_count)),
+    Figure(name="errors", meaning="queries that failed", cell=lambda side: str(side.error_count)),
+    Figure(
+        name="total s",
+        meaning="sum over the queries of the median end-to-end time (inference, planning, execution); a lower bound after time-outs",
+        cell=lambda side: _seconds(side, side.total_s),
+    ),
+    Figure(name="average ms", meaning="the same, per query", cell=lambda side: _milliseconds(side, side.average_s)),
+    Figure(name="p50 ms", meaning="median over the queries", cell=lambda side: _milliseconds(side, side.p50_s)),
+    Figure(name="p95 ms", meaning="95 of 100 queries are faster", cell=lambda side: _milliseconds(side, side.p95_s)),
+    Figure(name="p99 ms", meaning="99 of 100 queries are faster", cell=lambda side: _milliseconds(side, side.p99_s)),
+    Figure(
+        name="speed-up [95 %]",
+        meaning="total of the baseline over total of this side, with its interval; above 1 is faster",
+        cell=_compared(lambda against: interval_text(against.speedup)),
+    ),
+    Figure(
+        name="per query [95 %]",
+        meaning="geometric mean of the queries' speed-ups, in which short queries count as much as long ones",
+        cell=_compared(lambda against: interval_text(against.geometric_speedup)),
+    ),
+    Figure(
+        name="won/lost/tied",
+        meaning="queries that are faster or slower than the baseline beyond noise, corrected for looking at all of them",
+        cell=_compared(lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
+    ),
+    Figure(
+        name="plans changed",
+        meaning="queries with another plan than the baseline's (of these faster/slower beyond noise)",
+        cell=_compared(_plans),
+    ),
+    Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
+    Figure(
+        name="steered",
+        meaning="share of the injected cardinalities or hints that PostgreSQL really used",
+        cell=lambda side: None if side.steered_ratio is None else f"{side.steered_ratio:.1%}",
+    ),
+    Figure(
+        name="training s",
+        meaning="what learning or searching took, on its own clock",
+        cell=lambda side: None if side.training_s is None else f"{side.training_s:.1f}",
+    ),
+    Figure(
+        name="break-even",
+        meaning="executions of the workload after which the training has paid off",
+        cell=_compared(lambda against: None if against.break_even is None else f"{against.break_even:,.0f}"),
+    ),
+    Figure(
+        name="q-error",
+        meaning="p50 / p95 / max over subplans that are not empty: the factor between estimated and true rows",
+        cell=_q_errors,
+    ),
+    Figure(
+        name="p-error",
+        meaning="p50 / p95 / max over queries: cost of the plan over cost of the best plan, both with true rows",
+        cell=lambda side: _quantiles(side.p_errors),
+    ),
+)
+"""All figures but the rank, in the order of the table."""
