@@ -1,5 +1,5 @@
 """
-The training loop: batches of whole queries, a plan scored once, pairs formed on the scores.
+The training loop: batches of whole queries, a plan scored once, pairs formed on the scores, weights averaged over the steps.
 
 A plan takes part in many pairs. Both of a pair's scores come from the same pass over the batch, so its cost is that of its plans,
 not of its pairs. Which queries share a batch is drawn once; the order of the batches is drawn for every epoch.
@@ -7,6 +7,7 @@ not of its pairs. Which queries share a batch is drawn once; the order of the ba
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,12 +29,16 @@ class HyperParameters:
     """
     What the result of training depends on besides the data.
 
-    `batch_size` is in pairs: queries are put together until they have so many. `patience` is in epochs without a better validation loss.
+    `batch_size` is in pairs: queries are put together until they have so many. `dropout` is the share of a plan's features that are
+    hidden at each step. The network that is kept is an average of those of all steps, in which a step counts `averaging` times as
+    much as the next one. `patience` is in epochs without a better validation loss.
     """
 
     epochs: int = 100
     batch_size: int = 64
     learning_rate: float = 1e-3
+    dropout: float = 0.2
+    averaging: float = 0.99
     patience: int = 20
     seed: int = 0
 
@@ -129,32 +134,48 @@ def _epochs(
     shuffler: np.random.Generator,
     advance: Callable[[int], None],
 ) -> Learned:
-    optimizer = torch.optim.Adam(network.parameters(), lr=parameters.learning_rate, fused=True)
-    learned = Learned(weights=_copied(network))
+    stepper = _Stepper(network, parameters)
+    learned = Learned(weights=_copied(stepper.average))
     best = math.inf
     for epoch in range(parameters.epochs):
-        learned.train_loss.append(_epoch(network, optimizer, [batches[position] for position in shuffler.permutation(len(batches))]))
-        loss = _validate(network, validation, learned)
+        learned.train_loss.append(_epoch(stepper, [batches[position] for position in shuffler.permutation(len(batches))]))
+        loss = _validate(stepper.average, validation, learned)
         if loss < best or not validation:
-            best, learned.best_epoch, learned.weights = loss, epoch, _copied(network)
+            best, learned.best_epoch, learned.weights = loss, epoch, _copied(stepper.average)
         advance(1)
         if epoch - learned.best_epoch >= parameters.patience:
             break
     return learned
 
 
-def _epoch(network: LeroNetwork, optimizer: torch.optim.Optimizer, batches: Sequence[PairBatch]) -> float:
-    """Return the mean loss over the pairs of one pass."""
-    total = torch.zeros((), dtype=torch.float64)
-    pairs = 0
-    for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
-        loss = pair_losses(network, batch).mean()
+class _Stepper:
+    """A network, its optimizer, and the average of its weights."""
+
+    def __init__(self, network: LeroNetwork, parameters: HyperParameters) -> None:
+        self.average = copy.deepcopy(network).requires_grad_(False)
+        self._network = network
+        self._parameters = parameters
+        self._optimizer = torch.optim.Adam(network.parameters(), lr=parameters.learning_rate, fused=True)
+        self._steps = 0
+
+    def step(self, batch: PairBatch) -> Tensor:
+        """Learn from a batch; return its loss."""
+        inputs = functional.dropout(batch.trees.inputs, self._parameters.dropout)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = pair_losses(self._network, batch._replace(trees=batch.trees._replace(inputs=inputs))).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach().cpu() * len(batch.faster)
-        pairs += len(batch.faster)
-    mean = float(total) / pairs
+        self._optimizer.step()
+        self._steps += 1
+        share = 1 - min(self._parameters.averaging, self._steps / (10 + self._steps))  # the first steps are soon forgotten
+        for averaged, weight in zip(self.average.parameters(), self._network.parameters(), strict=True):
+            averaged.lerp_(weight.detach(), share)
+        return loss.detach()
+
+
+def _epoch(stepper: _Stepper, batches: Sequence[PairBatch]) -> float:
+    """Return the mean loss over the pairs of one pass."""
+    losses = torch.stack([stepper.step(batch) * len(batch.faster) for batch in batches])
+    mean = float(losses.sum()) / sum(len(batch.faster) for batch in batches)
     if not math.isfinite(mean):
         raise AlgorithmError(f"the training loss of lero became {mean}; look at the collected times")
     return mean

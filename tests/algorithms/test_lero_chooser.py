@@ -1,0 +1,296 @@
+"""`--algo lero` from collecting on a real server to chosen plans, and back from disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from algorithms.lero.chooser import Lero, validation_queries
+from algorithms.lero.decision import decide
+from algorithms.lero.policy import Policy
+from algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.measurement.sides import ChooserSide, side_of
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.steering import verify
+from pytest_pilotscope.provision import Database
+
+from .forum import queries, training
+
+TEST = queries("q", 8)
+ALL = {"lero_effort": "all", "lero_margin": "0"}
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory, forum: Database) -> Iterator[Path]:
+    """A cache of collections for all tests here."""
+    folder = tmp_path_factory.mktemp("lero-cache")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PILOTSCOPE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def session(forum: Database) -> Iterator[Session]:
+    """A session in the forum."""
+    with forum.session() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def trained(forum: Database, session: Session, cached: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lero, TrainingReport, Path]:
+    """Lero that tries everything and follows every score, its report, and the folder of its artifacts."""
+    folder = tmp_path_factory.mktemp("lero") / "artifacts"
+    found = Lero()
+    return found, found.train(training(forum, session, folder, **ALL)), folder
+
+
+@pytest.fixture
+def contrary(trained: tuple[Lero, TrainingReport, Path], forum: Database, session: Session, tmp_path: Path) -> Lero:
+    """A model that takes what the trained one ranks last, so that other plans than PostgreSQL's own are taken."""
+    lero, _, _ = trained
+    lero.save(tmp_path / "contrary")
+    found = Lero()
+    found.load(tmp_path / "contrary", training(forum, session, tmp_path))
+    assert found.model is not None
+    for parameter in found.model.network.output.parameters():
+        parameter.data.neg_()
+    return found
+
+
+def test_is_a_persistent_chooser() -> None:
+    """It has the methods by which a run knows what to do with it."""
+    assert isinstance(Lero(), PlanChooser)
+    assert isinstance(Lero(), Persistent)
+    assert not isinstance(Lero(), CardinalityEstimator)
+
+
+def test_training_reports_what_others_read(trained: tuple[Lero, TrainingReport, Path]) -> None:
+    """The fixed names are there, with a value per epoch where there should be one."""
+    lero, report, _ = trained
+    assert re.fullmatch(r"lero_pair_\d{8}_\d{6}", lero.model_id)
+    assert set(report.metrics) == {"train_loss", "validation_loss", "validation_pair_accuracy"}
+    assert {len(values) for values in report.metrics.values()} == {5}
+    assert all(0 <= accuracy <= 1 for accuracy in report.metrics["validation_pair_accuracy"])
+    assert report.parameters["model_id"] == lero.model_id
+    assert (report.parameters["batch_size"], report.parameters["lero_factors"]) == (64, "0.01,0.1,1,10,100")
+    numbers = report.scalars
+    assert numbers["training_time_seconds"] > 0
+    assert numbers["num_training_pairs"] > 24
+    assert numbers["num_collected_queries"] == 32
+    assert numbers["num_planner_calls"] > numbers["num_distinct_plans"] > 64
+    assert {"validation_top1_accuracy", "validation_regret", "validation_regressions", "training_regret"} <= set(numbers)
+    assert report.duration_s >= numbers["training_time_seconds"]
+
+
+def test_choices_are_explained(trained: tuple[Lero, TrainingReport, Path]) -> None:
+    """There is a line for every validation query: candidates with scores and times, the choice, its true rank, its regret."""
+    _, report, folder = trained
+    assert str(folder / "lero_validation.jsonl") in report.artifacts
+    lines = [json.loads(line) for line in (folder / "lero_validation.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["query"] for line in lines] == [query.id for query in queries("v", 8)]
+    for line in lines:
+        assert 1 <= line["rank"] <= len(line["candidates"])
+        assert line["regret_ms"] >= 0
+        assert (line["difference"] == []) == (line["chosen"] == 0)
+
+
+def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session: Session) -> None:
+    """What is injected makes PostgreSQL plan exactly the candidate that was scored best, and other plans than its own among them."""
+    assert contrary.model is not None
+    chosen = []
+    for query in TEST:
+        decision = decide(contrary.model, session, query.sql)
+        assert contrary.choose(query, session) == decision.cardinalities
+        assert decision.candidates is not None
+        if decision.scores:
+            assert decision.plan == int(np.argmin(decision.scores))
+        with session.cardinalities(decision.cardinalities):
+            plan = session.explain(query.sql)
+        assert verify(plan, decision.cardinalities).steered_ratio == 1
+        chosen.append(decision.plan)
+        assert (plan.shape_hash == session.explain(query.sql).shape_hash) == (decision.plan == 0)
+    assert any(chosen)
+
+
+def test_the_side_of_a_measurement_runs_the_chosen_plan(contrary: Lero, session: Session) -> None:
+    """Inside the block PostgreSQL plans the chosen plan, and after it its own again; choosing is inference time."""
+    side = side_of("lero", contrary, session)
+    assert isinstance(side, ChooserSide)
+    for query in TEST:
+        own = session.explain(query.sql).shape_hash
+        with side.steered(query) as steering:
+            assert steering.inference_ms > 0
+            assert (session.explain(query.sql).shape_hash == own) == (not steering.cardinalities)
+        assert session.explain(query.sql).shape_hash == own
+
+
+def test_every_first_choice_is_noted(session: Session, contrary: Lero, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path) -> None:
+    """With its slot, its scores, the planner calls it took and the difference between the plans; asking again adds nothing."""
+    _, report, folder = trained
+    assert str(folder / "lero_choices.jsonl") in report.artifacts
+    for query in (*TEST, *TEST):
+        contrary.choose(query, session)
+    lines = [json.loads(line) for line in (tmp_path / "lero_choices.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["query"] for line in lines] == [query.id for query in TEST]
+    taken = [line for line in lines if line["chosen"]]
+    assert taken
+    for line in taken:
+        assert line["factor"] in (0.01, 0.1, 10, 100)
+        assert 2 <= line["size"] <= 4
+        assert len(line["scores"]) == line["distinct_plans"] > 1
+        assert line["planner_calls"] >= line["distinct_plans"]
+        assert any(text.startswith("+") for text in line["difference"])
+
+
+def test_a_loaded_model_chooses_the_same(
+    forum: Database, session: Session, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path
+) -> None:
+    """Weights, features and policy come back from disk."""
+    lero, _, _ = trained
+    lero.save(tmp_path / "saved")
+    loaded = Lero()
+    loaded.load(tmp_path / "saved", training(forum, session, tmp_path / "run"))
+    assert loaded.model_id == lero.model_id
+    assert loaded.model is not None
+    assert lero.model is not None
+    assert loaded.model.policy == lero.model.policy
+    assert [loaded.choose(query, session) for query in TEST] == [lero.choose(query, session) for query in TEST]
+
+
+def test_a_model_of_other_data_is_refused(
+    forum: Database, session: Session, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path
+) -> None:
+    """Both fingerprints are in the message."""
+    lero, _, _ = trained
+    lero.save(tmp_path / "saved")
+    (path,) = (tmp_path / "saved" / "metadata").iterdir()
+    about = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**about, "data_fingerprint": "other"}), encoding="utf-8")
+    text = (
+        f"model {lero.model_id} was trained on other data: its fingerprint is other, that of this database is {forum.fingerprint.data}; "
+        "use the dataset it was trained on, or train again"
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
+        Lero().load(tmp_path / "saved", training(forum, session, tmp_path / "run"))
+
+
+def test_a_served_model_plans_on_the_database_it_is_given(
+    forum: Database, session: Session, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQL in, cardinalities of the chosen plan out; without a database it says which variable to set."""
+    lero, _, _ = trained
+    lero.save(tmp_path / "saved")
+    monkeypatch.setenv("PILOTSCOPE_DSN", str(session.dsn))
+    decider = Lero.decider(tmp_path / "saved")
+    assert [decider(query.sql) for query in TEST] == [lero.choose(query, session) for query in TEST]
+    monkeypatch.delenv("PILOTSCOPE_DSN")
+    text = (
+        "lero needs the planner of the database it was trained on to find candidate plans: set PILOTSCOPE_DSN to its connection string, "
+        "postgresql://user@host:port/database"
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
+        Lero.decider(tmp_path / "saved")
+
+
+def test_nothing_is_chosen_without_a_model(session: Session) -> None:
+    """Neither choosing nor saving makes up a model."""
+    for attempt in (lambda: Lero().choose(TEST[0], session), lambda: Lero().save(Path("nowhere"))):
+        with pytest.raises(ModelError, match=r"^lero has no model yet; train it, or load one$"):
+            attempt()
+
+
+def test_without_collection_and_with_an_empty_cache_training_fails(forum: Database, session: Session, cache: Path, tmp_path: Path) -> None:
+    """No pairs, no model: it is an error that says what to do, and not a fast success."""
+    with pytest.raises(AlgorithmError, match=r"^lero has no pair of plans to learn from in 0 training queries: "):
+        Lero().train(training(forum, session, tmp_path, collection=False))
+
+
+def test_a_score_that_is_no_number_fails_the_run(trained: tuple[Lero, TrainingReport, Path], session: Session) -> None:
+    """A broken network does not silently fall back to PostgreSQL's plan."""
+    lero, _, _ = trained
+    assert lero.model is not None
+    broken = Lero()
+    network = type(lero.model.network)(lero.model.featurizer.width)
+    network.output.bias.data.fill_(float("nan"))
+    broken.model, broken._metadata = replace(lero.model, network=network), lero._metadata
+    with pytest.raises(AlgorithmError, match=r"^lero gave the score nan to one of \d+ plans; train it again$"):
+        broken.choose(TEST[2], session)
+
+
+def test_a_query_not_worth_a_look_costs_no_planner_call(trained: tuple[Lero, TrainingReport, Path], session: Session) -> None:
+    """PostgreSQL's own plan is run at once; the session is not even touched."""
+    lero, _, _ = trained
+    assert lero.model is not None
+    policy = replace(lero.model.policy, skip_unknown=True)
+    decision = decide(replace(lero.model, policy=policy), session, TEST[0].sql)
+    assert (decision.candidates, decision.cardinalities) == (None, {})
+    about = decision.explained("q0")
+    assert (about["looked"], about["planner_calls"], about["chosen"], about["difference"]) == (False, 0, 0, [])
+
+
+def test_fewer_planner_calls_for_a_share_of_the_time(trained: tuple[Lero, TrainingReport, Path], session: Session) -> None:
+    """With no time to spend, the planner is asked once and its own plan is run."""
+    lero, _, _ = trained
+    assert lero.model is not None
+    decision = decide(replace(lero.model, policy=_hasty(lero.model)), session, TEST[2].sql)
+    assert decision.candidates is not None
+    assert (decision.candidates.planner_calls, decision.plan) == (1, 0)
+
+
+def _hasty(model: TrainedModel) -> Policy:
+    return replace(model.policy, share=0.0, planner=replace(model.policy.planner, overall=1.0))
+
+
+def test_the_usual_policy_is_learned(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
+    """With the effort `auto` the slots are pruned and ordered, and every training signature is known."""
+    lero = Lero()
+    report = lero.train(training(forum, session, tmp_path))
+    assert lero.model is not None
+    policy = lero.model.policy
+    assert policy.slots is not None
+    assert len(policy.slots) < 12
+    assert all(slot.size < 4 for slot in policy.slots)  # scaling the whole query's estimate changes nothing below a count
+    assert len(policy.known) == 4
+    assert policy.planner.overall > 0
+    assert report.parameters["lero_effort"] == "auto"
+
+
+def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
+    """After every N new queries they are collected and learned from, before the next new one; asking again counts once."""
+    lero = Lero()
+    lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
+    first = lero.model
+    path = tmp_path / "lero_updates.jsonl"
+    for query in (*TEST[:3], *TEST[:3]):
+        lero.choose(query, session)
+    assert lero.model is first
+    assert not path.exists()
+    lero.choose(TEST[3], session)
+    assert lero.model is not first
+    for query in TEST[4:]:
+        lero.choose(query, session)
+    updates = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(update["update"], update["queries"], update["num_collected_queries"]) for update in updates] == [(1, 3, 35), (2, 3, 38)]
+
+
+def test_validation_queries_grow_with_the_training_queries(forum: Database, session: Session, tmp_path: Path) -> None:
+    """A fifth of the training queries, at least 20, at most what there are."""
+    given = training(forum, session, tmp_path)
+    given.validation = queries("v", 90)
+    sizes: list[Any] = []
+    for count in (3, 200, 1000):
+        given.queries = queries("t", count)
+        sizes.append(len(validation_queries(given)))
+    assert sizes == [20, 40, 90]

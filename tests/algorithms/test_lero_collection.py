@@ -1,0 +1,171 @@
+"""Collecting on a real server: what is timed, what is kept, and that a killed collection goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from algorithms.lero.candidates import all_slots, explore, look
+from algorithms.lero.collection import CollectionRules, Lanes, collect, collect_one, rules_of, store_of
+from algorithms.lero.race import Rules
+from algorithms.lero.records import sql_key
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.postgres.explain import parse_plan
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision import Database
+from pytest_pilotscope.training import Advance
+
+from .forum import queries, training
+
+RULES = CollectionRules(factors=(0.01, 0.1, 10.0, 100.0), max_candidates=20, timing=Rules(rounds=2))
+FOUR = queries("t", 24)[2]
+
+
+@pytest.fixture
+def own_cache(cache: Path, forum: Database) -> Path:
+    """An empty cache for collections; the server is there already."""
+    return cache
+
+
+def test_every_candidate_is_timed(forum: Database, forum_session: Session) -> None:
+    """PostgreSQL's own plan is the first; each plan has times or the limit that cut it off, and the best one was run in every round."""
+    with closing(Lanes(forum)) as lanes:
+        found = collect_one(FOUR, forum_session, lanes, RULES)
+        again = collect_one(queries("t", 24)[0], forum_session, lanes, RULES)
+    assert found.slots[0] is None
+    assert len(found.plans) == len(found.slots) == len(found.outcomes) >= 3
+    assert all((outcome.ms is None) != (outcome.censored_ms is None) for outcome in found.outcomes)
+    assert max(len(outcome.times_ms) for outcome in found.outcomes) == 2
+    assert found.best_ms is not None
+    assert found.best_ms <= found.own.at_least_ms
+    assert found.largest == 4
+    assert found.signature == "c.postid=p.id p.id=v.postid p.userid=u.id"
+    assert again.query_id == "t0"
+
+
+def test_a_lane_runs_the_candidate_it_was_prepared_for(forum: Database, forum_session: Session) -> None:
+    """What is executed in a lane has the shape of the candidate; it is planned once, and the lanes are clean afterwards."""
+    found = look(forum_session, FOUR.sql)
+    candidates = explore(forum_session, FOUR.sql, found, all_slots(found.subplans, RULES.factors), max_candidates=20)
+    with closing(Lanes(forum)) as lanes:
+        with lanes.prepared(FOUR.sql, candidates) as run:
+            for plan, session in enumerate(run.sessions):
+                wanted = parse_plan([{"Plan": candidates.plans[plan]}]).shape_hash
+                assert session.explain("EXECUTE pilotscope_candidate").shape_hash == wanted
+                assert session.timed("EXECUTE pilotscope_candidate").planning_ms == 0
+                assert run(plan, 10_000) is not None
+            sessions = run.sessions
+        for session in sessions:
+            assert session.execute("SELECT name FROM pg_prepared_statements") == []
+            assert session.scalar("SHOW pilotscope.cardinalities") == ""
+    assert all(session.closed for session in sessions)
+
+
+def test_a_run_that_takes_too_long_is_cut_off(forum: Database, forum_session: Session) -> None:
+    """The limit is PostgreSQL's statement timeout, and the session can be used afterwards."""
+    found = look(forum_session, slow := "SELECT count(*) FROM comments AS c, votes AS v WHERE c.id + v.id < 0")
+    candidates = explore(forum_session, slow, found, [], max_candidates=1)
+    with closing(Lanes(forum)) as lanes:
+        with lanes.prepared(slow, candidates) as run:
+            assert run(0, 5) is None
+        with lanes.prepared("SELECT count(*) FROM users", candidates) as run:
+            assert (run(0, 10_000) or 0) > 0
+
+
+def test_collected_queries_are_not_run_again(forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path) -> None:
+    """The second time everything is in the store; only what is missing is run, and `--no-collection` runs nothing."""
+    given = training(forum, forum_session, tmp_path)
+    some = queries("t", 24)[:3]
+    assert collect(replace(given, settings=replace(given.settings, collection=False)), some, store_of(given, RULES), RULES) == []
+    first = collect(given, some[:2], store_of(given, RULES), RULES)
+    steps: list[int] = []
+
+    @contextmanager
+    def counting(description: str, total: int) -> Iterator[Advance]:
+        steps.append(total)
+        yield steps.append
+
+    given.progress = counting
+    again = collect(given, [*some, some[0]], store_of(given, RULES), RULES)
+    assert steps == [1, 1]
+    assert again[:2] == first
+    assert [found.query_id for found in again] == ["t0", "t1", "t2", "t0"]
+    (path,) = own_cache.rglob("*.jsonl")
+    assert path.parent.parent == own_cache / "lero"
+    assert path.parent.name == given.data_fingerprint.replace("~", "estimated-")
+
+
+def test_other_rules_are_another_collection(forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path) -> None:
+    """Other factors find other plans, and another limit other times: what was collected otherwise is not taken for it."""
+    given = training(forum, forum_session, tmp_path)
+    usual = store_of(given, rules_of(given)).path
+    other = training(forum, forum_session, tmp_path, lero_factors=(0.5, 2.0))
+    limited = training(forum, forum_session, tmp_path, query_timeout_ms=100.0)
+    assert rules_of(limited).timing.last_limit_ms == 100
+    assert len({usual, store_of(other, rules_of(other)).path, store_of(limited, rules_of(limited)).path}) == 3
+
+
+def test_a_query_that_postgresql_refuses_is_left_out(
+    forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in a warning, and the others are collected."""
+    given = training(forum, forum_session, tmp_path)
+    some = [Query(id="bad", sql="SELECT nothing FROM nowhere"), queries("t", 24)[3]]
+    with caplog.at_level(logging.WARNING):
+        found = collect(given, some, store_of(given, RULES), RULES)
+    assert [each.query_id for each in found] == ["t3"]
+    assert 'lero does not learn from query bad: statement failed: relation "nowhere" does not exist' in caplog.text
+
+
+_COLLECTOR = """
+import sys
+from pathlib import Path
+from algorithms.lero.collection import collect, rules_of, store_of
+from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from tests.algorithms.forum import Forum, queries, training
+
+with open_database(PostgreSQLConfig("forum", server="embedded"), Forum()) as database, database.session() as session:
+    given = training(database, session, Path(sys.argv[1]))
+    rules = rules_of(given)
+    collect(given, queries("t", 24), store_of(given, rules), rules)
+"""
+
+
+def test_a_killed_collection_goes_on_where_it_was(forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path) -> None:
+    """`kill -9` in the middle: what was on disk stays as it is, the rest is collected, and nothing twice."""
+    command = [sys.executable, "-c", _COLLECTOR, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        path = _store_with(3, own_cache, process)
+        process.send_signal(signal.SIGKILL)
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert 3 <= len(kept) < 24
+    given = training(forum, forum_session, tmp_path)
+    rules = rules_of(given)
+    store = store_of(given, rules)
+    assert store.path == path
+    found = collect(given, queries("t", 24), store, rules)
+    assert [each.query_id for each in found] == [query.id for query in queries("t", 24)]
+    after = path.read_bytes().splitlines(keepends=True)
+    assert after[: len(kept)] == kept
+    whole = [json.loads(line)["sql_key"] for line in after if line.endswith(b"}\n")]
+    assert sorted(whole) == sorted(sql_key(query.sql) for query in queries("t", 24))
+
+
+def _store_with(lines: int, cache: Path, process: subprocess.Popen[str]) -> Path:
+    """Wait until a collection of another process has some queries on disk."""
+    while process.poll() is None:
+        for path in (cache / "lero").glob("*/*.jsonl"):
+            if path.read_bytes().count(b"\n") >= lines:
+                return path
+        os.sched_yield()
+    raise AssertionError(process.stdout.read() if process.stdout else "")
