@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.postgres.dsn import Dsn
 
 GROUP = "pilotscope"
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
@@ -336,6 +337,8 @@ def settings(config: pytest.Config) -> Settings:
             value = _from_ini(config, option)
         if value is not None:
             chosen[option.field] = _split(value) if option.repeat else value
+    if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
+        chosen["datasets"] = (own,)  # one's own queries on one's own server: its database as it is
     return Settings(**chosen)
 
 

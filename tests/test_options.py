@@ -122,3 +122,12 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
     group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
     assert all(f"--{option.name}" in group for option in options.OPTIONS)
     assert "(default: stats_tiny)" in " ".join(group.split())
+
+
+def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:
+    """With a DSN and queries of one's own, the dataset is the database that the DSN names; `--db` says otherwise."""
+    own = ("--server", "postgresql://me@127.0.0.1/mine", "--queries-dir", "q")
+    assert read(*own).datasets == ("mine",)
+    assert read("--server", "host=127.0.0.1 dbname='my db'", "--queries-dir", "q").datasets == ("my db",)
+    assert read(*own, "--db", "stats_tiny").datasets == ("stats_tiny",)
+    assert read(*own[:2]).datasets == ("stats_tiny",)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
@@ -178,3 +180,17 @@ def _children_named(name: str, *, of: int) -> list[int]:
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     return [int(pid) for pid, parent, command in rows if int(parent) == of and name in command]
+
+
+def test_own_queries_on_an_own_server(pytester: pytest.Pytester, newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+    """A given server's database is measured as it is, with queries from files; nothing is left there, and its header says what it is."""
+    newest_scratch.execute("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) AS g")
+    (pytester.path / "mine.sql").write_text("a\tSELECT count(*) FROM t\nb\tSELECT count(*) FROM t AS x, t AS y WHERE x.id = y.id\n")
+    dsn = f"{newest_server.dsn.reveal()} dbname={newest_scratch.database}"
+    result = measure(pytester, "--server", dsn, "--queries-dir", "mine.sql", "--no-mlflow")
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    assert f"pilotscope: {newest_scratch.database} on given PostgreSQL " in result.stdout.str()
+    lines = record_lines(pytester.path)
+    assert list(lines[0]["queries"]) == ["a", "b"]
+    assert lines[-1]["status"] == "FINISHED"
+    assert [name for (name,) in newest_scratch.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")] == ["t"]

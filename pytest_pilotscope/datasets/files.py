@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
 from pytest_pilotscope.errors import WorkloadError
 
@@ -52,6 +52,25 @@ def load_queries(path: Path) -> tuple[Query, ...]:
         first[statement.id] = statement
         _check(statement)
     return tuple(Query(id=statement.id, sql=statement.sql) for statement in found)
+
+
+def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> Workload:
+    """
+    Read a workload that the user has: a folder with `test.sql` or `test/`, and `train` and `validation` likewise, or only test queries.
+
+    Where nothing is said of training, the dataset's own training and validation queries (`learning`) are used; without a dataset there
+    are none. Raises `WorkloadError`.
+    """
+    parts = {split: _part(path, split) for split in ("train", "validation", "test")} if path.is_dir() else {}
+    if parts.get("test") is None:
+        train, validation = (learning.train, learning.validation) if learning else ((), ())
+        return Workload(dataset=dataset, train=train, validation=validation, test=load_queries(path))
+    loaded = {split: load_queries(part) if part else () for split, part in parts.items()}
+    return Workload(dataset=dataset, **loaded)
+
+
+def _part(folder: Path, split: str) -> Path | None:
+    return next((part for part in (folder / f"{split}.sql", folder / split) if part.exists()), None)
 
 
 def write_queries(path: Path, queries: Iterable[Query]) -> None:

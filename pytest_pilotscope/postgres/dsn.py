@@ -8,7 +8,7 @@ psycopg2, so the plugin can redact a command line without paying for it.
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
 """What stands in for a password."""
@@ -32,6 +32,14 @@ class Dsn:
     def reveal(self) -> str:
         """The connection string with its password."""
         return self._text
+
+    @property
+    def database(self) -> str | None:
+        """The database that the DSN names, None where it leaves that to libpq."""
+        if _URL.match(self._text):
+            return unquote(urlsplit(self._text).path.lstrip("/")) or None
+        named = re.search(r"(?<!\w)dbname\s*=\s*(?:'((?:\\.|[^'\\])*)'|(\S+))", self._text)
+        return (named[1] or named[2]) if named else None
 
     def secrets(self) -> frozenset[str]:
         """Every spelling in which a password of this DSN could turn up in a message, the empty one left out."""
