@@ -37,7 +37,7 @@ class HyperParameters:
     epochs: int = 100
     batch_size: int = 64
     learning_rate: float = 1e-3
-    dropout: float = 0.2
+    dropout: float = 0.3
     averaging: float = 0.99
     patience: int = 20
     seed: int = 0

@@ -23,7 +23,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerTime:
-    """What one planner call takes, in ms: the mean by signature, else by number of relations, else of all."""
+    """What one planner call takes, in ms: the median by signature, else by number of relations, else of all."""
 
     by_signature: Mapping[str, float] = field(default_factory=dict)
     by_size: Mapping[int, float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
-from statistics import fmean
+from statistics import fmean, median
 from typing import Literal
 
 import numpy as np
@@ -130,7 +130,7 @@ def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) ->
 
 
 def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Policy:
-    """Fit the line from the logarithm of a cost to that of a time, and the means of planner calls."""
+    """Fit the line from the logarithm of a cost to that of a time, and the medians of planner calls."""
     points = [(log(max(float(query.plans[0].get("Total Cost", 0.0)), 1.0)), log(max(query.own.at_least_ms, 1e-3))) for query in queries]
     costs, times = (np.array(values) for values in zip(*points, strict=True))
     slope = float(np.polyfit(costs, times, 1)[0]) if np.ptp(costs) > 0 else 0.0
@@ -141,9 +141,9 @@ def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Polic
         by_signature[query.signature] += calls
         by_size[query.largest] += calls
     planner = PlannerTime(
-        by_signature={signature: fmean(calls) for signature, calls in by_signature.items()},
-        by_size={size: fmean(calls) for size, calls in by_size.items()},
-        overall=fmean(call for calls in by_size.values() for call in calls),
+        by_signature={signature: median(calls) for signature, calls in by_signature.items()},
+        by_size={size: median(calls) for size, calls in by_size.items()},
+        overall=median(call for calls in by_size.values() for call in calls),
     )
     return replace(policy, slope=slope, intercept=float(times.mean() - slope * costs.mean()), planner=planner)
 

@@ -41,7 +41,7 @@ def test_a_share_limits_the_planner_calls() -> None:
 
 
 def test_a_prediction_grows_with_the_cost_and_uses_the_time_of_a_planner_call() -> None:
-    """Planner time is that of the signature, else of the number of relations, else the mean."""
+    """Planner time is that of the signature, else of the number of relations, else of all."""
     policy = replace(ALL, share=1.0, slope=1.0, planner=PlannerTime(by_signature={"s": 2.0}, by_size={3: 10.0}, overall=50.0))
     assert [policy.calls(cost, name, size) for cost, name, size in ((100, "s", 3), (100, "t", 3), (100, "t", 4), (1e300, "t", 3))][:3] == [
         50,
