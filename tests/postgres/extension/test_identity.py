@@ -26,6 +26,7 @@ def test_plans_are_those_of_stock(corpus: Corpus, mode: str) -> None:
         if mode != "geqo" and sum(len(subplan) == 1 for subplan in own) < GEQO_THRESHOLD:
             with corpus.steered.cardinalities(own):
                 plans["own rows"] = text_plan(corpus.steered, query.sql)
-        plans["reset"] = text_plan(corpus.steered, query.sql)
+        if mode == "serial":
+            plans["reset"] = text_plan(corpus.steered, query.sql)
         differing += [f"{query.id} {when} ({mode})" for when, plan in plans.items() if plan != stock]
     assert differing == []
