@@ -1,0 +1,1 @@
+"""Knob tuning: the space of settings, the optimizer, the trials, and the database it prepares."""

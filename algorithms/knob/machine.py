@@ -1,0 +1,31 @@
+"""How much memory and how many processors a server may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from algorithms.knob.catalogue import GB, Machine
+from pytest_pilotscope.postgres.knobs import KnobRow
+
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def this_machine() -> Machine:
+    """The machine we run on, within the limits of the container we may be in."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [int(text) for path in _CGROUP_LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(memory_bytes=min([memory_bytes, *limits]), cpus=cpus)
+
+
+def machine_behind(rows: Mapping[str, KnobRow]) -> Machine:
+    """
+    What a server that we cannot look into was set up for: 4 times its shared_buffers, at least 1 GB, and its parallel workers.
+
+    A quarter of the memory is what PostgreSQL's documentation recommends for shared_buffers, so the guess is rather too small.
+    """
+    buffers, workers = rows.get("shared_buffers"), rows.get("max_parallel_workers_per_gather")
+    buffer_bytes = int(buffers.value) * (buffers.unit_bytes or 1) if buffers is not None else 0
+    return Machine(memory_bytes=max(4 * buffer_bytes, GB), cpus=max(int(workers.value) if workers is not None else 0, 2))

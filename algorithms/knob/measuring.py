@@ -1,0 +1,134 @@
+"""Runs queries and takes their times: which of them a trial has, one trial, and the incumbent against the default in turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+import numpy as np
+
+from algorithms.knob.objective import Objective
+from algorithms.knob.options import Target
+from pytest_pilotscope.core.pairs import Floats, Pairs
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.statistics import Interval, workload_ratios
+from pytest_pilotscope.errors import AlgorithmError, QueryTimeout
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.steering import has_extension
+
+_LONGEST_SHARE = 4.0  # a query that takes more than a quarter of a trial's time by default is left out
+_SLOWER = 10.0  # no query may take more than this many times what it took by default, and never less than
+_LEAST_LIMIT_S = 1.0
+_REPLICATES = 1000
+_LEAST_MS = 1e-3  # below the resolution of the server's clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """The queries of every trial, with their times by default in s, and how many were left out because they take too long."""
+
+    queries: tuple[Query, ...]
+    default_s: tuple[float, ...]
+    too_long: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One pass over the queries: times in s of those that were run, and whether it was cut off."""
+
+    times_s: tuple[float, ...]
+    capped: bool
+
+
+def time_s(session: Session, sql: str, limit_s: float) -> float:
+    """How long the server takes for a query, planning included; `limit_s` for one that is cut off there."""
+    with session.statement_timeout(max(1, math.ceil(limit_s * 1000))):
+        try:
+            if has_extension(session):
+                run = session.timed(sql)
+                return (run.planning_ms + run.execution_ms) / 1000
+            started_ns = perf_counter_ns()
+            session.execute(sql)
+            return (perf_counter_ns() - started_ns) / 1e9
+        except QueryTimeout:
+            return limit_s
+
+
+def select_queries(session: Session, queries: Sequence[Query], *, trial_s: float, seed: int) -> Selected:
+    """
+    Draw queries until they take `trial_s` seconds with the settings of `session`; each is run twice and the second time counts.
+
+    Raises `AlgorithmError` when each single one takes too long.
+    """
+    chosen, times, too_long = [], [], 0
+    limit_s = trial_s / _LONGEST_SHARE
+    for position in np.random.default_rng(seed).permutation(len(queries)):
+        query = queries[position]
+        if time_s(session, query.sql, limit_s) >= limit_s:
+            too_long += 1
+            continue
+        chosen.append(query)
+        times.append(time_s(session, query.sql, limit_s))
+        if sum(times) >= trial_s:
+            break
+    if not chosen:
+        raise AlgorithmError(
+            f"none of the {len(queries)} queries runs within {limit_s:g} s with the default settings, a quarter of a trial; "
+            f"raise --knob-trial-s (now {trial_s:g})"
+        )
+    return Selected(queries=tuple(chosen), default_s=tuple(times), too_long=too_long)
+
+
+def run_pass(session: Session, selected: Selected, objective: Objective, limit: float) -> Pass:
+    """Run the queries of a trial until its cost is sure to be above `limit`. StatementFailed when one of them fails."""
+    times: list[float] = []
+    for query, default_s in zip(selected.queries, selected.default_s, strict=True):
+        patience_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
+        limit_s = min(objective.query_limit_s(times, limit), patience_s)
+        times.append(time_s(session, query.sql, limit_s))
+        if objective.exceeds(times, limit) or times[-1] >= patience_s:
+            return Pass(times_s=tuple(times), capped=True)
+    return Pass(times_s=tuple(times), capped=False)
+
+
+def compare(default: Session, candidate: Session, selected: Selected, *, target: Target, rounds: int, seed: int) -> Interval:
+    """
+    The target's ratio, candidate / default, with its 95 % interval: both take turns, query by query, after one warm-up.
+
+    The order changes from round to round. A query that is cut off at 10 times its time by default counts with that.
+    """
+    shape = (len(selected.queries), rounds)
+    times = {side: np.zeros(shape) for side in ("default", "candidate")}
+    sessions = {"default": default, "candidate": candidate}
+    for row, (query, default_s) in enumerate(zip(selected.queries, selected.default_s, strict=True)):
+        limit_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
+        for side in sessions:
+            time_s(sessions[side], query.sql, limit_s)
+        for column in range(rounds):
+            for side in sorted(sessions, reverse=column % 2 == 1):
+                times[side][row, column] = max(time_s(sessions[side], query.sql, limit_s) * 1000, _LEAST_MS)
+    return _ratio(times["default"], times["candidate"], selected, target, seed)
+
+
+def _ratio(default_ms: Floats, candidate_ms: Floats, selected: Selected, target: Target, seed: int) -> Interval:
+    """Of total times: the suite's own statistics; of 95th percentiles: a bootstrap of the queries. Both (Q, R)."""
+    if target == "p95_time":
+        return _ratio_of_percentiles(np.median(default_ms, axis=1), np.median(candidate_ms, axis=1), seed)
+    pairs = Pairs(
+        query_ids=tuple(query.id for query in selected.queries),
+        baseline_ms=default_ms,
+        candidate_ms=candidate_ms,
+        baseline_timed_out=np.zeros(default_ms.shape, dtype=bool),
+        candidate_timed_out=np.zeros(default_ms.shape, dtype=bool),
+    )
+    return workload_ratios(pairs, seed=seed).total
+
+
+def _ratio_of_percentiles(default_ms: Floats, candidate_ms: Floats, seed: int) -> Interval:
+    drawn = np.random.default_rng(seed).integers(len(default_ms), size=(_REPLICATES, len(default_ms)))
+    ratios = np.percentile(candidate_ms[drawn], 95, axis=1) / np.percentile(default_ms[drawn], 95, axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    estimate = np.percentile(candidate_ms, 95) / np.percentile(default_ms, 95)
+    return Interval(estimate=float(estimate), low=float(low), high=float(high))

@@ -1,0 +1,215 @@
+"""
+Which settings to try next: SMAC3 by ask and tell, on the knobs themselves or on a random projection of them, or pure chance.
+
+SMAC (Lindauer et al., JMLR 23, 2022) is used as published: a Sobol initial design, a random forest as surrogate, expected improvement, one
+proposal in five at random. Two parts are our own because theirs take seconds per proposal: the forest runs in this thread, and expected
+improvement is maximised over random points and neighbours of the best ones, all evaluated in one batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from ConfigSpace import CategoricalHyperparameter, Configuration, ConfigurationSpace
+from ConfigSpace.util import deactivate_inactive_hyperparameters
+from smac import HyperparameterOptimizationFacade, Scenario
+from smac.acquisition.maximizer import AbstractAcquisitionMaximizer
+from smac.model.random_forest import RandomForest
+from smac.runhistory.dataclasses import TrialInfo, TrialValue
+
+from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
+from algorithms.knob.options import Projection
+from algorithms.knob.space import KnobSpace, Values
+
+Vectors: TypeAlias = npt.NDArray[np.float64]
+
+
+_RANDOM_POINTS = 120
+_NEIGHBOURS = 400
+_STARTS = 8
+
+
+class Proposal(NamedTuple):
+    """Settings to try, and the point of the searched space that they are; the point is what JSON can hold."""
+
+    values: dict[str, str]
+    point: dict[str, str | int | float]
+
+
+class Search(Protocol):
+    """Proposes settings and learns what they cost."""
+
+    def ask(self) -> Proposal:
+        """The next settings to try."""
+
+    def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
+        """Learn what settings cost, the lower the better; also those that were not asked for."""
+
+    def importance(self) -> dict[str, float]:
+        """How much each knob matters, as shares that sum to 1; empty where nothing is known."""
+
+    def close(self) -> None:
+        """Let go of whatever it holds."""
+
+
+class SmacSearch:
+    """SMAC over a geometry, for about `trials` trials."""
+
+    def __init__(self, space: KnobSpace, *, trials: int, seed: int, projection: Projection = "none") -> None:
+        self.space = space
+        self.geometry: Geometry = (
+            DirectGeometry(space, seed) if projection == "none" else ProjectedGeometry(space, seed, projected_dimensions(space))
+        )
+        self._folder = TemporaryDirectory(prefix="pilotscope-smac-")  # SMAC insists on one; nothing is kept in it
+        self._model, self._smac = _smac(self.geometry.configurations, Path(self._folder.name), trials=trials, seed=seed)
+        self._seed = seed
+        self._asked: dict[str, TrialInfo] = {}
+
+    def close(self) -> None:
+        """Delete SMAC's folder."""
+        self._folder.cleanup()
+
+    def ask(self) -> Proposal:
+        """The next settings to try."""
+        trial = self._smac.ask()
+        point = {name: _plain(value) for name, value in dict(trial.config).items()}
+        self._asked[_key(point)] = trial
+        return Proposal(self.geometry.values(point), point)
+
+    def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
+        """Learn what settings cost; without a point they are looked for in the geometry."""
+        point = point if point is not None else self.geometry.point(values)
+        if point is None:
+            return
+        trial = self._asked.pop(_key(point), None)
+        if trial is None:  # nobody asked for it: the default, or a trial of a run that was interrupted
+            active = deactivate_inactive_hyperparameters(dict(point), self.geometry.configurations)
+            trial = TrialInfo(config=active, seed=0)
+        self._smac.tell(trial, TrialValue(cost=cost), save=False)
+
+    def importance(self) -> dict[str, float]:
+        """
+        Permutation importance on SMAC's forest: how much its predictions change when one knob's values are shuffled, as shares.
+
+        Of random points of the space, so that also knobs that the search left alone are asked about.
+        """
+        if not isinstance(self.geometry, DirectGeometry) or self._smac.runhistory.empty():
+            return {}
+        points = np.array([c.get_array() for c in self.geometry.configurations.sample_configuration(256)])
+        x, y = self._smac._runhistory_encoder.transform()
+        self._model.train(x, y)
+        return _permutation_importance(self._model, points, self.geometry, np.random.default_rng(self._seed))
+
+
+class RandomSearch:
+    """Settings drawn independently and uniformly from the space: what every optimizer has to beat."""
+
+    def __init__(self, space: KnobSpace, *, seed: int) -> None:
+        self.space = space
+        self._random = np.random.default_rng(seed)
+
+    def close(self) -> None:
+        """Nothing to delete."""
+
+    def ask(self) -> Proposal:
+        """The next settings to try."""
+        values = self.space.at(self._random.random(len(self.space)).tolist())
+        return Proposal(values, {})
+
+    def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
+        """Learn nothing."""
+
+    def importance(self) -> dict[str, float]:
+        """There is no model to ask."""
+        return {}
+
+
+class _BatchMaximizer(AbstractAcquisitionMaximizer):
+    """Random points and neighbours of the best points so far, evaluated in one batch."""
+
+    def _maximize(self, previous_configs: list[Configuration], n_points: int) -> list[tuple[float, Configuration]]:
+        random = np.array([config.get_array() for config in self._configspace.sample_configuration(_RANDOM_POINTS)])
+        best = [config for _, config in self._sort_by_acquisition_value(list(previous_configs))[:_STARTS]]
+        starts = np.array([config.get_array() for config in best])
+        points = np.concatenate([random, self._neighbours(starts)])
+        candidates = [Configuration(self._configspace, vector=vector) for vector in points]
+        ranked = self._sort_by_acquisition_value(candidates)
+        return [(value, self._legal(config)) for value, config in ranked[:_STARTS]]
+
+    def _neighbours(self, starts: Vectors) -> Vectors:
+        """(N, D): each has a few of a start's active dimensions changed; those that others depend on are left alone."""
+        points: Vectors = starts[self._rng.randint(len(starts), size=_NEIGHBOURS)].copy()
+        changed = self._rng.rand(*points.shape) < 2 / points.shape[1]
+        for column, parameter in enumerate(self._configspace.values()):
+            rows = np.flatnonzero(changed[:, column] & ~np.isnan(points[:, column]))
+            if self._configspace.children_of[parameter.name]:
+                continue
+            if isinstance(parameter, CategoricalHyperparameter):
+                points[rows, column] = self._rng.randint(len(parameter.choices), size=len(rows))
+            else:
+                points[rows, column] = np.clip(points[rows, column] + self._rng.normal(0, 0.2, size=len(rows)), 0, 1)
+        return points
+
+    def _legal(self, config: Configuration) -> Configuration:
+        """The configuration that a vector is nearest to: integers are whole."""
+        legal = Configuration(self._configspace, values=dict(config))
+        legal.origin = "Acquisition Function Maximizer: batch"
+        return legal
+
+
+def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) -> tuple[RandomForest, HyperparameterOptimizationFacade]:
+    scenario = Scenario(space, deterministic=True, n_trials=max(trials, 2), seed=seed, output_directory=folder)
+    facade = HyperparameterOptimizationFacade
+    model = RandomForest(
+        space,
+        log_y=True,
+        n_trees=10,  # this and the next three as in SMAC's facade
+        ratio_features=1.0,
+        min_samples_split=2,
+        min_samples_leaf=1,
+        max_leaf_nodes=4 * max(trials, 256),  # SMAC's 2**20 is as good as no limit, too, but memory for that many is cleared per tree
+        n_jobs=1,
+        seed=seed,
+    )
+    smac = facade(
+        scenario,
+        model=model,
+        acquisition_maximizer=_BatchMaximizer(space, challengers=_STARTS, seed=seed),
+        initial_design=facade.get_initial_design(scenario, n_configs=max(1, min(10, trials // 4))),
+        config_selector=facade.get_config_selector(scenario, retrain_after=1),
+        logging_level=False,
+        overwrite=True,
+    )
+    return model, smac
+
+
+def _permutation_importance(
+    model: RandomForest, points: Vectors, geometry: DirectGeometry, random: np.random.Generator
+) -> dict[str, float]:
+    predicted, _ = model.predict_marginalized(points)
+    changes = {}
+    for knob in geometry.space.knobs:
+        columns = geometry.columns(knob)
+        shuffled = points.copy()
+        shuffled[:, columns] = points[random.permutation(len(points))][:, columns]
+        again, _ = model.predict_marginalized(shuffled)
+        changes[knob.name] = float(np.mean((again - predicted) ** 2))
+    total = sum(changes.values())
+    return {name: change / total for name, change in changes.items()} if total > 0 else {}
+
+
+def _plain(value: Any) -> str | int | float:
+    """A value of numpy's types as Python's own, which JSON knows."""
+    if isinstance(value, str):
+        return str(value)
+    return int(value) if isinstance(value, int | np.integer) else float(value)
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    return json.dumps(dict(point), sort_keys=True)

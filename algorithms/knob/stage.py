@@ -1,0 +1,198 @@
+"""
+The server on which settings are tried.
+
+Where we can start servers, it is a second one with the same data: what needs a restart can be tried, and the baseline's server is never
+touched. On a server that was given to us only sessions of our own are changed, and, where our role may use ALTER SYSTEM, what the server
+re-reads; that is put back on leaving, and after a kill at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from algorithms.knob.catalogue import CATALOGUE
+from algorithms.knob.machine import machine_behind, this_machine
+from algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.postgres.fingerprint import fingerprint
+from pytest_pilotscope.postgres.knobs import (
+    LEVELS,
+    Level,
+    SystemKnobs,
+    may_alter_system,
+    note_path,
+    read_knobs,
+    restore_left_over,
+    set_session_knobs,
+    system_knobs,
+)
+from pytest_pilotscope.postgres.server import Capability
+from pytest_pilotscope.postgres.session import Session
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision import Database
+
+_LIMITS: Mapping[int, str] = {
+    1: "only settings of sessions: our role may not use ALTER SYSTEM on this server",
+    2: "no setting that needs a restart: this server was not started here",
+    3: "",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What can be changed: the levels, whether that is on a server of our own, and in words what cannot."""
+
+    levels: tuple[Level, ...]
+    own: bool
+
+    @property
+    def limit(self) -> str:
+        """What cannot be tuned here and why; empty when everything can."""
+        return _LIMITS[len(self.levels)]
+
+
+def reach_of(database: Database, session: Session) -> Reach:
+    """Find out what can be changed on the server of a database."""
+    if database.config is not None and Capability.RESTART in database.server.capabilities:
+        return Reach(levels=LEVELS, own=True)
+    return Reach(levels=LEVELS[:2] if may_alter_system(session) else LEVELS[:1], own=False)
+
+
+def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
+    """The space of the knobs that can be reached; UsageError for a refused one, `AlgorithmError` when nothing is left."""
+    rows = read_knobs(session, tuple(CATALOGUE))
+    space = knob_space(rows, this_machine() if reach.own else machine_behind(rows), reach.levels, names=names)
+    if not len(space):
+        raise AlgorithmError(f"there is no knob to tune: none of {', '.join(names or ('the catalogue',))} can be changed on this server")
+    return space
+
+
+class Stage:
+    """A server with settings in force; made by `open_stage`. `session` is the one to measure in."""
+
+    def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None) -> None:
+        self._database = database
+        self._space = space
+        self._system = system
+        self._level = {knob.name: knob.level for knob in space.knobs}
+        self._current = space.defaults
+        self.session = database.session()
+
+    def close(self) -> None:
+        """End the session."""
+        self.session.close()
+
+    def apply(self, values: Values) -> Level | None:
+        """
+        Put a value for every knob in force, exactly as given, and return what that took; None when nothing had to change.
+
+        StatementFailed or ServerError when PostgreSQL does not take them; then the old ones are in force.
+        """
+        if self.session.closed:  # a query of the last trial took the server down; it starts again by itself
+            self.session = self._database.session()
+            self._session_knobs(self._current)
+        changed = {name for name, value in values.items() if value != self._current[name]}
+        needed = [level for level in LEVELS if any(self._level[name] == level for name in changed)]
+        try:
+            self._put(values, needed)
+        except Exception:
+            self._put(self._current, needed)
+            raise
+        self._current = dict(values)
+        return needed[-1] if needed else None
+
+    def _put(self, values: Values, levels: list[Level]) -> None:
+        if "restart" in levels:
+            self._restart(values)
+        if "reload" in levels:
+            self._reload({name: value for name, value in values.items() if self._level[name] == "reload"})
+        self._session_knobs(values)
+        self._check(values)
+
+    def _restart(self, values: Values) -> None:
+        config = self._database.config
+        base = dict(config.settings) if config is not None else {}
+        wanted = {name: value for name, value in values.items() if self._level[name] == "restart"}
+        self.session.close()
+        try:
+            self._database.server.restart({**base, **wanted})
+        finally:
+            self.session = self._database.session()
+
+    def _reload(self, values: Values) -> None:
+        if self._system is not None:
+            self._system.set(values)
+        else:  # on a server of our own nothing has to be put back
+            SystemKnobs(self.session, dict.fromkeys(values)).set(values)
+
+    def _session_knobs(self, values: Values) -> None:
+        set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
+
+    def _check(self, values: Values) -> None:
+        """What is evaluated is what was asked for, digit by digit."""
+        check_values(self.session, values)
+
+
+def check_values(session: Session, values: Values) -> None:
+    """`AlgorithmError` when a setting in force in the session is not the one that was asked for."""
+    rows = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+    wrong = [f"{name} is {found}, not {values[name]}" for name, found in rows if found != values[name]]
+    if wrong:
+        raise AlgorithmError(f"PostgreSQL did not take the settings as they were given: {'; '.join(wrong)}")
+
+
+@contextmanager
+def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[Stage]:
+    """A stage on a second server like that of `database`, or, where there can be none, on the same one."""
+    with ExitStack() as stack:
+        system = None
+        if reach.own:
+            database = stack.enter_context(database.twin())
+        elif "reload" in reach.levels:
+            keeper = stack.enter_context(database.server.connect())
+            names = [knob.name for knob in space.knobs if knob.level == "reload"]
+            system = stack.enter_context(system_knobs(keeper, names, note=note_path(keeper)))
+        stage = Stage(database, space, system)
+        stack.callback(stage.close)
+        yield stage
+
+
+@contextmanager
+def prepared_database(database: Database, values: Values) -> Iterator[Database]:
+    """
+    The database with settings in force, for the length of the block.
+
+    Settings of sessions need nothing but sessions that have them. Others need a second server, or, on a server that was given to us and for
+    what can be reloaded, ALTER SYSTEM. `AlgorithmError` for what cannot be changed on this server.
+    """
+    if not values:
+        yield database
+        return
+    with ExitStack() as stack:
+        session = stack.enter_context(database.session())
+        restore_left_over(session)
+        level = {name: row.level for name, row in read_knobs(session, list(values)).items()}
+        reach = reach_of(database, session)
+        unreachable = sorted(name for name in values if level.get(name) not in reach.levels)
+        if unreachable:
+            raise AlgorithmError(f"{', '.join(unreachable)} cannot be changed here: {reach.limit or 'this server does not know them'}")
+        whole = {name: value for name, value in values.items() if level[name] != "session"}
+        if whole and reach.own:
+            prepared = stack.enter_context(database.twin(values))
+        else:
+            if whole:
+                keeper = stack.enter_context(database.server.connect())
+                stack.enter_context(system_knobs(keeper, list(whole), note=note_path(keeper))).set(whole)
+                logger.warning("%s: in force for the whole server, so the baseline has them, too", ", ".join(sorted(whole)))
+            prepared = replace(database, session_settings={name: value for name, value in values.items() if name not in whole})
+        with prepared.session() as check:
+            check_values(check, values)
+            prepared = replace(prepared, fingerprint=fingerprint(check))
+        yield prepared

@@ -1,0 +1,203 @@
+"""The algorithm `knob`: tunes the server's settings on the training queries and prepares a database that runs with them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from algorithms.knob.measuring import Selected, compare, select_queries
+from algorithms.knob.objective import Objective
+from algorithms.knob.options import KnobOptions
+from algorithms.knob.records import scalars, series, write_configurations
+from algorithms.knob.space import KnobSpace, Values
+from algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
+from algorithms.knob.storage import load_values, save_values
+from algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
+from algorithms.knob.tuner import Tuner
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.errors import AlgorithmError, UsageError
+from pytest_pilotscope.postgres.knobs import restore_left_over
+
+if TYPE_CHECKING:
+    from algorithms.knob.search import Search
+    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.training import Training
+
+UNFINISHED = "unfinished"
+"""Folder below that of the records where searches that were interrupted wait to be resumed."""
+
+logger = logging.getLogger(__name__)
+
+
+class KnobTuning:
+    """
+    Takes over the settings: SMAC on the times of training queries, confirmed against the default on validation queries.
+
+    `values` are the settings that differ from the default, as text in their own units; none of them when nothing was found that is better.
+    """
+
+    name = "knob"
+
+    def __init__(self, options: KnobOptions | None = None) -> None:
+        self.options = options
+        self.model_id = f"knob_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+        self.values: dict[str, str] | None = None
+
+    def train(self, training: Training) -> TrainingReport:
+        """
+        Search, or go on with a search that was killed, then measure what was found against the default in turns.
+
+        Raises `AlgorithmError` when there are no training queries, none that is short enough, or no knob to tune.
+        """
+        options = self.options = self.options or KnobOptions.from_settings(training.settings)
+        if not training.queries:
+            raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
+        with training.database.session() as session:
+            restore_left_over(session)
+            reach = reach_of(training.database, session)
+            space = space_of(session, reach, options.names)
+        if reach.limit:
+            logger.warning("knob tuning: %s", reach.limit)
+        key = search_key(_about(training, space, options))
+        with (
+            open_log(training.settings.results / UNFINISHED, key) as log,
+            closing(_search(space, options)) as search,
+            open_stage(training.database, space, reach) as stage,
+        ):
+            selected = _selected(log, key, stage, training, options)
+            objective = Objective(target=options.target, count=len(selected.queries))
+            tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
+            with training.progress("tuning knobs", options.trials) as advance:
+                tuner.run(options.trials, advance)
+            confirmed = _confirm(training, stage, log.trials[: options.trials], options)
+            self.values = space.changed(_result(log.trials[: options.trials], confirmed).values)
+            return _report(training, space, reach, log, objective, selected, confirmed, search.importance(), self.values, options)
+
+    @contextmanager
+    def prepare(self, database: Database) -> Iterator[Database]:
+        """
+        Give a database that runs with the settings found: the same one where sessions can set them, else one on a second server.
+
+        On a server that is not ours, settings of the whole server hold for the baseline, too, and are put back on leaving.
+        """
+        if self.values is None:
+            raise AlgorithmError("knob tuning has no settings to prepare: train it or load a model first")
+        with prepared_database(database, self.values) as prepared:
+            yield prepared
+
+    def save(self, folder: Path) -> None:
+        """Write the settings that differ from the default."""
+        if self.values is None:
+            raise AlgorithmError("knob tuning has nothing to save: train it or load a model first")
+        save_values(folder, self.values)
+
+    def load(self, folder: Path, training: Training) -> None:
+        """Read what `save` wrote; `ModelError` for a broken file and for settings that this server does not have."""
+        self.options = self.options or KnobOptions.from_settings(training.settings)
+        self.values = load_values(folder, training.session)
+
+
+def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mapping[str, Any]:
+    """What makes this search this one: with anything else, earlier trials mean nothing."""
+    queries = hashlib.sha256("".join(f"{query.id}\0{query.sql}\0" for query in training.queries).encode()).hexdigest()
+    fingerprint = training.database.fingerprint
+    parameters = {name: value for name, value in options.parameters.items() if name not in ("knob_trials", "knob_rounds")}
+    return {
+        "queries": queries,
+        "data": fingerprint.data,
+        "indexes": fingerprint.indexes,
+        "build": fingerprint.build,
+        "space": space.description,
+        **parameters,
+    }
+
+
+def _search(space: KnobSpace, options: KnobOptions) -> Search:
+    try:
+        from algorithms.knob.search import RandomSearch, SmacSearch
+    except ImportError as error:
+        raise UsageError(f"knob tuning needs SMAC ({error}); install it with: pip install 'pytest-pilotscope[knob]'") from error
+    if options.strategy == "random":
+        return RandomSearch(space, seed=options.seed)
+    return SmacSearch(space, trials=options.trials, seed=options.seed, projection=options.projection)
+
+
+def _selected(log: TrialLog, key: str, stage: Stage, training: Training, options: KnobOptions) -> Selected:
+    """The queries of every trial: those of the log, or drawn now and written to it."""
+    if log.common:
+        by_id = {query.id: query for query in training.queries}
+        queries = tuple(by_id[query_id] for query_id in log.common["queries"])
+        return Selected(queries=queries, default_s=tuple(log.common["default_s"]), too_long=log.common["too_long"])
+    selected = select_queries(stage.session, training.queries, trial_s=options.trial_s, seed=options.seed)
+    ids = [query.id for query in selected.queries]
+    log.begin(key, {"queries": ids, "default_s": selected.default_s, "too_long": selected.too_long})
+    return selected
+
+
+def _confirm(training: Training, stage: Stage, trials: list[Trial], options: KnobOptions) -> Interval | None:
+    """
+    Measure the best trial against the default, in turns, on the validation queries (the training ones where there are none).
+
+    None when no trial was better than the default.
+    """
+    best = best_trial(trials)
+    if best.number == 0:
+        return None
+    queries: list[Query] = list(training.validation or training.queries)
+    with training.database.session() as default:
+        selected = select_queries(default, queries, trial_s=options.trial_s, seed=options.seed)
+        stage.apply(best.values)
+        return compare(default, stage.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
+
+
+def _result(trials: list[Trial], confirmed: Interval | None) -> Trial:
+    """The best trial if the second measurement leaves no doubt that it is better, else the default."""
+    if confirmed is not None and confirmed.high < 1:
+        return best_trial(trials)
+    if confirmed is not None:
+        logger.warning(
+            "the best settings of the search are not better than the default when measured in turns (%.3f times as long, 95 %% interval "
+            "%.3f to %.3f); the default stays",
+            confirmed.estimate,
+            confirmed.low,
+            confirmed.high,
+        )
+    return trials[0]
+
+
+def _report(
+    training: Training,
+    space: KnobSpace,
+    reach: Reach,
+    log: TrialLog,
+    objective: Objective,
+    selected: Selected,
+    confirmed: Interval | None,
+    importance: Mapping[str, float],
+    values: Values,
+    options: KnobOptions,
+) -> TrainingReport:
+    trials = log.trials[: options.trials]
+    artifacts = write_configurations(training.folder, trials, space, values)
+    artifacts.append(training.folder / "knob_trials.jsonl")
+    shutil.move(log.path, artifacts[-1])
+    counts = {"num_knobs_tuned": len(space), "num_knobs_changed": len(values), "num_knob_queries": len(selected.queries)}
+    return training.report(
+        metrics=series(trials),
+        parameters={**options.parameters, "knob_levels": ",".join(reach.levels), "knob_limit": reach.limit or None},
+        scalars={
+            **scalars(trials, objective, confirmed, importance),
+            **counts,
+            "num_knob_queries_too_long": selected.too_long,
+            "knob_confirmed": int(bool(values)),
+        },
+        artifacts=artifacts,
+    )
