@@ -248,7 +248,8 @@ def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Sho
     show(
         f"mscn {'with' if bitmaps else 'without'} bitmaps, all subplans of a query (median {statistics.median(subplans):.0f}) from text to "
         f"estimates: median {new_ms:.2f} ms for a new text (goal 1; {core_ms:.2f} ms of processor time), "
-        f"{1000 * statistics.median(known[1]):.2f} ms for a known one; parsing takes {plain_ms:.2f} ms of it, and {general_ms:.2f} ms by the general parser"
+        f"{1000 * statistics.median(known[1]):.2f} ms for a known one; "
+        f"parsing takes {plain_ms:.2f} ms of it, and {general_ms:.2f} ms by the general parser"
     )
 
 
