@@ -90,6 +90,15 @@ class JoinCounts:
         weights = self._weights(root, "", part)
         return self.filtered(root) if weights is None else int(weights.sum())
 
+    def size_unfiltered(self, alias: str) -> int:
+        """The rows in the join of all relations when the predicates of this one are left out."""
+        rows, self._rows[alias] = self._rows[alias], None
+        try:
+            weights = self._weights(alias, "", frozenset(self._rows))
+            return self.filtered(alias) if weights is None else int(weights.sum())
+        finally:
+            self._rows[alias] = rows
+
     def filtered(self, alias: str) -> int:
         """The rows of one relation after its predicates."""
         rows = self._rows[alias]

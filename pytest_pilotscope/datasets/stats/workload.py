@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.errors import DatasetError
 
@@ -27,7 +25,7 @@ TRAIN_QUERIES, VALIDATION_QUERIES, TEST_QUERIES = 1000, 100, 146
 _ATTEMPTS = 40  # draws for one query of a template
 _PATIENCE = 3  # draws that are too large, beyond those that are taken, before the predicates get stricter
 _STRICTEST = 6
-_ROUNDS = 3  # how often a template is tried again when all that was found would touch too many rows
+_ROUNDS = 5  # how often a template is tried again when all that was found would touch too many rows
 _REPLACEMENTS = 20  # templates that are tried in place of one that gives no query
 _CHOICE = (8, 3)  # acceptable draws (test, training) to choose from where others of the template were too large
 
@@ -125,6 +123,7 @@ class QuerySource:
                 if self._touched(query) <= self._most_touched:
                     self._taken.add(query.sql)
                     return query
+            self._excess[template.code] = self._excess.get(template.code, 0) + _PATIENCE
         return None
 
     def _acceptable(self, draws: Draws, template: Template, aliases: tuple[str, ...], split: int) -> list[JoinQuery]:
@@ -146,14 +145,13 @@ class QuerySource:
 
     def _touched(self, query: JoinQuery) -> int:
         """
-        The largest result with the predicates of one relation left out, of those that at most half of its rows pass.
+        The largest result with the predicates of one relation left out.
 
-        A nested loop over an index fetches these rows before it applies the predicates, so the result alone does not bound
-        the time.
+        A nested loop over an index fetches these rows before it applies the predicates, and a relation whose predicates
+        remove the heavy users may be joined last, so the result alone does not bound the time.
         """
-        masks = self._masks(query.aliases, query.predicates)
-        strict = [alias for alias, mask in masks.items() if mask is not None and 2 * np.count_nonzero(mask) < len(mask)]
-        return max([query.rows] + [self._counts(query.template, masks | {alias: None}).size() for alias in strict])
+        counts = self._counts(query.template, self._masks(query.aliases, query.predicates))
+        return max(counts.size_unfiltered(alias) for alias in query.aliases)
 
     def _tried(self, template: Template, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> JoinQuery:
         counts = self._counts(template, self._masks(aliases, predicates))
