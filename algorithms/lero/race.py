@@ -4,7 +4,8 @@ How the candidates of one query are timed against each other. Knows no database:
 First every plan is run once, which warms the caches for all of them and is not counted. The limit of these runs starts low and grows only
 while nothing has finished, so that a plan that takes minutes costs little more than the fastest one. Then come rounds in which the
 plans take turns, starting with another one each time. A run is cut off at a multiple of the best time so far; what was cut off is censored:
-its time is known to be larger than that. A plan that is clearly behind after a round is not run again.
+its time is known to be larger than that. A plan that is clearly behind after a round is not run again. Once the time for the
+query is spent, nothing more is run: plans that finished then count with the time of their first run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Rules:
     """
     `multiple` of the best time so far, but at least `floor_ms`, is the limit of a run. The first runs have `first_limit_ms`, then
     `growth` times as much, up to `last_limit_ms`. A plan whose best time is more than `behind` times the best of all is not run again.
+    After `budget_ms` no further run is begun.
     """
 
     rounds: int = 3
@@ -31,12 +33,13 @@ class Rules:
     growth: float = 4.0
     last_limit_ms: float = 60_000.0
     behind: float = 1.5
+    budget_ms: float = 60_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    The times of one plan, in ms: of its first, uncounted run and of the counted ones.
+    The times of one plan, in ms: of its first run and of the counted ones.
 
     `censored_ms` is the limit that cut it off, where no counted run finished; then `warm_up_ms` may still be there.
     """
@@ -67,60 +70,80 @@ class _Runner:
 
 
 def race(plans: int, run: Run, rules: Rules) -> tuple[Outcome, ...]:
-    """Time some plans against each other; where nothing finishes within the last limit, all are censored."""
+    """Time some plans against each other; where nothing finishes within the last limit or the budget, all are censored."""
     runners = [_Runner() for _ in range(plans)]
-    _warm_up(runners, run, rules)
-    _rounds(runners, run, rules)
-    return tuple(
-        Outcome(
-            warm_up_ms=runner.warm_up_ms,
-            times_ms=tuple(runner.times_ms),
-            censored_ms=None if runner.times_ms else runner.cut_ms,
-        )
-        for runner in runners
-    )
+    course = _Course(run, rules)
+    _warm_up(runners, course)
+    _rounds(runners, course)
+    return tuple(_outcome(runner) for runner in runners)
 
 
-def _warm_up(runners: list[_Runner], run: Run, rules: Rules) -> None:
+def _outcome(runner: _Runner) -> Outcome:
+    times_ms = runner.times_ms
+    if not times_ms and runner.cut_ms is None and runner.warm_up_ms is not None:
+        times_ms = [runner.warm_up_ms]
+    return Outcome(warm_up_ms=runner.warm_up_ms, times_ms=tuple(times_ms), censored_ms=None if times_ms else runner.cut_ms or 0.0)
+
+
+@dataclass(slots=True)
+class _Course:
+    """Runs plans by the rules and adds up what they took."""
+
+    run: Run
+    rules: Rules
+    spent_ms: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the time for the query is spent."""
+        return self.spent_ms >= self.rules.budget_ms
+
+    def limit_ms(self, best_ms: float) -> float:
+        """The limit of a run while the best time is known."""
+        return min(max(self.rules.multiple * best_ms, self.rules.floor_ms), self.rules.last_limit_ms)
+
+    def timed(self, plan: int, limit_ms: float) -> float | None:
+        """Run a plan."""
+        found_ms = self.run(plan, limit_ms)
+        self.spent_ms += limit_ms if found_ms is None else found_ms
+        return found_ms
+
+
+def _warm_up(runners: list[_Runner], course: _Course) -> None:
     """Run every plan until it has finished or was cut off at the multiple of the best, or at the last limit."""
-    limit_ms, best_ms = rules.first_limit_ms, None
+    rules = course.rules
+    limit_ms, best_ms = min(rules.first_limit_ms, rules.last_limit_ms), None
     pending = list(range(len(runners)))
     while pending:
         for plan in pending:
-            bound_ms = min(limit_ms if best_ms is None else _limit(best_ms, rules), rules.last_limit_ms)
             runner = runners[plan]
-            if runner.cut_ms is not None and runner.cut_ms >= bound_ms:
+            bound_ms = limit_ms if best_ms is None else course.limit_ms(best_ms)
+            if course.over or (runner.cut_ms is not None and runner.cut_ms >= bound_ms):
                 continue
-            runner.warm_up_ms = run(plan, bound_ms)
-            if runner.warm_up_ms is None:
-                runner.cut_ms = bound_ms
-            else:
-                runner.cut_ms = None
-                best_ms = runner.warm_up_ms if best_ms is None else min(best_ms, runner.warm_up_ms)
-        enough_ms = rules.last_limit_ms if best_ms is None else min(_limit(best_ms, rules), rules.last_limit_ms)
-        pending = [plan for plan in pending if (cut := runners[plan].cut_ms) is not None and cut < enough_ms]
+            runner.warm_up_ms = course.timed(plan, bound_ms)
+            runner.cut_ms = bound_ms if runner.warm_up_ms is None else None
+            best_ms = min((ms for ms in (best_ms, runner.warm_up_ms) if ms is not None), default=None)
+        enough_ms = rules.last_limit_ms if best_ms is None else course.limit_ms(best_ms)
+        pending = [] if course.over else [plan for plan in pending if (cut := runners[plan].cut_ms) is not None and cut < enough_ms]
         limit_ms = min(limit_ms * rules.growth, rules.last_limit_ms)
 
 
-def _rounds(runners: list[_Runner], run: Run, rules: Rules) -> None:
+def _rounds(runners: list[_Runner], course: _Course) -> None:
     alive = [plan for plan, runner in enumerate(runners) if runner.warm_up_ms is not None]
-    for number in range(rules.rounds):
+    for number in range(course.rules.rounds):
         start = number % max(len(alive), 1)
         for plan in [*alive[start:], *alive[:start]]:
-            best_ms = min(_known(runners[other]) for other in alive)
-            bound_ms = min(_limit(best_ms, rules), rules.last_limit_ms)
-            found_ms = run(plan, bound_ms)
+            if course.over:
+                return
+            limit_ms = course.limit_ms(min(_known(runners[other]) for other in alive))
+            found_ms = course.timed(plan, limit_ms)
             if found_ms is None:
-                runners[plan].cut_ms = bound_ms
+                runners[plan].cut_ms = limit_ms
             else:
                 runners[plan].times_ms.append(found_ms)
         best_ms = min((min(runners[plan].times_ms) for plan in alive if runners[plan].times_ms), default=0.0)
-        alive = [plan for plan in alive if runners[plan].times_ms and min(runners[plan].times_ms) <= rules.behind * best_ms]
+        alive = [plan for plan in alive if runners[plan].times_ms and min(runners[plan].times_ms) <= course.rules.behind * best_ms]
 
 
 def _known(runner: _Runner) -> float:
     return min(runner.times_ms) if runner.times_ms else runner.warm_up_ms or 0.0
-
-
-def _limit(best_ms: float, rules: Rules) -> float:
-    return max(rules.multiple * best_ms, rules.floor_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +87,20 @@ def test_nothing_finishes() -> None:
     clock = Clock(1e6, 1e6)
     assert race(2, clock, RULES) == (Outcome(censored_ms=10_000), Outcome(censored_ms=10_000))
     assert [limit for plan, limit in clock.asked if plan == 0] == [100, 400, 1600, 6400, 10_000]
+
+
+def test_a_query_has_a_budget() -> None:
+    """When it is spent no run is begun; what finished counts with its first run, what was cut off with its limit, the rest is unknown."""
+    rules = replace(RULES, budget_ms=4_500)
+    clock = Clock(5000, 500, 700, 5000)
+    assert race(4, clock, rules) == (
+        outcome(more_than_ms=1600),
+        Outcome(warm_up_ms=500, times_ms=(500,)),
+        Outcome(warm_up_ms=700, times_ms=(700,)),
+        outcome(more_than_ms=400),
+    )
+    assert clock.order == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
+    assert race(3, Clock(300, 1, 1), replace(RULES, budget_ms=50))[1] == Outcome(censored_ms=0)
 
 
 def test_a_plan_that_gets_slower_after_its_first_run() -> None:

@@ -1,0 +1,269 @@
+"""
+How fast Lero learns and chooses, beside the known way of tree convolution, which is written again here in a few lines.
+
+    pytest benchmarks/speed/test_lero.py
+
+The known way: a plan is a nested tuple of float64 vectors; for every batch of pairs both plans of each pair are flattened and padded to the
+largest plan of the batch, and all of them go through the network. Ours: see `algorithms/lero`. Both train the same layers, on the same
+pairs of plans of the generated workload, on one thread, in turns. Times are of the processor, so that other processes matter less; ratios
+are of medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from time import process_time_ns
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+from torch.nn import functional
+
+from algorithms.devices import one_thread, seeded
+from algorithms.lero.candidates import Candidates, all_slots, explore, look
+from algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
+from algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched
+from algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
+from algorithms.lero.policy import Policy
+from algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.postgres.planning import RawPlan
+from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.registry import load_workload
+
+PLANS = 490
+PER_QUERY = 13
+BATCH_PAIRS = 64
+FACTORS = (0.01, 0.1, 10.0, 100.0)
+KNOWN_BATCHES = 6
+TURNS = 5
+
+Tree = tuple[Any, ...]
+
+
+@pytest.fixture(scope="module")
+def explored() -> Iterator[list[Candidates]]:
+    """The candidates of queries of `stats_tiny` that have many, 490 plans in all."""
+    found: list[Candidates] = []
+    try:
+        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
+        database = opening.__enter__()
+    except MissingServer as error:
+        pytest.skip(str(error))
+    try:
+        with database.session() as session:
+            for query in load_workload("stats_tiny").train:
+                if sum(len(each.plans) for each in found) >= PLANS:
+                    break
+                seen = look(session, query.sql)
+                if seen.largest >= 5:
+                    candidates = explore(session, query.sql, seen, all_slots(seen.subplans, FACTORS), max_candidates=PER_QUERY)
+                    if len(candidates.plans) >= PER_QUERY - 4:
+                        found.append(candidates)
+        yield found
+    finally:
+        opening.__exit__(None, None, None)
+
+
+class KnownWay(nn.Module):
+    """The same layers over padded trees, in float64."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = [width, *CHANNELS]
+        self.filters = nn.ModuleList(nn.Linear(3 * before, after) for before, after in zip(sizes, CHANNELS, strict=False))
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in CHANNELS)
+        self.hidden, self.output = nn.Linear(CHANNELS[-1], HIDDEN_UNITS), nn.Linear(HIDDEN_UNITS, 1)
+        self.double()
+
+    def forward(self, trees: Sequence[Tree]) -> Tensor:
+        """Map T nested tuples to (T,) scores."""
+        nodes, indices = padded(trees)  # (T, N, F), (T, N, 3)
+        for layer, norm in zip(self.filters, self.norms, strict=True):
+            triples = nodes.gather(1, indices.reshape(len(trees), -1, 1).expand(-1, -1, nodes.shape[2]))
+            nodes = functional.leaky_relu(norm(layer(triples.reshape(*indices.shape[:2], -1))))
+            nodes = nodes * (indices[:, :, :1] > 0)  # row 0 and padding stay zero
+        scores: Tensor = self.output(functional.leaky_relu(self.hidden(nodes.amax(dim=1)))).squeeze(1)
+        return scores
+
+
+def padded(trees: Sequence[Tree]) -> tuple[Tensor, Tensor]:
+    """Flatten nested tuples: row 0 of each tree is nothing, and so is what follows its nodes."""
+    flat = [flattened(tree) for tree in trees]
+    longest = max(len(vectors) for vectors, _ in flat) + 1
+    nodes = np.zeros((len(trees), longest, len(flat[0][0][0])))
+    indices = np.zeros((len(trees), longest, 3), dtype=np.int64)
+    for number, (vectors, triples) in enumerate(flat):
+        nodes[number, 1 : len(vectors) + 1] = vectors
+        indices[number, 1 : len(vectors) + 1] = triples
+    return torch.from_numpy(nodes), torch.from_numpy(indices)
+
+
+def flattened(tree: Tree) -> tuple[list[Any], list[tuple[int, int, int]]]:
+    """Vectors of the nodes in pre-order, and for each the rows of itself and its children, from 1."""
+    vectors: list[Any] = []
+    triples: list[tuple[int, int, int]] = []
+
+    def visit(node: Tree) -> int:
+        row = len(vectors)
+        vectors.append(node[0])
+        triples.append((0, 0, 0))
+        children = [visit(child) for child in node[1:]]
+        left, right = [*children, 0, 0][:2]
+        triples[row] = (row + 1, left, right)
+        return row + 1
+
+    visit(tree)
+    return vectors, triples
+
+
+def nested(plan: RawPlan, featurizer: Featurizer, below: set[str]) -> Tree:
+    """A plan as a nested tuple of vectors, each computed anew."""
+    tables: set[str] = {plan["Relation Name"]} if "Relation Name" in plan else set()
+    children = [nested(child, featurizer, tables) for child in plan.get("Plans", ())[:2]]
+    below |= tables
+    one_hot = np.zeros(len(OPERATORS))
+    one_hot[OPERATORS.index(plan["Node Type"])] = 1
+    rest = [float(table in tables) for table in featurizer.tables]
+    numbers = [np.log(plan["Plan Rows"] + 1) / 20, np.log(plan["Plan Width"] + 1) / 10, float(plan["Parallel Aware"])]
+    return (np.concatenate((one_hot, rest, numbers)), *children)
+
+
+def featurizer_of(explored: Sequence[Candidates]) -> Featurizer:
+    """A featurizer of all tables in the plans."""
+    tables = {alias for candidates in explored for plan in candidates.plans for alias in tables_of(plan)}
+    return Featurizer(sorted(tables), scales_of((each.plans, each.look.subplans) for each in explored))
+
+
+def tables_of(plan: RawPlan) -> set[str]:
+    """The tables that a plan scans."""
+    own = {plan["Relation Name"]} if "Relation Name" in plan else set()
+    return own.union(*(tables_of(child) for child in plan.get("Plans", ())))
+
+
+def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """One epoch over all pairs; the report has pairs per second of both ways."""
+    featurizer = featurizer_of(explored)
+    queries = [
+        RankedPlans(forest=featurizer.forest(each.plans, each.look.subplans), pairs=list(combinations(range(len(each.plans)), 2)))
+        for each in explored
+    ]
+    pairs = sum(len(query.pairs) for query in queries)
+    with seeded(0), one_thread():
+        stepper = Stepper(LeroNetwork(featurizer.width), HyperParameters())
+        batches = batched(queries, BATCH_PAIRS, torch.device("cpu"), np.random.default_rng(0))
+        known = known_steps(explored, featurizer)
+        times_s: list[tuple[float, float]] = []
+
+        def turn() -> None:
+            started_ns = process_time_ns()
+            for batch in batches:
+                stepper.step(batch)
+            ours_ns = process_time_ns()
+            for _ in range(KNOWN_BATCHES):
+                next(known)
+            times_s.append(((ours_ns - started_ns) / 1e9, (process_time_ns() - ours_ns) / 1e9))
+
+        turn()
+        times_s.clear()
+        benchmark.pedantic(turn, rounds=TURNS)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    ours = pairs / statistics.median(ours for ours, _ in times_s)
+    theirs = KNOWN_BATCHES * BATCH_PAIRS / statistics.median(known for _, known in times_s)
+    benchmark.extra_info.update(plans=sum(len(each.plans) for each in explored), pairs=pairs, pairs_per_s=ours, known_pairs_per_s=theirs)
+    show(
+        capsys,
+        f"training, {pairs} pairs of {sum(len(each.plans) for each in explored)} plans of {len(explored)} queries: {ours:,.0f} pairs/s; "
+        f"the known way {theirs:,.0f} pairs/s; ratio {ours / theirs:.0f} (goal 40)",
+    )
+
+
+def known_steps(explored: Sequence[Candidates], featurizer: Featurizer) -> Iterator[None]:
+    """Train the known way for ever, a batch at a time."""
+    network = KnownWay(featurizer.width)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    trees = [[nested(plan, featurizer, set()) for plan in each.plans] for each in explored]
+    pairs = [(plans[fast], plans[slow]) for plans in trees for fast, slow in combinations(range(len(plans)), 2)]
+    shuffler = np.random.default_rng(0)
+    while True:
+        chosen = [pairs[position] for position in shuffler.choice(len(pairs), BATCH_PAIRS, replace=False)]
+        faster, slower = network([fast for fast, _ in chosen]), network([slow for _, slow in chosen])
+        loss = functional.softplus(faster - slower).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        yield
+
+
+def test_featurizing(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every plan once, from EXPLAIN's decoded JSON to arrays; the known way makes nested tuples of it, as often as it has pairs."""
+    featurizer = featurizer_of(explored)
+    plans = sum(len(each.plans) for each in explored)
+    pairs = sum(len(each.plans) * (len(each.plans) - 1) // 2 for each in explored)
+
+    def ours() -> None:
+        for each in explored:
+            featurizer.forest(each.plans, each.look.subplans)
+
+    def theirs() -> None:
+        for each in explored:
+            for plan in each.plans:
+                nested(plan, featurizer, set())
+
+    ours_us, theirs_us = (1e6 * seconds / plans for seconds in in_turns(ours, theirs))
+    benchmark.pedantic(ours, rounds=TURNS)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    times = 2 * pairs / plans
+    benchmark.extra_info.update(us_per_plan=ours_us, known_us_per_plan=theirs_us, times_per_plan=times)
+    show(
+        capsys,
+        f"featurizing: {ours_us:.0f} us a plan, once (goal 30); the known way {theirs_us:.0f} us, {times:.1f} times; "
+        f"ratio {theirs_us / ours_us:.1f}, of all work {times * theirs_us / ours_us:.0f} (goal 10)",
+    )
+
+
+def test_scoring(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """15 plans of a query, from EXPLAIN's decoded JSON to scores."""
+    featurizer = featurizer_of(explored)
+    most = max(explored, key=lambda each: len(each.plans))
+    plans = [*most.plans, *most.plans][:15]
+    with seeded(0):
+        network, known = LeroNetwork(featurizer.width).eval(), KnownWay(featurizer.width).eval()
+    model = TrainedModel(featurizer=featurizer, network=network, policy=Policy(factors=FACTORS, max_candidates=20))
+
+    def ours() -> None:
+        model.scores(plans, most.look.subplans)
+
+    def theirs() -> None:
+        with torch.no_grad(), one_thread():
+            known([nested(plan, featurizer, set()) for plan in plans])
+
+    ours_ms, theirs_ms = (1e3 * seconds for seconds in in_turns(ours, theirs, turns=50))
+    benchmark.pedantic(ours, rounds=50)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    benchmark.extra_info.update(ms_per_query=ours_ms, known_ms_per_query=theirs_ms)
+    show(
+        capsys,
+        f"scoring 15 plans, featurizing included: {ours_ms:.2f} ms (goal 2.2); the known way {theirs_ms:.2f} ms; "
+        f"ratio {theirs_ms / ours_ms:.1f}",
+    )
+
+
+def in_turns(one: Callable[[], None], other: Callable[[], None], *, turns: int = TURNS) -> tuple[float, float]:
+    """Run two ways in turns; return the medians of their times, in s."""
+    times: list[tuple[float, float]] = []
+    for _ in range(turns + 1):
+        started_ns = process_time_ns()
+        one()
+        between_ns = process_time_ns()
+        other()
+        times.append(((between_ns - started_ns) / 1e9, (process_time_ns() - between_ns) / 1e9))
+    return statistics.median(first for first, _ in times[1:]), statistics.median(second for _, second in times[1:])
+
+
+def show(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """Print a line of the report."""
+    with capsys.disabled():
+        print(f"\nlero: {line}")  # noqa: T201  # the report of a benchmark
