@@ -79,6 +79,11 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
         "register_model": learns and settings.register_model,
+        "load_model": settings.load_model if learns else None,
+        "device": settings.device if learns else None,
+        "scale": settings.scale,
+        "queries": ",".join(settings.queries) or None,
+        "limit": settings.limit,
         "rounds": settings.rounds,
         "seed": settings.seed,
         "query_timeout_ms": settings.query_timeout_ms,
@@ -100,8 +105,10 @@ def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) ->
 
 
 def git_commit() -> str | None:
-    """The commit of the current directory, with `+` behind it when something is changed; None outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"], capture_output=True, text=True, check=False
-    )
+    """The commit of the current directory, with `+` behind it when something is changed; None outside a repository and without git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return described.stdout.strip() or None

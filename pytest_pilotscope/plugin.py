@@ -11,7 +11,7 @@ import pytest
 from pytest_pilotscope import hookspecs, options
 from pytest_pilotscope.core.cases import cases_of
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import PilotscopeError
+from pytest_pilotscope.errors import PilotscopeError, UsageError
 from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,13 +50,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings and collect what is registered, the built-in names first."""
+    """Read the settings and collect what is registered; the built-in names come when something is to be measured."""
     config.stash[SETTINGS] = options.settings(config)
     if options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
     registry = config.stash[REGISTRY] = Registry()
-    for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
-        config.pluginmanager.import_plugin(module)
     config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
 
 
@@ -88,6 +86,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     bench = config.stash[BENCH] = _make_bench(config, cases)
     with _usage_errors():
+        _register_builtins(config)
         bench.check()
 
 
@@ -213,6 +212,20 @@ def _is_to_be_judged(config: pytest.Config) -> bool:
     settings = config.stash[SETTINGS]
     wanted = settings.calibrate or settings.gate not in (None, "none")
     return options.asks_to_judge(config) or (wanted and config.stash.get(OFFERED, False))
+
+
+def _register_builtins(config: pytest.Config) -> None:
+    """
+    Let the built-in algorithms and datasets in, through the same hook as everybody else's.
+
+    Not before something is to be measured: a project that only has this plugin installed may have a package `algorithms` of its own.
+    """
+    for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
+        try:
+            config.pluginmanager.import_plugin(module)
+        except ImportError as error:
+            package = module.split(".")[0]
+            raise UsageError(f"the built-in names cannot be imported ({error}): another package is called {package!r}") from error
 
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:

@@ -113,7 +113,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
-        with ending(writer, failures), database.session() as session:
+        with ending(writer, failures), measuring_session(database) as session:
             training = Training.of(
                 workload,
                 algorithm=name,
@@ -153,6 +153,13 @@ def true_cardinalities(algorithms: Sequence[Algorithm], training: Training, quer
     }
 
 
+def measuring_session(database: Database) -> Session:
+    """Open a session in which nothing can be written: a workload may change data unnoticed, and the database may be the user's."""
+    session = database.session()
+    session.execute("SET default_transaction_read_only = on")
+    return session
+
+
 @contextmanager
 def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
     """Write the end of a record, whatever happens in the block; `failures` are of the sides, noted while measuring."""
@@ -176,7 +183,7 @@ def opponent_side(name: str, algorithm: Algorithm, database: Database, session: 
     if name == BASELINE:
         yield PlainSide(name=BASELINE_AGAIN, session=session)
     elif isinstance(algorithm, DatabasePreparer):
-        with algorithm.prepare(database) as prepared, prepared.session() as its_session:
+        with algorithm.prepare(database) as prepared, measuring_session(prepared) as its_session:
             yield side_of(name, algorithm, its_session)
     else:
         yield side_of(name, algorithm, session)

@@ -154,6 +154,7 @@ def learn(algorithm: Algorithm, training: Training) -> TrainingReport:
         training.folder / "loaded",
         experiment=f"{algorithm.name}_{training.dataset}",
         selection=getattr(algorithm, "selection", None),
+        data_fingerprint=training.data_fingerprint,
         tracking_uri=training.settings.tracking_uri,
     )
     algorithm.load(folder, training)

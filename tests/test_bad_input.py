@@ -27,6 +27,10 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
             ["--algo", "baseline", "-n2"],
             "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it",
         ),
+        (
+            ["--load-model", "nonsense"],
+            "no model 'nonsense': give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there",
+        ),
         (["--no-training", "--algo", "mscn"], "--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION"),
     ],
 )

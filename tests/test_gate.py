@@ -24,13 +24,13 @@ ALGORITHMS = """
 
         def choose(self, query, session):
             if query.id == os.environ.get("SLOW"):
-                session.execute("SELECT pg_sleep(0.2)")
+                session.execute("SELECT pg_sleep(1.0)")
             return {}
 
     def pytest_pilotscope_register(registry):
         registry.add_algorithm("sleeper", Sleeper, origin=__name__)
 """
-RUN = ("--algo", "sleeper", "--rounds", "3", "--limit", "8", "--no-mlflow")
+RUN = ("--algo", "sleeper", "--rounds", "5", "--limit", "8", "--no-mlflow")
 MISSED = "  state: empty: sleeper was not measured on stats_tiny: deselected, skipped, or ended before it began; nothing of it was gated"
 
 

@@ -71,7 +71,7 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--lero-effort", "some"], "argument --lero-effort: expected auto or all, got 'some'"),
         (["--gate-delta", "3"], "argument --gate-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '3'"),
         (
-            ["--gate-query-delta", "-1%"],
+            ["--gate-query-delta=-1%"],
             "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
         ),
         (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),

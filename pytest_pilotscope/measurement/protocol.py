@@ -54,35 +54,36 @@ class QueryMeasurement:
 
         A side on which the statement failed is not run again. Raises `DifferentAnswer`.
         """
-        warm = [self._execute(side, WARM_UP, order) for order, side in enumerate(self.sides)]
+        warm = [self._execute(side, WARM_UP, order, self.limit_ms) for order, side in enumerate(self.sides)]
         self._compare_answers(warm)
         alive = [side for side, run in zip(self.sides, warm, strict=True) if run.error is None]
         for side in alive:
             self.write(self._inspect(side))
-        measured = [
-            self._execute(side, repetition, order)
-            for repetition in range(1, rounds + 1)
-            for order, side in enumerate(_turns(alive, repetition))
-        ]
+        measured = [run for repetition in range(1, rounds + 1) for run in self._round(alive, repetition)]
         return (*warm, *measured)
+
+    def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
+        """Measure every side once, all with the same limit."""
+        limit_ms = self.limit_ms
+        return [self._execute(side, repetition, order, limit_ms) for order, side in enumerate(_turns(sides, repetition))]
 
     @property
     def limit_ms(self) -> float:
-        """The limit that holds for the next execution."""
+        """The limit of the next round. A baseline run that was cut off says nothing about how long the query takes: it moves no limit."""
         if self.timeout_ms is not None:
             return self.timeout_ms
         if self._slowest_baseline_ms is None:
             return FIRST_RUN_LIMIT_MS
         return max(TIMEOUT_FACTOR * self._slowest_baseline_ms, TIMEOUT_FLOOR_MS)
 
-    def _execute(self, side: Side, repetition: int, order: int) -> QueryRun:
-        run = self._timed(side, repetition, order)
-        if side is self.sides[0] and run.error is None:
+    def _execute(self, side: Side, repetition: int, order: int, limit_ms: float) -> QueryRun:
+        run = self._timed(side, repetition, order, ceil(limit_ms))
+        if side is self.sides[0] and run.error is None and not run.timed_out:
             self._slowest_baseline_ms = max(self._slowest_baseline_ms or 0.0, run.execution_ms)
         self.write(run)
         return run
 
-    def _timed(self, side: Side, repetition: int, order: int) -> QueryRun:
+    def _timed(self, side: Side, repetition: int, order: int, limit_ms: int) -> QueryRun:
         with side.steered(self.query) as steering:
             run = QueryRun(
                 query_id=self.query.id,
@@ -93,7 +94,6 @@ class QueryMeasurement:
                 planning_ms=0.0,
                 execution_ms=0.0,
             )
-            limit_ms = ceil(self.limit_ms)
             try:
                 with side.session.statement_timeout(limit_ms):
                     timed = self.clock(side.session, self.query.sql)

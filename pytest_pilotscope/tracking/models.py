@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.errors import ModelError, UsageError
 from pytest_pilotscope.tracking.store import open_client, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
@@ -18,27 +17,37 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REGISTERED = re.compile(r"models:/([^/]+)/(\d+)")
 
 
+def check_reference(reference: str) -> None:
+    """Raise `UsageError` for what is neither `best`, a run id, `models:/NAME/VERSION`, nor the path of a folder that is there."""
+    if reference != "best" and not (_RUN_ID.fullmatch(reference) or _REGISTERED.fullmatch(reference) or Path(reference).is_dir()):
+        raise UsageError(
+            f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there"
+        )
+
+
 def fetch_model(
-    reference: str, destination: Path, *, experiment: str, selection: tuple[str, bool] | None, tracking_uri: str | None = None
+    reference: str,
+    destination: Path,
+    *,
+    experiment: str,
+    selection: tuple[str, bool] | None,
+    data_fingerprint: str,
+    tracking_uri: str | None = None,
 ) -> Path:
     """
     Return a local folder that holds one model: `best`, a run id, `models:/NAME/VERSION`, or a path.
 
-    `selection` is the validation metric by which `best` chooses within the experiment, and whether smaller is better. Raises `ModelError`
-    that says what was looked for and where.
+    `selection` is the validation metric by which `best` chooses among the experiment's runs on the same data, and whether smaller is
+    better. Raises `UsageError` for what `check_reference` refuses, and `ModelError` that says what was looked for and where.
     """
-    path = Path(reference)
-    if path.is_dir():
-        return path
+    check_reference(reference)
+    if Path(reference).is_dir():
+        return Path(reference)
     if reference == "best":
-        return _download(_best(experiment, selection, tracking_uri), destination, tracking_uri)
-    if _RUN_ID.fullmatch(reference):
-        return _download(reference, destination, tracking_uri)
+        return _download(_best(experiment, selection, data_fingerprint, tracking_uri), destination, tracking_uri)
     if registered := _REGISTERED.fullmatch(reference):
         return _download_registered(registered[1], registered[2], destination, tracking_uri)
-    raise ModelError(
-        f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there"
-    )
+    return _download(reference, destination, tracking_uri)
 
 
 def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id: str, register_as: str | None = None) -> None:
@@ -67,16 +76,18 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
             )
 
 
-def _best(experiment: str, selection: tuple[str, bool] | None, tracking_uri: str | None) -> str:
+def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint: str, tracking_uri: str | None) -> str:
     if selection is None:
         raise ModelError(f"experiment {experiment!r} has no validation metric to choose the best model by; name a run id")
     metric, ascending = selection
-    best: Mapping[str, str] | None = MLflowTracker.get_best_run(experiment, metric, ascending, tracking_uri=tracking_uri)
+    same_data = {"fingerprint.data": data_fingerprint}
+    best = MLflowTracker.get_best_run(experiment, metric, ascending, tags=same_data, tracking_uri=tracking_uri)
     if best is None:
         raise ModelError(
-            f"experiment {experiment!r} has no finished run with {metric!r}; train a model first, or name another with --load-model"
+            f"experiment {experiment!r} has no finished run with {metric!r} on data {data_fingerprint}; "
+            "train a model first, or name another with --load-model"
         )
-    return best["run_id"]
+    return str(best["run_id"])
 
 
 def _download(run_id: str, destination: Path, tracking_uri: str | None) -> Path:

@@ -145,15 +145,22 @@ class MLflowTracker:
 
     @staticmethod
     def get_best_run(
-        experiment_name: str, metric: str, ascending: bool = True, *, tracking_uri: str | None = None
+        experiment_name: str,
+        metric: str,
+        ascending: bool = True,
+        *,
+        tags: Mapping[str, str] | None = None,
+        tracking_uri: str | None = None,
     ) -> dict[str, Any] | None:
         """
         Return the best finished run of an experiment by a metric, or None only when no finished run has that metric.
 
         The keys are `run_id`, `run_name`, `metric_name`, `metric_value`, `params` and `artifact_uri`. `ascending` means smaller is better.
+        With `tags`, only runs that have them are looked at, for instance `{"fingerprint.data": ...}` for those on the same data.
         """
         order = f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}"
-        for run in _search(experiment_name, order_by=[order], limit=1, tracking_uri=tracking_uri, where=f"metrics.`{metric}` > -1e308"):
+        where = " AND ".join([f"metrics.`{metric}` > -1e308", *(f"tags.`{name}` = '{value}'" for name, value in (tags or {}).items())])
+        for run in _search(experiment_name, order_by=[order], limit=1, tracking_uri=tracking_uri, where=where):
             return {
                 "run_id": run.info.run_id,
                 "run_name": run.info.run_name,

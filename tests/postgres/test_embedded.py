@@ -358,7 +358,7 @@ def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None
 
 def test_the_log_can_be_read(newest_server: EmbeddedServer) -> None:
     """What PostgreSQL writes to its standard error is in the server's folder."""
-    assert "database system is ready to accept connections" in newest_server.log.read_text()
+    assert "database system is ready to accept connections" in newest_server.log.read_text(errors="replace")
 
 
 def test_nothing_is_reachable_by_tcp(newest_server: EmbeddedServer) -> None:

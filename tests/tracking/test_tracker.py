@@ -44,6 +44,17 @@ def test_best_run_is_the_smallest_or_the_largest(store: str) -> None:
     assert worst["run_name"] == "slow"
 
 
+def test_best_run_can_be_limited_to_tags(store: str) -> None:
+    """A better run on other data is not the best one for this data."""
+    for data, total in (("here", 5.0), ("elsewhere", 1.0)):
+        with MLflowTracker("tagged", data, tags={"fingerprint.data": data}, tracking_uri=store) as tracker:
+            tracker.log_metric("total", total)
+    best = MLflowTracker.get_best_run("tagged", "total", tags={"fingerprint.data": "here"}, tracking_uri=store)
+    assert best is not None
+    assert best["run_name"] == "here"
+    assert MLflowTracker.get_best_run("tagged", "total", tags={"fingerprint.data": "nowhere"}, tracking_uri=store) is None
+
+
 def test_best_run_is_none_only_without_such_a_run(store: str) -> None:
     """No experiment, and no finished run with the metric: None. A failed run is never the best."""
     assert MLflowTracker.get_best_run("nothing here", "total", tracking_uri=store) is None

@@ -1,0 +1,68 @@
+"""The paired protocol, with a clock that is set by the test: order, limits, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import QueryReport, QueryRun
+from pytest_pilotscope.errors import QueryTimeout
+from pytest_pilotscope.measurement.protocol import QueryMeasurement
+from pytest_pilotscope.measurement.sides import PlainSide
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.steering import TimedRun
+
+QUERY = Query(id="q", sql="SELECT 1")
+
+
+def _measured(session: Session, clock: Callable[[Session, str], TimedRun], *, rounds: int, sides: int = 2) -> list[QueryRun]:
+    written: list[QueryRun | QueryReport] = []
+    made = [PlainSide(name=f"s{number}", session=session) for number in range(sides)]
+    QueryMeasurement(query=QUERY, sides=made, timeout_ms=None, write=written.append, clock=clock).run(rounds)
+    return [entry for entry in written if isinstance(entry, QueryRun)]
+
+
+@pytest.fixture
+def limits_ms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The limits that statements were given, in order."""
+    seen: list[int] = []
+
+    def limit(self: Session, timeout_ms: int) -> AbstractContextManager[None]:
+        return _noted(seen, timeout_ms)
+
+    monkeypatch.setattr(Session, "statement_timeout", limit)
+    return seen
+
+
+@contextmanager
+def _noted(seen: list[int], timeout_ms: int) -> Iterator[None]:
+    seen.append(timeout_ms)
+    yield
+
+
+def test_no_side_is_always_first(newest_scratch: Session) -> None:
+    """Two sides take turns forwards and backwards; every round has both."""
+    runs = _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=1.0, execution_ms=1.0, rows=[(1,)]), rounds=4)
+    order = [[run.side for run in runs if run.repetition == repetition] for repetition in range(5)]
+    assert order == [["s0", "s1"], ["s0", "s1"], ["s1", "s0"], ["s1", "s0"], ["s0", "s1"]]
+
+
+def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(newest_scratch: Session, limits_ms: list[int]) -> None:
+    """Ten times the slowest baseline repetition, at least a second, and ten minutes while nothing is known."""
+    times_ms = iter([50.0, 1.0, 200.0, 1.0, 1.0, 90.0, 1.0, 1.0])  # warm-up, then rounds of s0/s1, s1/s0, s1/s0
+    _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), rows=[(1,)]), rounds=3)
+    assert limits_ms == [600_000, 1_000, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000]
+
+
+def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, limits_ms: list[int]) -> None:
+    """A time-out is not a time: the limit does not grow from one to the next."""
+
+    def never_ends(session: Session, sql: str) -> TimedRun:
+        raise QueryTimeout("cut off", timeout_ms=limits_ms[-1])
+
+    runs = _measured(newest_scratch, never_ends, rounds=3)
+    assert set(limits_ms) == {600_000}
+    assert all(run.timed_out and run.execution_ms == 600_000 for run in runs)
