@@ -77,8 +77,7 @@ class Bench:
         """
         for name in self.settings.algorithms:
             self.registry.algorithm(name)
-        if not self.settings.training and self.settings.load_model is None and set(self.settings.algorithms) != {BASELINE}:
-            raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
+        self._check_model()
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:
@@ -87,6 +86,18 @@ class Bench:
             from pytest_pilotscope.gating import open_gate
 
             self._gate = open_gate(self.settings)
+
+    def _check_model(self) -> None:
+        """Raise `UsageError` for a model that cannot be meant, and for none where one is needed; algorithms without models need none."""
+        reference = self.settings.load_model
+        if reference is not None:
+            from pytest_pilotscope.tracking.models import check_reference
+
+            check_reference(reference)
+            return
+        made = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
+        if not self.settings.training and any(hasattr(algorithm, "load") for algorithm in made):
+            raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
 
     def provision(self) -> None:
         """Open the databases of the cases."""

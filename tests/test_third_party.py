@@ -111,3 +111,22 @@ def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     failures = record_lines(pytester.path)[-1]["failures"]
     assert failures["emptied"].startswith("query 'q001': side 'emptied' returned other rows than 'baseline' (1 rows, hash ")
     assert failures["emptied"].endswith("its times cannot be compared")
+
+
+def test_a_query_that_writes_is_refused(pytester: pytest.Pytester) -> None:
+    """Measuring sessions are read-only: a statement that changes data is a failed query, and the data is as it was."""
+    (pytester.path / "mine.sql").write_text("WITH gone AS (DELETE FROM badges RETURNING 1) SELECT count(*) FROM gone;")
+    result = measure(pytester, "--queries-dir", "mine.sql", "--no-mlflow")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    errors = {line["error"] for line in record_lines(pytester.path) if line["kind"] == "query_run"}
+    assert len(errors) == 1
+    assert "in a read-only transaction" in errors.pop()
+
+
+def test_a_project_with_its_own_algorithms_package_is_left_alone(pytester: pytest.Pytester) -> None:
+    """The plugin is loaded in every project; a package of the same name as ours must not break one that does not measure."""
+    pytester.mkpydir("algorithms")
+    pytester.makeconftest("")
+    pytester.makepyfile("def test_x(): pass")
+    result = pytester.runpytest_subprocess("-W", "error")
+    result.assert_outcomes(passed=1)
