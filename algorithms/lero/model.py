@@ -84,9 +84,9 @@ class LeroNetwork(nn.Module):
 
     def forward(self, trees: Trees) -> Tensor:
         """Map T plans to (T,) scores."""
-        nodes = functional.leaky_relu(self.norms[0](self.first(trees.inputs)))  # (N, 256)
-        nodes = functional.leaky_relu(self.norms[1](self.second(nodes, trees)))  # (N, 128)
-        nodes = functional.leaky_relu(self.norms[2](self.third(nodes, trees)))  # (N, 64)
-        plans = nodes[trees.plans].amax(dim=1)  # (T, 64)
-        scores: Tensor = self.output(functional.leaky_relu(self.hidden(plans))).squeeze(1)  # (T,)
+        nodes = functional.leaky_relu(self.norms[0](self.first(trees.inputs)), inplace=True)  # (N, 256)
+        nodes = functional.leaky_relu(self.norms[1](self.second(nodes, trees)), inplace=True)  # (N, 128)
+        nodes = functional.leaky_relu(self.norms[2](self.third(nodes, trees)), inplace=True)  # (N, 64)
+        plans = functional.embedding_bag(trees.plans, nodes, mode="max")  # (T, 64)
+        scores: Tensor = self.output(functional.leaky_relu(self.hidden(plans), inplace=True)).squeeze(1)  # (T,)
         return scores

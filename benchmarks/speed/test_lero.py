@@ -27,7 +27,7 @@ from torch.nn import functional
 from algorithms.devices import one_thread, seeded
 from algorithms.lero.candidates import Candidates, all_slots, explore, look
 from algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched
+from algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
 from algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
 from algorithms.lero.policy import Policy
 from algorithms.lero.scoring import TrainedModel
@@ -71,37 +71,37 @@ def explored() -> Iterator[list[Candidates]]:
 
 
 class KnownWay(nn.Module):
-    """The same layers over padded trees, in float64."""
+    """Layers of the same sizes over padded trees, channels first, in float64; each layer is a convolution over (node, left, right)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = [width, *CHANNELS]
-        self.filters = nn.ModuleList(nn.Linear(3 * before, after) for before, after in zip(sizes, CHANNELS, strict=False))
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in CHANNELS)
+        self.filters = nn.ModuleList(nn.Conv1d(before, after, 3, stride=3) for before, after in zip(sizes, CHANNELS, strict=False))
         self.hidden, self.output = nn.Linear(CHANNELS[-1], HIDDEN_UNITS), nn.Linear(HIDDEN_UNITS, 1)
         self.double()
 
     def forward(self, trees: Sequence[Tree]) -> Tensor:
         """Map T nested tuples to (T,) scores."""
-        nodes, indices = padded(trees)  # (T, N, F), (T, N, 3)
-        for layer, norm in zip(self.filters, self.norms, strict=True):
-            triples = nodes.gather(1, indices.reshape(len(trees), -1, 1).expand(-1, -1, nodes.shape[2]))
-            nodes = functional.leaky_relu(norm(layer(triples.reshape(*indices.shape[:2], -1))))
-            nodes = nodes * (indices[:, :, :1] > 0)  # row 0 and padding stay zero
-        scores: Tensor = self.output(functional.leaky_relu(self.hidden(nodes.amax(dim=1)))).squeeze(1)
+        nodes, indices = padded(trees)  # (T, F, 1 + N), (T, 3N)
+        for layer in self.filters:
+            triples = nodes.gather(2, indices[:, None, :].expand(-1, nodes.shape[1], -1))  # (T, F, 3N)
+            nodes = functional.pad(layer(triples), (1, 0))
+            spread = nodes.std(dim=(1, 2), keepdim=True) + 1e-5
+            nodes = functional.leaky_relu((nodes - nodes.mean(dim=(1, 2), keepdim=True)) / spread)
+        scores: Tensor = self.output(functional.leaky_relu(self.hidden(nodes.amax(dim=2)))).squeeze(1)
         return scores
 
 
 def padded(trees: Sequence[Tree]) -> tuple[Tensor, Tensor]:
-    """Flatten nested tuples: row 0 of each tree is nothing, and so is what follows its nodes."""
+    """Flatten nested tuples: column 0 of each tree is nothing, and so is what follows its nodes."""
     flat = [flattened(tree) for tree in trees]
-    longest = max(len(vectors) for vectors, _ in flat) + 1
-    nodes = np.zeros((len(trees), longest, len(flat[0][0][0])))
+    longest = max(len(vectors) for vectors, _ in flat)
+    nodes = np.zeros((len(trees), 1 + longest, len(flat[0][0][0])))
     indices = np.zeros((len(trees), longest, 3), dtype=np.int64)
     for number, (vectors, triples) in enumerate(flat):
         nodes[number, 1 : len(vectors) + 1] = vectors
-        indices[number, 1 : len(vectors) + 1] = triples
-    return torch.from_numpy(nodes), torch.from_numpy(indices)
+        indices[number, : len(vectors)] = triples
+    return torch.from_numpy(nodes.swapaxes(1, 2).copy()), torch.from_numpy(indices).flatten(1)
 
 
 def flattened(tree: Tree) -> tuple[list[Any], list[tuple[int, int, int]]]:
@@ -154,7 +154,7 @@ def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, capsy
         for each in explored
     ]
     pairs = sum(len(query.pairs) for query in queries)
-    with seeded(0), one_thread():
+    with seeded(0), one_thread(), no_denormals():
         stepper = Stepper(LeroNetwork(featurizer.width), HyperParameters())
         batches = batched(queries, BATCH_PAIRS, torch.device("cpu"), np.random.default_rng(0))
         known = known_steps(explored, featurizer)
