@@ -167,10 +167,14 @@ class Bench:
                 self.finished.append(_read_back(header, self.settings.results, tracking))
 
     def conclude(self) -> Conclusion:
-        """Calibrate with what was measured, or hold it against the gate."""
+        """Write the report, and calibrate with what was measured, or hold it against the gate."""
         lines: list[str] = []
         failed = False
         try:
+            if self.settings.report is not None and self.finished:
+                from pytest_pilotscope.report.page import write_page
+
+                lines.append(f"report: {write_page(self.settings.report, [run.record for run in self.finished])}")
             for run in self.finished if self.settings.calibrate else ():
                 from pytest_pilotscope.calibrating import calibrate_with, calibration_folder
 
@@ -225,17 +229,19 @@ def _read_back(header: RunHeader, results: Path, tracking: _Tracking) -> Finishe
     summary_paths = [results / f"{run.header.run_name}.json" for run in runs_of(record)]
     for run, path in zip(runs_of(record), summary_paths, strict=True):
         path.write_text(json.dumps(summary_json(run), indent=2) + "\n", encoding="utf-8")
-    files = [record_path, *([_comparison_file(record, record_path)] if is_comparison(header) else [])]
+    files = [record_path, *(_comparison_files(record, record_path) if is_comparison(header) else ())]
     tracking.complete(record, files, summary_paths)
     return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome)
 
 
-def _comparison_file(record: Record, record_path: Path) -> Path:
+def _comparison_files(record: Record, record_path: Path) -> tuple[Path, Path]:
+    """The table and the page of a comparison, beside its record."""
     from pytest_pilotscope.report.comparison import markdown
+    from pytest_pilotscope.report.page import write_page
 
     path = record_path.with_suffix(".md")
     path.write_text(markdown(record), encoding="utf-8")
-    return path
+    return path, write_page(record_path.with_suffix(".html"), [record])
 
 
 @dataclass(slots=True)
@@ -266,8 +272,11 @@ class _Tracking:
     def complete(self, record: Record, files: Sequence[Path], summary_paths: Sequence[Path]) -> None:
         if not self._trackers:
             return
+        from pytest_pilotscope.report.page import write_plots
         from pytest_pilotscope.tracking.publish import complete
 
+        if record.status != "KILLED":  # whoever presses Ctrl-C does not want to wait for drawings
+            files = [*files, write_plots(files[0].with_suffix("") / "plots", record)]
         try:
             for tracker, run, summary_path in zip(self._trackers, runs_of(record), summary_paths, strict=True):
                 complete(tracker, run, artifacts=(*files, summary_path))

@@ -156,6 +156,26 @@ def compare(
 
 
 @cli.command()
+@click.argument("run", nargs=-1, required=True, shell_complete=_run_names)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"), show_default=True)
+@_results_option
+@_store_option
+@_json_option
+def report(run: tuple[str, ...], output: Path, results: Path, tracking_uri: str | None, as_json: bool) -> None:
+    """
+    Write a page with tables, plots and plans of runs.
+
+    Each RUN is a record or a pytest-benchmark JSON, the name of a record in the folder of results, the beginning of a run id, or a run's
+    name.
+    """
+    from pytest_pilotscope.commands.reporting import records_of, show_report
+    from pytest_pilotscope.report.page import write_page
+
+    records = records_of(run, results=results, tracking_uri=tracking_uri)
+    show_report(write_page(output, records), records, as_json=as_json)
+
+
+@cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
 @_store_option
 @_json_option

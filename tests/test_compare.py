@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import measure, record_lines
@@ -71,7 +72,7 @@ def test_algorithms_take_turns_within_each_query(pytester: pytest.Pytester) -> N
     In MLflow each side has a run of its own like any single run, with the record, the table and its own summary; a second `sync` adds
     nothing, and the gate finds a side's run by its experiment.
     """
-    chosen = ("--algo", "baseline,doubler,oracle", "--compare", "--limit", "3", "--rounds", "3")
+    chosen = ("--algo", "baseline,doubler,oracle", "--compare", "--limit", "3", "--rounds", "3", "--report", "pages/report.html")
     result = measure(pytester, *chosen, conftest=ALGORITHMS)
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=1)
@@ -90,11 +91,22 @@ def test_algorithms_take_turns_within_each_query(pytester: pytest.Pytester) -> N
     assert (results / f"{name}.md").read_text(encoding="utf-8").startswith("# stats_tiny: baseline, doubler, oracle\n")
     assert [line.split() for line in result.outlines if line.strip().startswith("baseline  ")] == [["baseline", "doubler", "oracle"]]
 
+    assert "report: pages/report.html" in result.outlines
+    page = (pytester.path / "pages" / "report.html").read_text(encoding="utf-8")
+    assert page == (results / f"{name}.html").read_text(encoding="utf-8")
+
     store = f"sqlite:///{pytester.path}/mlflow.db"
     (run,) = MLflowTracker.list_runs("doubler_stats_tiny", tracking_uri=store)
     assert (run["run_name"], run["status"], run["params.factor"]) == (f"doubler{stamp}", "FINISHED", "2")
     assert (run["params.algorithm"], run["tags.comparison"]) == ("doubler", name)
     assert run["metrics.test_qerror_p50"] >= 1
+    artifacts = open_client(store)
+    assert {artifact.path for artifact in artifacts.list_artifacts(run["run_id"])} == {
+        "plots",
+        f"doubler{stamp}.json",
+        *(f"{name}.{kind}" for kind in ("jsonl", "md", "html")),
+    }
+    assert "plots/scatter.svg" in {artifact.path for artifact in artifacts.list_artifacts(run["run_id"], "plots")}
     (baseline,) = MLflowTracker.list_runs("baseline_stats_tiny", tracking_uri=store)
     assert "metrics.test_speedup" not in baseline
     assert {one.state for one in sync(results, tracking_uri=store)} == {"there"}

@@ -118,6 +118,11 @@ def bound_text(value: float) -> str:
     return "∞" if isinf(value) else f"{value:.3f}" if value < 100 else f"{value:.3g}"
 
 
+def factor_text(value: float) -> str:
+    """An error or another factor, to three digits or to the last one before the point."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def _seconds(side: SideSummary, value_s: float) -> str | None:
     return f"{'>= ' if side.lower_bound else ''}{value_s:.3f}" if side.queries else None
 
@@ -141,7 +146,7 @@ def _plans(against: Against) -> str | None:
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
-    return f"{values.p50:.2f} / {values.p95:.3g} / {values.max:.3g}" if values else None
+    return " / ".join(factor_text(value) for value in (values.p50, values.p95, values.max)) if values else None
 
 
 def _q_errors(side: SideSummary) -> str | None:

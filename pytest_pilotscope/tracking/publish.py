@@ -53,7 +53,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
             _log_model(tracker, header, training)
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
-        tracker.log_artifact(path)
+        tracker.log_artifact(path, _artifact_folder(path))
     if end is not None:
         tracker.set_tags({"stage": "tested", "tested_at": end.finished_at})
     tracker.end(end.status if end else "KILLED", error=_error(record), ended_at=finished_at)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.core.summary import summarize
-from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_of, markdown
+from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_of, factor_text, markdown
 from pytest_pilotscope.report.terminal import render_records
 from tests.core.records import record_of
 from tests.core.test_ranking import contest
@@ -40,8 +40,8 @@ def test_every_figure_has_a_cell_for_every_side() -> None:
     assert table["plans changed"] == ("-", "1/1 (1/0)", "0/1 (0/0)")
     assert table["steered"] == ("-", "100.0%", "50.0%")
     assert table["training s"] == ("-", "12.0", "-")
-    assert table["q-error"] == ("-", "2.00 / 2 / 2", "-")
-    assert table["p-error"] == ("-", "1.50 / 1.5 / 1.5", "-")
+    assert table["q-error"] == ("-", "2.00 / 2.00 / 2.00", "-")
+    assert table["p-error"] == ("-", "1.50 / 1.50 / 1.50", "-")
     assert [float(cell) for cell in table["total s"]] == [round(float(cell), 3) for cell in table["total s"]]
     speedup = float(table["speed-up [95 %]"][1].split()[0])
     assert 1.95 < speedup < 2.05
@@ -89,6 +89,11 @@ def test_markdown_is_a_table_with_its_explanation() -> None:
     assert {line.replace("\\|", "").count("|") for line in table} == {5}
     assert "- **q0: slow steered 50.0%: Seq Scan u \\| v**" in lines
     assert len([line for line in lines if line.startswith("*")]) == 1 + len(FIGURES)
+
+
+def test_large_factors_have_no_digits_behind_the_point() -> None:
+    """Three digits, and more only before the point."""
+    assert [factor_text(value) for value in (1.234, 12.34, 123.4, 12345.6)] == ["1.23", "12.3", "123", "12,346"]
 
 
 def test_an_open_end_is_shown_as_infinity() -> None:

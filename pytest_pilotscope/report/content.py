@@ -1,0 +1,143 @@
+"""What a page shows of a record, query by query, as values: everything is decided here, the template only sets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_pilotscope.core.accuracy import q_error
+from pytest_pilotscope.core.figures import QueryTimes, SideSummary
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.results import QueryReport
+from pytest_pilotscope.core.statistics import Interval, Outcome, QueryRatio
+from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.report.plans import Node, compared, judged, nodes_of
+
+OFF = 10.0
+"""From this q-error on, a node's estimate is marked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySide:
+    """
+    One query on one side. `speedup` and `outcome` are against the baseline, None for the baseline itself and where there is no pair.
+
+    `worst_q_error` is that of its subplans. `changed` says whether the plan is another one than the baseline's, None where one of them is
+    not known.
+    """
+
+    name: str
+    times: QueryTimes | None = None
+    speedup: Interval | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+    report: QueryReport | None = None
+    changed: bool | None = None
+    worst_q_error: float | None = None
+
+    @property
+    def trouble(self) -> bool:
+        """Whether it failed, timed out, or PostgreSQL did not do what it was told."""
+        unsteered = self.report is not None and self.report.steered_ratio is not None and self.report.steered_ratio < 1
+        return self.error is not None or (self.times is not None and self.times.timed_out > 0) or unsteered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPair:
+    """The plans of the baseline and of another side, each marked where the other differs; `same` says that they do the same throughout."""
+
+    side: str
+    baseline: tuple[Node, ...]
+    other: tuple[Node, ...]
+    same: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryContent:
+    """Everything about one query: its sides, the baseline first, and the plans of the others beside the baseline's."""
+
+    id: str
+    sql: str
+    sides: tuple[QuerySide, ...]
+    plans: tuple[PlanPair, ...]
+
+    @property
+    def flags(self) -> str:
+        """What one can filter by: `win`, `loss`, `plan`, `trouble`."""
+        found = {
+            "win": any(side.outcome == "win" for side in self.sides),
+            "loss": any(side.outcome == "loss" for side in self.sides),
+            "plan": any(side.changed for side in self.sides),
+            "trouble": any(side.trouble for side in self.sides),
+        }
+        return " ".join(name for name, is_there in found.items() if is_there)
+
+
+def queries_of(record: Record, summary: Summary) -> Iterator[QueryContent]:
+    """The queries of a record in its order."""
+    baseline = record.header.baseline_side
+    order = (baseline, *(name for name in record.header.sides if name != baseline))
+    sides = [_Side.of(record, summary.sides[name]) for name in order]
+    for query_id in record.query_ids():
+        found = tuple(side.query(query_id, sides[0]) for side in sides)
+        yield QueryContent(id=query_id, sql=record.header.queries.get(query_id, ""), sides=found, plans=tuple(_plans(found[0], found[1:])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """The figures of a side by query."""
+
+    name: str
+    times: dict[str, QueryTimes]
+    ratios: dict[str, QueryRatio]
+    errors: dict[str, str]
+    reports: dict[str, QueryReport]
+
+    @classmethod
+    def of(cls, record: Record, side: SideSummary) -> _Side:
+        return cls(
+            name=side.side,
+            times={query.query_id: query for query in side.queries},
+            ratios={query.query_id: query for query in side.against.queries} if side.against else {},
+            errors={run.query_id: run.error for run in record.runs if run.side == side.side and run.error is not None},
+            reports={report.query_id: report for report in record.reports if report.side == side.side},
+        )
+
+    def query(self, query_id: str, baseline: _Side) -> QuerySide:
+        ratio, report = self.ratios.get(query_id), self.reports.get(query_id)
+        return QuerySide(
+            name=self.name,
+            times=self.times.get(query_id),
+            speedup=ratio.ratio.inverse if ratio else None,
+            outcome=ratio.outcome if ratio else None,
+            error=self.errors.get(query_id),
+            report=report,
+            changed=_changed(report, baseline.reports.get(query_id)) if self is not baseline else None,
+            worst_q_error=_worst(report),
+        )
+
+
+def _changed(report: QueryReport | None, baseline: QueryReport | None) -> bool | None:
+    if report is None or baseline is None or report.plan_shape is None or baseline.plan_shape is None:
+        return None
+    return report.plan_shape != baseline.plan_shape
+
+
+def _worst(report: QueryReport | None) -> float | None:
+    if report is None or not report.estimates:
+        return None
+    return float(q_error([e.estimated for e in report.estimates], [e.true for e in report.estimates]).max())
+
+
+def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPair]:
+    left = _nodes(baseline)
+    for other in others:
+        right = _nodes(other)
+        if left or right:
+            pair = compared(left, right), compared(right, left)
+            same = not any(node.difference for nodes in pair for node in nodes)
+            yield PlanPair(side=other.name, baseline=pair[0], other=pair[1], same=same)
+
+
+def _nodes(side: QuerySide) -> tuple[Node, ...]:
+    return judged(nodes_of(side.report.plan), side.report) if side.report and side.report.plan else ()

@@ -1,0 +1,125 @@
+"""
+The report: one HTML file with everything in it. It asks no network for anything, and its content policy does not let it.
+
+Set with Jinja2, which escapes whatever comes out of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.results import RunHeader
+from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
+from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
+from pytest_pilotscope.report.plots import Plot, plots_of
+from pytest_pilotscope.report.remarks import Remark, remarks_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContent:
+    """One record on the page. `prefix` sets its anchors apart from those of other records."""
+
+    prefix: str
+    record: Record
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    comparison: Comparison
+    remarks: tuple[Remark, ...]
+    plots: tuple[Plot, ...]
+    queries: tuple[QueryContent, ...]
+
+
+def write_page(path: Path, records: Sequence[Record]) -> Path:
+    """Write the page of these records, in this order; the folder is made if it is not there. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(records), encoding="utf-8")
+    return path
+
+
+def write_plots(folder: Path, record: Record) -> Path:
+    """Write every figure of a record as an SVG file; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots_of(record, summarize(record)):
+        (folder / f"{plot.name}.svg").write_text(plot.for_file(), encoding="utf-8")
+    return folder
+
+
+def page(records: Sequence[Record]) -> str:
+    """The text of the page."""
+    runs = [_content(record, f"r{number}-") for number, record in enumerate(records)]
+    template = _environment().get_template(TEMPLATE)
+    return template.render(runs=runs, title=_title(records), style=_resource(STYLE), script=_resource(SCRIPT), off=OFF) + "\n"
+
+
+def _content(record: Record, prefix: str) -> RunContent:
+    summary = summarize(record)
+    return RunContent(
+        prefix=prefix,
+        record=record,
+        title=title_of(summary),
+        facts=tuple(_facts(record.header, summary)),
+        comparison=comparison_of(summary),
+        remarks=tuple(remarks_of(record)),
+        plots=plots_of(record, summary),
+        queries=tuple(queries_of(record, summary)),
+    )
+
+
+def _facts(header: RunHeader, summary: Summary) -> list[tuple[str, str]]:
+    server = header.server
+    settings = ", ".join(f"{name} = {value}" for name, value in header.settings.items())
+    facts = [
+        ("started", header.started_at),
+        ("dataset", f"{header.dataset}, {len(header.queries)} queries"),
+        ("PostgreSQL", f"{server.get('version', 'unknown')} ({server.get('provider', 'unknown')})"),
+        ("limit per statement", f"{header.timeout_ms:g} ms" if header.timeout_ms else "10 x the slowest baseline, at least 1 s"),
+        ("pytest-pilotscope", header.suite_version),
+        ("git commit", str(header.parameters.get("git_commit") or "unknown")),
+        ("fingerprints", ", ".join(f"{part} {value}" for part, value in header.fingerprints.items())),
+        ("settings", settings),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _title(records: Sequence[Record]) -> str:
+    sides = dict.fromkeys(side for record in records for side in record.header.sides)
+    datasets = dict.fromkeys(record.header.dataset for record in records)
+    return f"{', '.join(sides)} on {', '.join(datasets)}"
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"interval": _interval, "ms": _ms, "rows": _rows, "ratio": factor_text}
+    return environment
+
+
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _interval(value: Interval | None) -> str:
+    return "" if value is None else f"{bound_text(value.low)} to {bound_text(value.high)}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _rows(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"

@@ -1,0 +1,305 @@
+"""
+The figures of a record, drawn with matplotlib as SVG.
+
+Each is a `Plot` whose colours and links are still open: on the page they follow its light or dark scheme and lead to the queries, in a file
+of its own they are fixed. matplotlib's figures are made directly, without pyplot, so nothing of a user's own plots is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_pilotscope.core.accuracy import q_error
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.statistics import QueryRatio
+from pytest_pilotscope.core.summary import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE = (5.6, 3.4)
+TALL = (5.6, 4.2)
+SMALL = (3.6, 2.4)
+
+COLOURS: Mapping[str, tuple[str, str]] = {
+    "#010101": ("ink", "#1b1b1f"),
+    "#020202": ("quiet", "#6b6b76"),
+    "#030303": ("line", "#d5d5dc"),
+    "#040404": ("win", "#0072b2"),
+    "#050505": ("loss", "#d55e00"),
+    "#060606": ("tie", "#9a9aa5"),
+    "#070701": ("side-0", "#0072b2"),
+    "#070702": ("side-1", "#d55e00"),
+    "#070703": ("side-2", "#009e73"),
+    "#070704": ("side-3", "#cc79a7"),
+    "#070705": ("side-4", "#b8860b"),
+    "#070706": ("side-5", "#56b4e9"),
+}
+"""What figures are drawn with: the name of each colour on the page, and what it is in a file (Okabe and Ito's colours)."""
+
+INK, QUIET, LINE, WIN, LOSS, TIE, *SIDES = COLOURS
+OUTCOMES = {"win": WIN, "loss": LOSS, "tie": TIE}
+
+_COLOUR = re.compile("|".join(COLOURS))
+_ID = re.compile(r'\bid="([^"]+)"')
+_REFERENCE = re.compile(r'(url\(#|href="#)([^")]+)')
+_LINK = re.compile(r'<a xlink:href="query:([^"]+)"[^>]*>')
+_ANY_LINK = re.compile(r"</?a(?: [^>]*)?>")
+_HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
+_SIZE = re.compile(r' (?:width|height)="[^"]*"')
+_STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
+_FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """
+    A figure: `name` for files, `caption` in words, and its SVG with open colours and links.
+
+    `titles` are what is said of a query where it can be pointed at, by the key of its link; `small` figures need less room.
+    """
+
+    name: str
+    caption: str
+    svg: str
+    titles: Mapping[str, str] = field(default_factory=dict)
+    small: bool = False
+
+    def for_page(self, prefix: str) -> str:
+        """The SVG for a page: colours by name, links to `#<prefix><query>`, and ids that no other figure has."""
+        own = set(_ID.findall(self.svg))
+        unique = f"{prefix}{self.name}-"
+        svg = _sizeless(_STYLE.sub("", self.svg, count=1))
+        svg = _ID.sub(lambda found: f'id="{unique}{found[1]}"', svg)
+        svg = _REFERENCE.sub(lambda found: f"{found[1]}{unique if found[2] in own else ''}{found[2]}", svg)
+        svg = _COLOUR.sub(lambda found: f"var(--{COLOURS[found[0]][0]})", svg)
+        return _LINK.sub(lambda found: self._link(found[1], prefix), svg)
+
+    def for_file(self) -> str:
+        """The SVG as a file of its own, on white, without links."""
+        svg = _COLOUR.sub(lambda found: COLOURS[found[0]][1], _ANY_LINK.sub("", self.svg))
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + svg.replace("<svg ", '<svg style="background: #ffffff" ', 1)
+
+    def _link(self, key: str, prefix: str) -> str:
+        return f'<a href="#{prefix}{key.split("@", 1)[0]}"><title>{_escaped(self.titles.get(key, ""))}</title>'
+
+
+def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
+    """Every figure that this record has something to show in."""
+    with _style():
+        return tuple(
+            plot for plots in (_speedups(summary), _scatter(record, summary), _q_errors(record), _training(record)) for plot in plots
+        )
+
+
+def _speedups(summary: Summary) -> Iterator[Plot]:
+    """For each side the speed-up of every query, sorted, with its interval."""
+    for name, side in summary.sides.items():
+        if side.against is None or not side.against.queries:
+            continue
+        ratios = sorted(side.against.queries, key=lambda query: -query.ratio.estimate)
+        yield _plot(
+            f"speedup-{name}",
+            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; colour marks what is beyond noise.",
+            _draw_speedups(ratios, name),
+            titles={f"{query.query_id}@{name}": _said(query) for query in ratios},
+        )
+
+
+def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
+    figure, axes = _figure(WIDE)
+    inverses = [query.ratio.inverse for query in ratios]
+    estimates = np.array([inverse.estimate for inverse in inverses])
+    most = max(2.0, float(np.max(np.maximum(estimates, 1 / estimates)))) * 1.6
+    ends = np.clip([[inverse.low for inverse in inverses], [inverse.high for inverse in inverses]], 1 / most / 2, most * 2)
+    places = np.arange(len(ratios))
+    bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
+    for bar, query in zip(bars, ratios, strict=True):
+        bar.set_url(f"query:{query.query_id}@{name}")
+    thickness = min(1.2, 60 / len(ratios))
+    axes.errorbar(places, estimates, yerr=np.abs(ends - estimates), fmt="none", ecolor=INK, elinewidth=thickness)
+    axes.axhline(1, color=INK, linewidth=0.8)
+    _logarithmic(axes, "y", 1 / most, most)
+    axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
+    axes.set_xticks([])
+    return figure
+
+
+def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
+    """Every query by its time with the baseline and with each other side."""
+    baseline = {query.query_id: query.end_to_end_ms for query in summary.sides[record.header.baseline_side].queries}
+    figure, axes = _figure(TALL)
+    titles: dict[str, str] = {}
+    shown: list[float] = []
+    others = [side for name, side in summary.sides.items() if name != record.header.baseline_side]
+    for side, colour in zip(others, SIDES * len(others), strict=False):
+        points = [(baseline[query.query_id], query) for query in side.queries if query.query_id in baseline]
+        if not points:
+            continue
+        x_ms, y_ms = [ms for ms, _ in points], [query.end_to_end_ms for _, query in points]
+        dots = axes.scatter(x_ms, y_ms, s=16, color=colour, alpha=0.75, linewidths=0, label=side.side)
+        dots.set_urls([f"query:{query.query_id}@{side.side}" for _, query in points])
+        titles |= {f"{q.query_id}@{side.side}": f"{q.query_id}: {ms:.2f} ms, {side.side} {q.end_to_end_ms:.2f} ms" for ms, q in points}
+        shown += [*x_ms, *y_ms]
+    if not shown:
+        return
+    low, high = min(shown) / 1.5, max(shown) * 1.5
+    for factor, style in ((1, "-"), (2, ":"), (0.5, ":")):
+        axes.plot([low, high], [low * factor, high * factor], style, color=QUIET, linewidth=0.8, zorder=0)
+    _logarithmic(axes, "x", low, high)
+    _logarithmic(axes, "y", low, high)
+    axes.set(xlabel="baseline, ms", ylabel="ms")
+    _legend(axes)
+    caption = (
+        "Median time of each query, end to end, with the baseline (across) and with the others (up). Below the line is faster; dots at 2x."
+    )
+    yield _plot("scatter", caption, figure, titles=titles)
+
+
+def _q_errors(record: Record) -> Iterator[Plot]:
+    """Q-errors of subplans that are not empty, by number of joins and side."""
+    errors: dict[str, dict[int, list[float]]] = {}
+    for report in record.reports:
+        for estimate in report.estimates or ():
+            if estimate.true > 0:
+                by_joins = errors.setdefault(report.side, {})
+                by_joins.setdefault(estimate.joins, []).append(float(q_error(estimate.estimated, estimate.true)))
+    if not errors:
+        return
+    figure, axes = _figure(WIDE)
+    sides = [side for side in record.header.sides if side in errors]
+    joins = sorted({number for by_joins in errors.values() for number in by_joins})
+    width = 0.8 / len(sides)
+    for i, side in enumerate(sides):
+        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=_side_colour(record, side))
+        axes.plot([], [], "s", color=_side_colour(record, side), label=side)
+    whiskers = [float(np.quantile(values, 0.95)) for by_joins in errors.values() for values in by_joins.values()]
+    _logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
+    axes.set_xticks(range(len(joins)), [str(number) for number in joins])
+    axes.set(xlabel="joins", ylabel="q-error")
+    _legend(axes)
+    caption = (
+        "Q-error of subplans that are not empty, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th."
+    )
+    yield _plot("q-errors", caption, figure)
+
+
+def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
+    line = {"color": colour, "linewidth": 1.2}
+    present = [(place, by_joins[number]) for place, number in enumerate(joins) if number in by_joins]
+    axes.boxplot(
+        [values for _, values in present],
+        positions=[place + offset for place, _ in present],
+        widths=width,
+        whis=(5, 95),
+        showfliers=False,
+        boxprops=line,
+        whiskerprops=line,
+        capprops=line,
+        medianprops={"color": colour, "linewidth": 2.2},
+        manage_ticks=False,
+    )
+
+
+def _training(record: Record) -> Iterator[Plot]:
+    """Every series that training recorded, one figure each."""
+    for report in record.training:
+        for metric, values in report.metrics.items():
+            finite = np.array([value if np.isfinite(value) else np.nan for value in values])
+            if np.isnan(finite).all() or len(finite) < 2:
+                continue
+            figure, axes = _figure(SMALL)
+            axes.plot(
+                finite, color=_side_colour(record, report.side), linewidth=1.4, marker="o" if len(finite) <= 60 else "", markersize=2.5
+            )
+            if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
+                _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
+            axes.set(xlabel="step", ylabel=metric)
+            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+
+
+def _side_colour(record: Record, side: str) -> str:
+    others = [name for name in record.header.sides if name != record.header.baseline_side]
+    return SIDES[others.index(side) % len(SIDES)] if side in others else QUIET
+
+
+def _said(query: QueryRatio) -> str:
+    speedup = query.ratio.inverse
+    return f"{query.query_id}: {speedup.estimate:.2f}x ({speedup.low:.2f} to {speedup.high:.2f}), {query.outcome}"
+
+
+def _style() -> AbstractContextManager[None]:
+    from matplotlib import rc_context
+
+    settings: Any = {  # newer versions know the names of all settings as types, older ones want plain text
+        "svg.fonttype": "none",
+        "svg.hashsalt": "pilotscope",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": QUIET,
+        "axes.labelcolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": LINE,
+        "grid.linewidth": 0.6,
+        "xtick.color": QUIET,
+        "ytick.color": QUIET,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "text.parse_math": False,
+    }
+    return rc_context(settings)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend(axes: Axes) -> None:
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False, loc="best", labelcolor=INK)
+
+
+def _logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
+    """A logarithmic axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plot(name: str, caption: str, figure: Figure, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = _HEAD.sub("", buffer.getvalue())
+    svg = _FONT.sub("system-ui, sans-serif", svg).strip()
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{_escaped(caption)}" ', 1)
+    return Plot(name=re.sub(r"[^A-Za-z0-9_-]+", "-", name), caption=caption, svg=svg, titles=titles or {}, small=small)
+
+
+def _sizeless(svg: str) -> str:
+    """The SVG as large as its place: without a size on its root."""
+    end = svg.index(">")
+    return _SIZE.sub("", svg[:end]) + svg[end:]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

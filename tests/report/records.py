@@ -1,0 +1,84 @@
+"""A record with everything that a page can show, and with whatever could break one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.core.results import QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
+from tests.core.records import record_of
+from tests.core.test_ranking import contest
+
+HOSTILE = "<script>alert('&')</script>\"'"
+"""What a record may hold, and a page must show as it is."""
+
+PLAN = """\
+Aggregate rows=1 cost=569.54
+  Hash Join [c.userid = u.id] rows=175 cost=131.35
+    Seq Scan comments c [text <> '</td><script>x</script>'] rows=1706 cost=38.14
+    Hash rows=393 cost=10.05
+      Seq Scan users u rows=393 cost=10.05"""
+OTHER_PLAN = """\
+Aggregate rows=1 cost=371.27
+  Nested Loop rows=200 cost=243.16
+    Seq Scan users u rows=393 cost=10.05
+    Index Scan comments c using idx_comments_userid [userid = u.id] rows=3 cost=0.51"""
+
+
+def comparison() -> Record:
+    """
+    Twenty queries on three sides: `fast` has learned, estimates and runs other plans; `slow` was not obeyed on q1.
+
+    q2 timed out on `slow` and q3 failed there, with a message that is HTML.
+    """
+    record = contest(fast=0.5, slow=2.0)
+    runs = tuple(_disturbed(record))
+    queries = {**record.header.queries, "q4": f"SELECT count(*) FROM c, u WHERE c.text <> {HOSTILE!r}"}
+    header = replace(record.header, queries=queries, settings={"work_mem": "64MB"}, server={"version": "18.4", "provider": "embedded"})
+    training = TrainingReport(
+        side="fast",
+        duration_s=12.0,
+        metrics={"train_loss": (300.0, 3.0, 1.5, float("inf")), "validation_$q_error": (2.0, 1.5), "one": (1.0,)},
+    )
+    end = RunEnd(status="FAILED", finished_at="2025-01-01T00:10:00+00:00", failures={"slow": HOSTILE})
+    return replace(record, header=header, runs=runs, reports=tuple(_reports()), training=(training,), end=end)
+
+
+def minimal() -> Record:
+    """An interrupted run of one query in one round, without plans, training or estimates."""
+    return replace(record_of({"baseline": {"only": [1.0]}, "mscn": {"only": [2.0]}}), end=None)
+
+
+def _disturbed(record: Record) -> list[QueryRun]:
+    runs = []
+    for run in record.runs:
+        if (run.side, run.query_id) == ("slow", "q2"):
+            runs.append(replace(run, timed_out=True))
+        elif (run.side, run.query_id) == ("slow", "q3"):
+            runs.append(replace(run, error=HOSTILE))
+        else:
+            runs.append(run)
+    return runs
+
+
+def _reports() -> list[QueryReport]:
+    reports = []
+    for i in range(20):
+        estimates = tuple(
+            SubplanEstimate(aliases=aliases, estimated=estimated, true=350.0 + i)
+            for aliases, estimated in ((("c", "u"), 175.0), (("c",), 17060.0), (("u",), 393.0))
+        )
+        reports += [
+            QueryReport(query_id=f"q{i}", side="baseline", plan=PLAN, plan_shape="a", plan_cost=569.54),
+            QueryReport(
+                query_id=f"q{i}",
+                side="fast",
+                plan=OTHER_PLAN if i % 2 else PLAN,
+                plan_shape="b" if i % 2 else "a",
+                estimates=estimates,
+                p_error=1.5,
+                steered_ratio=1.0,
+            ),
+        ]
+    reason = f"Seq Scan c: injected 10 rows, the plan has 20 {HOSTILE}"
+    return [*reports, QueryReport(query_id="q1", side="slow", plan=PLAN, plan_shape="a", steered_ratio=0.5, steering_reasons=(reason,))]

@@ -1,0 +1,194 @@
+"""The page in a real browser: it opens, sorts, filters and leads, and asks nobody for anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_pilotscope.report.page import write_page
+from tests.report.records import comparison, minimal
+
+MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
+webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
+support = pytest.importorskip("selenium.webdriver.support.wait", reason=MISSING)
+
+ROWS = """
+return Array.from(document.querySelectorAll("#r0-queries tbody tr")).filter(row => !row.hidden).map(row => row.cells[0].textContent)
+"""
+CLICK = (
+    "Array.from(document.querySelectorAll('#r0-queries thead button')).filter(b => b.textContent === arguments[0])[arguments[1]].click()"
+)
+TYPE = """
+const field = document.querySelector("form.filter").elements[arguments[0]];
+field.value = arguments[1];
+field.dispatchEvent(new Event("input", {bubbles: true}));
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that reports its console and its network."""
+    chromium = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no browser: install chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    for argument in ("--headless=new", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1400,900", *sandbox):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the page is."""
+    return write_page(tmp_path_factory.mktemp("page") / "report.html", [comparison(), minimal()]).as_uri()
+
+
+@pytest.fixture
+def opened(browser: Any, address: str) -> Iterator[Any]:
+    """The page, opened afresh; afterwards, nothing may have been complained about in the console, and nothing fetched but the page."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    browser.get("about:blank")
+    browser.get(address)
+    yield browser
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    assert {url for url in requests if not url.startswith(("data:", "about:"))} == {address}
+
+
+def test_a_click_on_a_heading_sorts(opened: Any) -> None:
+    """Numbers by size, upwards and then downwards; what has no number stays at the end; by name it is the order of the workload again."""
+    in_order = opened.execute_script(ROWS)
+    assert in_order == [f"q{i}" for i in range(20)]
+    opened.execute_script(CLICK, "speed-up", 1)  # of slow, on which q3 failed
+    ascending = opened.execute_script(ROWS)
+    assert sorted(ascending) == sorted(in_order)
+    assert ascending != in_order
+    assert ascending[-1] == "q3"
+    values = opened.execute_script(
+        "return Array.from(document.querySelectorAll('#r0-queries tbody tr')).map(row => row.cells[6].dataset.value)"
+    )
+    numbers = [float(value) for value in values if value]
+    assert numbers == sorted(numbers)
+    opened.execute_script(CLICK, "speed-up", 1)
+    assert opened.execute_script(ROWS) == [*ascending[:-1][::-1], "q3"]
+    marked = opened.execute_script("return Array.from(document.querySelectorAll('[aria-sort=descending]')).map(th => th.textContent)")
+    assert marked == ["speed-up"]
+    opened.execute_script(CLICK, "query", 0)
+    assert opened.execute_script(ROWS) == in_order
+
+
+def test_typing_and_choosing_filter(opened: Any) -> None:
+    """By id and SQL, and by what happened; the sections below follow, and the number of queries is said."""
+    said = "return document.querySelector('form.filter output').value"
+    assert opened.execute_script(said) == "20 queries"
+    opened.execute_script(TYPE, "text", "alert")
+    assert opened.execute_script(ROWS) == ["q4"]
+    assert opened.execute_script(said) == "1 of 20 queries"
+    assert opened.execute_script("return document.getElementById('r0-q5').hidden")
+    opened.execute_script(TYPE, "text", "")
+    opened.execute_script(TYPE, "flag", "trouble")
+    assert opened.execute_script(ROWS) == ["q1", "q2", "q3"]
+    opened.execute_script(TYPE, "flag", "plan")
+    assert opened.execute_script(ROWS) == [f"q{i}" for i in range(1, 20, 2)]
+    opened.execute_script(TYPE, "text", "q1")
+    assert opened.execute_script(ROWS) == ["q1", "q11", "q13", "q15", "q17", "q19"]
+    opened.execute_script(TYPE, "flag", "")
+    opened.execute_script(TYPE, "text", "")
+    assert len(opened.execute_script(ROWS)) == 20
+
+
+def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) -> None:
+    """The section is opened and in view, also when the filter had hidden it."""
+    opened.execute_script(TYPE, "text", "q1")
+    opened.execute_script("location.hash = '#r0-q7'")
+    state = "const q = document.getElementById(arguments[0]); return [q.open, q.hidden, Math.abs(q.getBoundingClientRect().top) < 5]"
+    wait = support.WebDriverWait(opened, 10)
+    wait.until(lambda driver: driver.execute_script(state, "r0-q7") == [True, False, True])
+    opened.execute_script("const e = new MouseEvent('click', {bubbles: true}); document.querySelector('figure svg a').dispatchEvent(e)")
+    wait.until(lambda driver: driver.execute_script("return location.hash") != "#r0-q7")
+    assert opened.execute_script("return document.getElementById(location.hash.slice(1)).open")
+
+
+def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
+    """Both plans are there; what the other does otherwise has a mark that is not only a colour, and bad estimates stand out."""
+    opened.execute_script("location.hash = '#r0-q1'")
+    pair = "document.querySelector('#r0-q1 .plans .pair')"
+    captions = opened.execute_script(f"return Array.from({pair}.querySelectorAll('caption')).map(c => c.textContent)")
+    assert captions == ["baseline", "fast"]
+    marked = opened.execute_script(f"return Array.from({pair}.querySelectorAll('tr.method .node')).map(n => n.textContent)")
+    assert marked == [
+        "≠ Hash Join [c.userid = u.id]",
+        "≠ Seq Scan comments c [text <> '</td><script>x</script>']",
+        "≠ Hash",
+        "≠ Nested Loop",
+        "≠ Index Scan comments c using idx_comments_userid [userid = u.id]",
+    ]
+    assert opened.execute_script(f"return Array.from({pair}.querySelectorAll('td.off')).map(c => c.textContent)") == ["48.6x"]
+    columns = opened.execute_script(f"return new Set(Array.from({pair}.children).map(c => c.getBoundingClientRect().top)).size")
+    assert columns == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 900)])
+def test_the_page_is_never_wider_than_the_screen(opened: Any, width: int, height: int) -> None:
+    """On a phone and on a desk only tables and plans scroll sideways."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    opened.execute_script("location.hash = '#r0-q1'")
+    assert opened.execute_script("return document.documentElement.scrollWidth") == width
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_light_dark_and_paper_have_contrast(opened: Any) -> None:
+    """Text stands out from its ground with at least 4.5:1 (WCAG AA) in each; paper is light whatever the screen is."""
+    grounds = {}
+    for name, media, scheme in (("light", "screen", "light"), ("dark", "screen", "dark"), ("paper", "print", "dark")):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+        style = "return ['color', 'backgroundColor'].map(k => getComputedStyle(document.body)[k])"
+        ink, ground = (_luminance(colour) for colour in opened.execute_script(style))
+        quiet = _luminance(opened.execute_script("return getComputedStyle(document.querySelector('figcaption')).color"))
+        panel = _luminance(opened.execute_script("return getComputedStyle(document.querySelector('figure')).backgroundColor"))
+        assert _contrast(ink, ground) > 7
+        assert _contrast(quiet, panel) > 4.5
+        grounds[name] = ground
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert grounds["dark"] < 0.05 < 0.95 < grounds["light"] == grounds["paper"]
+
+
+def test_it_prints(opened: Any) -> None:
+    """Chromium makes a document of it."""
+    printed = opened.print_page()
+    assert len(printed) > 20_000
+
+
+def test_figures_are_really_drawn(opened: Any) -> None:
+    """Each has an area, on a page of two records."""
+    areas = opened.execute_script(
+        "return Array.from(document.querySelectorAll('figure svg')).map(s => s.getBoundingClientRect()).map(r => r.width * r.height)"
+    )
+    assert len(areas) == 8
+    assert min(areas) > 10_000
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of `rgb(r, g, b)` (WCAG 2)."""
+    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(a: float, b: float) -> float:
+    return (max(a, b) + 0.05) / (min(a, b) + 0.05)

@@ -1,0 +1,139 @@
+"""The page as text: complete, well-formed, and safe whatever a record holds."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.dom import minidom
+
+import pytest
+
+from pytest_pilotscope.core.summary import summarize
+from pytest_pilotscope.report.page import page, write_page, write_plots
+from pytest_pilotscope.report.plots import COLOURS, plots_of
+from tests.report.records import HOSTILE, comparison, minimal
+
+VOID = {"meta", "link", "input", "br", "hr", "img"}
+
+
+class Reader(HTMLParser):
+    """Checks the nesting, and collects ids, links, scripts and visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag and what it names or leads to."""
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href" or name == "xlink:href":
+                self.links.append(value or "")
+            if name in ("src", "srcset", "action", "data"):
+                self.sources.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A tag that is closed at once."""
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Every end ends what was opened last."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect what is between the tags."""
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def read() -> Reader:
+    """A page of two records, read."""
+    reader = Reader()
+    reader.feed(page([comparison(), minimal()]))
+    reader.close()
+    return reader
+
+
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(read: Reader) -> None:
+    """Tags nest, no id is there twice, and every link is to an id of the page itself; nothing is fetched."""
+    assert read.open == []
+    assert len(read.ids) == len(set(read.ids))
+    inside = [link for link in read.links if link.startswith("#")]
+    assert {link.removeprefix("#") for link in inside} <= set(read.ids)
+    assert [link for link in read.links if not link.startswith("#")] == ["data:,"]
+    assert read.sources == []
+
+
+def test_what_a_record_holds_is_text(read: Reader) -> None:
+    """SQL, messages, reasons and conditions that are HTML are shown as they are; the only script is the page's own."""
+    assert read.tags.count("script") == 1
+    text = "".join(read.words)
+    assert f"slow failed: {HOSTILE}" in text
+    assert f"the plan has 20 {HOSTILE}" in text
+    assert "[text <> '</td><script>x</script>']" in text
+    assert repr(HOSTILE) in text
+
+
+def test_every_record_has_its_section(read: Reader) -> None:
+    """With more than one there is a list of them at the top; each query has its own anchor in its own run."""
+    assert {"r0-run", "r1-run", "r0-q0", "r0-q19", "r1-only"} <= set(read.ids)
+    text = " ".join(" ".join(read.words).split())
+    assert text.count("mscn_stats_tiny_20250101_000000: INTERRUPTED, 1 rounds, seed 0") == 2
+    assert "The run was interrupted; its figures cover what was measured." in text
+    assert "fast runs another plan than baseline" in text
+    assert "fast runs the same plan as baseline" in text
+    assert "PostgreSQL 18.4 (embedded)" in text
+
+
+def test_a_page_is_the_same_every_time() -> None:
+    """Nothing in it depends on the moment of writing."""
+    assert page([minimal()]) == page([minimal()])
+
+
+def test_figures_are_drawn_of_what_there_is() -> None:
+    """A record with everything has every kind of figure; one without pairs, estimates and training only what it has."""
+    record = comparison()
+    names = [plot.name for plot in plots_of(record, summarize(record))]
+    assert names == ["speedup-fast", "speedup-slow", "scatter", "q-errors", "training-fast-train_loss", "training-fast-validation_-q_error"]
+    assert [plot.name for plot in plots_of(minimal(), summarize(minimal()))] == ["speedup-mscn", "scatter"]
+
+
+def test_figures_follow_the_page_and_lead_to_the_queries() -> None:
+    """On the page no colour is fixed, and what stands for a query links to it and says its figures."""
+    record = comparison()
+    plots = {plot.name: plot.for_page("r7-") for plot in plots_of(record, summarize(record))}
+    assert not [colour for svg in plots.values() for colour in COLOURS if colour in svg]
+    assert "var(--win)" in plots["speedup-fast"]
+    assert '<a href="#r7-q5"><title>q5: ' in plots["speedup-fast"]
+    assert '<a href="#r7-q5"><title>q5: ' in plots["scatter"]
+    assert "query:" not in "".join(plots.values())
+
+
+def test_figures_as_files_stand_alone(tmp_path: Path) -> None:
+    """Each is an XML document with a size, fixed colours and no link."""
+    folder = write_plots(tmp_path / "plots", comparison())
+    files = sorted(folder.iterdir())
+    assert len(files) == 6
+    for file in files:
+        root = minidom.parse(str(file)).documentElement  # noqa: S318 - we have just written it
+        assert root is not None
+        assert root.hasAttribute("width")
+        assert not root.getElementsByTagName("a")
+        assert "var(--" not in file.read_text(encoding="utf-8")
+
+
+def test_the_folder_of_a_page_is_made(tmp_path: Path) -> None:
+    """A report goes where it is told to."""
+    path = write_page(tmp_path / "new" / "report.html", [minimal()])
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>\n")
