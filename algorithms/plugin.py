@@ -17,3 +17,4 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     registry.add_algorithm("mscn", "algorithms.mscn.estimator:Mscn", origin=ORIGIN)
     registry.add_algorithm("lero", "algorithms.lero.chooser:Lero", origin=ORIGIN)
     registry.add_algorithm("index", "algorithms.index.selection:IndexSelection", origin=ORIGIN)
+    registry.add_algorithm("knob", "algorithms.knob.tuning:KnobTuning", origin=ORIGIN)

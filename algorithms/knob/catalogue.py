@@ -16,10 +16,11 @@ GB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What bounds memory and parallelism: `memory_bytes` that the server may use, and `cpus`."""
+    """What bounds memory and parallelism: `memory_bytes` that the server may use, `cpus`, and how much data there is."""
 
     memory_bytes: int
     cpus: int
+    data_bytes: int = 1 << 62
 
 
 Bound = Callable[[Machine], float]
@@ -34,6 +35,11 @@ def fixed(value: float) -> Bound:
 def share(part: float, most: float = float("inf")) -> Bound:
     """A share of the machine's memory, in bytes, and never more than `most`."""
     return lambda machine: min(machine.memory_bytes * part, most)
+
+
+def buffers(machine: Machine) -> float:
+    """Four times the data, beyond which a cache cannot help and only takes longer to set up; 40 % of the memory at most."""
+    return min(0.4 * machine.memory_bytes, max(4 * machine.data_bytes, 256 * MB))
 
 
 def processors(machine: Machine) -> float:
@@ -63,7 +69,7 @@ _PARALLEL = "max_parallel_workers_per_gather"
 
 CATALOGUE: Mapping[str, Entry] = {
     "shared_buffers": Entry(
-        why="PostgreSQL's own cache: tables and indexes in it are read without a system call", low=fixed(16 * MB), high=share(0.4), log=True
+        why="PostgreSQL's own cache: tables and indexes in it are read without a system call", low=fixed(16 * MB), high=buffers, log=True
     ),
     "work_mem": Entry(
         why="memory of each sort and hash before it goes to disk, and whether the planner dares to hash",

@@ -88,7 +88,7 @@ def run_pass(session: Session, selected: Selected, objective: Objective, limit: 
         patience_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
         limit_s = min(objective.query_limit_s(times, limit), patience_s)
         times.append(time_s(session, query.sql, limit_s))
-        if objective.exceeds(times, limit) or times[-1] >= patience_s:
+        if objective.exceeds(times, limit) or times[-1] >= limit_s:
             return Pass(times_s=tuple(times), capped=True)
     return Pass(times_s=tuple(times), capped=False)
 

@@ -2,8 +2,8 @@
 Which settings to try next: SMAC3 by ask and tell, on the knobs themselves or on a random projection of them, or pure chance.
 
 SMAC (Lindauer et al., JMLR 23, 2022) is used as published: a Sobol initial design, a random forest as surrogate, expected improvement, one
-proposal in five at random. Two parts are our own because theirs take seconds per proposal: the forest runs in this thread, and expected
-improvement is maximised over random points and neighbours of the best ones, all evaluated in one batch.
+proposal in five at random. What takes seconds per proposal there is done in batches here: the forest runs in this thread, and expected
+improvement is maximised over random points and neighbours of the best ones, all evaluated at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ConfigSpace import CategoricalHyperparameter, Configuration, ConfigurationS
 from ConfigSpace.util import deactivate_inactive_hyperparameters
 from smac import HyperparameterOptimizationFacade, Scenario
 from smac.acquisition.maximizer import AbstractAcquisitionMaximizer
+from smac.main.config_selector import ConfigSelector
 from smac.model.random_forest import RandomForest
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
@@ -130,6 +131,15 @@ class RandomSearch:
         return {}
 
 
+class _BatchSelector(ConfigSelector):
+    """SMAC's choice of the next point, with the predictions for the points so far made in one batch instead of one by one."""
+
+    def _get_x_best(self, X: Vectors) -> tuple[Vectors, float]:  # noqa: N803 - SMAC's name
+        predicted, _ = self._model.predict_marginalized(X)  # type: ignore[union-attr]
+        best = int(np.argmin(predicted[:, 0]))
+        return X[best], float(predicted[best, 0])
+
+
 class _BatchMaximizer(AbstractAcquisitionMaximizer):
     """Random points and neighbours of the best points so far, evaluated in one batch."""
 
@@ -182,7 +192,7 @@ def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) ->
         model=model,
         acquisition_maximizer=_BatchMaximizer(space, challengers=_STARTS, seed=seed),
         initial_design=facade.get_initial_design(scenario, n_configs=max(1, min(10, trials // 4))),
-        config_selector=facade.get_config_selector(scenario, retrain_after=1),
+        config_selector=_BatchSelector(scenario, retrain_after=1),
         logging_level=False,
         overwrite=True,
     )

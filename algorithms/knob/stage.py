@@ -68,7 +68,9 @@ def reach_of(database: Database, session: Session) -> Reach:
 def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
     """The space of the knobs that can be reached; UsageError for a refused one, `AlgorithmError` when nothing is left."""
     rows = read_knobs(session, tuple(CATALOGUE))
-    space = knob_space(rows, this_machine() if reach.own else machine_behind(rows), reach.levels, names=names)
+    machine = this_machine() if reach.own else machine_behind(rows)
+    machine = replace(machine, data_bytes=int(session.scalar("SELECT pg_database_size(current_database())")))
+    space = knob_space(rows, machine, reach.levels, names=names)
     if not len(space):
         raise AlgorithmError(f"there is no knob to tune: none of {', '.join(names or ('the catalogue',))} can be changed on this server")
     return space

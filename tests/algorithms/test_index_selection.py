@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
-from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.provision import Database
 from tests.algorithms.shop import Shop, training
+from tests.algorithms.statements import failing_at, steps
 
 CUSTOMER, PLACED = Index("orders", ("customer",)), Index("orders", ("placed",))
 _SETTINGS = "SELECT name, setting, source FROM pg_settings WHERE name NOT LIKE 'pilotscope.%' ORDER BY 1"  # those show the last statement
@@ -131,41 +129,6 @@ def test_the_budget_is_in_megabytes(database: Database, tmp_path: Path) -> None:
     assert algorithm.indexes is not None
     assert len(algorithm.indexes) == 1
     assert report["scalars"]["index_size_bytes"] <= 0.25 * 2**20
-
-
-@contextmanager
-def failing_at(monkeypatch: pytest.MonkeyPatch, statement: str) -> Iterator[None]:
-    """Raise where a session would run a statement that starts like this one."""
-    original = Session.execute
-
-    def execute(self: Session, sql: Any, params: Any = None) -> Any:
-        if kind(sql) == statement:
-            raise KeyboardInterrupt(statement)
-        return original(self, sql, params)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "execute", execute)
-        yield
-
-
-def kind(sql: Any) -> str:
-    """The first words of a statement, which say what it does."""
-    return " ".join(re.findall(r"\w+", str(sql))[:3])
-
-
-def steps(monkeypatch: pytest.MonkeyPatch, life: Callable[[], None]) -> list[str]:
-    """The kinds of statements that a life consists of, in order."""
-    seen: list[str] = []
-    original = Session.execute
-
-    def execute(self: Session, sql: Any, params: Any = None) -> Any:
-        seen.append(kind(sql))
-        return original(self, sql, params)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "execute", execute)
-        life()
-    return list(dict.fromkeys(seen))
 
 
 def test_the_server_is_the_same_before_and_after_whatever_fails(

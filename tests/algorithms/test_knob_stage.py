@@ -1,0 +1,237 @@
+"""Settings in force on real servers: exactly as given, at the level they need, and the server as it was afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from algorithms.knob.space import KnobSpace
+from algorithms.knob.stage import Reach, open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.postgres.binaries import available_binaries
+from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.fingerprint import fingerprint
+from pytest_pilotscope.postgres.given import GivenServer
+from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database, steering_libraries
+from tests.algorithms.shop import Shop
+
+NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_cost", "geqo")
+
+
+def reached(database: Database, names: tuple[str, ...] | None = NAMES) -> tuple[Reach, KnobSpace]:
+    """What can be changed on a server, and the space of that."""
+    with database.session() as session:
+        reach = reach_of(database, session)
+        return reach, space_of(session, reach, names)
+
+
+def state(database: Database) -> tuple[object, ...]:
+    """Everything of the server that knob tuning must not change."""
+    with database.session() as session:
+        return (
+            fingerprint(session),
+            session.execute("SELECT datname FROM pg_database ORDER BY 1"),
+            session.execute("SELECT name, setting, source FROM pg_settings WHERE name NOT LIKE 'pilotscope.%' ORDER BY 1"),
+            session.execute("SELECT sourcefile, name, setting FROM pg_file_settings ORDER BY 1, 2"),
+        )
+
+
+@pytest.fixture(scope="module")
+def somebodys() -> Iterator[EmbeddedServer]:
+    """A server that we pretend to know by its connection string only."""
+    binaries = next(available_binaries(), None)
+    if binaries is None:
+        pytest.skip("no PostgreSQL on this machine")
+    with EmbeddedServer(binaries, libraries=steering_libraries(binaries.bindir)) as server:
+        yield server
+
+
+@pytest.fixture
+def given(somebodys: EmbeddedServer, cache: Path) -> Iterator[Database]:
+    """The shop on somebody else's server, whose settings are noted in a cache of this test's own."""
+    with open_database(PostgreSQLConfig("shop", dsn=somebodys.dsn), Shop()) as database:
+        yield database
+
+
+@pytest.fixture
+def plain(given: Database, somebodys: EmbeddedServer) -> Iterator[Database]:
+    """The same database for a role that may only read."""
+    with given.session() as administrator:
+        administrator.execute("CREATE ROLE visitor LOGIN")
+        administrator.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
+    try:
+        yield replace(given, server=GivenServer(Dsn(f"{somebodys.dsn.reveal()} user=visitor dbname={given.name}")))
+    finally:
+        _drop(given)
+
+
+def _drop(given: Database) -> None:
+    with given.session() as administrator:
+        administrator.execute("DROP OWNED BY visitor")
+        administrator.execute("DROP ROLE visitor")
+
+
+def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -> None:
+    """Everything on a server of ours; no restart on somebody else's; settings of sessions for a role without rights. Each says so."""
+    assert reached(shop)[0] == Reach(levels=("session", "reload", "restart"), own=True)
+    assert reached(shop)[0].limit == ""
+    assert reached(given)[0] == Reach(levels=("session", "reload"), own=False)
+    assert reached(given)[0].limit == "no setting that needs a restart: this server was not started here"
+    assert reached(plain)[0] == Reach(levels=("session",), own=False)
+    assert reached(plain)[0].limit == "only settings of sessions: our role may not use ALTER SYSTEM on this server"
+    assert [knob.name for knob in reached(plain)[1].knobs] == ["work_mem", "cpu_operator_cost", "geqo"]
+
+
+def test_nothing_to_tune(plain: Database) -> None:
+    """A space without a knob is an error, and so is one that is refused."""
+    expected = "there is no knob to tune: none of shared_buffers can be changed on this server"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
+        reached(plain, ("shared_buffers",))
+    with pytest.raises(UsageError, match=r"^fsync is not tuned: a power cut would destroy the database$"):
+        reached(plain, ("fsync",))
+
+
+def test_each_change_takes_what_it_needs(shop: Database) -> None:
+    """Session, reload, restart, nothing: never more, and every value is in force digit by digit."""
+    before = state(shop)
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        assert stage.apply(space.defaults) is None
+        values = space.complete({"work_mem": "5678", "cpu_operator_cost": "0.00123457", "geqo": "off"})
+        assert stage.apply(values) == "session"
+        assert stage.apply(values) is None
+        values = {**values, "bgwriter_lru_maxpages": "0"}
+        assert stage.apply(values) == "reload"
+        values = {**values, "shared_buffers": "4096", "work_mem": "1234"}
+        assert stage.apply(values) == "restart"
+        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+        assert dict(shown) == values
+        assert stage.session.scalar("SHOW shared_buffers") == "32MB"
+        assert stage.apply(space.defaults) == "restart"
+    assert state(shop) == before
+
+
+def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
+    """A server that does not start with them comes back with the old ones, all of them; so does a session that does not take one."""
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        values = space.complete({"work_mem": "5678", "bgwriter_lru_maxpages": "7"})
+        stage.apply(values)
+        with pytest.raises(ServerError, match=r"^the old settings are back, these were refused: "):
+            stage.apply({**values, "shared_buffers": "1000000000", "work_mem": "9999", "bgwriter_lru_maxpages": "9"})
+        with pytest.raises(StatementFailed, match=r"^statement failed: 1 kB is outside the valid range for parameter \"work_mem\""):
+            stage.apply({**values, "work_mem": "1", "bgwriter_lru_maxpages": "9"})
+        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+        assert dict(shown) == values
+        assert stage.apply(values) is None
+
+
+def test_a_stage_survives_the_loss_of_its_session(shop: Database) -> None:
+    """When a query takes its server process down, the next settings go to a new session."""
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        stage.apply(space.complete({"work_mem": "5678"}))
+        with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: "):
+            stage.session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
+        assert stage.apply(space.complete({"work_mem": "5678", "geqo": "off"})) == "session"
+        assert stage.session.scalar("SHOW work_mem") == "5678kB"
+
+
+def change(given: Database, error: type[BaseException] | None) -> None:
+    """Reach for settings of the whole server, then fail."""
+    reach, space = reached(given)
+    with open_stage(given, space, reach) as stage:
+        assert stage.apply(space.complete({"bgwriter_lru_maxpages": "7", "work_mem": "9999"})) == "reload"
+        with given.session() as other:
+            assert other.execute("SELECT current_setting('bgwriter_lru_maxpages'), current_setting('work_mem')") == [("7", "4MB")]
+        if error is not None:
+            raise error("stop")
+
+
+def test_on_somebody_elses_server_everything_is_put_back(given: Database) -> None:
+    """Reloadable settings are in force within the block and gone afterwards, after an error and after Ctrl-C, too."""
+    before = state(given)
+    change(given, None)
+    assert state(given) == before
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error, match=r"^stop$"):
+            change(given, error)
+        assert state(given) == before
+
+
+def test_prepared_by_sessions(shop: Database) -> None:
+    """Settings of sessions need no second server: the baseline's sessions do not have them, and the data is the same."""
+    before = state(shop)
+    with prepared_database(shop, {"work_mem": "4321", "geqo": "off"}) as prepared, prepared.session() as session, shop.session() as plain:
+        assert prepared.server is shop.server
+        assert session.execute("SELECT current_setting('work_mem'), current_setting('geqo')") == [("4321kB", "off")]
+        assert plain.scalar("SHOW work_mem") == "4MB"
+        assert prepared.fingerprint.settings != shop.fingerprint.settings
+        assert prepared.fingerprint.statistics == shop.fingerprint.statistics
+    assert state(shop) == before
+
+
+def test_prepared_on_a_second_server(shop: Database) -> None:
+    """What needs a restart runs beside the baseline's server, with the same data and statistics."""
+    before = state(shop)
+    values = {"shared_buffers": "4096", "work_mem": "4321", "random_page_cost": "1.1"}
+    with prepared_database(shop, values) as prepared, prepared.session() as session, shop.session() as plain:
+        assert prepared.server is not shop.server
+        assert session.execute("SELECT current_setting('shared_buffers'), current_setting('work_mem')") == [("32MB", "4321kB")]
+        assert plain.scalar("SHOW shared_buffers") != "32MB"
+        assert (prepared.fingerprint.data, prepared.fingerprint.statistics) == (shop.fingerprint.data, shop.fingerprint.statistics)
+        for query in Shop().workload().test:
+            assert session.execute(query.sql) == plain.execute(query.sql)
+    assert state(shop) == before
+
+
+def test_prepared_on_somebody_elses_server(given: Database, plain: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """A reload is put back and its effect on the baseline is said; a restart is refused."""
+    before = state(given)
+    with prepared_database(given, {"bgwriter_lru_maxpages": "7", "work_mem": "4321"}) as prepared, prepared.session() as session:
+        assert session.execute("SELECT current_setting('bgwriter_lru_maxpages'), current_setting('work_mem')") == [("7", "4321kB")]
+    assert caplog.messages == ["bgwriter_lru_maxpages: in force for the whole server, so the baseline has them, too"]
+    assert state(given) == before
+    expected = "shared_buffers cannot be changed here: no setting that needs a restart: this server was not started here"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"), prepared_database(given, {"shared_buffers": "4096"}):
+        pass
+    with prepared_database(plain, {"work_mem": "4321"}) as prepared, prepared.session() as session:
+        assert session.scalar("SHOW work_mem") == "4321kB"
+
+
+def test_nothing_to_prepare(shop: Database) -> None:
+    """Where the default is best, the database is the baseline's own."""
+    with prepared_database(shop, {}) as prepared:
+        assert prepared is shop
+
+
+_KILLED = """
+import os, signal, sys
+from algorithms.knob.stage import prepared_database
+from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+
+with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
+    with prepared_database(database, {"bgwriter_lru_maxpages": "7", "work_mem": "4321"}):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_after_kill_9_the_next_start_puts_everything_back(given: Database, somebodys: EmbeddedServer) -> None:
+    """Preparing anything on that server again restores what the killed process had changed."""
+    before = state(given)
+    dsn = f"{somebodys.dsn.reveal()} dbname={given.name}"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, dsn], check=False, env=dict(os.environ), cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL
+    assert state(given) != before
+    with prepared_database(given, {"work_mem": "4321"}):
+        pass
+    assert state(given) == before

@@ -1,0 +1,238 @@
+"""The algorithm `knob` from training to the prepared database; interrupted and resumed; the server as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from algorithms.knob import catalogue
+from algorithms.knob import tuning as tuning_module
+from algorithms.knob.options import KnobOptions
+from algorithms.knob.stage import Stage
+from algorithms.knob.tuning import UNFINISHED, KnobTuning
+from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision import Database
+from tests.algorithms.shop import training
+from tests.algorithms.statements import failing_at, steps
+from tests.algorithms.test_knob_stage import given, somebodys, state
+
+__all__ = ["given", "somebodys"]  # fixtures
+
+SMALL = KnobOptions(trials=4, trial_s=0.05, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
+
+
+def run(database: Database, folder: Path, options: KnobOptions = SMALL) -> tuple[KnobTuning, TrainingReport]:
+    """An algorithm that has been trained, and its report."""
+    algorithm = KnobTuning(options)
+    with training("knob", database, folder) as given:
+        return algorithm, algorithm.train(given)
+
+
+@pytest.fixture
+def decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second measurement finds that the best trial takes half the time: these queries are too short to tell for sure."""
+    monkeypatch.setattr(tuning_module, "compare", lambda *_, **__: Interval(estimate=0.5, low=0.4, high=0.6))
+    monkeypatch.setattr(tuning_module, "best_trial", lambda trials: trials[-1])
+
+
+def test_it_keeps_the_protocols() -> None:
+    """It prepares a database and can be saved; it steers no query."""
+    assert isinstance(KnobTuning(), DatabasePreparer)
+    assert isinstance(KnobTuning(), Persistent)
+    assert re.fullmatch(r"knob_\d{8}_\d{6}", KnobTuning().model_id)
+
+
+def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
+    """The fixed names, a cost per trial, trial 0 the default; the search's file becomes an artifact; the server is as it was."""
+    before = state(shop)
+    algorithm, report = run(shop, tmp_path)
+    assert state(shop) == before
+    assert algorithm.values is not None
+    assert {name: len(values) for name, values in report.metrics.items()} == {"trial_cost": 4, "incumbent_cost": 4}
+    names = {"best_performance", "knob_optimization_time_seconds", "num_knobs_tuned", "num_knobs_changed", "knob_restarts"}
+    assert names <= set(report.scalars)
+    assert report.scalars["num_knobs_tuned"] == 4
+    assert report.scalars["best_performance"] <= report.scalars["default_performance"]
+    assert report.parameters["target_metric"] == "total_time"
+    assert report.parameters["knob_levels"] == "session,reload,restart"
+    shares = [value for name, value in report.scalars.items() if name.startswith("knob_importance_")]
+    assert len(shares) == 4 or not shares
+    paths = [Path(path) for path in report.artifacts]
+    assert paths[0].name == "knob_config_iteration_0.json"
+    assert json.loads(paths[0].read_text())["changed"] == {}
+    assert paths[-1].name == "knob_trials.jsonl"
+    assert len(paths[-1].read_text().splitlines()) == 5
+    assert list((tmp_path / "results" / UNFINISHED).iterdir()) == []
+
+
+@pytest.mark.usefixtures("decided")
+def test_what_was_confirmed_is_prepared(shop: Database, tmp_path: Path) -> None:
+    """The settings of the best trial, digit by digit, in the prepared database; also after saving and loading."""
+    algorithm, report = run(shop, tmp_path)
+    assert algorithm.values
+    assert report.scalars["knob_speedup"] == 2
+    assert report.scalars["knob_confirmed"] == 1
+    assert report.scalars["num_knobs_changed"] == len(algorithm.values)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    algorithm.save(folder)
+    loaded = KnobTuning()
+    with training("knob", shop, tmp_path) as given:
+        loaded.load(folder, given)
+    for each in (algorithm, loaded):
+        with each.prepare(shop) as prepared, prepared.session() as session:
+            shown = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(algorithm.values),))
+            assert dict(shown) == algorithm.values
+
+
+def test_what_is_not_confirmed_is_not_called_better(
+    shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An interval that holds 1 leaves the default in place, and says so."""
+    monkeypatch.setattr(tuning_module, "compare", lambda *_, **__: Interval(estimate=0.9, low=0.8, high=1.01))
+    monkeypatch.setattr(tuning_module, "best_trial", lambda trials: trials[-1])
+    algorithm, report = run(shop, tmp_path)
+    assert algorithm.values == {}
+    assert report.scalars["knob_confirmed"] == 0
+    assert caplog.messages[-1] == (
+        "the best settings of the search are not better than the default when measured in turns (0.900 times as long, 95 % interval "
+        "0.800 to 1.010); the default stays"
+    )
+    with algorithm.prepare(shop) as prepared:
+        assert prepared is shop
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        replace(SMALL, projection="llamatune", target="p95_time"),
+        replace(SMALL, strategy="random", target="throughput", names=("work_mem", "geqo")),
+    ],
+)
+def test_other_searches_and_targets(shop: Database, tmp_path: Path, options: KnobOptions) -> None:
+    """LlamaTune's projection and pure chance go through the same loop."""
+    _, report = run(shop, tmp_path, options)
+    assert len(report.metrics["trial_cost"]) == 4
+    assert report.parameters["target_metric"] == options.target
+
+
+def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C in the third trial, the next run with the same seed and queries tries only what is missing."""
+    applied: list[dict[str, str]] = []
+    original = Stage.apply
+
+    def apply(self: Stage, values: Any) -> Any:
+        if len(applied) == 2:
+            raise KeyboardInterrupt("stop")
+        applied.append(dict(values))
+        return original(self, values)
+
+    before = state(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "apply", apply)
+        with pytest.raises(KeyboardInterrupt, match=r"^stop$"):
+            run(shop, tmp_path)
+    assert state(shop) == before
+    (unfinished,) = (tmp_path / "results" / UNFINISHED).iterdir()
+    kept = unfinished.read_text().splitlines()
+    _, report = run(shop, tmp_path)
+    lines = Path(report.artifacts[-1]).read_text().splitlines()
+    assert lines[:3] == kept
+    assert [json.loads(line).get("number") for line in lines] == [None, 0, 1, 2, 3]
+    with training("knob", shop, tmp_path) as given:
+        KnobTuning(replace(SMALL, seed=9)).train(given)  # another search is not mixed up with it
+
+
+@pytest.mark.usefixtures("decided")
+def test_the_server_is_the_same_before_and_after_whatever_fails(
+    given: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    On somebody else's server: indexes, settings, statistics and databases are the same after training and preparing, and after a failure at
+    each kind of statement, except those with which the settings are put back.
+    """
+    options = replace(SMALL, strategy="random", trials=2, rounds=1)
+
+    def life() -> None:
+        algorithm, _ = run(given, tmp_path, options)
+        with algorithm.prepare(given) as prepared, prepared.session() as session:
+            session.execute("SELECT count(*) FROM orders")
+
+    before = state(given)
+    found = steps(monkeypatch, life)
+    assert state(given) == before
+    restoring = ("SELECT pg_reload_conf", "SELECT pg_conf_load_time")
+    assert len(found) >= 12
+    for step in found:
+        if step not in restoring:
+            with pytest.raises(KeyboardInterrupt, match=f"^{re.escape(step)}$"), failing_at(monkeypatch, step, once=True):
+                life()
+            assert state(given) == before, step
+
+
+def test_untrained_and_unusable(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing to prepare or save, nothing to learn from, no SMAC: each says what to do."""
+    with pytest.raises(AlgorithmError, match=r"^knob tuning has no settings to prepare: train it or load a model first$"):
+        KnobTuning().prepare(shop).__enter__()
+    with pytest.raises(AlgorithmError, match=r"^knob tuning has nothing to save: train it or load a model first$"):
+        KnobTuning().save(tmp_path)
+    with training("knob", shop, tmp_path) as given:
+        given.queries = ()
+        expected = "knob tuning has no training queries; raise --training-size or give a workload that has some"
+        with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
+            KnobTuning(SMALL).train(given)
+    monkeypatch.setitem(__import__("sys").modules, "algorithms.knob.search", None)
+    expected = r"^knob tuning needs SMAC \(.*\); install it with: pip install 'pytest-pilotscope\[knob\]'$"
+    with training("knob", shop, tmp_path) as given, pytest.raises(UsageError, match=expected):
+        KnobTuning(SMALL).train(given)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", r"is not a saved set of settings: JSONDecodeError: .*"),
+        ('{"settings": [1]}', r"is not a saved set of settings: AttributeError: .*"),
+        ('{"settings": {"fsync": "off"}}', r"has settings that are not tuned: fsync; it was not written by knob tuning"),
+    ],
+)
+def test_broken_and_foreign_files(shop: Database, tmp_path: Path, content: str, expected: str) -> None:
+    """Each is a ModelError that names the file; a model cannot switch off durability."""
+    (tmp_path / "knobs.json").write_text(content)
+    with training("knob", shop, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/knobs\.json {expected}$"):
+        KnobTuning().load(tmp_path, given)
+
+
+def test_settings_of_another_version(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A knob that this server does not have is named."""
+    monkeypatch.setitem(catalogue.CATALOGUE, "enable_magic", catalogue.Entry(why="none"))
+    (tmp_path / "knobs.json").write_text('{"settings": {"enable_magic": "on"}}')
+    expected = "has settings that this server does not know: enable_magic; it belongs to another PostgreSQL version"
+    with training("knob", shop, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/knobs\.json {expected}$"):
+        KnobTuning().load(tmp_path, given)
+
+
+def test_sessions_are_not_left_open(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every session that training opened is closed."""
+    opened: list[Session] = []
+    original = Session.__init__
+
+    def remember(self: Session, connection: Any) -> None:
+        original(self, connection)
+        opened.append(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "__init__", remember)
+        run(shop, tmp_path, replace(SMALL, strategy="random", trials=2))
+    assert opened
+    assert all(session.closed for session in opened)
