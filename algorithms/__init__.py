@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from pytest_pilotscope.scheduler import Scheduler
     from pytest_pilotscope.tracking.tracker import MLflowTracker
 
-__all__ = ["get_baseline_preset_scheduler", "get_mscn_preset_scheduler"]
+__all__ = [
+    "get_baseline_preset_scheduler",
+    "get_lero_dynamic_preset_scheduler",
+    "get_lero_preset_scheduler",
+    "get_mscn_preset_scheduler",
+]
 
 Preset = tuple["Scheduler", "MLflowTracker | None"]
 
@@ -61,3 +66,69 @@ def get_mscn_preset_scheduler(
         load_model_id=load_model_id,
         use_mlflow=use_mlflow,
     )
+
+
+def get_lero_preset_scheduler(
+    config: PostgreSQLConfig,
+    *,
+    enable_collection: bool = True,
+    enable_training: bool = True,
+    num_collection: int | None = None,
+    num_training: int | None = None,
+    num_epoch: int = 100,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+) -> Preset:
+    """
+    Return `(scheduler, tracker)` of Lero; `tracker` is None without MLflow.
+
+    `num_collection` and `num_training` limit the training queries whose candidate plans are run and learned from. Without training the
+    model `load_model_id` is used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `lero_<db>`.
+    """
+    from pytest_pilotscope.scheduler import preset_scheduler
+
+    return preset_scheduler(
+        "lero",
+        config,
+        enable_collection=enable_collection,
+        enable_training=enable_training,
+        num_collection=num_collection,
+        num_training=num_training,
+        num_epoch=num_epoch,
+        load_model_id=load_model_id,
+        use_mlflow=use_mlflow,
+    )
+
+
+def get_lero_dynamic_preset_scheduler(
+    config: PostgreSQLConfig,
+    *,
+    update_every: int = 200,
+    enable_collection: bool = True,
+    enable_training: bool = True,
+    num_collection: int | None = None,
+    num_training: int | None = None,
+    num_epoch: int = 100,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+) -> Preset:
+    """
+    Return `(scheduler, tracker)` of Lero that learns on: after every `update_every` different statements it runs their candidate plans, on
+    the same database, and trains with everything seen so far. The statement that comes next waits for it.
+
+    The other arguments are those of `get_lero_preset_scheduler`.
+    """
+    from dataclasses import replace
+
+    scheduler, tracker = get_lero_preset_scheduler(
+        config,
+        enable_collection=enable_collection,
+        enable_training=enable_training,
+        num_collection=num_collection,
+        num_training=num_training,
+        num_epoch=num_epoch,
+        load_model_id=load_model_id,
+        use_mlflow=use_mlflow,
+    )
+    scheduler.settings = replace(scheduler.settings, lero_dynamic=True, update_every=update_every)
+    return scheduler, tracker

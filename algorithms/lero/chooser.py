@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from algorithms.lero.collection import CollectionRules, collect, rules_of, store_of
+from algorithms.lero.collection import CollectionRules, collect, known, rules_of, store_of
 from algorithms.lero.decision import Decision, decide
 from algorithms.lero.evaluation import figures, write_explanations
 from algorithms.lero.records import CollectedQuery
@@ -74,7 +74,7 @@ class Lero:
         store = store_of(training, rules)
         validation = validation_queries(training)
         collect(training, [*training.queries, *validation], store, rules)
-        self._records = (collect(training, training.queries, store, rules), collect(training, validation, store, rules))
+        self._records = (known(training.queries, store), known(validation, store))
         collected_s = perf_counter()
         with training.progress("lero epochs", training.settings.epochs) as advance:
             done = trained(*self._records, training=training, rules=rules, advance=advance)
@@ -177,8 +177,11 @@ class Lero:
         queries = list(seen.queries.values())
         seen.queries.clear()
         seen.updates += 1
-        found = collect(training, queries, store_of(training, rules), rules)
+        store = store_of(training, rules)
+        found = collect(training, queries, store, rules)
         collected_s = perf_counter()
+        if not any(self._records):  # a loaded model: what it may have been trained on
+            self._records = (known(training.queries, store), known(validation_queries(training), store))
         self._records = ([*self._records[0], *found], self._records[1])
         done = trained(*self._records, training=training, rules=rules, advance=lambda steps: None, start=self.model)
         self._take(done, training)

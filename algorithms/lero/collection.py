@@ -76,6 +76,11 @@ def collect(training: Training, queries: Sequence[Query], store: CollectionStore
         with store.locked():
             missing = {sql_key(query.sql): query for query in queries if sql_key(query.sql) not in store.known}
             _collect_missing(training, list(missing.values()), store, rules)
+    return known(queries, store)
+
+
+def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQuery]:
+    """Return those of these queries that were collected before, in order."""
     return [store.known[key] for query in queries if (key := sql_key(query.sql)) in store.known]
 
 

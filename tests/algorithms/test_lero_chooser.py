@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,14 +32,12 @@ ALL = {"lero_effort": "all", "lero_margin": "0"}
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory: pytest.TempPathFactory, forum: Database) -> Iterator[Path]:
-    """A cache of collections for all tests here."""
-    folder = tmp_path_factory.mktemp("lero-cache")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PILOTSCOPE_CACHE", str(folder))
-        yield folder
+def cached(forum: Database) -> Iterator[Path]:
+    """A cache of collections for all tests here; the server is there already."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-test-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)
+        patch.setenv("PILOTSCOPE_CACHE", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""Lero from Python, without pytest: the preset schedulers on a small generated database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
+from algorithms.lero.chooser import Lero
+from pytest_pilotscope.provision import PostgreSQLConfig
+from pytest_pilotscope.registry import load_workload
+
+SMALL = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
+FEW: dict[str, Any] = {"num_collection": 4, "num_epoch": 2, "use_mlflow": False}
+
+
+def test_it_trains_executes_and_learns_on() -> None:
+    """Every statement has its answer; after three different ones the model is another one, and `execute` says what choosing took."""
+    scheduler, tracker = get_lero_dynamic_preset_scheduler(SMALL, update_every=3, **FEW)
+    assert tracker is None
+    queries = load_workload("stats_tiny", scale=0.01).test[:4]
+    lero = scheduler.algorithm
+    assert isinstance(lero, Lero)
+    with scheduler:
+        first = lero.model
+        assert first is not None
+        for query in (*queries[:3], queries[0]):
+            result = scheduler.execute(query.sql)
+            assert len(result.rows) == 1
+            assert result.inference_ms > 0
+        assert lero.model is first
+        scheduler.execute(queries[3].sql)
+        assert lero.model is not first
+
+
+def test_the_usual_scheduler_does_not_learn_on() -> None:
+    """Nothing is started before `with`, and the dynamic mode is off."""
+    scheduler, _ = get_lero_preset_scheduler(SMALL, **FEW)
+    assert isinstance(scheduler.algorithm, Lero)
+    assert (scheduler.settings.lero_dynamic, scheduler.settings.collection_size, scheduler.settings.epochs) == (False, 4, 2)
