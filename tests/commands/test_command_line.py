@@ -41,7 +41,18 @@ def test_help_imports_nothing_heavy(workplace: Path) -> None:
 def test_the_help_lists_every_command(pilotscope: Command) -> None:
     """Each with a line that fits."""
     listed = pilotscope("--help").stdout.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in listed] == ["best", "clean", "compare", "completion", "doctor", "list", "report", "runs", "sync", "ui"]
+    assert [line.split()[0] for line in listed] == [
+        "best",
+        "clean",
+        "compare",
+        "completion",
+        "doctor",
+        "list",
+        "report",
+        "runs",
+        "sync",
+        "ui",
+    ]
     assert not any(line.endswith("...") for line in listed)
 
 
