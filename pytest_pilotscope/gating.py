@@ -15,11 +15,12 @@ from typing import Any
 
 from pytest_pilotscope.calibrating import calibrated, calibration_folder
 from pytest_pilotscope.core.comparable import State
+from pytest_pilotscope.core.exact import FIGURES
 from pytest_pilotscope.core.gate import GateReport, Policy, decide, decide_against_baseline, describe
 from pytest_pilotscope.core.projection import runs_of
 from pytest_pilotscope.core.record import Record, read_record, record_of_lines
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import RecordError, UsageError
+from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
 
 Case = tuple[str, str]
 """An algorithm and a dataset."""
@@ -62,12 +63,13 @@ def open_gate(settings: Settings) -> Gate | None:
     """
     Read what runs will be held against, before anything is measured; None where no gate was asked for.
 
-    What is not there yet is a state of the decision. Raises `UsageError` for a file that is there and cannot be read, `TrackingError` for
-    a store that does not answer.
+    What is not there yet is a state of the decision. Raises `UsageError` for a file that is there and cannot be read and for an unknown
+    figure, `TrackingError` for a store that does not answer.
     """
     chosen = settings.gate
     if chosen is None or chosen == NONE:
         return None
+    exact_figures(settings.gate_exact)
     folder = calibration_folder()
     if chosen == BASELINE:
         return Gate(settings=settings, references=None, calibrations=folder)
@@ -123,8 +125,21 @@ def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
     delta, query_delta = (default if value is None else value for value, default in zip(given, own, strict=True))
     source = f"calibrated on this machine by {found.run_name}" if found else "default"
     sources = dict.fromkeys(source if value is None else "as given" for value in given)
-    policy = Policy(delta=delta, query_delta=query_delta, on_missing=settings.gate_on_missing, seed=settings.seed)
-    return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)})"
+    exact = exact_figures(settings.gate_exact)
+    policy = Policy(delta=delta, query_delta=query_delta, exact=exact, on_missing=settings.gate_on_missing, seed=settings.seed)
+    ignored = f"; not held: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
+    return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
+
+
+def exact_figures(names: Sequence[str]) -> frozenset[str]:
+    """The exact figures of these names, which are written with dashes; `all` and `none` are names, too. `UnknownName` for any other."""
+    known = {figure.replace(" ", "-"): figure for figure in FIGURES}
+    if set(names) in ({"all"}, {NONE}):
+        return FIGURES if names[0] == "all" else frozenset()
+    for name in names:
+        if name not in known:
+            raise UnknownName("exact figure of --gate-exact", name, {*known, "all", NONE})
+    return frozenset(known[name] for name in names)
 
 
 def _by_case(records: Iterable[Record]) -> dict[Case, Record]:

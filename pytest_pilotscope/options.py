@@ -173,6 +173,14 @@ OPTIONS: tuple[Option, ...] = (
         help="how much slower a single query may get; without it what --calibrate found on this machine, else 20%%",
     ),
     Option(
+        name="gate-exact",
+        field="gate_exact",
+        metavar="all|none|FIGURE",
+        repeat=True,
+        help="exact figures that may not get worse at all; repeat or separate by commas; algorithms that learn from measured times "
+        "choose other plans every time they are trained",
+    ),
+    Option(
         name="gate-on-missing",
         field="gate_on_missing",
         metavar="fail|warn",

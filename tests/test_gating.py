@@ -14,9 +14,9 @@ from pytest_pilotscope import calibrating
 from pytest_pilotscope.calibrating import Calibrated, calibrate_with, calibrated
 from pytest_pilotscope.core.plain import to_plain
 from pytest_pilotscope.core.record import Record, RecordWriter
-from pytest_pilotscope.core.results import RunEnd
+from pytest_pilotscope.core.results import QueryReport, RunEnd
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.gating import Gate, embed, judge, open_gate, read_references
 from tests.core.records import FINISHED, record_of
 from tests.core.test_gate import measured
@@ -200,6 +200,31 @@ def test_typed_deltas_count_most_then_calibrated_ones_then_the_defaults(tmp_path
     assert allowed(gate_delta=0.02, gate_query_delta=0.3) == "allowed: workload +2.0%, single query +30% (as given)"
     path.write_text(json.dumps(to_plain(replace(noisy, rounds=6), "")), encoding="utf-8")
     assert allowed() == "allowed: workload +3.0%, single query +20% (default)"
+
+
+def test_exact_figures_can_be_chosen() -> None:
+    """All are held unless some are named; those that are not held are named in the last line of each run."""
+    plain = measured(1)
+    before, now = (replace(plain, reports=(QueryReport(query_id="q0", side="mscn", plan_shape=shape),)) for shape in ("aa", "bb"))
+
+    def judged(*names: str) -> tuple[int, str]:
+        judgement = judge(gate_of([before], settings=Settings(gate_exact=names)), [now], [])
+        return judgement.exit_code, judgement.lines[-1].partition("; ")[2]
+
+    assert judged("all") == (1, "")
+    assert judged("none") == (0, "not held: p-error, plan cost, plan shape, q-error, unsteered share, what-if calls")
+    assert judged("q-error", "plan-shape") == (1, "not held: p-error, plan cost, unsteered share, what-if calls")
+    assert judged("q-error") == (0, "not held: p-error, plan cost, plan shape, unsteered share, what-if calls")
+
+
+def test_an_unknown_exact_figure_is_refused_before_anything_is_measured() -> None:
+    """The message has the names there are."""
+    message = (
+        "unknown exact figure of --gate-exact 'qerror'; did you mean 'q-error' or 'p-error'? "
+        "known: all, none, p-error, plan-cost, plan-shape, q-error, unsteered-share, what-if-calls"
+    )
+    with pytest.raises(UnknownName, match=f"^{re.escape(message)}$"):
+        open_gate(Settings(gate="baseline", gate_exact=("qerror",)))
 
 
 def test_a_calibration_is_found_by_runs_of_the_same_queries(tmp_path: Path) -> None:

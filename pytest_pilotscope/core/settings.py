@@ -39,6 +39,7 @@ class Settings:
     gate: str | None = None
     gate_delta: float | None = None
     gate_query_delta: float | None = None
+    gate_exact: tuple[str, ...] = ("all",)
     gate_on_missing: Literal["fail", "warn"] = "fail"
     calibrate: bool = False
 

@@ -27,7 +27,7 @@ function filter(form) {
   for (const row of rows) {
     const matches = words.every((word) => row.dataset.text.includes(word)) && (!flag || row.dataset.flags.split(" ").includes(flag));
     row.hidden = !matches;
-    const section = document.getElementById(row.cells[0].querySelector("a").hash.slice(1));
+    const section = document.getElementById(decodeURIComponent(row.cells[0].querySelector("a").hash.slice(1)));
     if (section) section.hidden = !matches;
     shown += matches;
   }

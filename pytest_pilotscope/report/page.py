@@ -18,8 +18,9 @@ from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import Summary, summarize
 from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
-from pytest_pilotscope.report.plots import Plot, plots_of
+from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.remarks import Remark, remarks_of
+from pytest_pilotscope.report.svg import Plot
 
 if TYPE_CHECKING:
     from jinja2 import Environment

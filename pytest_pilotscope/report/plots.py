@@ -1,16 +1,13 @@
 """
 The figures of a record, drawn with matplotlib as SVG.
 
-Each is a `Plot` whose colours and links are still open: on the page they follow its light or dark scheme and lead to the queries, in a file
-of its own they are fixed. matplotlib's figures are made directly, without pyplot, so nothing of a user's own plots is touched.
+matplotlib's figures are made directly, without pyplot, so nothing of a user's own plots is touched.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +17,7 @@ from pytest_pilotscope.core.accuracy import q_error
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.statistics import QueryRatio
 from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.report.svg import INK, LINE, OUTCOMES, QUIET, SIDES, Plot, link_to, plot_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,68 +26,6 @@ if TYPE_CHECKING:
 WIDE = (5.6, 3.4)
 TALL = (5.6, 4.2)
 SMALL = (3.6, 2.4)
-
-COLOURS: Mapping[str, tuple[str, str]] = {
-    "#010101": ("ink", "#1b1b1f"),
-    "#020202": ("quiet", "#6b6b76"),
-    "#030303": ("line", "#d5d5dc"),
-    "#040404": ("win", "#0072b2"),
-    "#050505": ("loss", "#d55e00"),
-    "#060606": ("tie", "#9a9aa5"),
-    "#070701": ("side-0", "#0072b2"),
-    "#070702": ("side-1", "#d55e00"),
-    "#070703": ("side-2", "#009e73"),
-    "#070704": ("side-3", "#cc79a7"),
-    "#070705": ("side-4", "#b8860b"),
-    "#070706": ("side-5", "#56b4e9"),
-}
-"""What figures are drawn with: the name of each colour on the page, and what it is in a file (Okabe and Ito's colours)."""
-
-INK, QUIET, LINE, WIN, LOSS, TIE, *SIDES = COLOURS
-OUTCOMES = {"win": WIN, "loss": LOSS, "tie": TIE}
-
-_COLOUR = re.compile("|".join(COLOURS))
-_ID = re.compile(r'\bid="([^"]+)"')
-_REFERENCE = re.compile(r'(url\(#|href="#)([^")]+)')
-_LINK = re.compile(r'<a xlink:href="query:([^"]+)"[^>]*>')
-_ANY_LINK = re.compile(r"</?a(?: [^>]*)?>")
-_HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
-_SIZE = re.compile(r' (?:width|height)="[^"]*"')
-_STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
-_FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """
-    A figure: `name` for files, `caption` in words, and its SVG with open colours and links.
-
-    `titles` are what is said of a query where it can be pointed at, by the key of its link; `small` figures need less room.
-    """
-
-    name: str
-    caption: str
-    svg: str
-    titles: Mapping[str, str] = field(default_factory=dict)
-    small: bool = False
-
-    def for_page(self, prefix: str) -> str:
-        """The SVG for a page: colours by name, links to `#<prefix><query>`, and ids that no other figure has."""
-        own = set(_ID.findall(self.svg))
-        unique = f"{prefix}{self.name}-"
-        svg = _sizeless(_STYLE.sub("", self.svg, count=1))
-        svg = _ID.sub(lambda found: f'id="{unique}{found[1]}"', svg)
-        svg = _REFERENCE.sub(lambda found: f"{found[1]}{unique if found[2] in own else ''}{found[2]}", svg)
-        svg = _COLOUR.sub(lambda found: f"var(--{COLOURS[found[0]][0]})", svg)
-        return _LINK.sub(lambda found: self._link(found[1], prefix), svg)
-
-    def for_file(self) -> str:
-        """The SVG as a file of its own, on white, without links."""
-        svg = _COLOUR.sub(lambda found: COLOURS[found[0]][1], _ANY_LINK.sub("", self.svg))
-        return '<?xml version="1.0" encoding="utf-8"?>\n' + svg.replace("<svg ", '<svg style="background: #ffffff" ', 1)
-
-    def _link(self, key: str, prefix: str) -> str:
-        return f'<a href="#{prefix}{key.split("@", 1)[0]}"><title>{_escaped(self.titles.get(key, ""))}</title>'
 
 
 def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
@@ -123,7 +59,7 @@ def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
     places = np.arange(len(ratios))
     bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
     for bar, query in zip(bars, ratios, strict=True):
-        bar.set_url(f"query:{query.query_id}@{name}")
+        bar.set_url(link_to(f"{query.query_id}@{name}"))
     thickness = min(1.2, 60 / len(ratios))
     axes.errorbar(places, estimates, yerr=np.abs(ends - estimates), fmt="none", ecolor=INK, elinewidth=thickness)
     axes.axhline(1, color=INK, linewidth=0.8)
@@ -146,7 +82,7 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
             continue
         x_ms, y_ms = [ms for ms, _ in points], [query.end_to_end_ms for _, query in points]
         dots = axes.scatter(x_ms, y_ms, s=16, color=colour, alpha=0.75, linewidths=0, label=side.side)
-        dots.set_urls([f"query:{query.query_id}@{side.side}" for _, query in points])
+        dots.set_urls([link_to(f"{query.query_id}@{side.side}") for _, query in points])
         titles |= {f"{q.query_id}@{side.side}": f"{q.query_id}: {ms:.2f} ms, {side.side} {q.end_to_end_ms:.2f} ms" for ms, q in points}
         shown += [*x_ms, *y_ms]
     if not shown:
@@ -289,17 +225,4 @@ def _logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
 def _plot(name: str, caption: str, figure: Figure, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
     buffer = StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = _HEAD.sub("", buffer.getvalue())
-    svg = _FONT.sub("system-ui, sans-serif", svg).strip()
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{_escaped(caption)}" ', 1)
-    return Plot(name=re.sub(r"[^A-Za-z0-9_-]+", "-", name), caption=caption, svg=svg, titles=titles or {}, small=small)
-
-
-def _sizeless(svg: str) -> str:
-    """The SVG as large as its place: without a size on its root."""
-    end = svg.index(">")
-    return _SIZE.sub("", svg[:end]) + svg[end:]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return plot_of(name, caption, buffer.getvalue(), titles=titles, small=small)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.dom import minidom
 
 import pytest
 
 from pytest_pilotscope.core.summary import summarize
 from pytest_pilotscope.report.page import page, write_page, write_plots
-from pytest_pilotscope.report.plots import COLOURS, plots_of
+from pytest_pilotscope.report.plots import plots_of
+from pytest_pilotscope.report.svg import COLOURS
+from tests.core.records import record_of
 from tests.report.records import HOSTILE, comparison, minimal
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -70,7 +73,7 @@ def test_the_page_is_well_formed_and_its_links_lead_somewhere(read: Reader) -> N
     assert read.open == []
     assert len(read.ids) == len(set(read.ids))
     inside = [link for link in read.links if link.startswith("#")]
-    assert {link.removeprefix("#") for link in inside} <= set(read.ids)
+    assert {unquote(link.removeprefix("#")) for link in inside} <= set(read.ids)
     assert [link for link in read.links if not link.startswith("#")] == ["data:,"]
     assert read.sources == []
 
@@ -94,6 +97,16 @@ def test_every_record_has_its_section(read: Reader) -> None:
     assert "fast runs another plan than baseline" in text
     assert "fast runs the same plan as baseline" in text
     assert "PostgreSQL 18.4 (embedded)" in text
+
+
+def test_any_text_may_be_the_id_of_a_query() -> None:
+    """Links are encoded, so that what leads to a query named with quotes, blanks and per cent signs finds it."""
+    odd = 'q "1" <&> 5%@x'
+    reader = Reader()
+    reader.feed(page([record_of({side: {odd: [1.0, 2.0], "b": [1.0, 2.0]} for side in ("baseline", "mscn")})]))
+    assert f"r0-{odd}" in reader.ids
+    links = [unquote(link) for link in reader.links if unquote(link) == f"#r0-{odd}"]
+    assert len(links) == 3  # from the table, the bars and the points
 
 
 def test_a_page_is_the_same_every_time() -> None:
