@@ -11,6 +11,7 @@ up: time does not depend on them. No server.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def test_training(generated: Generated, benchmark: BenchmarkFixture, show: Show,
 
     def epoch() -> None:
         for batch in samples.batches(BATCH_SIZE, order):
-            step(network, optimizer, partial(loss_of, network, batch, np.e))
+            step(network, optimizer, partial(loss_of, network, batch, math.e))
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     ours_per_s = len(samples) / core_seconds(epoch, 5)
