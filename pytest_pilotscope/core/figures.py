@@ -65,6 +65,11 @@ class Against:
     plans: PlanChanges | None
     break_even: float | None
 
+    @property
+    def regressions(self) -> dict[str, float]:
+        """The queries that are slower beyond noise, with candidate / baseline."""
+        return {query.query_id: query.ratio.estimate for query in self.queries if query.outcome == "loss"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideSummary:

@@ -79,6 +79,7 @@ def summary_json(record: Record) -> dict[str, Any]:
             "fingerprints": dict(header.fingerprints),
             "server": dict(header.server),
             "sides": {name: _json_metrics(summary, name) for name in summary.sides},
+            "regressions": {name: found.against.regressions for name, found in summary.sides.items() if found.against},
         },
     }
 

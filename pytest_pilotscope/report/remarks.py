@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport
+from pytest_pilotscope.core.summary import Summary
+
+NAMED = 10
+"""So many queries are named in one remark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,17 @@ def remarks_of(record: Record) -> Iterator[Remark]:
     for report in record.reports:
         if report.steered_ratio is not None and report.steered_ratio < 1:
             yield Remark(text=f"{report.query_id}: {report.side} {steered_text(report)}", bad=True)
+
+
+def regressions_of(summary: Summary) -> Iterator[Remark]:
+    """Name the queries that a side made slower beyond noise, the worst first."""
+    for name, side in summary.sides.items():
+        slower = sorted(side.against.regressions.items(), key=lambda item: -item[1]) if side.against else []
+        if slower and side.against:
+            named = ", ".join(f"{query_id} ({ratio:.2f}x)" for query_id, ratio in slower[:NAMED])
+            more = f" and {len(slower) - NAMED} more" if len(slower) > NAMED else ""
+            count = f"{len(slower)} of {len(side.against.queries)} queries"
+            yield Remark(text=f"{name} made {count} slower beyond noise: {named}{more}", bad=True)
 
 
 def steered_text(report: QueryReport) -> str:
