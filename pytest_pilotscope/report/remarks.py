@@ -9,7 +9,7 @@ from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport
 from pytest_pilotscope.core.summary import Summary
 
-NAMED = 10
+NAMED = 5
 """So many queries are named in one remark."""
 
 
