@@ -17,7 +17,7 @@ from pytest_pilotscope.core.ranking import ranks
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import Summary, summarize
-from pytest_pilotscope.report.remarks import remarks_of
+from pytest_pilotscope.report.remarks import regressions_of, remarks_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,6 +82,7 @@ def markdown(record: Record) -> str:
     """The table as a Markdown document, with what is to be remarked, and what the figures mean."""
     summary = summarize(record)
     header, comparison = record.header, comparison_of(summary)
+    remarks = (*regressions_of(summary), *remarks_of(record))
     lines = [
         f"# {header.dataset}: {', '.join(comparison.sides)}",
         "",
@@ -92,7 +93,7 @@ def markdown(record: Record) -> str:
         _row(["---", *("---:" for _ in comparison.sides)]),
         *(_row([figure.name, *cells]) for figure, cells in comparison.rows),
         "",
-        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks_of(record)),
+        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks),
         "",
         *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in comparison.rows),
     ]

@@ -19,13 +19,15 @@ from pytest_pilotscope.core.summary import Summary, summarize
 from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
 from pytest_pilotscope.report.plots import plots_of
-from pytest_pilotscope.report.remarks import Remark, remarks_of
+from pytest_pilotscope.report.remarks import Remark, regressions_of, remarks_of
 from pytest_pilotscope.report.svg import Plot
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
+MANY = 10
+"""So many remarks are shown at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ def page(records: Sequence[Record]) -> str:
     """The text of the page."""
     runs = [_content(record, f"r{number}-") for number, record in enumerate(records)]
     template = _environment().get_template(TEMPLATE)
-    return template.render(runs=runs, title=_title(records), style=_resource(STYLE), script=_resource(SCRIPT), off=OFF) + "\n"
+    return template.render(runs=runs, title=_title(records), style=_resource(STYLE), script=_resource(SCRIPT), off=OFF, many=MANY) + "\n"
 
 
 def _content(record: Record, prefix: str) -> RunContent:
@@ -72,7 +74,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         title=title_of(summary),
         facts=tuple(_facts(record.header, summary)),
         comparison=comparison_of(summary),
-        remarks=tuple(remarks_of(record)),
+        remarks=(*regressions_of(summary), *remarks_of(record)),
         plots=plots_of(record, summary),
         queries=tuple(queries_of(record, summary)),
     )

@@ -87,6 +87,7 @@ def test_markdown_is_a_table_with_its_explanation() -> None:
     table = [line for line in lines if line.startswith("| ")]
     assert table[:3] == ["|  | baseline | fast | slow |", "| --- | ---: | ---: | ---: |", "| rank | 2 | 1 | 3 |"]
     assert {line.replace("\\|", "").count("|") for line in table} == {5}
+    assert [line for line in lines if line.startswith("- **slow made 20 of 20 queries slower beyond noise: ")]
     assert "- **q0: slow steered 50.0%: Seq Scan u \\| v**" in lines
     assert len([line for line in lines if line.startswith("*")]) == 1 + len(FIGURES)
 

@@ -94,6 +94,7 @@ def test_every_record_has_its_section(read: Reader) -> None:
     text = " ".join(" ".join(read.words).split())
     assert text.count("mscn_stats_tiny_20250101_000000: INTERRUPTED, 1 rounds, seed 0") == 2
     assert "The run was interrupted; its figures cover what was measured." in text
+    assert "slow made 19 of 19 queries slower beyond noise: " in text
     assert "fast runs another plan than baseline" in text
     assert "fast runs the same plan as baseline" in text
     assert "PostgreSQL 18.4 (embedded)" in text
