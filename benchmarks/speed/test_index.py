@@ -1,0 +1,169 @@
+"""
+How fast index selection is, and what it brings on STATS without secondary indexes.
+
+    pytest benchmarks/speed/test_index.py
+
+Beside it runs Extend with what a per-query cache of relevant configurations needs: one EXPLAIN for every query and every set of indexes on
+its columns, on one connection. Both select for the 146 test queries, to convergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import pytest
+
+from algorithms.index.advisor import select, take_start
+from algorithms.index.columns import IndexedQuery, indexed_query
+from algorithms.index.costs import Question, UsedSetCosts, WhatIf
+from algorithms.index.extend import Configuration, Limits, Selection
+from algorithms.index.options import IndexOptions
+from algorithms.index.selection import IndexSelection
+from algorithms.index.whatif import Means, open_what_if
+from algorithms.knob.measuring import Selected, compare
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import MissingServer, UsageError
+from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.indexes import Index
+from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.training import Training
+
+LIMITS = Limits(budget_bytes=250 << 20)
+MEANS: tuple[tuple[Means, int | None], ...] = (("hidden", None), ("hypopg", 15))
+Show = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class RelevanceCache:
+    """The reference way: one question per query and set of indexes on its columns, each asked once."""
+
+    what_if: WhatIf
+    queries: Sequence[IndexedQuery]
+    calls: int = 0
+    known: dict[tuple[str, Configuration], float] = field(default_factory=dict)
+
+    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
+        """The sum over all queries, for each configuration."""
+        return [sum(self.cost(query, configuration) for query in self.queries) for configuration in configurations]
+
+    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
+        """Nothing is known beforehand."""
+        return [0.0] * len(configurations)
+
+    def size_bytes(self, index: Index) -> int:
+        """As the back end has it."""
+        return self.what_if.size_bytes(index)
+
+    def cost(self, query: IndexedQuery, configuration: Configuration) -> float:
+        """From the cache, or asked."""
+        relevant = frozenset(index for index in configuration if query.touched_by(index))
+        if (query.id, relevant) not in self.known:
+            self.calls += 1
+            self.known[query.id, relevant] = self.what_if.ask([Question(query, relevant)])[0].cost
+        return self.known[query.id, relevant]
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Show:
+    """Say something that pytest does not keep for itself."""
+
+    def shown(text: str) -> None:
+        with capsys.disabled():
+            print(text)  # noqa: T201 - the figures are what a benchmark is for
+
+    return shown
+
+
+@contextmanager
+def stats(pg_version: int | None) -> Iterator[Database]:
+    """STATS on one PostgreSQL; skips where that is not there."""
+    try:
+        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded", pg_version=pg_version))
+        database = opening.__enter__()
+    except MissingServer as error:
+        pytest.skip(str(error))
+    try:
+        yield database
+    finally:
+        opening.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("means", "pg_version"), MEANS, ids=[means for means, _ in MEANS])
+def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
+    """The same indexes as by the reference way; the report shows how many times fewer EXPLAINs and less time it took."""
+    with stats(pg_version) as database, database.copy() as copy, copy.session() as session:
+        start = take_start(session, drop=True)
+        schema = read_schema(session)
+        assert database.dataset is not None
+        queries = [indexed_query(query, schema) for query in database.dataset.workload().test]
+        try:
+            with open_what_if(copy, means) as what_if:
+                costs = UsedSetCosts(what_if, queries)
+                ours, ours_s = timed(lambda: select(queries, costs, LIMITS, start.kept_indexes))
+        except UsageError as error:
+            pytest.skip(str(error))
+        drop_built(session)
+        with open_what_if(copy, means, connections=1) as what_if:
+            reference = RelevanceCache(what_if, queries)
+            theirs, theirs_s = timed(lambda: select(queries, reference, LIMITS, start.kept_indexes))
+    show(
+        f"\n{means}: {len(ours.steps)} steps, {len(ours.indexes)} indexes, {ours.size_bytes / 2**20:.1f} MB, estimated cost "
+        f"{ours.cost_before:.0f} -> {ours.cost_after:.0f}; {costs.calls} EXPLAINs in {ours_s:.1f} s; "
+        f"reference {reference.calls} EXPLAINs in {theirs_s:.1f} s: {reference.calls / costs.calls:.2f} x fewer, {theirs_s / ours_s:.2f} x faster"
+    )
+    assert ours.indexes == theirs.indexes
+
+
+def drop_built(session: Any) -> None:
+    """Both ways build what they hide themselves."""
+    take_start(session, drop=True)
+
+
+def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
+    """A selection and how long it took, in s."""
+    started_ns = perf_counter_ns()
+    selection = work()
+    return selection, (perf_counter_ns() - started_ns) / 1e9
+
+
+def test_gain_without_secondary_indexes(tmp_path: Path, show: Show) -> None:
+    """Indexes selected from the training queries against none but primary keys, on the test queries, in turns."""
+    with stats(None) as database, database.copy() as bare, bare.session() as plain:
+        take_start(plain, drop=True)
+        assert database.dataset is not None
+        workload = database.dataset.workload()
+        algorithm = IndexSelection(IndexOptions(start="none"))
+        with database.session() as session:
+            training = Training(
+                algorithm="index",
+                dataset="stats_tiny",
+                queries=workload.train,
+                validation=workload.validation,
+                database=database,
+                session=session,
+                settings=Settings(results=tmp_path),
+                folder=tmp_path,
+                progress=lambda text, total: nullcontext(lambda steps: None),
+            )
+            report = algorithm.train(training)
+        with algorithm.prepare(database) as prepared, prepared.session() as candidate:
+            default_s = tuple(run_s(plain, query.sql) for query in workload.test)
+            selected = Selected(queries=workload.test, default_s=default_s, too_long=0)
+            ratio = compare(plain, candidate, selected, target="total_time", rounds=2, seed=0)
+    speedup = ratio.inverse
+    show(
+        f"\n{len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
+        f"{report.scalars['whatif_calls']} EXPLAINs; total time of {len(workload.test)} test queries: {speedup.estimate:.3f} times as fast "
+        f"[{speedup.low:.3f}, {speedup.high:.3f}] as without secondary indexes"
+    )
+
+
+def run_s(session: Any, sql: str) -> float:
+    """One run of a query, by the server's clocks."""
+    run = session.timed(sql)
+    return float(run.planning_ms + run.execution_ms) / 1000
