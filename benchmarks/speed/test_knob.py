@@ -1,0 +1,133 @@
+"""
+What a change of settings costs, what a search costs, and SMAC beside pure chance with the same number of trials.
+
+    pytest benchmarks/speed/test_knob.py
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter_ns
+
+import pytest
+
+from algorithms.knob.measuring import compare, select_queries
+from algorithms.knob.options import KnobOptions
+from algorithms.knob.stage import open_stage, prepared_database, reach_of, space_of
+from algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.training import Training
+
+TRIALS = 50
+ROUNDS = 10
+Show = Callable[[str], None]
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Show:
+    """Say something that pytest does not keep for itself."""
+
+    def shown(text: str) -> None:
+        with capsys.disabled():
+            print(text)  # noqa: T201 - the figures are what a benchmark is for
+
+    return shown
+
+
+@pytest.fixture(scope="module")
+def stats() -> Iterator[Database]:
+    """STATS on the default PostgreSQL."""
+    try:
+        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
+        database = opening.__enter__()
+    except MissingServer as error:
+        pytest.skip(str(error))
+    yield database
+    opening.__exit__(None, None, None)
+
+
+def test_applying(stats: Database, show: Show) -> None:
+    """Changing settings of a session, of what is reloaded, and of what needs a restart, until they are in force and checked."""
+    with stats.session() as session:
+        reach = reach_of(stats, session)
+        space = space_of(session, reach, None)
+    knobs = {"session": "work_mem", "reload": "bgwriter_lru_maxpages", "restart": "shared_buffers"}
+    with open_stage(stats, space, reach) as stage:
+        for level, name in knobs.items():
+            times_ms = []
+            for number in range(ROUNDS):
+                values = space.complete({name: str(20_000 + number if level != "reload" else 200 + number)})
+                started_ns = perf_counter_ns()
+                assert stage.apply(values) == level
+                times_ms.append((perf_counter_ns() - started_ns) / 1e6)
+            show(f"\n{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
+
+
+def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None:
+    """Both search the same space with the same queries; what each found is then measured against the default in turns."""
+    assert stats.dataset is not None
+    workload = stats.dataset.workload()
+    options = KnobOptions(trials=TRIALS, trial_s=1.0)
+    found = {}
+    for strategy in ("smac", "random"):
+        algorithm = KnobTuning(replace(options, strategy=strategy))
+        report = train(algorithm, stats, tmp_path / strategy)
+        found[strategy] = report
+        show(f"\n{strategy}: {described(report)}")
+        best = best_values(Path(report.artifacts[-3]))
+        with stats.session() as default, prepared_database(stats, best) as prepared, prepared.session() as candidate:
+            selected = select_queries(default, workload.test, trial_s=5.0, seed=0)
+            speedup = compare(default, candidate, selected, target="total_time", rounds=3, seed=0).inverse
+        show(
+            f"{strategy}: on {len(selected.queries)} test queries its best settings are {speedup.estimate:.3f} times as fast as the "
+            f"default [{speedup.low:.3f}, {speedup.high:.3f}]"
+        )
+    ratio = found["random"].scalars["best_performance"] / found["smac"].scalars["best_performance"]
+    show(f"best of {TRIALS} trials: chance needs {ratio:.3f} times as long as SMAC")
+
+
+def best_values(path: Path) -> dict[str, str]:
+    """The changed settings of the last `knob_config_iteration_<n>.json`."""
+    import json
+
+    changed: dict[str, str] = json.loads(path.read_text())["changed"]
+    return changed
+
+
+def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingReport:
+    """A whole search."""
+    assert database.dataset is not None
+    workload = database.dataset.workload()
+    folder.mkdir()
+    with database.session() as session:
+        training = Training(
+            algorithm="knob",
+            dataset="stats_tiny",
+            queries=workload.train,
+            validation=workload.validation,
+            database=database,
+            session=session,
+            settings=Settings(results=folder),
+            folder=folder,
+            progress=lambda text, total: nullcontext(lambda steps: None),
+        )
+        return algorithm.train(training)
+
+
+def described(report: TrainingReport) -> str:
+    """The figures of a search in a sentence."""
+    scalars = report.scalars
+    trials = ", ".join(f"{scalars[f'knob_trials_{status}']} {status}" for status in ("ok", "capped", "failed"))
+    return (
+        f"default {scalars['default_performance']:.3f} s, best {scalars['best_performance']:.3f} s; {trials}; "
+        f"{scalars['knob_restarts']} restarts of {scalars['knob_restart_seconds']:.2f} s; "
+        f"{scalars['knob_optimization_time_seconds']:.0f} s in all, search {1000 * scalars['knob_search_seconds']:.0f} ms per trial; "
+        f"confirmed: {bool(scalars['knob_confirmed'])} ({scalars.get('knob_speedup', 1):.3f} times as fast)"
+    )
