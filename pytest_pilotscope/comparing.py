@@ -127,7 +127,7 @@ class _Contest:
 
     def _side(self, name: str, stack: ExitStack) -> Side:
         algorithm: Algorithm = self.registry.algorithm(name).resolve()()
-        self.writer.write(learn(algorithm, self.training(name)))
+        self.writer.write(learn(algorithm, self.training(name), given=self.header.parameters))
         side = stack.enter_context(opponent_side(name, algorithm, self.database, self.session))
         self.algorithms.append(algorithm)
         return side

@@ -80,7 +80,6 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
         "register_model": learns and settings.register_model,
         "load_model": settings.load_model if learns else None,
-        "device": settings.device if learns else None,
         "scale": settings.scale,
         "queries": ",".join(settings.queries) or None,
         "limit": settings.limit,

@@ -123,7 +123,7 @@ def benchmark_run(
                 folder=settings.results / header.run_name,
                 progress=progress,
             )
-            writer.write(learn(algorithm, training))
+            writer.write(learn(algorithm, training, given=header.parameters))
             with opponent_side(name, algorithm, database, session) as opponent:
                 yield BenchmarkRun(
                     header=header,

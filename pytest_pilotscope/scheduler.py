@@ -109,7 +109,7 @@ class Scheduler:
             folder=folder,
             progress=_silent,
         )
-        report = learn(self.algorithm, training)
+        report = learn(self.algorithm, training, given=self.tracker.params if self.tracker is not None else {})
         if self.tracker is not None:
             from pytest_pilotscope.tracking.publish import log_training
 

@@ -16,6 +16,7 @@ from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.labels import Labels
@@ -138,21 +139,34 @@ class Training:
         )
 
 
-def learn(algorithm: Algorithm, training: Training) -> TrainingReport:
+def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar]) -> TrainingReport:
     """
     Train an algorithm, or load the model that the user named; one that has no models is always trained.
 
-    Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or other data.
+    `given` are the parameters that the run has already. Raises `AlgorithmError` when training reports one of them with another value: no
+    tracking store would take both. Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or other data.
     """
     reference = training.settings.load_model
     if reference is None or not isinstance(algorithm, Persistent):
-        return algorithm.train(training)
+        report = algorithm.train(training)
+    else:
+        report = _load(algorithm, training, reference)
+    for name in report.parameters.keys() & given.keys():
+        if report.parameters[name] != given[name]:
+            raise AlgorithmError(
+                f"{algorithm.name} reports the parameter {name!r} as {report.parameters[name]!r}, but its run has it as {given[name]!r}; "
+                "give it a name of its own"
+            )
+    return report
+
+
+def _load(algorithm: Persistent, training: Training, reference: str) -> TrainingReport:
     from pytest_pilotscope.tracking.models import fetch_model
 
     folder = fetch_model(
         reference,
         training.folder / "loaded",
-        experiment=f"{algorithm.name}_{training.dataset}",
+        experiment=f"{training.algorithm}_{training.dataset}",
         selection=getattr(algorithm, "selection", None),
         data_fingerprint=training.data_fingerprint,
         tracking_uri=training.settings.tracking_uri,

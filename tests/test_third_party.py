@@ -84,6 +84,16 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
     assert "total_time" not in summary(pytester.path)["metrics"]
 
 
+def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:
+    """What training reports may not contradict what the run says already: no tracking store takes two values of one parameter."""
+    conftest = BAD.format(body="return subplans").replace("training.report()", 'training.report(parameters={"rounds": 2, "seed": 7})')
+    result = measure(pytester, "--algo", "bad", "--limit", "1", "--no-mlflow", conftest=conftest)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert record_lines(pytester.path)[-1]["error"] == (
+        "AlgorithmError: bad reports the parameter 'seed' as 7, but its run has it as 0; give it a name of its own"
+    )
+
+
 def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     """A side that returns other rows than the baseline is not compared: its run is FAILED and says which query."""
     conftest = """

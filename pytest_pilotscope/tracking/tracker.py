@@ -45,7 +45,7 @@ class MLflowTracker:
         self.experiment_name = experiment_name
         self.run_name = run_name
         self.run_id = run_id
-        self._params = dict(params or {})
+        self.params: dict[str, Any] = dict(params or {})
         self._tags = dict(tags or {})
         self._started_at = started_at or datetime.now(timezone.utc)
         self._metrics: list[tuple[str, float, int, int]] = []
@@ -67,7 +67,7 @@ class MLflowTracker:
             self.run_id = str(run.info.run_id)
         else:
             self.set_tags(self._tags)
-        self.log_params(self._params)
+        self.log_params(self.params)
         return self
 
     def log_params(self, params: Mapping[str, object]) -> None:
