@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from smac.runhistory.dataclasses import TrialInfo, TrialValue
 from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
 from algorithms.knob.options import Projection
 from algorithms.knob.space import KnobSpace, Values
+from algorithms.knob.trials import Proposal
 
 Vectors: TypeAlias = npt.NDArray[np.float64]
 
@@ -34,13 +35,6 @@ Vectors: TypeAlias = npt.NDArray[np.float64]
 _RANDOM_POINTS = 120
 _NEIGHBOURS = 400
 _STARTS = 8
-
-
-class Proposal(NamedTuple):
-    """Settings to try, and the point of the searched space that they are; the point is what JSON can hold."""
-
-    values: dict[str, str]
-    point: dict[str, str | int | float]
 
 
 class Search(Protocol):

@@ -77,7 +77,11 @@ def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> K
 
 
 class Stage:
-    """A server with settings in force; made by `open_stage`. `session` is the one to measure in."""
+    """
+    A server with settings in force; made by `open_stage`. `session` is the one to measure in.
+
+    `cold` is True until somebody has run the queries since the last start.
+    """
 
     def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None) -> None:
         self._database = database
@@ -85,6 +89,7 @@ class Stage:
         self._system = system
         self._level = {knob.name: knob.level for knob in space.knobs}
         self._current = space.defaults
+        self.cold = True
         self.session = database.session()
 
     def close(self) -> None:
@@ -98,6 +103,7 @@ class Stage:
         StatementFailed or ServerError when PostgreSQL does not take them; then the old ones are in force.
         """
         if self.session.closed:  # a query of the last trial took the server down; it starts again by itself
+            self.cold = True
             self.session = self._database.session()
             self._session_knobs(self._current)
         changed = {name for name, value in values.items() if value != self._current[name]}
@@ -123,6 +129,7 @@ class Stage:
         base = dict(config.settings) if config is not None else {}
         wanted = {name: value for name, value in values.items() if self._level[name] == "restart"}
         self.session.close()
+        self.cold = True
         try:
             self._database.server.restart({**base, **wanted})
         finally:

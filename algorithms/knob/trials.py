@@ -10,13 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from algorithms.knob.space import Values
 from pytest_pilotscope.postgres.knobs import Level
 
 Status = Literal["ok", "capped", "failed"]
 
 logger = logging.getLogger(__name__)
+
+
+class Proposal(NamedTuple):
+    """Settings to try, and the point of the searched space that they are; the point is what JSON can hold."""
+
+    values: Values
+    point: dict[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +38,7 @@ class Trial:
     """
 
     number: int
-    values: Mapping[str, str]
+    values: Values
     status: Status
     cost: float
     applied: Level | None

@@ -1,4 +1,4 @@
-"""The loop: ask, apply, measure, tell, write down."""
+"""The loop: ask, try, tell, write down."""
 
 from __future__ import annotations
 
@@ -7,34 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from algorithms.knob.measuring import Pass, Selected, run_pass
+from algorithms.knob.attempt import Outcome, Stage, Task, attempt
+from algorithms.knob.measuring import Selected
 from algorithms.knob.objective import WORST, Objective
-from algorithms.knob.space import KnobSpace, Values
-from algorithms.knob.trials import Trial, TrialLog
-from pytest_pilotscope.errors import AlgorithmError, ServerError
-from pytest_pilotscope.postgres.knobs import Level
-from pytest_pilotscope.postgres.session import Session
+from algorithms.knob.space import KnobSpace
+from algorithms.knob.trials import Proposal, Trial, TrialLog
+from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from algorithms.knob.search import Proposal, Search
+    from algorithms.knob.search import Search
 
 _PENALTY = 2.0
 """A trial that failed counts as this many times the default, or as the worst one so far."""
-_WARM_UP = 2.0
-"""With cold caches everything takes longer: the warm-up after a restart is cut off this much later."""
 
 logger = logging.getLogger(__name__)
-
-
-class Stage(Protocol):
-    """Where settings are tried; `algorithms.knob.stage.Stage` is the real one."""
-
-    session: Session
-
-    def apply(self, values: Values) -> Level | None:
-        """Put settings in force and say what that took; ServerError when they are refused, and then the old ones are in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +30,7 @@ class Tuner:
     """
     Tries settings on a stage until there are enough trials in the log; those that are in it already count.
 
-    A trial is cut off at `cap` times the incumbent's cost. Its queries run once without being counted when the server was restarted for it.
+    A trial is cut off at `cap` times the incumbent's cost.
     """
 
     space: KnobSpace
@@ -69,60 +57,48 @@ class Tuner:
         """The lowest cost of a trial that ran to its end; infinite as long as there is none."""
         return min((trial.cost for trial in self.log.trials if trial.status == "ok"), default=inf)
 
-    def _next(self) -> Trial:
-        started_ns = perf_counter_ns()
-        if not self.log.trials:
-            return self._try(self.space.defaults, {}, started_ns, search_s=0.0)
-        proposal: Proposal = self.search.ask()
-        return self._try(proposal.values, proposal.point, started_ns, search_s=_since_s(started_ns))
+    def task(self, proposal: Proposal) -> Task:
+        """What is to be tried for a proposal, by what is known now."""
+        limit = self.cap * self.incumbent_cost
+        return Task(values=proposal.values, selected=self.selected, objective=self.objective, limit=limit)
 
-    def _try(self, values: Values, point: dict[str, str | int | float], started_ns: int, *, search_s: float) -> Trial:
-        apply_ns = perf_counter_ns()
-        applied: Level | None = None
-        apply_s = 0.0
-        message = ""
-        result: Pass | None = None
-        try:
-            applied = self.stage.apply(values)
-            apply_s = _since_s(apply_ns)
-            result = self._measure(cold=applied == "restart" or not self.log.trials)
-        except ServerError as error:
-            message = str(error)
-            self._refuse_default(message)
-            logger.info("trial %d failed: %s", len(self.log.trials), message)
+    def trial(self, proposal: Proposal, outcome: Outcome, *, search_s: float, elapsed_s: float) -> Trial:
+        """What came of a proposal, as the next line of the log; AlgorithmError when not even the default can be measured."""
+        if outcome.status == "failed":
+            self._refuse_default(outcome.message)
+            logger.info("trial %d failed: %s", len(self.log.trials), outcome.message)
         return Trial(
             number=len(self.log.trials),
-            values=values,
-            status="failed" if result is None else "capped" if result.capped else "ok",
-            cost=self._cost(result),
-            applied=applied,
-            apply_s=apply_s,
+            values=proposal.values,
+            status=outcome.status,
+            cost=self._cost(outcome),
+            applied=outcome.applied,
+            apply_s=outcome.apply_s,
             search_s=search_s,
-            elapsed_s=_since_s(started_ns),
-            point=point,
-            message=message,
+            elapsed_s=elapsed_s,
+            point=proposal.point,
+            message=outcome.message,
         )
+
+    def _next(self) -> Trial:
+        started_ns = perf_counter_ns()
+        proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
+        search_s = _since_s(started_ns)
+        outcome = attempt(self.task(proposal), self.stage)
+        return self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns))
 
     def _refuse_default(self, message: str) -> None:
         if not self.log.trials:
             raise AlgorithmError(f"the training queries fail with the settings that the server has, so there is nothing to tune: {message}")
 
-    def _measure(self, *, cold: bool) -> Pass:
-        limit = self.cap * self.incumbent_cost
-        if cold:
-            warm_up = run_pass(self.stage.session, self.selected, self.objective, _WARM_UP * limit)
-            if warm_up.capped and limit < inf:
-                return warm_up
-        return run_pass(self.stage.session, self.selected, self.objective, limit)
-
-    def _cost(self, result: Pass | None) -> float:
+    def _cost(self, outcome: Outcome) -> float:
         default = self.log.trials[0].cost if self.log.trials else self.objective.cost(self.selected.default_s)
-        if result is None:
+        if outcome.status == "failed":
             return min(max([_PENALTY * default, *(trial.cost for trial in self.log.trials)]), WORST * default)
-        if not result.capped:
-            return self.objective.cost(result.times_s)
+        if outcome.status == "ok":
+            return self.objective.cost(outcome.times_s)
         least = self.cap * self.incumbent_cost if self.incumbent_cost < inf else 0.0
-        return max(self.objective.extrapolated(result.times_s, self.selected.default_s), least)
+        return max(self.objective.extrapolated(outcome.times_s, self.selected.default_s), least)
 
 
 def _since_s(started_ns: int) -> float:

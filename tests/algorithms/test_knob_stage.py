@@ -110,9 +110,10 @@ def test_each_change_takes_what_it_needs(shop: Database) -> None:
         assert stage.apply(values) == "session"
         assert stage.apply(values) is None
         values = {**values, "bgwriter_lru_maxpages": "0"}
-        assert stage.apply(values) == "reload"
+        stage.cold = False
+        assert (stage.apply(values), stage.cold) == ("reload", False)
         values = {**values, "shared_buffers": "4096", "work_mem": "1234"}
-        assert stage.apply(values) == "restart"
+        assert (stage.apply(values), stage.cold) == ("restart", True)
         shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
         assert dict(shown) == values
         assert stage.session.scalar("SHOW shared_buffers") == "32MB"

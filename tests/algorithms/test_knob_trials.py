@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -14,54 +13,20 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob import measuring
-from algorithms.knob.measuring import Pass, Selected, compare, run_pass, select_queries
-from algorithms.knob.objective import WORST, Objective
+from algorithms.knob.measuring import Pass, compare, run_pass, select_queries
+from algorithms.knob.objective import WORST
 from algorithms.knob.options import KnobOptions, Target
 from algorithms.knob.records import scalars, series, write_configurations
-from algorithms.knob.search import Proposal
 from algorithms.knob.space import KnobSpace, Values, knob_space
-from algorithms.knob.trials import Trial, best_trial, open_log, search_key
+from algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
 from algorithms.knob.tuner import Tuner
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ServerError
-from pytest_pilotscope.postgres.knobs import LEVELS, Level
+from pytest_pilotscope.postgres.knobs import LEVELS
+from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective, times
 from tests.algorithms.test_knob_space import MACHINE, ROWS
 
-QUERIES = tuple(Query(id=f"q{n}", sql=str(n)) for n in range(20))
-SELECTED = Selected(queries=QUERIES, default_s=(0.1,) * 20, too_long=0)
-
-
-def objective(target: Target = "total_time") -> Objective:
-    """For the twenty queries above."""
-    return Objective(target=target, count=20)
-
-
-@dataclass
-class Clock:
-    """A session on which a query takes what `times_s` says for its text; the last limit that was set is kept."""
-
-    times_s: Mapping[str, float]
-    limit_s: float = math.inf
-    runs: list[str] = field(default_factory=list)
-
-    def time(self, sql: str, limit_s: float) -> float:
-        """The time of a query, or the limit."""
-        self.runs.append(sql)
-        self.limit_s = limit_s
-        return min(self.times_s[sql], limit_s)
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries take what their session says, without a server."""
-    monkeypatch.setattr(measuring, "time_s", lambda session, sql, limit_s: session.time(sql, limit_s))
-
-
-def times(factor: float = 1.0, **slow: float) -> Clock:
-    """Every query takes 0.1 s times a factor, some another time."""
-    return Clock({query.sql: slow.get(query.id, 0.1 * factor) for query in QUERIES})
+__all__ = ["clock"]  # a fixture
 
 
 def test_targets() -> None:
@@ -121,22 +86,6 @@ def test_comparing_in_turns(target: Target) -> None:
     assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
     assert default.runs == candidate.runs
     assert len(default.runs) == 80
-
-
-@dataclass
-class Tried:
-    """A stage on which a setting makes queries `factor(values)` times as slow, and 16 MB of shared_buffers refuse to start."""
-
-    session: Any = field(default_factory=times)
-    applied: list[Values] = field(default_factory=list)
-
-    def apply(self, values: Values) -> Level | None:
-        """Refuse, or take the time that the settings make."""
-        if values["shared_buffers"] == "2048":
-            raise ServerError("PostgreSQL stopped while starting")
-        self.applied.append(values)
-        self.session = times(float(values["random_page_cost"]) / 4)
-        return "session"
 
 
 @dataclass
@@ -219,7 +168,7 @@ def test_a_default_that_fails_is_no_trial(tmp_path: Path, search: Listed) -> Non
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from algorithms.knob.trials import Trial, open_log
+from algorithms.knob.trials import Proposal, Trial, open_log
 
 with open_log(Path(sys.argv[1]), "k") as log:
     log.begin("k", {"a": 1})
