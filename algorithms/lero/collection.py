@@ -88,14 +88,20 @@ def _collect_missing(training: Training, queries: Sequence[Query], store: Collec
     with closing(Lanes(training.database)) as lanes, training.progress(f"lero plans of {len(queries)} queries", len(queries)) as advance:
         for query in queries:
             try:
-                store.add(collect_one(query, training.session, lanes, rules))
+                store.add(collect_one(query, lanes, rules))
             except StatementFailed as error:
                 logger.warning("lero does not learn from query %s: %s", query.id, error)
             advance(1)
 
 
-def collect_one(query: Query, session: Session, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:
-    """Find the candidates of a query and time them."""
+def collect_one(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:
+    """
+    Find the candidates of a query and time them: the unit of work of a collection.
+
+    It depends on nothing but its arguments and changes nothing, so it can be done again, and anywhere that the same data is. Raises
+    `StatementFailed` for a query that PostgreSQL refuses.
+    """
+    session = lanes.first
     found = look(session, query.sql)
     candidates = explore(session, query.sql, found, all_slots(found.subplans, rules.factors), max_candidates=rules.max_candidates)
     with lanes.prepared(query.sql, candidates) as run:
@@ -104,7 +110,7 @@ def collect_one(query: Query, session: Session, lanes: Lanes, rules: CollectionR
 
 
 class Lanes:
-    """Sessions, one for each candidate of a query, opened when they are needed first."""
+    """Sessions, one for each candidate of a query, opened when they are needed first. Nothing can be written in them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -116,14 +122,22 @@ class Lanes:
             session.close()
         self._sessions.clear()
 
+    @property
+    def first(self) -> Session:
+        """The session in which candidates are looked for."""
+        return self._opened(1)[0]
+
+    def _opened(self, count: int) -> list[Session]:
+        while len(self._sessions) < count:
+            session = self._database.session()
+            self._sessions.append(session)
+            session.execute("SET plan_cache_mode = force_generic_plan; SET default_transaction_read_only = on")
+        return self._sessions[:count]
+
     @contextmanager
     def prepared(self, sql: str, candidates: Candidates) -> Iterator[_PreparedRun]:
         """Prepare every candidate in its session; the value runs them."""
-        while len(self._sessions) < len(candidates.plans):
-            session = self._database.session()
-            self._sessions.append(session)
-            session.execute("SET plan_cache_mode = force_generic_plan")
-        used = self._sessions[: len(candidates.plans)]
+        used = self._opened(len(candidates.plans))
         with ExitStack() as stack:
             for plan, session in enumerate(used):
                 stack.enter_context(session.cardinalities(candidates.cardinalities(plan)))

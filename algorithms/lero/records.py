@@ -121,7 +121,7 @@ class CollectionStore:
             return
         for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
-                found = _from_json(json.loads(line))
+                found = from_json(json.loads(line))
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 logger.warning("%s:%d is not a collected query (%s); it is collected again", self.path, number, error)
                 continue
@@ -129,7 +129,7 @@ class CollectionStore:
 
     def add(self, found: CollectedQuery) -> None:
         """Append a query, on disk when this returns."""
-        line = json.dumps(_to_json(found), allow_nan=False).encode() + b"\n"
+        line = json.dumps(to_json(found), allow_nan=False).encode() + b"\n"
         with self.path.open("a+b") as file:
             if file.tell() and not _ends_with_newline(file):
                 line = b"\n" + line  # after a line that was cut off
@@ -144,7 +144,8 @@ def _ends_with_newline(file: Any) -> bool:
     return bool(file.read(1) == b"\n")
 
 
-def _to_json(found: CollectedQuery) -> dict[str, Any]:
+def to_json(found: CollectedQuery) -> dict[str, Any]:
+    """A line of the file, before it is text."""
     return {
         "format": FORMAT,
         "query_id": found.query_id,
@@ -160,7 +161,8 @@ def _to_json(found: CollectedQuery) -> dict[str, Any]:
     }
 
 
-def _from_json(line: Mapping[str, Any]) -> CollectedQuery:
+def from_json(line: Mapping[str, Any]) -> CollectedQuery:
+    """Read what `to_json` gave; ValueError, KeyError, TypeError or IndexError for anything else."""
     if line["format"] != FORMAT:
         raise ValueError(f"format {line['format']!r}, expected {FORMAT}")
     plans = line["plans"]

@@ -37,11 +37,11 @@ def own_cache(cache: Path, forum: Database) -> Path:
     return cache
 
 
-def test_every_candidate_is_timed(forum: Database, forum_session: Session) -> None:
+def test_every_candidate_is_timed(forum: Database) -> None:
     """PostgreSQL's own plan is the first; each plan has times or the limit that cut it off, and the best one was run in every round."""
     with closing(Lanes(forum)) as lanes:
-        found = collect_one(FOUR, forum_session, lanes, RULES)
-        again = collect_one(queries("t", 24)[0], forum_session, lanes, RULES)
+        found = collect_one(FOUR, lanes, RULES)
+        again = collect_one(queries("t", 24)[0], lanes, RULES)
     assert found.slots[0] is None
     assert len(found.plans) == len(found.slots) == len(found.outcomes) >= 3
     assert all((outcome.ms is None) != (outcome.censored_ms is None) for outcome in found.outcomes)
@@ -118,13 +118,15 @@ def test_other_rules_are_another_collection(forum: Database, forum_session: Sess
 def test_a_query_that_postgresql_refuses_is_left_out(
     forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is named in a warning, and the others are collected."""
+    """It is named in a warning, and the others are collected; one that would change the data is refused as well."""
     given = training(forum, forum_session, tmp_path)
-    some = [Query(id="bad", sql="SELECT nothing FROM nowhere"), queries("t", 24)[3]]
+    some = [Query(id="bad", sql="SELECT nothing FROM nowhere"), queries("t", 24)[3], Query(id="writes", sql="DELETE FROM votes")]
     with caplog.at_level(logging.WARNING):
         found = collect(given, some, store_of(given, RULES), RULES)
     assert [each.query_id for each in found] == ["t3"]
     assert 'lero does not learn from query bad: statement failed: relation "nowhere" does not exist' in caplog.text
+    assert "lero does not learn from query writes: statement failed: cannot execute DELETE in a read-only transaction" in caplog.text
+    assert forum_session.scalar("SELECT count(*) FROM votes") == 12_000
 
 
 _COLLECTOR = """
