@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -52,6 +52,14 @@ class PlanChooser(Protocol):
 
     def choose(self, query: Query, session: Session) -> Cardinalities:
         """Return the cardinalities whose injection makes PostgreSQL run the chosen plan; nothing for PostgreSQL's own plan."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A plan chooser that says why; it is free to."""
+
+    def explain(self, query: Query) -> Mapping[str, Scalar]:
+        """Return facts about the last choice for a query, for the record and the report: short names, with units where there are any."""
 
 
 @runtime_checkable

@@ -16,12 +16,12 @@ from pytest_pilotscope.algorithm import Algorithm
 from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
-from pytest_pilotscope.core.results import BASELINE, WARM_UP, QueryReport, QueryRun, RunHeader
+from pytest_pilotscope.core.results import BASELINE, WARM_UP, QueryRun, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import DifferentAnswer, SideFailed
 from pytest_pilotscope.header import run_header
 from pytest_pilotscope.measurement.clocks import clock_of
-from pytest_pilotscope.measurement.protocol import QueryMeasurement
+from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
@@ -61,7 +61,7 @@ class ComparisonRun(BenchmarkRun):
 
     def _measured(self, query: Query, sides: Sequence[Side]) -> tuple[QueryRun, ...]:
         """Measure one query; the record gets its lines at the end, so that an attempt that has to be repeated leaves none."""
-        lines: list[QueryRun | QueryReport] = []
+        lines: list[Line] = []
         measurement = QueryMeasurement(
             query=query,
             sides=sides,

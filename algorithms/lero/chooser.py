@@ -21,7 +21,7 @@ from algorithms.lero.storage import model_metadata, read_model, write_model
 from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
 from algorithms.storage import Metadata
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.errors import ModelError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Lero:
         self._trained: Trained | None = None
         self._records: tuple[list[CollectedQuery], list[CollectedQuery]] = ([], [])
         self._noted: set[str] = set()
+        self._decision: Decision | None = None
         self._seen: _Seen | None = None
 
     def train(self, training: Training) -> TrainingReport:
@@ -95,9 +96,15 @@ class Lero:
             self._update_if_due(self._seen)
             self._seen.queries[query.sql] = query
             model, _ = self._ready()
-        decision = decide(model, session, query.sql)
-        self._note(query, decision)
-        return decision.cardinalities
+        self._decision = decide(model, session, query.sql)
+        self._note(query, self._decision)
+        return self._decision.cardinalities
+
+    def explain(self, query: Query) -> dict[str, Scalar]:
+        """Facts about the last choice: see `Decision.facts`, and the margin that the score had to gain."""
+        if self.model is None or self._decision is None:
+            return {}
+        return {**self._decision.facts(), "margin": round(self.model.policy.margin, 5)}
 
     def save(self, folder: Path) -> None:
         """Write the model below `folder`: `model/<model_id>/` and `metadata/<model_id>.json`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from algorithms.lero.candidates import Candidates, explore, look
 from algorithms.lero.scoring import TrainedModel
 from algorithms.lero.signature import signature_of
+from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.postgres.explain import parse_plan, render
 
 if TYPE_CHECKING:
@@ -35,12 +36,16 @@ class Decision:
         """What to inject; nothing for PostgreSQL's own plan."""
         return {} if self.candidates is None or self.plan == 0 else self.candidates.cardinalities(self.plan)
 
-    def explained(self, query_id: str) -> dict[str, Any]:
-        """Say in plain JSON how it came about, with the difference between PostgreSQL's own plan and the chosen one."""
+    def facts(self) -> dict[str, Scalar]:
+        """
+        Say in short how it came about.
+
+        `score_gain` is by how much the best score is below that of PostgreSQL's own plan, also where that was not enough. `factor` and
+        `size` are those of the slot.
+        """
         found = self.candidates
         slot = None if found is None else found.slots[self.plan]
         return {
-            "query": query_id,
             "looked": found is not None,
             "planner_calls": 0 if found is None else found.planner_calls,
             "distinct_plans": 1 if found is None else len(found.plans),
@@ -49,6 +54,15 @@ class Decision:
             "chosen": self.plan,
             "factor": None if slot is None else slot.factor,
             "size": None if slot is None else slot.size,
+            "score_gain": round(self.scores[0] - min(self.scores), 5) if self.scores else None,
+        }
+
+    def explained(self, query_id: str) -> dict[str, Any]:
+        """The facts in plain JSON, with all scores and the difference between PostgreSQL's own plan and the chosen one."""
+        found = self.candidates
+        return {
+            "query": query_id,
+            **self.facts(),
             "scores": [round(score, 5) for score in self.scores],
             "difference": [] if found is None or self.plan == 0 else plan_difference(found.plans[0], found.plans[self.plan]),
         }

@@ -26,9 +26,9 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
     Sum up the choices on some queries; each name begins with `prefix`. Nothing for no queries.
 
     `top1_accuracy` and `regret` are of the network alone, choosing among all candidates: the share of queries where no other one is faster,
-    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. The
-    others are of network and policy together: `speedup` with the time for choosing, the share of it in the total, choices that
-    are slower and faster than PostgreSQL's own.
+    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. A plan that
+    was cut off counts with its limit. `queries` is their number. The others are of network and policy together: `speedup` with the time
+    for choosing, the share of it in the total, choices that are slower and faster than PostgreSQL's own.
     """
     whole = [scored for scored in queries if scored.query.best_ms is not None]
     if not whole:
@@ -41,7 +41,8 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
     own_ms, total_ms, choosing_ms = (
         sum(values) for values in zip(*((run.own_ms, run.total_ms, run.choosing_ms) for run in runs), strict=True)
     )
-    found = {
+    found: dict[str, int | float] = {
+        "queries": len(whole),
         "top1_accuracy": sum(true_rank(scored, plan) == 1 for scored, plan in zip(whole, first, strict=True)) / len(whole),
         "regret": chosen_ms / best_ms - 1,
         "own_regret": own_ms / best_ms - 1,

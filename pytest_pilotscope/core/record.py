@@ -19,16 +19,22 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pytest_pilotscope.core.plain import from_plain, to_line
-from pytest_pilotscope.core.results import QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
+from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
 from pytest_pilotscope.errors import RecordError
 
 FORMAT = 1
 """The version of the format. It changes whenever a field is added, renamed or removed."""
 
-Entry = QueryRun | QueryReport | TrainingReport | RunEnd
+Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
 """What may follow the header."""
 
-_ENTRIES: Mapping[str, type[Entry]] = {"query_run": QueryRun, "query_report": QueryReport, "training": TrainingReport, "end": RunEnd}
+_ENTRIES: Mapping[str, type[Entry]] = {
+    "query_run": QueryRun,
+    "query_report": QueryReport,
+    "query_decision": QueryDecision,
+    "training": TrainingReport,
+    "end": RunEnd,
+}
 _KIND_OF = {cls: kind for kind, cls in _ENTRIES.items()}
 
 E = TypeVar("E", bound=Entry)
@@ -45,6 +51,7 @@ class Record:
     header: RunHeader
     runs: tuple[QueryRun, ...] = ()
     reports: tuple[QueryReport, ...] = ()
+    decisions: tuple[QueryDecision, ...] = ()
     training: tuple[TrainingReport, ...] = ()
     end: RunEnd | None = None
     truncated: bool = False
@@ -183,6 +190,7 @@ class _Reader:
             header=self._header,
             runs=tuple(_only(QueryRun, self._entries)),
             reports=tuple(_only(QueryReport, self._entries)),
+            decisions=tuple(_only(QueryDecision, self._entries)),
             training=tuple(_only(TrainingReport, self._entries)),
             end=next(_only(RunEnd, self._entries), None),
             truncated=self._truncated,

@@ -108,6 +108,19 @@ class QueryReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryDecision:
+    """
+    What the algorithm of a side decided for one query, and what by: facts under names of its own, with their units.
+
+    It explains; no figure is made of it.
+    """
+
+    query_id: str
+    side: str
+    facts: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
     """
     What a run is about; the first line of its record.

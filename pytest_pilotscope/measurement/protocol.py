@@ -14,7 +14,7 @@ from math import ceil
 from pytest_pilotscope.algorithm import Subplan
 from pytest_pilotscope.core.answers import answer_hash
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import WARM_UP, QueryReport, QueryRun
+from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
@@ -27,7 +27,10 @@ TIMEOUT_FLOOR_MS = 1_000.0
 FIRST_RUN_LIMIT_MS = 600_000.0
 """The limit of a query of which nothing is known yet: its first baseline run."""
 
-Write = Callable[[QueryRun | QueryReport], None]
+Line = QueryRun | QueryReport | QueryDecision
+"""What measuring a query adds to a record."""
+
+Write = Callable[[Line], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +122,8 @@ class QueryMeasurement:
     def _inspect(self, side: Side) -> QueryReport:
         with side.steered(self.query) as steering:
             plan = side.session.explain(self.query.sql)
+        if steering.facts:
+            self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
         report = QueryReport(
             query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser
 from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed
 
 if TYPE_CHECKING:
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side."""
+    """
+    What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side.
+
+    `facts` explain the decision, if the algorithm does.
+    """
 
     inference_ms: float
     cardinalities: Cardinalities | None = None
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 class Side(Protocol):
@@ -82,11 +88,13 @@ class ChooserSide:
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Choose and inject; all of it is inference time."""
+        """Choose and inject; all of it is inference time. Explaining is not."""
         started_ns = perf_counter_ns()
         chosen = self.algorithm.choose(query, self.session)
         with self.session.cardinalities(chosen):
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=chosen)
+            inference_ms = (perf_counter_ns() - started_ns) / 1e6
+            facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+            yield Steering(inference_ms=inference_ms, cardinalities=chosen, facts=facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pytest_pilotscope.core.ranking import ranks
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import Summary, summarize
-from pytest_pilotscope.report.remarks import regressions_of, remarks_of
+from pytest_pilotscope.report.remarks import all_remarks
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,7 +82,7 @@ def markdown(record: Record) -> str:
     """The table as a Markdown document, with what is to be remarked, and what the figures mean."""
     summary = summarize(record)
     header, comparison = record.header, comparison_of(summary)
-    remarks = (*regressions_of(summary), *remarks_of(record))
+    remarks = all_remarks(record, summary)
     lines = [
         f"# {header.dataset}: {', '.join(comparison.sides)}",
         "",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pytest_pilotscope.core.accuracy import q_error
 from pytest_pilotscope.core.figures import QueryTimes, SideSummary
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport
+from pytest_pilotscope.core.results import QueryReport, Scalar
 from pytest_pilotscope.core.statistics import Interval, Outcome, QueryRatio
 from pytest_pilotscope.core.summary import Summary
 from pytest_pilotscope.report.plans import Node, compared, judged, nodes_of
@@ -23,7 +23,7 @@ class QuerySide:
     One query on one side. `speedup` and `outcome` are against the baseline, None for the baseline itself and where there is no pair.
 
     `worst_q_error` is that of its subplans. `changed` says whether the plan is another one than the baseline's, None where one of them is
-    not known.
+    not known. `facts` explain its decision.
     """
 
     name: str
@@ -33,6 +33,7 @@ class QuerySide:
     error: str | None = None
     report: QueryReport | None = None
     changed: bool | None = None
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
     worst_q_error: float | None = None
 
     @property
@@ -92,6 +93,7 @@ class _Side:
     ratios: dict[str, QueryRatio]
     errors: dict[str, str]
     reports: dict[str, QueryReport]
+    facts: dict[str, Mapping[str, Scalar]]
 
     @classmethod
     def of(cls, record: Record, side: SideSummary) -> _Side:
@@ -101,6 +103,7 @@ class _Side:
             ratios={query.query_id: query for query in side.against.queries} if side.against else {},
             errors={run.query_id: run.error for run in record.runs if run.side == side.side and run.error is not None},
             reports={report.query_id: report for report in record.reports if report.side == side.side},
+            facts={decision.query_id: decision.facts for decision in record.decisions if decision.side == side.side},
         )
 
     def query(self, query_id: str, baseline: _Side) -> QuerySide:
@@ -113,6 +116,7 @@ class _Side:
             error=self.errors.get(query_id),
             report=report,
             changed=_changed(report, baseline.reports.get(query_id)) if self is not baseline else None,
+            facts=self.facts.get(query_id, {}),
             worst_q_error=_worst(report),
         )
 

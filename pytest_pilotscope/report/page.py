@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import RunHeader
+from pytest_pilotscope.core.results import RunHeader, Scalar
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import Summary, summarize
 from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
 from pytest_pilotscope.report.plots import plots_of
-from pytest_pilotscope.report.remarks import Remark, regressions_of, remarks_of
+from pytest_pilotscope.report.remarks import Remark, all_remarks
 from pytest_pilotscope.report.svg import Plot
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         title=title_of(summary),
         facts=tuple(_facts(record.header, summary)),
         comparison=comparison_of(summary),
-        remarks=(*regressions_of(summary), *remarks_of(record)),
+        remarks=all_remarks(record, summary),
         plots=plots_of(record, summary),
         queries=tuple(queries_of(record, summary)),
     )
@@ -108,7 +108,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"interval": _interval, "ms": _ms, "rows": _rows, "ratio": factor_text}
+    environment.filters |= {"interval": _interval, "ms": _ms, "rows": _rows, "ratio": factor_text, "fact": _fact}
     return environment
 
 
@@ -122,6 +122,12 @@ def _interval(value: Interval | None) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:,.2f}"
+
+
+def _fact(value: Scalar) -> str:
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _rows(value: float) -> str:

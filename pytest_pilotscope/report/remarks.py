@@ -1,4 +1,4 @@
-"""What a reader must know beside the figures: failures, interruptions, cardinalities that were not used."""
+"""What a reader must know beside the figures: what deciding cost, slower queries, failures, interruptions, unused cardinalities."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport
+from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport, TrainingReport
 from pytest_pilotscope.core.summary import Summary
 
 NAMED = 5
 """So many queries are named in one remark."""
+
+
+_CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret", "validation_own_regret"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,37 @@ class Remark:
 
     text: str
     bad: bool = False
+
+
+def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
+    """Everything there is to remark, in the order in which it is shown."""
+    return (*decisions_of(record, summary), *regressions_of(summary), *remarks_of(record))
+
+
+def decisions_of(record: Record, summary: Summary) -> Iterator[Remark]:
+    """What deciding took of the time and what it brought, and how well plans were chosen where all candidates had been run."""
+    baseline = {query.query_id: query for query in summary.sides[record.header.baseline_side].queries}
+    for name, side in summary.sides.items():
+        pairs = [(baseline[query.query_id], query) for query in side.queries if query.query_id in baseline]
+        inference_s = sum(query.inference_ms for _, query in pairs) / 1e3
+        if inference_s > 0:
+            share = inference_s / (sum(query.end_to_end_ms for _, query in pairs) / 1e3)
+            saved_s = sum(own.planning_ms + own.execution_ms - query.planning_ms - query.execution_ms for own, query in pairs) / 1e3
+            brought = f"{abs(saved_s):.3f} s {'less' if saved_s >= 0 else 'more'} than the baseline's"
+            yield Remark(text=f"{name}: deciding took {inference_s:.3f} s ({share:.1%} of its time); planning and execution took {brought}")
+    for training in record.training:
+        yield from _choices(training)
+
+
+def _choices(training: TrainingReport) -> Iterator[Remark]:
+    """The figures of an algorithm that chooses among candidate plans, on validation queries of which all candidates were run."""
+    found = training.scalars
+    if found.keys() >= _CHOICES:
+        yield Remark(
+            text=f"{training.side}: of {found['validation_queries']} validation queries whose candidate plans were all run, the "
+            f"best-scored plan was the fastest in {found['validation_top1_accuracy']:.0%}; regret {found['validation_regret']:.1%} "
+            f"(of PostgreSQL's own plans {found['validation_own_regret']:.1%})"
+        )
 
 
 def remarks_of(record: Record) -> Iterator[Remark]:

@@ -11,7 +11,7 @@ from pytest_pilotscope.core.projection import is_comparison
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.summary import Summary, summarize
 from pytest_pilotscope.report.comparison import interval_text, text_table, title_of
-from pytest_pilotscope.report.remarks import regressions_of, remarks_of
+from pytest_pilotscope.report.remarks import all_remarks
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +81,7 @@ def _accuracy(name: str, side: SideSummary) -> list[str]:
 def _remarks(record: Record, summary: Summary) -> list[str]:
     """What a reader must know beside the figures, as markup."""
     accuracy = [] if is_comparison(record.header) else [line for name, side in summary.sides.items() for line in _accuracy(name, side)]
-    found = (*regressions_of(summary), *remarks_of(record))
+    found = all_remarks(record, summary)
     remarks = [f"[red]{_escaped(remark.text)}[/red]" if remark.bad else _escaped(remark.text) for remark in found]
     return [*accuracy, *remarks]
 

@@ -131,6 +131,8 @@ def test_the_side_of_a_measurement_runs_the_chosen_plan(contrary: Lero, session:
         own = session.explain(query.sql).shape_hash
         with side.steered(query) as steering:
             assert steering.inference_ms > 0
+            assert steering.facts["chosen"] == 0 or steering.cardinalities
+            assert steering.facts["margin"] == 0
             assert (session.explain(query.sql).shape_hash == own) == (not steering.cardinalities)
         assert session.explain(query.sql).shape_hash == own
 

@@ -114,6 +114,7 @@ def test_figures_of_choices() -> None:
     queries = [query(100, 50, scores=(1, 0)), query(100, 200, scores=(1, 0)), query(100, 101, scores=(0, 1))]
     found = figures(queries, ALL, "v")
     assert found == {
+        "v_queries": 3,
         "v_top1_accuracy": pytest.approx(2 / 3),
         "v_regret": pytest.approx(350 / 250 - 1),
         "v_own_regret": pytest.approx(300 / 250 - 1),

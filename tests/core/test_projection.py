@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_pilotscope.core.projection import COMPARISON, is_comparison, runs_of
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, RunEnd, Scalar, TrainingReport
+from pytest_pilotscope.core.results import QueryDecision, QueryReport, RunEnd, Scalar, TrainingReport
 from pytest_pilotscope.core.summary import summarize
 from tests.core.records import record_of
 
@@ -25,6 +25,7 @@ def comparison(end: RunEnd | None = None) -> Record:
         record,
         header=replace(record.header, parameters=parameters, tags={"record_id": "a1"}),
         reports=tuple(QueryReport(query_id="q0", side=side) for side in TIMES),
+        decisions=tuple(QueryDecision(query_id="q0", side=side, facts={"looked": True}) for side in TIMES),
         training=(TrainingReport(side="mscn", duration_s=1.0), TrainingReport(side="lero", duration_s=2.0)),
         end=end or record.end,
     )
@@ -47,6 +48,7 @@ def test_a_comparison_is_one_run_for_each_side() -> None:
     assert baseline.header.parameters == {"algorithm": "baseline", "num_epoch": 0, "enable_training": False, "rounds": 3}
     assert lero.header.tags == {"record_id": "a1", "comparison": "compare_stats_tiny_20250101_000000"}
     assert {run.side for run in lero.runs} == {report.side for report in lero.reports} == {"baseline", "lero"}
+    assert [decision.side for decision in lero.decisions] == ["baseline", "lero"]
     assert [training.side for training in lero.training] == ["lero"]
     against = summarize(lero).sides["lero"].against
     assert against is not None

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_pilotscope.core.plain import from_plain, to_line
-from pytest_pilotscope.core.record import RecordWriter, read_record
+from pytest_pilotscope.core.record import Entry, RecordWriter, read_record
 from pytest_pilotscope.core.results import (
+    QueryDecision,
     QueryReport,
     QueryRun,
     RunEnd,
@@ -66,10 +67,11 @@ TRAINING = TrainingReport(
     scalars={"whatif_calls": 12, "training_time_seconds": 1.5, "worst": float("-inf")},
     artifacts=("model/mscn.safetensors",),
 )
+DECISION = QueryDecision(query_id="q1", side="mscn", facts={"looked": True, "factor": 0.1, "size": None, "planner_calls": 3})
 END = RunEnd(status="FAILED", finished_at="2025-01-01T00:01:00+00:00", error="q1 failed", failures={"mscn": "q1 failed"})
 
 
-def write(path: Path, *entries: QueryRun | QueryReport | TrainingReport | RunEnd) -> Path:
+def write(path: Path, *entries: Entry) -> Path:
     """A closed record of these entries."""
     with RecordWriter(path, HEADER) as writer:
         for entry in entries:
@@ -85,11 +87,12 @@ def refuse(path: Path, message: str) -> None:
 
 def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     """Header, runs, reports, training and end are equal after a round trip, infinities included."""
-    record = read_record(write(tmp_path / "new" / "r.jsonl", TRAINING, RUN, FAILED_RUN, REPORT, END))
-    assert (record.header, record.training, record.runs, record.reports, record.end) == (
+    record = read_record(write(tmp_path / "new" / "r.jsonl", TRAINING, RUN, FAILED_RUN, DECISION, REPORT, END))
+    assert (record.header, record.training, record.runs, record.decisions, record.reports, record.end) == (
         HEADER,
         (TRAINING,),
         (RUN, FAILED_RUN),
+        (DECISION,),
         (REPORT,),
         END,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import pytest
 
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import QueryReport, QueryRun
+from pytest_pilotscope.core.results import QueryDecision, QueryRun
 from pytest_pilotscope.errors import QueryTimeout
-from pytest_pilotscope.measurement.protocol import QueryMeasurement
-from pytest_pilotscope.measurement.sides import PlainSide
+from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
+from pytest_pilotscope.measurement.sides import PlainSide, Steering
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun
 
@@ -19,7 +20,7 @@ QUERY = Query(id="q", sql="SELECT 1")
 
 
 def _measured(session: Session, clock: Callable[[Session, str], TimedRun], *, rounds: int, sides: int = 2) -> list[QueryRun]:
-    written: list[QueryRun | QueryReport] = []
+    written: list[Line] = []
     made = [PlainSide(name=f"s{number}", session=session) for number in range(sides)]
     QueryMeasurement(query=QUERY, sides=made, timeout_ms=None, write=written.append, clock=clock).run(rounds)
     return [entry for entry in written if isinstance(entry, QueryRun)]
@@ -66,3 +67,29 @@ def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, lim
     runs = _measured(newest_scratch, never_ends, rounds=3)
     assert set(limits_ms) == {600_000}
     assert all(run.timed_out and run.execution_ms == 600_000 for run in runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ExplainedSide:
+    """PostgreSQL left alone, with a reason."""
+
+    name: str
+    session: Session
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Decide nothing, and say so."""
+        yield Steering(inference_ms=0.0, facts={"looked": False})
+
+
+def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
+    """What a side says of its decision is recorded once per query, and nothing for one that says nothing."""
+    written: list[Line] = []
+    sides = [PlainSide(name="baseline", session=newest_scratch), _ExplainedSide(name="lero", session=newest_scratch)]
+    QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms).run(2)
+    decisions = [entry for entry in written if isinstance(entry, QueryDecision)]
+    assert decisions == [QueryDecision(query_id="q", side="lero", facts={"looked": False})]
+
+
+def _one_ms(session: Session, sql: str) -> TimedRun:
+    return TimedRun(planning_ms=1.0, execution_ms=1.0, rows=[(1,)])

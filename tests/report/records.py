@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
+from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
 from tests.core.records import record_of
 from tests.core.test_ranking import contest
 
@@ -38,10 +38,17 @@ def comparison() -> Record:
     training = TrainingReport(
         side="fast",
         duration_s=12.0,
+        scalars={
+            "validation_queries": 40,
+            "validation_top1_accuracy": 0.75,
+            "validation_regret": 0.08,
+            "validation_own_regret": 0.2,
+        },
         metrics={"train_loss": (300.0, 3.0, 1.5, float("inf")), "validation_$q_error": (2.0, 1.5), "one": (1.0,)},
     )
     end = RunEnd(status="FAILED", finished_at="2025-01-01T00:10:00+00:00", failures={"slow": HOSTILE})
-    return replace(record, header=header, runs=runs, reports=tuple(_reports()), training=(training,), end=end)
+    decision = QueryDecision(query_id="q1", side="fast", facts={"looked": True, "factor": 0.1, "join_size": None, "how": HOSTILE})
+    return replace(record, header=header, runs=runs, reports=tuple(_reports()), decisions=(decision,), training=(training,), end=end)
 
 
 def minimal() -> Record:

@@ -86,6 +86,7 @@ def test_what_a_record_holds_is_text(read: Reader) -> None:
     assert f"the plan has 20 {HOSTILE}" in text
     assert "[text <> '</td><script>x</script>']" in text
     assert repr(HOSTILE) in text
+    assert f"how {HOSTILE}" in text
 
 
 def test_every_record_has_its_section(read: Reader) -> None:
@@ -98,6 +99,8 @@ def test_every_record_has_its_section(read: Reader) -> None:
     assert "fast runs another plan than baseline" in text
     assert "fast runs the same plan as baseline" in text
     assert "PostgreSQL 18.4 (embedded)" in text
+    assert "looked yes factor 0.1 join size none how" in text
+    assert "of 40 validation queries whose candidate plans were all run" in text
 
 
 def test_any_text_may_be_the_id_of_a_query() -> None:

@@ -1,14 +1,17 @@
-"""Queries that a method made slower are named, in the table's remarks and in the summary."""
+"""What a method cost and whom it hurt: deciding, choices, and queries that it made slower."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from pytest_pilotscope.core.summary import summarize, summary_json
-from pytest_pilotscope.report.remarks import regressions_of
+from pytest_pilotscope.report.remarks import decisions_of, regressions_of
 from pytest_pilotscope.report.terminal import render_records
 from tests.core.records import record_of
 from tests.core.test_ranking import contest
+from tests.report.records import comparison
 
 
 def test_slower_queries_are_named_the_worst_first() -> None:
@@ -35,3 +38,24 @@ def test_within_noise_nothing_is_named() -> None:
     """Times that differ as much within a side as between the sides are no regression."""
     times = {"q": [1.0, 3.0, 2.0]}
     assert list(regressions_of(summarize(record_of({"baseline": times, "mscn": {"q": [3.0, 1.0, 2.5]}})))) == []
+
+
+def test_what_deciding_cost_and_brought_is_said() -> None:
+    """Inference in seconds and as a share of the side's time, and what the server saved by it; a side that decides nothing says nothing."""
+    record = record_of({"baseline": {"q": [300.0, 300.0]}, "lero": {"q": [100.0, 100.0]}})
+    runs = tuple(replace(run, inference_ms=25.0) if run.side == "lero" else run for run in record.runs)
+    (remark,) = decisions_of(replaced := replace(record, runs=runs), summarize(replaced))
+    assert not remark.bad
+    assert remark.text == "lero: deciding took 0.025 s (20.2% of its time); planning and execution took 0.201 s less than the baseline's"
+    idle = replace(record, runs=tuple(replace(run, inference_ms=0.0) for run in record.runs))
+    assert list(decisions_of(idle, summarize(idle))) == []
+
+
+def test_how_well_plans_were_chosen_is_said() -> None:
+    """Of the validation queries, whose candidates were all run: accuracy and regret, beside the regret of PostgreSQL's own plans."""
+    record = comparison()
+    (text,) = (remark.text for remark in decisions_of(record, summarize(record)) if "regret" in remark.text)
+    assert text == (
+        "fast: of 40 validation queries whose candidate plans were all run, the best-scored plan was the fastest in 75%; "
+        "regret 8.0% (of PostgreSQL's own plans 20.0%)"
+    )
