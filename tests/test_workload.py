@@ -156,7 +156,7 @@ def test_an_interrupt_leaves_a_whole_record_and_no_server(pytester: pytest.Pytes
     with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         record = _first_runs(pytester.path, process)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
     end = json.loads(record.read_text(encoding="utf-8").splitlines()[-1])
     assert (end["kind"], end["status"]) == ("end", "KILLED")

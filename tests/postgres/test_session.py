@@ -118,11 +118,10 @@ def test_another_session_cancelling_is_a_failure(newest_server: EmbeddedServer, 
     """A statement cancelled by somebody else is not counted as a timeout, even with a limit in force."""
 
     def cancel() -> None:
+        sleeping = "pid = %s AND state = 'active' AND query LIKE 'SELECT pg_sleep%%'"
         with newest_server.connect() as other:
-            while not other.scalar("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s", (newest_scratch.backend_pid,)):
+            while not other.execute(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {sleeping}", (newest_scratch.backend_pid,)):
                 pass
-            while other.scalar("SELECT state FROM pg_stat_activity WHERE pid = %s", (newest_scratch.backend_pid,)) == "active":
-                other.execute("SELECT pg_cancel_backend(%s)", (newest_scratch.backend_pid,))
 
     thread = threading.Thread(target=cancel)
     expected = r"^statement failed: canceling statement due to user request \[57014\]: SELECT pg_sleep\(20\)$"
