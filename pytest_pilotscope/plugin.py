@@ -135,9 +135,8 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
-    terminalreporter.write_line(
-        render_records([run.record for run in bench.finished], width=max(writer.fullwidth, 120), color=writer.hasmarkup)
-    )
+    width = writer.fullwidth if writer._file.isatty() else None
+    terminalreporter.write_line(render_records([run.record for run in bench.finished], width=width, color=writer.hasmarkup))
     for run in bench.finished:
         terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}")
 

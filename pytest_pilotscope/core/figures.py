@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -51,8 +52,8 @@ class Against:
 
     `speedup` is baseline total / candidate total and `geometric_speedup` the geometric mean over queries, both above 1 if faster.
     `left_out` queries failed or are incomplete on either side and are in none of these figures.
-    `break_even` is the number of executions of the workload after which the training has paid off, None if it never does
-    or there was none.
+    `break_even` is the number of executions of the workload after which the training has paid off, with its interval: infinite where it
+    never does, None where there was no training.
     """
 
     speedup: Interval
@@ -63,7 +64,7 @@ class Against:
     ties: int
     left_out: int
     plans: PlanChanges | None
-    break_even: float | None
+    break_even: Interval | None
 
     @property
     def regressions(self) -> dict[str, float]:
@@ -192,13 +193,20 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
         ties=outcomes.count("tie"),
         left_out=len(pairs.left_out),
         plans=_plan_changes(record, side, queries),
-        break_even=_break_even(pairs, training_s),
+        break_even=_break_even(pairs, training_s, ratios.total.inverse),
     )
 
 
-def _break_even(pairs: Pairs, training_s: float) -> float | None:
-    saved_s = float((np.median(pairs.baseline_ms, axis=1) - np.median(pairs.candidate_ms, axis=1)).sum()) / 1e3
-    return training_s / saved_s if training_s > 0 and saved_s > 0 else None
+def _break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval | None:
+    """Training time / time saved per execution of the workload, at the speed-up and at the ends of its interval."""
+    if training_s <= 0:
+        return None
+    baseline_s = float(np.median(pairs.baseline_ms, axis=1).sum()) / 1e3
+
+    def executions(speedup: float) -> float:
+        return training_s / (baseline_s * (1 - 1 / speedup)) if speedup > 1 else inf
+
+    return Interval(estimate=executions(speedup.estimate), low=executions(speedup.high), high=executions(speedup.low))
 
 
 def _plan_changes(record: Record, side: str, queries: Sequence[QueryRatio]) -> PlanChanges | None:

@@ -109,7 +109,7 @@ def _comparison(against: Against) -> dict[str, float | None]:
         "test_wins": against.wins,
         "test_losses": against.losses,
         "test_ties": against.ties,
-        "test_break_even": against.break_even,
+        "test_break_even": against.break_even.estimate if against.break_even else None,
     }
 
 

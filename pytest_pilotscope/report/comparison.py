@@ -6,9 +6,9 @@ The same cells are shown on a terminal, in a Markdown file and on the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isinf
+from math import ceil, isinf
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.accuracy import Quantiles
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "-"
+GAP = 2
+"""Blanks that a column of the terminal's table has around it, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +59,34 @@ def comparison_of(summary: Summary) -> Comparison:
     )
 
 
-def text_table(summary: Summary) -> Table:
-    """The table for a terminal."""
+def text_tables(summary: Summary, width: int | None) -> Iterator[Table]:
+    """The table for a terminal of `width` columns, in as many parts as it takes to cut nothing; in one part without a width."""
     from rich import box
     from rich.table import Table
 
     comparison = comparison_of(summary)
-    table = Table(title=title_of(summary), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for side in comparison.sides:
-        table.add_column(side, justify="right", no_wrap=True)
-    for figure, cells in comparison.rows:
-        table.add_row(figure.name, *cells)
-    return table
+    for places in _fitting(comparison, width):
+        title = title_of(summary) if places.start == 0 else None
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", no_wrap=True)
+        for side in comparison.sides[places.start : places.stop]:
+            table.add_column(side, justify="right", no_wrap=True)
+        for figure, cells in comparison.rows:
+            table.add_row(figure.name, *cells[places.start : places.stop])
+        yield table
+
+
+def _fitting(comparison: Comparison, width: int | None) -> Iterator[range]:
+    """The places of the sides that fit beside each other, one side at least."""
+    names = max(len(figure.name) for figure, _ in comparison.rows) + GAP
+    start, used = 0, names
+    for place, side in enumerate(comparison.sides):
+        own = max(len(side), *(len(cells[place]) for _, cells in comparison.rows)) + GAP
+        if width is not None and place > start and used + own > width:
+            yield range(start, place)
+            start, used = place, names
+        used += own
+    yield range(start, len(comparison.sides))
 
 
 def title_of(summary: Summary) -> str:
@@ -122,6 +139,11 @@ def bound_text(value: float) -> str:
 def factor_text(value: float) -> str:
     """An error or another factor, to three digits or to the last one before the point."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _executions(number: Interval) -> str:
+    estimate, low, high = ("never" if isinf(value) else f"{ceil(value):,}" for value in (number.estimate, number.low, number.high))
+    return "never" if low == "never" else f"{estimate} [{low}, {high}]"
 
 
 def _seconds(side: SideSummary, value_s: float) -> str | None:
@@ -199,9 +221,9 @@ FIGURES: tuple[Figure, ...] = (
         cell=lambda side: None if side.training_s is None else f"{side.training_s:.1f}",
     ),
     Figure(
-        name="break-even",
-        meaning="executions of the workload after which the training has paid off",
-        cell=_compared(lambda against: None if against.break_even is None else f"{against.break_even:,.0f}"),
+        name="break-even [95 %]",
+        meaning="executions of the workload after which the training has paid off; never, as far as it is not surely faster",
+        cell=_compared(lambda against: _executions(against.break_even) if against.break_even else None),
     ),
     Figure(
         name="q-error",

@@ -10,7 +10,7 @@ from pytest_pilotscope.core.figures import SideSummary
 from pytest_pilotscope.core.projection import is_comparison
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.summary import Summary, summarize
-from pytest_pilotscope.report.comparison import interval_text, text_table, title_of
+from pytest_pilotscope.report.comparison import interval_text, text_tables, title_of
 from pytest_pilotscope.report.remarks import all_remarks
 
 if TYPE_CHECKING:
@@ -18,23 +18,28 @@ if TYPE_CHECKING:
 
 COLUMNS = ("side", "queries", "total s", "median ms", "p95 ms", "timeouts", "errors", "speed-up [95 %]", "won/lost/tied", "steered")
 
+UNCUT = 100_000
+"""More columns than any table has."""
 
-def render_records(records: Sequence[Record], *, width: int, color: bool) -> str:
+
+def render_records(records: Sequence[Record], *, width: int | None, color: bool) -> str:
     """
     One table per record: a row per side, or a column per side where several are compared.
 
-    Returns text of at most `width` columns, with ANSI colours when asked for.
+    No cell is cut. The columns of a comparison are broken into tables that fit a terminal of `width` columns, unless that is None. With
+    ANSI colours when asked for.
     """
     from rich.console import Console
 
     buffer = StringIO()
-    console = Console(file=buffer, width=width, force_terminal=color, no_color=not color, highlight=False)
+    console = Console(file=buffer, width=UNCUT, force_terminal=color, no_color=not color, highlight=False)
     for record in records:
         summary = summarize(record)
-        console.print(text_table(summary) if is_comparison(record.header) else _table(summary))
+        for table in text_tables(summary, width) if is_comparison(record.header) else [_table(summary)]:
+            console.print(table)
         for line in _remarks(record, summary):
             console.print(line, soft_wrap=True)
-    return buffer.getvalue().rstrip("\n")
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
 def _table(summary: Summary) -> Table:

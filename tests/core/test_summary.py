@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import QueryReport, SubplanEstimate, TrainingReport
+from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import metrics, summarize, summary_json
 from tests.core.records import record_of, run_of
 
@@ -131,13 +132,23 @@ def test_changed_plans_are_counted_with_their_outcome() -> None:
 
 
 def test_nothing_pays_off_that_saves_nothing() -> None:
-    """A slower method never breaks even, and one without training has nothing to pay off."""
+    """A slower method never breaks even, one that may be slower may never do so, and one without training has nothing to pay off."""
     slower = record_of({"baseline": {"q1": [10.0] * 3}, "mscn": {"q1": [20.0] * 3}})
     trained = replace(slower, training=(TrainingReport(side="mscn", duration_s=1.0),))
-    for record in (trained, record_of(SIDES)):
+    unsure = record_of({"baseline": {"q1": [10.0] * 3, "q2": [10.0] * 3}, "mscn": {"q1": [5.0] * 3, "q2": [12.0] * 3}})
+    unsure = replace(unsure, training=trained.training)
+
+    def break_even(record: Record) -> Interval | None:
         against = summarize(record).sides["mscn"].against
         assert against is not None
-        assert against.break_even is None
+        return against.break_even
+
+    assert break_even(record_of(SIDES)) is None
+    assert break_even(trained) == Interval(estimate=inf, low=inf, high=inf)
+    assert "test_break_even" not in metrics(summarize(trained), "mscn")
+    perhaps = break_even(unsure)
+    assert perhaps is not None
+    assert perhaps.low < perhaps.estimate < perhaps.high == inf
 
 
 def test_infinite_intervals_are_no_metrics() -> None:
@@ -145,7 +156,7 @@ def test_infinite_intervals_are_no_metrics() -> None:
     summary = summarize(record_of({"baseline": {"q1": [10.0]}, "mscn": {"q1": [5.0]}}))
     against = summary.sides["mscn"].against
     assert against is not None
-    assert (against.speedup.low, against.speedup.high) == (0.0, math.inf)
+    assert (against.speedup.low, against.speedup.high) == (0.0, inf)
     assert "test_speedup_ci_high" not in metrics(summary, "mscn")
     assert metrics(summary, "mscn")["test_speedup"] == pytest.approx(2)
 

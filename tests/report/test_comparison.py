@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.core.summary import summarize
@@ -46,13 +48,19 @@ def test_every_figure_has_a_cell_for_every_side() -> None:
     speedup = float(table["speed-up [95 %]"][1].split()[0])
     assert 1.95 < speedup < 2.05
     saved_s = float(table["total s"][0]) - float(table["total s"][1])
-    assert abs(float(table["break-even"][1]) - 12.0 / saved_s) < 1
+    break_even = table["break-even [95 %]"][1]
+    assert abs(float(break_even.split()[0]) - 12.0 / saved_s) < 1.1
+    assert rows(replace(with_figures(), training=(TrainingReport(side="slow", duration_s=1.0),)))["break-even [95 %]"] == (
+        "-",
+        "-",
+        "never",
+    )
     assert table["planning + inference"][0] == f"{20 * 1.0 / (1e3 * float(table['total s'][0])):.1%}"  # each run has 1 ms of planning
 
 
 def test_figures_that_apply_to_no_side_are_left_out() -> None:
     """A comparison without estimators has no q-error, one without training no break-even."""
-    assert {"q-error", "p-error", "training s", "break-even", "steered"}.isdisjoint(rows(contest(fast=0.5)))
+    assert {"q-error", "p-error", "training s", "break-even [95 %]", "steered"}.isdisjoint(rows(contest(fast=0.5)))
 
 
 def test_a_time_out_makes_a_total_a_lower_bound() -> None:
@@ -71,12 +79,26 @@ def test_a_side_without_a_complete_query_has_no_times() -> None:
 
 
 def test_the_terminal_has_a_column_for_each_side() -> None:
-    """The run is named above the table, and what was not obeyed is said below, in a width of 120."""
-    lines = render_records([with_figures()], width=120, color=False).splitlines()
+    """The run is named above the table, and what was not obeyed is said below."""
+    lines = render_records([with_figures()], width=None, color=False).splitlines()
     assert lines[0].strip() == "compare_stats_tiny_20250101_000000: FINISHED, 5 rounds, seed 0"
     assert [line.split() for line in lines if line.strip().startswith("baseline")] == [["baseline", "fast", "slow"]]
     assert lines[-1] == "q0: slow steered 50.0%: Seq Scan u | v"
-    assert max(len(line) for line in lines) <= 120
+
+
+@pytest.mark.parametrize("width", [None, 120, 80, 20])
+def test_no_cell_is_cut_on_a_narrow_terminal(width: int | None) -> None:
+    """Sides that do not fit beside each other stand below each other, in lines that fit unless a single side does not."""
+    others = [f"opponent-with-a-long-name-{number}" for number in range(6)]
+    record = contest(**dict.fromkeys(others, 1.0))
+    lines = render_records([record], width=width, color=False).splitlines()
+    sides = [line.split() for line in lines if "opponent" in line or line.split() == ["baseline"]]
+    assert [name for names in sides for name in names] == ["baseline", *others]
+    speedups = [line.count("[") - 1 for line in lines if line.strip().startswith("speed-up")]
+    assert sum(speedups) == len(others)
+    assert "…" not in "".join(lines)
+    assert {None: 1, 120: 2, 80: 4, 20: 7}[width] == len(sides)
+    assert width in (None, 20) or max(map(len, lines)) <= width
 
 
 def test_markdown_is_a_table_with_its_explanation() -> None:
