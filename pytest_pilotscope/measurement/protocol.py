@@ -8,6 +8,7 @@ an order that rotates and reverses, so that no side is always first and drift hi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -18,8 +19,8 @@ from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, 
 from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
-from pytest_pilotscope.measurement.sides import Side
-from pytest_pilotscope.postgres.explain import render
+from pytest_pilotscope.measurement.sides import Side, Steering
+from pytest_pilotscope.postgres.explain import Plan, render
 from pytest_pilotscope.postgres.steering import verify
 
 TIMEOUT_FACTOR = 10.0
@@ -59,9 +60,10 @@ class QueryMeasurement:
         """
         warm = [self._execute(side, WARM_UP, order, self.limit_ms) for order, side in enumerate(self.sides)]
         self._compare_answers(warm)
-        alive = [side for side, run in zip(self.sides, warm, strict=True) if run.error is None]
-        for side in alive:
-            self.write(self._inspect(side))
+        ran = [(side, run) for side, run in zip(self.sides, warm, strict=True) if run.error is None]
+        for side, run in ran:
+            self.write(self._inspect(side, ends=not run.timed_out))
+        alive = [side for side, _ in ran]
         measured = [run for repetition in range(1, rounds + 1) for run in self._round(alive, repetition)]
         return (*warm, *measured)
 
@@ -119,9 +121,8 @@ class QueryMeasurement:
                     side=run.side,
                 )
 
-    def _inspect(self, side: Side) -> QueryReport:
-        with side.steered(self.query) as steering:
-            plan = side.session.explain(self.query.sql)
+    def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
+        steering, plan = self._planned(side, ends=ends)
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
         report = QueryReport(
@@ -137,6 +138,14 @@ class QueryMeasurement:
             return report
         adherence = verify(plan, steering.cardinalities)
         return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+
+    def _planned(self, side: Side, *, ends: bool) -> tuple[Steering, Plan]:
+        """What the side decides, and the plan; with the rows that its nodes really have where no cardinalities are known and it `ends`."""
+        if ends and not self.truth:
+            with suppress(QueryTimeout), side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
+                return steering, side.session.explain(self.query.sql, analyze=True, timing=False)
+        with side.steered(self.query) as steering:
+            return steering, side.session.explain(self.query.sql)
 
 
 def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:

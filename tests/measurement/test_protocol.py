@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import QueryDecision, QueryRun
+from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Steering
@@ -55,7 +55,32 @@ def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(n
     """Ten times the slowest baseline repetition, at least a second, and ten minutes while nothing is known."""
     times_ms = iter([50.0, 1.0, 200.0, 1.0, 1.0, 90.0, 1.0, 1.0])  # warm-up, then rounds of s0/s1, s1/s0, s1/s0
     _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), rows=[(1,)]), rounds=3)
-    assert limits_ms == [600_000, 1_000, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000]
+    warm_ups, counting = [600_000, 1_000], [1_000, 1_000]
+    assert limits_ms == [*warm_ups, *counting, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000]
+
+
+def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Session) -> None:
+    """The plan in the record has the rows of its nodes, unless the statement ended in a time-out; the times have nothing of it."""
+
+    def plans(sql: str, clock: Callable[[Session, str], TimedRun]) -> list[str | None]:
+        written: list[Line] = []
+        side, query = PlainSide(name="s", session=newest_scratch), Query(id="q", sql=sql)
+        QueryMeasurement(query=query, sides=[side], timeout_ms=2_000, write=written.append, clock=clock).run(1)
+        return [entry.plan for entry in written if isinstance(entry, QueryReport)]
+
+    def known(session: Session, sql: str) -> TimedRun:
+        return TimedRun(planning_ms=1.0, execution_ms=1.0, rows=session.execute(sql))
+
+    def cut_off(session: Session, sql: str) -> TimedRun:
+        raise QueryTimeout(sql, timeout_ms=2_000)
+
+    sql = "SELECT * FROM generate_series(1, 7) AS g WHERE g > 2"
+    (counted,) = plans(sql, known)
+    assert counted is not None
+    assert " actual=5 loops=1 " in counted
+    (planned,) = plans(sql, cut_off)
+    assert planned is not None
+    assert "actual" not in planned
 
 
 def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, limits_ms: list[int]) -> None:
