@@ -45,12 +45,17 @@ class QuerySide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanPair:
-    """The plans of the baseline and of another side, each marked where the other differs; `same` says that they do the same throughout."""
+    """
+    The plans of the baseline and of another side, each marked where the other differs.
+
+    `same` says that they do the same throughout; `alike` that they were even expected to cost the same and to yield the same rows.
+    """
 
     side: str
     baseline: tuple[Node, ...]
     other: tuple[Node, ...]
     same: bool
+    alike: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +145,7 @@ def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPai
         if left or right:
             pair = compared(left, right), compared(right, left)
             same = not any(node.difference for nodes in pair for node in nodes)
-            yield PlanPair(side=other.name, baseline=pair[0], other=pair[1], same=same)
+            yield PlanPair(side=other.name, baseline=pair[0], other=pair[1], same=same, alike=left == right)
 
 
 def _nodes(side: QuerySide) -> tuple[Node, ...]:
