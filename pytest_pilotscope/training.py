@@ -144,7 +144,8 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     Train an algorithm, or load the model that the user named; one that has no models is always trained.
 
     `given` are the parameters that the run has already. Raises `AlgorithmError` when training reports one of them with another value: no
-    tracking store would take both. Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or other data.
+    tracking store would take both. Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or to other
+    data.
     """
     reference = training.settings.load_model
     if reference is None or not isinstance(algorithm, Persistent):
