@@ -97,6 +97,18 @@ def read_files(folder: Path, metadata: Metadata, hashes: Mapping[str, str], name
     return {name: _checked(inner / name, digest) for name, digest in hashes.items()}
 
 
+def write_json_model(folder: Path, metadata: Metadata, name: str, content: Mapping[str, Any], *, format_number: int) -> tuple[Path, Path]:
+    """Write a model that is one JSON object; return its own folder and its metadata file."""
+    return write_files(folder, metadata, {name: to_json(content, indent=2)}, format_number=format_number)
+
+
+def read_json_model(folder: Path, algorithm: str, name: str, *, format_number: int) -> tuple[Metadata, dict[str, Any]]:
+    """Read what `write_json_model` wrote; raises `ModelError`."""
+    metadata, hashes = read_metadata(folder, algorithm, format_number=format_number)
+    content = read_files(folder, metadata, hashes, {name})[name]
+    return metadata, json_object(folder / "model" / metadata.model_id / name, content)
+
+
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
     """Encode as JSON in UTF-8; ValueError for NaN and infinity, which are not JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode()

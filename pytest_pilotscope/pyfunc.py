@@ -14,7 +14,8 @@ from pytest_pilotscope.registry import builtin_registry
 if TYPE_CHECKING:
     import pandas as pd
 
-Decide = Callable[[str], Mapping[frozenset[str], float]]
+Decide = Callable[[str], Mapping[frozenset[str], float] | Mapping[str, Any]]
+"""From SQL to rows by subplan; or to what does not depend on the statement: the indexes, or the settings."""
 
 
 class _Serves(Protocol):
@@ -30,14 +31,19 @@ class PilotscopeModel:
     decide: Decide
 
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """Map the column `sql` to `decision`: a JSON object from the sorted aliases of each subplan, blank between them, to its rows."""
+        """
+        Map the column `sql` to `decision`, a JSON object.
+
+        From the sorted aliases of each subplan, blank between them, to its rows; or `{"indexes": [...]}` as SQL, or `{"settings": {...}}`.
+        """
         import pandas as pd
 
-        decisions = [
-            json.dumps({" ".join(sorted(subplan)): rows for subplan, rows in self.decide(sql).items()}) for sql in model_input["sql"]
-        ]
-        frame: pd.DataFrame = pd.DataFrame({"decision": decisions})
+        frame: pd.DataFrame = pd.DataFrame({"decision": [_json_of(self.decide(sql)) for sql in model_input["sql"]]})
         return frame
+
+
+def _json_of(decision: Mapping[frozenset[str], float] | Mapping[str, Any]) -> str:
+    return json.dumps({key if isinstance(key, str) else " ".join(sorted(key)): value for key, value in decision.items()})
 
 
 def _load_pyfunc(path: str) -> PilotscopeModel:

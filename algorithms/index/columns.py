@@ -59,8 +59,9 @@ def indexed_query(query: Query, schema: Schema, *, covering: bool = False) -> In
     try:
         scopes = traverse_scope(sqlglot.parse_one(query.sql, dialect="postgres"))
     except SqlglotError as error:
+        reason = " ".join(str(error).split())[:300]
         raise AlgorithmError(
-            f"index selection cannot read query {query.id!r}: {' '.join(str(error).split())[:300]}; take it out of the training queries"
+            f"index selection cannot read query {query.id!r}: {reason}; take it out of the training and validation queries"
         ) from error
     reader = _Reader(schema)
     for scope in scopes:

@@ -61,10 +61,7 @@ def write_update(folder: Path, update: Update, start: StartingPoint, what_if: Op
         "estimated_cost_before": selection.cost_before,
         "estimated_cost_after": selection.cost_after,
         "size_bytes": selection.size_bytes,
-        "indexes": [
-            {**described(index), "size_bytes": what_if.size_bytes(index), "sql": f"CREATE INDEX ON {index.target}"}
-            for index in selection.indexes
-        ],
+        "indexes": [{**described(index), "size_bytes": what_if.size_bytes(index), "sql": index.statement} for index in selection.indexes],
         "kept": [existing.definition for existing in start.kept],
         "dropped": [existing.definition for existing in start.dropped],
         "steps": [

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from algorithms.index.advisor import StartingPoint, select, take_start
 from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import UsedSetCosts
-from algorithms.index.options import IndexOptions
-from algorithms.index.records import Update, described, metrics, scalars, write_update
+from algorithms.index.costs import UsedSetCosts, WhatIf
+from algorithms.index.options import IndexOptions, Start
+from algorithms.index.records import Update, metrics, scalars, write_update
+from algorithms.index.storage import check_columns, load_indexes, save_indexes
 from algorithms.index.whatif import open_what_if
+from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.predicates import quote_identifier
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
@@ -29,8 +31,6 @@ from pytest_pilotscope.postgres.session import Session
 if TYPE_CHECKING:
     from pytest_pilotscope.provision import Database
     from pytest_pilotscope.training import Training
-
-FILE = "indexes.json"
 
 
 class IndexSelection:
@@ -41,32 +41,36 @@ class IndexSelection:
     """
 
     name = "index"
+    selection = ("validation_estimated_cost", True)
 
     def __init__(self, options: IndexOptions | None = None) -> None:
         self.options = options
-        self.model_id = f"index_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+        self.model_id = ""
         self.indexes: tuple[Index, ...] | None = None
+        self._metadata: Metadata | None = None
 
     def train(self, training: Training) -> TrainingReport:
         """Select indexes for the training queries, again after every `update_every` of them; the last selection counts."""
         options = self.options = self.options or IndexOptions.from_settings(training.settings)
         with training.database.copy() as copy, copy.session() as session:
             schema = read_schema(session)
-            queries = [indexed_query(query, schema, covering=options.covering) for query in training.queries]
+            queries, validation = (_read(part, schema, options) for part in (training.queries, training.validation))
             if not queries:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
             with open_what_if(copy, options.what_if) as what_if:
                 costs = UsedSetCosts(what_if)
                 updates = _updates(training, queries, costs, options, start)
+                self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
-                self.indexes = updates[-1].selection.indexes
-                return training.report(
-                    metrics=metrics(updates),
-                    parameters={**options.parameters, "index_whatif": what_if.name, "num_training": len(queries)},
-                    scalars=scalars(updates[-1], costs, start),
-                    artifacts=artifacts,
-                )
+                means = what_if.name
+                figures = {**scalars(updates[-1], costs, start), **_validated(what_if, validation, updates[-1].selection.indexes)}
+        return training.report(
+            metrics=metrics(updates),
+            parameters={"model_id": self.model_id, **options.parameters, "index_whatif": means},
+            scalars=figures,
+            artifacts=[*save_indexes(training.folder, *self._selected()), *artifacts],
+        )
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
@@ -87,27 +91,47 @@ class IndexSelection:
                 prepared = replace(copy, fingerprint=fingerprint(session))
             yield prepared
 
+    @staticmethod
+    def decider(folder: Path) -> Callable[[str], Mapping[str, Any]]:
+        """Return a function from SQL to the indexes in a folder, which are the same for every statement."""
+        indexes, _, _ = load_indexes(folder)
+        return lambda sql: {"indexes": [index.statement for index in indexes]}
+
     def save(self, folder: Path) -> None:
-        """Write the indexes and the options they were selected with."""
-        if self.indexes is None or self.options is None:
-            raise AlgorithmError("index selection has nothing to save: train it or load a model first")
-        content = {"start": self.options.start, "indexes": [described(index) for index in self.indexes]}
-        (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+        """Write the indexes and what they start from: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
+        save_indexes(folder, *self._selected())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read what `save` wrote; `ModelError` for a broken file and for tables or columns that this database does not have."""
-        path = folder / FILE
-        try:
-            content = json.loads(path.read_text())
-            indexes = tuple(Index(str(entry["table"]), tuple(map(str, entry["columns"]))) for entry in content["indexes"])
-            start = content["start"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is not a saved index selection: {type(error).__name__}: {error}") from error
-        if start not in ("existing", "none"):
-            raise ModelError(f"{path} is not a saved index selection: start is {start!r}, expected 'existing' or 'none'")
-        _check(path, indexes, read_schema(training.session))
+        """Read what `save` wrote; `ModelError` for a broken file and for one of another schema or other data."""
+        indexes, start, metadata = load_indexes(folder)
+        metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
+        check_columns(indexes, metadata, training.schema)
         self.options = replace(self.options or IndexOptions.from_settings(training.settings), start=start)
+        self.indexes, self.model_id, self._metadata = indexes, metadata.model_id, metadata
+
+    def _take(self, indexes: tuple[Index, ...], training: Training, options: IndexOptions) -> None:
         self.indexes = indexes
+        self.model_id = f"index_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
+        self._metadata = Metadata(
+            model_id=self.model_id,
+            data_fingerprint=training.data_fingerprint,
+            schema_fingerprint=schema_fingerprint(training.schema),
+            training=options.parameters,
+        )
+
+    def _selected(self) -> tuple[tuple[Index, ...], Start, Metadata]:
+        if self.indexes is None or self.options is None or self._metadata is None:
+            raise AlgorithmError("index selection has nothing to save: train it or load a model first")
+        return self.indexes, self.options.start, self._metadata
+
+
+def _read(queries: Sequence[Query], schema: Schema, options: IndexOptions) -> list[IndexedQuery]:
+    return [indexed_query(query, schema, covering=options.covering) for query in queries]
+
+
+def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
+    """The estimated cost of the validation queries, by which selections can be compared that were made for different training queries."""
+    return {"validation_estimated_cost": UsedSetCosts(what_if, queries).totals([frozenset(indexes)])[0]} if queries else {}
 
 
 def _updates(
@@ -135,10 +159,3 @@ def _analyze(session: Session, tables: set[str]) -> None:
     """
     for table in sorted(tables):
         session.execute(f"ANALYZE {quote_identifier(table)}")
-
-
-def _check(path: Path, indexes: Sequence[Index], schema: Schema) -> None:
-    for index in indexes:
-        missing = [column for column in index.columns if column not in schema.get(index.table, {})]
-        if missing or not index.columns:
-            raise ModelError(f"{path} has an index on {index}, but this database has no such columns; it belongs to other data")

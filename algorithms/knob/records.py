@@ -1,42 +1,98 @@
-"""What knob tuning leaves behind: a series, figures and artifacts. The names are fixed; users' scripts read them."""
+"""What knob tuning leaves behind: series, figures and artifacts. The names are fixed; users' scripts read them."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from algorithms.knob.measuring import Selected
 from algorithms.knob.objective import Objective
+from algorithms.knob.options import KnobOptions
 from algorithms.knob.space import KnobSpace, Values
+from algorithms.knob.stage import Reach
 from algorithms.knob.trials import Trial, best_trial
+from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
 
+if TYPE_CHECKING:
+    from pytest_pilotscope.training import Training
 
-def scalars(
-    trials: Sequence[Trial], objective: Objective, confirmed: Interval | None, importance: Mapping[str, float]
-) -> dict[str, int | float]:
+IMPORTANCE = "knob_importance_"
+"""Begins the name of the figure of a knob's share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
     """
-    What it ended with. Performances are those of the trials, in the target's own unit; the speed-up is the one measured in turns.
+    A search that has come to its end: what was searched, how, and the trials.
+
+    `confirmed` is the best trial's ratio to the default in turns, None where no trial was better; `values` are the settings that come out.
     """
-    default, best = trials[0], best_trial(trials)
-    found: dict[str, int | float] = {
+
+    space: KnobSpace
+    reach: Reach
+    trials: Sequence[Trial]
+    objective: Objective
+    selected: Selected
+    confirmed: Interval | None
+    values: Values
+
+
+def report_of(training: Training, found: Found, options: KnobOptions, log_path: Path, *, model: tuple[str, Path, Path]) -> TrainingReport:
+    """What `train` returns; the log of the trials becomes an artifact. `model` is its id and where it is."""
+    model_id, *model_paths = model
+    artifacts = write_configurations(training.folder, found.trials, found.space, found.values)
+    artifacts.append(training.folder / "knob_trials.jsonl")
+    shutil.move(log_path, artifacts[-1])
+    limit = found.reach.limit or None
+    return training.report(
+        metrics=series(found.trials),
+        parameters={"model_id": model_id, **options.parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
+        scalars={**scalars(found), **_shares(found, options)},
+        artifacts=[*model_paths, *artifacts],
+    )
+
+
+def scalars(found: Found) -> dict[str, int | float]:
+    """
+    What it ended with. Performances are those of the trials, in the target's own unit; speed-ups are measured in turns.
+
+    `knob_validation_speedup` is of the settings that come out: 1 where the default stays.
+    """
+    trials, objective = found.trials, found.objective
+    figures: dict[str, int | float] = {
         "knob_optimization_time_seconds": sum(trial.elapsed_s for trial in trials),
-        "best_performance": objective.performance(best.cost),
-        "default_performance": objective.performance(default.cost),
+        "best_performance": objective.performance(best_trial(trials).cost),
+        "default_performance": objective.performance(trials[0].cost),
+        "num_knobs_tuned": len(found.space),
+        "num_knobs_changed": len(found.values),
+        "num_knob_queries": len(found.selected.queries),
+        "num_knob_queries_too_long": found.selected.too_long,
         "knob_trials_ok": sum(trial.status == "ok" for trial in trials),
         "knob_trials_capped": sum(trial.status == "capped" for trial in trials),
         "knob_trials_failed": sum(trial.status == "failed" for trial in trials),
         "knob_restarts": sum(trial.applied == "restart" for trial in trials),
         "knob_restart_seconds": float(np.median([trial.apply_s for trial in trials if trial.applied == "restart"] or [0.0])),
         "knob_search_seconds": float(np.mean([trial.search_s for trial in trials])),
+        "knob_confirmed": int(bool(found.values)),
+        "knob_validation_speedup": found.confirmed.inverse.estimate if found.confirmed is not None and found.values else 1.0,
     }
-    if confirmed is not None:
-        speedup = confirmed.inverse
-        found |= {"knob_speedup": speedup.estimate, "knob_speedup_ci_low": speedup.low, "knob_speedup_ci_high": speedup.high}
-    return found | {f"knob_importance_{name}": share for name, share in importance.items()}
+    if found.confirmed is not None:
+        speedup = found.confirmed.inverse
+        figures |= {"knob_speedup": speedup.estimate, "knob_speedup_ci_low": speedup.low, "knob_speedup_ci_high": speedup.high}
+    return figures
+
+
+def _shares(found: Found, options: KnobOptions) -> dict[str, float]:
+    from algorithms.knob.importance import importances  # needs SMAC, which using a model does not
+
+    return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=options.seed).items()}
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:

@@ -46,9 +46,6 @@ class Search(Protocol):
     def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
         """Learn what settings cost, the lower the better; also those that were not asked for."""
 
-    def importance(self) -> dict[str, float]:
-        """How much each knob matters, as shares that sum to 1; empty where nothing is known."""
-
     def close(self) -> None:
         """Let go of whatever it holds."""
 
@@ -62,8 +59,7 @@ class SmacSearch:
             DirectGeometry(space, seed) if projection == "none" else ProjectedGeometry(space, seed, projected_dimensions(space))
         )
         self._folder = TemporaryDirectory(prefix="pilotscope-smac-")  # SMAC insists on one; nothing is kept in it
-        self._model, self._smac = _smac(self.geometry.configurations, Path(self._folder.name), trials=trials, seed=seed)
-        self._seed = seed
+        self._smac = _smac(self.geometry.configurations, Path(self._folder.name), trials=trials, seed=seed)
         self._asked: dict[str, TrialInfo] = {}
 
     def close(self) -> None:
@@ -88,19 +84,6 @@ class SmacSearch:
             trial = TrialInfo(config=active, seed=0)
         self._smac.tell(trial, TrialValue(cost=cost), save=False)
 
-    def importance(self) -> dict[str, float]:
-        """
-        Permutation importance on SMAC's forest: how much its predictions change when one knob's values are shuffled, as shares.
-
-        Of random points of the space, so that also knobs that the search left alone are asked about.
-        """
-        if not isinstance(self.geometry, DirectGeometry) or self._smac.runhistory.empty():
-            return {}
-        points = np.array([c.get_array() for c in self.geometry.configurations.sample_configuration(256)])
-        x, y = self._smac._runhistory_encoder.transform()
-        self._model.train(x, y)
-        return _permutation_importance(self._model, points, self.geometry, np.random.default_rng(self._seed))
-
 
 class RandomSearch:
     """Settings drawn independently and uniformly from the space: what every optimizer has to beat."""
@@ -119,10 +102,6 @@ class RandomSearch:
 
     def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
         """Learn nothing."""
-
-    def importance(self) -> dict[str, float]:
-        """There is no model to ask."""
-        return {}
 
 
 class _BatchSelector(ConfigSelector):
@@ -167,10 +146,9 @@ class _BatchMaximizer(AbstractAcquisitionMaximizer):
         return legal
 
 
-def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) -> tuple[RandomForest, HyperparameterOptimizationFacade]:
-    scenario = Scenario(space, deterministic=True, n_trials=max(trials, 2), seed=seed, output_directory=folder)
-    facade = HyperparameterOptimizationFacade
-    model = RandomForest(
+def forest(space: ConfigurationSpace, *, trials: int, seed: int) -> RandomForest:
+    """The surrogate of SMAC's facade, in this thread: it predicts log costs."""
+    return RandomForest(
         space,
         log_y=True,
         n_trees=10,  # this and the next three as in SMAC's facade
@@ -181,31 +159,20 @@ def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) ->
         n_jobs=1,
         seed=seed,
     )
-    smac = facade(
+
+
+def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) -> HyperparameterOptimizationFacade:
+    scenario = Scenario(space, deterministic=True, n_trials=max(trials, 2), seed=seed, output_directory=folder)
+    facade = HyperparameterOptimizationFacade
+    return facade(
         scenario,
-        model=model,
+        model=forest(space, trials=trials, seed=seed),
         acquisition_maximizer=_BatchMaximizer(space, challengers=_STARTS, seed=seed),
         initial_design=facade.get_initial_design(scenario, n_configs=max(1, min(10, trials // 4))),
         config_selector=_BatchSelector(scenario, retrain_after=1),
         logging_level=False,
         overwrite=True,
     )
-    return model, smac
-
-
-def _permutation_importance(
-    model: RandomForest, points: Vectors, geometry: DirectGeometry, random: np.random.Generator
-) -> dict[str, float]:
-    predicted, _ = model.predict_marginalized(points)
-    changes = {}
-    for knob in geometry.space.knobs:
-        columns = geometry.columns(knob)
-        shuffled = points.copy()
-        shuffled[:, columns] = points[random.permutation(len(points))][:, columns]
-        again, _ = model.predict_marginalized(shuffled)
-        changes[knob.name] = float(np.mean((again - predicted) ** 2))
-    total = sum(changes.values())
-    return {name: change / total for name, change in changes.items()} if total > 0 else {}
 
 
 def _plain(value: Any) -> str | int | float:

@@ -1,42 +1,53 @@
-"""Settings that were found, on disk as JSON."""
+"""
+Settings that were found, on disk; `algorithms.storage` has the layout and the checks.
+
+    model/<model_id>/knobs.json    the settings, in their own units
+    metadata/<model_id>.json       what they were found on and how, and the SHA-256 of the file
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from algorithms.knob.catalogue import CATALOGUE
+from algorithms.storage import Metadata, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.knobs import read_knobs
 from pytest_pilotscope.postgres.session import Session
 
 FILE = "knobs.json"
+FORMAT = 1
 
 
-def save_values(folder: Path, values: Mapping[str, str]) -> None:
-    """Write settings, in their own units."""
-    (folder / FILE).write_text(json.dumps({"settings": dict(values)}, indent=2) + "\n")
+def save_values(folder: Path, values: Mapping[str, str], metadata: Metadata) -> tuple[Path, Path]:
+    """Write settings below a folder; return the model's own folder and its metadata file."""
+    return write_json_model(folder, metadata, FILE, {"settings": dict(values)}, format_number=FORMAT)
 
 
-def load_values(folder: Path, session: Session) -> dict[str, str]:
+def load_values(folder: Path) -> tuple[dict[str, str], Metadata]:
     """
-    Read settings; `ModelError` for a broken file, for settings that this server does not have, and for any that is not tuned.
+    Read settings; `ModelError` for a broken file and for settings that are not tuned.
 
     A model that came from elsewhere cannot switch off durability.
     """
-    path = folder / FILE
-    try:
-        settings = json.loads(path.read_text())["settings"]
-        values = {str(name): str(value) for name, value in settings.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is not a saved set of settings: {type(error).__name__}: {error}") from error
-    foreign = sorted(values.keys() - CATALOGUE.keys())
+    metadata, content = read_json_model(folder, "knob", FILE, format_number=FORMAT)
+    settings = content.get("settings")
+    if not isinstance(settings, dict) or not all(isinstance(value, str) for value in settings.values()):
+        raise ModelError(f"model {metadata.model_id} holds no settings with values as text; it was not written by knob tuning")
+    foreign = sorted(settings.keys() - CATALOGUE.keys())
     if foreign:
-        raise ModelError(f"{path} has settings that are not tuned: {', '.join(foreign)}; it was not written by knob tuning")
+        raise ModelError(
+            f"model {metadata.model_id} has settings that are not tuned: {', '.join(foreign)}; it was not written by knob tuning"
+        )
+    return settings, metadata
+
+
+def check_known(values: Mapping[str, str], metadata: Metadata, session: Session) -> None:
+    """`ModelError` for settings that this server does not have."""
     missing = sorted(values.keys() - read_knobs(session, list(values)).keys())
     if missing:
         raise ModelError(
-            f"{path} has settings that this server does not know: {', '.join(missing)}; it belongs to another PostgreSQL version"
+            f"model {metadata.model_id} has settings that this server does not know: {', '.join(missing)}; "
+            "it belongs to another PostgreSQL version"
         )
-    return values

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algorithms.knob.measuring import Selected, compare, select_queries
 from algorithms.knob.objective import Objective
 from algorithms.knob.options import KnobOptions
-from algorithms.knob.records import scalars, series, write_configurations
-from algorithms.knob.space import KnobSpace, Values
-from algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
-from algorithms.knob.storage import load_values, save_values
+from algorithms.knob.records import Found, report_of
+from algorithms.knob.space import KnobSpace
+from algorithms.knob.stage import Stage, open_stage, prepared_database, reach_of, space_of
+from algorithms.knob.storage import check_known, load_values, save_values
 from algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
 from algorithms.knob.tuner import Tuner
+from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
@@ -45,11 +45,19 @@ class KnobTuning:
     """
 
     name = "knob"
+    selection = ("knob_validation_speedup", False)
 
     def __init__(self, options: KnobOptions | None = None) -> None:
         self.options = options
-        self.model_id = f"knob_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+        self.model_id = ""
         self.values: dict[str, str] | None = None
+        self._metadata: Metadata | None = None
+
+    @staticmethod
+    def restriction(database: Database) -> str:
+        """What cannot be tuned on a server, and why, for the header; empty when everything can."""
+        with database.session() as session:
+            return reach_of(database, session).limit
 
     def train(self, training: Training) -> TrainingReport:
         """
@@ -64,8 +72,6 @@ class KnobTuning:
             restore_left_over(session)
             reach = reach_of(training.database, session)
             space = space_of(session, reach, options.names)
-        if reach.limit:
-            logger.warning("knob tuning: %s", reach.limit)
         key = search_key(_about(training, space, options))
         with (
             open_log(training.settings.results / UNFINISHED, key) as log,
@@ -77,9 +83,14 @@ class KnobTuning:
             tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
             with training.progress("tuning knobs", options.trials) as advance:
                 tuner.run(options.trials, advance)
-            confirmed = _confirm(training, stage, log.trials[: options.trials], options)
-            self.values = space.changed(_result(log.trials[: options.trials], confirmed).values)
-            return _report(training, space, reach, log, objective, selected, confirmed, search.importance(), self.values, options)
+            trials = log.trials[: options.trials]
+            confirmed = _confirm(training, stage, trials, options)
+            values = space.changed(_result(trials, confirmed).values)
+            self._take(values, training, options)
+            found = Found(
+                space=space, reach=reach, trials=trials, objective=objective, selected=selected, confirmed=confirmed, values=values
+            )
+            return report_of(training, found, options, log.path, model=(self.model_id, *save_values(training.folder, *self._found())))
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
@@ -93,16 +104,41 @@ class KnobTuning:
         with prepared_database(database, self.values) as prepared:
             yield prepared
 
+    @staticmethod
+    def decider(folder: Path) -> Callable[[str], Mapping[str, Any]]:
+        """Return a function from SQL to the settings in a folder, which are the same for every statement."""
+        values, _ = load_values(folder)
+        return lambda sql: {"settings": values}
+
     def save(self, folder: Path) -> None:
-        """Write the settings that differ from the default."""
-        if self.values is None:
-            raise AlgorithmError("knob tuning has nothing to save: train it or load a model first")
-        save_values(folder, self.values)
+        """Write the settings that differ from the default: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
+        save_values(folder, *self._found())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read what `save` wrote; `ModelError` for a broken file and for settings that this server does not have."""
+        """
+        Read what `save` wrote; `ModelError` for a broken file, for one of another schema or other data, and for settings that this server
+        does not have.
+        """
+        values, metadata = load_values(folder)
+        metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
+        check_known(values, metadata, training.session)
         self.options = self.options or KnobOptions.from_settings(training.settings)
-        self.values = load_values(folder, training.session)
+        self.values, self.model_id, self._metadata = values, metadata.model_id, metadata
+
+    def _take(self, values: dict[str, str], training: Training, options: KnobOptions) -> None:
+        self.values = values
+        self.model_id = f"knob_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
+        self._metadata = Metadata(
+            model_id=self.model_id,
+            data_fingerprint=training.data_fingerprint,
+            schema_fingerprint=schema_fingerprint(training.schema),
+            training=options.parameters,
+        )
+
+    def _found(self) -> tuple[dict[str, str], Metadata]:
+        if self.values is None or self._metadata is None:
+            raise AlgorithmError("knob tuning has nothing to save: train it or load a model first")
+        return self.values, self._metadata
 
 
 def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mapping[str, Any]:
@@ -171,33 +207,3 @@ def _result(trials: list[Trial], confirmed: Interval | None) -> Trial:
             confirmed.high,
         )
     return trials[0]
-
-
-def _report(
-    training: Training,
-    space: KnobSpace,
-    reach: Reach,
-    log: TrialLog,
-    objective: Objective,
-    selected: Selected,
-    confirmed: Interval | None,
-    importance: Mapping[str, float],
-    values: Values,
-    options: KnobOptions,
-) -> TrainingReport:
-    trials = log.trials[: options.trials]
-    artifacts = write_configurations(training.folder, trials, space, values)
-    artifacts.append(training.folder / "knob_trials.jsonl")
-    shutil.move(log.path, artifacts[-1])
-    counts = {"num_knobs_tuned": len(space), "num_knobs_changed": len(values), "num_knob_queries": len(selected.queries)}
-    return training.report(
-        metrics=series(trials),
-        parameters={**options.parameters, "knob_levels": ",".join(reach.levels), "knob_limit": reach.limit or None},
-        scalars={
-            **scalars(trials, objective, confirmed, importance),
-            **counts,
-            "num_knob_queries_too_long": selected.too_long,
-            "knob_confirmed": int(bool(values)),
-        },
-        artifacts=artifacts,
-    )

@@ -79,6 +79,6 @@ class HypotheticalIndexes:
 
     def _create(self, indexes: Iterable[Index]) -> None:
         wanted = list(indexes)
-        rows = self._session.execute(_CREATE, ([f"CREATE INDEX ON {index.target}" for index in wanted],))
+        rows = self._session.execute(_CREATE, ([index.statement for index in wanted],))
         for index, (oid, name, size_bytes) in zip(wanted, rows, strict=True):
             self._oids[index], self._names[name], self._sizes[index] = oid, index, size_bytes

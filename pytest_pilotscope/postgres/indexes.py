@@ -59,6 +59,11 @@ class Index:
         """`"table" ("column", ...)`, as it stands after ON."""
         return f"{quote_identifier(self.table)} ({', '.join(map(quote_identifier, self.columns))})"
 
+    @property
+    def statement(self) -> str:
+        """What makes it, under a name of PostgreSQL's choice."""
+        return f"CREATE INDEX ON {self.target}"
+
     def is_prefix_of(self, other: Index) -> bool:
         """Whether `other` starts with all of these columns, in this order, and so answers whatever this one can."""
         return self.table == other.table and other.columns[: len(self.columns)] == self.columns

@@ -134,9 +134,7 @@ class Session:
         try:
             yield
         finally:
-            # In a failed or lost transaction there is nothing to put back: the limit was set inside it and goes with it.
-            if not self.closed and self._connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_INERROR:
-                self._limit(before_ms)
+            self._lift(before_ms)
             self._timeout_ms = before_ms
 
     def explain(self, sql: str, **options: bool | str) -> Plan:
@@ -193,6 +191,15 @@ class Session:
     def _limit(self, timeout_ms: int) -> None:
         self.execute("SELECT set_config('statement_timeout', %s, false)", (str(timeout_ms),))
         self._timeout_ms = timeout_ms
+
+    def _lift(self, timeout_ms: int) -> None:
+        """Put a limit back, in more than one try if the old one cuts that off; what a failed or lost transaction set goes with it."""
+        while not self.closed and self._connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_INERROR:
+            try:
+                self._limit(timeout_ms)
+            except QueryTimeout:
+                continue
+            return
 
     def _timeout_setting(self) -> str:
         return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 WIDE = (5.6, 3.4)
 TALL = (5.6, 4.2)
 SMALL = (3.6, 2.4)
+IMPORTANCE = "_importance_"
+MOST_SHARES = 15
 
 
 def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
     """Every figure that this record has something to show in."""
     with _style():
         return tuple(
-            plot for plots in (_speedups(summary), _scatter(record, summary), _q_errors(record), _training(record)) for plot in plots
+            plot
+            for plots in (_speedups(summary), _scatter(record, summary), _q_errors(record), _training(record), _importances(record))
+            for plot in plots
         )
 
 
@@ -160,6 +164,23 @@ def _training(record: Record) -> Iterator[Plot]:
                 _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
             axes.set(xlabel="step", ylabel=metric)
             yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+
+
+def _importances(record: Record) -> Iterator[Plot]:
+    """The largest of the shares that training recorded as `<what>_importance_<name>`."""
+    for report in record.training:
+        shares = {name.partition(IMPORTANCE)[2]: share for name, share in report.scalars.items() if IMPORTANCE in name}
+        if not any(shares.values()):
+            continue
+        largest = sorted(shares, key=lambda name: -shares[name])[:MOST_SHARES][::-1]
+        figure, axes = _figure(TALL)
+        axes.barh(largest, [shares[name] for name in largest], color=_side_colour(record, report.side))
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
+        caption = (
+            f"{report.side}: how much the predictions of its model change when the values of one are shuffled; the {len(largest)} largest."
+        )
+        yield _plot(f"importance-{report.side}", caption, figure)
 
 
 def _side_colour(record: Record, side: str) -> str:

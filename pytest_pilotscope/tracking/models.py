@@ -71,7 +71,7 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
                 data_path=str(folder),
                 signature=signature,
                 registered_model_name=register_as,
-                pip_requirements=["pytest-pilotscope[torch]"],
+                pip_requirements=["pytest-pilotscope[torch]" if any(folder.rglob("*.safetensors")) else "pytest-pilotscope"],
                 metadata={"algorithm": algorithm, "model_id": model_id},
             )
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.postgres.session import Session
@@ -76,3 +77,9 @@ def training(name: str, database: Database, folder: Path, **settings: object) ->
             folder=folder,
             progress=silent,
         )
+
+
+def metadata_for(given: Training, model_id: str) -> Metadata:
+    """What a model of this database says of itself."""
+    schema = schema_fingerprint(given.schema)
+    return Metadata(model_id=model_id, data_fingerprint=given.data_fingerprint, schema_fingerprint=schema, training={})

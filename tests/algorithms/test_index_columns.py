@@ -116,5 +116,7 @@ def test_an_index_touches_a_query_that_reads_one_of_its_columns() -> None:
 
 def test_a_text_that_cannot_be_read_is_named() -> None:
     """A broken training query is an error with its id, not a query that silently has no columns."""
-    with pytest.raises(AlgorithmError, match=r"^index selection cannot read query 'q': .*; take it out of the training queries$"):
+    with pytest.raises(
+        AlgorithmError, match=r"^index selection cannot read query 'q': .*; take it out of the training and validation queries$"
+    ):
         read("SELECT FROM WHERE (")

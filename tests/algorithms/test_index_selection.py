@@ -11,6 +11,7 @@ import pytest
 
 from algorithms.index.options import IndexOptions
 from algorithms.index.selection import IndexSelection
+from algorithms.storage import write_json_model
 from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
@@ -18,7 +19,7 @@ from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.provision import Database
-from tests.algorithms.shop import Shop, training
+from tests.algorithms.shop import Shop, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 
 CUSTOMER, PLACED = Index("orders", ("customer",)), Index("orders", ("placed",))
@@ -53,7 +54,6 @@ def test_it_keeps_the_protocols() -> None:
     """It prepares a database and can be saved; it steers no query."""
     assert isinstance(IndexSelection(), DatabasePreparer)
     assert isinstance(IndexSelection(), Persistent)
-    assert re.fullmatch(r"index_\d{8}_\d{6}", IndexSelection().model_id)
 
 
 def test_training_selects_and_records(database: Database, tmp_path: Path) -> None:
@@ -74,10 +74,14 @@ def test_training_selects_and_records(database: Database, tmp_path: Path) -> Non
         "estimated_cost_after",
         "index_size_bytes",
         "num_indexes_dropped",
+        "validation_estimated_cost",
     }
     assert 0 < report["scalars"]["estimated_cost_after"] < report["scalars"]["estimated_cost_before"]
     assert report["parameters"]["index_whatif"] == "hidden"
-    assert [Path(path).name for path in report["artifacts"]] == [f"index_config_iteration_{n}.json" for n in range(3)]
+    assert re.fullmatch(r"index_\d{8}_\d{6}", algorithm.model_id)
+    assert report["parameters"]["model_id"] == algorithm.model_id
+    model = [algorithm.model_id, f"{algorithm.model_id}.json"]
+    assert [Path(path).name for path in report["artifacts"]] == [*model, *(f"index_config_iteration_{n}.json" for n in range(3))]
     last = json.loads(Path(report["artifacts"][-1]).read_text())
     assert [entry["sql"] for entry in last["indexes"]] == ['CREATE INDEX ON "orders" ("customer")', 'CREATE INDEX ON "orders" ("placed")']
     assert sum(entry["size_bytes"] for entry in last["indexes"]) == report["scalars"]["index_size_bytes"] == last["size_bytes"]
@@ -156,39 +160,43 @@ def test_the_server_is_the_same_before_and_after_whatever_fails(
 
 
 def test_save_and_load(database: Database, tmp_path: Path) -> None:
-    """A loaded selection prepares what the saved one did, without training."""
-    algorithm, _ = trained(database, tmp_path, start="none")
-    folder = tmp_path / "model"
-    folder.mkdir()
-    algorithm.save(folder)
+    """A loaded selection prepares what the saved one did, without training, and can be served without a database."""
+    algorithm, _ = trained(database, tmp_path / "training", start="none")
+    algorithm.save(tmp_path / "saved")
     again = IndexSelection()
     with training("index", database, tmp_path) as given:
-        again.load(folder, given)
-    assert again.indexes == algorithm.indexes
+        again.load(tmp_path / "saved", given)
+    assert (again.indexes, again.model_id) == (algorithm.indexes, algorithm.model_id)
     assert again.options is not None
     assert again.options.start == "none"
     with again.prepare(database) as prepared, prepared.session() as session:
         assert PLACED in {existing.index for existing in existing_indexes(session)}
+    decision = IndexSelection.decider(tmp_path / "saved")("SELECT 1")
+    assert decision == {"indexes": [index.statement for index in algorithm.indexes or ()]}
+    assert PLACED.statement in decision["indexes"]
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", r"is not a saved index selection: JSONDecodeError: .*"),
-        ("[]", r"is not a saved index selection: TypeError: .*"),
-        ('{"start": "none"}', r"is not a saved index selection: KeyError: 'indexes'"),
-        ('{"start": "x", "indexes": []}', r"is not a saved index selection: start is 'x', expected 'existing' or 'none'"),
+        ({"start": "none"}, r"model index_1 is not a saved index selection ('indexes'); train again"),
         (
-            '{"start": "none", "indexes": [{"table": "orders", "columns": ["colour"]}]}',
-            r"has an index on orders\(colour\), but this database has no such columns; it belongs to other data",
+            {"start": "x", "indexes": []},
+            "model index_1 is not a saved index selection: it starts with 'x', expected 'existing' or 'none', or has an index without "
+            "columns; train again",
+        ),
+        (
+            {"start": "none", "indexes": [{"table": "orders", "columns": ["colour"]}]},
+            "model index_1 has an index on orders(colour), but this database has no such columns; train again",
         ),
     ],
 )
-def test_broken_and_foreign_files(database: Database, tmp_path: Path, content: str, expected: str) -> None:
-    """Each is a ModelError that names the file."""
-    (tmp_path / "indexes.json").write_text(content)
-    with training("index", database, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/indexes\.json {expected}$"):
-        IndexSelection().load(tmp_path, given)
+def test_broken_and_foreign_selections(database: Database, tmp_path: Path, content: dict[str, Any], expected: str) -> None:
+    """Each is a ModelError that names the model."""
+    with training("index", database, tmp_path) as given:
+        write_json_model(tmp_path, metadata_for(given, "index_1"), "indexes.json", content, format_number=1)
+        with pytest.raises(ModelError, match=f"^{re.escape(expected)}$"):
+            IndexSelection().load(tmp_path, given)
 
 
 def test_untrained(shop: Database, tmp_path: Path) -> None:

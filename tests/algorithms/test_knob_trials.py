@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import pytest
 from algorithms.knob.measuring import Pass, compare, run_pass, select_queries
 from algorithms.knob.objective import WORST
 from algorithms.knob.options import KnobOptions, Target
-from algorithms.knob.records import scalars, series, write_configurations
+from algorithms.knob.records import Found, scalars, series, write_configurations
 from algorithms.knob.space import KnobSpace, Values, knob_space
+from algorithms.knob.stage import Reach
 from algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
 from algorithms.knob.tuner import Tuner
 from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.knobs import LEVELS
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective, times
@@ -168,6 +170,7 @@ def test_a_default_that_fails_is_no_trial(tmp_path: Path, search: Listed) -> Non
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+from algorithms.knob.stage import Reach
 from algorithms.knob.trials import Proposal, Trial, open_log
 
 with open_log(Path(sys.argv[1]), "k") as log:
@@ -231,19 +234,42 @@ def test_figures(tmp_path: Path) -> None:
         trial(4, "ok", 3.0),
     ]
     assert series(trials) == {"trial_cost": [4.0, 1.0, 2.0, 8.0, 3.0], "incumbent_cost": [4.0, 4.0, 2.0, 2.0, 2.0]}
-    found = scalars(trials, objective("throughput"), None, {"geqo": 1.0})
-    assert found == {
+    found = Found(
+        space=space,
+        reach=Reach(levels=LEVELS, own=True),
+        trials=trials,
+        objective=objective("throughput"),
+        selected=SELECTED,
+        confirmed=Interval(estimate=0.5, low=0.4, high=0.8),
+        values={"geqo": "off"},
+    )
+    figures = {
         "knob_optimization_time_seconds": 5.0,
         "best_performance": 0.5,
         "default_performance": 0.25,
+        "num_knobs_tuned": 2,
+        "num_knobs_changed": 1,
+        "num_knob_queries": 20,
+        "num_knob_queries_too_long": 0,
         "knob_trials_ok": 3,
         "knob_trials_capped": 1,
         "knob_trials_failed": 1,
         "knob_restarts": 3,
         "knob_restart_seconds": 0.2,
         "knob_search_seconds": pytest.approx(0.05),
-        "knob_importance_geqo": 1.0,
+        "knob_confirmed": 1,
+        "knob_validation_speedup": 2.0,
+        "knob_speedup": 2.0,
+        "knob_speedup_ci_low": 1.25,
+        "knob_speedup_ci_high": 2.5,
     }
+    assert scalars(found) == figures
+    stays = scalars(replace(found, confirmed=None, values={}))
+    assert {name: stays[name] for name in ("knob_confirmed", "knob_validation_speedup")} == {
+        "knob_confirmed": 0,
+        "knob_validation_speedup": 1,
+    }
+    assert "knob_speedup" not in stays
     paths = write_configurations(tmp_path, trials, space, {"geqo": "off"})
     assert [path.name for path in paths] == ["knob_config_iteration_0.json", "knob_config_iteration_2.json", "knob_space.json"]
     assert json.loads(paths[1].read_text())["changed"] == {"geqo": "off"}

@@ -15,19 +15,20 @@ from algorithms.knob import tuning as tuning_module
 from algorithms.knob.options import KnobOptions
 from algorithms.knob.stage import Stage
 from algorithms.knob.tuning import UNFINISHED, KnobTuning
+from algorithms.storage import write_json_model
 from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
-from tests.algorithms.shop import training
+from tests.algorithms.shop import metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 from tests.algorithms.test_knob_stage import given, somebodys, state
 
 __all__ = ["given", "somebodys"]  # fixtures
 
-SMALL = KnobOptions(trials=4, trial_s=0.05, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
+SMALL = KnobOptions(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
 
 
 def run(database: Database, folder: Path, options: KnobOptions = SMALL) -> tuple[KnobTuning, TrainingReport]:
@@ -48,7 +49,6 @@ def test_it_keeps_the_protocols() -> None:
     """It prepares a database and can be saved; it steers no query."""
     assert isinstance(KnobTuning(), DatabasePreparer)
     assert isinstance(KnobTuning(), Persistent)
-    assert re.fullmatch(r"knob_\d{8}_\d{6}", KnobTuning().model_id)
 
 
 def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
@@ -66,7 +66,10 @@ def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
     assert report.parameters["knob_levels"] == "session,reload,restart"
     shares = [value for name, value in report.scalars.items() if name.startswith("knob_importance_")]
     assert len(shares) == 4 or not shares
-    paths = [Path(path) for path in report.artifacts]
+    assert re.fullmatch(r"knob_\d{8}_\d{6}", algorithm.model_id)
+    assert report.parameters["model_id"] == algorithm.model_id
+    model, metadata, *paths = (Path(path) for path in report.artifacts)
+    assert (model.name, metadata.name) == (algorithm.model_id, f"{algorithm.model_id}.json")
     assert paths[0].name == "knob_config_iteration_0.json"
     assert json.loads(paths[0].read_text())["changed"] == {}
     assert paths[-1].name == "knob_trials.jsonl"
@@ -80,14 +83,13 @@ def test_what_was_confirmed_is_prepared(shop: Database, tmp_path: Path) -> None:
     algorithm, report = run(shop, tmp_path)
     assert algorithm.values
     assert report.scalars["knob_speedup"] == 2
-    assert report.scalars["knob_confirmed"] == 1
+    assert (report.scalars["knob_confirmed"], report.scalars["knob_validation_speedup"]) == (1, 2)
     assert report.scalars["num_knobs_changed"] == len(algorithm.values)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    algorithm.save(folder)
+    algorithm.save(tmp_path / "saved")
     loaded = KnobTuning()
     with training("knob", shop, tmp_path) as given:
-        loaded.load(folder, given)
+        loaded.load(tmp_path / "saved", given)
+    assert KnobTuning.decider(tmp_path / "saved")("SELECT 1") == {"settings": algorithm.values}
     for each in (algorithm, loaded):
         with each.prepare(shop) as prepared, prepared.session() as session:
             shown = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(algorithm.values),))
@@ -102,7 +104,7 @@ def test_what_is_not_confirmed_is_not_called_better(
     monkeypatch.setattr(tuning_module, "best_trial", lambda trials: trials[-1])
     algorithm, report = run(shop, tmp_path)
     assert algorithm.values == {}
-    assert report.scalars["knob_confirmed"] == 0
+    assert (report.scalars["knob_confirmed"], report.scalars["knob_validation_speedup"]) == (0, 1)
     assert caplog.messages[-1] == (
         "the best settings of the search are not better than the default when measured in turns (0.900 times as long, 95 % interval "
         "0.800 to 1.010); the default stays"
@@ -201,25 +203,24 @@ def test_untrained_and_unusable(shop: Database, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", r"is not a saved set of settings: JSONDecodeError: .*"),
-        ('{"settings": [1]}', r"is not a saved set of settings: AttributeError: .*"),
-        ('{"settings": {"fsync": "off"}}', r"has settings that are not tuned: fsync; it was not written by knob tuning"),
+        ({"settings": [1]}, "model knob_1 holds no settings with values as text; it was not written by knob tuning"),
+        ({"settings": {"geqo": True}}, "model knob_1 holds no settings with values as text; it was not written by knob tuning"),
+        ({"settings": {"fsync": "off"}}, "model knob_1 has settings that are not tuned: fsync; it was not written by knob tuning"),
+        (
+            {"settings": {"enable_magic": "on"}},
+            "model knob_1 has settings that this server does not know: enable_magic; it belongs to another PostgreSQL version",
+        ),
     ],
 )
-def test_broken_and_foreign_files(shop: Database, tmp_path: Path, content: str, expected: str) -> None:
-    """Each is a ModelError that names the file; a model cannot switch off durability."""
-    (tmp_path / "knobs.json").write_text(content)
-    with training("knob", shop, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/knobs\.json {expected}$"):
-        KnobTuning().load(tmp_path, given)
-
-
-def test_settings_of_another_version(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A knob that this server does not have is named."""
+def test_broken_and_foreign_models(
+    shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], expected: str
+) -> None:
+    """Each is a ModelError that names the model; a model cannot switch off durability."""
     monkeypatch.setitem(catalogue.CATALOGUE, "enable_magic", catalogue.Entry(why="none"))
-    (tmp_path / "knobs.json").write_text('{"settings": {"enable_magic": "on"}}')
-    expected = "has settings that this server does not know: enable_magic; it belongs to another PostgreSQL version"
-    with training("knob", shop, tmp_path) as given, pytest.raises(ModelError, match=rf"^{tmp_path}/knobs\.json {expected}$"):
-        KnobTuning().load(tmp_path, given)
+    with training("knob", shop, tmp_path) as given:
+        write_json_model(tmp_path, metadata_for(given, "knob_1"), "knobs.json", content, format_number=1)
+        with pytest.raises(ModelError, match=f"^{re.escape(expected)}$"):
+            KnobTuning().load(tmp_path, given)
 
 
 def test_sessions_are_not_left_open(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

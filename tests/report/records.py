@@ -43,6 +43,9 @@ def comparison() -> Record:
             "validation_top1_accuracy": 0.75,
             "validation_regret": 0.08,
             "validation_own_regret": 0.2,
+            "knob_importance_work_mem": 0.7,
+            "knob_importance_geqo": 0.3,
+            "knob_importance_jit": 0.0,
         },
         metrics={"train_loss": (300.0, 3.0, 1.5, float("inf")), "validation_$q_error": (2.0, 1.5), "one": (1.0,)},
     )

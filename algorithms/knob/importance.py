@@ -1,0 +1,52 @@
+"""Which knobs matter: permutation importance on a forest like SMAC's, learned from all trials of a search, however they were proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from ConfigSpace.util import deactivate_inactive_hyperparameters
+from smac.model.random_forest import RandomForest
+
+from algorithms.knob.geometry import DirectGeometry
+from algorithms.knob.search import forest
+from algorithms.knob.space import KnobSpace
+from algorithms.knob.trials import Trial
+
+_POINTS = 256
+
+
+def importances(space: KnobSpace, trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
+    """
+    How much the predicted log cost changes when one knob's values are shuffled among random points, as shares that sum to 1.
+
+    Of random points of the space, so that also knobs that the search left alone are asked about. Empty where the forest sees no difference.
+    """
+    geometry = DirectGeometry(space, seed)
+    points = np.array([configuration.get_array() for configuration in geometry.configurations.sample_configuration(_POINTS)])
+    model = forest(geometry.configurations, trials=len(trials), seed=seed)
+    model.train(_vectors(geometry, trials), np.log([[trial.cost] for trial in trials]))
+    return _shares(model, points, geometry, np.random.default_rng(seed))
+
+
+def _vectors(geometry: DirectGeometry, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+    """(N, D): the trials' settings as SMAC has them."""
+    space = geometry.configurations
+    active = [deactivate_inactive_hyperparameters(geometry.point(trial.values), space) for trial in trials]
+    return np.array([configuration.get_array() for configuration in active])
+
+
+def _shares(
+    model: RandomForest, points: npt.NDArray[np.float64], geometry: DirectGeometry, random: np.random.Generator
+) -> dict[str, float]:
+    predicted, _ = model.predict_marginalized(points)
+    changes = {}
+    for knob in geometry.space.knobs:
+        columns = geometry.columns(knob)
+        shuffled = points.copy()
+        shuffled[:, columns] = points[random.permutation(len(points))][:, columns]
+        again, _ = model.predict_marginalized(shuffled)
+        changes[knob.name] = float(np.mean((again - predicted) ** 2))
+    total = sum(changes.values())
+    return {name: change / total for name, change in changes.items()} if total > 0 else {}
