@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -131,15 +130,21 @@ def test_a_query_that_postgresql_refuses_is_left_out(
 
 _COLLECTOR = """
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from algorithms.lero.collection import collect, rules_of, store_of
 from pytest_pilotscope.provision import PostgreSQLConfig, open_database
 from tests.algorithms.forum import Forum, queries, training
 
+@contextmanager
+def told(description, total):
+    yield lambda steps: print("collected", flush=True)
+
 with open_database(PostgreSQLConfig("forum", server="embedded"), Forum()) as database, database.session() as session:
     given = training(database, session, Path(sys.argv[1]))
+    given.progress = told
     rules = rules_of(given)
-    collect(given, queries("t", 24), store_of(given, rules), rules)
+    collect(given, queries("t", 12), store_of(given, rules), rules)
 """
 
 
@@ -147,27 +152,19 @@ def test_a_killed_collection_goes_on_where_it_was(forum: Database, forum_session
     """`kill -9` in the middle: what was on disk stays as it is, the rest is collected, and nothing twice."""
     command = [sys.executable, "-c", _COLLECTOR, str(tmp_path)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        path = _store_with(3, own_cache, process)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGKILL)
-    kept = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    assert 3 <= len(kept) < 24
+        assert lines == ["collected\n"] * 3, "".join(lines) + process.stdout.read()
+    wanted = queries("t", 12)
     given = training(forum, forum_session, tmp_path)
     rules = rules_of(given)
     store = store_of(given, rules)
-    assert store.path == path
-    found = collect(given, queries("t", 24), store, rules)
-    assert [each.query_id for each in found] == [query.id for query in queries("t", 24)]
-    after = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in store.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert 3 <= len(kept) < 12
+    found = collect(given, wanted, store, rules)
+    assert [each.query_id for each in found] == [query.id for query in wanted]
+    after = store.path.read_bytes().splitlines(keepends=True)
     assert after[: len(kept)] == kept
     whole = [json.loads(line)["sql_key"] for line in after if line.endswith(b"}\n")]
-    assert sorted(whole) == sorted(sql_key(query.sql) for query in queries("t", 24))
-
-
-def _store_with(lines: int, cache: Path, process: subprocess.Popen[str]) -> Path:
-    """Wait until a collection of another process has some queries on disk."""
-    while process.poll() is None:
-        for path in (cache / "lero").glob("*/*.jsonl"):
-            if path.read_bytes().count(b"\n") >= lines:
-                return path
-        os.sched_yield()
-    raise AssertionError(process.stdout.read() if process.stdout else "")
+    assert sorted(whole) == sorted(sql_key(query.sql) for query in wanted)
