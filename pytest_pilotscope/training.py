@@ -173,7 +173,8 @@ def _load(algorithm: Persistent, training: Training, reference: str) -> Training
         tracking_uri=training.settings.tracking_uri,
     )
     algorithm.load(folder, training)
-    return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference})
+    left = sorted(path for path in training.folder.glob("*") if path.is_file())  # for notes on what the loaded model does
+    return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)
 
 
 def labels_folder(data_fingerprint: str) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored,
 from algorithms.storage import Metadata
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar, TrainingReport
-from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.errors import AlgorithmError, ModelError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 LEAST_VALIDATION = 20
 """Validation queries that are collected even if there are few training queries; else a fifth of their number."""
+
+CHOICES, UPDATES, UPDATED = "lero_choices.jsonl", "lero_updates.jsonl", "updated"
+"""In the run's folder: what was chosen, what was learned on the way, and the folder of the last model that came of it."""
 
 SERVING_DSN = "PILOTSCOPE_DSN"
 """Environment variable with the database that a served model plans on."""
@@ -76,12 +80,14 @@ class Lero:
         validation = validation_queries(training)
         collect(training, [*training.queries, *validation], store, rules)
         self._records = (known(training.queries, store), known(validation, store))
+        if not self._records[0]:
+            raise AlgorithmError(_nothing_collected(training, store.path))
         collected_s = perf_counter()
         with training.progress("lero epochs", training.settings.epochs) as advance:
             done = trained(*self._records, training=training, rules=rules, advance=advance)
         self._take(done, training)
         model, metadata = self._ready()
-        paths = [*write_model(training.folder, model, metadata), *self._explain(training.folder), self._start_noting(training)]
+        paths = [*write_model(training.folder, model, metadata), *self._explain(training.folder), *self._start_noting(training)]
         return training.report(
             metrics=done.metrics,
             parameters={"model_id": self.model_id, **parameters_of(done, training, rules)},
@@ -157,22 +163,23 @@ class Lero:
         model, _ = self._ready()
         return [write_explanations(folder / "lero_validation.jsonl", [scored(model, query) for query in self._records[1]], model.policy)]
 
-    def _start_noting(self, training: Training) -> Path:
-        """From here on choices are noted, and in the dynamic mode queries are."""
+    def _start_noting(self, training: Training) -> list[Path]:
+        """From here on choices are noted, and in the dynamic mode queries and updates are."""
         self._training = training
         self._noted.clear()
         self._seen = _Seen(training.settings.update_every) if training.settings.lero_dynamic else None
         training.folder.mkdir(parents=True, exist_ok=True)
-        path = training.folder / "lero_choices.jsonl"
-        path.write_text("", encoding="utf-8")
-        return path
+        paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
+        for path in paths:
+            path.write_text("", encoding="utf-8")
+        return paths
 
     def _note(self, query: Query, decision: Decision) -> None:
         """Write down the first choice for a query, which is its warm-up, so that writing costs no measured time."""
         if self._training is None or query.sql in self._noted:
             return
         self._noted.add(query.sql)
-        with (self._training.folder / "lero_choices.jsonl").open("a", encoding="utf-8") as file:
+        with (self._training.folder / CHOICES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(decision.explained(query.id)) + "\n")
 
     def _update_if_due(self, seen: _Seen) -> None:
@@ -192,16 +199,28 @@ class Lero:
         self._records = ([*self._records[0], *found], self._records[1])
         done = trained(*self._records, training=training, rules=rules, advance=lambda steps: None, start=self.model)
         self._take(done, training)
+        rmtree(training.folder / UPDATED, ignore_errors=True)
+        self.save(training.folder / UPDATED)
         about = {
             "update": seen.updates,
+            "model_id": self.model_id,
             "queries": len(queries),
             "collection_time_seconds": collected_s - started_s,
             **done.scalars,
             **self._figures(),
         }
-        with (training.folder / "lero_updates.jsonl").open("a", encoding="utf-8") as file:
+        with (training.folder / UPDATES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
         logger.info("lero update %d with %d queries: %s", seen.updates, len(queries), about)
+
+
+def _nothing_collected(training: Training, path: Path) -> str:
+    if training.settings.collection:
+        return f"lero collected none of the {len(training.queries)} training queries: PostgreSQL refused them; the warnings above say why"
+    return (
+        f"lero has nothing to learn from: --no-collection was given, and {path} has none of the {len(training.queries)} training queries "
+        "for this data, server, limit and these factors; run once without --no-collection"
+    )
 
 
 def validation_queries(training: Training) -> Sequence[Query]:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from algorithms.lero.chooser import Lero, validation_queries
+from algorithms.lero.collection import rules_of, store_of
 from algorithms.lero.decision import decide
 from algorithms.lero.policy import Policy
 from algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.measurement.sides import ChooserSide, side_of
@@ -213,9 +215,23 @@ def test_nothing_is_chosen_without_a_model(session: Session) -> None:
 
 
 def test_without_collection_and_with_an_empty_cache_training_fails(forum: Database, session: Session, cache: Path, tmp_path: Path) -> None:
-    """No pairs, no model: it is an error that says what to do, and not a fast success."""
-    with pytest.raises(AlgorithmError, match=r"^lero has no pair of plans to learn from in 0 training queries: "):
-        Lero().train(training(forum, session, tmp_path, collection=False))
+    """Nothing to learn from, no model: it is an error that says what to do, and not a fast success."""
+    given = training(forum, session, tmp_path, collection=False)
+    text = (
+        f"lero has nothing to learn from: --no-collection was given, and {store_of(given, rules_of(given)).path} has none of the 24 "
+        "training queries for this data, server, limit and these factors; run once without --no-collection"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
+        Lero().train(given)
+
+
+def test_when_every_query_is_refused_training_fails(forum: Database, session: Session, cache: Path, tmp_path: Path) -> None:
+    """There is no model of nothing, and the warnings have PostgreSQL's reasons."""
+    given = training(forum, session, tmp_path)
+    given.queries, given.validation = (Query(id="bad", sql="SELECT nothing FROM nowhere"),), ()
+    text = "lero collected none of the 1 training queries: PostgreSQL refused them; the warnings above say why"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
+        Lero().train(given)
 
 
 def test_a_score_that_is_no_number_fails_the_run(trained: tuple[Lero, TrainingReport, Path], session: Session) -> None:
@@ -271,19 +287,23 @@ def test_the_usual_policy_is_learned(forum: Database, session: Session, cached: 
 def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """After every N new queries they are collected and learned from, before the next new one; asking again counts once."""
     lero = Lero()
-    lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
+    report = lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
     first = lero.model
     path = tmp_path / "lero_updates.jsonl"
+    assert str(path) in report.artifacts
     for query in (*TEST[:3], *TEST[:3]):
         lero.choose(query, session)
     assert lero.model is first
-    assert not path.exists()
+    assert path.read_text(encoding="utf-8") == ""
     lero.choose(TEST[3], session)
     assert lero.model is not first
     for query in TEST[4:]:
         lero.choose(query, session)
     updates = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(update["update"], update["queries"], update["num_collected_queries"]) for update in updates] == [(1, 3, 35), (2, 3, 38)]
+    again = Lero()
+    again.load(tmp_path / "updated", training(forum, session, tmp_path / "again"))
+    assert again.model_id == lero.model_id == updates[-1]["model_id"]
 
 
 def test_validation_queries_grow_with_the_training_queries(forum: Database, session: Session, tmp_path: Path) -> None:
