@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from pytest_pilotscope.core.equivalence import across, close, derive
 from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Relation, Residual, Schema, key_family
-from pytest_pilotscope.core.outerjoins import Source
 from pytest_pilotscope.core.predicates import ColumnComparison, Condition, Constant, Predicate, predicate
+from pytest_pilotscope.core.specialjoins import Source
 from pytest_pilotscope.errors import UnsupportedQuery
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
@@ -55,18 +55,26 @@ class Assembly:
             return int(value) if _INTEGER.fullmatch(value) else None
         return value
 
-    def join_columns(self, before: Sequence[str], after: Sequence[str], columns: Sequence[str] | None) -> None:
-        """Join the relations so far with new ones by USING, or by all columns in common (NATURAL) when `columns` is None."""
+    def join_columns(
+        self, before: Sequence[str], after: Sequence[str], columns: Sequence[str] | None, *, kept: int | None = 0
+    ) -> list[tuple[ColumnRef, ColumnRef]]:
+        """
+        Return what USING equates between the relations so far and new ones, or NATURAL (all columns in common) when `columns` is None.
+
+        Without a relation, such a column is that of the side `kept` (0 or 1); None: of neither, as in a FULL JOIN.
+        """
         if columns is None:
             columns = [column for alias in after for column in self.schema[self.tables[alias]] if self._owners(column, before)]
+        pairs = []
         for column in columns:
-            left = self._merged.get(column) or self._only_owner(column, before)
-            right = self._only_owner(column, after)
-            self._merged[column] = left
-            if not self.is_equality(left, right):
-                types = f"{self.type_of(left)} and {self.type_of(right)}"
-                raise UnsupportedQuery(f"USING or NATURAL over columns {left.column!r} of type {types}", self.sql)
-            self.add_equality(left, right)
+            pair = (self._merged.get(column) or self._only_owner(column, before), self._only_owner(column, after))
+            if not self.is_equality(*pair):
+                types = f"{self.type_of(pair[0])} and {self.type_of(pair[1])}"
+                raise UnsupportedQuery(f"USING or NATURAL over columns {column!r} of type {types}", self.sql)
+            if kept is not None:
+                self._merged[column] = pair[kept]
+            pairs.append(pair)
+        return pairs
 
     def is_equality(self, left: ColumnRef, right: ColumnRef) -> bool:
         """Tell whether `=` between two columns is one of their values as they are."""
@@ -93,7 +101,7 @@ class Assembly:
         self._outer_equalities.append((left, right))
 
     def finish(self, sources: Sequence[Source] = ()) -> JoinQuery:
-        """Close the equalities, derive what follows from them, and make the query; without `sources` there is no outer join."""
+        """Close the equalities, derive what follows from them, and make the query; without `sources` there is no special join."""
         classes = close(self._equalities, list(self.tables))
         for _ in range(1 + len(self._outer_equalities)):  # a constant crosses at least one outer join each time
             for found in [*derive(classes, self._written(), self.type_of), *across(self._outer_equalities, self._written(), self.type_of)]:

@@ -29,6 +29,7 @@ from pytest_pilotscope.core.predicates import (
     number,
     render,
 )
+from pytest_pilotscope.core.scopes import name_of
 from pytest_pilotscope.errors import UnsupportedQuery
 
 _OPERATORS: dict[type[exp.Expression], Operator] = {
@@ -41,7 +42,6 @@ _OPERATORS: dict[type[exp.Expression], Operator] = {
 }
 _FLIPPED: dict[Operator, Operator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _TEXT_TYPES = ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "TIMETZ", "UUID")  # their constants stay text with a type
-_SUBQUERY_TESTS = (exp.Exists, exp.Any, exp.All)
 
 
 def conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
@@ -111,16 +111,13 @@ class Typer:
         references: list[ColumnRef] = []
         for child in node.iter_expressions():
             if isinstance(child, exp.Query):
-                self._check_subquery(node, child)
+                self._check_subquery(child)
             else:
                 references += self.references(child)
         return references
 
-    def _check_subquery(self, parent: exp.Expression, query: exp.Query) -> None:
-        """Refuse subqueries that PostgreSQL turns into joins or that refer to the outer query."""
-        test = parent.find_ancestor(*_SUBQUERY_TESTS) if not isinstance(parent, _SUBQUERY_TESTS) else parent
-        if test is not None or isinstance(parent, exp.In) or isinstance(parent.parent, exp.In):
-            raise UnsupportedQuery("IN, ANY or EXISTS over a subquery", self.assembly.sql)
+    def _check_subquery(self, query: exp.Query) -> None:
+        """Refuse subqueries that refer to the outer query: what they return depends on its rows."""
         inner = {table.alias_or_name for table in query.find_all(exp.Table)}
         if any(not column.table or column.table not in inner for column in query.find_all(exp.Column)):
             raise UnsupportedQuery("a subquery with columns that may be those of the outer query", self.assembly.sql)
@@ -249,8 +246,3 @@ def _literal(node: exp.Expression) -> Constant | None:
 def _typed(text: str, to: exp.DataType) -> TypedText | None:
     name = str(to.this.name)
     return TypedText(text, name.lower()) if name in _TEXT_TYPES and not to.expressions else None
-
-
-def name_of(identifier: exp.Expression) -> str:
-    """Return a name as the catalog has it: folded to lower case unless quoted."""
-    return str(identifier.this) if identifier.args.get("quoted") else str(identifier.this).lower()

@@ -1,21 +1,21 @@
 """
-Outer joins in the text of a query, made as simple as PostgreSQL makes them before it plans.
+Special joins in the text of a query, made as simple as PostgreSQL makes them before it plans.
 
-A *region* is a set of relations joined by inner joins, with the conditions between them. The right side of a LEFT JOIN is a
-region of its own; its left side belongs to the region around it.
+A *region* is a set of relations joined by inner joins, with the conditions between them. The right side of a special join is a
+region of its own, and so is the left side of a FULL JOIN; any other left side belongs to the region around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, Union
+from typing import TypeAlias, Union
 
 from sqlglot import exp
 
 from pytest_pilotscope.core.conditions import Typer, conjuncts
-from pytest_pilotscope.core.outerjoins import OuterJoin, Source, outer_joins
-from pytest_pilotscope.core.outerjoins import aliases_of as aliases_of_sources
+from pytest_pilotscope.core.specialjoins import Kind, Source, SpecialJoin, special_joins
+from pytest_pilotscope.core.specialjoins import aliases_of as aliases_of_sources
 
 Node: TypeAlias = Union[str, "Join"]
 Facts: TypeAlias = frozenset[str]
@@ -32,9 +32,9 @@ class Region:
 
 @dataclass(slots=True)
 class Join:
-    """An outer join as written; RIGHT is LEFT with the sides changed."""
+    """A special join as written; RIGHT is LEFT with the sides changed."""
 
-    kind: Literal["LEFT", "FULL"]
+    kind: Kind
     left: Region
     right: Region
     on: list[exp.Expression]
@@ -51,22 +51,25 @@ def reduce_outer_joins(region: Region, typer: Typer, known: Facts = frozenset())
     """
     Turn outer joins into inner ones where a condition above them refuses the rows they add (`reduce_outer_joins`, prepjointree.c).
 
-    Conditions of left sides move to the region around them. What stays is a LEFT JOIN, or a FULL JOIN.
+    Conditions of left sides move to the region around them, except of a FULL JOIN.
     """
     before = -1
     while before != len(region.conditions):
         before = len(region.conditions)
-        facts = known.union(*(nonnullable(condition, typer) for condition in region.conditions))
+        semi = [condition for item in region.items if not isinstance(item, str) and item.kind == "SEMI" for condition in item.on]
+        facts = known.union(*(nonnullable(condition, typer) for condition in (*region.conditions, *semi)))
         region.items = [kept for item in region.items for kept in _reduced(item, region, facts)]
     for join in joins_beside(region.items):
         inside = frozenset[str]().union(*(nonnullable(condition, typer) for condition in join.on))
-        reduce_outer_joins(join.right, typer, inside & aliases_of(join.right.items))
+        reduce_outer_joins(join.right, typer, inside & aliases_of(join.right.items) if join.kind != "FULL" else frozenset())
+        if join.kind == "FULL":
+            reduce_outer_joins(join.left, typer)
 
 
 def _reduced(item: Node, around: Region, facts: Facts) -> list[Node]:
     if isinstance(item, str):
         return [item]
-    needs_left, needs_right = (bool(facts & aliases_of(side.items)) for side in (item.left, item.right))
+    needs_left, needs_right = (item.kind in ("LEFT", "FULL") and bool(facts & aliases_of(side.items)) for side in (item.left, item.right))
     if item.kind == "FULL" and needs_right and not needs_left:
         item.left, item.right = item.right, item.left
         needs_left, needs_right = True, False
@@ -110,20 +113,11 @@ def _is_strict(conjunct: exp.Expression) -> bool:
 
 
 def joins_beside(items: Sequence[Node]) -> Iterator[Join]:
-    """Yield the outer joins whose left sides are in a region, inner ones first."""
+    """Yield the special joins whose left sides are in a region, inner ones first."""
     for item in items:
         if not isinstance(item, str):
-            yield from joins_beside(item.left.items)
+            yield from joins_beside(item.left.items if item.kind != "FULL" else ())
             yield item
-
-
-def all_joins(region: Region) -> Iterator[Join]:
-    """Yield every outer join of a region, however deep."""
-    for item in region.items:
-        if not isinstance(item, str):
-            yield item
-            yield from all_joins(item.left)
-            yield from all_joins(item.right)
 
 
 @dataclass(slots=True)
@@ -131,7 +125,7 @@ class Placer:
     """
     Puts every condition where it is evaluated.
 
-    `add` takes a condition between relations that no outer join below makes NULL, `delay` one that waits for the given relations,
+    `add` takes a condition between relations that no special join below makes NULL, `delay` one that waits for the given relations,
     `equate` what ON demands of the nullable side, whose relations are given.
     """
 
@@ -143,67 +137,89 @@ class Placer:
     def place(self, region: Region) -> tuple[Source, ...]:
         """Place all conditions of a region and return its items."""
         sources = tuple(self._source(item) for item in region.items)
-        below = list(outer_joins(sources))
+        below = list(special_joins(sources))
         for condition in region.conditions:
             for conjunct in conjuncts(condition):
-                aliases = self._aliases(conjunct)
-                needed = _completed(aliases, below)
-                if needed == aliases and not any(aliases & aliases_of_sources(join.right) for join in below):
-                    self.add(conjunct)
-                else:
-                    self.delay(needed, conjunct)
+                self._put(conjunct, below)
         return sources
+
+    def _put(self, conjunct: exp.Expression, below: Sequence[SpecialJoin]) -> None:
+        aliases = self._aliases(conjunct)
+        needed = _completed(aliases, below)
+        if needed == aliases and not any(aliases & side for join in below for side in join.nullable):
+            self.add(conjunct)
+        else:
+            self.delay(needed, conjunct)
 
     def _source(self, item: Node) -> Source:
         if isinstance(item, str):
             return item
-        left = tuple(self._source(part) for part in item.left.items)
+        left = self.place(item.left) if item.kind == "FULL" else tuple(self._source(part) for part in item.left.items)
         written = [conjunct for condition in item.on for conjunct in conjuncts(condition)]
         inside = aliases_of(item.right.items)
-        kept = [conjunct for conjunct in written if self._aliases(conjunct) and not self._aliases(conjunct) <= inside]
-        item.right.conditions += [conjunct for conjunct in written if self._aliases(conjunct) and self._aliases(conjunct) <= inside]
+        own = [conjunct for conjunct in written if item.kind != "FULL" and self._aliases(conjunct) and self._aliases(conjunct) <= inside]
+        kept = [conjunct for conjunct in written if self._aliases(conjunct) and conjunct not in own]
+        item.right.conditions += own
         right = self.place(item.right)
-        made = self._outer_join(left, right, written, tuple(self.typer.qualified_sql(conjunct) for conjunct in kept))
-        blocking = [lower for lower in outer_joins(left) if lower.needs_left & made.needs_left]  # those that this one cannot be done before
-        nulled = frozenset[str]().union(*(aliases_of_sources(lower.right) for lower in blocking))
-        for conjunct in kept:
-            if not self._aliases(conjunct) & nulled:
-                self.equate(conjunct, inside)
+        made = self._special_join(item.kind, left, right, written, kept)
+        if item.kind == "SEMI":
+            for conjunct in kept:
+                self._put(conjunct, list(special_joins(left)))
+        elif item.kind != "FULL":
+            self._equate_across(made, kept)
         return made
 
-    def _outer_join(
-        self, left: tuple[Source, ...], right: tuple[Source, ...], written: Sequence[exp.Expression], conditions: tuple[str, ...]
-    ) -> OuterJoin:
+    def _equate_across(self, made: SpecialJoin, kept: Sequence[exp.Expression]) -> None:
+        blocking = [lower for lower in special_joins(made.left) if lower.needs_left & made.needs_left]  # it cannot be done before those
+        nulled = frozenset[str]().union(*(side for lower in blocking for side in lower.nullable))
+        for conjunct in kept:
+            if not self._aliases(conjunct) & nulled:
+                self.equate(conjunct, aliases_of_sources(made.right))
+
+    def _special_join(
+        self,
+        kind: Kind,
+        left: tuple[Source, ...],
+        right: tuple[Source, ...],
+        written: Sequence[exp.Expression],
+        kept: Sequence[exp.Expression],
+    ) -> SpecialJoin:
         """Find what the join needs on either side (`make_outerjoininfo`)."""
         on_left, on_right = aliases_of_sources(left), aliases_of_sources(right)
         mentioned = frozenset[str]().union(*(self._aliases(conjunct) for conjunct in written))
         strict = frozenset[str]().union(*(nonnullable(conjunct, self.typer) for conjunct in written))
         needs_left, needs_right = mentioned & on_left, (mentioned | _inner_joined(right)) & on_right
-        for lower in outer_joins((*left, *right)):
-            nullable = aliases_of_sources(lower.right)
-            both = nullable | aliases_of_sources(lower.left)
-            if on_left & nullable and mentioned & nullable and not strict & lower.needs_right:
+        for lower in special_joins((*left, *right)):
+            nullable, both = aliases_of_sources(lower.right), aliases_of_sources((*lower.left, *lower.right))
+            if lower.kind == "FULL":
+                needs_left |= both & on_left
+                needs_right |= both & on_right
+            fixed = kind in ("SEMI", "ANTI")
+            if on_left & nullable and mentioned & nullable and (fixed or not strict & lower.needs_right):
                 needs_left |= both
-            if on_right & nullable and (mentioned & nullable or not mentioned & lower.needs_left or not lower.strict):
+            fixed = fixed or lower.kind in ("SEMI", "ANTI")
+            if on_right & nullable and (fixed or mentioned & nullable or not mentioned & lower.needs_left or not lower.strict):
                 needs_right |= both
-        return OuterJoin(
+        return SpecialJoin(
+            kind=kind,
             left=left,
             right=right,
-            conditions=conditions,
-            needs_left=needs_left or on_left,
-            needs_right=needs_right or on_right,
+            conditions=tuple(self.typer.qualified_sql(conjunct) for conjunct in kept) if kind != "SEMI" else (),
+            needs_left=needs_left if needs_left and kind != "FULL" else on_left,
+            needs_right=needs_right if needs_right and kind != "FULL" else on_right,
             strict=bool(strict & on_left),
+            equalities_only=all(isinstance(conjunct, exp.EQ) for conjunct in kept),
         )
 
     def _aliases(self, conjunct: exp.Expression) -> frozenset[str]:
         return frozenset(ref.alias for ref in self.typer.references(conjunct))
 
 
-def _completed(aliases: frozenset[str], below: Sequence[OuterJoin]) -> frozenset[str]:
-    """Add what the outer joins need that make some relations NULL, and those that make NULL what was added."""
+def _completed(aliases: frozenset[str], below: Sequence[SpecialJoin]) -> frozenset[str]:
+    """Add what the joins need that make some relations NULL, and those that make NULL what was added."""
     needed = aliases
     for _ in below:
-        hit = [join for join in below if needed & aliases_of_sources(join.right)]
+        hit = [join for join in below if any(needed & side for side in join.nullable)]
         needed = needed.union(*(join.needs_left | join.needs_right for join in hit))
     return needed
 
@@ -215,7 +231,7 @@ def _inner_joined(sources: Sequence[Source]) -> frozenset[str]:
     return frozenset(
         alias
         for source in sources
-        if isinstance(source, OuterJoin)
+        if isinstance(source, SpecialJoin)
         for side in (source.left, source.right)
         for alias in _inner_joined(side)
     )

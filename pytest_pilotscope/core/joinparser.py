@@ -9,9 +9,10 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from pytest_pilotscope.core.assembly import Assembly
-from pytest_pilotscope.core.conditions import Typer, name_of
-from pytest_pilotscope.core.fromtree import Join, Placer, Region, aliases_of, all_joins, reduce_outer_joins
+from pytest_pilotscope.core.conditions import Typer, conjuncts
+from pytest_pilotscope.core.fromtree import Join, Placer, Region, aliases_of, reduce_outer_joins
 from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Schema
+from pytest_pilotscope.core.scopes import bind, column_of, derived, is_pulled_up, name_of
 from pytest_pilotscope.errors import UnsupportedQuery
 
 _JOINS = {
@@ -22,7 +23,9 @@ _JOINS = {
 
 def parse_query(sql: str, schema: Schema) -> JoinQuery:
     """Take one SELECT apart; raises `UnsupportedQuery`."""
-    return _Reader(Assembly(sql, schema)).read(_select(sql))
+    select = _select(sql)
+    bind(select, schema, sql)
+    return _Reader(Assembly(sql, schema)).read(select)
 
 
 def _select(sql: str) -> exp.Select:
@@ -48,15 +51,44 @@ class _Reader:
         self._typer = Typer(assembly)
 
     def read(self, select: exp.Select) -> JoinQuery:
-        region = self._from(select)
-        where = select.args.get("where")
-        if where is not None:
-            region.conditions.append(where.this)
+        region = self._region(select)
         reduce_outer_joins(region, self._typer)
         placer = Placer(self._typer, self._add_conjunct, self._delay, self._equate)
-        if any(join.kind == "FULL" for join in all_joins(region)):
-            raise self._refuse("FULL JOIN")
         return self._assembly.finish(placer.place(region))
+
+    def _region(self, select: exp.Select) -> Region:
+        """Read FROM and WHERE of a query; EXISTS and IN over a subquery become semi and anti joins (`pull_up_sublinks`)."""
+        region = self._from(select)
+        where = select.args.get("where")
+        written = [*region.conditions, *([where.this] if where is not None else [])]
+        region.conditions = []
+        for conjunct in (part for condition in written for part in conjuncts(condition)):
+            join = self._sublink_join(conjunct, region)
+            if join is None:
+                region.conditions.append(conjunct)
+            else:
+                region = Region([join], region.conditions)
+        return region
+
+    def _sublink_join(self, conjunct: exp.Expression, region: Region) -> Join | None:
+        """Return what `[NOT] EXISTS (...)` or `... IN (...)` is as a join with the region so far; None where it is not planned as one."""
+        negated = isinstance(conjunct, exp.Not)
+        test = conjunct.this.unnest() if negated else conjunct
+        query = test.this if isinstance(test, exp.Exists) else _membership_query(test) if not negated else None
+        select = query.unnest() if query is not None else None
+        if not isinstance(select, exp.Select) or not is_pulled_up(select):
+            return None
+        inner = {name_of(table.args["alias"].this if table.args.get("alias") else table.this) for table in select.find_all(exp.Table)}
+        outside = {name_of(column.args["table"]) for column in select.find_all(exp.Column) if column.args.get("table")} - inner
+        if not outside <= aliases_of(region.items) or isinstance(test, exp.Exists) != bool(outside):
+            return None
+        right = self._region(select)
+        on = right.conditions
+        if not isinstance(test, exp.Exists):
+            left = test.this.unnest()
+            lefts = left.expressions if isinstance(left, exp.Tuple) else [left]
+            on += [exp.EQ(this=a.copy(), expression=b.unalias().copy()) for a, b in zip(lefts, select.expressions, strict=True)]
+        return Join("ANTI" if negated else "SEMI", Region(region.items), Region(right.items), on)
 
     def _refuse(self, reason: str) -> UnsupportedQuery:
         return UnsupportedQuery(reason, self._assembly.sql)
@@ -81,7 +113,7 @@ class _Reader:
         if isinstance(item, exp.Paren | exp.Subquery) and isinstance(item.this, exp.Table) and not item.alias:
             item = item.this
         if not isinstance(item, exp.Table):
-            raise self._refuse(f"{_kind(item)} in FROM")
+            return self._region(derived(item, self._assembly.sql))
         if item.args.get("sample") is not None:
             raise self._refuse("TABLESAMPLE")
         if not isinstance(item.this, exp.Identifier):
@@ -102,13 +134,18 @@ class _Reader:
         on = [join.args["on"]] if join.args.get("on") is not None else []
         columns = None if join.method == "NATURAL" else [name_of(column) for column in join.args.get("using") or ()]
         if columns is None or columns:
-            if _JOINS[kind] != "INNER":
-                raise self._refuse(f"{kind} JOIN with USING or NATURAL")
-            self._assembly.join_columns(sorted(aliases_of(left.items)), sorted(aliases_of(right.items)), columns)
+            kept = {"RIGHT": 1, "FULL": None}.get(_JOINS[kind], 0)
+            sides = sorted(aliases_of(left.items)), sorted(aliases_of(right.items))
+            on += [exp.EQ(this=column_of(*a), expression=column_of(*b)) for a, b in self._assembly.join_columns(*sides, columns, kept=kept)]
         if _JOINS[kind] == "INNER":
             return Region([*left.items, *right.items], [*left.conditions, *right.conditions, *on])
         if _JOINS[kind] == "RIGHT":
             left, right = right, left
+        elif _JOINS[kind] == "LEFT":  # what LATERAL demands of the left side decides which rows match
+            inside = aliases_of(right.items)
+            parts = [part for condition in right.conditions for part in conjuncts(condition)]
+            on += [part for part in parts if not {ref.alias for ref in self._typer.references(part)} <= inside]
+            right.conditions = [part for part in parts if part not in on]
         return Region([Join("FULL" if _JOINS[kind] == "FULL" else "LEFT", left, right, on)])
 
     def _delay(self, needed: frozenset[str], conjunct: exp.Expression) -> None:
@@ -151,7 +188,10 @@ def _take_over(region: Region, tree: Region) -> None:
     region.conditions += tree.conditions
 
 
-def _kind(item: exp.Expression) -> str:
-    if isinstance(item, exp.Lateral):
-        return "LATERAL"
-    return "a subquery" if isinstance(item, exp.Subquery | exp.Select) else f"{item.key.upper()}"
+def _membership_query(test: exp.Expression) -> exp.Expression | None:
+    """Return the subquery of `... IN (...)` or `... = ANY (...)`."""
+    if isinstance(test, exp.In):
+        found = test.args.get("query")
+    else:
+        found = test.expression.this if isinstance(test, exp.EQ) and isinstance(test.expression, exp.Any) else None
+    return found if isinstance(found, exp.Expression) else None

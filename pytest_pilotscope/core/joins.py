@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from pytest_pilotscope.core.connectivity import planner_subsets
-from pytest_pilotscope.core.outerjoins import FromClause, Order, OrderedSearch, OuterJoin, Source, aliases_of, outer_joins
 from pytest_pilotscope.core.predicates import Predicate, constant_key, quote_identifier
+from pytest_pilotscope.core.specialjoins import FromClause, Source, SpecialJoin, aliases_of, ordered_subsets, special_joins
 
 Subplan: TypeAlias = frozenset[str]
 """The aliases of a set of relations."""
@@ -62,7 +62,7 @@ class JoinQuery:
     `equalities` are the ones written in the query, `classes` their transitive closure (PostgreSQL's equivalence classes):
     each holds at least two columns, ordered by relation, and all of its columns are equal in every row of every subplan
     that holds them. `relations` keeps the order of the FROM clause. `sources` are the items of the FROM clause: all of the
-    aliases, unless there are outer joins.
+    aliases, unless there are special joins (outer joins, EXISTS and IN).
     """
 
     sql: str
@@ -75,20 +75,20 @@ class JoinQuery:
     @property
     def countable(self) -> bool:
         """True when every join is an inner one by equality of columns, so that subplans can be counted without joining."""
-        return not self.residuals and not self.outer_joins
+        return not self.residuals and not self.special_joins
 
     @property
     def reason(self) -> str | None:
         """Why the query is not countable, or None."""
         if self.countable:
             return None
-        conditions = [f"LEFT JOIN ON {' AND '.join(join.conditions) or 'TRUE'}" for join in self.outer_joins]
-        return "joined by more than equalities of columns: " + "; ".join([*(residual.sql for residual in self.residuals), *conditions])
+        joins = [f"{join.kind} JOIN" + (f" ON {' AND '.join(join.conditions)}" if join.conditions else "") for join in self.special_joins]
+        return "joined by more than equalities of columns: " + "; ".join([*(residual.sql for residual in self.residuals), *joins])
 
     @cached_property
-    def outer_joins(self) -> tuple[OuterJoin, ...]:
-        """The outer joins, inner ones first."""
-        return tuple(outer_joins(self.sources))
+    def special_joins(self) -> tuple[SpecialJoin, ...]:
+        """The outer, semi and anti joins, inner ones first."""
+        return tuple(special_joins(self.sources))
 
     @cached_property
     def aliases(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class JoinQuery:
         adjacent = dict.fromkeys(self.aliases, 0)
         groups = [frozenset(ref.alias for ref in members) for members in self.classes]
         groups += [residual.aliases for residual in self.residuals]
-        groups += [join.needs_left | join.needs_right for join in self.outer_joins if join.conditions]
+        groups += [join.needs_left | join.needs_right for join in self.special_joins if join.conditions]
         for group in [*groups, *self.constants.values()]:
             mask = sum(bit[alias] for alias in group)
             for alias in group:
@@ -130,19 +130,18 @@ class JoinQuery:
         return tuple(self.mask(residual.aliases) for residual in self.residuals)
 
     def equalities_only(self, mask: int) -> bool:
-        """Tell whether a subplan has no residual and no outer join within it: only then can it be counted without joining."""
+        """Tell whether a subplan has no residual and no special join within it: only then can it be counted without joining."""
         if any(mask & residual == residual for residual in self.residual_masks):
             return False
-        sides = [(self.mask(aliases_of(join.left)), self.mask(aliases_of(join.right))) for join in self.outer_joins]
+        sides = [(self.mask(aliases_of(join.left)), self.mask(aliases_of(join.right))) for join in self.special_joins]
         return not any(mask & left and mask & right for left, right in sides)
 
     @cached_property
     def masks(self) -> tuple[int, ...]:
         """The subplans as bit masks, in the order of `subplans`."""
-        if not self.outer_joins:
+        if not self.special_joins:
             return tuple(planner_subsets(self.neighbours))
-        orders = [Order(self.mask(join.needs_left), self.mask(join.needs_right), join.strict) for join in self.outer_joins]
-        return tuple(OrderedSearch(self.neighbours, orders).subsets())
+        return tuple(ordered_subsets(self.sources, self.aliases, self.neighbours))
 
     def subplans(self) -> tuple[Subplan, ...]:
         """
@@ -167,33 +166,47 @@ class JoinQuery:
 
     def count_sql(self, subplan: Subplan) -> str:
         """Return `SELECT count(*)` over a subplan, with all predicates and the closure of the equalities written out."""
-        clause = FromClause(lambda alias: filtered_sql(self.relations[alias]), lambda region: self._conditions(subplan, region))
+        tested = [aliases_of(join.right) for join in self.special_joins if join.kind == "SEMI" and join.tests(subplan)]
+        clause = FromClause(lambda alias: filtered_sql(self.relations[alias]), lambda side: self._conditions(subplan, side, tested))
         items, pending = clause.items(self.sources, subplan)
-        conditions = [*pending, *self._conditions(subplan, frozenset(self.aliases))]
+        conditions = [*pending, *self._conditions(subplan, frozenset(self.aliases), tested)]
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT count(*) FROM {', '.join(items)}{where}"  # noqa: S608  # identifiers are quoted, conditions rendered by us
 
-    def _conditions(self, subplan: Subplan, region: frozenset[str]) -> list[str]:
-        """Return the conditions between relations of a subplan that belong to a nullable side, or to the query itself."""
-        inside = [aliases_of(join.right) for join in self.outer_joins]
-        inside = [side for side in inside if side < region]  # sides within this one have conditions of their own
-        conditions = []
+    def _conditions(self, subplan: Subplan, region: frozenset[str], tested: Sequence[frozenset[str]]) -> list[str]:
+        """
+        Return the conditions between relations of a subplan that belong to a region: a side of a special join, or the query itself.
+
+        The relations of a semi join's right side in `tested` are out of reach of the others; given as region, what ties them is returned.
+        """
+        if region in tested:
+            sides = [side for join in self.special_joins for side in join.nullable if region < side]
+            around = min(sides, key=len, default=frozenset(self.aliases))
+            return [sql for aliases, sql in self._between(subplan, around, [region]) if aliases & region]
+        within = [side for side in tested if side < region]
+        return [sql for aliases, sql in self._between(subplan, region, within) if not any(aliases & side for side in within)]
+
+    def _between(self, subplan: Subplan, region: frozenset[str], tested: Sequence[frozenset[str]]) -> Iterator[tuple[Subplan, str]]:
+        """Yield the conditions of a region, with their relations; equal columns of a tested side are tied to one outside of it."""
+        inside = [side for join in self.special_joins for side in join.nullable if side < region]  # with conditions of their own
         for members in self.classes:
             refs = [ref for ref in members if ref.alias in subplan]
             if {ref.alias for ref in members} <= region and not any({ref.alias for ref in members} <= side for side in inside):
-                conditions += [f"{_column_sql(a)} = {_column_sql(b)}" for a, b in pairwise(refs) if a.alias != b.alias]
+                outside = [ref for ref in refs if not any(ref.alias in side for side in tested)]
+                for group in (outside, *([*outside[:1], *(ref for ref in refs if ref.alias in side)] for side in tested)):
+                    pairs = ((a, b) for a, b in pairwise(group) if a.alias != b.alias)
+                    yield from ((frozenset((a.alias, b.alias)), f"{_column_sql(a)} = {_column_sql(b)}") for a, b in pairs)
         for residual in self.residuals:
             if residual.aliases <= subplan & region and not any(residual.aliases <= side for side in inside):
-                conditions.append(f"({residual.sql})")
-        return conditions
+                yield residual.aliases, f"({residual.sql})"
 
 
 def parse(sql: str, schema: Schema) -> JoinQuery:
     """
     Take a SELECT apart. The answer is kept for the (text, schema object) pair: a schema must not be changed afterwards.
 
-    Raises `UnsupportedQuery` for what has no subplans in terms of aliases: not one SELECT, LATERAL,
-    FULL JOIN, subqueries in FROM, WITH, IN or EXISTS over a subquery, tables or columns that are not in the schema.
+    Raises `UnsupportedQuery` for what has no subplans in terms of aliases: not one SELECT, WITH, subqueries that PostgreSQL
+    plans on their own and that refer to the query around them, tables or columns that are not in the schema.
     """
     key = (sql, id(schema))
     known = _PARSED.get(key)

@@ -66,8 +66,9 @@ def cardinalities(
     Return the exact cardinality of every subplan of every query.
 
     Joins by equality are counted in memory, in `workers` processes when there is enough to do. What has other conditions
-    between relations is counted by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not
-    finish has a label without rows and is tried again when asked for with a larger limit.
+    between relations, outer joins, EXISTS or IN over a subquery, or LATERAL is counted by PostgreSQL, each subplan for at most
+    `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again when asked for with a larger
+    limit.
 
     With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
 
@@ -110,8 +111,9 @@ def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource
 def _count_by_database(book: Book, source: RowSource, timeout_ms: int) -> None:
     for task in book.tasks_for_database():
         empty = list(task.empty)
+        shrinking = all(join.kind == "SEMI" for join in task.query.special_joins)  # others keep rows that match nothing
         for mask in task.masks:
-            known_empty = any(mask & other == other for other in empty)
+            known_empty = shrinking and any(mask & other == other for other in empty)
             rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
             book.enter_from_database(task.query, mask, rows)
             if rows == 0:

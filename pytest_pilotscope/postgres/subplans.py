@@ -81,7 +81,7 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
 
 def _rows_sql(query: JoinQuery, subplan: frozenset[str], classes: Iterable[Sequence[ColumnRef]]) -> str:
     """The join of a subplan, such that the topmost node of its plan has the rows that the whole query's planner would think of."""
-    if query.outer_joins:
+    if query.special_joins:
         return "SELECT 1 FROM " + query.count_sql(subplan).removeprefix(_COUNT)  # noqa: S608 - made from the parsed query
     sources = [filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
     conditions = [

@@ -258,11 +258,13 @@ def test_unfinished_labels_are_left_out_and_counted(session: Session, tmp_path: 
 
 
 def test_queries_without_subplans_are_counted_and_residuals_not_learned(session: Session, tmp_path: Path) -> None:
-    """A full join has no labels; a left join and one by `<` have labels but no features."""
+    """WITH has no labels; outer joins, EXISTS and a join by `<` have labels but no features."""
     given = training(session, tmp_path / "artifacts", count=2, epochs=1)
     given.queries = [
         *given.queries,
+        Query(id="with", sql="WITH q AS (SELECT 1) SELECT * FROM users u"),
         Query(id="full", sql="SELECT * FROM users u FULL JOIN posts p ON u.id = p.userid"),
+        Query(id="test", sql="SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM posts p WHERE p.userid = u.id)"),
         Query(id="left", sql="SELECT * FROM users u LEFT JOIN posts p ON u.id = p.userid"),
         Query(id="less", sql="SELECT * FROM users u, posts p WHERE u.id < p.userid"),
     ]

@@ -238,7 +238,7 @@ def test_saving_without_a_model_is_an_error(tmp_path: Path) -> None:
     [
         ("SELECT * FROM badges", "table 'badges' is not in the schema"),
         ("SELECT * FROM users WHERE users.views = 1", "table 'users' has no column 'views'"),
-        ("SELECT * FROM users u FULL JOIN posts p ON u.id = p.userid", "FULL JOIN"),
+        ("WITH q AS (SELECT 1) SELECT * FROM users", "WITH"),
         ("DELETE FROM users", "a DELETE instead of a SELECT"),
     ],
 )

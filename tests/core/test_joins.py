@@ -220,7 +220,7 @@ def test_a_left_join_is_not_countable_but_its_sides_are() -> None:
 def test_a_condition_above_makes_an_outer_join_an_inner_one(sql: str) -> None:
     """What refuses the rows that an outer join adds makes the query an inner join, as in PostgreSQL."""
     query = parse(sql, SCHEMA)
-    assert query.outer_joins == ()
+    assert query.special_joins == ()
     assert "a.x = b.x" in [" = ".join(sorted(f"{ref.alias}.{ref.column}" for ref in members)) for members in query.classes]
 
 
@@ -278,13 +278,30 @@ def test_parsing_is_done_once() -> None:
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("SELECT 1 FROM a FULL OUTER JOIN b ON a.x = b.x", "FULL JOIN"),
-        ("SELECT 1 FROM a LEFT JOIN b USING (x)", "LEFT JOIN with USING or NATURAL"),
-        ("SELECT 1 FROM a, LATERAL (SELECT 1 FROM b WHERE b.x = a.x) AS l", "LATERAL in FROM"),
-        ("SELECT 1 FROM (SELECT * FROM a) AS q", "a subquery in FROM"),
-        ("SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x)", "IN, ANY or EXISTS over a subquery"),
-        ("SELECT 1 FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.x = a.x)", "IN, ANY or EXISTS over a subquery"),
-        ("SELECT 1 FROM a WHERE x IN (SELECT x FROM b)", "IN, ANY or EXISTS over a subquery"),
+        ("SELECT 1 FROM a FULL JOIN b USING (x) WHERE x = 1", "column 'x' belongs to more than one relation (a, b)"),
+        (
+            "SELECT 1 FROM a, LATERAL (SELECT 1 FROM b WHERE b.x = a.x LIMIT 1) AS l",
+            "a subquery in FROM that is planned on its own (it aggregates, sorts, limits, or has no FROM)",
+        ),
+        (
+            "SELECT 1 FROM (SELECT max(x) AS top FROM a) AS q",
+            "a subquery in FROM that is planned on its own (it aggregates, sorts, limits, or has no FROM)",
+        ),
+        (
+            "SELECT 1 FROM a LEFT JOIN (SELECT 1 AS one FROM b) AS q ON q.one = a.x",
+            "column 'one' of subquery 'q': computed below an outer join, or unknown",
+        ),
+        ("SELECT 1 FROM a, LATERAL generate_series(1, a.x)", "LATERAL in FROM"),
+        ("SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b)", "a condition without columns: EXISTS(SELECT 1 FROM b)"),
+        (
+            "SELECT 1 FROM a WHERE y = 1 OR EXISTS (SELECT 1 FROM b WHERE b.x = a.x)",
+            "a subquery with columns that may be those of the outer query",
+        ),
+        (
+            "SELECT 1 FROM a WHERE a.x IN (SELECT b.x FROM b WHERE b.z = a.z)",
+            "a subquery with columns that may be those of the outer query",
+        ),
+        ("SELECT 1 FROM a JOIN b ON a.x = b.x WHERE EXISTS (SELECT 1 FROM b WHERE b.y = a.y)", "two relations are called 'b'"),
         (
             "SELECT 1 FROM a WHERE x > (SELECT max(b.x) FROM b WHERE b.z = a.y)",
             "a subquery with columns that may be those of the outer query",

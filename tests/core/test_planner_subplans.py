@@ -71,6 +71,22 @@ def assert_same(session: Session, sql: str) -> None:
         "SELECT 1 FROM a LEFT JOIN b ON a.x = b.x AND a.y = 2, c WHERE c.x = a.x AND b.z IS NULL",
         "SELECT 1 FROM a RIGHT JOIN b ON a.x < b.x JOIN c ON c.y = b.y",
         "SELECT 1 FROM a LEFT JOIN b ON TRUE LEFT JOIN c ON a.x = c.x",
+        "SELECT 1 FROM a FULL JOIN b ON a.x = b.x, c WHERE c.x = a.x OR c.y = 1",
+        "SELECT 1 FROM (a JOIN b ON a.x = b.x) FULL JOIN c ON c.y = b.y",
+        "SELECT 1 FROM c JOIN (a FULL JOIN b USING (x)) ON c.y = 2 AND coalesce(a.y, b.y) = c.y",
+        "SELECT 1 FROM a LEFT JOIN b USING (x, y, z, s) NATURAL RIGHT JOIN c WHERE s = 'k'",
+        "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x)",
+        "SELECT 1 FROM a, c WHERE a.x = c.x AND EXISTS (SELECT * FROM b WHERE b.x = a.x AND y = 2)",
+        "SELECT 1 FROM a, c WHERE a.x = c.x AND EXISTS (SELECT * FROM b WHERE b.x = a.x AND b.y < c.y)",
+        "SELECT 1 FROM a, c WHERE a.x = c.x AND NOT EXISTS (SELECT * FROM b WHERE b.x = a.x AND y = 2)",
+        "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b, c WHERE b.x = a.x AND b.y = c.y)",
+        "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x) AND NOT EXISTS (SELECT 1 FROM c WHERE c.x = a.x)",
+        "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND EXISTS (SELECT 1 FROM c WHERE c.y = b.y))",
+        "SELECT 1 FROM a, c WHERE a.x IN (SELECT x FROM b WHERE z > 1) AND c.y = a.y",
+        "SELECT 1 FROM a WHERE (x, y) IN (SELECT b.x, c.y FROM b, c WHERE b.z = c.z)",
+        "SELECT 1 FROM a, LATERAL (SELECT * FROM b WHERE b.x = a.x AND z > 1) AS l, c WHERE c.y = l.y",
+        "SELECT 1 FROM a LEFT JOIN LATERAL (SELECT * FROM b WHERE b.x = a.x) AS l ON l.y = 2 JOIN c ON c.x = a.x",
+        "SELECT 1 FROM a JOIN (SELECT b.x AS key, c.y + 1 AS next FROM b, c WHERE b.z = c.z) AS q ON q.key = a.x AND next > 2",
     ],
 )
 def test_subplans_are_those_of_the_planner(steered: Session, sql: str) -> None:
@@ -88,8 +104,22 @@ def random_tree(draw: random.Random, aliases: list[str]) -> str:
     if draw.random() < 0.3:
         on += f" AND {draw.choice(aliases)}.{draw.choice('xyz')} {draw.choice(['< 4', 'IS NOT NULL', 'IS NULL', '= 2'])}"
     joined = random_tree(draw, right)
-    kind = draw.choice(["JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN"])
+    kind = draw.choice(["JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
+    on = on.split(" AND ")[0] if kind == "FULL JOIN" else on  # PostgreSQL merges or hashes a FULL JOIN, or refuses it
     return f"{random_tree(draw, left)} {kind} {f'({joined})' if len(right) > 1 else joined} ON {on}"
+
+
+def random_test(draw: random.Random, outer: list[str], inner: list[str]) -> str:
+    """EXISTS, NOT EXISTS or IN over a subquery of one or two relations."""
+    conditions = [f"{inner[0]}.{draw.choice('xyz')} > {draw.randint(0, 2)}"] if draw.random() < 0.4 else []
+    if len(inner) > 1:
+        conditions.append(f"{inner[0]}.{draw.choice('xyz')} = {inner[1]}.{draw.choice('xyz')}")
+    tables = ", ".join(f"{draw.choice('abc')} AS {alias}" for alias in inner)
+    column, key = f"{draw.choice(outer)}.{draw.choice('xyz')}", f"{draw.choice(inner)}.{draw.choice('xyz')}"
+    if draw.random() < 0.3:
+        return f"{column} IN (SELECT {key} FROM {tables}{' WHERE ' if conditions else ''}{' AND '.join(conditions)})"
+    conditions.append(f"{key} {draw.choice('===<')} {column}")
+    return f"{draw.choice(['', '', 'NOT '])}EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(conditions)})"
 
 
 def scanned(node: dict[str, Any], found: list[tuple[frozenset[str], str, int, int]]) -> frozenset[str]:
@@ -100,9 +130,9 @@ def scanned(node: dict[str, Any], found: list[tuple[frozenset[str], str, int, in
     return below
 
 
-def test_random_outer_joins_are_counted_as_they_are_executed(steered: Session) -> None:
+def test_random_special_joins_are_counted_as_they_are_executed(steered: Session) -> None:
     """
-    The text of every subplan counts what PostgreSQL's own plan nodes return, for 150 queries with outer joins.
+    The text of every subplan counts what PostgreSQL's own plan nodes return, for 200 queries with outer joins, EXISTS and IN.
 
     Every subplan of the planner is among the subplans; in few cases there are more, which costs a count.
     """
@@ -113,10 +143,13 @@ def test_random_outer_joins_are_counted_as_they_are_executed(steered: Session) -
     schema = read_schema(steered)
     draw = random.Random(11)  # noqa: S311  # a choice of cases
     compared = more = 0
-    for _ in range(150):
+    for _ in range(200):
         aliases = [f"r{number}" for number in range(draw.randint(2, 5))]
-        where = f" WHERE {draw.choice(aliases)}.{draw.choice('xyz')} {draw.choice(['> 0', 'IS NULL'])}" if draw.random() < 0.4 else ""
-        sql = f"SELECT count(*) FROM {random_tree(draw, aliases)}{where}"
+        cut = draw.randint(max(1, len(aliases) - 2), len(aliases))
+        conditions = [f"{draw.choice(aliases[:cut])}.{draw.choice('xyz')} {draw.choice(['> 0', 'IS NULL'])}"] if draw.random() < 0.4 else []
+        conditions += [random_test(draw, aliases[:cut], aliases[cut:])] if aliases[cut:] else []
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"SELECT count(*) FROM {random_tree(draw, aliases[:cut])}{where}"
         query = parse(sql, schema)
         considered = {frozenset(subplan) for subplan in steered.subplans(sql)}
         assert considered <= set(query.subplans()), sql

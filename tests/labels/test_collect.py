@@ -164,9 +164,9 @@ def test_a_damaged_column_is_named(source: SqliteSource, tmp_path: Path, file: s
 
 def test_queries_without_subplans_are_listed(source: SqliteSource, tmp_path: Path) -> None:
     """They have no labels, but a reason, and do not keep the others from theirs."""
-    labels = labelled(source, tmp_path, [*QUERIES, Query(id="full", sql="SELECT 1 FROM a FULL JOIN b ON a.x = b.x")])
+    labels = labelled(source, tmp_path, [*QUERIES, Query(id="with", sql="WITH q AS (SELECT 1) SELECT 1 FROM a")])
     assert len(labels) == len(QUERIES)
-    assert dict(labels.unsupported) == {"full": "FULL JOIN"}
+    assert dict(labels.unsupported) == {"with": "WITH"}
 
 
 def test_two_queries_of_one_name_are_refused(source: SqliteSource, tmp_path: Path) -> None:
@@ -194,6 +194,35 @@ def test_outer_joins_are_counted_by_the_database(source: SqliteSource, tmp_path:
     assert {subplan for subplan, label in labels["left"].items() if label.source == "postgres"} == {frozenset("abc")}
     whole = labels["left"][frozenset("abc")].rows
     assert whole == source.exact("SELECT count(*) FROM a LEFT JOIN (b JOIN c ON b.z = c.z) ON a.x = b.x AND b.z > 3 WHERE a.y = 1")
+
+
+@pytest.mark.parametrize(
+    ("sql", "together"),
+    [
+        ("SELECT count(*) FROM a FULL JOIN b ON a.x = b.x AND b.z > 3", "ab"),
+        ("SELECT count(*) FROM a, c WHERE a.x = c.x AND EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
+        ("SELECT count(*) FROM a, c WHERE a.x = c.x AND NOT EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
+        ("SELECT count(*) FROM a WHERE a.x IN (SELECT b.x FROM b, c WHERE b.z = c.z)", "abc"),
+    ],
+)
+def test_special_joins_are_counted_by_the_database(source: SqliteSource, tmp_path: Path, sql: str, together: str) -> None:
+    """The whole is what the database returns; each relation alone, and inner joins, are counted in memory."""
+    labels = labelled(source, tmp_path, [Query(id="q", sql=sql)])
+    assert labels["q"][frozenset(together)].rows == source.exact(sql)
+    assert labels["q"][frozenset(together)].source == "postgres"
+    assert {labels["q"][frozenset(alias)].source for alias in together} == {"memory"}
+
+
+def test_an_empty_side_does_not_empty_an_outer_join(tmp_path: Path) -> None:
+    """Rows that match nothing stay; in a semi join they go, and nobody is asked."""
+    source = SqliteSource(SCHEMA, {**ROWS, "b": []})
+    outer = [Query(id=kind, sql=f"SELECT 1 FROM a {kind} JOIN b ON a.x = b.x") for kind in ("LEFT", "FULL")]
+    tests = [Query(id=test, sql=f"SELECT 1 FROM a WHERE {test}EXISTS (SELECT 1 FROM b WHERE b.x = a.x)") for test in ("NOT ", "")]
+    labels = labelled(source, tmp_path, [*outer, *tests])
+    together = frozenset("ab")
+    assert [labels[query.id][together].rows for query in (*outer, *tests)] == [len(ROWS["a"])] * 3 + [0]
+    assert len(source.counted) == 3
+    source.close()
 
 
 def test_what_does_not_finish_is_marked_and_tried_again_with_more_time(tmp_path: Path) -> None:

@@ -246,6 +246,28 @@ def test_joins_of_other_types_are_counted_by_postgresql(typed: Session, tmp_path
     assert {name: found[frozenset("xy")].rows for name, found in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
 
 
+@pytest.mark.parametrize(
+    ("sql", "together"),
+    [
+        ("SELECT count(*) FROM t AS x FULL JOIN t AS y ON x.i2 = y.id AND x.i8 = y.i8", "xy"),
+        ("SELECT count(*) FROM (t AS x JOIN t AS y ON x.id = y.id) FULL JOIN t AS z ON z.id = y.i8 WHERE x.s IS NULL", "xyz"),
+        ("SELECT count(*) FROM t AS x, t AS z WHERE x.id = z.id AND EXISTS (SELECT 1 FROM t AS y WHERE y.id = x.i2 AND y.n > 0)", "xyz"),
+        ("SELECT count(*) FROM t AS x WHERE NOT EXISTS (SELECT 1 FROM t AS y WHERE y.i2 < x.id - 200)", "xy"),
+        ("SELECT count(*) FROM t AS x WHERE (id, i8) IN (SELECT y.id, z.i8 FROM t AS y, t AS z WHERE y.i2 = z.i2 AND z.id < 9)", "xyz"),
+        ("SELECT count(*) FROM t AS x, LATERAL (SELECT * FROM t AS y WHERE y.id = x.i2 + 0 AND b) AS l WHERE l.d IS NOT NULL", "xy"),
+        ("SELECT count(*) FROM t AS x LEFT JOIN LATERAL (SELECT n AS m FROM t AS y WHERE y.id < x.i2) AS l ON l.m > 0", "xy"),
+        ("SELECT count(*) FROM t AS x JOIN (SELECT y.id + 1 AS next FROM t AS y WHERE y.b) AS q ON q.next > x.id", "xy"),
+    ],
+)
+def test_outer_semi_and_lateral_joins_are_counted_by_postgresql(typed: Session, tmp_path: Path, sql: str, together: str) -> None:
+    """The label of the whole is what PostgreSQL itself returns for the query, and every relation alone has one, too."""
+    labels = cardinalities(typed, [Query(id="q", sql=sql)], schema=read_schema(typed), fingerprint="f", cache_dir=tmp_path)
+    assert dict(labels.unsupported) == {}
+    assert labels["q"][frozenset(together)].rows == typed.scalar(sql)
+    assert labels["q"][frozenset(together)].source == "postgres"
+    assert {frozenset(alias) for alias in together} <= labels["q"].keys()
+
+
 def test_a_count_that_takes_too_long_is_marked(typed: Session, tmp_path: Path) -> None:
     """The statement timeout ends it, the label says so, and the session is as it was."""
     relations = [f"t AS r{number}" for number in range(6)]
