@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator
 from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
@@ -159,7 +159,8 @@ class _Contest:
         )
 
     def _truths(self, queries: Sequence[Query]) -> Mapping[str, Mapping[frozenset[str], int]]:
-        return true_cardinalities(self.algorithms, self.training(COMPARISON), queries)
+        count = any(isinstance(algorithm, CardinalityEstimator) for algorithm in self.algorithms)
+        return true_cardinalities(self.training(COMPARISON), queries, count=count)
 
 
 @contextmanager

@@ -133,20 +133,26 @@ def benchmark_run(
                     writer=writer,
                     progress=progress,
                     clock=clock_of(session),
-                    truths=true_cardinalities([algorithm], training, queries),
+                    truths=true_cardinalities(training, queries, count=estimates(algorithm, settings, registry)),
                     failures=failures,
                 )
 
 
-def true_cardinalities(algorithms: Sequence[Algorithm], training: Training, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
+def estimates(algorithm: Algorithm, settings: Settings, registry: Registry) -> bool:
+    """Tell whether this run is of an estimator, or of the baseline beside one: then its accuracy is worth counting for."""
+    partners = settings.algorithms if algorithm.name == BASELINE else ()
+    return isinstance(algorithm, CardinalityEstimator) or any(hasattr(registry.algorithm(name).resolve(), "steer") for name in partners)
+
+
+def true_cardinalities(training: Training, queries: Sequence[Query], *, count: bool) -> dict[str, dict[Subplan, int]]:
     """
     Return the true cardinalities of the test queries, for q-error and p-error: after training, and not for it.
 
-    An estimator is worth counting for; everybody else gets what is known already, and nothing where estimates cannot be read or injected.
+    Without `count` those that are known already; none where estimates cannot be read or injected.
     """
     if not has_extension(training.session):
         return {}
-    labels = training.labels(queries, known_only=not any(isinstance(algorithm, CardinalityEstimator) for algorithm in algorithms))
+    labels = training.labels(queries, known_only=not count)
     return {
         query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
         for query_id, of_query in labels.items()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,15 +44,22 @@ def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
-    """The class of the README, as written, is steered to the last node, measured beside the baseline, and judged by its q-errors."""
+    """
+    The class of the README, as written, is steered to the last node, measured beside the baseline, and judged by its q-errors.
+
+    The baseline's own run, which comes first, is judged on the same subplans: labels are counted for it, because an estimator is to follow.
+    """
     conftest = README.read_text(encoding="utf-8").split("```python\n")[-1].split("```")[0]
     assert "class Doubler" in conftest
-    result = measure(pytester, "--algo", "doubler", "--limit", "3", "--no-mlflow", conftest=conftest)
+    result = measure(pytester, "--algo", "baseline,doubler", "--limit", "3", "--no-mlflow", conftest=conftest)
     assert result.ret == 0, result.stdout.str()
-    found = summary(pytester.path)
+    (baseline,), (path,) = ((pytester.path / "results").glob(f"{name}_*.jsonl") for name in ("baseline", "doubler"))
+    baseline, found = (json.loads(run.with_suffix(".json").read_text(encoding="utf-8")) for run in (baseline, path))
+    assert {"qerror_p50", "qerror_p95", "perror_p50", "perror_max"} <= baseline["metrics"].keys()
     assert found["metrics"]["steered_ratio"] == 1.0
     assert {"speedup", "speedup_ci_low", "speedup_ci_high", "qerror_p50", "perror_p50"} <= found["metrics"].keys()
-    reports = {(line["query_id"], line["side"]): line for line in record_lines(pytester.path) if line["kind"] == "query_report"}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    reports = {(line["query_id"], line["side"]): line for line in lines if line["kind"] == "query_report"}
     for query in ("q001", "q002", "q003"):
         own = {tuple(entry["aliases"]): entry["estimated"] for entry in reports[query, "baseline"]["estimates"]}
         doubled = {tuple(entry["aliases"]): entry["estimated"] for entry in reports[query, "doubler"]["estimates"]}
@@ -61,15 +71,16 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
     [
         (
             "return {subplan: float('nan') for subplan in subplans}",
-            "InvalidEstimate: bad estimated nan rows for subplan {",
+            r"InvalidEstimate: bad estimated nan rows for subplan \{\w+\} of query 'q001'; a cardinality must be finite and >= 0",
         ),
         (
             "return {subplan: -1 for subplan in subplans}",
-            "InvalidEstimate: bad estimated -1 rows for subplan {",
+            r"InvalidEstimate: bad estimated -1 rows for subplan \{\w+\} of query 'q001'; a cardinality must be finite and >= 0",
         ),
         (
             "return {}",
-            "subplans of query 'q001'; PostgreSQL would silently use its own estimate for the rest",
+            r"IncompleteEstimate: bad estimated 0 of (\d+) subplans of query 'q001'; "
+            "PostgreSQL would silently use its own estimate for the rest",
         ),
         ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
     ],
@@ -80,8 +91,35 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     end = record_lines(pytester.path)[-1]
     assert end["status"] == "FAILED"
-    assert error in end["error"]
+    assert re.fullmatch(error, end["error"])
     assert "total_time" not in summary(pytester.path)["metrics"]
+
+
+def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytester, prepared: Path) -> None:
+    """A changed model file and a label cache of other data are named, with what to do; nothing is measured with them."""
+    small = ("--limit", "1", "--training-size", "3", "--epochs", "1", "--no-mlflow")
+    trained = measure(pytester, "--algo", "mscn", *small)
+    assert trained.ret == 0, trained.stdout.str()
+    (weights,) = (pytester.path / "results").glob("mscn_*/model/*/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    (cache,) = (prepared / "labels").glob("*/labels.sqlite")
+    with sqlite3.connect(cache) as labels:
+        [(fingerprint,)] = labels.execute("SELECT value FROM about WHERE name = 'fingerprint'")
+        labels.execute("UPDATE about SET value = 'other' WHERE name = 'fingerprint'")
+    labels.close()
+    result = measure(pytester, "--algo", "oracle,mscn", *small, "--results", "broken", "--load-model", str(weights.parents[2]))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    runs = sorted((pytester.path / "broken").glob("*.jsonl"))
+    ends = [json.loads(run.read_text(encoding="utf-8").splitlines()[-1]) for run in runs]
+    assert [end["status"] for end in ends] == ["FAILED", "FAILED"]
+    assert ends[0]["error"].startswith(f"ModelError: {weights} ")
+    assert ends[1]["error"] == (
+        f"LabelError: the label cache {cache} belongs to other data: it was made for fingerprint other, and the data at hand has "
+        f"{fingerprint}; use another folder or remove this one"
+    )
+    with sqlite3.connect(cache) as labels:
+        labels.execute("UPDATE about SET value = ? WHERE name = 'fingerprint'", (fingerprint,))
+    labels.close()
 
 
 def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:

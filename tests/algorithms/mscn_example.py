@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
+from algorithms.devices import seeded
+from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.featurize import Featurizer
+from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.ragged import LabelledSubplans, labelled
 from algorithms.mscn.samples import Samples, TableSample
 from algorithms.mscn.vocabulary import Vocabulary
@@ -59,6 +62,15 @@ def value(drawn: Random, column: str, row: int) -> str | None:
 def featurizer(*, bitmaps: bool = True) -> Featurizer:
     """A featurizer of the schema."""
     return Featurizer(Vocabulary(schema=SCHEMA, ranges=RANGES), samples() if bitmaps else None)
+
+
+def untrained(*, bitmaps: bool = True) -> TrainedModel:
+    """A model with random weights."""
+    made = featurizer(bitmaps=bitmaps)
+    with seeded(5):
+        network = MscnNetwork(made.widths, hidden=8)
+    network.set_label_range(0.0, 12.0, 5.0)
+    return TrainedModel(vocabulary=made.vocabulary, samples=made.samples, network=network)
 
 
 def queries(count: int, *, seed: int = 0) -> list[tuple[Query, JoinQuery]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from algorithms.devices import device, one_thread, seeded
 from algorithms.mscn.featurize import SETS
-from algorithms.mscn.learning import HyperParameters, estimated, learn, loss
+from algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
 from algorithms.mscn.model import MscnNetwork, SetEncoder
 from algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
 from pytest_pilotscope.errors import AlgorithmError, UsageError
@@ -271,6 +271,21 @@ def test_subplans_without_a_label_are_left_out() -> None:
     found = labelled(featurizer(), parsed, rows)
     assert len(found) == len(others)
     assert found.labels[0] == 0
+
+
+def test_everything_of_a_step_is_on_the_device_of_the_network() -> None:
+    """
+    Forward, loss and gradient mix no devices: on PyTorch's "meta" device, which computes nothing, an operand on the CPU is an error.
+
+    It stands in for CUDA, which is treated in the same way: arrays of a batch go to the device of the network.
+    """
+    samples = training_set(4)
+    network = MscnNetwork(featurizer().widths, hidden=4).to("meta")
+    (batch,) = samples.batches(len(samples), np.arange(4))
+    estimates = estimated(network, batch)
+    assert estimates.device.type == "meta"
+    loss_of(network, batch, 2.0).backward()  # type: ignore[no-untyped-call]
+    assert {parameter.grad.device.type for parameter in network.parameters() if parameter.grad is not None} == {"meta"}
 
 
 def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

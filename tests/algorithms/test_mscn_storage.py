@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors import torch as tensors
 
-from algorithms.devices import seeded
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.estimator import Mscn
 from algorithms.mscn.learning import estimated
@@ -24,18 +23,10 @@ from algorithms.storage import Metadata, read_metadata, schema_fingerprint
 from pytest_pilotscope.errors import ModelError
 
 from .mscn_example import SCHEMA, featurizer, labels, queries
+from .mscn_example import untrained as model
 
 ID = "mscn_20260102_030405"
 SQL = "SELECT * FROM users u, posts p WHERE u.id = p.userid AND u.age < 30 AND u.name LIKE 'a%'"
-
-
-def model(*, bitmaps: bool = True) -> TrainedModel:
-    """A model with random weights."""
-    made = featurizer(bitmaps=bitmaps)
-    with seeded(5):
-        network = MscnNetwork(made.widths, hidden=8)
-    network.set_label_range(0.0, 12.0, 5.0)
-    return TrainedModel(vocabulary=made.vocabulary, samples=made.samples, network=network)
 
 
 def metadata() -> Metadata:

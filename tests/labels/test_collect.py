@@ -200,8 +200,8 @@ def test_outer_joins_are_counted_by_the_database(source: SqliteSource, tmp_path:
     ("sql", "together"),
     [
         ("SELECT count(*) FROM a FULL JOIN b ON a.x = b.x AND b.z > 3", "ab"),
-        ("SELECT count(*) FROM a, c WHERE a.x = c.x AND EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
-        ("SELECT count(*) FROM a, c WHERE a.x = c.x AND NOT EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
+        ("SELECT count(*) FROM a, c WHERE a.y = c.z AND EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
+        ("SELECT count(*) FROM a, c WHERE a.y = c.z AND NOT EXISTS (SELECT 1 FROM b WHERE b.x = a.x AND b.z > 3)", "abc"),
         ("SELECT count(*) FROM a WHERE a.x IN (SELECT b.x FROM b, c WHERE b.z = c.z)", "abc"),
     ],
 )

@@ -1,0 +1,99 @@
+"""A logged model as others find it: in the registry, by its run, and as an MLflow pyfunc model that answers SQL."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from algorithms.mscn.estimation import TrainedModel
+from algorithms.mscn.storage import write_model
+from algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.tracking.models import fetch_model, log_pyfunc
+from pytest_pilotscope.tracking.publish import log_training
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.algorithms.mscn_example import SCHEMA, untrained
+
+ID = "mscn_20260102_030405"
+SQL = "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age < 30"
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, TrainedModel]:
+    """A store with one run of a small mscn, logged and registered as a run does; the run's id, and the model itself."""
+    folder = tmp_path_factory.mktemp("served")
+    model = untrained()
+    metadata = Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
+    paths = write_model(folder / "run", model, metadata)
+    report = TrainingReport(
+        side="mscn",
+        duration_s=1.0,
+        metrics={"best_validation_loss": (0.5,)},
+        parameters={"model_id": ID},
+        scalars={},
+        artifacts=tuple(map(str, paths)),
+    )
+    store = f"sqlite:///{folder}/mlflow.db"
+    tags = {"fingerprint.data": "d1"}
+    with MLflowTracker("mscn_toy", "run", params={}, tags=tags, tracking_uri=store) as tracker:
+        log_training(tracker, report, at=datetime.now(timezone.utc))
+        log_pyfunc(tracker, folder / "run", algorithm="mscn", model_id=ID, register_as="mscn_toy")
+    assert tracker.run_id is not None
+    return store, tracker.run_id, model
+
+
+@pytest.mark.parametrize("reference", ["models:/mscn_toy/1", "best", "RUN"])
+def test_a_model_is_found_again(logged: tuple[str, str, TrainedModel], tmp_path: Path, reference: str) -> None:
+    """By name and version, as the best of its experiment on the same data, and by its run; it estimates what was logged."""
+    store, run_id, model = logged
+    folder = fetch_model(
+        run_id if reference == "RUN" else reference,
+        tmp_path,
+        experiment="mscn_toy",
+        selection=("best_validation_loss", True),
+        data_fingerprint="d1",
+        tracking_uri=store,
+    )
+    assert TrainedModel.load(folder).estimate(SQL) == model.estimate(SQL)
+
+
+def test_the_best_model_is_one_of_the_same_data(logged: tuple[str, str, TrainedModel], tmp_path: Path) -> None:
+    """A model that was trained on other data is not offered, however good it is."""
+    message = (
+        "experiment 'mscn_toy' has no finished run with 'best_validation_loss' on data d2; "
+        "train a model first, or name another with --load-model"
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        fetch_model(
+            "best",
+            tmp_path,
+            experiment="mscn_toy",
+            selection=("best_validation_loss", True),
+            data_fingerprint="d2",
+            tracking_uri=logged[0],
+        )
+
+
+def test_the_registered_model_answers_sql(logged: tuple[str, str, TrainedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlflow.pyfunc.load_model` needs no database: a column of SQL in, the rows of every subplan as JSON out; the signature says so."""
+    store, _, model = logged
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    mlflow.set_tracking_uri(store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own deprecations
+        served = mlflow.pyfunc.load_model("models:/mscn_toy/1")
+        answer = served.predict(pd.DataFrame({"sql": [SQL, "SELECT 1 FROM users"]}))
+    decisions = [json.loads(text) for text in answer["decision"]]
+    assert decisions[0] == {" ".join(sorted(subplan)): rows for subplan, rows in model.estimate(SQL).items()}
+    assert decisions[0].keys() == {"u", "p", "p u"}
+    assert decisions[1].keys() == {"users"}
+    assert served.metadata.signature.inputs.input_names() == ["sql"]
+    assert served.metadata.signature.outputs.input_names() == ["decision"]
