@@ -184,35 +184,42 @@ class Placer:
         written: Sequence[exp.Expression],
         kept: Sequence[exp.Expression],
     ) -> SpecialJoin:
-        """Find what the join needs on either side (`make_outerjoininfo`)."""
-        on_left, on_right = aliases_of_sources(left), aliases_of_sources(right)
         mentioned = frozenset[str]().union(*(self._aliases(conjunct) for conjunct in written))
         strict = frozenset[str]().union(*(nonnullable(conjunct, self.typer) for conjunct in written))
-        needs_left, needs_right = mentioned & on_left, (mentioned | _inner_joined(right)) & on_right
-        for lower in special_joins((*left, *right)):
-            nullable, both = aliases_of_sources(lower.right), aliases_of_sources((*lower.left, *lower.right))
-            if lower.kind == "FULL":
-                needs_left |= both & on_left
-                needs_right |= both & on_right
-            fixed = kind in ("SEMI", "ANTI")
-            if on_left & nullable and mentioned & nullable and (fixed or not strict & lower.needs_right):
-                needs_left |= both
-            fixed = fixed or lower.kind in ("SEMI", "ANTI")
-            if on_right & nullable and (fixed or mentioned & nullable or not mentioned & lower.needs_left or not lower.strict):
-                needs_right |= both
+        needs_left, needs_right = _needs(kind, left, right, mentioned, strict)
         return SpecialJoin(
             kind=kind,
             left=left,
             right=right,
             conditions=tuple(self.typer.qualified_sql(conjunct) for conjunct in kept) if kind != "SEMI" else (),
-            needs_left=needs_left if needs_left and kind != "FULL" else on_left,
-            needs_right=needs_right if needs_right and kind != "FULL" else on_right,
-            strict=bool(strict & on_left),
+            needs_left=needs_left,
+            needs_right=needs_right,
+            strict=bool(strict & aliases_of_sources(left)),
             equalities_only=all(isinstance(conjunct, exp.EQ) for conjunct in kept),
         )
 
     def _aliases(self, conjunct: exp.Expression) -> frozenset[str]:
         return frozenset(ref.alias for ref in self.typer.references(conjunct))
+
+
+def _needs(kind: Kind, left: tuple[Source, ...], right: tuple[Source, ...], mentioned: Facts, strict: Facts) -> tuple[Facts, Facts]:
+    """Find what a join needs on either side (`make_outerjoininfo`), given what its ON mentions and is strict in."""
+    on_left, on_right = aliases_of_sources(left), aliases_of_sources(right)
+    if kind == "FULL":
+        return on_left, on_right
+    needs_left, needs_right = mentioned & on_left, (mentioned | _inner_joined(right)) & on_right
+    for lower in special_joins((*left, *right)):
+        nullable, both = aliases_of_sources(lower.right), aliases_of_sources((*lower.left, *lower.right))
+        if lower.kind == "FULL":
+            needs_left |= both & on_left
+            needs_right |= both & on_right
+        fixed = kind in ("SEMI", "ANTI")
+        if on_left & nullable and mentioned & nullable and (fixed or not strict & lower.needs_right):
+            needs_left |= both
+        fixed = fixed or lower.kind in ("SEMI", "ANTI")
+        if on_right & nullable and (fixed or mentioned & nullable or not mentioned & lower.needs_left or not lower.strict):
+            needs_right |= both
+    return needs_left or on_left, needs_right or on_right
 
 
 def _completed(aliases: frozenset[str], below: Sequence[SpecialJoin]) -> frozenset[str]:

@@ -76,19 +76,17 @@ class _Reader:
         test = conjunct.this.unnest() if negated else conjunct
         query = test.this if isinstance(test, exp.Exists) else _membership_query(test) if not negated else None
         select = query.unnest() if query is not None else None
-        if not isinstance(select, exp.Select) or not is_pulled_up(select):
+        if not isinstance(select, exp.Select) or not is_pulled_up(select, exists=isinstance(test, exp.Exists)):
             return None
         inner = {name_of(table.args["alias"].this if table.args.get("alias") else table.this) for table in select.find_all(exp.Table)}
         outside = {name_of(column.args["table"]) for column in select.find_all(exp.Column) if column.args.get("table")} - inner
         if not outside <= aliases_of(region.items) or isinstance(test, exp.Exists) != bool(outside):
             return None
+        pairs = [] if isinstance(test, exp.Exists) else _compared(test, select)
+        if pairs is None:
+            return None
         right = self._region(select)
-        on = right.conditions
-        if not isinstance(test, exp.Exists):
-            left = test.this.unnest()
-            lefts = left.expressions if isinstance(left, exp.Tuple) else [left]
-            on += [exp.EQ(this=a.copy(), expression=b.unalias().copy()) for a, b in zip(lefts, select.expressions, strict=True)]
-        return Join("ANTI" if negated else "SEMI", Region(region.items), Region(right.items), on)
+        return Join("ANTI" if negated else "SEMI", Region(region.items), Region(right.items), [*right.conditions, *pairs])
 
     def _refuse(self, reason: str) -> UnsupportedQuery:
         return UnsupportedQuery(reason, self._assembly.sql)
@@ -186,6 +184,16 @@ class _Reader:
 def _take_over(region: Region, tree: Region) -> None:
     region.items += tree.items
     region.conditions += tree.conditions
+
+
+def _compared(test: exp.Expression, select: exp.Select) -> list[exp.Expression] | None:
+    """Return what `... IN (SELECT ...)` equates; None where that is not plain to see, or constant."""
+    left = test.this.unnest()
+    lefts = left.expressions if isinstance(left, exp.Tuple) else [left]
+    rights = [expression.unalias() for expression in select.expressions]
+    if len(lefts) != len(rights) or left.find(exp.Column) is None or any(value.find(exp.Star) is not None for value in rights):
+        return None
+    return [exp.EQ(this=a.copy(), expression=b.copy()) for a, b in zip(lefts, rights, strict=True)]
 
 
 def _membership_query(test: exp.Expression) -> exp.Expression | None:

@@ -114,9 +114,13 @@ def derived(item: exp.Expression, sql: str) -> exp.Select:
     return inner
 
 
-def is_pulled_up(select: exp.Select) -> bool:
-    """Tell whether the relations of a subquery become those of the query around it."""
-    if any(select.args.get(name) for name in _ON_ITS_OWN) or not (select.args.get("from_") or select.args.get("from")):
+def is_pulled_up(select: exp.Select, *, exists: bool = False) -> bool:
+    """Tell whether the relations of a subquery become those of the query around it; of EXISTS, order and LIMIT do not matter."""
+    limit = select.args.get("limit")
+    if exists and limit is not None and (not isinstance(limit.expression, exp.Literal) or limit.expression.this == "0"):
+        return False
+    kept = [name for name in _ON_ITS_OWN if not (exists and name in ("distinct", "limit", "order"))]
+    if any(select.args.get(name) for name in kept) or not (select.args.get("from_") or select.args.get("from")):
         return False
     return not any(isinstance(node, exp.AggFunc | exp.Window) for part in select.expressions for node in part.walk())
 

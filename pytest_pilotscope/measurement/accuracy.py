@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.results import SubplanEstimate
-from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from pytest_pilotscope.postgres.subplans import LeveledSubplan, alias_text, key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
@@ -31,10 +31,20 @@ SCAN_METHODS = {
 
 
 def estimates_of(estimated: Mapping[Subplan, float], truth: Mapping[Subplan, int]) -> tuple[SubplanEstimate, ...]:
-    """Pair the estimates with the true rows of every subplan whose truth is known."""
+    """
+    Pair the estimates with the true rows of every subplan whose truth is known.
+
+    Of a statement with several query levels these are the subplans of the query itself, which is planned last.
+    """
+    itself = max((subplan.level for subplan in estimated if isinstance(subplan, LeveledSubplan)), default=None)
+    plain = {
+        frozenset(subplan): rows
+        for subplan, rows in estimated.items()
+        if not isinstance(subplan, LeveledSubplan) or subplan.level == itself
+    }
     return tuple(
         SubplanEstimate(aliases=tuple(sorted(subplan)), estimated=rows, true=float(truth[subplan]))
-        for subplan, rows in estimated.items()
+        for subplan, rows in plain.items()
         if subplan in truth
     )
 

@@ -76,7 +76,7 @@ def assert_same(session: Session, sql: str) -> None:
         "SELECT 1 FROM c JOIN (a FULL JOIN b USING (x)) ON c.y = 2 AND coalesce(a.y, b.y) = c.y",
         "SELECT 1 FROM a LEFT JOIN b USING (x, y, z, s) NATURAL RIGHT JOIN c WHERE s = 'k'",
         "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = a.x)",
-        "SELECT 1 FROM a, c WHERE a.x = c.x AND EXISTS (SELECT * FROM b WHERE b.x = a.x AND y = 2)",
+        "SELECT 1 FROM a, c WHERE a.x = c.x AND EXISTS (SELECT * FROM b WHERE b.x = a.x AND y = 2 LIMIT 1)",
         "SELECT 1 FROM a, c WHERE a.x = c.x AND EXISTS (SELECT * FROM b WHERE b.x = a.x AND b.y < c.y)",
         "SELECT 1 FROM a, c WHERE a.x = c.x AND NOT EXISTS (SELECT * FROM b WHERE b.x = a.x AND y = 2)",
         "SELECT 1 FROM a WHERE EXISTS (SELECT 1 FROM b, c WHERE b.x = a.x AND b.y = c.y)",

@@ -1,0 +1,23 @@
+"""Estimates beside the truth."""
+
+from __future__ import annotations
+
+from pytest_pilotscope.core.results import SubplanEstimate
+from pytest_pilotscope.measurement.accuracy import estimates_of
+from pytest_pilotscope.postgres.subplans import LeveledSubplan
+
+
+def test_estimates_without_a_truth_are_left_out() -> None:
+    """A subplan that was not counted is not judged."""
+    estimated = {frozenset("a"): 7.0, frozenset("ab"): 9.0}
+    assert estimates_of(estimated, {frozenset("ab"): 3}) == (SubplanEstimate(aliases=("a", "b"), estimated=9.0, true=3.0),)
+
+
+def test_the_query_itself_is_judged_and_not_its_subqueries() -> None:
+    """The last level is the query; the same alias in a subquery is another relation."""
+    estimated = {LeveledSubplan(1, "a"): 5.0, LeveledSubplan(2, "a"): 7.0, LeveledSubplan(2, "ab"): 9.0}
+    found = estimates_of(estimated, {frozenset("a"): 3, frozenset("ab"): 0})
+    assert found == (
+        SubplanEstimate(aliases=("a",), estimated=7.0, true=3.0),
+        SubplanEstimate(aliases=("a", "b"), estimated=9.0, true=0.0),
+    )
