@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import IncompleteEstimate
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
-    from pytest_pilotscope.core.queries import Query
     from pytest_pilotscope.training import Training
 
 
@@ -18,7 +18,7 @@ class Oracle:
     Knows the exact cardinality of every subplan.
 
     A query's labels are taken from the cache, or counted when the query is met for the first time, which is its warm-up. So the times
-    measured are those of an estimator that is perfect and free.
+    measured are those of an estimator that is perfect and free. Subqueries that are planned on their own are counted, too.
     """
 
     name = "oracle"
@@ -35,15 +35,21 @@ class Oracle:
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the true rows of every subplan; raises `IncompleteEstimate` where one could not be counted."""
         if query.sql not in self._known:
-            self._known[query.sql] = self._true_rows(query)
+            self._known[query.sql] = self._true_rows(query, subplans)
         known = self._known[query.sql]
         missing = subplans.keys() - known.keys()
         if missing:
             raise IncompleteEstimate(self.name, query_id=query.id, missing=len(missing), total=len(subplans))
         return {subplan: known[subplan] for subplan in subplans}
 
-    def _true_rows(self, query: Query) -> dict[frozenset[str], float]:
+    def _true_rows(self, query: Query, subplans: Cardinalities) -> dict[frozenset[str], float]:
+        from pytest_pilotscope.labels import by_level, subqueries_of
+
         if self._training is None:
             raise RuntimeError("the oracle has no data to count in: call train() first")
-        labels = self._training.labels([query]).get(query.id, {})
-        return {subplan: float(label.rows) for subplan, label in labels.items() if label.rows is not None}
+        inner = enumerate(subqueries_of(query.sql, self._training.schema), start=1)
+        subqueries = [Query(id=f"{query.id}, subquery {number}", sql=sql) for number, sql in inner]
+        labels = self._training.labels([query, *subqueries])
+        itself, *others = (labels.get(one.id, {}) for one in (query, *subqueries))
+        found = by_level(subplans, itself, others)
+        return {subplan: float(label.rows) for subplan, label in found.items() if label.rows is not None}

@@ -21,6 +21,7 @@ class Assembly:
         self.sql = sql
         self.schema = schema
         self.tables: dict[str, str] = {}  # alias -> table
+        self.subqueries: dict[str, None] = {}  # texts, in order
         self._merged: dict[str, ColumnRef] = {}  # columns of USING, named without a table
         self._equalities: list[tuple[ColumnRef, ColumnRef]] = []
         self._predicates: dict[str, dict[str, Predicate]] = {}
@@ -117,6 +118,7 @@ class Assembly:
             residuals=tuple(self._residuals),
             classes=classes,
             sources=tuple(sources) or tuple(self.tables),
+            subqueries=tuple(self.subqueries),
         )
 
     def _written(self) -> Mapping[str, tuple[Predicate, ...]]:

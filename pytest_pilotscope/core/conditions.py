@@ -117,10 +117,11 @@ class Typer:
         return references
 
     def _check_subquery(self, query: exp.Query) -> None:
-        """Refuse subqueries that refer to the outer query: what they return depends on its rows."""
+        """Note a subquery that is planned on its own; refuse one that refers to the outer query: what it returns depends on its rows."""
         inner = {table.alias_or_name for table in query.find_all(exp.Table)}
         if any(not column.table or column.table not in inner for column in query.find_all(exp.Column)):
             raise UnsupportedQuery("a subquery with columns that may be those of the outer query", self.assembly.sql)
+        self.assembly.subqueries[query.unnest().sql(dialect="postgres")] = None
 
     def condition(self, node: exp.Expression) -> Condition:
         """Return the typed form of a condition on one relation."""

@@ -62,7 +62,8 @@ class JoinQuery:
     `equalities` are the ones written in the query, `classes` their transitive closure (PostgreSQL's equivalence classes):
     each holds at least two columns, ordered by relation, and all of its columns are equal in every row of every subplan
     that holds them. `relations` keeps the order of the FROM clause. `sources` are the items of the FROM clause: all of the
-    aliases, unless there are special joins (outer joins, EXISTS and IN).
+    aliases, unless there are special joins (outer joins, EXISTS and IN). `subqueries` are the SQL of those in its conditions
+    that PostgreSQL plans on their own.
     """
 
     sql: str
@@ -71,6 +72,7 @@ class JoinQuery:
     residuals: tuple[Residual, ...]
     classes: tuple[tuple[ColumnRef, ...], ...]
     sources: tuple[Source, ...]
+    subqueries: tuple[str, ...] = ()
 
     @property
     def countable(self) -> bool:

@@ -8,7 +8,8 @@ labels and the columns they are made of are kept on disk.
 from pytest_pilotscope.labels.book import Progress
 from pytest_pilotscope.labels.cache import Label
 from pytest_pilotscope.labels.collect import Labels, cardinalities
+from pytest_pilotscope.labels.levels import by_level, subqueries_of
 from pytest_pilotscope.labels.source import RowSource, SessionSource
 from pytest_pilotscope.postgres.catalog import read_schema
 
-__all__ = ["Label", "Labels", "Progress", "RowSource", "SessionSource", "cardinalities", "read_schema"]
+__all__ = ["Label", "Labels", "Progress", "RowSource", "SessionSource", "by_level", "cardinalities", "read_schema", "subqueries_of"]

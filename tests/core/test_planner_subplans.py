@@ -12,6 +12,7 @@ import pytest
 
 from pytest_pilotscope.core.joins import parse
 from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.labels import Label, by_level, subqueries_of
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
@@ -92,6 +93,23 @@ def assert_same(session: Session, sql: str) -> None:
 def test_subplans_are_those_of_the_planner(steered: Session, sql: str) -> None:
     """Equivalence classes, shared constants, inequalities, products and disjunctions connect relations as in PostgreSQL."""
     assert_same(steered, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 FROM a, c WHERE a.x = c.x AND a.y NOT IN (SELECT y FROM b WHERE z = 1)",
+        "SELECT 1 FROM a WHERE x = 1 OR y IN (SELECT y FROM a WHERE z = 2)",
+        "SELECT 1 FROM a WHERE y > (SELECT max(c.y) FROM b, c WHERE b.z = c.z AND b.x NOT IN (SELECT d.x FROM a AS d))",
+        "SELECT 1 FROM a WHERE y > (SELECT avg(y) FROM b) AND EXISTS (SELECT 1 FROM c WHERE c.x = a.x AND c.z < (SELECT 2 FROM a AS d))",
+    ],
+)
+def test_every_level_has_labels(steered: Session, sql: str) -> None:
+    """Labels of a query and of the subqueries planned on their own answer for every subplan that the planner asks about."""
+    schema = read_schema(steered)
+    label = Label(rows=1, source="memory")
+    itself, *inner = (dict.fromkeys(parse(text, schema).subplans(), label) for text in (sql, *subqueries_of(sql, schema)))
+    assert by_level(steered.subplans(sql), itself, inner).keys() >= steered.subplans(sql).keys()
 
 
 def random_tree(draw: random.Random, aliases: list[str]) -> str:
