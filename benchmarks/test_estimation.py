@@ -14,7 +14,7 @@ def test_estimation(pilotscope_record: Record, pilotscope_say: Callable[[str], N
     """Every side that was judged is judged on the same subplans; the table shows by how much each was wrong."""
     view = estimation_view(pilotscope_record)
     if view is None:
-        pytest.skip("no true cardinalities are known for this dataset yet: measure an estimator (oracle, mscn) on it once")
+        pytest.skip("no true cardinalities are known for this dataset yet: add an estimator to the run (--algo baseline,oracle)")
     pilotscope_say(view)
     judged = {
         side: {
