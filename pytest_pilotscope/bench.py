@@ -39,11 +39,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """A run whose record is closed; `tracking` says where it went in MLflow, or why it did not."""
+    """A run whose record is closed; `tracking` says where it went in MLflow, or why it did not, and `unsent` that it should have."""
 
     record: Record
     record_path: Path
     tracking: str
+    unsent: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +190,8 @@ class Bench:
         except PilotscopeError as error:
             lines.append(str(error))
             failed = True
+        if unsent := sum(run.unsent for run in self.finished):
+            lines.append(f"not sent to MLflow: {unsent} of {len(self.finished)} runs; `pilotscope sync` sends them, or says what is wrong")
         if self.settings.calibrate and len(self.finished) < len(self.settings.datasets):
             lines.append("not everything was measured, so not everything is calibrated")
             failed = True
@@ -231,7 +234,7 @@ def _read_back(header: RunHeader, results: Path, tracking: _Tracking) -> Finishe
         path.write_text(json.dumps(summary_json(run), indent=2) + "\n", encoding="utf-8")
     files = [record_path, *(_comparison_files(record, record_path) if is_comparison(header) else ())]
     tracking.complete(record, files, summary_paths)
-    return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome)
+    return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome, unsent=tracking.unsent)
 
 
 def _comparison_files(record: Record, record_path: Path) -> tuple[Path, Path]:
@@ -254,6 +257,7 @@ class _Tracking:
 
     settings: Settings
     outcome: str = "off (--no-mlflow)"
+    unsent: bool = False
     _trackers: list[MLflowTracker] = field(default_factory=list)
 
     def begin(self, header: RunHeader) -> None:
@@ -285,5 +289,6 @@ class _Tracking:
             self._unsent(error)
 
     def _unsent(self, error: TrackingError) -> None:
+        self.unsent = True
         self.outcome = f"not sent ({error}); the record is complete, `pilotscope sync` sends it later"
         logger.warning("%s", self.outcome)

@@ -112,16 +112,18 @@ def runs(experiment: str, limit: int, tracking_uri: str | None, as_json: bool) -
 @click.argument("experiment", shell_complete=_experiment_names)
 @click.option("--metric", default=DEFAULT_METRIC, show_default=True, help="What to go by.")
 @click.option("--maximize/--minimize", default=None, help="Which way is good; without it, the metric's name tells.")
+@click.option("--partial", is_flag=True, help="Also runs of some of the test queries (--limit, --queries).")
 @_store_option
 @_json_option
-def best(experiment: str, metric: str, maximize: bool | None, tracking_uri: str | None, as_json: bool) -> None:
+def best(experiment: str, metric: str, maximize: bool | None, partial: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Show the best finished run of an EXPERIMENT."""
     from pytest_pilotscope.commands.show import show_best
     from pytest_pilotscope.core.direction import direction
     from pytest_pilotscope.tracking.find import best_of
 
     ascending = direction(metric) != "higher" if maximize is None else not maximize
-    show_best(best_of(experiment, metric, ascending=ascending, tracking_uri=tracking_uri), ascending=ascending, as_json=as_json)
+    found = best_of(experiment, metric, ascending=ascending, partial=partial, tracking_uri=tracking_uri)
+    show_best(found, ascending=ascending, as_json=as_json)
 
 
 @cli.command()

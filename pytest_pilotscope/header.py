@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, RunHeader, Scalar
+from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Query, Workload
@@ -44,7 +44,7 @@ def run_header(
         suite_version=version(DISTRIBUTION),
         queries={query.id: query.sql for query in queries},
         parameters=_parameters(algorithm, workload, settings, report.version),
-        tags=_tags(workload, database.name, fingerprints),
+        tags={**_tags(workload, database.name, fingerprints), **_partial(workload, len(queries))},
         fingerprints=fingerprints,
         server={
             "provider": report.provider,
@@ -101,6 +101,11 @@ def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) ->
         "dataset.workload": f"{len(workload.train)} train, {len(workload.validation)} validation, {len(workload.test)} test",
         **{f"fingerprint.{part}": value for part, value in fingerprints.items()},
     }
+
+
+def _partial(workload: Workload, measured: int) -> dict[str, str]:
+    """What tells a run of some of the test queries from one of all: its times are no times of the workload."""
+    return {PARTIAL: f"{measured} of {len(workload.test)} queries"} if measured < len(workload.test) else {}
 
 
 def git_commit() -> str | None:

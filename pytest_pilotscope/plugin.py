@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pilotscope import hookspecs, options
-from pytest_pilotscope.core.cases import cases_of
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import PilotscopeError, UsageError
 from pytest_pilotscope.registry import Registry
@@ -67,6 +66,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize whatever asks for a case over algorithm x dataset, or over datasets when algorithms are compared."""
     if CASE in metafunc.fixturenames:
+        from pytest_pilotscope.core.cases import cases_of
+
         metafunc.config.stash[OFFERED] = True
         cases = cases_of(metafunc.config.stash[SETTINGS])
         metafunc.parametrize(CASE, cases, ids=[case.name for case in cases])
@@ -138,7 +139,7 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
     width = writer.fullwidth if writer._file.isatty() else None
     terminalreporter.write_line(render_records([run.record for run in bench.finished], width=width, color=writer.hasmarkup))
     for run in bench.finished:
-        terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}")
+        terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

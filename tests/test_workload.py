@@ -67,6 +67,8 @@ def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:
     assert (run["params.no_ai"], run["params.direct_execution"], run["params.num_training"]) == ("True", "True", "0")
     assert (run["tags.stage"], run["tags.dataset.name"]) == ("tested", "stats_tiny")
     assert run["run_name"] == lines[0]["run_name"]
+    assert run["tags.partial"] == "3 of 146 queries"
+    assert MLflowTracker.get_best_run("baseline_stats_tiny", "test_total_time", True, tracking_uri=store) is None
 
     entries = json.loads((pytester.path / "out.json").read_text(encoding="utf-8"))["benchmarks"]
     assert [entry["name"] for entry in entries[:2]] == ["q001[baseline-stats_tiny]", "q001[baseline-again-stats_tiny]"]
@@ -147,6 +149,22 @@ def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) ->
     assert all(run["timed_out"] and run["execution_ms"] == 50 for run in runs)
     assert ">= 0.050" in result.stdout.str()
     assert summary(pytester.path)["metrics"]["timeout_count"] == 1
+
+
+def test_a_store_that_does_not_answer_loses_nothing(pytester: pytest.Pytester) -> None:
+    """The run is measured and its record whole; beside the record, and once more at the very end, it says what was not sent."""
+    result = measure(pytester, "--limit", "1", "--rounds", "1", "--tracking-uri", "http://127.0.0.1:1")
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    assert record_lines(pytester.path)[-1]["status"] == "FINISHED"
+    result.stdout.fnmatch_lines(
+        [
+            "baseline-again: 1 round of 1 query cannot tell twice as fast from twice as slow; more of either narrow the interval",
+            "record: results/baseline_stats_tiny_*.jsonl; MLflow: not sent (the MLflow server 'http://127.0.0.1:1' does not answer: *); "
+            "the record is complete, `pilotscope sync` sends it later",
+            "*= pilotscope: conclusion =*",
+            "not sent to MLflow: 1 of 1 runs; `pilotscope sync` sends them, or says what is wrong",
+        ]
+    )
 
 
 def test_an_interrupt_leaves_a_whole_record_and_no_server(pytester: pytest.Pytester) -> None:

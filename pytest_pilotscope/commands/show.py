@@ -10,7 +10,7 @@ import click
 
 from pytest_pilotscope.commands.comparison import Comparison, MetricPair, Result
 from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.core.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
 
 
@@ -32,7 +32,7 @@ def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     elif not runs:
         click.echo("no runs yet")
     else:
-        titles = ("total s", "p95 s", "speed-up", "interval", "timeouts", "errors")
+        titles = ("queries", "total s", "p95 s", "speed-up", "interval", "timeouts", "errors")
         columns = [Column("run"), Column("name"), Column("status"), Column("started (UTC)"), Column("took s", number=True)]
         show_table([*columns, *(Column(title, number=True) for title in titles)], [_run(run) for run in runs])
 
@@ -88,6 +88,7 @@ def _run(run: Mapping[str, Any]) -> tuple[str, ...]:
         run["status"],
         moment(run["start_time"]),
         _took(run["start_time"], run["end_time"]),
+        run.get(f"tags.{PARTIAL}", "").removesuffix(" queries") or number(run.get("metrics.test_query_count")),
         number(figures["total_time"]),
         number(figures["p95_time"]),
         number(figures["speedup"]),

@@ -20,6 +20,9 @@ BASELINE_AGAIN = "baseline-again"
 WARM_UP = 0
 """The repetition number of warm-up runs, which count in no figure."""
 
+PARTIAL = "partial"
+"""The tag of a run of some of the test queries; it says of how many."""
+
 Scalar = str | int | float | bool | None
 """What a parameter may be: everything that a tracking store and JSON can both hold."""
 

@@ -26,7 +26,7 @@ class Remark:
 
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Everything there is to remark, in the order in which it is shown."""
-    return (*decisions_of(record, summary), *regressions_of(summary), *remarks_of(record))
+    return (*uncertain_of(summary), *decisions_of(record, summary), *regressions_of(summary), *remarks_of(record))
 
 
 def decisions_of(record: Record, summary: Summary) -> Iterator[Remark]:
@@ -73,6 +73,15 @@ def remarks_of(record: Record) -> Iterator[Remark]:
             yield Remark(text=f"{report.query_id}: {report.side} {steered_text(report)}", bad=True)
 
 
+def uncertain_of(summary: Summary) -> Iterator[Remark]:
+    """Say in words when an interval is so wide that it says nothing: a few rounds of a few queries."""
+    for name, side in summary.sides.items():
+        if side.against and side.against.speedup.low < 1 / 2 and side.against.speedup.high > 2:
+            measured = f"{_counted(summary.header.rounds, 'round')} of {_counted(len(side.against.queries), 'query', 'queries')}"
+            text = f"{name}: {measured} cannot tell twice as fast from twice as slow; more of either narrow the interval"
+            yield Remark(text=text)
+
+
 def regressions_of(summary: Summary) -> Iterator[Remark]:
     """Name the queries that a side made slower beyond noise, the worst first."""
     for name, side in summary.sides.items():
@@ -88,3 +97,7 @@ def steered_text(report: QueryReport) -> str:
     """How far PostgreSQL did what it was told, and why not further."""
     reasons = "; ".join(report.steering_reasons) or "no reason known"
     return f"steered {report.steered_ratio:.1%}: {reasons}"
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -57,16 +57,28 @@ def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | No
     return MLflowTracker.list_runs(experiment, limit, tracking_uri=tracking_uri)
 
 
-def best_of(experiment: str, metric: str, *, ascending: bool, tracking_uri: str | None = None) -> dict[str, Any]:
-    """The best finished run of an experiment by a metric; `UnknownName` when there is no such experiment, or no run with that metric."""
+def best_of(
+    experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | None = None
+) -> dict[str, Any]:
+    """
+    The best finished run of an experiment by a metric, as `MLflowTracker.get_best_run` gives it.
+
+    `UnknownName` when there is no such experiment, or no run with that metric; `UsageError` when only partial runs have it.
+    """
     _check_experiment(experiment, tracking_uri)
-    best = None if _NOT_A_NAME.search(metric) else MLflowTracker.get_best_run(experiment, metric, ascending, tracking_uri=tracking_uri)
-    if best is not None:
-        return best
+    if not _NOT_A_NAME.search(metric):
+        best = MLflowTracker.get_best_run(experiment, metric, ascending, partial=partial, tracking_uri=tracking_uri)
+        if best is not None:
+            return best
     runs = MLflowTracker.list_runs(experiment, COUNT_LIMIT, tracking_uri=tracking_uri)
     finished = [run for run in runs if run["status"] == "FINISHED"]
     if not finished:
         raise UsageError(f"experiment {experiment!r} has no finished run yet; `pilotscope runs {experiment}` shows the others")
+    if any(f"metrics.{metric}" in run for run in finished):
+        raise UsageError(
+            f"experiment {experiment!r} has no finished run of the whole workload with {metric!r}, only runs of some of its queries; "
+            "--partial takes these"
+        )
     known = {key.removeprefix("metrics.") for run in finished for key in run if key.startswith("metrics.")}
     raise UnknownName(f"metric of experiment {experiment!r}", metric, known)
 

@@ -80,8 +80,8 @@ def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint:
     if selection is None:
         raise ModelError(f"experiment {experiment!r} has no validation metric to choose the best model by; name a run id")
     metric, ascending = selection
-    same_data = {"fingerprint.data": data_fingerprint}
-    best = MLflowTracker.get_best_run(experiment, metric, ascending, tags=same_data, tracking_uri=tracking_uri)
+    same_data = {"fingerprint.data": data_fingerprint}  # a run of a few test queries has learned and validated like any other
+    best = MLflowTracker.get_best_run(experiment, metric, ascending, tags=same_data, partial=True, tracking_uri=tracking_uri)
     if best is None:
         raise ModelError(
             f"experiment {experiment!r} has no finished run with {metric!r} on data {data_fingerprint}; "

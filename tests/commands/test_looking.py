@@ -67,12 +67,13 @@ def test_a_dead_server_is_noticed_at_once_and_its_password_stays_hidden(pilotsco
 def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun) -> None:
     """The figures that one looks for first; what a run does not have is a dash."""
     figures = {"test_total_time": 12.3456, "test_speedup": 1.25, "test_speedup_ci_low": 1.2, "test_speedup_ci_high": 1.3}
-    ids = [add_run("mscn_toy", f"run{hour}", hour=hour, metrics=figures if hour == 2 else None) for hour in range(3)]
+    ids = [add_run("mscn_toy", f"run{hour}", hour=hour) for hour in range(2)]
+    ids.append(add_run("mscn_toy", "run2", hour=2, metrics=figures, tags={"partial": "4 of 146 queries"}))
     result = pilotscope("runs", "mscn_toy", "--limit", "2")
     assert result.stdout == (
-        "run       name  status    started (UTC)     took s  total s  p95 s  speed-up      interval  timeouts  errors\n"
-        f"{ids[2][:8]}  run2  FINISHED  2026-01-02 05:04      90  12.3456      -      1.25  1.200..1.300         -       -\n"
-        f"{ids[1][:8]}  run1  FINISHED  2026-01-02 04:04      90        -      -         -             -         -       -\n"
+        "run       name  status    started (UTC)     took s   queries  total s  p95 s  speed-up      interval  timeouts  errors\n"
+        f"{ids[2][:8]}  run2  FINISHED  2026-01-02 05:04      90  4 of 146  12.3456      -      1.25  1.200..1.300         -       -\n"
+        f"{ids[1][:8]}  run1  FINISHED  2026-01-02 04:04      90         -        -      -         -             -         -       -\n"
     )
     listed = json.loads(pilotscope("runs", "mscn_toy", "--json").stdout)
     assert [run["run_id"] for run in listed] == ids[::-1]
@@ -109,6 +110,20 @@ def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: 
         (slow, ["--metric", "test_speedup", "--minimize"]),
     ):
         assert json.loads(pilotscope("best", "lero_toy", "--json", *arguments).stdout)["run_id"] == expected
+
+
+def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddRun) -> None:
+    """A run of a few queries is no faster run of all of them; it is taken when asked for, and mentioned when there is nothing else."""
+    part = add_run("mscn_toy", "part", metrics={"test_total_time": 1.0}, tags={"partial": "4 of 146 queries"})
+    result = pilotscope("best", "mscn_toy")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Error: experiment 'mscn_toy' has no finished run of the whole workload with 'test_total_time', only runs of some of its queries; "
+        "--partial takes these\n",
+    )
+    whole = add_run("mscn_toy", "whole", metrics={"test_total_time": 9.0})
+    assert json.loads(pilotscope("best", "mscn_toy", "--json").stdout)["run_id"] == whole
+    assert json.loads(pilotscope("best", "mscn_toy", "--json", "--partial").stdout)["run_id"] == part
 
 
 def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> None:
