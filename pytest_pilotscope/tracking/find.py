@@ -57,9 +57,7 @@ def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | No
     return MLflowTracker.list_runs(experiment, limit, tracking_uri=tracking_uri)
 
 
-def best_of(
-    experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | None = None
-) -> dict[str, Any]:
+def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | None = None) -> dict[str, Any]:
     """
     The best finished run of an experiment by a metric, as `MLflowTracker.get_best_run` gives it.
 
