@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
+
+Advance = Callable[[int], None]
+"""Call it with how many more steps are done."""
+
+ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress display for a description and a number of steps."""
+
+
+@contextmanager
+def silent(description: str, total: int) -> Iterator[Advance]:
+    """Show no progress."""
+    yield lambda steps: None
 
 
 class Dataset(Protocol):
@@ -38,3 +52,10 @@ class Dataset(Protocol):
 
     def workload(self) -> Workload:
         """The queries, split into training, validation and test."""
+
+
+@runtime_checkable
+class ShowsProgress(Protocol):
+    """A dataset that takes long to load, and says how far it is if it is given a way to."""
+
+    show_progress: ShowProgress

@@ -14,3 +14,5 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     """Add every built-in dataset by name; each is imported when it is asked for."""
     for name in ("stats_tiny", "stats_small", "stats_synthetic"):
         registry.add_dataset(name, "pytest_pilotscope.datasets.stats:StatsDataset", origin=ORIGIN)
+    for name in ("stats", "imdb"):
+        registry.add_dataset(name, "pytest_pilotscope.datasets.published:PublishedDataset", origin=ORIGIN)

@@ -32,3 +32,34 @@ def read_schema(session: Session) -> Schema:
     for table, column, column_type in session.execute(_COLUMNS):
         schema.setdefault(str(table), {})[str(column)] = str(column_type)
     return schema
+
+
+_INDEXED = """
+    SELECT c.relname, a.attname FROM pg_catalog.pg_index AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+    WHERE pg_catalog.pg_table_is_visible(c.oid) AND i.indpred IS NULL
+"""
+
+
+def indexed_columns(session: Session) -> set[tuple[str, str]]:
+    """Return the columns (table, column) that lead an index over all rows."""
+    return {(str(table), str(column)) for table, column in session.execute(_INDEXED)}
+
+
+_REFERENCES = """
+    SELECT c.relname, a.attname, p.relname, b.attname FROM pg_catalog.pg_constraint AS k
+    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_class AS p ON p.oid = k.confrelid
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+    JOIN pg_catalog.pg_attribute AS b ON b.attrelid = p.oid AND b.attnum = k.confkey[1]
+    WHERE k.contype = 'f' AND cardinality(k.conkey) = 1
+      AND pg_catalog.pg_table_is_visible(c.oid) AND pg_catalog.pg_table_is_visible(p.oid)
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+def read_references(session: Session) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Return the declared foreign keys of one column: ((table, column), (referenced table, its column))."""
+    rows = session.execute(_REFERENCES)
+    return [((str(table), str(column)), (str(parent), str(key))) for table, column, parent, key in rows]

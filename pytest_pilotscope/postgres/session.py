@@ -151,6 +151,10 @@ class Session:
             composing.SQL(", ").join(map(composing.Identifier, columns)),
             composing.SQL(" (FORMAT binary)" if binary else ""),
         )
+        self.copy_from(statement, chunks)
+
+    def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
+        """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, of what the statement says it reads."""
         self._copy(statement, io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20))
 
     def copy_out(self, sql: str, write: Callable[[bytes], object], *, binary: bool = False) -> None:
@@ -204,7 +208,7 @@ class Session:
     def _timeout_setting(self) -> str:
         return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
 
-    def _copy(self, statement: composing.Composable, file: Any) -> None:
+    def _copy(self, statement: str | composing.Composable, file: Any) -> None:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.copy_expert(statement, file, size=1 << 18)

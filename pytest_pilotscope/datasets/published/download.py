@@ -1,0 +1,148 @@
+"""One large file from the web: fetched once, resumed when it is cut off, and never used before its checksum is right."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+
+from pytest_pilotscope.datasets.base import ShowProgress
+from pytest_pilotscope.errors import DatasetError
+
+ATTEMPTS = 5
+"""How often a transfer that brought something before it broke is taken up again."""
+
+SILENCE_S = 30.0
+"""How long a server may say nothing."""
+
+_CHUNK_BYTES = 1 << 20
+_PER_CENT = 100
+_RANGE_NOT_SATISFIABLE = 416
+
+logger = logging.getLogger(__name__)
+
+
+def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, limit_bytes: int) -> None:
+    """
+    Have the file of `url` at `path`. What is there with the right checksum is kept; two processes at once: one fetches, the other waits.
+
+    What was fetched before a transfer broke is in `<path>.part` and is not fetched again. DatasetError says what went wrong.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.exists() and sha256_of(path) == sha256:
+            return
+        part = path.with_name(f"{path.name}.part")
+        _complete(url, part, show_progress, limit_bytes)
+        found = sha256_of(part)
+        if found != sha256:
+            part.unlink()
+            raise DatasetError(f"{url} is not what was published: its SHA-256 is {found}, expected {sha256}; it was thrown away")
+        os.replace(part, path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _complete(url: str, part: Path, show_progress: ShowProgress, limit_bytes: int) -> None:
+    """Bring `part` to its full length, over as many transfers as bring something."""
+    for attempt in range(1, ATTEMPTS + 1):
+        before = _size(part)
+        try:
+            return _transfer(url, part, show_progress, limit_bytes)
+        except urllib.error.HTTPError as error:
+            raise DatasetError(f"{url} cannot be fetched: HTTP {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            if not isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError | http.client.HTTPException):
+                raise DatasetError(f"{part} cannot be written: {error}; make room, or set PILOTSCOPE_CACHE to another folder") from error
+            size = _size(part)
+            if attempt == ATTEMPTS or size == before:
+                kept = f"; the {size} bytes that came are kept and are not fetched again" if size else ""
+                raise DatasetError(f"{url} cannot be fetched: {_reason(error)}{kept}") from error
+            logger.warning("%s broke off after %d bytes (%s); going on from there", url, size, _reason(error))
+    raise AssertionError("every attempt returns or raises")
+
+
+def _transfer(url: str, part: Path, show_progress: ShowProgress, limit_bytes: int) -> None:
+    """Fetch what `part` still lacks; raises when the connection ends early."""
+    have = _size(part)
+    with _response(url, have) as response:
+        if have and response.status != http.client.PARTIAL_CONTENT:  # it sends everything: the beginning is not needed
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        if max(total or 0, have) > limit_bytes:
+            raise DatasetError(f"{url} has {total} bytes, more than the {limit_bytes} that this dataset may have; it was not fetched")
+        with part.open("ab" if have else "wb") as file:
+            _copy(response, file, part.name.removesuffix(".part"), have, total, show_progress, limit_bytes)
+        if total is not None and _size(part) < total:
+            raise http.client.IncompleteRead(b"", total - _size(part))
+
+
+@contextmanager
+def _response(url: str, have: int) -> Iterator[http.client.HTTPResponse]:
+    if not url.startswith(("http://", "https://")):
+        raise DatasetError(f"{url} is no web address")
+    headers = {"User-Agent": "pytest-pilotscope", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_S)  # noqa: S310 - checked above
+    except urllib.error.HTTPError as error:
+        if error.code != _RANGE_NOT_SATISFIABLE or not have:
+            raise
+        response = urllib.request.urlopen(urllib.request.Request(url), timeout=SILENCE_S)  # noqa: S310 - nothing is left to send: anew
+    with response:
+        yield response
+
+
+def _copy(
+    response: http.client.HTTPResponse,
+    file: BinaryIO,
+    name: str,
+    done: int,
+    total: int | None,
+    show_progress: ShowProgress,
+    limit_bytes: int,
+) -> None:
+    with show_progress(f"fetching {name}", _PER_CENT) as advance:
+        shown = 0
+        while chunk := response.read(_CHUNK_BYTES):
+            file.write(chunk)
+            done += len(chunk)
+            if done > limit_bytes:
+                raise DatasetError(f"{name} has more than the {limit_bytes} bytes that this dataset may have; it was not fetched")
+            reached = _PER_CENT * done // total if total else 0
+            if reached > shown:
+                advance(reached - shown)
+                shown = reached
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection ended {error.expected} bytes too early" if error.expected else "the connection ended too early"
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    return "no answer in time" if isinstance(error, TimeoutError) or isinstance(reason, TimeoutError) else str(reason)
+
+
+def free_bytes(folder: Path) -> int:
+    """How much may still be written to the disk of a folder."""
+    return shutil.disk_usage(folder).free
