@@ -14,6 +14,7 @@ class Baseline:
     """Takes no decision."""
 
     name = "baseline"
+    learns = False
 
     def train(self, training: Training) -> TrainingReport:
         """Learn nothing; say so in the parameters."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import IncompleteEstimate
+from pytest_pilotscope.errors import IncompleteEstimate, UnsupportedQuery
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
@@ -22,6 +22,7 @@ class Oracle:
     """
 
     name = "oracle"
+    learns = False
 
     def __init__(self) -> None:
         self._training: Training | None = None
@@ -52,4 +53,6 @@ class Oracle:
         labels = self._training.labels([query, *subqueries])
         itself, *others = (labels.get(one.id, {}) for one in (query, *subqueries))
         found = by_level(subplans, itself, others)
+        if query.id in labels.unsupported and not subplans.keys() <= found.keys():
+            raise UnsupportedQuery(labels.unsupported[query.id], query.sql)
         return {subplan: float(label.rows) for subplan, label in found.items() if label.rows is not None}

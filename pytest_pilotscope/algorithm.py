@@ -42,7 +42,7 @@ class CardinalityEstimator(Protocol):
         Estimate the rows of every subplan the planner will ask about.
 
         `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
-        infinite or a negative value fails the run.
+        infinite or a negative value fails the run. `UnsupportedQuery` leaves the query to PostgreSQL: it counts as not steered.
         """
 
 

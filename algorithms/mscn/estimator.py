@@ -74,7 +74,7 @@ class Mscn:
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at."""
         model, _ = self._trained()
-        parsed = model.parse(query.sql)
+        parsed = parse(query.sql, model.vocabulary.schema)
         unknown = [subplan for subplan in subplans if not subplan <= parsed.relations.keys()]
         if unknown:
             raise IncompleteEstimate(self.name, query_id=query.id, missing=len(unknown), total=len(subplans))

@@ -18,3 +18,8 @@ def answer_hash(rows: Iterable[Sequence[object]]) -> str:
     for row in rows:
         total += int.from_bytes(hashlib.sha256(repr(tuple(row)).encode()).digest()[:16], "big") + 1
     return f"{total % _MODULUS:032x}"
+
+
+def is_empty(rows: Sequence[Sequence[object]]) -> bool:
+    """Tell whether a query found nothing: no row, or the one row of an aggregate over no rows, all NULL and 0."""
+    return not rows or (len(rows) == 1 and all(value is None or value == 0 for value in rows[0]))

@@ -8,7 +8,7 @@ counts with its limit, so the total is then a lower bound and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from statistics import median
 from typing import Any
@@ -20,6 +20,12 @@ from pytest_pilotscope.core.pairs import Pairs, pairs_of
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import QueryReport, QueryRun
 from pytest_pilotscope.core.statistics import Interval, QueryRatio, query_ratios, workload_ratios
+
+NOISE_FLOOR_MS = 0.5
+"""
+A difference of less than this per query is no result, whatever an interval says: one turn of the operating system's scheduler, a page that
+has to be read, or the setting that steers takes as long, and it would be another in the next session.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +57,8 @@ class Against:
     One side against the baseline side.
 
     `speedup` is baseline total / candidate total and `geometric_speedup` the geometric mean over queries, both above 1 if faster.
-    `left_out` queries failed or are incomplete on either side and are in none of these figures.
+    `left_out` queries failed or are incomplete on either side and are in none of these figures. `difference_ms` is how much longer a query
+    takes on average (negative: shorter), in ms.
     `break_even` is the number of executions of the workload after which the training has paid off, with its interval: infinite where it
     never does, None where there was no training.
     """
@@ -65,6 +72,12 @@ class Against:
     left_out: int
     plans: PlanChanges | None
     break_even: Interval | None
+    difference_ms: float
+
+    @property
+    def below_noise_floor(self) -> bool:
+        """Whether the workload's difference is too small to be a result."""
+        return abs(self.difference_ms) < NOISE_FLOOR_MS
 
     @property
     def regressions(self) -> dict[str, float]:
@@ -182,7 +195,12 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
     pairs = pairs_of(record, side)
     if not pairs.query_ids:
         return None
-    ratios, queries = workload_ratios(pairs, seed=record.header.seed), query_ratios(pairs)
+    ratios = workload_ratios(pairs, seed=record.header.seed)
+    differences_ms = np.median(pairs.candidate_ms, axis=1) - np.median(pairs.baseline_ms, axis=1)
+    queries = tuple(
+        query if abs(difference_ms) >= NOISE_FLOOR_MS else replace(query, outcome="tie")
+        for query, difference_ms in zip(query_ratios(pairs), differences_ms, strict=True)
+    )
     outcomes = [query.outcome for query in queries]
     return Against(
         speedup=ratios.total.inverse,
@@ -194,6 +212,7 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
         left_out=len(pairs.left_out),
         plans=_plan_changes(record, side, queries),
         break_even=_break_even(pairs, training_s, ratios.total.inverse),
+        difference_ms=float(differences_ms.mean()),
     )
 
 

@@ -50,7 +50,8 @@ _RESERVED_WORDS = (
     "placing primary references returning right row select session_user similar some symmetric system_user table tablesample "
     "then to trailing true union unique user using variadic verbose when where window with"
 )
-_RESERVED = frozenset(_RESERVED_WORDS.split())
+RESERVED = frozenset(_RESERVED_WORDS.split())
+"""What no table, column or alias is called without quotes."""
 Read = TypeVar("Read")
 
 
@@ -132,12 +133,12 @@ class _PlainReader:
         if self._kinds[self._at] == _QUOTED:
             return self._take(_QUOTED)[1:-1].replace('""', '"')
         name = self._take(_WORD)
-        return self._refuse() if name in _RESERVED else name
+        return self._refuse() if name in RESERVED else name
 
     def _relation(self) -> None:
         table = self._name()
         named = self._took("as") or self._kinds[self._at] == _QUOTED
-        named = named or (self._kinds[self._at] == _WORD and self._texts[self._at] not in _RESERVED)
+        named = named or (self._kinds[self._at] == _WORD and self._texts[self._at] not in RESERVED)
         self._assembly.add_relation(table, self._name() if named else table)
 
     def _column(self) -> ColumnRef:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal, TypeAlias
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,24 +20,47 @@ class Query:
     sql: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmeasured:
+    """A statement of a workload that is no query, so that it is not run; `reason` says what it is."""
+
+    id: str
+    sql: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """
     The ordered queries of one dataset, split by purpose.
 
-    Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring.
+    Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring. What the
+    user's files hold besides queries is `unmeasured`. `unsteered` says of test queries why they have no subplans, `origin` where training
+    queries come from when they were not given.
     """
 
     dataset: str
-    train: tuple[Query, ...]
-    validation: tuple[Query, ...]
-    test: tuple[Query, ...]
+    train: tuple[Query, ...] = ()
+    validation: tuple[Query, ...] = ()
+    test: tuple[Query, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
+    unsteered: Mapping[str, str] = field(default_factory=dict)
+    origin: str | None = None
+
+    def of(self, split: Split) -> tuple[Query, ...]:
+        """The queries of one split."""
+        found: tuple[Query, ...] = getattr(self, split)
+        return found
+
+    def with_splits(self, splits: Mapping[Split, Sequence[Query]]) -> Workload:
+        """The same workload with other queries in all three splits."""
+        return replace(self, train=tuple(splits["train"]), validation=tuple(splits["validation"]), test=tuple(splits["test"]))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over ids and SQL of all three splits, in order."""
         digest = hashlib.sha256()
-        for role, queries in (("train", self.train), ("validation", self.validation), ("test", self.test)):
-            for query in queries:
+        for role in SPLITS:
+            for query in self.of(role):
                 digest.update(f"{role}\0{query.id}\0{query.sql}\0".encode())
         return digest.hexdigest()[:16]

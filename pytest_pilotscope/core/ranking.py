@@ -9,7 +9,7 @@ from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.core.summary import Summary
 
 ITSELF = Interval(estimate=1.0, low=1.0, high=1.0)
-"""The speed-up of the baseline over itself."""
+"""The speed-up of the baseline over itself, and of whoever differs from it by less than the noise floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Ranks:
 def ranks(summary: Summary) -> Mapping[str, Ranks]:
     """The ranks by speed-up of all sides that were measured on the whole workload; the others have none."""
     speedups = {
-        name: side.against.speedup if side.against else ITSELF
+        name: side.against.speedup if side.against and not side.against.below_noise_floor else ITSELF
         for name, side in summary.sides.items()
         if side.complete and (name == summary.header.baseline_side or (side.against and not side.against.left_out))
     }

@@ -38,7 +38,7 @@ class QueryRun:
     `repetition` is the round (0 is the warm-up) and `order` the position within the round, from 0. `planning_ms` and `execution_ms` are
     the server's own figures, `inference_ms` is client wall clock. A run cut off by the statement timeout has `timed_out` set and the limit
     as its `execution_ms`, so sums over it are lower bounds. A run that failed has the message in `error` and no meaningful times.
-    `answer_hash` is independent of the order of the rows.
+    `answer_hash` is independent of the order of the rows; `empty` tells that nothing was found. Both are known of warm-ups.
     """
 
     query_id: str
@@ -52,6 +52,7 @@ class QueryRun:
     error: str | None = None
     row_count: int | None = None
     answer_hash: str | None = None
+    empty: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("inference_ms", "planning_ms", "execution_ms"):

@@ -26,7 +26,12 @@ class Settings:
     # data and workload
     scale: float | None = None
     seed: int = 0
+    data_dir: Path | None = None
     queries_dir: Path | None = None
+    workload: str | None = None
+    split: Literal["given", "random", "template"] = "given"
+    generate_training: int | None = None
+    read_only: bool = False
     queries: tuple[str, ...] = ()
     limit: int | None = None
 

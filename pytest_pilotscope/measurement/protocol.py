@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from pytest_pilotscope.algorithm import Subplan
-from pytest_pilotscope.core.answers import answer_hash
+from pytest_pilotscope.core.answers import answer_hash, is_empty
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
@@ -106,8 +106,8 @@ class QueryMeasurement:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
             except StatementFailed as error:
                 return replace(run, error=str(error))
-        answer = answer_hash(timed.rows) if repetition == WARM_UP else None
-        return replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows), answer_hash=answer)
+        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows))
+        return replace(run, answer_hash=answer_hash(timed.rows), empty=is_empty(timed.rows)) if run.warm_up else run
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
         baseline = warm[0]
@@ -134,6 +134,8 @@ class QueryMeasurement:
                 estimates=estimates_of(steering.cardinalities or side.session.subplans(self.query.sql), self.truth),
                 p_error=p_error(side.session, self.query.sql, plan, self.truth),
             )
+        if steering.unsupported is not None:
+            return replace(report, steered_ratio=0.0, steering_reasons=(f"not taken apart: {steering.unsupported}",))
         if not steering.cardinalities:
             return report
         adherence = verify(plan, steering.cardinalities)

@@ -9,10 +9,10 @@ from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser, Subplan
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed
+from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -23,11 +23,13 @@ class Steering:
     """
     What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side.
 
-    `facts` explain the decision, if the algorithm does.
+    `facts` explain the decision, if the algorithm does. `unsupported` says why a query could not be decided on, so that PostgreSQL was left
+    alone.
     """
 
     inference_ms: float
     cardinalities: Cardinalities | None = None
+    unsupported: str | None = None
     facts: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -69,11 +71,19 @@ class EstimatorSide:
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Enumerate, estimate, check and inject; all of it is inference time."""
+        """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
         started_ns = perf_counter_ns()
-        subplans = self.session.subplans(query.sql)
-        estimates = self.algorithm.steer(query, subplans)
-        check_estimates(self.name, query, subplans, estimates)
+        unsupported, estimates = None, dict[Subplan, float]()
+        try:
+            subplans = self.session.subplans(query.sql)
+            estimates.update(self.algorithm.steer(query, subplans))
+        except UnsupportedQuery as error:
+            unsupported = error.reason
+        else:
+            check_estimates(self.name, query, subplans, estimates)
+        if unsupported is not None:
+            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)
+            return
         with self.session.cardinalities(estimates):
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
 

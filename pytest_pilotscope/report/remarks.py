@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_pilotscope.core.figures import NOISE_FLOOR_MS
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport, TrainingReport
 from pytest_pilotscope.core.summary import Summary
@@ -26,7 +27,8 @@ class Remark:
 
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Everything there is to remark, in the order in which it is shown."""
-    return (*uncertain_of(summary), *decisions_of(record, summary), *regressions_of(summary), *remarks_of(record))
+    found = (uncertain_of(summary), decisions_of(record, summary), regressions_of(summary), results_of(record, summary), remarks_of(record))
+    return tuple(remark for part in found for remark in part)
 
 
 def decisions_of(record: Record, summary: Summary) -> Iterator[Remark]:
@@ -53,6 +55,24 @@ def _choices(training: TrainingReport) -> Iterator[Remark]:
             f"best-scored plan was the fastest in {found['validation_top1_accuracy']:.0%}; regret {found['validation_regret']:.1%} "
             f"(of PostgreSQL's own plans {found['validation_own_regret']:.1%})"
         )
+
+
+def results_of(record: Record, summary: Summary) -> Iterator[Remark]:
+    """Whether the figures are a result at all: not where queries find nothing, nor where the difference is below the noise floor."""
+    found = [run.empty for run in record.runs if run.side == record.header.baseline_side and run.empty is not None]
+    if sum(found) > len(found) / 2:
+        yield Remark(
+            text=f"{sum(found)} of {len(found)} queries ({sum(found) / len(found):.0%}) have an empty result: PostgreSQL stops as soon as "
+            "it finds nothing to join, so these times say little about plans; this data is good for checking that everything works",
+            bad=True,
+        )
+    for name, side in summary.sides.items():
+        if side.against and side.against.below_noise_floor and name != BASELINE_AGAIN:
+            yield Remark(
+                text=f"{name}: no result: it differs from the baseline by {abs(side.against.difference_ms):.2f} ms per query, below the "
+                f"noise floor of {NOISE_FLOOR_MS} ms",
+                bad=True,
+            )
 
 
 def remarks_of(record: Record) -> Iterator[Remark]:
