@@ -22,11 +22,13 @@ from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.core.results import BASELINE, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
+from pytest_pilotscope.datasets.base import ShowsProgress
 from pytest_pilotscope.errors import PilotscopeError, TrackingError, UsageError
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
 from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
+from pytest_pilotscope.workload import completed, described, given_workload
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -106,27 +108,20 @@ class Bench:
             self.database(case.dataset)
 
     def workload(self, name: str) -> Workload:
-        """Return the queries of a dataset, or those of `--queries-dir`, made once."""
+        """Return the queries of a dataset, or those of `--queries-dir`, made once; complete once its database is open."""
         if name not in self._workloads:
-            dataset = self.dataset(name)
-            learning = dataset.workload() if dataset is not None else None
-            self._workloads[name] = self._with_files(name, learning)
+            self._workloads[name] = given_workload(name, self.dataset(name), self.settings)
         return self._workloads[name]
-
-    def _with_files(self, name: str, learning: Workload | None) -> Workload:
-        if self.settings.queries_dir is not None:
-            from pytest_pilotscope.datasets.files import load_workload_files
-
-            return load_workload_files(self.settings.queries_dir, name, learning)
-        if learning is None:
-            raise UsageError(f"database {name!r} is no dataset of the suite and has no queries of its own; name them with --queries-dir")
-        return learning
 
     def dataset(self, name: str) -> Dataset | None:
         """Make the dataset of a name; None for the database that the DSN of `--server` names. Raises `UnknownName`."""
         if own_database(self.settings) == name and all(entry.name != name for entry in self.registry.datasets):
             return None
-        dataset: Dataset = self.registry.dataset(name).resolve()(name=name, scale=self.settings.scale, seed=self.settings.seed)
+        dataset: Dataset = self.registry.dataset(name).resolve()(
+            name=name, scale=self.settings.scale, seed=self.settings.seed, data_dir=self.settings.data_dir
+        )
+        if isinstance(dataset, ShowsProgress):
+            dataset.show_progress = self.progress
         return dataset
 
     def database(self, name: str) -> Database:
@@ -139,7 +134,16 @@ class Bench:
             database = self._stack.enter_context(open_database(config, dataset))
             self.say(f"pilotscope: {name} on {database.report.header()}")
             self._databases[name] = database
+            workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
+            self._workloads[name] = workload
+            for line in described(workload):
+                self.say(f"pilotscope: {name}: {line}")
         return self._databases[name]
+
+    def _learns(self) -> bool:
+        """Whether training queries are needed."""
+        algorithms = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
+        return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in algorithms)
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun]:

@@ -4,7 +4,8 @@ Everything that can go wrong and has a name.
     PilotscopeError
     ├── UsageError              what the user typed; pytest exits with 4
     │   ├── UnknownName         an algorithm, dataset or query that nobody registered
-    │   └── WorkloadError       a query file that cannot be read (file and line are in the message)
+    │   ├── WorkloadError       a query file that cannot be read (file and line are in the message)
+    │   └── MissingWorkload     a dataset or database that comes without queries
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       no binaries, no Docker daemon, nothing to start
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
@@ -50,6 +51,10 @@ class UnknownName(UsageError):
 
 class WorkloadError(UsageError):
     """A query file that cannot be read; the message starts with `file:line`."""
+
+
+class MissingWorkload(UsageError):
+    """There are no queries: the data comes without them, and none were named."""
 
 
 class ServerError(PilotscopeError):

@@ -132,7 +132,26 @@ OPTIONS: tuple[Option, ...] = (
     Option(name="pg-version", field="pg_version", metavar="MAJOR", parse=_positive_int, help="PostgreSQL major version to embed or to run"),
     Option(name="scale", field="scale", metavar="FACTOR", parse=_positive_float, help="scale of a generated dataset, instead of its own"),
     Option(name="seed", field="seed", metavar="N", parse=_non_negative_int, help="seed of data, workload, training and bootstrap"),
+    Option(name="data-dir", field="data_dir", metavar="PATH", parse=Path, help="folder or file with a copy of a published dataset"),
     Option(name="queries-dir", field="queries_dir", metavar="PATH", parse=Path, help="folder or file with the workload's queries"),
+    Option(name="workload", field="workload", metavar="NAME", help="one of several workloads in the folder of --queries-dir or --data-dir"),
+    Option(
+        name="split",
+        field="split",
+        metavar="given|random|template",
+        parse=_one_of("given", "random", "template"),
+        help="divide the queries as they are given, or anew into 70%% training, 10%% validation and 20%% test queries: at random, or so "
+        "that no test query has a template that is trained on",
+    ),
+    Option(
+        name="generate-training",
+        field="generate_training",
+        metavar="N",
+        parse=_non_negative_int,
+        help="generate N training queries from schema, statistics and joins of the workload; without it 500 where there are none, "
+        "0 for none",
+    ),
+    Option(name="read-only", field="read_only", flag=True, help="write nothing at all to the server of --server"),
     Option(
         name="queries", field="queries", metavar="GLOB", repeat=True, help="measure only the test queries whose id matches, e.g. 'q01*'"
     ),

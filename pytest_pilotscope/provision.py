@@ -49,6 +49,7 @@ class PostgreSQLConfig:
     pg_version: int | None = None
     scale: float | None = None
     seed: int = 0
+    data_dir: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class PostgreSQLConfig:
             pg_version=settings.pg_version,
             scale=settings.scale,
             seed=settings.seed,
+            data_dir=settings.data_dir,
         )
 
     @contextmanager
@@ -181,7 +183,11 @@ def dataset_of(config: PostgreSQLConfig) -> Dataset:
     """The registered dataset of `config.db`; UnknownName with the near matches."""
     from pytest_pilotscope.registry import builtin_registry
 
-    dataset: Dataset = builtin_registry().dataset(config.db or "").resolve()(name=config.db, scale=config.scale, seed=config.seed)
+    dataset: Dataset = (
+        builtin_registry()
+        .dataset(config.db or "")
+        .resolve()(name=config.db, scale=config.scale, seed=config.seed, data_dir=config.data_dir)
+    )
     return dataset
 
 

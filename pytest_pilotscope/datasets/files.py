@@ -6,7 +6,7 @@ Query files: a folder of `.sql` files, or one file in any of the formats that be
 - statements separated by `;`, over as many lines as they need, numbered q001, q002, ...;
 - one statement on each line without any `;`, numbered likewise.
 
-Empty lines and lines that begin with `--` are skipped. Every statement is parsed as PostgreSQL's SQL and must be a query.
+Empty lines and lines that begin with `--` are skipped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.queries import SPLITS, Query, Split, Unmeasured, Workload
 from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
-from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.errors import UnknownName, WorkloadError
 
 _WITH_ID = {"#####": re.compile(r"([^\s#]+)#####(.*)"), "<TAB>": re.compile(r"([^\s']+)\t(.*)")}
 _QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
@@ -39,9 +39,9 @@ class _Found:
 
 def load_queries(path: Path) -> tuple[Query, ...]:
     """
-    Read the queries of a folder or a file, in order (a folder: by name, numbers in names by value).
+    Read the statements of a folder or a file, in order (a folder: by name, numbers in names by value).
 
-    Raises WorkloadError that begins with `file:line` for what is not a query, for ids that occur twice and where nothing is found.
+    Raises WorkloadError that begins with `file:line` for ids that occur twice, for quotes that never end and where nothing is found.
     """
     found = _from_folder(path) if path.is_dir() else _from_file(path)
     first: dict[str, _Found] = {}
@@ -50,7 +50,6 @@ def load_queries(path: Path) -> tuple[Query, ...]:
             other = first[statement.id]
             raise statement.error(f"id {statement.id!r} was already used in {other.path}:{other.line}; give every query an id of its own")
         first[statement.id] = statement
-        _check(statement)
     return tuple(Query(id=statement.id, sql=statement.sql) for statement in found)
 
 
@@ -59,14 +58,43 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
     Read a workload that the user has: a folder with `test.sql` or `test/`, and `train` and `validation` likewise, or only test queries.
 
     Where nothing is said of training, the dataset's own training and validation queries (`learning`) are used; without a dataset there
-    are none. Raises `WorkloadError`.
+    are none. Statements that are no queries are listed as `unmeasured`. Raises `WorkloadError`.
     """
-    parts = {split: _part(path, split) for split in ("train", "validation", "test")} if path.is_dir() else {}
+    parts = {split: _part(path, split) for split in SPLITS} if path.is_dir() else {}
+    loaded: dict[Split, Sequence[Query]] = {split: load_queries(part) if part else () for split, part in parts.items()}
     if parts.get("test") is None:
         train, validation = (learning.train, learning.validation) if learning else ((), ())
-        return Workload(dataset=dataset, train=train, validation=validation, test=load_queries(path))
-    loaded = {split: load_queries(part) if part else () for split, part in parts.items()}
-    return Workload(dataset=dataset, **loaded)
+        loaded = {"train": train, "validation": validation, "test": load_queries(path)}
+    unmeasured = tuple(found for queries in loaded.values() for found in _unmeasured(queries))
+    measured = {split: [query for query in queries if _QUERY.match(query.sql)] for split, queries in loaded.items()}
+    return Workload(dataset=dataset, unmeasured=unmeasured).with_splits(measured)
+
+
+def find_workload(folder: Path, dataset: str) -> Workload | None:
+    """Read the workload that lies beside data: `test.sql` or `test/` (with `train` and `validation`), or `queries/`; None without."""
+    queries = folder / "queries"
+    if _part(folder, "test") is not None:
+        return load_workload_files(folder, dataset, None)
+    return load_workload_files(queries, dataset, None) if queries.is_dir() else None
+
+
+def named_workload(folder: Path, name: str) -> Path:
+    """The folder or file of a workload in a folder of several; `UnknownName` lists them."""
+    if not folder.is_dir():
+        raise WorkloadError(f"{folder}: no folder, so it holds no workload {name!r}; leave --workload out to read the file")
+    known = {
+        path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".sql" or (path.is_dir() and any(path.glob("**/*.sql")))
+    }
+    if name not in known:
+        raise UnknownName("workload", name, known)
+    return known[name]
+
+
+def _unmeasured(queries: Sequence[Query]) -> Iterable[Unmeasured]:
+    for query in queries:
+        if not _QUERY.match(query.sql):
+            word = query.sql.split(None, 1)[0].upper()
+            yield Unmeasured(id=query.id, sql=query.sql, reason=f"{word} where a query begins")
 
 
 def _part(folder: Path, split: str) -> Path | None:
@@ -152,25 +180,6 @@ def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:
     except NeverEnds as error:
         raise _error(path, first_line + error.line - 1, f"{error}; close it") from error
     return [_Found(path=path, line=first_line + one.line - 1, id="", sql=one.sql) for one in found]
-
-
-def _check(statement: _Found) -> None:
-    """Raise for what PostgreSQL would refuse to parse, and for statements that are not queries."""
-    from sqlglot import parse
-    from sqlglot.errors import ParseError, TokenError
-
-    if not _QUERY.match(statement.sql):
-        word = statement.sql.split(None, 1)[0]
-        raise statement.error(f"found {word!r} where a query begins; a workload holds only SELECT statements")
-    try:
-        parse(statement.sql, dialect="postgres")
-    except ParseError as error:
-        first = error.errors[0]
-        near = first.get("highlight") or "the end"
-        line = statement.line + (first.get("line") or 1) - 1
-        raise statement.error(f"SQL syntax error near {near!r}; correct the statement or remove it", line) from error
-    except TokenError as error:
-        raise statement.error("this is not SQL; correct the statement or remove it") from error
 
 
 def _text(path: Path) -> str:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.queries import SPLITS, Query, Workload
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.folders import cache_folder
-
-SPLITS = ("train", "validation", "test")
 
 
 def kept(key: str, make: Callable[[], Workload]) -> Workload:
@@ -43,15 +41,15 @@ def source_hash(package: Path) -> str:
 def _read(path: Path) -> Workload | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        splits = {split: tuple(Query(id=id_, sql=sql) for id_, sql in content[split]) for split in SPLITS}
-        return Workload(dataset=content["dataset"], **splits)
+        splits = {split: [Query(id=id_, sql=sql) for id_, sql in content[split]] for split in SPLITS}
+        return Workload(dataset=content["dataset"]).with_splits(splits)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(path: Path, workload: Workload) -> None:
     """Write beside the place and rename, so that nobody reads half a file."""
-    content = {split: [(query.id, query.sql) for query in getattr(workload, split)] for split in SPLITS}
+    content = {split: [(query.id, query.sql) for query in workload.of(split)] for split in SPLITS}
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump({"dataset": workload.dataset, **content}, file)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.datasets.files import load_queries, write_queries
+from pytest_pilotscope.core.queries import Query, Unmeasured
+from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload, write_queries
 from pytest_pilotscope.datasets.statements import split_statements
-from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.errors import UnknownName, WorkloadError
 
 TRICKY = [
     "SELECT 'a;b', 'it''s; fine'",
@@ -86,9 +86,6 @@ def test_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SELECT 1;\nSELECT a b c;\n", "{path}:2: SQL syntax error near 'c'; correct the statement or remove it"),
-        ("SELECT 1;\nSELECT COUNT(*)\nFROM t\nWHERE;\n", "{path}:4: SQL syntax error near 'WHERE'; correct the statement or remove it"),
-        ("SELECT 1;\n\nDROP TABLE t;\n", "{path}:3: found 'DROP' where a query begins; a workload holds only SELECT statements"),
         ("SELECT 1;\nSELECT 'a;\n", "{path}:2: a literal is opened here and never closed; close it"),
         ('SELECT 1;\nSELECT "a;\n', "{path}:2: a quoted name is opened here and never closed; close it"),
         ("SELECT 1;\nSELECT $x$ a;\n", "{path}:2: a dollar quote is opened here and never closed; close it"),
@@ -107,6 +104,27 @@ def test_folder(tmp_path: Path) -> None:
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     """What is wrong is said with file and line, what was found and what to do."""
     fails(written(tmp_path, text), message)
+
+
+def test_what_is_no_query_is_listed(tmp_path: Path) -> None:
+    """It is neither run nor dropped: the workload says what it is. What only PostgreSQL can parse is a query."""
+    found = load_workload_files(written(tmp_path, "a\tSELECT 1\nb\tDROP TABLE t\nc\tselect a b c\n"), "mine", None)
+    assert [query.id for query in found.test] == ["a", "c"]
+    assert found.unmeasured == (Unmeasured(id="b", sql="DROP TABLE t", reason="DROP where a query begins"),)
+
+
+def test_one_of_several_workloads(tmp_path: Path) -> None:
+    """A name stands for a folder or a file in the folder; an unknown one is answered with those that there are."""
+    (tmp_path / "job").mkdir()
+    written(tmp_path / "job", "SELECT 1", "1a.sql")
+    written(tmp_path, "SELECT 2", "light.sql")
+    assert named_workload(tmp_path, "job") == tmp_path / "job"
+    assert named_workload(tmp_path, "light") == tmp_path / "light.sql"
+    with pytest.raises(UnknownName, match=r"^unknown workload 'jobs'; did you mean 'job'\? known: job, light$"):
+        named_workload(tmp_path, "jobs")
+    message = f"{tmp_path / 'light.sql'}: no folder, so it holds no workload 'x'; leave --workload out to read the file"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        named_workload(tmp_path / "light.sql", "x")
 
 
 def test_not_utf8(tmp_path: Path) -> None:

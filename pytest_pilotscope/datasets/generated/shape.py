@@ -1,0 +1,96 @@
+"""What the queries of a workload look like, without the constants in them: joins, sizes, filtered columns, kinds of conditions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_pilotscope.core.joins import JoinQuery, Schema, parse
+from pytest_pilotscope.core.predicates import And, Comparison, Condition, InList, IsNull, Like, Not, Or
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import UnsupportedQuery
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    table: str
+    column: str
+
+
+class Edge(NamedTuple):
+    """Two columns that relations are joined by, the smaller one first."""
+
+    left: Column
+    right: Column
+
+
+def edge(one: Column, other: Column) -> Edge:
+    """Make the edge of two columns in any order."""
+    return Edge(*sorted((one, other)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """
+    `edges` with how often they occur, numbers of relations (`sizes`, one for each query), how often a table is in one query at most
+    (`copies`), the columns that are filtered, by table, and the `kinds` of conditions: operators, and the names of condition classes.
+    """
+
+    edges: Mapping[Edge, int]
+    sizes: tuple[int, ...]
+    copies: Mapping[str, int]
+    filtered: Mapping[str, frozenset[str]]
+    kinds: frozenset[str]
+
+
+def shape_of(queries: Iterable[Query], schema: Schema, references: Iterable[Edge]) -> Shape:
+    """Look at queries, and add the edges of foreign keys; what cannot be taken apart is left out."""
+    edges: Counter[Edge] = Counter(references)
+    sizes: list[int] = []
+    copies: Counter[str] = Counter()
+    filtered: dict[str, frozenset[str]] = {}
+    kinds: set[str] = set()
+    for query in _parsed(queries, schema):
+        edges.update(_edges(query))
+        sizes.append(len(query.relations))
+        for table, count in Counter(relation.table for relation in query.relations.values()).items():
+            copies[table] = max(copies[table], count)
+        for relation in query.relations.values():
+            written = [predicate for predicate in relation.predicates if not predicate.derived]
+            columns = {column for predicate in written for column in predicate.columns}
+            filtered[relation.table] = filtered.get(relation.table, frozenset()) | columns
+            kinds.update(kind for predicate in written for kind in kinds_of(predicate.condition))
+    return Shape(edges=edges, sizes=tuple(sizes) or (1, 2, 3), copies=copies, filtered=filtered, kinds=frozenset(kinds))
+
+
+def kinds_of(condition: Condition) -> Iterator[str]:
+    """Name the operators and classes of a condition and of those in it."""
+    if isinstance(condition, Comparison):
+        yield condition.operator
+    elif isinstance(condition, Not):
+        yield from (f"Not{kind}" for kind in kinds_of(condition.child))
+    elif isinstance(condition, And | Or):
+        yield type(condition).__name__
+        yield from (kind for child in condition.children for kind in kinds_of(child))
+    elif isinstance(condition, InList | Like | IsNull):
+        yield type(condition).__name__
+    else:
+        yield type(condition).__name__
+
+
+def _parsed(queries: Iterable[Query], schema: Schema) -> Iterator[JoinQuery]:
+    for query in queries:
+        try:
+            yield parse(query.sql, schema)
+        except UnsupportedQuery:
+            continue
+
+
+def _edges(query: JoinQuery) -> Iterator[Edge]:
+    for left, right in query.equalities:
+        if left.alias != right.alias:
+            tables = query.relations[left.alias].table, query.relations[right.alias].table
+            yield edge(Column(tables[0], left.column), Column(tables[1], right.column))

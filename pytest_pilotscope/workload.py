@@ -1,0 +1,123 @@
+"""From what the user asked for to the queries of a run: read, divided, completed with generated training queries, looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.core.joins import parse
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.splitting import check_disjoint, divide
+from pytest_pilotscope.core.templates import templates_seen
+from pytest_pilotscope.datasets.base import ShowProgress
+from pytest_pilotscope.errors import MissingWorkload, UnsupportedQuery, UsageError
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.joins import Schema
+    from pytest_pilotscope.core.settings import Settings
+    from pytest_pilotscope.datasets.base import Dataset
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision import Database
+
+GENERATED = 500
+"""How many training queries are generated where there are none and nothing is said."""
+
+_NAMED = 5
+
+
+def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Workload:
+    """
+    Read the queries of `--queries-dir` and `--workload`, or the dataset's own, and divide them as `--split` says.
+
+    Raises `WorkloadError` for files that cannot be read and for queries that are in two splits, `MissingWorkload` where there are none.
+    """
+    from pytest_pilotscope.datasets.files import load_workload_files, named_workload
+
+    own, missing = _own(name, dataset)
+    path = settings.queries_dir
+    if settings.workload is not None:
+        folder = path or settings.data_dir
+        if folder is None:
+            raise UsageError(f"--workload {settings.workload} is looked for in the folder of --queries-dir or --data-dir; name one of them")
+        path = named_workload(folder, settings.workload)
+    if path is not None:
+        workload = load_workload_files(path, name, own)
+    elif own is not None:
+        workload = own
+    else:
+        raise missing
+    if settings.split != "given":
+        workload = divide(workload, settings.split, settings.seed)
+    check_disjoint(workload)
+    return workload
+
+
+def _own(name: str, dataset: Dataset | None) -> tuple[Workload | None, MissingWorkload]:
+    missing = MissingWorkload(f"database {name!r} is no dataset of the suite and has no queries of its own; name them with --queries-dir")
+    try:
+        return (dataset.workload() if dataset is not None else None), missing
+    except MissingWorkload as error:
+        return None, error
+
+
+def completed(workload: Workload, database: Database, settings: Settings, *, learns: bool, show_progress: ShowProgress) -> Workload:
+    """
+    Return the workload as it is measured: with generated training queries where they are wanted or nothing else is there to learn from,
+    and with the reasons why test queries cannot be steered.
+    """
+    from pytest_pilotscope.postgres.catalog import read_schema
+
+    wanted = settings.generate_training
+    if wanted is None:
+        wanted = 0 if workload.train or not learns else GENERATED
+    with database.session() as session:
+        session.execute("SET default_transaction_read_only = on")
+        if wanted:
+            workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
+        unsteered = dict(_unsteered(workload.test, read_schema(session)))
+    return replace(workload, unsteered=unsteered)
+
+
+def _generated(workload: Workload, database: Database, session: Session, wanted: int, seed: int, show_progress: ShowProgress) -> Workload:
+    from pytest_pilotscope.datasets.generated import generate_training
+
+    made = generate_training(
+        session,
+        workload,
+        count=wanted,
+        seed=seed,
+        references=getattr(database.dataset, "references", {}),
+        data_fingerprint=database.fingerprint.data,
+        show_progress=show_progress,
+    )
+    check_disjoint(made)
+    return made
+
+
+def _unsteered(queries: Sequence[Query], schema: Schema) -> Iterable[tuple[str, str]]:
+    for query in queries:
+        try:
+            parse(query.sql, schema)
+        except UnsupportedQuery as error:
+            yield query.id, error.reason
+
+
+def described(workload: Workload) -> Iterable[str]:
+    """Say what is trained on and measured, and what is not, in sentences."""
+    seen = templates_seen(workload)
+    overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
+    yield f"{_origin(workload)}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
+    yield from _listed("measured, but not taken apart into relations and joins", workload.unsteered)
+    yield from _listed("no queries, so not run", {one.id: one.reason for one in workload.unmeasured})
+
+
+def _origin(workload: Workload) -> str:
+    return workload.origin or f"{len(workload.train)} training"
+
+
+def _listed(what: str, reasons: Mapping[str, str]) -> Iterable[str]:
+    if reasons:
+        named = ", ".join(f"{id_} ({reason})" for id_, reason in list(reasons.items())[:_NAMED])
+        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        yield f"{len(reasons)} {what}: {named}{more}"
