@@ -71,11 +71,13 @@ class OwnRows:
     @classmethod
     def of(cls, subplans: Mapping[frozenset[str], float]) -> OwnRows:
         """Take the result of an enumeration; of several query levels with the same aliases the first counts."""
-        names = dict.fromkeys(alias for subplan in subplans for alias in sorted(subplan))
-        bits = {alias: 1 << position for position, alias in enumerate(names)}
+        bits: dict[str, int] = {}
         rows: dict[int, float] = {}
         for subplan, number in subplans.items():
-            rows.setdefault(sum(bits[alias] for alias in subplan), number)
+            aliases = 0
+            for alias in subplan:
+                aliases |= bits.setdefault(alias, 1 << len(bits))
+            rows.setdefault(aliases, number)
         return cls(bits, rows)
 
 
