@@ -88,6 +88,8 @@ def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Ju
         lines += [f"{case[0]} on {case[1]}: {first}", *rest, f"  {remark}"]
     if not reports:
         lines.append("gate: NOT COMPARABLE: nothing was measured")
+    if others := [case for case in gate.references or () if case not in reports]:
+        lines.append(f"in the reference, but not asked for, so not gated: {_listed(others)}")
     return Judgement(reports=reports, lines=tuple(lines))
 
 
@@ -112,8 +114,11 @@ def _told_where(report: GateReport, where: str) -> GateReport:
 
 
 def _not_among(case: Case, references: Mapping[Case, Record]) -> str:
-    there = ", ".join(f"{algorithm} on {dataset}" for algorithm, dataset in references)
-    return f"no run of {case[0]} on {case[1]} is stored, only {there}"
+    return f"no run of {case[0]} on {case[1]} is stored, only {_listed(references)}"
+
+
+def _listed(cases: Iterable[Case]) -> str:
+    return ", ".join(f"{algorithm} on {dataset}" for algorithm, dataset in cases)
 
 
 def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:

@@ -83,12 +83,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
     cases = tuple(item.callspec.params[CASE] for item in items)
-    if hasattr(config, "workerinput") or not (cases or _is_to_be_judged(config)):
-        return
-    bench = config.stash[BENCH] = _make_bench(config, cases)
-    with _usage_errors():
-        _register_builtins(config)
-        bench.check()
+    if not hasattr(config, "workerinput") and (cases or _is_to_be_judged(config)):
+        config.stash[BENCH] = _checked_bench(config, cases)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a worker whether there was something for a gate to judge: beside workers, nothing is collected here."""
+    if getattr(node, "workeroutput", {}).get(CASE):
+        node.config.stash[OFFERED] = True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,11 +106,17 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a session whose tests passed but whose gate did not."""
-    bench = session.config.stash.get(BENCH, None)
-    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
-    if bench is None or session.config.option.collectonly or exitstatus not in ended:
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[CASE] = config.stash.get(OFFERED, False)
         return
-    conclusion = session.config.stash[CONCLUSION] = bench.conclude()
+    if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
+        config.stash[BENCH] = _checked_bench(config, ())
+    bench = config.stash.get(BENCH, None)
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if bench is None or config.option.collectonly or exitstatus not in ended:
+        return
+    conclusion = config.stash[CONCLUSION] = bench.conclude()
     if conclusion.exit_code and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -226,6 +235,14 @@ def _register_builtins(config: pytest.Config) -> None:
         except ImportError as error:
             package = module.split(".")[0]
             raise UsageError(f"the built-in names cannot be imported ({error}): another package is called {package!r}") from error
+
+
+def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
+    bench = _make_bench(config, cases)
+    with _usage_errors():
+        _register_builtins(config)
+        bench.check()
+    return bench
 
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:

@@ -117,6 +117,19 @@ def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -
     assert [line for line in result.outlines if line.startswith("  warning: missing-baseline: main.json does not exist; ")]
 
 
+def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytester) -> None:
+    """Workers tell that there was a benchmark; unit tests beside them, without one, are left alone."""
+    pytester.makeini("[pytest]\npilotscope_gate = main.json")
+    pytester.makepyfile(test_other="def test_other(): pass")
+    alone = pytester.runpytest_subprocess("-n", "1")
+    alone.assert_outcomes(passed=1)
+    assert alone.ret == 0
+    deselected = measure(pytester, "-n", "1", "-k", "other", "test_other.py")
+    deselected.assert_outcomes(passed=1)
+    assert deselected.ret == pytest.ExitCode.TESTS_FAILED
+    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
+
+
 def test_workers_are_refused(pytester: pytest.Pytester) -> None:
     """A gate beside xdist's workers is a usage error, not a gate that nobody asks."""
     result = measure(pytester, "--gate", "main.json", "-n", "2")

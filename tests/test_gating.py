@@ -154,6 +154,13 @@ def test_another_algorithm_is_no_reference() -> None:
     assert state.text.startswith("no run of lero on stats_tiny is stored, only mscn on stats_tiny; there is no baseline run")
 
 
+def test_a_reference_that_nothing_was_held_against_is_named() -> None:
+    """An algorithm that is no longer measured does not disappear silently; that is no failure, for the user chose what to measure."""
+    judgement = judge(gate_of([measured(2), replaced(measured(2), "lero")]), [measured(1)], [MSCN])
+    assert judgement.exit_code == 0
+    assert judgement.lines[-1] == "in the reference, but not asked for, so not gated: lero on stats_tiny"
+
+
 def replaced(record: Record, side: str) -> Record:
     """The record with another name for its algorithm."""
     return replace(
