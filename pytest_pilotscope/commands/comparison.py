@@ -57,13 +57,18 @@ class ParameterPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`different` names the fingerprints (build, data, statistics, ...) in which the two differ: then their times say little."""
+    """
+    `different` names the fingerprints (build, data, statistics, ...) in which the two differ: then their times say little.
+
+    `speedups_overlap` says whether the intervals of the speed-ups do; None where one of the two has none.
+    """
 
     first: Result
     second: Result
     metrics: tuple[MetricPair, ...]
     parameters: tuple[ParameterPair, ...]
     different: tuple[str, ...]
+    speedups_overlap: bool | None
 
 
 def result_of_run(run: Mapping[str, Any]) -> Result:
@@ -121,7 +126,16 @@ def compare(first: Result, second: Result) -> Comparison:
             for name in sorted(first.fingerprints.keys() & second.fingerprints.keys())
             if first.fingerprints[name] != second.fingerprints[name]
         ),
+        speedups_overlap=_overlap(first.metrics, second.metrics),
     )
+
+
+def _overlap(first: Mapping[str, float], second: Mapping[str, float]) -> bool | None:
+    ends = [[of.get(f"{prefix}speedup_ci_{end}") for prefix in ("test_", "") for end in ("low", "high")] for of in (first, second)]
+    known = [[end for end in of if end is not None] for of in ends]
+    if any(len(of) != 2 for of in known):
+        return None
+    return known[0][0] <= known[1][1] and known[1][0] <= known[0][1]
 
 
 def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -67,6 +67,8 @@ def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
         show_table((Column("parameter"), Column("first"), Column("second")), rows)
     equal = [pair.name for pair in comparison.parameters if pair.equal]
     click.echo(f"equal parameters: {', '.join(equal) or 'none'}")
+    if comparison.speedups_overlap:
+        click.echo("\nThe intervals of the two speed-ups overlap: neither is surely the faster one.")
     if comparison.different:
         click.echo(
             f"\nThe two differ in {', '.join(comparison.different)}, so their times are not comparable; "

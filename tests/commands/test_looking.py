@@ -195,6 +195,18 @@ def test_compare_shows_differences_and_which_way_they_are_good(pilotscope: Comma
     assert compared["parameters"][0] == {"name": "lr", "first": None, "second": "0.5", "equal": False}
 
 
+@pytest.mark.parametrize(("second", "overlap"), [((1.15, 1.5), True), ((1.3, 1.5), False), ((0.8, 1.0), False)])
+def test_compare_says_when_speed_ups_are_not_told_apart(
+    pilotscope: Command, workplace: Path, second: tuple[float, float], overlap: bool
+) -> None:
+    """A difference within both intervals is no difference that one could rely on."""
+    for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
+        _summary(workplace / f"{name}.json", name, "toy", speedup=(low + high) / 2, speedup_ci_low=low, speedup_ci_high=high)
+    said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
+    assert (said in pilotscope("compare", "--files", "a.json", "b.json").stdout) == overlap
+    assert json.loads(pilotscope("compare", "--files", "a.json", "b.json", "--json").stdout)["speedups_overlap"] is overlap
+
+
 def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Command, add_run: AddRun) -> None:
     """A name that two runs have does not choose one of them silently."""
     ids = [add_run("mscn_toy", "same", hour=hour) for hour in range(2)]
