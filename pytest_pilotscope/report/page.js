@@ -1,5 +1,5 @@
 "use strict";
-// Sorting and filtering of the tables of queries, and opening the section that a link leads to. The page is whole without it.
+// Sorting and filtering of the tables of queries, and opening all sections, or the one that a link leads to. The page is whole without it.
 
 function cellOf(row, column) {
   return row.cells[column];
@@ -27,11 +27,22 @@ function filter(form) {
   for (const row of rows) {
     const matches = words.every((word) => row.dataset.text.includes(word)) && (!flag || row.dataset.flags.split(" ").includes(flag));
     row.hidden = !matches;
-    const section = document.getElementById(decodeURIComponent(row.cells[0].querySelector("a").hash.slice(1)));
-    if (section) section.hidden = !matches;
+    sectionOf(row).hidden = !matches;
     shown += matches;
   }
   form.querySelector("output").value = shown === rows.length ? `${rows.length} queries` : `${shown} of ${rows.length} queries`;
+}
+
+function sectionOf(row) {
+  return document.getElementById(decodeURIComponent(row.cells[0].querySelector("a").hash.slice(1)));
+}
+
+function openShown(form) {
+  const rows = Array.from(document.getElementById(form.dataset.table).tBodies[0].rows);
+  const sections = rows.filter((row) => !row.hidden).map(sectionOf);
+  const open = sections.some((section) => !section.open);
+  for (const section of sections) section.open = open;
+  form.querySelector("button").textContent = open ? "close all" : "open all";
 }
 
 function openTarget() {
@@ -53,6 +64,7 @@ for (const table of document.querySelectorAll("table.queries")) {
 }
 for (const form of document.querySelectorAll("form.filter")) {
   form.addEventListener("input", () => filter(form));
+  form.querySelector("button").addEventListener("click", () => openShown(form));
   form.addEventListener("submit", (event) => event.preventDefault());
   filter(form);
 }

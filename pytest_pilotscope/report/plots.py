@@ -162,6 +162,7 @@ def _training(record: Record) -> Iterator[Plot]:
             )
             if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
                 _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set(xlabel="step", ylabel=metric)
             yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
 

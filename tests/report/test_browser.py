@@ -110,6 +110,17 @@ def test_typing_and_choosing_filter(opened: Any) -> None:
     assert len(opened.execute_script(ROWS)) == 20
 
 
+def test_all_that_the_filter_shows_can_be_opened(opened: Any) -> None:
+    """For paper, which has what is open; a second click closes them."""
+    opened.execute_script(TYPE, "flag", "trouble")
+    state = "return [...document.querySelectorAll('#r0-run details.query')].filter(q => q.open).map(q => q.id)"
+    click = "const b = document.querySelector('form.filter button'); b.click(); return b.textContent"
+    assert opened.execute_script(click) == "close all"
+    assert opened.execute_script(state) == ["r0-q1", "r0-q2", "r0-q3"]
+    assert opened.execute_script(click) == "open all"
+    assert opened.execute_script(state) == []
+
+
 def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) -> None:
     """The section is opened and in view, also when the filter had hidden it."""
     opened.execute_script(TYPE, "text", "q1")
@@ -179,7 +190,7 @@ def test_figures_are_really_drawn(opened: Any) -> None:
     areas = opened.execute_script(
         "return Array.from(document.querySelectorAll('figure svg')).map(s => s.getBoundingClientRect()).map(r => r.width * r.height)"
     )
-    assert len(areas) == 8
+    assert len(areas) == 9
     assert min(areas) > 10_000
 
 
