@@ -151,6 +151,8 @@ def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[
 
 def _training(record: Record) -> Iterator[Plot]:
     """Every series that training recorded, one figure each."""
+    from matplotlib.ticker import MaxNLocator
+
     for report in record.training:
         for metric, values in report.metrics.items():
             finite = np.array([value if np.isfinite(value) else np.nan for value in values])
@@ -162,7 +164,7 @@ def _training(record: Record) -> Iterator[Plot]:
             )
             if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
                 _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel="step", ylabel=metric)
             yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
 

@@ -15,7 +15,7 @@ def test_estimates_without_a_truth_are_left_out() -> None:
 
 def test_the_query_itself_is_judged_and_not_its_subqueries() -> None:
     """The last level is the query; the same alias in a subquery is another relation."""
-    estimated = {LeveledSubplan(1, "a"): 5.0, LeveledSubplan(2, "a"): 7.0, LeveledSubplan(2, "ab"): 9.0}
+    estimated: dict[frozenset[str], float] = {LeveledSubplan(1, "a"): 5.0, LeveledSubplan(2, "a"): 7.0, LeveledSubplan(2, "ab"): 9.0}
     found = estimates_of(estimated, {frozenset("a"): 3, frozenset("ab"): 0})
     assert found == (
         SubplanEstimate(aliases=("a",), estimated=7.0, true=3.0),

@@ -12,7 +12,7 @@ from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
-from pytest_pilotscope.measurement.sides import PlainSide, Steering
+from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun
 
@@ -110,7 +110,7 @@ class _ExplainedSide:
 def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
     """What a side says of its decision is recorded once per query, and nothing for one that says nothing."""
     written: list[Line] = []
-    sides = [PlainSide(name="baseline", session=newest_scratch), _ExplainedSide(name="lero", session=newest_scratch)]
+    sides: list[Side] = [PlainSide(name="baseline", session=newest_scratch), _ExplainedSide(name="lero", session=newest_scratch)]
     QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms).run(2)
     decisions = [entry for entry in written if isinstance(entry, QueryDecision)]
     assert decisions == [QueryDecision(query_id="q", side="lero", facts={"looked": False})]
