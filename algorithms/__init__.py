@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pytest_pilotscope.provision import PostgreSQLConfig
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "get_baseline_preset_scheduler",
+    "get_index_preset_scheduler",
+    "get_knob_preset_scheduler",
     "get_lero_dynamic_preset_scheduler",
     "get_lero_preset_scheduler",
     "get_mscn_preset_scheduler",
@@ -131,4 +133,81 @@ def get_lero_dynamic_preset_scheduler(
         use_mlflow=use_mlflow,
     )
     scheduler.settings = replace(scheduler.settings, lero_dynamic=True, update_every=update_every)
+    return scheduler, tracker
+
+
+def get_index_preset_scheduler(
+    config: PostgreSQLConfig,
+    *,
+    budget_mb: float = 250.0,
+    width: int = 2,
+    start: Literal["existing", "none"] = "existing",
+    update_every: int = 200,
+    enable_training: bool = True,
+    num_training: int | None = None,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+) -> Preset:
+    """
+    Return `(scheduler, tracker)` of index selection; `tracker` is None without MLflow.
+
+    Statements run in a copy of the database that has the indexes selected for `num_training` training queries (all without it), within
+    `budget_mb` (of 2^20 bytes) and of at most `width` columns. `start="none"` leaves out the indexes that no constraint needs. Without
+    training the indexes of `load_model_id` are built, by default those of the best run of the experiment `index_<db>`.
+    """
+    from dataclasses import replace
+
+    from pytest_pilotscope.scheduler import preset_scheduler
+
+    scheduler, tracker = preset_scheduler(
+        "index",
+        config,
+        enable_collection=False,
+        enable_training=enable_training,
+        num_collection=None,
+        num_training=num_training,
+        num_epoch=1,
+        load_model_id=load_model_id,
+        use_mlflow=use_mlflow,
+    )
+    scheduler.settings = replace(
+        scheduler.settings, index_budget_mb=budget_mb, index_width=width, index_start=start, update_every=update_every
+    )
+    return scheduler, tracker
+
+
+def get_knob_preset_scheduler(
+    config: PostgreSQLConfig,
+    *,
+    num_trials: int = 50,
+    target: Literal["total_time", "p95_time", "throughput"] = "total_time",
+    projection: Literal["llamatune", "none"] = "none",
+    enable_training: bool = True,
+    num_training: int | None = None,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+) -> Preset:
+    """
+    Return `(scheduler, tracker)` of knob tuning; `tracker` is None without MLflow.
+
+    Statements run with the settings found in `num_trials` trials on `num_training` training queries (all without it), or with the default
+    where nothing better was found. Without training the settings of `load_model_id` are used, by default those of the best run of the
+    experiment `knob_<db>`.
+    """
+    from dataclasses import replace
+
+    from pytest_pilotscope.scheduler import preset_scheduler
+
+    scheduler, tracker = preset_scheduler(
+        "knob",
+        config,
+        enable_collection=False,
+        enable_training=enable_training,
+        num_collection=None,
+        num_training=num_training,
+        num_epoch=1,
+        load_model_id=load_model_id,
+        use_mlflow=use_mlflow,
+    )
+    scheduler.settings = replace(scheduler.settings, knob_trials=num_trials, knob_target=target, knob_projection=projection)
     return scheduler, tracker

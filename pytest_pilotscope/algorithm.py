@@ -64,7 +64,11 @@ class Explaining(Protocol):
 
 @runtime_checkable
 class DatabasePreparer(Protocol):
-    """Takes over what a database is set up with: its indexes or its settings."""
+    """
+    Takes over what a database is set up with: its indexes or its settings.
+
+    A static method `restriction(database)` is optional: it says in a few words what cannot be done on its server, for the header.
+    """
 
     def prepare(self, database: Database) -> AbstractContextManager[Database]:
         """Change a database for the length of the block, and put back on leaving whatever was changed."""

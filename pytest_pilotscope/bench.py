@@ -133,6 +133,7 @@ class Bench:
             config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
             database = self._stack.enter_context(open_database(config, dataset))
             self.say(f"pilotscope: {name} on {database.report.header()}")
+            self._say_restrictions(database)
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -144,6 +145,13 @@ class Bench:
         """Whether training queries are needed."""
         algorithms = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
         return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in algorithms)
+
+    def _say_restrictions(self, database: Database) -> None:
+        """Say what an algorithm cannot do on the server of a database."""
+        for name in self.settings.algorithms:
+            restriction = getattr(self.registry.algorithm(name).resolve(), "restriction", None)
+            if restriction is not None and (reason := restriction(database)):
+                self.say(f"pilotscope: {name} on this server: {reason}")
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun]:

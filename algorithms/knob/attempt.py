@@ -20,8 +20,8 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.knobs import Level
 from pytest_pilotscope.postgres.session import Session
 
-_WARM_UP = 2.0
-"""With cold caches everything takes longer: the warm-up after a start is cut off this much later."""
+_WARM_UP = 1.3
+"""With cold caches everything takes longer, by an eighth or so: the warm-up after a start is cut off this much later."""
 
 
 class Stage(Protocol):

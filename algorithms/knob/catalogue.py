@@ -53,13 +53,15 @@ class Entry:
     One knob of the list. `low` and `high` are ours; PostgreSQL's own limits and the value that is in force hold besides.
 
     `special` are values that mean something else than their neighbours (0 switches a feature off). `parent` names a knob and `active` the
-    values under which this one matters; None stands for every value of the parent that is not special.
+    values under which this one matters; None stands for every value of the parent that is not special. What is `coarse` is only halved and
+    doubled: neighbouring values make no difference, and settings that share the value need no restart.
     """
 
     why: str
     low: Bound | None = None
     high: Bound | None = None
     log: bool = False
+    coarse: bool = False
     special: int | None = None
     parent: str | None = None
     active: str | None = None
@@ -69,7 +71,11 @@ _PARALLEL = "max_parallel_workers_per_gather"
 
 CATALOGUE: Mapping[str, Entry] = {
     "shared_buffers": Entry(
-        why="PostgreSQL's own cache: tables and indexes in it are read without a system call", low=fixed(16 * MB), high=buffers, log=True
+        why="PostgreSQL's own cache: tables and indexes in it are read without a system call",
+        low=fixed(16 * MB),
+        high=buffers,
+        log=True,
+        coarse=True,
     ),
     "work_mem": Entry(
         why="memory of each sort and hash before it goes to disk, and whether the planner dares to hash",

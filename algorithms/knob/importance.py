@@ -15,14 +15,19 @@ from algorithms.knob.space import KnobSpace
 from algorithms.knob.trials import Trial
 
 _POINTS = 256
+_FEWEST = 10
+"""With fewer trials than that the shares would be chance."""
 
 
 def importances(space: KnobSpace, trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
     """
     How much the predicted log cost changes when one knob's values are shuffled among random points, as shares that sum to 1.
 
-    Of random points of the space, so that also knobs that the search left alone are asked about. Empty where the forest sees no difference.
+    Of random points of the space, so that also knobs that the search left alone are asked about. Empty where the forest sees no difference,
+    and after fewer than ten trials.
     """
+    if len(trials) < _FEWEST:
+        return {}
     geometry = DirectGeometry(space, seed)
     points = np.array([configuration.get_array() for configuration in geometry.configurations.sample_configuration(_POINTS)])
     model = forest(geometry.configurations, trials=len(trials), seed=seed)

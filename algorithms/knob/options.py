@@ -25,7 +25,7 @@ class KnobOptions:
     trials: int = 50
     target: Target = "total_time"
     projection: Projection = "none"
-    trial_s: float = 5.0
+    trial_s: float = 3.0
     seed: int = 0
     cap: float = 1.5
     rounds: int = 3

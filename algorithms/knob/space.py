@@ -30,7 +30,8 @@ class Knob:
     """
     One dimension of the space. Numbers are in the knob's own unit (`unit`, such as 8kB); `low` and `high` belong to it.
 
-    Where `parent` has none of its `active` values, or, if that is None, its special one, this knob does not matter.
+    Where `parent` has none of its `active` values, or, if that is None, its special one, this knob does not matter. A `coarse` one is the
+    default, halved or doubled any number of times.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Knob:
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    coarse: bool = False
     special: int | None = None
     choices: tuple[str, ...] = ()
     parent: str | None = None
@@ -49,7 +51,7 @@ class Knob:
 
     def text(self, value: float) -> str:
         """A number as PostgreSQL is given it, within the bounds."""
-        value = min(max(value, self.low), self.high)
+        value = self._doubled(value) if self.coarse else min(max(value, self.low), self.high)
         return str(round(value)) if self.kind == "integer" else f"{value:.{_DIGITS}g}"
 
     def at(self, position: float) -> str:
@@ -63,6 +65,12 @@ class Knob:
         if self.log:
             return self.text(math.exp(math.log(self.low) + position * (math.log(self.high) - math.log(self.low))))
         return self.text(self.low + position * (self.high - self.low))
+
+    def _doubled(self, value: float) -> float:
+        """The nearest of the default's halves and doubles that is within the bounds."""
+        default = float(self.default)
+        least, most = math.ceil(math.log2(self.low / default)), math.floor(math.log2(self.high / default))
+        return float(default * 2 ** min(max(round(math.log2(value / default)), least), most))
 
     def is_special(self, value: str) -> bool:
         """Whether a value is the one that means something else than its neighbours."""
@@ -86,7 +94,7 @@ class KnobSpace:
     @property
     def description(self) -> list[dict[str, object]]:
         """Everything that makes two spaces different, for records."""
-        fields = ("name", "level", "kind", "unit", "low", "high", "log", "special", "choices", "parent", "active", "default")
+        fields = ("name", "level", "kind", "unit", "low", "high", "log", "coarse", "special", "choices", "parent", "active", "default")
         return [{field: getattr(knob, field) for field in fields} for knob in self.knobs]
 
     def active(self, knob: Knob, values: Values) -> bool:
@@ -164,7 +172,7 @@ def _knob(row: KnobRow, entry: Entry, machine: Machine, *, parent: str | None) -
         low, high = min(low, float(row.value)), max(high, float(row.value))
     kind: Literal["integer", "real"] = "integer" if row.kind == "integer" else "real"
     log = entry.log and low > 0
-    return Knob(**common, kind=kind, low=low, high=high, log=log, special=entry.special, active=active)  # type: ignore[arg-type]
+    return Knob(**common, kind=kind, low=low, high=high, log=log, coarse=entry.coarse, special=entry.special, active=active)  # type: ignore[arg-type]
 
 
 def _limits(row: KnobRow, low: Bound, high: Bound, machine: Machine) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class Settings:
     knob_trials: int = 50
     knob_target: str = "total_time"
     knob_projection: str = "none"
-    knob_trial_s: float = 5.0
+    knob_trial_s: float = 3.0
 
     # plan choice
     lero_factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)

@@ -79,6 +79,7 @@ def _error(record: Record) -> str | None:
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
     """Send what training one side produced: parameters, series, final figures and artifacts."""
     tracker.log_params(training.parameters)
+    tracker.set_tags({name: str(training.parameters[name]) for name in ("target_metric",) if name in training.parameters})
     for name, values in training.metrics.items():
         tracker.log_series(name, values, at=at)
     tracker.log_metrics(training.scalars, at=at)

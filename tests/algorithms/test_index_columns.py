@@ -12,7 +12,9 @@ from pytest_pilotscope.postgres.indexes import Index
 SCHEMA = {
     "customer": {"c_custkey": "integer", "c_name": "text", "c_phone": "text"},
     "orders": {"o_orderkey": "integer", "o_custkey": "integer", "o_orderdate": "date", "o_comment": "text", "o_totalprice": "numeric"},
-    "lineitem": {"l_orderkey": "integer", "l_partkey": "integer", "l_quantity": "numeric"},
+    "lineitem": {"l_orderkey": "integer", "l_partkey": "integer", "l_suppkey": "integer", "l_quantity": "numeric", "l_shipdate": "date"},
+    "supplier": {"s_suppkey": "integer", "s_name": "text", "s_nationkey": "integer"},
+    "nation": {"n_nationkey": "integer", "n_name": "text"},
     "part": {"p_partkey": "integer", "p_brand": "text", "p_flag": "boolean"},
     "Mixed": {"Id": "integer", "id": "integer"},
 }
@@ -83,6 +85,63 @@ def test_subqueries_with_and_outer_joins() -> None:
     named = "WITH r AS (SELECT o_custkey AS k FROM orders WHERE o_orderkey > 4) SELECT * FROM customer, r WHERE c_custkey = k"
     assert columns(named) == {"orders.o_orderkey", "customer.c_custkey"}
     assert read(named).referenced["customer"] == {"c_custkey", "c_name", "c_phone"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            """
+            SELECT o_comment, count(*) FROM orders WHERE o_orderdate >= date '1993-07-01'
+            AND o_orderdate < date '1993-07-01' + interval '3' month
+            AND EXISTS (SELECT * FROM lineitem WHERE l_orderkey = o_orderkey AND l_quantity < l_partkey)
+            GROUP BY o_comment ORDER BY o_comment
+            """,
+            "orders.o_orderdate orders.o_orderkey orders.o_comment lineitem.l_orderkey lineitem.l_quantity lineitem.l_partkey",
+        ),
+        (
+            """
+            SELECT supp, year, sum(volume) FROM (
+                SELECT n1.n_name AS supp, n2.n_name AS cust, extract(year FROM l_shipdate) AS year, l_quantity AS volume
+                FROM supplier, lineitem, nation n1, nation n2 WHERE s_suppkey = l_suppkey AND s_nationkey = n1.n_nationkey
+                AND (n1.n_name = 'FRANCE' AND n2.n_name = 'GERMANY' OR n1.n_name = 'GERMANY' AND n2.n_name = 'FRANCE')
+                AND l_shipdate BETWEEN date '1995-01-01' AND date '1996-12-31') AS shipping
+            GROUP BY supp, year ORDER BY supp, year
+            """,
+            "supplier.s_suppkey supplier.s_nationkey nation.n_nationkey nation.n_name lineitem.l_suppkey lineitem.l_shipdate",
+        ),
+        (
+            """
+            WITH revenue (supplier_no, total) AS (
+                SELECT l_suppkey, sum(l_quantity) FROM lineitem WHERE l_shipdate >= date '1996-01-01' GROUP BY l_suppkey)
+            SELECT s_suppkey, s_name FROM supplier, revenue WHERE s_suppkey = supplier_no AND total = (SELECT max(total) FROM revenue)
+            ORDER BY s_suppkey
+            """,
+            "lineitem.l_shipdate lineitem.l_suppkey supplier.s_suppkey",
+        ),
+        (
+            """
+            SELECT c_name, sum(l_quantity) FROM customer, orders, lineitem
+            WHERE o_orderkey IN (SELECT l_orderkey FROM lineitem GROUP BY l_orderkey HAVING sum(l_quantity) > 300)
+            AND c_custkey = o_custkey AND o_orderkey = l_orderkey GROUP BY c_name ORDER BY o_totalprice DESC LIMIT 100
+            """,
+            "orders.o_orderkey orders.o_custkey orders.o_totalprice lineitem.l_orderkey customer.c_custkey customer.c_name",
+        ),
+        (
+            """
+            SELECT s_name, count(*) AS numwait FROM supplier, lineitem l1 WHERE s_suppkey = l1.l_suppkey AND EXISTS (
+                SELECT * FROM lineitem l2 WHERE l2.l_orderkey = l1.l_orderkey AND l2.l_suppkey <> l1.l_suppkey)
+            AND NOT EXISTS (SELECT * FROM lineitem l3 WHERE l3.l_orderkey = l1.l_orderkey AND l3.l_shipdate > date '1996-01-01')
+            GROUP BY s_name ORDER BY numwait DESC, s_name
+            """,
+            "supplier.s_suppkey supplier.s_name lineitem.l_suppkey lineitem.l_orderkey lineitem.l_shipdate",
+        ),
+    ],
+    ids=["exists", "nested", "with", "in", "self-joins"],
+)
+def test_queries_shaped_like_those_of_tpch(sql: str, expected: str) -> None:
+    """Columns without a table's name, in subqueries of every kind, each found in the right table."""
+    assert columns(sql) == set(expected.split())
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_importance_finds_the_knobs_that_matter(space: KnobSpace) -> None:
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == {knob.name for knob in space.knobs}
     assert sorted(shares, key=lambda name: -shares[name])[:2] == ["work_mem", "random_page_cost"]
-    assert importances(space, [tried(Proposal(space.defaults, {}), 10.0)], seed=0) == {}
+    assert importances(space, [tried(Proposal(space.defaults, {}), 10.0)] * 10, seed=0) == {}
+    assert importances(space, [tried(proposal, cost(proposal.values)) for proposal in proposals[:9]], seed=0) == {}
 
 
 def tried(proposal: Proposal, seconds: float) -> Trial:

@@ -133,6 +133,13 @@ def test_positions(space: KnobSpace) -> None:
     assert [knobs["geqo"].at(p) for p in (0, 0.49, 0.5, 1)] == ["on", "on", "off", "off"]
 
 
+def test_what_needs_a_restart_is_coarse(space: KnobSpace) -> None:
+    """shared_buffers is the default, halved and doubled within the bounds, so that most proposals near each other share it."""
+    knob = next(knob for knob in space.knobs if knob.name == "shared_buffers")
+    assert {knob.at(position / 1000) for position in range(1001)} == {str(2048 * 2**n) for n in range(8)}
+    assert knob.text(16384) == "16384"
+
+
 @given(positions=st.lists(st.floats(0, 1), min_size=12, max_size=12))
 def test_every_point_is_a_value_that_is_read_back_as_it_was_written(positions: list[float]) -> None:
     """Within bounds; reals have the six digits that PostgreSQL shows, so cpu_operator_cost never becomes 0.0."""

@@ -15,6 +15,8 @@ import pytest
 
 from algorithms.knob.space import KnobSpace
 from algorithms.knob.stage import Reach, open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.bench import Bench
+from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.postgres.binaries import available_binaries
 from pytest_pilotscope.postgres.dsn import Dsn
@@ -22,7 +24,8 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database, steering_libraries
-from tests.algorithms.shop import Shop
+from pytest_pilotscope.registry import builtin_registry
+from tests.algorithms.shop import Shop, silent
 
 NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_cost", "geqo")
 
@@ -89,6 +92,28 @@ def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -
     assert reached(plain)[0] == Reach(levels=("session",), own=False)
     assert reached(plain)[0].limit == "only settings of sessions: our role may not use ALTER SYSTEM on this server"
     assert [knob.name for knob in reached(plain)[1].knobs] == ["work_mem", "cpu_operator_cost", "geqo"]
+
+
+def header(dsn: str, name: str, folder: Path) -> list[str]:
+    """What is said of a server before anything is measured, knob tuning being one of the algorithms."""
+    (folder / "q1.sql").write_text("SELECT count(*) FROM orders")
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        lines.append(text)
+
+    settings = Settings(algorithms=("baseline", "knob"), server=dsn, queries_dir=folder, load_model="best")
+    bench = Bench(settings=settings, registry=builtin_registry(), say=say, progress=lambda description, total: silent(description, total))
+    bench.database(name)
+    bench.close()
+    return lines
+
+
+def test_the_header_says_what_cannot_be_tuned(given: Database, plain: Database, somebodys: EmbeddedServer, tmp_path: Path) -> None:
+    """On a server that was given: for its superuser, and for a role that may only read."""
+    for user, reason in (("", reached(given)[0].limit), ("user=visitor", reached(plain)[0].limit)):
+        lines = header(f"{somebodys.dsn.reveal()} dbname={given.name} {user}", given.name, tmp_path)
+        assert lines[1] == f"pilotscope: knob on this server: {reason}"
 
 
 def test_nothing_to_tune(plain: Database) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
 from tests.algorithms.shop import metadata_for, training
@@ -29,6 +33,8 @@ from tests.algorithms.test_knob_stage import given, somebodys, state
 __all__ = ["given", "somebodys"]  # fixtures
 
 SMALL = KnobOptions(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
+
+RANDOM = replace(SMALL, strategy="random")
 
 
 def run(database: Database, folder: Path, options: KnobOptions = SMALL) -> tuple[KnobTuning, TrainingReport]:
@@ -64,8 +70,6 @@ def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
     assert report.scalars["best_performance"] <= report.scalars["default_performance"]
     assert report.parameters["target_metric"] == "total_time"
     assert report.parameters["knob_levels"] == "session,reload,restart"
-    shares = [value for name, value in report.scalars.items() if name.startswith("knob_importance_")]
-    assert len(shares) == 4 or not shares
     assert re.fullmatch(r"knob_\d{8}_\d{6}", algorithm.model_id)
     assert report.parameters["model_id"] == algorithm.model_id
     model, metadata, *paths = (Path(path) for path in report.artifacts)
@@ -152,6 +156,43 @@ def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypat
     assert [json.loads(line).get("number") for line in lines] == [None, 0, 1, 2, 3]
     with training("knob", shop, tmp_path) as given:
         KnobTuning(replace(SMALL, seed=9)).train(given)  # another search is not mixed up with it
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from algorithms.knob.trials import TrialLog
+from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from tests.algorithms.test_knob_tuning import RANDOM, run
+
+append = TrialLog.append
+
+def append_and_die(log, trial):
+    append(log, trial)
+    if trial.number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+TrialLog.append = append_and_die
+with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
+    run(database, Path(sys.argv[2]), RANDOM)
+"""
+
+
+def test_a_killed_search_goes_on_and_the_server_is_put_right(given: Database, somebodys: EmbeddedServer, tmp_path: Path) -> None:
+    """After `kill -9` in the middle of a search, the next one keeps its trials, and the settings it had left are the old ones again."""
+    before = state(given)
+    dsn = f"{somebodys.dsn.reveal()} dbname={given.name}"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, dsn, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL
+    assert state(given) != before
+    (unfinished,) = (tmp_path / "results" / UNFINISHED).glob("*.jsonl")
+    kept = unfinished.read_text().splitlines()
+    assert len(kept) == 4
+    _, report = run(given, tmp_path, RANDOM)
+    lines = Path(report.artifacts[-1]).read_text().splitlines()
+    assert lines[:4] == kept
+    assert [json.loads(line).get("number") for line in lines] == [None, 0, 1, 2, 3]
+    assert state(given) == before
 
 
 @pytest.mark.usefixtures("decided")
