@@ -24,6 +24,7 @@ from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
 from pytest_pilotscope.datasets.base import ShowsProgress
 from pytest_pilotscope.errors import PilotscopeError, TrackingError, UsageError
+from pytest_pilotscope.header import restrictions
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
@@ -133,7 +134,8 @@ class Bench:
             config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
             database = self._stack.enter_context(open_database(config, dataset))
             self.say(f"pilotscope: {name} on {database.report.header()}")
-            self._say_restrictions(database)
+            for line in restrictions(self.settings.algorithms, self.registry, database):
+                self.say(f"pilotscope: {line}")
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -145,13 +147,6 @@ class Bench:
         """Whether training queries are needed."""
         algorithms = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
         return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in algorithms)
-
-    def _say_restrictions(self, database: Database) -> None:
-        """Say what an algorithm cannot do on the server of a database."""
-        for name in self.settings.algorithms:
-            restriction = getattr(self.registry.algorithm(name).resolve(), "restriction", None)
-            if restriction is not None and (reason := restriction(database)):
-                self.say(f"pilotscope: {name} on this server: {reason}")
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Query, Workload
     from pytest_pilotscope.core.settings import Settings
     from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.registry import Registry
 
 DISTRIBUTION = "pytest-pilotscope"
 
@@ -59,6 +60,14 @@ def run_header(
         timeout_ms=settings.query_timeout_ms,
         parallel="PYTEST_XDIST_WORKER" in os.environ,
     )
+
+
+def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
+    """What each of these algorithms cannot do on the server of a database, in a line."""
+    for name in algorithms:
+        restriction = getattr(registry.algorithm(name).resolve(), "restriction", None)
+        if restriction is not None and (reason := restriction(database)):
+            yield f"{name} on this server: {reason}"
 
 
 def _free_name(name: str, settings: Settings) -> str:
