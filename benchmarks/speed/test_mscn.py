@@ -23,16 +23,17 @@ import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
+from torch import Tensor
 
 from algorithms.devices import one_thread, seeded
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.featurize import Featurizer
 from algorithms.mscn.learning import loss_of
-from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import Batch, LabelledSubplans, labelled
+from algorithms.mscn.model import MscnNetwork
+from algorithms.mscn.ragged import LabelledSubplans, labelled
 from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
 from algorithms.mscn.vocabulary import Vocabulary
+from benchmarks.padded_mscn import padded, reference_loss
 from pytest_pilotscope.core.joinparser import parse_query
 from pytest_pilotscope.core.joins import Schema, parse
 from pytest_pilotscope.core.queries import Query, Workload
@@ -107,47 +108,6 @@ def labelled_subplans(featurizer: Featurizer, queries: Sequence[Query]) -> Label
     parsed = [(query, parse(query.sql, featurizer.vocabulary.schema)) for query in queries]
     rows = {query.id: {subplan: 10 ** len(subplan) for subplan in found.subplans()} for query, found in parsed}
     return labelled(featurizer, parsed, rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Padded:
-    """A batch in the reference's form: for each set (B, S, F) elements and a (B, S, 1) mask, and (B, 1) rows."""
-
-    sets: tuple[tuple[Tensor, Tensor], ...]
-    rows: Tensor
-
-
-def padded(batch: Batch) -> Padded:
-    """Pad the sets of a batch: elements laid out per sample, with zeros up to the size of the largest set."""
-    samples = np.repeat(np.arange(len(batch.labels)), np.diff(np.append(batch.bags.offsets, len(batch.bags.members))))
-    sets, first = [], 0
-    for features in batch.features:
-        inside = (batch.bags.members >= first) & (batch.bags.members < first + len(features))
-        sizes = np.bincount(samples[inside], minlength=len(batch.labels))
-        there = np.arange(max(int(sizes.max()), 1)) < sizes[:, None]
-        elements = np.zeros((*there.shape, features.shape[1]), dtype=np.float32)
-        elements[there] = features[batch.bags.members[inside] - first]
-        sets.append((torch.from_numpy(elements), torch.from_numpy(there[:, :, None].astype(np.float32))))
-        first += len(features)
-    return Padded(sets=tuple(sets), rows=torch.from_numpy(np.exp(batch.labels)[:, None]))
-
-
-def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
-    """The forward pass and the loss of the reference, with the weights of our network."""
-    averages, blocks, biases = [], [], []
-    for encoder, (elements, mask) in zip(network.sets.values(), batch.sets, strict=True):
-        assert isinstance(encoder, SetEncoder)
-        encoded = torch.relu(encoder.second(torch.relu(encoder.first(elements)))) * mask
-        averages.append(encoded.sum(dim=1) / mask.sum(dim=1).clamp(min=1))
-        blocks.append(encoder.merge.weight)
-        biases.append(encoder.merge.bias)
-    hidden = torch.relu(nn.functional.linear(torch.cat(averages, dim=1), torch.cat(blocks, dim=1), biases[0]))
-    share = torch.sigmoid(network.output(hidden))
-    estimated = torch.exp(network.lowest + share * (network.highest - network.lowest))
-    errors = []
-    for guess, truth in zip(estimated, batch.rows, strict=True):
-        errors.append(guess / truth if (guess > truth).item() else truth / guess)
-    return torch.mean(torch.cat(errors))
 
 
 def step(network: MscnNetwork, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
