@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
@@ -16,6 +17,9 @@ from pytest_pilotscope.postgres.dsn import Dsn
 
 GROUP = "pilotscope"
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
+LEAST_MEMORY_BYTES = 64 << 20
+"""PostgreSQL does not start with our settings in less."""
+
 MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
 """Options that only a measurement needs."""
 
@@ -83,6 +87,14 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
+    size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {text!r}")
+    return size_bytes
+
+
 def _factors(text: str) -> tuple[float, ...]:
     return tuple(_positive_float(part.strip()) for part in text.split(","))
 
@@ -130,6 +142,20 @@ OPTIONS: tuple[Option, ...] = (
     Option(name="server", field="server", metavar="auto|embedded|container|DSN", help="where PostgreSQL comes from"),
     Option(name="pg-bindir", field="pg_bindir", metavar="DIR", parse=Path, help="bin directory of the PostgreSQL to embed"),
     Option(name="pg-version", field="pg_version", metavar="MAJOR", parse=_positive_int, help="PostgreSQL major version to embed or to run"),
+    Option(
+        name="container-memory",
+        field="container_memory_bytes",
+        metavar="SIZE",
+        parse=_size,
+        help="memory of a container, such as 512m or 2g; without it all that the machine has",
+    ),
+    Option(
+        name="container-cpus",
+        field="container_cpus",
+        metavar="N",
+        parse=_positive_float,
+        help="processors of a container, also a fraction; without it all that the machine has",
+    ),
     Option(name="scale", field="scale", metavar="FACTOR", parse=_positive_float, help="scale of a generated dataset, instead of its own"),
     Option(name="seed", field="seed", metavar="N", parse=_non_negative_int, help="seed of data, workload, training and bootstrap"),
     Option(name="data-dir", field="data_dir", metavar="PATH", parse=Path, help="folder or file with a copy of a published dataset"),

@@ -38,7 +38,8 @@ class PostgreSQLConfig:
     Which database, on which PostgreSQL. `db=None` with a `dsn` is the database that the DSN names, as it is.
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to say the latter. `pg_bindir` and `pg_version` choose the
-    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones. UsageError for what does not go together.
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, and the two of a container limit it. UsageError for
+    what does not go together.
     """
 
     db: str | None = "stats_tiny"
@@ -51,6 +52,8 @@ class PostgreSQLConfig:
     seed: int = 0
     data_dir: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    container_memory_bytes: int | None = None
+    container_cpus: float | None = None
 
     def __post_init__(self) -> None:
         chosen = self.dsn if self.dsn is not None else self.server
@@ -68,6 +71,10 @@ class PostgreSQLConfig:
             )
         if isinstance(chosen, Dsn) and self.settings:
             raise UsageError(f"the server {chosen} is not ours, so it cannot be started with {', '.join(sorted(self.settings))}")
+        if (self.container_memory_bytes or self.container_cpus) and chosen != "container":
+            raise UsageError(
+                f"--container-memory and --container-cpus limit a container, and the server is {str(chosen)!r}; add --server container"
+            )
 
     @classmethod
     def from_settings(cls, settings: Settings, *, db: str | None) -> PostgreSQLConfig:
@@ -80,6 +87,8 @@ class PostgreSQLConfig:
             scale=settings.scale,
             seed=settings.seed,
             data_dir=settings.data_dir,
+            container_memory_bytes=settings.container_memory_bytes,
+            container_cpus=settings.container_cpus,
         )
 
     @contextmanager
@@ -238,8 +247,19 @@ def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Serv
 
 def _container(config: PostgreSQLConfig, *, why: str) -> Server:
     from pytest_pilotscope.postgres.container import ContainerServer
+    from pytest_pilotscope.postgres.containers import Limits
+    from pytest_pilotscope.postgres.steering import has_extension
 
-    return ContainerServer(version=config.pg_version, settings=config.settings, why=why)
+    limits = Limits(memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
+    server = ContainerServer(version=config.pg_version, settings=config.settings, limits=limits, why=why)
+    with server.connect() as session:
+        if not has_extension(session):
+            logger.warning(
+                "image %s has no pilotscope library, so only what needs no steering can be measured; build one that has it from "
+                "docker/postgres/Dockerfile and name it in PILOTSCOPE_IMAGE (docs/servers.md)",
+                server.image,
+            )
+    return server
 
 
 def _described(server: Server, dataset: Dataset | None, name: str, pristine: str | None, config: PostgreSQLConfig | None) -> Database:

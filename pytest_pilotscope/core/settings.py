@@ -22,6 +22,8 @@ class Settings:
     server: str = "auto"
     pg_bindir: Path | None = None
     pg_version: int | None = None
+    container_memory_bytes: int | None = None
+    container_cpus: float | None = None
 
     # data and workload
     scale: float | None = None

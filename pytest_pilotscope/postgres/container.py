@@ -7,61 +7,67 @@ version, and its wait for readiness does not notice that a container has died.
 
 from __future__ import annotations
 
-import gc
-import io
-import logging
 import os
 import secrets
-import socket
-import tarfile
-import time
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from psycopg2 import sql
-
-from pytest_pilotscope.errors import MissingServer, ServerError
+from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.postgres.containers import (
+    Limits,
+    address,
+    explained,
+    new_container,
+    remove,
+    remove_leftovers,
+    start,
+    wait_until_ready,
+)
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.postgres.settings import PINNED, shared_buffers
+from pytest_pilotscope.postgres.settings import PINNED, configuration, shared_buffers
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.containers import Reaper
+    from pytest_pilotscope.postgres.dsn import Dsn
 
 DEFAULT_MAJOR = 18
-PORT = 5432
-LABEL = "pytest-pilotscope.owner"
-"""Label of our containers: host name and process id of their owner, by which leftovers of killed processes are known."""
-
-START_LIMIT_S = 120.0
-_POLL_S = 0.1
 _LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # how an embedded server is reached, not a container
-
-logger = logging.getLogger(__name__)
 
 
 class ContainerServer:
     """
     A PostgreSQL of the official image's kind (`postgres:<version>`, or the image in $PILOTSCOPE_IMAGE), removed with us.
 
-    `settings` are on top of the pinned ones. MissingServer when testcontainers is not installed or no Docker daemon answers, ServerError
-    with the container's log when PostgreSQL does not start.
+    `settings` are on top of the pinned ones. MissingServer when testcontainers is not installed, no Docker daemon answers or there is no
+    such image, ServerError with the container's log when PostgreSQL does not start.
     """
 
     provider: Provider = "container"
     capabilities = frozenset(Capability)
 
-    def __init__(self, *, version: int | None = None, settings: Mapping[str, str] | None = None, why: str = "--server container") -> None:
+    def __init__(
+        self,
+        *,
+        version: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        why: str = "--server container",
+    ) -> None:
         self.image = os.environ.get("PILOTSCOPE_IMAGE") or f"postgres:{version or DEFAULT_MAJOR}"
-        self.why = f"image {self.image}, {why}"
+        self.limits = limits or Limits()
+        self.why = ", ".join(part for part in (f"image {self.image}", str(self.limits), why) if part)
         self._password = secrets.token_urlsafe(24)
-        self._container = _new_container(self.image, self._password)
-        self._settings: dict[str, str] = {}
+        self._container = new_container(self.image, self._password, self.limits, ";\n".join([*_statements(self._all(settings or {})), ""]))
+        self._reaper: Reaper | None = None
+        self._dsn: Dsn | None = None
         try:
             remove_leftovers(self._container.get_docker_client().client)
-            self._begin()
+            self._reaper = start(self._container, self.image)
+            self._wait()
             with self.connect() as session:
                 self.version_num = session.server_version
                 self._auto_conf = f"{session.scalar('SHOW data_directory')}/postgresql.auto.conf"
-            self.restart(settings or {})
         except BaseException:
             self.stop()
             raise
@@ -75,49 +81,62 @@ class ContainerServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def container_id(self) -> str:
+        """Docker's id of the container."""
+        return str(self._container.get_wrapped_container().id)
+
     def connect(self, database: str | None = None) -> Session:
-        """A new session of the superuser in `database`, or in the empty database `postgres`."""
-        host, port = self._container.get_container_host_ip(), self._container.get_exposed_port(PORT)
-        dsn = dsn_of(host=host, port=port, user="postgres", password=self._password, options="")
-        return connect(dsn, dbname=database or "postgres", connect_timeout=10)
+        """A new session of the superuser in `database`, or in the empty database `postgres`; ServerError says what has become of it."""
+        try:
+            return self._connect(database)
+        except ServerError as error:
+            raise explained(self._container.get_wrapped_container(), error) from error
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """Restart with `settings` on top of the pinned ones, in place of the last restart's; those come back when it fails."""
+        container = self._container.get_wrapped_container()
+        before = b"".join(container.get_archive(self._auto_conf)[0])
         try:
             self._apply(settings)
         except ServerError as error:
-            self._container.get_wrapped_container().put_archive(os.path.dirname(self._auto_conf), _as_tar("postgresql.auto.conf", b""))
+            container.put_archive(os.path.dirname(self._auto_conf), before)  # with its owner and mode
             self._start_again()
-            self._apply(self._settings)
             raise ServerError(f"the old settings are back, these were refused: {dict(settings)}: {error}") from error
-        self._settings = dict(settings)
 
     def stop(self) -> None:
         """Remove the container and its volume; stopping twice is fine."""
-        self._container.stop()
+        remove(self._container)
+        if self._reaper is not None:
+            self._reaper.dismiss()
+            self._reaper = None
 
     def report(self) -> ServerReport:
         """What it is and how it was built and set up."""
         with self.connect() as session:
             return describe(session, provider=self.provider, why=self.why)
 
-    def _begin(self) -> None:
-        from docker.errors import DockerException
+    def _connect(self, database: str | None) -> Session:
+        if self._dsn is None:  # Docker gives another port at every start
+            host, port = address(self._container)
+            self._dsn = dsn_of(host=host, port=port, user="postgres", password=self._password, options="")
+        return connect(self._dsn, dbname=database or "postgres", connect_timeout=10)
 
-        try:
-            self._container.start()
-        except DockerException as error:
-            raise ServerError(f"the container of image {self.image} cannot be started: {error}") from error
-        wait_until_ready(self._container.get_wrapped_container(), lambda: self.connect().close())
+    def _wait(self) -> None:
+        self._dsn = None
+        wait_until_ready(self._container.get_wrapped_container(), self.image, lambda: self._connect(None).close())
 
     def _apply(self, settings: Mapping[str, str]) -> None:
-        """By ALTER SYSTEM, not by command line: what is set there cannot be changed any more."""
-        base = {name: value for name, value in PINNED.items() if name not in _LOCAL} | {"shared_buffers": shared_buffers()}
         with self.connect() as session:
             session.execute("ALTER SYSTEM RESET ALL")
-            for name, value in {**base, **settings}.items():
-                session.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(*name.split(".")), sql.Literal(value)))
+            for statement in _statements(self._all(settings)):
+                session.execute(statement)
         self._start_again()
+
+    def _all(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The pinned settings, with these on top."""
+        base = {name: value for name, value in PINNED.items() if name not in _LOCAL}
+        return {**base, "shared_buffers": shared_buffers(self.limits.memory_bytes), **settings}
 
     def _start_again(self) -> None:
         container = self._container.get_wrapped_container()
@@ -126,81 +145,11 @@ class ContainerServer:
             container.kill(signal="SIGINT")  # PostgreSQL's fast shutdown; `docker stop` sends what the image says, and may wait for clients
             container.wait()
         container.start()
-        wait_until_ready(container, lambda: self.connect().close())
+        self._wait()
 
 
-def wait_until_ready(container: Any, ask: Callable[[], None]) -> None:
-    """Call `ask` until it raises no ServerError; ServerError with the end of the log when the container is dead or time is up."""
-    deadline_s = time.monotonic() + START_LIMIT_S
-    while True:
-        container.reload()
-        if container.status not in ("created", "running", "restarting"):
-            raise ServerError(f"the container stopped while starting ({container.status}); its log ends with:{_log_tail(container)}")
-        try:
-            return ask()
-        except ServerError as error:
-            if time.monotonic() > deadline_s:
-                raise ServerError(
-                    f"the container did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:{_log_tail(container)}"
-                ) from error
-        time.sleep(_POLL_S)
-
-
-def remove_leftovers(client: Any) -> None:
-    """Remove our containers whose owner, a process of this machine, is no more."""
-    for container in client.containers.list(all=True, filters={"label": LABEL}):
-        host, _, pid = container.labels[LABEL].rpartition(":")
-        if host == socket.gethostname() and not _alive(int(pid)):
-            logger.warning("removing container %s, left by the killed process %s", container.short_id, pid)
-            container.remove(force=True, v=True)
-
-
-def _new_container(image: str, password: str) -> Any:
-    try:
-        from docker.errors import DockerException
-        from testcontainers.core.container import DockerContainer
-    except ImportError as error:
-        raise MissingServer(
-            f"a container needs testcontainers ({error}); install it with: pip install 'pytest-pilotscope[container]'"
-        ) from error
-    reason = ""
-    try:
-        container = DockerContainer(image, labels={LABEL: f"{socket.gethostname()}:{os.getpid()}"}, shm_size="1g")
-    except DockerException as error:
-        reason = " ".join(str(error).split())
-    if reason:
-        _collect_forgotten_sockets()
-        where = os.environ.get("DOCKER_HOST", "the default socket")
-        raise MissingServer(f"no Docker daemon answers at {where} ({reason}); start Docker, or set DOCKER_HOST")
-    return container.with_envs(POSTGRES_USER="postgres", POSTGRES_PASSWORD=password, POSTGRES_DB="postgres").with_exposed_ports(PORT)
-
-
-def _collect_forgotten_sockets() -> None:
-    """Docker's client leaves a socket to the garbage collector when nothing answers; it goes here, not as a warning about other code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-def _log_tail(container: Any) -> str:
-    lines = container.logs(tail=20).decode(errors="replace").splitlines()
-    return "".join(f"\n    {line}" for line in lines) or " (the log is empty)"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _as_tar(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        member = tarfile.TarInfo(name)
-        member.size, member.mode = len(content), 0o644
-        archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+def _statements(settings: Mapping[str, str]) -> list[str]:
+    """By ALTER SYSTEM, not by command line: what is set there cannot be changed any more."""
+    configuration(settings)  # refuses what is not a name, and values that end a line
+    quoted = {name: value.replace("'", "''") for name, value in settings.items()}
+    return [f"ALTER SYSTEM SET {name} = '{value}'" for name, value in quoted.items()]

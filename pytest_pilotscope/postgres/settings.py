@@ -42,10 +42,15 @@ PINNED: Mapping[str, str] = {
 }
 
 
-def shared_buffers() -> str:
-    """512MB, which holds every bundled dataset, or 128MB on a machine with less than 4 GB."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return "512MB" if memory_bytes >= _SMALL_MACHINE_BYTES else "128MB"
+def shared_buffers(limit_bytes: int | None = None) -> str:
+    """
+    512MB, which holds every bundled dataset; 128MB on a machine, or in a container, with less than 4 GB; below 512 MB a quarter of it.
+    """
+    machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory_bytes = min(machine_bytes, limit_bytes or machine_bytes)
+    if memory_bytes >= _SMALL_MACHINE_BYTES:
+        return "512MB"
+    return f"{min(128, memory_bytes >> 22)}MB"
 
 
 def base_settings(socket_folder: Path) -> dict[str, str]:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.errors import MissingServer, ServerError
-from pytest_pilotscope.postgres import container as module
-from pytest_pilotscope.postgres.container import LABEL, ContainerServer, remove_leftovers, wait_until_ready
+from pytest_pilotscope.postgres import containers as module
+from pytest_pilotscope.postgres.container import ContainerServer
+from pytest_pilotscope.postgres.containers import LABEL, remove_leftovers, wait_until_ready
 from tests.postgres.children import start_child
 
 
@@ -28,6 +29,7 @@ class FakeContainer:
     short_id: str = "abc"
     removed: bool = False
     status: str = "created"
+    attrs: dict[str, Any] = field(default_factory=lambda: {"State": {"ExitCode": 1}})
 
     def reload(self) -> None:
         """Look again."""
@@ -70,9 +72,9 @@ def test_a_dead_container_is_noticed_at_once() -> None:
         asked.append(1)
         raise ServerError("not yet")
 
-    expected = "the container stopped while starting (exited); its log ends with:\n    FATAL: no\n    bye"
+    expected = "the container of image 'some:1' stopped while starting: exited with status 1; its log ends with:\n    FATAL: no\n    bye"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        wait_until_ready(container, ask)
+        wait_until_ready(container, "some:1", ask)
     assert asked == [1]
 
 
@@ -85,7 +87,7 @@ def test_ready_when_it_answers() -> None:
         if answer is not None:
             raise answer
 
-    wait_until_ready(FakeContainer(states=["created", "running"]), ask)
+    wait_until_ready(FakeContainer(states=["created", "running"]), "some:1", ask)
 
 
 def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +97,9 @@ def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse() -> None:
         raise ServerError("not today")
 
-    expected = "the container did not answer within -1 s: not today; its log ends with: (the log is empty)"
+    expected = "the container of image 'some:1' did not answer within -1 s: not today; its log ends with: (the log is empty)"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        wait_until_ready(FakeContainer(states=["running"]), refuse)
+        wait_until_ready(FakeContainer(states=["running"]), "some:1", refuse)
 
 
 def test_leftovers_of_killed_processes_are_removed(caplog: pytest.LogCaptureFixture) -> None:
@@ -111,8 +113,8 @@ def test_leftovers_of_killed_processes_are_removed(caplog: pytest.LogCaptureFixt
     class Client:
         class containers:  # noqa: N801 - docker's name
             @staticmethod
-            def list(*, all: bool, filters: dict[str, Any]) -> list[FakeContainer]:
-                assert (all, filters) == (True, {"label": LABEL})
+            def list(*, all: bool, filters: dict[str, Any], ignore_removed: bool) -> list[FakeContainer]:
+                assert (all, filters, ignore_removed) == (True, {"label": LABEL}, True)
                 return [*containers.values()]
 
     remove_leftovers(Client())
