@@ -1,0 +1,101 @@
+"""A real MLflow tracking server, and a way to it that can be cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+START_LIMIT_S = 120.0
+
+
+@contextmanager
+def tracking_server(
+    folder: Path, backend: str, *, arguments: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """An `mlflow server` on a backend store, which also serves artifacts; gives its port and stops it with everything it started."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1", "--serve-artifacts"),
+        *(f"--backend-store-uri={backend}", f"--artifacts-destination={folder / 'artifacts'}", *arguments),
+    ]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**kept, **(environment or {})}, start_new_session=True)
+    try:
+        _wait(process, port, folder / "server.log")
+        yield port
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the group is its own: the server and its worker
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline_s = time.monotonic() + START_LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the MLflow server does not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+class Line:
+    """A port that leads to another one, until it is cut; then it refuses, like a server that is down."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._ends: list[socket.socket] = []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.join()
+
+    @property
+    def url(self) -> str:
+        """The address of the tracking server by this line."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def join(self) -> None:
+        """Let through what comes from now on."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._thread = threading.Thread(target=self._serve, args=(self._listener,), daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        while self._ends:
+            end = self._ends.pop()
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            self._ends += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=_copy, args=(source, target), daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while chunk := source.recv(65536):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)

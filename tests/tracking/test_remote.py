@@ -1,0 +1,189 @@
+"""A shared tracking server that is down at the wrong moment: the result is kept, and `sync` completes it once."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg2.extensions import parse_dsn
+
+from pytest_pilotscope.bench import Bench, FinishedRun
+from pytest_pilotscope.core.cases import Case
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.registry import Registry, builtin_registry
+from pytest_pilotscope.tracking.store import open_client
+from pytest_pilotscope.tracking.sync import State, sync
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.toy import Toy
+from tests.tracking.servers import Line, tracking_server
+
+CASE = Case(algorithms=("baseline",), dataset="toy")
+EXPERIMENT = "baseline_toy"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    """A line to a tracking server, once for each kind of backend store."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as folder:
+        backend = f"sqlite:///{folder}/mlflow.db"
+        if request.param == "postgresql":
+            server: EmbeddedServer = request.getfixturevalue("newest_server")
+            with server.connect() as session:
+                session.execute("CREATE DATABASE tracking")
+            at = parse_dsn(server.dsn.reveal())
+            backend = f"postgresql://{at['user']}@/tracking?host={at['host']}&port={at['port']}"
+        with tracking_server(Path(folder), backend) as port:
+            made = Line(port)
+            yield made
+            made.cut()
+
+
+@pytest.fixture(scope="module")
+def databases() -> Iterator[Bench]:
+    """A bench whose toy database is open, for its database only."""
+    bench = _bench(Settings(algorithms=("baseline",), datasets=("toy",), mlflow=False))
+    bench.database("toy")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def measure(line: Line, databases: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FinishedRun]:
+    """Measure the baseline with records in the test's folder and MLflow at the line; `before` and `during` are called then."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", line.url)
+    settings = Settings(algorithms=("baseline",), datasets=("toy",), rounds=2, results=tmp_path / "results")
+
+    def run(during: Callable[[], None] = lambda: None) -> FinishedRun:
+        bench = _bench(settings)
+        bench._databases = databases._databases
+        with bench.open_run(CASE) as opened:
+            for _, problems in opened.measure_all():
+                assert problems == []
+            during()
+        return bench.finished[0]
+
+    return run
+
+
+def test_down_at_the_start(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
+    """Nothing got through; the record is whole, and is sent once."""
+    line.cut()
+    finished = measure()
+    line.join()
+    _check_unsent(
+        finished,
+        rf"the MLflow server '{line.url}' does not answer: Connection refused; check the address, or name another store with "
+        "--tracking-uri",
+    )
+    _check_sync(tmp_path, finished, "sent")
+
+
+def test_down_in_the_middle(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
+    """The run is there, without an end; what was measured is added once."""
+    finished = measure(during=line.cut)
+    line.join()
+    _check_unsent(finished, r"the MLflow store could not be used for .*refused.*")
+    (unfinished,) = _runs(finished)
+    assert unfinished["status"] == "RUNNING"
+    assert "metrics.test_total_time" not in unfinished
+    _check_sync(tmp_path, finished, "completed")
+
+
+def test_down_at_the_end(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything got through but the metrics and the end; nothing is there twice."""
+    end = MLflowTracker.end
+
+    def cut_first(tracker: MLflowTracker, *arguments: Any, **options: Any) -> None:
+        line.cut()
+        end(tracker, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MLflowTracker, "end", cut_first)
+        finished = measure()
+    line.join()
+    _check_unsent(finished, r"the MLflow store could not be used for the metrics of run 'baseline_toy_.*': .*refused.*")
+    (unfinished,) = _runs(finished)
+    assert unfinished["status"] == "RUNNING"
+    assert finished.record_path.name in _artifacts(unfinished["run_id"])
+    _check_sync(tmp_path, finished, "completed")
+
+
+def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
+    """The run is whole at once, its artifacts by way of the server, and there is nothing left to send."""
+    finished = measure()
+    (run,) = _runs(finished)
+    assert finished.tracking == f"experiment {EXPERIMENT}, run {run['run_id']}"
+    assert run["artifact_uri"].startswith("mlflow-artifacts:/")
+    assert [sent.state for sent in sync(tmp_path / "results")] == ["there"]
+
+
+def test_authentication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """User and password come from MLflow's own variables, and a wrong one is an error that shows neither."""
+    (tmp_path / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = admin\n"
+        "admin_password = correct-horse-battery\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test"}
+    backend = f"sqlite:///{tmp_path}/mlflow.db"
+    with tracking_server(tmp_path, backend, arguments=("--app-name=basic-auth",), environment=environment) as port:
+        uri = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password-here")
+        with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*401") as refused:
+            open_client(uri)
+        assert "wrong-password-here" not in str(refused.value)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct-horse-battery")
+        with MLflowTracker("secured", "one", tracking_uri=uri) as tracker:
+            tracker.log_metric("total", 1.0)
+        (run,) = MLflowTracker.list_runs("secured", tracking_uri=uri)
+        assert (run["status"], run["metrics.total"]) == ("FINISHED", 1.0)
+
+
+def _bench(settings: Settings) -> Bench:
+    registry: Registry = builtin_registry()
+    registry.add_dataset("toy", lambda **_: Toy(), origin=__name__)
+    return Bench(settings=settings, registry=registry, say=lambda text: None, progress=lambda text, total: nullcontext(lambda steps: None))
+
+
+def _check_unsent(finished: FinishedRun, reason: str) -> None:
+    """The record is whole, and the outcome says what happened and what to do."""
+    assert finished.record.status == "FINISHED"
+    assert len(finished.record.runs) == 2 * (1 + 2)
+    assert re.fullmatch(rf"not sent \({reason}\); the record is complete, `pilotscope sync` sends it later", finished.tracking, re.DOTALL)
+
+
+def _check_sync(tmp_path: Path, finished: FinishedRun, state: State) -> None:
+    """The first `sync` completes the run, the second one adds nothing: no metric, artifact or run is there twice."""
+    assert [sent.state for sent in sync(tmp_path / "results")] == [state]
+    (run,) = _runs(finished)
+    assert (run["status"], run["tags.stage"]) == ("FINISHED", "tested")
+    histories = {name: _history(run, name) for name in ("test_total_time", "test_speedup")}
+    assert all(len(history) == 1 for history in histories.values())
+    artifacts = _artifacts(run["run_id"])
+    assert finished.record_path.name in artifacts
+    assert [sent.state for sent in sync(tmp_path / "results")] == ["there"]
+    assert {name: _history(run, name) for name in histories} == histories
+    assert _artifacts(run["run_id"]) == artifacts
+    assert len(_runs(finished)) == 1
+
+
+def _runs(finished: FinishedRun) -> list[dict[str, Any]]:
+    """The runs of this record in the store."""
+    identity = finished.record.header.tags["record_id"]
+    return [run for run in MLflowTracker.list_runs(EXPERIMENT) if run["tags.record_id"] == identity]
+
+
+def _history(run: dict[str, Any], name: str) -> list[tuple[int, int, float]]:
+    return [(point.step, point.timestamp, point.value) for point in open_client().get_metric_history(run["run_id"], name)]
+
+
+def _artifacts(run_id: str) -> list[str]:
+    return [artifact.path for artifact in open_client().list_artifacts(run_id)]
