@@ -95,6 +95,12 @@ def _size(text: str) -> int:
     return size_bytes
 
 
+def _dask(text: str) -> str:
+    if not re.fullmatch(r"local:[1-9]\d*|(\w+://)?[\w.-]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
+    return text
+
+
 def _factors(text: str) -> tuple[float, ...]:
     return tuple(_positive_float(part.strip()) for part in text.split(","))
 
@@ -155,6 +161,13 @@ OPTIONS: tuple[Option, ...] = (
         metavar="N",
         parse=_positive_float,
         help="processors of a container, also a fraction; without it all that the machine has",
+    ),
+    Option(
+        name="dask",
+        field="dask",
+        metavar="SCHEDULER|local:N",
+        parse=_dask,
+        help="count, collect and try settings on the workers of this Dask scheduler, or on N processes here, each with its own server",
     ),
     Option(name="scale", field="scale", metavar="FACTOR", parse=_positive_float, help="scale of a generated dataset, instead of its own"),
     Option(name="seed", field="seed", metavar="N", parse=_non_negative_int, help="seed of data, workload, training and bootstrap"),

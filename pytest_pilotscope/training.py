@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.cluster import Crew
     from pytest_pilotscope.labels import Labels
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision import Database
@@ -114,7 +115,18 @@ class Training:
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
         with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
-            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance))
+            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), crew=self.crew)
+
+    @contextmanager
+    def crew(self) -> Iterator[Crew | None]:
+        """The workers of `--dask`, each with a server that has the same data; None without that option."""
+        if self.settings.dask is None:
+            yield None
+            return
+        from pytest_pilotscope.cluster import open_crew
+
+        with open_crew(self.settings.dask, self.database) as crew:
+            yield crew
 
     def report(
         self,

@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from algorithms.knob.attempt import Outcome, Stage, Task, attempt
+from algorithms.knob.elsewhere import attempt_there
 from algorithms.knob.measuring import Selected
 from algorithms.knob.objective import WORST, Objective
 from algorithms.knob.space import KnobSpace
@@ -18,6 +19,8 @@ from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
     from algorithms.knob.search import Search
+    from algorithms.knob.stage import Reach
+    from pytest_pilotscope.cluster import Crew
 
 _PENALTY = 2.0
 """A trial that failed counts as this many times the default, or as the worst one so far."""
@@ -43,14 +46,9 @@ class Tuner:
 
     def run(self, trials: int, advance: Callable[[int], None]) -> None:
         """Tell the search what is known, then try and tell; `advance` is called per trial."""
-        for trial in self.log.trials[:trials]:
-            self.search.tell(trial.values, trial.cost, point=trial.point or None)
-            advance(1)
+        self._recall(trials, advance)
         while len(self.log.trials) < trials:
-            trial = self._next()
-            self.log.append(trial)
-            self.search.tell(trial.values, trial.cost, point=trial.point or None)
-            advance(1)
+            self._note(self._next(), advance)
 
     @property
     def incumbent_cost(self) -> float:
@@ -79,6 +77,36 @@ class Tuner:
             point=proposal.point,
             message=outcome.message,
         )
+
+    def run_on(self, crew: Crew, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
+        """
+        The same with as many trials at a time as there are workers; the default is tried first, by itself.
+
+        Trials are in the log in the order in which they ended, and what is proposed depends on it.
+        """
+        self._recall(trials, advance)
+        pending: dict[str, tuple[Proposal, float, int]] = {}
+        number = 0
+        while len(self.log.trials) < trials:
+            while len(pending) < (crew.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
+                started_ns = perf_counter_ns()
+                proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
+                pending[str(number)] = proposal, _since_s(started_ns), started_ns
+                crew.submit(str(number), attempt_there, (self.task(proposal), self.space, reach))
+                number += 1
+            key, outcome = crew.next()
+            proposal, search_s, started_ns = pending.pop(key)
+            self._note(self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns)), advance)
+
+    def _recall(self, trials: int, advance: Callable[[int], None]) -> None:
+        for trial in self.log.trials[:trials]:
+            self.search.tell(trial.values, trial.cost, point=trial.point or None)
+            advance(1)
+
+    def _note(self, trial: Trial, advance: Callable[[int], None]) -> None:
+        self.log.append(trial)
+        self.search.tell(trial.values, trial.cost, point=trial.point or None)
+        advance(1)
 
     def _next(self) -> Trial:
         started_ns = perf_counter_ns()

@@ -81,8 +81,11 @@ class KnobTuning:
             selected = _selected(log, key, stage, training, options)
             objective = Objective(target=options.target, count=len(selected.queries))
             tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
-            with training.progress("tuning knobs", options.trials) as advance:
-                tuner.run(options.trials, advance)
+            with training.crew() as crew, training.progress("tuning knobs", options.trials) as advance:
+                if crew is None:
+                    tuner.run(options.trials, advance)
+                else:
+                    tuner.run_on(crew, reach, options.trials, advance)
             trials = log.trials[: options.trials]
             confirmed = _confirm(training, stage, trials, options)
             values = space.changed(_result(trials, confirmed).values)

@@ -27,6 +27,7 @@ from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.folders import cache_folder
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.cluster import Crew, Place
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision import Database
     from pytest_pilotscope.training import Training
@@ -85,13 +86,43 @@ def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQue
 
 
 def _collect_missing(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> None:
-    with closing(Lanes(training.database)) as lanes, training.progress(f"lero plans of {len(queries)} queries", len(queries)) as advance:
-        for query in queries:
-            try:
-                store.add(collect_one(query, lanes, rules))
-            except StatementFailed as error:
-                logger.warning("lero does not learn from query %s: %s", query.id, error)
+    with training.crew() as crew, training.progress(f"lero plans of {len(queries)} queries", len(queries)) as advance:
+        found = _collected_here(training.database, queries, rules) if crew is None else _collected_by(crew, queries, rules)
+        for query, result in found:
+            if isinstance(result, CollectedQuery):
+                store.add(result)
+            else:
+                logger.warning("lero does not learn from query %s: %s", query.id, result)
             advance(1)
+
+
+def _collected_here(database: Database, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
+    with closing(Lanes(database)) as lanes:
+        for query in queries:
+            yield query, _collected_or_refused(query, lanes, rules)
+
+
+def _collected_by(crew: Crew, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
+    by_key = {str(number): query for number, query in enumerate(queries)}
+    for key, query in by_key.items():
+        crew.submit(key, _collect_there, (query, rules))
+    for _ in queries:
+        key, result = crew.next()
+        yield by_key[key], result
+
+
+def _collect_there(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
+    query, rules = task
+    with closing(Lanes(place.database)) as lanes:
+        return _collected_or_refused(query, lanes, rules)
+
+
+def _collected_or_refused(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery | str:
+    """What was collected, or what PostgreSQL said."""
+    try:
+        return collect_one(query, lanes, rules)
+    except StatementFailed as error:
+        return str(error)
 
 
 def collect_one(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:

@@ -107,9 +107,8 @@ def check_docker() -> Check:
         return Check(
             name="Docker", state="none", found="testcontainers is not installed", remedy=f"pip install '{DISTRIBUTION}[container]'"
         )
-    from docker.errors import DockerException
-
     import docker
+    from docker.errors import DockerException
 
     try:
         with closing(docker.from_env(timeout=5)) as client:

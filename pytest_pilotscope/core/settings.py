@@ -24,6 +24,7 @@ class Settings:
     pg_version: int | None = None
     container_memory_bytes: int | None = None
     container_cpus: float | None = None
+    dask: str | None = None
 
     # data and workload
     scale: float | None = None

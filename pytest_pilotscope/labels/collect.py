@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_pilotscope.core.joins import JoinQuery, Schema, Subplan, parse
 from pytest_pilotscope.core.queries import Query
@@ -15,9 +17,14 @@ from pytest_pilotscope.labels.cache import Label, LabelCache
 from pytest_pilotscope.labels.columns import ColumnStore
 from pytest_pilotscope.labels.filtered import needs
 from pytest_pilotscope.labels.source import RowSource, SessionSource
-from pytest_pilotscope.labels.task import Counter, key_columns
+from pytest_pilotscope.labels.task import Counter, Task, key_columns
 from pytest_pilotscope.labels.workers import count_all
 from pytest_pilotscope.postgres.session import Session
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.cluster import Crew, Place
+
+OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +68,7 @@ def cardinalities(
     workers: int = 1,
     progress: Progress | None = None,
     known_only: bool = False,
+    crew: OpenCrew = nullcontext,
 ) -> Labels:
     """
     Return the exact cardinality of every subplan of every query.
@@ -69,6 +77,8 @@ def cardinalities(
     between relations, outer joins, EXISTS or IN over a subquery, or LATERAL is counted by PostgreSQL, each subplan for at most
     `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again when asked for with a larger
     limit.
+
+    What PostgreSQL counts is counted by the workers of `crew()`, where it gives some, each on a server of its own.
 
     With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
 
@@ -83,7 +93,7 @@ def cardinalities(
             return Labels({query_id: book.labels(query) for query_id, query in parsed.items() if book.knows(query)}, unsupported)
         try:
             _count_in_memory(book, cache_dir / "columns", schema, source, workers)
-            _count_by_database(book, source, timeout_ms)
+            _count_by_database(book, source, timeout_ms, crew)
         finally:
             book.flush()
         return Labels({query_id: book.labels(query) for query_id, query in parsed.items()}, unsupported)
@@ -108,16 +118,39 @@ def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource
         book.enter(task, counter.count(task))
 
 
-def _count_by_database(book: Book, source: RowSource, timeout_ms: int) -> None:
-    for task in book.tasks_for_database():
-        empty = list(task.empty)
-        shrinking = all(join.kind == "SEMI" for join in task.query.special_joins)  # others keep rows that match nothing
-        for mask in task.masks:
-            known_empty = shrinking and any(mask & other == other for other in empty)
-            rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
-            book.enter_from_database(task.query, mask, rows)
-            if rows == 0:
-                empty.append(mask)
+def _count_by_database(book: Book, source: RowSource, timeout_ms: int, open_crew: OpenCrew) -> None:
+    tasks = book.tasks_for_database()
+    if not tasks:
+        return
+    with open_crew() as crew:
+        if crew is None:
+            for task in tasks:
+                for mask, rows in count_by_database(source, task, timeout_ms):
+                    book.enter_from_database(task.query, mask, rows)
+            return
+        for number, task in enumerate(tasks):
+            crew.submit(str(number), _count_there, (task, timeout_ms))
+        for _ in tasks:
+            key, counted = crew.next()
+            for mask, rows in counted:
+                book.enter_from_database(tasks[int(key)].query, mask, rows)
+
+
+def count_by_database(source: RowSource, task: Task, timeout_ms: int) -> Iterator[tuple[int, int | None]]:
+    """Count the subplans of a task, one statement for each; None for what did not finish. What contains an empty one can be empty, too."""
+    empty = list(task.empty)
+    shrinking = all(join.kind == "SEMI" for join in task.query.special_joins)  # others keep rows that match nothing
+    for mask in task.masks:
+        known_empty = shrinking and any(mask & other == other for other in empty)
+        rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
+        yield mask, rows
+        if rows == 0:
+            empty.append(mask)
+
+
+def _count_there(place: Place, task: tuple[Task, int]) -> list[tuple[int, int | None]]:
+    with place.database.session() as session:
+        return list(count_by_database(SessionSource(session), *task))
 
 
 def _parse_all(queries: Sequence[Query], schema: Schema) -> tuple[dict[str, JoinQuery], dict[str, str]]:

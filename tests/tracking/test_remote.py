@@ -26,20 +26,25 @@ from tests.tracking.servers import Line, tracking_server
 
 CASE = Case(algorithms=("baseline",), dataset="toy")
 EXPERIMENT = "baseline_toy"
+PASSWORD = "correct-horse-battery"  # noqa: S105 - of a server that lives as long as its tests
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite, with a password", "postgresql"])
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
-    """A line to a tracking server, once for each kind of backend store."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as folder:
-        backend = f"sqlite:///{folder}/mlflow.db"
+    """A line to a tracking server, once for each kind of backend store; the first asks for a password, which is in the environment."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         if request.param == "postgresql":
             server: EmbeddedServer = request.getfixturevalue("newest_server")
             with server.connect() as session:
                 session.execute("CREATE DATABASE tracking")
             at = parse_dsn(server.dsn.reveal())
-            backend = f"postgresql://{at['user']}@/tracking?host={at['host']}&port={at['port']}"
-        with tracking_server(Path(folder), backend) as port:
+            opened = tracking_server(folder, f"postgresql+psycopg2://{at['user']}@/tracking?host={at['host']}&port={at['port']}")
+        else:
+            opened = tracking_server(folder, f"sqlite:///{folder}/mlflow.db", password=PASSWORD)
+        with opened as port:
             made = Line(port)
             yield made
             made.cut()
@@ -125,26 +130,13 @@ def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) ->
     assert [sent.state for sent in sync(tmp_path / "results")] == ["there"]
 
 
-def test_authentication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """User and password come from MLflow's own variables, and a wrong one is an error that shows neither."""
-    (tmp_path / "auth.ini").write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nadmin_username = admin\n"
-        "admin_password = correct-horse-battery\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    environment = {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test"}
-    backend = f"sqlite:///{tmp_path}/mlflow.db"
-    with tracking_server(tmp_path, backend, arguments=("--app-name=basic-auth",), environment=environment) as port:
-        uri = f"http://127.0.0.1:{port}"
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password-here")
-        with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*401") as refused:
-            open_client(uri)
-        assert "wrong-password-here" not in str(refused.value)
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct-horse-battery")
-        with MLflowTracker("secured", "one", tracking_uri=uri) as tracker:
-            tracker.log_metric("total", 1.0)
-        (run,) = MLflowTracker.list_runs("secured", tracking_uri=uri)
-        assert (run["status"], run["metrics.total"]) == ("FINISHED", 1.0)
+@pytest.mark.parametrize("line", ["sqlite, with a password"], indirect=True)
+def test_a_wrong_password(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """User and password come from MLflow's own variables; a wrong one is an error that does not show it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password-here")
+    with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*401") as refused:
+        MLflowTracker.list_runs(EXPERIMENT, tracking_uri=line.url)
+    assert "wrong-password-here" not in str(refused.value)
 
 
 def _bench(settings: Settings) -> Bench:

@@ -1,0 +1,39 @@
+"""
+A trial on a worker's own server.
+
+Machines are not equally fast. So a worker first takes the times of the default settings, and from then on every time is brought to the
+scale of the server that asks: what a trial reports is how much longer or shorter than the default it took there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from algorithms.knob.attempt import Outcome, Task, attempt
+from algorithms.knob.space import KnobSpace
+from algorithms.knob.stage import Reach, Stage, open_stage
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.cluster import Place
+
+
+def attempt_there(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
+    """`attempt` on the worker's server, in times of the server that asks."""
+    task, space, reach = work
+    stage, scale = _stage(place, task, space, reach)
+    outcome = attempt(replace(task, limit=task.limit / scale), stage)
+    return replace(outcome, times_s=tuple(time_s * scale for time_s in outcome.times_s))
+
+
+def _stage(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[Stage, float]:
+    """The stage that the first trial has opened, and how much faster than this worker the server that asks is: below 1 where it is."""
+    if "knob stage" not in place.kept:
+        stage = place.stack.enter_context(open_stage(place.database, space, reach))
+        default = attempt(replace(task, values=space.defaults, limit=inf), stage)
+        known = default.status == "ok" and sum(default.times_s) > 0
+        scale = sum(task.selected.default_s) / sum(default.times_s) if known else 1.0
+        place.kept["knob stage"] = (stage, scale)
+    found: tuple[Stage, float] = place.kept["knob stage"]
+    return found
