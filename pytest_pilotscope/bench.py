@@ -82,6 +82,7 @@ class Bench:
         for name in self.settings.algorithms:
             self.registry.algorithm(name)
         self._check_model()
+        _check_measuring(self.settings)
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:
@@ -208,6 +209,12 @@ class Bench:
         """Stop what was started."""
         self._databases.clear()
         self._stack.close()
+
+
+def _check_measuring(settings: Settings) -> None:
+    wanted = {"--gate": settings.gate not in (None, "none"), "--compare": settings.compare, "--calibrate": settings.calibrate}
+    if not settings.measure and any(wanted.values()):
+        raise UsageError(f"--no-measure leaves nothing to judge; leave {', '.join(name for name, on in wanted.items() if on)} out")
 
 
 def _check_calibration(settings: Settings, queries: int) -> None:

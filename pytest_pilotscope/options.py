@@ -196,6 +196,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(name="limit", field="limit", metavar="N", parse=_positive_int, help="measure only the first N (matching) test queries"),
     Option(
+        name="no-measure",
+        field="measure",
+        flag=True,
+        constant=False,
+        help="collect and train only; this may run beside other workers (-n)",
+    ),
+    Option(
         name="rounds", field="rounds", metavar="N", parse=_positive_int, help="measured repetitions per query and side, after one warm-up"
     ),
     Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.bench import Bench, Conclusion
     from pytest_pilotscope.core.cases import Case
     from pytest_pilotscope.core.record import Record
+    from pytest_pilotscope.parallel import Foreman
     from pytest_pilotscope.run import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -25,9 +27,12 @@ BENCH = pytest.StashKey["Bench"]()
 CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 OFFERED = pytest.StashKey[bool]()
+FOREMAN: pytest.StashKey[Foreman] = pytest.StashKey()
 CASE = "pilotscope_case"
 RECORD = "pilotscope_record"
-PARALLEL = "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it"
+PARALLEL = (
+    "times taken beside other workers are noise: measure without -n (or with -n0); collecting and training alone (--no-measure) may use it"
+)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -50,9 +55,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and collect what is registered; the built-in names come when something is to be measured."""
-    config.stash[SETTINGS] = options.settings(config)
+    settings = config.stash[SETTINGS] = options.settings(config)
     if options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
-        raise pytest.UsageError(PARALLEL)
+        if settings.measure:
+            raise pytest.UsageError(PARALLEL)
+        from pytest_pilotscope.parallel import Foreman
+
+        config.stash[FOREMAN] = Foreman(settings=settings)
     registry = config.stash[REGISTRY] = Registry()
     config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
 
@@ -83,6 +92,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
     cases = tuple(item.callspec.params[CASE] for item in items)
+<<<<<<< HEAD
     if not hasattr(config, "workerinput") and (cases or _is_to_be_judged(config)):
         config.stash[BENCH] = _checked_bench(config, cases)
 
@@ -92,13 +102,21 @@ def pytest_testnodedown(node: Any) -> None:
     """Learn from a worker whether there was something for a gate to judge: beside workers, nothing is collected here."""
     if getattr(node, "workeroutput", {}).get(CASE):
         node.config.stash[OFFERED] = True
+=======
+    if (_is_worker(config) and config.stash[SETTINGS].measure) or not (cases or _is_to_be_judged(config)):
+        return
+    bench = config.stash[BENCH] = _make_bench(config, cases)
+    with _usage_errors():
+        _register_builtins(config)
+        bench.check()
+>>>>>>> a7842e2 (xdist: --no-measure collects and trains on workers; one process sends the records)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Provision the databases first, so that what is wrong with them is said once and at once."""
     bench = session.config.stash.get(BENCH, None)
-    if bench is not None and not session.config.option.collectonly:
+    if bench is not None and not session.config.option.collectonly and not _is_worker(session.config):
         with _usage_errors():
             bench.provision()
 
@@ -106,9 +124,18 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a session whose tests passed but whose gate did not."""
+<<<<<<< HEAD
     config = session.config
     if hasattr(config, "workeroutput"):
         config.workeroutput[CASE] = config.stash.get(OFFERED, False)
+=======
+    foreman = session.config.stash.get(FOREMAN, None)
+    if foreman is not None:
+        session.config.stash[CONCLUSION] = foreman.conclude()
+    bench = session.config.stash.get(BENCH, None)
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if bench is None or session.config.option.collectonly or _is_worker(session.config) or exitstatus not in ended:
+>>>>>>> a7842e2 (xdist: --no-measure collects and trains on workers; one process sends the records)
         return
     if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
         config.stash[BENCH] = _checked_bench(config, ())
@@ -178,7 +205,7 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
 
     Used as a context manager inside the test, so that the run sees a Ctrl-C and ends KILLED.
     """
-    if hasattr(request.config, "workerinput"):
+    if _is_worker(request.config) and request.config.stash[SETTINGS].measure:
         pytest.fail(PARALLEL, pytrace=False)
     bench = request.config.stash[BENCH]
     done = len(bench.finished)
@@ -216,6 +243,11 @@ def pilotscope_say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash[BENCH].say
 
 
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
 def _is_to_be_judged(config: pytest.Config) -> bool:
     """Whether there is a gate or a calibration that something would have been measured for, had it not been deselected or forgotten."""
     settings = config.stash[SETTINGS]
@@ -251,7 +283,10 @@ def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 
     writer = config.get_terminal_writer()
     say, progress = progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
-    return Bench(settings=config.stash[SETTINGS], registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
+    settings = config.stash[SETTINGS]
+    if _is_worker(config):
+        settings = replace(settings, mlflow=False)  # whoever started the workers sends their records
+    return Bench(settings=settings, registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
 
 
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:

@@ -107,7 +107,7 @@ def benchmark_run(
     `started` is called with the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED
     (Ctrl-C). Raises what the algorithm raises.
     """
-    queries = select_queries(workload.test, settings)
+    queries = select_queries(workload.test, settings) if settings.measure else ()
     algorithm: Algorithm = registry.algorithm(name).resolve()()
     header = run_header(name, database=database, workload=workload, queries=queries, settings=settings)
     failures: dict[str, str] = {}

@@ -25,7 +25,8 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--queries", "z*"], "--queries z* matches none of the 146 test queries (ids: q001 .. q146); nothing to measure"),
         (
             ["--algo", "baseline", "-n2"],
-            "times taken beside other workers are noise: measure without -n (or with -n0); training, labelling and tests may use it",
+            "times taken beside other workers are noise: measure without -n (or with -n0); collecting and training alone (--no-measure) "
+            "may use it",
         ),
         (
             ["--load-model", "nonsense"],

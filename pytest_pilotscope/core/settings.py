@@ -39,6 +39,7 @@ class Settings:
     limit: int | None = None
 
     # measurement
+    measure: bool = True
     rounds: int = 5
     query_timeout_ms: float | None = None
     compare: bool = False

@@ -55,7 +55,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
     if end is not None:
-        tracker.set_tags({"stage": "tested", "tested_at": end.finished_at})
+        tracker.set_tags({"stage": "tested", "tested_at": end.finished_at} if header.queries else {"stage": "trained"})
     tracker.end(end.status if end else "KILLED", error=_error(record), ended_at=finished_at)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -51,14 +51,16 @@ class Sent:
     missing: tuple[str, ...] = ()
 
 
-def sync(results: Path, *, tracking_uri: str | None = None) -> Iterator[Sent]:
+def sync(results: Path, *, tracking_uri: str | None = None, but: Collection[Path] = ()) -> Iterator[Sent]:
     """
     Send every record of a folder that is not in the store, or there unfinished; one result for each run, in the order of the names.
+
+    Those in `but` are left alone.
 
     A record that cannot be read or sent is a result of its own and stops no other one. Raises `TrackingError` when the store does not open.
     """
     open_client(tracking_uri)
-    for path in sorted(results.glob("*.jsonl")):
+    for path in sorted(set(results.glob("*.jsonl")) - set(but)):
         try:
             with _unused(path) as free:
                 yield from _send(path, tracking_uri) if free else (Sent(path=path, state="running"),)

@@ -1,0 +1,75 @@
+"""Collecting and training beside each other: pytest-xdist's workers, each with a server of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.core.record import Record, read_record
+from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.projects import measure
+
+ALGORITHMS = """
+import os, signal
+
+class Learner:
+    name = "learner"
+
+    def train(self, training):
+        assert training.labels(training.queries[:5])
+        checkpointer = training.session.scalar("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+        return training.report(scalars={"worker": int(os.environ["PYTEST_XDIST_WORKER"][2:]), "server": checkpointer})
+
+    def steer(self, query, subplans):
+        raise AssertionError("nothing is to be measured")
+
+class Other(Learner):
+    name = "other"
+
+class Killed(Learner):
+    name = "killed"
+
+    def train(self, training):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def pytest_pilotscope_register(registry):
+    for algorithm in (Learner, Other, Killed):
+        registry.add_algorithm(algorithm.name, algorithm, origin=__name__)
+"""
+
+
+def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Nothing is measured; every training is recorded by its worker and sent once, by the process that started them.
+
+    The worker that is killed loses its own training only; that is sent as killed.
+    """
+    store = f"sqlite:///{pytester.path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    MLflowTracker.list_runs("imported before pytester forgets it", tracking_uri=store)
+    result = measure(pytester, "--algo", "learner,other,killed", "--no-measure", "-n", "2", conftest=ALGORITHMS)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str() + result.stderr.str()
+    assert "worker 'gw" in result.stdout.str()
+    assert "MLflow: 2 FINISHED, 1 KILLED" in result.outlines
+    records = {record.header.algorithm: record for record in map(read_record, (pytester.path / "results").glob("*.jsonl"))}
+    assert {name: record.status for name, record in records.items()} == {"learner": "FINISHED", "other": "FINISHED", "killed": "KILLED"}
+    assert all(record.runs == () or record.runs == [] for record in records.values())
+    assert _scalar(records["learner"], "server") != _scalar(records["other"], "server")
+    for name, record in records.items():
+        (run,) = MLflowTracker.list_runs(f"{name}_stats_tiny", tracking_uri=store)
+        assert (run["status"], run["run_name"]) == (record.status, record.header.run_name)
+        assert run["tags.stage"] == ("training" if name == "killed" else "trained")
+
+
+def test_nothing_is_judged_without_a_measurement(pytester: pytest.Pytester) -> None:
+    """A gate or a comparison of nothing is a usage error."""
+    result = measure(pytester, "--no-measure", "--compare", "--no-mlflow")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert re.search(r"^ERROR: --no-measure leaves nothing to judge; leave --compare out$", result.stderr.str(), re.MULTILINE)
+
+
+def _scalar(record: Record, name: str) -> float:
+    (report,) = record.training
+    return report.scalars[name]
