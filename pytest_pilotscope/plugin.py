@@ -56,9 +56,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and collect what is registered; the built-in names come when something is to be measured."""
     settings = config.stash[SETTINGS] = options.settings(config)
-    if options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
-        if settings.measure:
-            raise pytest.UsageError(PARALLEL)
+    if settings.measure and options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(PARALLEL)
+    if not settings.measure and config.getoption("dist", "no") != "no":
         from pytest_pilotscope.parallel import Foreman
 
         config.stash[FOREMAN] = Foreman(settings=settings)
@@ -92,8 +92,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
     cases = tuple(item.callspec.params[CASE] for item in items)
-<<<<<<< HEAD
-    if not hasattr(config, "workerinput") and (cases or _is_to_be_judged(config)):
+    beside_others = _is_worker(config) and config.stash[SETTINGS].measure
+    if not beside_others and (cases or _is_to_be_judged(config)):
         config.stash[BENCH] = _checked_bench(config, cases)
 
 
@@ -102,14 +102,6 @@ def pytest_testnodedown(node: Any) -> None:
     """Learn from a worker whether there was something for a gate to judge: beside workers, nothing is collected here."""
     if getattr(node, "workeroutput", {}).get(CASE):
         node.config.stash[OFFERED] = True
-=======
-    if (_is_worker(config) and config.stash[SETTINGS].measure) or not (cases or _is_to_be_judged(config)):
-        return
-    bench = config.stash[BENCH] = _make_bench(config, cases)
-    with _usage_errors():
-        _register_builtins(config)
-        bench.check()
->>>>>>> a7842e2 (xdist: --no-measure collects and trains on workers; one process sends the records)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -124,18 +116,13 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a session whose tests passed but whose gate did not."""
-<<<<<<< HEAD
     config = session.config
-    if hasattr(config, "workeroutput"):
-        config.workeroutput[CASE] = config.stash.get(OFFERED, False)
-=======
-    foreman = session.config.stash.get(FOREMAN, None)
+    if _is_worker(config):
+        config.workeroutput[CASE] = config.stash.get(OFFERED, False)  # type: ignore[attr-defined]
+        return
+    foreman = config.stash.get(FOREMAN, None)
     if foreman is not None:
-        session.config.stash[CONCLUSION] = foreman.conclude()
-    bench = session.config.stash.get(BENCH, None)
-    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
-    if bench is None or session.config.option.collectonly or _is_worker(session.config) or exitstatus not in ended:
->>>>>>> a7842e2 (xdist: --no-measure collects and trains on workers; one process sends the records)
+        config.stash[CONCLUSION] = foreman.conclude()
         return
     if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
         config.stash[BENCH] = _checked_bench(config, ())
