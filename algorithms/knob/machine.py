@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from algorithms.knob.catalogue import GB, Machine
@@ -18,6 +19,15 @@ def this_machine() -> Machine:
     limits = [int(text) for path in _CGROUP_LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(memory_bytes=min([memory_bytes, *limits]), cpus=cpus)
+
+
+def within(machine: Machine, memory_bytes: int | None, cpus: float | None) -> Machine:
+    """What a container with these limits has of a machine; at least one processor."""
+    return replace(
+        machine,
+        memory_bytes=min(machine.memory_bytes, memory_bytes or machine.memory_bytes),
+        cpus=max(1, min(machine.cpus, int(cpus or machine.cpus))),
+    )
 
 
 def machine_behind(rows: Mapping[str, KnobRow]) -> Machine:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from algorithms.knob.catalogue import CATALOGUE
-from algorithms.knob.machine import machine_behind, this_machine
+from algorithms.knob.machine import machine_behind, this_machine, within
 from algorithms.knob.space import KnobSpace, Values, knob_space
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.fingerprint import fingerprint
@@ -47,10 +47,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What can be changed: the levels, whether that is on a server of our own, and in words what cannot."""
+    """What can be changed: the levels, whether that is on a server of our own, and what limits a container sets to it."""
 
     levels: tuple[Level, ...]
     own: bool
+    memory_bytes: int | None = None
+    cpus: float | None = None
 
     @property
     def limit(self) -> str:
@@ -61,14 +63,15 @@ class Reach:
 def reach_of(database: Database, session: Session) -> Reach:
     """Find out what can be changed on the server of a database."""
     if database.config is not None and Capability.RESTART in database.server.capabilities:
-        return Reach(levels=LEVELS, own=True)
+        config = database.config
+        return Reach(levels=LEVELS, own=True, memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
     return Reach(levels=LEVELS[:2] if may_alter_system(session) else LEVELS[:1], own=False)
 
 
 def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
     """The space of the knobs that can be reached; UsageError for a refused one, `AlgorithmError` when nothing is left."""
     rows = read_knobs(session, tuple(CATALOGUE))
-    machine = this_machine() if reach.own else machine_behind(rows)
+    machine = within(this_machine(), reach.memory_bytes, reach.cpus) if reach.own else machine_behind(rows)
     machine = replace(machine, data_bytes=int(session.scalar("SELECT pg_database_size(current_database())")))
     space = knob_space(rows, machine, reach.levels, names=names)
     if not len(space):

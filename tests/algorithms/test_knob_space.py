@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from algorithms.knob.catalogue import CATALOGUE, GB, MB, REFUSED, Machine
-from algorithms.knob.machine import machine_behind, this_machine
+from algorithms.knob.machine import machine_behind, this_machine, within
 from algorithms.knob.space import SPECIAL_SHARE, KnobSpace, knob_space
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.postgres.knobs import LEVELS, KnobRow
@@ -174,3 +174,11 @@ def test_the_documentation_has_every_knob_with_its_reason() -> None:
     for name, reason in REFUSED.items():
         assert re.search(rf"^\| `{name}` \| {re.escape(reason)} \|$", text, re.MULTILINE), name
     assert np.all([name in CATALOGUE or name in REFUSED for name in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)])
+
+
+def test_limits_of_a_container() -> None:
+    """They bound the machine and never enlarge it; half a processor is one that is there half of the time."""
+    machine = Machine(memory_bytes=8 * GB, cpus=4)
+    assert within(machine, 2 * GB, 1.5) == Machine(memory_bytes=2 * GB, cpus=1)
+    assert within(machine, None, 0.5) == Machine(memory_bytes=8 * GB, cpus=1)
+    assert within(machine, 16 * GB, 8) == within(machine, None, None) == machine
