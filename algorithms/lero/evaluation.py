@@ -26,8 +26,8 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
     Sum up the choices on some queries; each name begins with `prefix`. Nothing for no queries.
 
     `top1_accuracy` and `regret` are of the network alone, choosing among all candidates: the share of queries where no other one is faster,
-    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. A plan that
-    was cut off counts with its limit. `queries` is their number. The others are of network and policy together: `speedup` with the time
+    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. Plans count
+    as `CollectedQuery.counted_ms` says. `queries` is their number. The others are of network and policy together: `speedup` with the time
     for choosing, the share of it in the total, choices that are slower and faster than PostgreSQL's own.
     """
     whole = [scored for scored in queries if scored.query.best_ms is not None]
@@ -35,7 +35,7 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
         return {}
     best_ms = sum(scored.query.best_ms or 0.0 for scored in whole)
     first = [int(np.argmin(scored.scores)) for scored in whole]
-    chosen_ms = sum(scored.query.outcomes[plan].at_least_ms for scored, plan in zip(whole, first, strict=True))
+    chosen_ms = sum(scored.query.counted_ms(plan) for scored, plan in zip(whole, first, strict=True))
     runs = [replay(scored, policy) for scored in whole]
     taken = [(scored.query.outcomes[run.plan], scored.query.own) for scored, run in zip(whole, runs, strict=True)]
     own_ms, total_ms, choosing_ms = (

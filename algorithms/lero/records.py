@@ -60,6 +60,16 @@ class CollectedQuery:
         """The outcome of PostgreSQL's own plan."""
         return self.outcomes[0]
 
+    def counted_ms(self, plan: int) -> float:
+        """
+        What a plan counts with where times are added up: its time, or the limit that cut it off.
+
+        A plan that was cut off is never counted as faster than PostgreSQL's own: its limit may have been low (the budget of the query was
+        spent before it could be raised), and then nothing is known in its favour.
+        """
+        outcome = self.outcomes[plan]
+        return outcome.ms if outcome.ms is not None else max(outcome.at_least_ms, self.own.at_least_ms)
+
     @property
     def largest(self) -> int:
         """How many relations the largest subplan has."""

@@ -64,7 +64,7 @@ class Replayed:
 
 
 def replay(scored: ScoredQuery, policy: Policy, *, look_always: bool = False) -> Replayed:
-    """Let a policy decide on a collected query. A plan that was cut off counts with its limit."""
+    """Let a policy decide on a collected query; plans count as `CollectedQuery.counted_ms` says."""
     query = scored.query
     own_ms = query.own.at_least_ms
     if not (look_always or policy.worth_a_look(query.signature)):
@@ -78,7 +78,7 @@ def replay(scored: ScoredQuery, policy: Policy, *, look_always: bool = False) ->
         plan=plan,
         calls=1 + len(attempts),
         choosing_ms=query.look_ms + sum(attempt.elapsed_ms for attempt in attempts),
-        run_ms=query.outcomes[plan].at_least_ms,
+        run_ms=query.counted_ms(plan),
         own_ms=own_ms,
     )
 
@@ -113,7 +113,7 @@ def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) ->
     for position, query in enumerate(queries):
         for attempt in query.attempts:
             if attempt.slot.factor in factors:
-                reached[attempt.slot].append((position, query.outcomes[attempt.plan].at_least_ms))
+                reached[attempt.slot].append((position, query.counted_ms(attempt.plan)))
     ordered: list[Slot] = []
     while reached:
         gains = {

@@ -109,6 +109,17 @@ def test_planner_calls_that_cost_more_than_they_save_are_not_made() -> None:
     assert [replay(each, policy).calls for each in (slow[0], fast[0])] == [0, 2]
 
 
+def test_a_plan_of_which_little_is_known_is_no_gain() -> None:
+    """One that was cut off at 40 ms, when PostgreSQL's own plan takes 100, may take forever: no slot and no margin is learned from it."""
+    unknown = collected_query([outcome(100.0), outcome(more_than_ms=40.0)])
+    assert [unknown.counted_ms(plan) for plan in (0, 1)] == [100, 100]
+    run = replay(ScoredQuery(query=unknown, scores=np.array([1, 0], dtype=np.float32)), ALL)
+    assert (run.plan, run.run_ms) == (1, 100)
+    assert useful_slots([unknown], [10.0]) == ()
+    slow = collected_query([outcome(100.0), outcome(more_than_ms=300.0)])
+    assert slow.counted_ms(1) == 300
+
+
 def test_figures_of_choices() -> None:
     """Accuracy and regret are of the network alone; speed-up, share of choosing and regressions are of what would have been run."""
     queries = [query(100, 50, scores=(1, 0)), query(100, 200, scores=(1, 0)), query(100, 101, scores=(0, 1))]
