@@ -87,6 +87,7 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "num_epoch": settings.epochs if learns else 0,
         "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
+        "test_templates_seen": workload.templates_seen if learns else None,
         "register_model": learns and settings.register_model,
         "load_model": settings.load_model if learns else None,
         "scale": settings.scale,
@@ -108,6 +109,9 @@ def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) ->
         "dataset.name": workload.dataset,
         "dataset.db": database,
         "dataset.workload": f"{len(workload.train)} train, {len(workload.validation)} validation, {len(workload.test)} test",
+        **({"dataset.training": workload.origin} if workload.origin else {}),
+        **({"dataset.unsteered": ", ".join(workload.unsteered)} if workload.unsteered else {}),
+        **({"dataset.unmeasured": ", ".join(one.id for one in workload.unmeasured)} if workload.unmeasured else {}),
         **{f"fingerprint.{part}": value for part, value in fingerprints.items()},
     }
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.core.joins import parse
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide
-from pytest_pilotscope.core.templates import templates_seen
 from pytest_pilotscope.datasets.base import ShowProgress
 from pytest_pilotscope.errors import MissingWorkload, UnsupportedQuery, UsageError
 
@@ -105,7 +104,7 @@ def _unsteered(queries: Sequence[Query], schema: Schema) -> Iterable[tuple[str, 
 
 def described(workload: Workload) -> Iterable[str]:
     """Say what is trained on and measured, and what is not, in sentences."""
-    seen = templates_seen(workload)
+    seen = workload.templates_seen
     overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
     yield f"{_origin(workload)}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
     yield from _listed("measured, but not taken apart into relations and joins", workload.unsteered)

@@ -57,6 +57,17 @@ class Workload:
         return replace(self, train=tuple(splits["train"]), validation=tuple(splits["validation"]), test=tuple(splits["test"]))
 
     @cached_property
+    def templates_seen(self) -> float | None:
+        """The share (0..1) of the test queries' templates that training queries have too; None without test or training queries."""
+        from pytest_pilotscope.core.templates import template_of
+
+        if not (self.test and self.train):
+            return None
+        trained = {template_of(query.sql) for query in self.train}
+        tested = {template_of(query.sql) for query in self.test}
+        return len(tested & trained) / len(tested)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over ids and SQL of all three splits, in order."""
         digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.queries import Query
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -44,15 +44,6 @@ def template_of(sql: str) -> str:
     except SqlglotError:
         return normalized(sql)
     return (_join_template(tree) if isinstance(tree, exp.Select) else None) or _masked(tree)
-
-
-def templates_seen(workload: Workload) -> float | None:
-    """Return the share (0..1) of the test queries' templates that training queries have too; None without test or training queries."""
-    if not (workload.test and workload.train):
-        return None
-    trained = {template_of(query.sql) for query in workload.train}
-    tested = {template_of(query.sql) for query in workload.test}
-    return len(tested & trained) / len(tested)
 
 
 def normalized(sql: str) -> str:

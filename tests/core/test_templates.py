@@ -8,7 +8,7 @@ import pytest
 
 from pytest_pilotscope.core.queries import SPLITS, Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide, without_test_queries
-from pytest_pilotscope.core.templates import template_of, templates_seen
+from pytest_pilotscope.core.templates import template_of
 from pytest_pilotscope.errors import WorkloadError
 
 PLAIN = "SELECT COUNT(*) FROM users AS u, posts AS p WHERE u.id = p.owneruserid AND u.views >= 3 AND p.score = -1"
@@ -73,8 +73,8 @@ def test_what_cannot_be_parsed() -> None:
 def test_share_of_templates_seen() -> None:
     """Of two test templates one is trained on."""
     other = "SELECT COUNT(*) FROM a, b WHERE a.id = b.a"
-    assert templates_seen(workload(PLAIN, PLAIN + " AND p.id = 1", other, train=(PLAIN.replace("-1", "5"),))) == 0.5
-    assert templates_seen(workload(PLAIN)) is None
+    assert workload(PLAIN, PLAIN + " AND p.id = 1", other, train=(PLAIN.replace("-1", "5"),)).templates_seen == 0.5
+    assert workload(PLAIN).templates_seen is None
 
 
 QUERIES = [f"SELECT 1 FROM t{n % 10} AS a, u AS b WHERE a.id = b.t AND a.v = {n}" for n in range(100)]
@@ -93,7 +93,7 @@ def test_random_split() -> None:
 def test_split_by_template() -> None:
     """No test template is trained on; 2 of 10 templates are tested, with all their queries."""
     divided = divide(workload(*QUERIES), "template", seed=0)
-    assert templates_seen(divided) == 0
+    assert divided.templates_seen == 0
     assert [len(divided.of(split)) for split in SPLITS] == [70, 10, 20]
     check_disjoint(divided)
 

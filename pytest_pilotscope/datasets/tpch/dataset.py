@@ -1,0 +1,124 @@
+"""TPC-H as a dataset."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.datasets.base import ShowProgress, silent
+from pytest_pilotscope.errors import DatasetError, UsageError
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.folders import cache_folder
+
+from .queries import make_workload
+from .schema import TABLES, constraints, create_table
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.core.queries import Workload
+    from pytest_pilotscope.postgres.session import Session
+
+PROGRAM = "tpchgen-cli"
+SCALE = 0.1
+LARGEST = 1000.0
+
+VERSION = 1
+"""Part of the key: raise it when tables, keys or indexes change."""
+
+_CHUNK_BYTES = 1 << 20
+_SUPPLIERS, _PARTS = 10_000, 200_000
+"""At scale 1."""
+
+
+class TpchDataset:
+    """
+    TPC-H at any scale factor (1 is about 1 GB of rows; 0.1 without `scale`).
+
+    The data is the same for every seed, as the specification wants it; `seed` chooses the parameters of the queries. `data_dir` is accepted
+    like by every dataset and not used. DatasetError when tpchgen-cli is not installed.
+    """
+
+    def __init__(self, *, name: str = "tpch", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
+        self.name = name
+        self.scale = SCALE if scale is None else scale
+        if not 0 < self.scale <= LARGEST:
+            raise UsageError(f"scale {self.scale:g} of dataset {name!r} is out of range; choose one above 0, up to {LARGEST:g}")
+        if _repeats_suppliers(self.scale):
+            raise UsageError(
+                f"at scale {self.scale:g} dataset {name!r} would have the same supplier twice for a part, because its rules are made for "
+                "larger ones; choose 0.01, 0.1, or anything from 0.025"
+            )
+        self.seed = seed
+        self.show_progress: ShowProgress = silent
+
+    @property
+    def database(self) -> str:
+        """The name of the dataset, so that it is recognised in psql."""
+        return self.name
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with the generator's version and the scale; the same data belongs to every seed."""
+        version = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        return f"tpch-v{VERSION}-tpchgen{version}-scale{self.scale!r}"
+
+    @cached_property
+    def _program(self) -> str:
+        found = shutil.which(PROGRAM, path=str(Path(sys.executable).parent)) or shutil.which(PROGRAM)
+        if found is None:
+            raise DatasetError(f"dataset {self.name!r} needs {PROGRAM}; install it with: pip install 'pytest-pilotscope[tpch]'")
+        return found
+
+    def load(self, session: Session) -> None:
+        """Generate and COPY all tables, then add keys and indexes."""
+        statements = list(constraints())
+        with (
+            self._files() as folder,
+            self.show_progress(f"loading {self.name} at scale {self.scale:g}", len(TABLES) + len(statements)) as advance,
+        ):
+            for table in TABLES:
+                session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
+                session.execute(create_table(table))
+                session.copy_from(f"COPY {table} FROM STDIN (FORMAT csv, HEADER)", _chunks(folder / f"{table}.csv"))
+                session.execute("COMMIT")
+                advance(1)
+            for statement in statements:
+                session.execute(statement)
+                advance(1)
+
+    def workload(self) -> Workload:
+        """The queries, with parameters of the seed."""
+        return make_workload(self.name, scale=self.scale, seed=self.seed)
+
+    @contextmanager
+    def _files(self) -> Iterator[Path]:
+        """
+        A folder with a CSV file for each table, gone afterwards.
+
+        One process makes them all, because it needs seconds to get ready; one thread, so that rows come in order.
+        """
+        with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
+            command = [self._program, "csv", "--scale-factor", repr(self.scale), "--output-dir", folder, "--quiet", "--num-threads", "1"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode != 0:
+                raise DatasetError(f"{PROGRAM} could not make dataset {self.name!r} in {folder}: {answer.stderr.strip()}")
+            yield Path(folder)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _repeats_suppliers(scale: float) -> bool:
+    """Whether the four suppliers of a part, `(part + i * (S / 4 + (part - 1) / S)) mod S` in clause 4.2.3, are not always different."""
+    suppliers = int(_SUPPLIERS * scale)
+    steps = (suppliers // 4 + offset for offset in range(_PARTS // _SUPPLIERS))
+    return suppliers < 1 or any(count * step % suppliers == 0 for step in steps for count in (1, 2, 3))
