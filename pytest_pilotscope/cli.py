@@ -243,6 +243,33 @@ def clean(yes: bool, as_json: bool) -> None:
         raise SystemExit(_EXIT_FAULT)
 
 
+@cli.group()
+def workload() -> None:
+    """Make workloads."""
+
+
+@workload.command("from-log")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("workload"), show_default=True)
+@click.option("--split", type=click.Choice(["random", "template"]), default="random", show_default=True, help="How to divide the queries.")
+@click.option("--db", metavar="NAME", help="Only statements that ran in this database.")
+@click.option(
+    "--per-template", type=click.IntRange(min=1), default=20, show_default=True, help="Different queries of one template at most."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@_json_option
+def from_log(file: Path, output: Path, split: Any, db: str | None, per_template: int, seed: int, as_json: bool) -> None:
+    """
+    Make a workload of a server's log.
+
+    FILE is a csvlog or jsonlog of PostgreSQL, or a CSV export of pg_stat_statements. Queries are extracted with their constants, each kept
+    once, and divided into the folders train, validation and test of --output, a file for each.
+    """
+    from pytest_pilotscope.commands.workload import from_log as made
+
+    made(file, output, split=split, database=db, per_template=per_template, seed=seed, as_json=as_json)
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

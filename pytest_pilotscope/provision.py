@@ -38,8 +38,8 @@ class PostgreSQLConfig:
     Which database, on which PostgreSQL. `db=None` with a `dsn` is the database that the DSN names, as it is.
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to say the latter. `pg_bindir` and `pg_version` choose the
-    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, and the two of a container limit it. UsageError for
-    what does not go together.
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, and the two of a container limit it. `data_dir` has a
+    copy of a published dataset, `read_only` forbids to write anything to the server of the DSN. UsageError for what does not go together.
     """
 
     db: str | None = "stats_tiny"
@@ -51,6 +51,7 @@ class PostgreSQLConfig:
     scale: float | None = None
     seed: int = 0
     data_dir: Path | None = None
+    read_only: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     container_memory_bytes: int | None = None
     container_cpus: float | None = None
@@ -69,6 +70,8 @@ class PostgreSQLConfig:
             raise UsageError(
                 "a server that is started here has no database of its own; name a dataset with --db, or give a DSN with --server"
             )
+        if self.read_only and not isinstance(chosen, Dsn):
+            raise UsageError("--read-only is about a server of yours: name it with --server postgresql://user@host:port/database")
         if isinstance(chosen, Dsn) and self.settings:
             raise UsageError(f"the server {chosen} is not ours, so it cannot be started with {', '.join(sorted(self.settings))}")
         if (self.container_memory_bytes or self.container_cpus) and chosen != "container":
@@ -89,6 +92,7 @@ class PostgreSQLConfig:
             data_dir=settings.data_dir,
             container_memory_bytes=settings.container_memory_bytes,
             container_cpus=settings.container_cpus,
+            read_only=settings.read_only,
         )
 
     @contextmanager
@@ -205,7 +209,7 @@ def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Ser
     if isinstance(config.server, Dsn):
         from pytest_pilotscope.postgres.given import GivenServer
 
-        return GivenServer(config.server)
+        return GivenServer(config.server, read_only=config.read_only)
     if config.server == "container":
         return _container(config, why="--server container")
     try:

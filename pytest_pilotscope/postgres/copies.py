@@ -35,7 +35,8 @@ def temporary_copy(server: Server, source: str, name: str) -> Iterator[str]:
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
     """Copy `source` to `name`, to stay; `keeper` holds the lock of the name."""
     if Capability.CREATE_DATABASE not in server.capabilities:
-        raise DatasetError(f"database {source!r} cannot be copied: our role may not create databases on this server")
+        why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
+        raise DatasetError(f"database {source!r} cannot be copied: {why}")
     if server.provider == "given":  # nobody else makes databases on a server that is ours
         _drop_leftovers(keeper)
     try_lock(keeper, name)

@@ -21,19 +21,25 @@ class GivenServer:
     """
     The server behind a DSN. What our role may do there is found out on connecting.
 
+    `read_only` promises that nothing is written at all: sessions are read-only, no database is made and no setting is changed.
     Raises ServerError when nothing answers, with the DSN (its password hidden) and what to do.
     """
 
     provider: Provider = "given"
 
-    def __init__(self, dsn: Dsn, *, why: str = "--server") -> None:
+    def __init__(self, dsn: Dsn, *, why: str = "--server", read_only: bool = False) -> None:
         self.dsn = dsn
+        self.read_only = read_only
         self.why = why
         with self._first_session() as session:
             self.database = session.database
             self.version_num = session.server_version
             superuser, may_create = session.execute(_RIGHTS)[0]
-        granted = {Capability.SUPERUSER: superuser, Capability.LOAD_LIBRARY: superuser, Capability.CREATE_DATABASE: may_create}
+        granted = {
+            Capability.SUPERUSER: superuser and not read_only,
+            Capability.LOAD_LIBRARY: superuser,
+            Capability.CREATE_DATABASE: may_create and not read_only,
+        }
         self.capabilities = frozenset(capability for capability, has in granted.items() if has)
 
     def __repr__(self) -> str:
@@ -47,7 +53,10 @@ class GivenServer:
 
     def connect(self, database: str | None = None) -> Session:
         """A new session in `database`, or in the one that the DSN names."""
-        return connect(self.dsn, **({} if database is None else {"dbname": database}), connect_timeout=CONNECT_LIMIT_S)
+        session = connect(self.dsn, **({} if database is None else {"dbname": database}), connect_timeout=CONNECT_LIMIT_S)
+        if self.read_only:
+            session.forbid_writing()
+        return session
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """Refused: other people may be working there."""

@@ -104,8 +104,8 @@ def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
 
 
 def may_alter_system(session: Session) -> bool:
-    """Whether our role may use ALTER SYSTEM on this server."""
-    return bool(session.scalar(_MAY_ALTER_SYSTEM))
+    """Whether our role may use ALTER SYSTEM on this server, and the user did not forbid to write there."""
+    return not session.read_only and bool(session.scalar(_MAY_ALTER_SYSTEM))
 
 
 class SystemKnobs:

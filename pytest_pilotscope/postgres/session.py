@@ -46,6 +46,7 @@ class Session:
         self._connection = connection
         connection.autocommit = True
         self._depth = 0
+        self.read_only = False
         prepared = self.execute(_PREPARE_SESSION)
         self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
 
@@ -86,6 +87,11 @@ class Session:
     def close(self) -> None:
         """End the session; closing twice is fine."""
         self._connection.close()
+
+    def forbid_writing(self) -> None:
+        """From here on PostgreSQL refuses to write, and what it does not refuse (ALTER SYSTEM) is not asked for; `read_only` says so."""
+        self.execute("SET default_transaction_read_only = on")
+        self.read_only = True
 
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is just a character."""

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_pilotscope.datasets.cache import content_key, load_database, pristine_name
-from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
+from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.postgres.copies import temporary_copy
 from pytest_pilotscope.postgres.databases import create_database, drop_database, mark_of, write_mark
 from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
+from pytest_pilotscope.postgres.knobs import may_alter_system
 from pytest_pilotscope.postgres.server import Capability
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.provision import PostgreSQLConfig
 from tests.toy import Toy
 
 SECRET = "hunter2"  # noqa: S105 - what must not show
@@ -235,3 +237,24 @@ def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
         )
         with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
             temporary_copy(maker, source, "pilotscope_toy_copy").__enter__()
+
+
+def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
+    """Where the user forbids to write, not even a superuser's sessions can, no database is copied and no setting changed."""
+    dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
+    server = GivenServer(dsn, read_only=True)
+    assert server.capabilities == {Capability.LOAD_LIBRARY}
+    with server.connect() as session:
+        with pytest.raises(StatementFailed, match=r"^statement failed: cannot execute CREATE TABLE in a read-only transaction \[25006\]: "):
+            session.execute("CREATE TABLE forbidden (id int)")
+        assert not may_alter_system(session)
+    message = "^database 'postgres' cannot be copied: --read-only forbids it$"
+    with pytest.raises(DatasetError, match=message), temporary_copy(server, "postgres", "pilotscope_toy_x"):
+        pass
+
+
+def test_read_only_is_about_a_given_server() -> None:
+    """A server that is started here is written to anyway."""
+    message = "--read-only is about a server of yours: name it with --server postgresql://user@host:port/database"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        PostgreSQLConfig("stats_tiny", read_only=True)

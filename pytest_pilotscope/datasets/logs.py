@@ -1,0 +1,141 @@
+"""
+Workloads from what a server has run: its log in csvlog or jsonlog format, or a CSV export of pg_stat_statements.
+
+Only queries are taken, each with the constants that it ran with. pg_stat_statements has no constants, so its statements cannot be run; they
+are reported instead of guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.templates import normalized, template_of
+from pytest_pilotscope.errors import WorkloadError
+
+CSV_MESSAGE, CSV_DETAIL, CSV_DATABASE, CSV_COLUMNS = 13, 14, 2, (23, 24, 25, 26)
+"""Places of message, detail and database in a csvlog, and how many columns it has had (runtime-config-logging in PostgreSQL's manual)."""
+
+_STATEMENT = re.compile(r"(?:duration: [\d.]+ ms  )?(?:statement|execute [^:]*): (?P<sql>.+)", re.DOTALL)
+_PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')")
+_PLACEHOLDER = re.compile(r"('(?:[^']|'')*')|\$(\d+)")
+_QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
+_OWN = re.compile(
+    r"\bpg_catalog\.|\binformation_schema\.|\bpg_(class|stat|type|settings|database|namespace|attribute|advisory)\w*"
+    r"|\b(set_config|current_setting)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """
+    What was found in a log: the `workload`, not yet divided (everything is in its test split), one query for each statement text.
+
+    `read` statements were logged, `templates` maps each template to how often it ran. `left_out` counts statements by why they are not in.
+    """
+
+    workload: Workload
+    read: int
+    templates: Counter[str]
+    left_out: Counter[str]
+
+
+def extract(path: Path, *, database: str | None = None, per_template: int = 20) -> Extracted:
+    """
+    Read a log; `database` keeps one database's statements, `per_template` how many different queries of one template are kept.
+
+    Raises `WorkloadError` with file and line for what is no such log, and where it holds no query.
+    """
+    left_out: Counter[str] = Counter()
+    templates: Counter[str] = Counter()
+    kept: dict[str, str] = {}
+    of_template: Counter[str] = Counter()
+    read = 0
+    for sql in _statements(path, database):
+        read += 1
+        reason = _unusable(sql)
+        if reason is not None:
+            left_out[reason] += 1
+            continue
+        text, template = normalized(sql), template_of(sql)
+        templates[template] += 1
+        if text in kept:
+            left_out["the same query again"] += 1
+        elif of_template[template] >= per_template:
+            left_out[f"more than {per_template} of one template"] += 1
+        else:
+            kept[text] = sql.strip().rstrip(";")
+            of_template[template] += 1
+    if not kept:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "it holds no statements: log_statement was off?"
+        raise WorkloadError(f"{path}: no query to run in {read} logged statements ({why})")
+    digits = max(3, len(str(len(kept))))
+    queries = tuple(Query(id=f"q{number:0{digits}}", sql=sql) for number, sql in enumerate(kept.values(), 1))
+    return Extracted(workload=Workload(dataset=path.stem, test=queries), read=read, templates=templates, left_out=left_out)
+
+
+def _unusable(sql: str) -> str | None:
+    if not _QUERY.match(sql.lstrip()):
+        return "no queries"
+    if _PLACEHOLDER.sub(lambda match: "$" if match[2] else "", sql).count("$"):
+        return "without the constants that they ran with"
+    return "about the server itself" if _OWN.search(sql) else None
+
+
+def _statements(path: Path, database: str | None) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="strict", newline="") as file:
+            first = file.read(1)
+            file.seek(0)
+            yield from _json_log(path, file, database) if first == "{" else _csv_log(path, file, database)
+    except UnicodeDecodeError as error:
+        raise WorkloadError(f"{path}: byte {error.object[error.start]:#04x} is not UTF-8; convert the file") from error
+    except OSError as error:
+        raise WorkloadError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _json_log(path: Path, lines: Iterable[str], database: str | None) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            message, detail, name = entry.get("message", ""), entry.get("detail", ""), entry.get("dbname")
+        except (ValueError, AttributeError) as error:
+            raise WorkloadError(f"{path}:{number}: no line of a jsonlog; give the file that log_destination = 'jsonlog' writes") from error
+        if database in (None, name):
+            yield from _logged(message, detail)
+
+
+def _csv_log(path: Path, lines: Iterable[str], database: str | None) -> Iterator[str]:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(lines)
+    header: list[str] | None = None
+    for row in reader:
+        if header is None and "query" in row:  # an export of pg_stat_statements
+            header = row
+        elif header is not None:
+            if database is None or "datname" not in header or row[header.index("datname")] == database:
+                yield row[header.index("query")]
+        elif len(row) not in CSV_COLUMNS:
+            raise WorkloadError(
+                f"{path}:{reader.line_num}: {len(row)} columns; a csvlog has {CSV_COLUMNS[0]} to {CSV_COLUMNS[-1]}, and an export of "
+                "pg_stat_statements begins with the names of its columns, query among them"
+            )
+        elif database in (None, row[CSV_DATABASE]):
+            yield from _logged(row[CSV_MESSAGE], row[CSV_DETAIL])
+
+
+def _logged(message: str, detail: str) -> Iterator[str]:
+    """The statement of a log entry, with the parameters of a prepared one in their places."""
+    found = _STATEMENT.fullmatch(message)
+    if found is None:
+        return
+    values = dict(_PARAMETER.findall(detail))
+    yield _PLACEHOLDER.sub(lambda match: match[1] or values.get(match[2], match[0]), found["sql"])
