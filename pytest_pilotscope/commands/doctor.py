@@ -166,7 +166,7 @@ def check_tracking(tracking_uri: str | None) -> Check:
     except TrackingError as error:
         return _fault("tracking store", error)
     except ImportError as error:
-        return Check(name="tracking store", state="FAULT", found=f"MLflow cannot be used: {error}", remedy="pip install 'mlflow>=3,<4'")
+        return Check(name="tracking store", state="FAULT", found=f"MLflow cannot be used: {error}", remedy="pip install 'mlflow>=3.4,<4'")
     many = "1 experiment" if len(found) == 1 else f"{len(found)} experiments"
     return Check(name="tracking store", state="ok", found=f"{shown_uri(uri)}: {many}")
 

@@ -155,7 +155,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         name="tracking store",
         state="FAULT",
         found="MLflow cannot be used: import of mlflow halted; None in sys.modules",
-        remedy="pip install 'mlflow>=3,<4'",
+        remedy="pip install 'mlflow>=3.4,<4'",
     )
 
 
