@@ -64,12 +64,14 @@ def nodes_of(plan: str) -> tuple[Node, ...]:
 
 
 def judged(nodes: Sequence[Node], report: QueryReport) -> tuple[Node, ...]:
-    """The nodes with true rows: those that were counted while it ran, else those that are known for the same relations."""
+    """The nodes with true rows: those counted while it ran, else those known for the same relations; none where it was never executed."""
     known = {frozenset(estimate.aliases): estimate for estimate in report.estimates or ()}
     judged_nodes = []
     for node in nodes:
         estimate = known.get(node.aliases) if node.aliases else None
-        if node.actual_rows is not None:
+        if node.loops == 0:
+            judged_nodes.append(node)
+        elif node.actual_rows is not None:
             judged_nodes.append(_judged(node, node.rows, node.actual_rows))
         elif estimate is not None and _yields_its_relations(node):
             judged_nodes.append(_judged(node, estimate.estimated, estimate.true))

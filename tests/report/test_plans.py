@@ -60,6 +60,12 @@ def test_counted_rows_are_the_truth() -> None:
     ]
 
 
+def test_what_was_never_executed_is_not_judged() -> None:
+    """The inner side of a join without outer rows yields nothing, and that says nothing about its estimate."""
+    (node,) = judged(nodes_of("Seq Scan comments c rows=300 actual=0 loops=0 cost=0.51"), QueryReport(query_id="q", side="mscn"))
+    assert (node.true_rows, node.q_error) == (None, None)
+
+
 def test_known_cardinalities_are_the_truth_of_scans_and_joins() -> None:
     """A node is judged by the estimate for its relations and their true rows; aggregates and hash tables are none."""
     estimates = tuple(
