@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import IncompleteEstimate, UnsupportedQuery
+from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
@@ -53,6 +54,9 @@ class Oracle:
         labels = self._training.labels([query, *subqueries])
         itself, *others = (labels.get(one.id, {}) for one in (query, *subqueries))
         found = by_level(subplans, itself, others)
-        if query.id in labels.unsupported and not subplans.keys() <= found.keys():
-            raise UnsupportedQuery(labels.unsupported[query.id], query.sql)
+        if not subplans.keys() <= found.keys():
+            if query.id in labels.unsupported:
+                raise UnsupportedQuery(labels.unsupported[query.id], query.sql)
+            if any(isinstance(subplan, LeveledSubplan) for subplan in subplans):
+                raise UnsupportedQuery("its subqueries cannot be told apart, or taken apart, by their relations", query.sql)
         return {subplan: float(label.rows) for subplan, label in found.items() if label.rows is not None}

@@ -23,7 +23,8 @@ from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import IncompleteEstimate, ModelError
+from pytest_pilotscope.errors import IncompleteEstimate, ModelError, UnsupportedQuery
+from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
@@ -72,9 +73,15 @@ class Mscn:
         )
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
-        """Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at."""
+        """
+        Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at.
+
+        Raises `UnsupportedQuery` where there are several query levels: the network was trained on joins of one.
+        """
         model, _ = self._trained()
         parsed = parse(query.sql, model.vocabulary.schema)
+        if any(isinstance(subplan, LeveledSubplan) for subplan in subplans):
+            raise UnsupportedQuery("it has subqueries that PostgreSQL plans on their own", query.sql)
         unknown = [subplan for subplan in subplans if not subplan <= parsed.relations.keys()]
         if unknown:
             raise IncompleteEstimate(self.name, query_id=query.id, missing=len(unknown), total=len(subplans))
