@@ -131,7 +131,9 @@ class QueryMeasurement:
         if self.truth:
             report = replace(
                 report,
-                estimates=estimates_of(steering.cardinalities or side.session.subplans(self.query.sql), self.truth),
+                estimates=None
+                if steering.by_candidate
+                else estimates_of(steering.cardinalities or side.session.subplans(self.query.sql), self.truth),
                 p_error=p_error(side.session, self.query.sql, plan, self.truth),
             )
         if steering.unsupported is not None:

@@ -23,14 +23,15 @@ class Steering:
     """
     What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side.
 
-    `facts` explain the decision, if the algorithm does. `unsupported` says why a query could not be decided on, so that PostgreSQL was left
-    alone.
+    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are a means to get a plan, and nobody's
+    estimates. `unsupported` says why a query could not be decided on, so that PostgreSQL was left alone.
     """
 
     inference_ms: float
     cardinalities: Cardinalities | None = None
     unsupported: str | None = None
     facts: Mapping[str, Scalar] = field(default_factory=dict)
+    by_candidate: bool = False
 
 
 class Side(Protocol):
@@ -104,7 +105,7 @@ class ChooserSide:
         with self.session.cardinalities(chosen):
             inference_ms = (perf_counter_ns() - started_ns) / 1e6
             facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
-            yield Steering(inference_ms=inference_ms, cardinalities=chosen, facts=facts)
+            yield Steering(inference_ms=inference_ms, cardinalities=chosen, facts=facts, by_candidate=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,11 @@ from algorithms.lero.policy import Policy
 from algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.results import QueryReport, TrainingReport
 from pytest_pilotscope.errors import AlgorithmError, ModelError
-from pytest_pilotscope.measurement.sides import ChooserSide, side_of
+from pytest_pilotscope.measurement.clocks import clock_of
+from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
+from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
 from pytest_pilotscope.provision import Database
@@ -135,8 +137,22 @@ def test_the_side_of_a_measurement_runs_the_chosen_plan(contrary: Lero, session:
             assert steering.inference_ms > 0
             assert steering.facts["chosen"] == 0 or steering.cardinalities
             assert steering.facts["margin"] == 0
+            assert steering.by_candidate
             assert (session.explain(query.sql).shape_hash == own) == (not steering.cardinalities)
         assert session.explain(query.sql).shape_hash == own
+
+
+def test_scaled_cardinalities_are_nobodys_estimates(contrary: Lero, session: Session) -> None:
+    """They are a means to get a plan: a chooser has no q-error, but its plans have a p-error, beside the baseline's."""
+    written: list[Line] = []
+    sides = [PlainSide(name="baseline", session=session), side_of("lero", contrary, session)]
+    truth = {subplan: round(rows) for subplan, rows in session.subplans(TEST[2].sql).items()}
+    QueryMeasurement(query=TEST[2], sides=sides, timeout_ms=None, write=written.append, clock=clock_of(session), truth=truth).run(1)
+    baseline, lero = (entry for entry in written if isinstance(entry, QueryReport))
+    assert baseline.estimates
+    assert lero.estimates is None
+    assert lero.p_error is not None
+    assert lero.p_error >= 1
 
 
 def test_every_first_choice_is_noted(session: Session, contrary: Lero, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path) -> None:
