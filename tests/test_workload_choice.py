@@ -1,0 +1,102 @@
+"""Which queries are run: from files, from the dataset, divided, generated, and listed where they cannot be steered."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import MissingWorkload, UsageError, WorkloadError
+from pytest_pilotscope.workload import described, given_workload
+from tests.projects import measure, record_lines
+from tests.toy import Toy
+
+LEARNER = """
+    from tests.toy import Toy
+    from dataclasses import replace
+    from pytest_pilotscope.core.queries import Query
+
+    class Untrained(Toy):
+        def __init__(self, **_):
+            super().__init__(name="untrained", database="untrained")
+
+        def workload(self):
+            given = super().workload()
+            levels = Query(id="level", sql="WITH c AS MATERIALIZED (SELECT * FROM a) SELECT count(*) FROM c")
+            return replace(given, train=(), validation=(), test=(*given.test, levels))
+
+    class Learner:
+        name = "learner"
+
+        def train(self, training):
+            assert (len(training.queries), len(training.validation)) == (12, 1)
+            return training.report()
+
+    def pytest_pilotscope_register(registry):
+        registry.add_dataset("untrained", Untrained, origin=__name__)
+        registry.add_algorithm("learner", Learner, origin=__name__)
+"""
+
+
+def test_training_queries_are_generated_and_said(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Header and record tell of generated queries and of those that are not taken apart; estimators leave the latter to PostgreSQL."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    result = measure(
+        pytester, "--algo", "learner,oracle", "--db", "untrained", "--generate-training", "12", "--no-mlflow", "--compare", conftest=LEARNER
+    )
+    text = result.stdout.str()
+    assert result.ret == 0, text
+    assert re.search(r"untrained: 12 generated training, 1 validation and 2 test queries; \d+% of the test templates are trained on", text)
+    assert "pilotscope: untrained: 1 measured, but not taken apart into relations and joins: level (WITH)" in text
+    header, *lines = record_lines(pytester.path)
+    assert header["tags"]["dataset.training"] == "12 generated training"
+    assert header["tags"]["dataset.unsteered"] == "level"
+    (report,) = [line for line in lines if line["kind"] == "query_report" and (line["query_id"], line["side"]) == ("level", "oracle")]
+    assert (report["steered_ratio"], report["steering_reasons"]) == (0.0, ["not taken apart: WITH"])
+
+
+def test_a_named_workload(tmp_path: Path) -> None:
+    """--workload is looked for in the folder of queries, else in that of the data; without either it cannot be meant."""
+    (tmp_path / "light.sql").write_text("SELECT 1;\nINSERT INTO t VALUES (1);")
+    workload = given_workload("toy", Toy(), Settings(queries_dir=tmp_path, workload="light"))
+    assert [query.sql for query in workload.test] == ["SELECT 1"]
+    assert given_workload("toy", Toy(), Settings(data_dir=tmp_path, workload="light")).test == workload.test
+    assert list(described(workload))[-1] == "1 no queries, so not run: q002 (INSERT where a query begins)"
+    message = "--workload light is looked for in the folder of --queries-dir or --data-dir; name one of them"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        given_workload("toy", Toy(), Settings(workload="light"))
+
+
+def test_no_queries() -> None:
+    """A database that is no dataset brings none."""
+    message = "database 'mine' is no dataset of the suite and has no queries of its own; name them with --queries-dir"
+    with pytest.raises(MissingWorkload, match=f"^{re.escape(message)}$"):
+        given_workload("mine", None, Settings())
+
+
+def test_splits(tmp_path: Path) -> None:
+    """Queries of one file are divided on request; the same query in training and test is refused."""
+    (tmp_path / "all.sql").write_text("".join(f"SELECT {n};\n" for n in range(20)))
+    divided = given_workload("mine", None, Settings(queries_dir=tmp_path / "all.sql", split="random"))
+    assert [len(divided.train), len(divided.validation), len(divided.test)] == [14, 2, 4]
+    (tmp_path / "test.sql").write_text("SELECT 7;")
+    (tmp_path / "train.sql").write_text("SELECT 8; SELECT  7;")
+    message = (
+        "mine: query 'q001' of test is the same as 'q002' of train; remove one of them, or have the queries divided anew with "
+        "--split random"
+    )
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        given_workload("mine", None, Settings(queries_dir=tmp_path))
+
+
+def test_how_much_is_listed() -> None:
+    """At most five are named."""
+    queries = tuple(Query(id=f"q{n}", sql=f"SELECT {n}") for n in range(7))
+    workload = Workload(dataset="w", test=queries, unsteered={query.id: "WITH" for query in queries})
+    assert list(described(workload)) == [
+        "0 training, 0 validation and 7 test queries",
+        "7 measured, but not taken apart into relations and joins: q0 (WITH), q1 (WITH), q2 (WITH), q3 (WITH), q4 (WITH) and 2 more",
+    ]
