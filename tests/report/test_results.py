@@ -56,8 +56,8 @@ def test_empty_results_are_counted(empty: int, told: bool) -> None:
     warm = [replace(run, repetition=0, empty=run.query_id in names) for run in record.runs if run.repetition == 1]
     found = texts(replace(record, runs=(*record.runs, *warm)))
     expected = (
-        f"{empty} of 4 queries ({empty / 4:.0%}) have an empty result: PostgreSQL stops as soon as it finds nothing to join, so these times "
-        "say little about plans; this data is good for checking that everything works"
+        f"{empty} of 4 queries ({empty / 4:.0%}) have an empty result: PostgreSQL stops as soon as it finds nothing to join, so these "
+        "times say little about plans; this data is good for checking that everything works"
     )
     assert found == ([expected] if told else [])
 
