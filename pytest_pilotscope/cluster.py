@@ -46,11 +46,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What a worker needs to provision its server, and what its database must be: all that bears on plans, as a fingerprint."""
+    """
+    What a worker needs to provision its server, and what its database must be: all that bears on plans, as a fingerprint.
+
+    Each has a `name` of its own, since one crew's work may have changed the settings of its servers.
+    """
 
     config: PostgreSQLConfig
     dataset: Dataset
     fingerprint: Mapping[str, str]
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,8 +223,7 @@ def _do(opening: Opening, work: Work, task: Any) -> Any:
 def _place(opening: Opening) -> Place:
     from pytest_pilotscope.provision import open_database
 
-    name = repr((opening.config, opening.dataset, sorted(opening.fingerprint.items())))
-    if name not in _places:
+    if opening.name not in _places:
         _close_places()
         with ExitStack() as stack:
             database = stack.enter_context(open_database(opening.config, opening.dataset))
@@ -229,8 +233,8 @@ def _place(opening: Opening) -> Place:
                 raise ServerError(
                     f"the worker's server has other {', '.join(different)} than the one that asks ({database.report.header()})"
                 )
-            _places[name] = Place(database=database, stack=stack.pop_all())
-    return _places[name]
+            _places[opening.name] = Place(database=database, stack=stack.pop_all())
+    return _places[opening.name]
 
 
 def leave_places() -> None:

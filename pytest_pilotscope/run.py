@@ -152,7 +152,10 @@ def true_cardinalities(training: Training, queries: Sequence[Query], *, count: b
     """
     if not has_extension(training.session):
         return {}
-    labels = training.labels(queries, known_only=not count)
+    try:
+        labels = training.labels(queries, known_only=not count)
+    finally:
+        training.close()
     return {
         query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
         for query_id, of_query in labels.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,8 @@ class Training:
     progress: ShowProgress
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
     _schema: Schema | None = field(default=None, init=False)
+    _crew: Crew | None = field(default=None, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
 
     @classmethod
     def of(
@@ -119,14 +121,17 @@ class Training:
 
     @contextmanager
     def crew(self) -> Iterator[Crew | None]:
-        """The workers of `--dask`, each with a server that has the same data; None without that option."""
-        if self.settings.dask is None:
-            yield None
-            return
-        from pytest_pilotscope.cluster import open_crew
+        """The workers of `--dask`, each with a server that has the same data, until `close`; None without that option."""
+        if self.settings.dask is not None and self._crew is None:
+            from pytest_pilotscope.cluster import open_crew
 
-        with open_crew(self.settings.dask, self.database) as crew:
-            yield crew
+            self._crew = self._stack.enter_context(open_crew(self.settings.dask, self.database))
+        yield self._crew
+
+    def close(self) -> None:
+        """Let the workers go, so that nothing runs beside what is measured; they come again when they are needed."""
+        self._crew = None
+        self._stack.close()
 
     def report(
         self,
@@ -160,10 +165,13 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     data.
     """
     reference = training.settings.load_model
-    if reference is None or not isinstance(algorithm, Persistent):
-        report = algorithm.train(training)
-    else:
-        report = _load(algorithm, training, reference)
+    try:
+        if reference is None or not isinstance(algorithm, Persistent):
+            report = algorithm.train(training)
+        else:
+            report = _load(algorithm, training, reference)
+    finally:
+        training.close()
     for name in report.parameters.keys() & given.keys():
         if report.parameters[name] != given[name]:
             raise AlgorithmError(
