@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,14 @@ def test_lero_collects_on_workers(
     monkeypatch.setattr(collection, "_collect_there", killed_once)
     given = forum_module.training(forum, forum_session, tmp_path, dask="local:2")
     some = [*queries("t", 24)[:6], Query(id="bad", sql="SELECT nothing FROM nowhere")]
-    found = collect(given, some, store_of(given, RULES), RULES)
+    with closing(given):
+        found = collect(given, some, store_of(given, RULES), RULES)
     assert (tmp_path / "note").exists()
     assert [each.query_id for each in found] == [f"t{number}" for number in range(6)]
     (path,) = cache.rglob("lero/*/*.jsonl")
     assert len(path.read_bytes().splitlines()) == 6
     here = forum_module.training(forum, forum_session, tmp_path)
-    with collection.closing(collection.Lanes(forum)) as lanes:
+    with closing(collection.Lanes(forum)) as lanes:
         again = [collection.collect_one(query, lanes, RULES) for query in some[:6]]
     assert [(each.plans, each.slots, dict(each.subplans)) for each in found] == [
         (each.plans, each.slots, dict(each.subplans)) for each in again

@@ -1,13 +1,20 @@
-"""One Docker engine with our image, for all tests of this folder."""
+"""One Docker engine with our image, and the compose tool."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.docker.engine import IMAGE, Engine, make_images, running_engine
+from tests.docker.engine import IMAGE, REPOSITORY, Engine, make_images, running_engine
+
+Compose = Callable[..., subprocess.CompletedProcess[str]]
+SECRETS = {"POSTGRES_PASSWORD": "not-random", "MLFLOW_DB_PASSWORD": "neither"}
+LIMIT_S = 120
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +35,18 @@ def docker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client = engine.client()
     yield client
     client.close()
+
+
+@pytest.fixture
+def compose() -> Compose:
+    """A function that runs the compose tool on the repository's file; skips where there is none."""
+    if shutil.which("docker-compose") is None:
+        pytest.skip("no docker-compose on this machine (Debian: docker-compose)")
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["docker-compose", "--project-name", "pilotscope-test", "--project-directory", str(REPOSITORY), *arguments]
+        return subprocess.run(
+            command, env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+
+    return run

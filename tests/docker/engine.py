@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pytest_pilotscope.postgres.containers import LABEL
 from tests.docker import rootfs
 
@@ -91,6 +93,11 @@ def running_engine() -> Iterator[Engine | str]:
     if reason is not None:
         yield reason
         return
+    with FileLock(Path(tempfile.gettempdir()) / "pilotscope-test-docker.lock"):  # two engines would fight for one network bridge
+        yield from _running()
+
+
+def _running() -> Iterator[Engine | str]:
     in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > NEEDED_BYTES
     engine = Engine(Path(tempfile.mkdtemp(prefix="pilotscope-docker-", dir=MEMORY if in_memory else None)))
     try:

@@ -1,44 +1,17 @@
-"""docker-compose.yml: read by the compose tool, and as much of it started as there are images for."""
+"""docker-compose.yml, read by the compose tool, and the secrets for it; test_engine.py starts what there are images for."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
-from pytest_pilotscope.postgres.dsn import Dsn
-from pytest_pilotscope.postgres.given import GivenServer
-from pytest_pilotscope.postgres.steering import has_extension
-from tests.docker import rootfs
-from tests.docker.engine import REPOSITORY, Engine
-
-Compose = Callable[..., subprocess.CompletedProcess[str]]
-SECRETS = {"POSTGRES_PASSWORD": "not-random", "MLFLOW_DB_PASSWORD": "neither"}
-LIMIT_S = 120
-
-
-@pytest.fixture
-def compose() -> Compose:
-    """A function that runs the compose tool on the repository's file; skips where there is none."""
-    if shutil.which("docker-compose") is None:
-        pytest.skip("no docker-compose on this machine (Debian: docker-compose)")
-
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = ["docker-compose", "--project-name", "pilotscope-test", "--project-directory", str(REPOSITORY), *arguments]
-        return subprocess.run(
-            command, env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-
-    return run
+from tests.docker.conftest import SECRETS, Compose
+from tests.docker.engine import REPOSITORY
 
 
 def test_the_file_is_valid(compose: Compose) -> None:
@@ -78,32 +51,3 @@ def test_secrets_are_random_and_stay(tmp_path: Path) -> None:
     values = [dict(line.split("=", 1) for line in text.splitlines()) for text in texts]
     assert all(set(found) == set(SECRETS) and all(len(value) >= 32 for value in found.values()) for found in values)
     assert not set(values[0].values()) & set(values[1].values())
-
-
-def test_the_servers_start(compose: Compose, engine: Engine, docker: Any) -> None:
-    """The measured server can be steered and is set up as ours are; the tracking server's is another one, with its own data."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {**SECRETS, "DOCKER_HOST": engine.url, "PG_MAJOR": str(rootfs.MAJOR), "POSTGRES_PORT": str(port)}
-    try:
-        done = compose("up", "--detach", "--no-build", "postgres", "tracking-store", **environment)
-        assert done.returncode == 0, done.stderr
-        events = docker.events(decode=True, since=0, filters={"event": "health_status"})
-        healthy: set[str] = set()
-        for event in events:
-            if event["status"].endswith(": healthy"):
-                healthy.add(event["Actor"]["Attributes"]["com.docker.compose.service"])
-            if healthy == {"postgres", "tracking-store"}:
-                break
-        events.close()
-        server = GivenServer(Dsn(f"postgresql://postgres:not-random@127.0.0.1:{port}/postgres"))
-        with server.connect() as session:
-            assert has_extension(session)
-            assert session.execute("SELECT current_setting('jit'), current_setting('autovacuum')") == [("off", "off")]
-        (store,) = docker.containers.list(filters={"label": "com.docker.compose.service=tracking-store"})
-        asked = store.exec_run(["psql", "-U", "mlflow", "-At", "-c", "SELECT current_database()"])
-        assert asked == (0, b"mlflow\n")
-        assert store.attrs["NetworkSettings"]["Ports"] in ({}, {"5432/tcp": None})
-    finally:
-        down = compose("down", "--volumes", **environment)
-        assert down.returncode == 0, down.stderr

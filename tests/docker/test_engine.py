@@ -1,14 +1,18 @@
-"""The container server on a real Docker engine, with the image of docker/postgres."""
+"""
+The container server and docker-compose.yml on a real Docker engine, with the image of docker/postgres.
+
+All in one file: pytest-xdist gives a file to one worker, and there can be one engine at a time on a machine (they share a network bridge).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +23,17 @@ from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.container import ContainerServer
 from pytest_pilotscope.postgres.containers import Limits, new_container
+from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from tests.docker import rootfs
+from tests.docker.conftest import SECRETS, Compose
 from tests.docker.engine import BASE, IMAGE, Engine, our_containers
-from tests.postgres.children import REPOSITORY
+from tests.postgres.children import REPOSITORY, start_child, wait_for_end
 from tests.toy import Toy
 
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[ContainerServer]:
-    """A running server in a container with limits; do not stop it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", engine.url)
-        patch.setenv("PILOTSCOPE_IMAGE", IMAGE)
-        with ContainerServer(limits=Limits(memory_bytes=256 << 20, cpus=1.5), settings={"work_mem": "5MB"}) as started:
-            yield started
 
 
 def test_the_image(docker: Any) -> None:
@@ -61,8 +59,18 @@ def test_the_image(docker: Any) -> None:
         refused.remove(force=True, v=True)
 
 
-def test_settings_and_limits(server: ContainerServer, docker: Any) -> None:
-    """Pinned settings as everywhere, buffers that fit the memory, limits that the kernel enforces, all in the report."""
+def test_settings_limits_and_restarts(docker: Any) -> None:
+    """
+    Pinned settings as everywhere, buffers that fit the memory, and limits that the kernel enforces, all in the report.
+
+    Settings of the last restart are replaced; refused ones leave the old ones in force, and the log says what was wrong.
+    """
+    with ContainerServer(limits=Limits(memory_bytes=256 << 20, cpus=1.5), settings={"work_mem": "5MB"}) as server:
+        _check_limits(server, docker)
+        _check_restarts(server)
+
+
+def _check_limits(server: ContainerServer, docker: Any) -> None:
     limits = docker.containers.get(server.container_id).attrs["HostConfig"]
     assert (limits["Memory"], limits["MemorySwap"], limits["NanoCpus"]) == (256 << 20, 256 << 20, 1_500_000_000)
     report = server.report()
@@ -72,8 +80,7 @@ def test_settings_and_limits(server: ContainerServer, docker: Any) -> None:
     assert report.settings["session_preload_libraries"] == "pilotscope"
 
 
-def test_restarts(server: ContainerServer) -> None:
-    """Settings of the last restart are replaced; refused ones leave the old ones in force, and the log says what was wrong."""
+def _check_restarts(server: ContainerServer) -> None:
     server.restart({"work_mem": "6MB", "max_connections": "40"})
     with server.connect() as session:
         assert session.execute("SELECT current_setting('work_mem'), current_setting('max_connections')") == [("6MB", "40")]
@@ -217,3 +224,88 @@ def test_every_worker_has_its_own(docker: Any, tmp_path: Path) -> None:
     names = [(tmp_path / f"{number}.txt").read_text() for number in (0, 1)]
     assert sorted(name.split("-")[1] for name in names) == ["gw0", "gw1"]
     assert our_containers(docker) == before
+
+
+def test_a_daemon_that_dies_in_the_middle(docker: Any, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """The message says that it is the daemon; stopping raises nothing, and the container is removed when the daemon is back."""
+    server = ContainerServer()
+    short_id = server._container.get_wrapped_container().short_id
+    engine.end()
+    try:
+        expected = (
+            rf"^the Docker daemon at {engine.url} no longer answers \(.*(Connection refused|No such file or directory).*\), "
+            rf"nor does container {short_id}$"
+        )
+        with pytest.raises(ServerError, match=expected):
+            server.connect()
+        server.stop()
+        assert re.fullmatch(
+            rf"container {short_id} is not removed \(.*(Connection refused|No such file or directory).*\); it will be at the next start",
+            caplog.messages[-1],
+        )
+    finally:
+        engine.start()
+        docker.containers.get(short_id).remove(force=True, v=True)
+
+
+START = """
+import os, sys
+from pytest_pilotscope.postgres.container import ContainerServer
+server = ContainerServer()
+print(server.container_id, server._reaper._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nothing_outlives_a_killed_process(docker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """After `kill -9` the container goes by itself; after a `kill -9` of its reaper as well, the next server removes it."""
+    with start_child(START) as child:
+        container_id, reaper = _started(child)
+        child.kill()
+    assert wait_for_end(reaper)
+    assert container_id not in our_containers(docker)
+    with start_child(START) as child:
+        container_id, reaper = _started(child)
+        os.kill(reaper, signal.SIGKILL)
+        child.kill()
+    assert wait_for_end(child.pid)
+    assert container_id in our_containers(docker)
+    with ContainerServer() as server:
+        assert container_id not in our_containers(docker)
+        assert server.container_id in our_containers(docker)
+    assert caplog.messages == [f"removing container {container_id[:12]}, left by the killed process {child.pid}"]
+
+
+def _started(child: subprocess.Popen[str]) -> tuple[str, int]:
+    assert child.stdout is not None
+    container_id, reaper = child.stdout.readline().split()
+    return container_id, int(reaper)
+
+
+def test_the_servers_start(compose: Compose, engine: Engine, docker: Any) -> None:
+    """The measured server can be steered and is set up as ours are; the tracking server's is another one, with its own data."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**SECRETS, "DOCKER_HOST": engine.url, "PG_MAJOR": str(rootfs.MAJOR), "POSTGRES_PORT": str(port)}
+    try:
+        done = compose("up", "--detach", "--no-build", "postgres", "tracking-store", **environment)
+        assert done.returncode == 0, done.stderr
+        events = docker.events(decode=True, since=0, filters={"event": "health_status"})
+        healthy: set[str] = set()
+        for event in events:
+            if event["status"].endswith(": healthy"):
+                healthy.add(event["Actor"]["Attributes"]["com.docker.compose.service"])
+            if healthy == {"postgres", "tracking-store"}:
+                break
+        events.close()
+        server = GivenServer(Dsn(f"postgresql://postgres:not-random@127.0.0.1:{port}/postgres"))
+        with server.connect() as session:
+            assert has_extension(session)
+            assert session.execute("SELECT current_setting('jit'), current_setting('autovacuum')") == [("off", "off")]
+        (store,) = docker.containers.list(filters={"label": "com.docker.compose.service=tracking-store"})
+        asked = store.exec_run(["psql", "-U", "mlflow", "-At", "-c", "SELECT current_database()"])
+        assert asked == (0, b"mlflow\n")
+        assert store.attrs["NetworkSettings"]["Ports"] in ({}, {"5432/tcp": None})
+    finally:
+        down = compose("down", "--volumes", **environment)
+        assert down.returncode == 0, down.stderr
