@@ -290,7 +290,8 @@ def test_the_servers_start(compose: Compose, engine: Engine, docker: Any) -> Non
     try:
         done = compose("up", "--detach", "--no-build", "postgres", "tracking-store", **environment)
         assert done.returncode == 0, done.stderr
-        events = docker.events(decode=True, since=0, filters={"event": "health_status"})
+        of_ours = {"event": "health_status", "label": "com.docker.compose.project=pilotscope-test"}
+        events = docker.events(decode=True, since=0, until=int(time.time()) + 120, filters=of_ours)
         healthy: set[str] = set()
         for event in events:
             if event["status"].endswith(": healthy"):
@@ -298,6 +299,7 @@ def test_the_servers_start(compose: Compose, engine: Engine, docker: Any) -> Non
             if healthy == {"postgres", "tracking-store"}:
                 break
         events.close()
+        assert healthy == {"postgres", "tracking-store"}
         server = GivenServer(Dsn(f"postgresql://postgres:not-random@127.0.0.1:{port}/postgres"))
         with server.connect() as session:
             assert has_extension(session)
