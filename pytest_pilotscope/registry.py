@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
@@ -99,7 +100,12 @@ def builtin_registry() -> Registry:
     return registry
 
 
-def load_workload(name: str, *, scale: float | None = None, seed: int = 0) -> Workload:
-    """Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other."""
-    workload: Workload = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed).workload()
+def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:
+    """
+    Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other.
+
+    Published data (`stats`, `imdb`) has those that lie beside it in `data_dir`; `MissingWorkload` without.
+    """
+    dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
+    workload: Workload = dataset.workload()
     return workload

@@ -76,10 +76,13 @@ class Mscn:
         """
         Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at.
 
-        Raises `UnsupportedQuery` where there are several query levels: the network was trained on joins of one.
+        Raises `UnsupportedQuery` where there are several query levels, or other joins than inner ones by equality: there are no features
+        for them.
         """
         model, _ = self._trained()
         parsed = parse(query.sql, model.vocabulary.schema)
+        if parsed.reason is not None:
+            raise UnsupportedQuery(parsed.reason, query.sql)
         if any(isinstance(subplan, LeveledSubplan) for subplan in subplans):
             raise UnsupportedQuery("it has subqueries that PostgreSQL plans on their own", query.sql)
         unknown = [subplan for subplan in subplans if not subplan <= parsed.relations.keys()]
