@@ -59,10 +59,10 @@ def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
     assert not (pytester.path / "results").exists()
 
 
-def test_a_query_file_with_a_syntax_error(pytester: pytest.Pytester) -> None:
+def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
     """File and line are named, and nothing is started."""
     pytester.makepyfile(test_workload=BENCHMARK)
-    (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\nSELECT FROM WHERE;\n")
+    (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\nSELECT 'never closed;\n")
     result = pytester.runpytest_subprocess("--no-mlflow", "--queries-dir", "mine.sql", "--server", "postgresql://me@127.0.0.1:1/mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
