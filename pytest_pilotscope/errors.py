@@ -70,11 +70,12 @@ class MissingExtension(ServerError):
 
 
 class StatementFailed(ServerError):
-    """PostgreSQL refused a statement; `sqlstate` is its five-letter code, empty when the connection broke."""
+    """PostgreSQL refused a statement for a `reason`; `sqlstate` is its five-letter code, empty when the connection broke."""
 
     def __init__(self, sql: str, *, reason: str, sqlstate: str = "") -> None:
         code = f" [{sqlstate}]" if sqlstate else ""
         super().__init__(f"statement failed: {reason}{code}: {shortened(sql)}")
+        self.reason = reason
         self.sqlstate = sqlstate
 
 

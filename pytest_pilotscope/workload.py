@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from pytest_pilotscope.core.joins import parse
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide
 from pytest_pilotscope.datasets.base import ShowProgress
-from pytest_pilotscope.errors import MissingWorkload, UnsupportedQuery, UsageError
+from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UnsupportedQuery, UsageError, WorkloadError, shortened
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.joins import Schema
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 GENERATED = 500
 """How many training queries are generated where there are none and nothing is said."""
+
+SYNTAX_ERROR = "42601"
+"""The SQLSTATE of a statement that PostgreSQL cannot read."""
 
 _NAMED = 5
 
@@ -74,7 +77,9 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
         session.execute("SET default_transaction_read_only = on")
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
-        unsteered = dict(_unsteered(workload.test, read_schema(session)))
+        schema = read_schema(session)
+        unsteered = dict(_unsteered(workload.test, session, schema))
+        dict(_unsteered([query for query in (*workload.train, *workload.validation) if query.place], session, schema))  # for their syntax
     return replace(workload, unsteered=unsteered)
 
 
@@ -94,12 +99,25 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
     return made
 
 
-def _unsteered(queries: Sequence[Query], schema: Schema) -> Iterable[tuple[str, str]]:
+def _unsteered(queries: Iterable[Query], session: Session, schema: Schema) -> Iterable[tuple[str, str]]:
+    """The queries that cannot be taken apart, and why. Raises `WorkloadError` for the user's that PostgreSQL cannot read either."""
     for query in queries:
         try:
             parse(query.sql, schema)
         except UnsupportedQuery as error:
+            _check_syntax(query, session)
             yield query.id, error.reason
+
+
+def _check_syntax(query: Query, session: Session) -> None:
+    """Let PostgreSQL judge what our parser cannot read; whatever else is wrong with a statement shows when it is run."""
+    if query.place is None:
+        return
+    try:
+        session.execute(f"EXPLAIN {query.sql}")
+    except StatementFailed as error:
+        if error.sqlstate == SYNTAX_ERROR:
+            raise WorkloadError(f"{query.place}: {error.reason}; mend this query: {shortened(query.sql)}") from error
 
 
 def described(workload: Workload) -> Iterable[str]:

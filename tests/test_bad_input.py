@@ -6,7 +6,7 @@ import pytest
 
 from pytest_pilotscope.errors import UnknownName
 from pytest_pilotscope.registry import builtin_registry
-from tests.projects import BENCHMARK
+from tests.projects import BENCHMARK, measure
 
 ALGORITHMS = [entry.name for entry in builtin_registry().algorithms]
 DATASETS = [entry.name for entry in builtin_registry().datasets]
@@ -67,4 +67,14 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
     assert line.startswith("ERROR: mine.sql:2: ")
+    assert not (pytester.path / "results").exists()
+
+
+def test_a_query_file_with_a_syntax_error(pytester: pytest.Pytester) -> None:
+    """PostgreSQL says what it cannot read, with file and line, before anything is measured."""
+    (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\n\nSELECT FROM WHERE;\n")
+    result = measure(pytester, "--no-mlflow", "--queries-dir", "mine.sql")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    assert line == 'ERROR: mine.sql:3: syntax error at or near "WHERE"; mend this query: SELECT FROM WHERE'
     assert not (pytester.path / "results").exists()

@@ -14,10 +14,15 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One statement of a workload. `id` is unique within the workload and stays the same when the order changes."""
+    """
+    One statement of a workload. `id` is unique within the workload and stays the same when the order changes.
+
+    `place` is the `file:line` that it was read from, None for one that was made.
+    """
 
     id: str
     sql: str
+    place: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ def load_queries(path: Path) -> tuple[Query, ...]:
             other = first[statement.id]
             raise statement.error(f"id {statement.id!r} was already used in {other.path}:{other.line}; give every query an id of its own")
         first[statement.id] = statement
-    return tuple(Query(id=statement.id, sql=statement.sql) for statement in found)
+    return tuple(Query(id=statement.id, sql=statement.sql, place=f"{statement.path}:{statement.line}") for statement in found)
 
 
 def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> Workload:
