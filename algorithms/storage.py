@@ -47,9 +47,13 @@ def schema_fingerprint(schema: Schema) -> str:
 
 
 def write_files(folder: Path, metadata: Metadata, contents: Mapping[str, bytes], *, format_number: int) -> tuple[Path, Path]:
-    """Write a model's files below a folder; return its own folder and its metadata file."""
+    """
+    Write a model's files below a folder; return its own folder and its metadata file.
+
+    A model that was trained in the same second has the same id; it is replaced.
+    """
     inner = folder / "model" / metadata.model_id
-    inner.mkdir(parents=True)
+    inner.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (inner / name).write_bytes(content)
     about = {

@@ -90,7 +90,7 @@ class Crew:
 
     def __init__(self, client: Client, opening: Opening) -> None:
         self._client = client
-        self._opening = client.scatter(opening, broadcast=True, hash=False)
+        self._opening = opening  # sent with each unit: what is scattered can be lost with a worker
         self._units: dict[str, _Unit] = {}
         self._keys: dict[str, str] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()

@@ -70,9 +70,12 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
     Return the planner's estimates by asking for one connected set of relations after the other, with stock PostgreSQL.
 
     On inner joins this gives what the planner itself considers (a relation that it finds superfluous and removes is asked for all the
-    same). Raises `UnsupportedQuery` for what has no subplans in terms of aliases, such as subqueries.
+    same), and on LEFT JOIN likewise. Raises `UnsupportedQuery` for everything else: its subplans are known to the planner alone.
     """
     query = _parsed(session, sql)
+    beyond = [f"a {join.kind} JOIN" for join in query.special_joins if join.kind != "LEFT"] + ["a subquery"] * bool(query.subqueries)
+    if beyond:
+        raise UnsupportedQuery(f"it has {' and '.join(dict.fromkeys(beyond))}, which only the pilotscope library can enumerate", sql)
     classes = _planner_classes(query.equalities)
     with session.rolled_back():
         session.execute("SET LOCAL max_parallel_workers_per_gather = 0")

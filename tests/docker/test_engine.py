@@ -176,8 +176,9 @@ def test_port_taken(docker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         port = taken.getsockname()[1]
         monkeypatch.setattr(module, "new_container", lambda *arguments: new_container(*arguments).with_bind_ports(5432, port))
         expected = (
-            rf"^Docker found no free port for a container of image '{IMAGE}' in 3 attempts: driver failed programming external "
-            rf"connectivity on endpoint pilotscope-\w+ \(\w+\): .*:{port}: bind: address already in use; see which program listens there$"
+            rf"^Docker found no free port for a container of image '{IMAGE}' in 3 attempts: driver failed programming "
+            rf"external connectivity on endpoint pilotscope-[\w-]+ \(\w+\): .*:{port}: bind: address already in use; "
+            "see which program listens there$"
         )
         with pytest.raises(ServerError, match=expected):
             ContainerServer()

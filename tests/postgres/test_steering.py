@@ -66,10 +66,21 @@ def test_without_the_library_left_joins_are_asked_for(stock: Session, newest_ser
     assert stock.subplans(sql) == asked
 
 
-def test_without_the_library_other_statements_are_refused(stock: Session) -> None:
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("SELECT * FROM t AS a WHERE a.id IN (SELECT max(k) FROM r GROUP BY id)", "a subquery"),
+        ("SELECT * FROM t AS a WHERE EXISTS (SELECT 1 FROM r AS b WHERE b.k = a.k)", "a SEMI JOIN"),
+        ("SELECT * FROM t AS a FULL JOIN r AS b ON a.k = b.k", "a FULL JOIN"),
+    ],
+)
+def test_without_the_library_other_statements_are_refused(stock: Session, sql: str, what: str) -> None:
     """What cannot be asked for one subset at a time says so."""
-    with pytest.raises(UnsupportedQuery, match=r"^this query has no subplans to estimate or count: .*"):
-        stock.subplans("SELECT * FROM t AS a WHERE a.id IN (SELECT max(k) FROM r GROUP BY id)")
+    expected = (
+        f"this query has no subplans to estimate or count: it has {what}, which only the pilotscope library can enumerate; query: {sql}"
+    )
+    with pytest.raises(UnsupportedQuery, match=f"^{re.escape(expected)}$"):
+        stock.subplans(sql)
 
 
 def test_without_the_library_nothing_is_steered(stock: Session) -> None:
