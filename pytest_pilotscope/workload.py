@@ -78,8 +78,10 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
         schema = read_schema(session)
-        unsteered = dict(_unsteered(workload.test, session, schema))
-        dict(_unsteered([query for query in (*workload.train, *workload.validation) if query.place], session, schema))  # for their syntax
+        unsteered = {query.id: reason for query in workload.test if (reason := _not_taken_apart(query, session, schema))}
+        for query in (*workload.train, *workload.validation):
+            if query.place is not None:  # the user's own: a slip in one of them is told before training, too
+                _not_taken_apart(query, session, schema)
     return replace(workload, unsteered=unsteered)
 
 
@@ -99,14 +101,14 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
     return made
 
 
-def _unsteered(queries: Iterable[Query], session: Session, schema: Schema) -> Iterable[tuple[str, str]]:
-    """The queries that cannot be taken apart, and why. Raises `WorkloadError` for the user's that PostgreSQL cannot read either."""
-    for query in queries:
-        try:
-            parse(query.sql, schema)
-        except UnsupportedQuery as error:
-            _check_syntax(query, session)
-            yield query.id, error.reason
+def _not_taken_apart(query: Query, session: Session, schema: Schema) -> str | None:
+    """Why a query has no subplans, or None. Raises `WorkloadError` for one of the user's that PostgreSQL cannot read either."""
+    try:
+        parse(query.sql, schema)
+    except UnsupportedQuery as error:
+        _check_syntax(query, session)
+        return error.reason
+    return None
 
 
 def _check_syntax(query: Query, session: Session) -> None:
