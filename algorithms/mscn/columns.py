@@ -43,11 +43,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """(N,) values of one kind, anything where (N,) `nulls` is set."""
+    """(N,) values of one kind; where (N,) `known` is not set they are NULL, and the value is anything."""
 
     kind: Kind
     values: npt.NDArray[Any]
-    nulls: Mask
+    known: Mask
 
 
 def kind_of(column_type: str) -> Kind | None:
@@ -61,14 +61,14 @@ def column(texts: Sequence[str | None], column_type: str) -> Column | None:
     kind = kind_of(column_type)
     if kind is None:
         return None
-    nulls = np.array([text is None for text in texts], dtype=np.bool_)
+    known = np.array([text is not None for text in texts], dtype=np.bool_)
     zero, read, dtype = _READERS[kind]
     if key_family(column_type) == "real":
         read = _read_real
     values = [zero if text is None else read(text) for text in texts]
     if any(value is None for value in values):
         return None
-    return Column(kind, np.array(values, dtype=dtype), nulls)
+    return Column(kind, np.array(values, dtype=dtype), known)
 
 
 def comparable(value: Constant, kind: Kind) -> Comparable | None:

@@ -42,6 +42,9 @@ class Truth(NamedTuple):
 
 def truth(condition: Condition, columns: Columns) -> Truth | None:
     """Evaluate a condition; None when only PostgreSQL can."""
+    if isinstance(condition, _LEAVES):
+        found = columns(condition.column)
+        return None if found is None else _leaf(condition, found)
     if isinstance(condition, Not):
         inner = truth(condition.child, columns)
         return None if inner is None else Truth(inner.false, inner.true)
@@ -49,10 +52,10 @@ def truth(condition: Condition, columns: Columns) -> Truth | None:
         return _connected(condition, columns)
     if isinstance(condition, ColumnComparison):
         return _columns_compared(condition, columns)
-    if isinstance(condition, Comparison | Between | InList | Like | IsNull):
-        found = columns(condition.column)
-        return None if found is None else _leaf(condition, found)
     return None
+
+
+_LEAVES = (Comparison, Between, InList, Like, IsNull)
 
 
 def _connected(condition: And | Or, columns: Columns) -> Truth | None:
@@ -71,19 +74,19 @@ def _columns_compared(condition: ColumnComparison, columns: Columns) -> Truth | 
     if left is None or right is None or left.kind != right.kind or (left.kind == "text" and condition.operator not in ("=", "<>")):
         return None
     holds = np.asarray(FUNCTIONS[condition.operator](left.values, right.values), dtype=np.bool_)
-    return _known(holds, left.nulls | right.nulls)
+    return _known(holds, left.known & right.known)
 
 
 def _leaf(condition: Comparison | Between | InList | Like | IsNull, found: Column) -> Truth | None:
     if isinstance(condition, IsNull):
-        return Truth(found.nulls, ~found.nulls)
+        return Truth(~found.known, found.known)
     holds = _holds(condition, found)
-    return None if holds is None else _known(holds, found.nulls)
+    return None if holds is None else _known(holds, found.known)
 
 
-def _known(holds: Mask, nulls: Mask) -> Truth:
-    known = ~nulls
-    return Truth(holds & known, ~holds & known)
+def _known(holds: Mask, known: Mask) -> Truth:
+    true = holds & known
+    return Truth(true, known ^ true)
 
 
 def _holds(condition: Comparison | Between | InList | Like, found: Column) -> Mask | None:

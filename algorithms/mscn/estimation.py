@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from algorithms.devices import one_thread
+from algorithms.devices import one_blas_thread
 from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
-from algorithms.mscn.model import Forward, MscnNetwork
+from algorithms.mscn.forward import Forward
+from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.samples import Samples
 from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
+from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan, parse
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TrainedModel:
 
     _featurizer: Featurizer = field(init=False)
     _forward: Forward = field(init=False)
-    _kept: tuple[dict[Hashable, torch.Tensor], dict[Hashable, torch.Tensor]] = field(init=False)
+    _kept: tuple[dict[Hashable, Floats], dict[Hashable, Floats]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._featurizer = Featurizer(self.vocabulary, self.samples)
@@ -73,30 +73,31 @@ class TrainedModel:
     def rows(self, query: JoinQuery, masks: Sequence[int]) -> npt.NDArray[np.float64]:
         """Estimate the (S,) rows of subplans given as masks of relations, at least 1 each."""
         elements = self._featurizer.elements(query)
-        averages = torch.from_numpy(elements.averages(np.array(masks, dtype=np.int64)))
-        with one_thread(), torch.inference_mode():
-            logarithms = self._forward.rows(torch.cat(self._encoded(elements)), averages).numpy()
+        averages = elements.averages(np.array(masks, dtype=np.int64))
+        with one_blas_thread():
+            logarithms = self._forward.rows(self._encoded(elements), averages)
         return np.exp(logarithms.astype(np.float64))
 
-    def _encoded(self, elements: QueryElements) -> list[torch.Tensor]:
-        """Encode all elements, in order. There are few joins, and without bitmaps few tables: they are encoded once per model."""
+    def _encoded(self, elements: QueryElements) -> list[Floats]:
+        """Encode all elements, in order. Joins, and tables without a bitmap of their own, are few: they are encoded once per model."""
         write, encode = self._featurizer, self._forward.encode
-        tables: list[torch.Tensor]
-        if self.samples is None:
-            by_table = {relation.table: relation for relation in elements.relations}
-            tables = self._once(
-                0, [relation.table for relation in elements.relations], lambda table: write.table_features([by_table[table]])
-            )
-        else:
-            tables = [encode(0, torch.from_numpy(write.table_features(elements.relations)))]
+        tables = self._once(0, [relation.table for relation in elements.relations], self._unfiltered)
+        if self.samples is not None:
+            filtered = [position for position, relation in enumerate(elements.relations) if relation.predicates]
+            encoded = encode(0, write.table_features([elements.relations[position] for position in filtered]))
+            for position, column in zip(filtered, encoded.T, strict=True):
+                tables[position] = column[:, None]
         joins = self._once(1, elements.joins, lambda pair: write.join_features([pair]))
-        predicates = encode(2, torch.from_numpy(write.predicate_features(elements.predicates)))
+        predicates = encode(2, write.predicate_features(elements.predicates))
         return [*tables, *joins, predicates]
 
-    def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[torch.Tensor]:
+    def _unfiltered(self, table: str) -> Floats:
+        return self._featurizer.table_features([Relation(alias=table, table=table, predicates=())])
+
+    def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[Floats]:
         """Encode each element of a set by itself when it is met for the first time, so that its encoding does not depend on the query."""
         kept = self._kept[number]
         for key in keys:
             if key not in kept:
-                kept[key] = self._forward.encode(number, torch.from_numpy(features(key)))
+                kept[key] = self._forward.encode(number, features(key))
         return [kept[key] for key in keys]

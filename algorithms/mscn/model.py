@@ -94,35 +94,3 @@ class MscnNetwork(nn.Module):
         hidden: Tensor = _Pooled.apply(encoded, there, back)  # type: ignore[no-untyped-call]  # (B, H)
         share: Tensor = torch.sigmoid(self.output(hidden.relu_())).squeeze(1)  # (B,) in 0..1
         return self.lowest + share * (self.highest - self.lowest)
-
-
-class Forward:
-    """The same mapping for the elements of one query, without gradients; weights are laid out for few rows."""
-
-    def __init__(self, network: MscnNetwork) -> None:
-        weights = {name: value.detach().cpu().float() for name, value in network.state_dict().items()}
-        self._encoders = [tuple(_transposed(weights[f"sets.{name}.{part}"]) for part in _ENCODER_PARTS) for name in network.sets]
-        self._bias = weights[f"sets.{SETS[0]}.merge.bias"]
-        self._output, self._output_bias = _transposed(weights["output.weight"]), weights["output.bias"]
-        self._lowest, self._highest = weights["lowest"], weights["highest"]
-
-    def encode(self, number: int, features: Tensor) -> Tensor:
-        """Map (E, F) elements of one of the sets to (E, H)."""
-        first, first_bias, second, second_bias, merge = self._encoders[number]
-        encoded = torch.addmm(first_bias, features, first).relu_()  # (E, H)
-        encoded = torch.addmm(second_bias, encoded, second).relu_()  # (E, H)
-        return encoded @ merge  # (E, H)
-
-    def rows(self, encoded: Tensor, averages: Tensor) -> Tensor:
-        """Map (E, H) encoded elements of all sets and (S, E) weights to (S,) logarithms of rows."""
-        hidden = torch.addmm(self._bias, averages, encoded).relu_()  # (S, H)
-        share = torch.sigmoid(torch.addmm(self._output_bias, hidden, self._output)).squeeze(1)  # (S,) in 0..1
-        rows: Tensor = self._lowest + share * (self._highest - self._lowest)
-        return rows
-
-
-_ENCODER_PARTS = ("first.weight", "first.bias", "second.weight", "second.bias", "merge.weight")
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    return weight.t().contiguous() if weight.dim() == 2 else weight

@@ -97,6 +97,8 @@ class Vocabulary:
 
         Text, LIKE, IS NULL, OR and whatever has no typed form have no value: their constants act through the bitmap.
         """
+        if isinstance(condition, Comparison):
+            return [self._element(table, condition.column, condition.operator, condition.value)]
         if isinstance(condition, And):
             return [element for child in condition.children for element in self.predicate(table, child)]
         if isinstance(condition, Between):
@@ -104,8 +106,6 @@ class Vocabulary:
                 self._element(table, condition.column, ">=", condition.low),
                 self._element(table, condition.column, "<=", condition.high),
             ]
-        if isinstance(condition, Comparison):
-            return [self._element(table, condition.column, condition.operator, condition.value)]
         if isinstance(condition, InList):
             return self._in_list(table, condition, "IN")
         if isinstance(condition, Not):
@@ -176,7 +176,7 @@ def _table_ranges(session: Session, table: str, types: Mapping[str, str]) -> dic
 def _range(texts: Sequence[str | None], column_type: str) -> tuple[float, float] | None:
     """Make numbers of both ends; None for an empty column and for ends that are not finite."""
     typed = column(texts, column_type)
-    if typed is None or typed.nulls.any():
+    if typed is None or not typed.known.all():
         return None
     low, high = (float(value) for value in typed.values)
     return (low, high) if isfinite(low) and isfinite(high) else None

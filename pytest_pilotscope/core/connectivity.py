@@ -6,7 +6,7 @@ The join search is the one of PostgreSQL's `join_search_one_level` (src/backend/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def connected_subsets(neighbours: Sequence[int]) -> list[int]:
@@ -30,8 +30,7 @@ def connected_subsets(neighbours: Sequence[int]) -> list[int]:
     for node in range(len(neighbours)):
         found.append(1 << node)
         grow(1 << node, neighbours[node], (1 << (node + 1)) - 1)
-    found.sort(key=lambda mask: (mask.bit_count(), mask))
-    return found
+    return _smaller_first(found)
 
 
 def planner_subsets(neighbours: Sequence[int]) -> list[int]:
@@ -50,7 +49,7 @@ def planner_subsets(neighbours: Sequence[int]) -> list[int]:
         for left_size in range(2, size // 2 + 1):
             level |= _bushy_joins(levels[left_size], levels[size - left_size], neighbours)
         levels.append(level)
-    return sorted((mask for level in levels for mask in level), key=lambda mask: (mask.bit_count(), mask))
+    return _smaller_first(mask for level in levels for mask in level)
 
 
 def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
@@ -61,6 +60,10 @@ def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
         if larger == reached:
             return reached == subset
         reached = larger
+
+
+def _smaller_first(masks: Iterable[int]) -> list[int]:
+    return sorted(sorted(masks), key=int.bit_count)
 
 
 def _linear_joins(smaller: set[int], neighbours: Sequence[int], everything: int) -> set[int]:

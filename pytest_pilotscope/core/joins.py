@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -160,7 +160,11 @@ class JoinQuery:
 
     def subplan(self, mask: int) -> Subplan:
         """Return the aliases of a bit mask."""
-        return frozenset(alias for position, alias in enumerate(self.aliases) if mask >> position & 1)
+        return frozenset([alias for bit, alias in self._bits if mask & bit])
+
+    @cached_property
+    def _bits(self) -> tuple[tuple[int, str], ...]:
+        return tuple((1 << position, alias) for position, alias in enumerate(self.aliases))
 
     def mask(self, subplan: Subplan) -> int:
         """Return the bit mask of a set of aliases."""
@@ -237,6 +241,7 @@ _CACHE_SIZE = 20_000
 _PARSED: OrderedDict[tuple[str, int], tuple[Schema, JoinQuery]] = OrderedDict()  # holds the schema, so that its id stays taken
 
 
+@lru_cache(maxsize=1024)
 def key_family(column_type: str) -> str | None:
     """
     Return the name of the set of types within which `=` compares columns without changing one of them.

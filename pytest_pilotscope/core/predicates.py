@@ -177,6 +177,8 @@ def render_constant(value: Constant) -> str:
 
 def condition_columns(condition: Condition) -> tuple[str, ...]:
     """List the columns of a condition, in order of appearance, with repetitions."""
+    if isinstance(condition, Comparison):  # nearly all of them
+        return (condition.column,)
     if isinstance(condition, Not):
         return condition_columns(condition.child)
     if isinstance(condition, And | Or):
@@ -190,6 +192,8 @@ def condition_columns(condition: Condition) -> tuple[str, ...]:
 
 def render(condition: Condition) -> str:
     """Return the canonical SQL of a condition; columns are quoted and bare."""
+    if isinstance(condition, Comparison):  # nearly all of them
+        return f"{quote_identifier(condition.column)} {condition.operator} {render_constant(condition.value)}"
     if isinstance(condition, Opaque):
         return condition.sql
     if isinstance(condition, Not):
@@ -208,11 +212,9 @@ def _render_negation(child: Condition) -> str:
     return f"NOT ({render(child)})"
 
 
-def _render_leaf(leaf: Comparison | Between | InList | Like | IsNull, *, negated: bool) -> str:
+def _render_leaf(leaf: Between | InList | Like | IsNull, *, negated: bool) -> str:
     column = quote_identifier(leaf.column)
     word = "NOT " if negated else ""
-    if isinstance(leaf, Comparison):
-        return f"{column} {leaf.operator} {render_constant(leaf.value)}"
     if isinstance(leaf, Between):
         return f"{column} {word}BETWEEN {render_constant(leaf.low)} AND {render_constant(leaf.high)}"
     if isinstance(leaf, InList):
