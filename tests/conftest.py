@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,33 @@ from pytest_pilotscope.postgres.session import Session
 MAJORS = (18, 16, 15)
 """PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
 
+WHOLE_RUNS = (
+    "test_readme",
+    "test_gate",
+    "test_compare",
+    "test_workload",
+    "test_third_party",
+    "test_index_and_knob",
+    "test_remote",
+    "test_parallel",
+)
+"""Files whose tests start whole runs, by the beginning of their names: few tests that take long."""
+
 ServerOf = Callable[[int], EmbeddedServer]
 _names = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the order of files to us, and Ctrl-C to Python: a shell that starts a program in the background makes it deaf to SIGINT."""
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of many tests and end waiting for one of few
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: not item.path.name.startswith(WHOLE_RUNS))
 
 
 def _binaries(major: int) -> Binaries:

@@ -28,7 +28,7 @@ PIP = """#!/bin/sh
 """
 PYTEST = f"""#!/bin/sh
 echo "$PWD: $*" >> "$STAND_INS/calls"
-[ -n "$ONLY_CALLED" ] || exec {sys.executable} -m pytest -p no:cacheprovider "$@" {LESS}
+[ -n "$ONLY_CALLED" ] || exec '{sys.executable}' -m pytest -p no:cacheprovider "$@" {LESS}
 """
 
 
