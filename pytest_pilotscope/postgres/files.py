@@ -26,16 +26,22 @@ _LEFTOVER_AGE_S = 3600.0
 
 def run_program(arguments: list[str | Path], account: Account, folder: Path) -> None:
     """Run one program as `account` in `folder`; ServerError with its own words when it fails, OSError ENOSPC when the disk is full."""
-    answer = subprocess.run(
-        arguments,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean_environment(),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        **account.subprocess_options(),
-    )
+    try:
+        answer = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=clean_environment(),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            **account.subprocess_options(),
+        )
+    except FileNotFoundError as error:
+        if error.filename != str(arguments[0]):  # it is the folder that is not there
+            raise
+        program = str(arguments[0])
+        raise ServerError(f"there is no program {program!r}, which is needed to make a cluster; install it, or add it to PATH") from error
     if answer.returncode != 0:
         if os.strerror(errno.ENOSPC) in answer.stderr:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -21,6 +23,7 @@ from tests.postgres.children import start_child
 KILLED = """
 import os, signal
 from pathlib import Path
+from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.templates import Templates
@@ -166,3 +169,13 @@ def test_keys(server: EmbeddedServer, newest_server: EmbeddedServer) -> None:
     assert template_key("x", "content", binaries) != template_key("x", "other", binaries)
     if binaries != newest_server.binaries:
         assert template_key("x", "content", binaries) != template_key("x", "content", newest_server.binaries)
+
+
+def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container without coreutils has no `cp`."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    wanted = "there is no program 'cp', which is needed to make a cluster; install it, or add it to PATH"
+    with pytest.raises(ServerError, match=f"^{re.escape(wanted)}$"):
+        copy_cluster(tmp_path / "source", tmp_path / "target", server_account())
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        copy_cluster(tmp_path / "source", tmp_path / "nowhere" / "target", server_account())
