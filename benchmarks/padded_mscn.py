@@ -1,5 +1,5 @@
 """
-The reference's way of training mscn, for `speed/test_mscn.py`: every set padded to its largest, every element of every sample encoded, and
+The reference's way of computing mscn, for `speed/test_mscn.py`: every set padded to its largest, every element of every sample encoded, and
 the loss computed element by element.
 """
 
@@ -38,8 +38,8 @@ def padded(batch: Batch) -> Padded:
     return Padded(sets=tuple(sets), rows=torch.from_numpy(np.exp(batch.labels)[:, None]))
 
 
-def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
-    """The forward pass and the loss of the reference, with the weights of our network."""
+def reference_rows(network: MscnNetwork, batch: Padded) -> Tensor:
+    """The forward pass of the reference, with the weights of our network: (B, 1) rows."""
     averages, blocks, biases = [], [], []
     for encoder, (elements, mask) in zip(network.sets.values(), batch.sets, strict=True):
         assert isinstance(encoder, SetEncoder)
@@ -49,8 +49,12 @@ def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
         biases.append(encoder.merge.bias)
     hidden = torch.relu(nn.functional.linear(torch.cat(averages, dim=1), torch.cat(blocks, dim=1), biases[0]))
     share = torch.sigmoid(network.output(hidden))
-    estimated = torch.exp(network.lowest + share * (network.highest - network.lowest))
+    return torch.exp(network.lowest + share * (network.highest - network.lowest))
+
+
+def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
+    """The loss of the reference."""
     errors = []
-    for guess, truth in zip(estimated, batch.rows, strict=True):
+    for guess, truth in zip(reference_rows(network, batch), batch.rows, strict=True):
         errors.append(guess / truth if (guess > truth).item() else truth / guess)
     return torch.mean(torch.cat(errors))
