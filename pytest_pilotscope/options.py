@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_pilotscope import optionvalues as values
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.postgres.dsn import Dsn
 
 GROUP = "pilotscope"
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
-LEAST_MEMORY_BYTES = 64 << 20
-"""PostgreSQL does not start with our settings in less."""
 
 MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
 """Options that only a measurement needs."""
@@ -56,121 +53,43 @@ class Option:
         return f"{self.help} (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
-def _positive_int(text: str) -> Any:
-    return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def _non_negative_int(text: str) -> Any:
-    return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def _positive_float(text: str) -> Any:
-    return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
-
-
-def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
-    try:
-        value = parse(text)
-    except ValueError:
-        value = None
-    if value is None or not accept(value):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-    return value
-
-
-def _one_of(*names: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
-        return text
-
-    return parse
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
-    size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
-    if size_bytes < LEAST_MEMORY_BYTES:
-        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {text!r}")
-    return size_bytes
-
-
-def _dask(text: str) -> str:
-    if not re.fullmatch(r"local:[1-9]\d*|(\w+://)?[\w.-]+:\d+", text):
-        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
-    return text
-
-
-def _factors(text: str) -> tuple[float, ...]:
-    return tuple(_positive_float(part.strip()) for part in text.split(","))
-
-
-def _margin(text: str) -> Any:
-    return (
-        text
-        if text == "auto"
-        else str(_bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0"))
-    )
-
-
-def _share(text: str) -> float:
-    number = text[:-1] if text.endswith("%") else text
-    try:
-        value = float(number) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not (isfinite(value) and value >= 0) or (value >= 1 and not text.endswith("%")):
-        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {text!r}")
-    return value
-
-
-def _gate(text: str) -> str:
-    if text in ("", "mlflow:"):
-        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {text!r}")
-    return text
-
-
-def _page(text: str) -> Path:
-    if not text.lower().endswith((".html", ".htm")):
-        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
-    return Path(text)
-
-
-def _device(text: str) -> str:
-    if text not in ("auto", "cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, got {text!r}")
-    return text
-
-
 OPTIONS: tuple[Option, ...] = (
     Option(name="algo", field="algorithms", metavar="NAME", repeat=True, help="algorithm to measure; repeat or separate by commas"),
     Option(name="db", field="datasets", metavar="NAME", repeat=True, help="dataset; repeat or separate by commas"),
     Option(name="server", field="server", metavar="auto|embedded|container|DSN", help="where PostgreSQL comes from"),
     Option(name="pg-bindir", field="pg_bindir", metavar="DIR", parse=Path, help="bin directory of the PostgreSQL to embed"),
-    Option(name="pg-version", field="pg_version", metavar="MAJOR", parse=_positive_int, help="PostgreSQL major version to embed or to run"),
+    Option(
+        name="pg-version",
+        field="pg_version",
+        metavar="MAJOR",
+        parse=values.positive_int,
+        help="PostgreSQL major version to embed or to run",
+    ),
     Option(
         name="container-memory",
         field="container_memory_bytes",
         metavar="SIZE",
-        parse=_size,
+        parse=values.size,
         help="memory of a container, such as 512m or 2g; without it all that the machine has",
     ),
     Option(
         name="container-cpus",
         field="container_cpus",
         metavar="N",
-        parse=_positive_float,
+        parse=values.positive_float,
         help="processors of a container, also a fraction; without it all that the machine has",
     ),
     Option(
         name="dask",
         field="dask",
         metavar="SCHEDULER|local:N",
-        parse=_dask,
+        parse=values.dask,
         help="count, collect and try settings on the workers of this Dask scheduler, or on N processes here, each with its own server",
     ),
-    Option(name="scale", field="scale", metavar="FACTOR", parse=_positive_float, help="scale of a generated dataset, instead of its own"),
-    Option(name="seed", field="seed", metavar="N", parse=_non_negative_int, help="seed of data, workload, training and bootstrap"),
+    Option(
+        name="scale", field="scale", metavar="FACTOR", parse=values.positive_float, help="scale of a generated dataset, instead of its own"
+    ),
+    Option(name="seed", field="seed", metavar="N", parse=values.non_negative_int, help="seed of data, workload, training and bootstrap"),
     Option(name="data-dir", field="data_dir", metavar="PATH", parse=Path, help="folder or file with a copy of a published dataset"),
     Option(name="queries-dir", field="queries_dir", metavar="PATH", parse=Path, help="folder or file with the workload's queries"),
     Option(name="workload", field="workload", metavar="NAME", help="one of several workloads in the folder of --queries-dir or --data-dir"),
@@ -178,7 +97,7 @@ OPTIONS: tuple[Option, ...] = (
         name="split",
         field="split",
         metavar="given|random|template",
-        parse=_one_of("given", "random", "template"),
+        parse=values.one_of("given", "random", "template"),
         help="divide the queries as they are given, or anew into 70%% training, 10%% validation and 20%% test queries: at random, or so "
         "that no test query has a template that is trained on",
     ),
@@ -186,7 +105,7 @@ OPTIONS: tuple[Option, ...] = (
         name="generate-training",
         field="generate_training",
         metavar="N",
-        parse=_non_negative_int,
+        parse=values.non_negative_int,
         help="generate N training queries from schema, statistics and joins of the workload; without it 500 where there are none, "
         "0 for none",
     ),
@@ -194,7 +113,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="queries", field="queries", metavar="GLOB", repeat=True, help="measure only the test queries whose id matches, e.g. 'q01*'"
     ),
-    Option(name="limit", field="limit", metavar="N", parse=_positive_int, help="measure only the first N (matching) test queries"),
+    Option(name="limit", field="limit", metavar="N", parse=values.positive_int, help="measure only the first N (matching) test queries"),
     Option(
         name="no-measure",
         field="measure",
@@ -203,13 +122,17 @@ OPTIONS: tuple[Option, ...] = (
         help="collect and train only; this may run beside other workers (-n)",
     ),
     Option(
-        name="rounds", field="rounds", metavar="N", parse=_positive_int, help="measured repetitions per query and side, after one warm-up"
+        name="rounds",
+        field="rounds",
+        metavar="N",
+        parse=values.positive_int,
+        help="measured repetitions per query and side, after one warm-up",
     ),
     Option(
         name="query-timeout-ms",
         field="query_timeout_ms",
         metavar="MS",
-        parse=_positive_float,
+        parse=values.positive_float,
         help="time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
     ),
     Option(
@@ -219,7 +142,7 @@ OPTIONS: tuple[Option, ...] = (
         name="gate",
         field="gate",
         metavar="FILE|mlflow:EXPERIMENT|baseline|none",
-        parse=_gate,
+        parse=values.gate,
         help="exit 1 if a run is worse than this one: a record, a folder of records, a pytest-benchmark JSON, the newest run of an MLflow "
         "experiment, or its own baseline; none switches off a gate of the ini file",
     ),
@@ -227,14 +150,14 @@ OPTIONS: tuple[Option, ...] = (
         name="gate-delta",
         field="gate_delta",
         metavar="PERCENT",
-        parse=_share,
+        parse=values.share,
         help="how much slower the workload may get, e.g. 3%%; without it what --calibrate found on this machine, else 3%%",
     ),
     Option(
         name="gate-query-delta",
         field="gate_query_delta",
         metavar="PERCENT",
-        parse=_share,
+        parse=values.share,
         help="how much slower a single query may get; without it what --calibrate found on this machine, else 20%%",
     ),
     Option(
@@ -249,7 +172,7 @@ OPTIONS: tuple[Option, ...] = (
         name="gate-on-missing",
         field="gate_on_missing",
         metavar="fail|warn",
-        parse=_one_of("fail", "warn"),
+        parse=values.one_of("fail", "warn"),
         help="what to do when there is nothing comparable to compare with",
     ),
     Option(
@@ -258,43 +181,53 @@ OPTIONS: tuple[Option, ...] = (
         flag=True,
         help="measure PostgreSQL against itself, say what difference this machine can see, and let the gate know",
     ),
-    Option(name="epochs", field="epochs", metavar="N", parse=_positive_int, help="training epochs at most"),
+    Option(name="epochs", field="epochs", metavar="N", parse=values.positive_int, help="training epochs at most"),
     Option(
-        name="training-size", field="training_size", metavar="N", parse=_positive_int, help="training queries to learn from; all without it"
+        name="training-size",
+        field="training_size",
+        metavar="N",
+        parse=values.positive_int,
+        help="training queries to learn from; all without it",
     ),
     Option(
         name="collection-size",
         field="collection_size",
         metavar="N",
-        parse=_positive_int,
+        parse=values.positive_int,
         help="training queries to collect labels for; all without it",
     ),
     Option(name="no-collection", field="collection", flag=True, constant=False, help="collect nothing; use what the cache has"),
     Option(name="no-training", field="training", flag=True, constant=False, help="do not train; needs --load-model"),
     Option(name="load-model", field="load_model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION", help="start from this model"),
     Option(name="register-model", field="register_model", flag=True, help="register the trained model in MLflow's registry"),
-    Option(name="device", field="device", metavar="auto|cpu|cuda", parse=_device, help="where networks are trained"),
+    Option(
+        name="device",
+        field="device",
+        metavar="auto|cpu|cuda",
+        parse=values.one_of("auto", "cpu", "cuda"),
+        help="where networks are trained",
+    ),
     Option(name="no-bitmaps", field="sample_bitmaps", flag=True, constant=False, help="train mscn without the sample bitmaps"),
     Option(
         name="index-budget-mb",
         field="index_budget_mb",
         metavar="MB",
-        parse=_positive_float,
+        parse=values.positive_float,
         help="storage for the indexes that index selection adds, in MB of 2^20 bytes",
     ),
-    Option(name="index-width", field="index_width", metavar="N", parse=_positive_int, help="columns per index at most"),
+    Option(name="index-width", field="index_width", metavar="N", parse=values.positive_int, help="columns per index at most"),
     Option(
         name="index-start",
         field="index_start",
         metavar="existing|none",
-        parse=_one_of("existing", "none"),
+        parse=values.one_of("existing", "none"),
         help="keep the indexes that no constraint needs, or start without them",
     ),
     Option(
         name="index-whatif",
         field="index_whatif",
         metavar="auto|hypopg|hidden",
-        parse=_one_of("auto", "hypopg", "hidden"),
+        parse=values.one_of("auto", "hypopg", "hidden"),
         help="ask about hypothetical indexes (HypoPG), or about built ones that are hidden from the planner",
     ),
     Option(name="index-covering", field="index_covering", flag=True, help="let index selection use columns that are only read"),
@@ -302,57 +235,59 @@ OPTIONS: tuple[Option, ...] = (
         name="update-every",
         field="update_every",
         metavar="N",
-        parse=_positive_int,
+        parse=values.positive_int,
         help="select indexes again after every N training queries, with all queries so far; with --lero-dynamic, learn on after N queries",
     ),
-    Option(name="knob-trials", field="knob_trials", metavar="N", parse=_positive_int, help="settings to try, the default one included"),
+    Option(
+        name="knob-trials", field="knob_trials", metavar="N", parse=values.positive_int, help="settings to try, the default one included"
+    ),
     Option(
         name="knob-target",
         field="knob_target",
         metavar="total_time|p95_time|throughput",
-        parse=_one_of("total_time", "p95_time", "throughput"),
+        parse=values.one_of("total_time", "p95_time", "throughput"),
         help="what knob tuning makes better",
     ),
     Option(
         name="knob-projection",
         field="knob_projection",
         metavar="llamatune|none",
-        parse=_one_of("llamatune", "none"),
+        parse=values.one_of("llamatune", "none"),
         help="search all knobs, or a random projection of them to fewer dimensions",
     ),
     Option(
         name="knob-trial-s",
         field="knob_trial_s",
         metavar="S",
-        parse=_positive_float,
+        parse=values.positive_float,
         help="how long one pass of a knob trial takes with the default settings, in s; it decides how many training queries a trial runs",
     ),
     Option(
         name="lero-factors",
         field="lero_factors",
         metavar="F,F,...",
-        parse=_factors,
+        parse=values.factors,
         help="factors by which lero scales the estimates of all joins of one size to find candidate plans",
     ),
     Option(
         name="lero-max-candidates",
         field="lero_max_candidates",
         metavar="N",
-        parse=_positive_int,
+        parse=values.positive_int,
         help="distinct plans per query at most, PostgreSQL's own among them",
     ),
     Option(
         name="lero-margin",
         field="lero_margin",
         metavar="auto|SCORE",
-        parse=_margin,
+        parse=values.margin,
         help="lero leaves PostgreSQL's plan only for a score that is better by this much; auto learns it on validation queries",
     ),
     Option(
         name="lero-effort",
         field="lero_effort",
         metavar="auto|all",
-        parse=_one_of("auto", "all"),
+        parse=values.one_of("auto", "all"),
         help="look for plans where and as long as it pays off, or try every factor on every query as in the paper",
     ),
     Option(
@@ -362,7 +297,9 @@ OPTIONS: tuple[Option, ...] = (
         help="let lero learn on from the measured queries, after every --update-every of them",
     ),
     Option(name="results", field="results", metavar="DIR", parse=Path, help="folder of the records"),
-    Option(name="report", field="report", metavar="FILE.html", parse=_page, help="write a page with tables, plots and plans of all runs"),
+    Option(
+        name="report", field="report", metavar="FILE.html", parse=values.page, help="write a page with tables, plots and plans of all runs"
+    ),
     Option(name="no-mlflow", field="mlflow", flag=True, constant=False, help="write the local record only"),
     Option(
         name="tracking-uri", field="tracking_uri", metavar="URI", help="MLflow store; else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"

@@ -1,0 +1,105 @@
+"""What the values of options look like: each function reads a text, and `argparse.ArgumentTypeError` says what was expected."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+LEAST_MEMORY_BYTES = 64 << 20
+"""PostgreSQL does not start with our settings in less."""
+
+
+def positive_int(text: str) -> Any:
+    """Read a whole number of at least 1."""
+    return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def non_negative_int(text: str) -> Any:
+    """Read a whole number of at least 0."""
+    return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def positive_float(text: str) -> Any:
+    """Read a finite number above 0."""
+    return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
+
+
+def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = parse(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return value
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Return a reader of one of some words."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
+        return text
+
+    return parse
+
+
+def size(text: str) -> int:
+    """Read a size such as 512m or 2g, in bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
+    size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {text!r}")
+    return size_bytes
+
+
+def dask(text: str) -> str:
+    """Read local:N, or the address of a scheduler."""
+    if not re.fullmatch(r"local:[1-9]\d*|(\w+://)?[\w.-]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
+    return text
+
+
+def factors(text: str) -> tuple[float, ...]:
+    """Read numbers above 0, separated by commas."""
+    return tuple(positive_float(part.strip()) for part in text.split(","))
+
+
+def margin(text: str) -> Any:
+    """Read auto, or a number of at least 0 as its text."""
+    return (
+        text
+        if text == "auto"
+        else str(_bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0"))
+    )
+
+
+def share(text: str) -> float:
+    """Read a percentage, or a share below 1."""
+    number = text[:-1] if text.endswith("%") else text
+    try:
+        value = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0) or (value >= 1 and not text.endswith("%")):
+        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {text!r}")
+    return value
+
+
+def gate(text: str) -> str:
+    """Read a file, mlflow:EXPERIMENT, baseline or none."""
+    if text in ("", "mlflow:"):
+        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {text!r}")
+    return text
+
+
+def page(text: str) -> Path:
+    """Read the name of an HTML file."""
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
+    return Path(text)
