@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +192,7 @@ def _first_runs(folder: Path, process: subprocess.Popen[str]) -> Path:
         for record in (folder / "results").glob("*.jsonl"):
             if '"query_run"' in record.read_text(encoding="utf-8"):
                 return record
+        time.sleep(0.1)
     raise AssertionError(process.stdout.read())
 
 
