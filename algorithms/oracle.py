@@ -34,6 +34,10 @@ class Oracle:
         self._training = training
         return training.report(parameters={"no_ai": True})
 
+    def steer_by_text(self, query: Query) -> Cardinalities | None:
+        """Return the true rows of every subplan of a query that was met before."""
+        return self._known.get(query.sql)
+
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the true rows of every subplan; raises `IncompleteEstimate` where one could not be counted."""
         if query.sql not in self._known:

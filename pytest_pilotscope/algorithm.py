@@ -47,6 +47,18 @@ class CardinalityEstimator(Protocol):
 
 
 @runtime_checkable
+class TextSteering(Protocol):
+    """A cardinality estimator that finds the subplans itself, and so spares a query the planning that lists them; it is free to."""
+
+    def steer_by_text(self, query: Query) -> Cardinalities | None:
+        """
+        Estimate the rows of every subplan from the text of a query; None where only the planner knows the subplans: then `steer` is asked.
+
+        A subplan left out is not steered, which the verification of the plan shows.
+        """
+
+
+@runtime_checkable
 class PlanChooser(Protocol):
     """Takes over the choice among candidate plans."""
 

@@ -20,7 +20,7 @@ from algorithms.mscn.samples import Samples, draw
 from algorithms.mscn.storage import metadata_of, read_model, write_model
 from algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
+from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse, parse_anew
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import IncompleteEstimate, ModelError, UnsupportedQuery
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pytest_pilotscope.training import Training
 
 logger = logging.getLogger(__name__)
+
+MOST_ENUMERATED = 11
+"""Relations up to which PostgreSQL considers every subplan: its search is exhaustive below `geqo_threshold`, which is 12."""
 
 Rows = Mapping[str, Mapping[Subplan, int]]
 
@@ -71,6 +74,14 @@ class Mscn:
             scalars={"training_time_seconds": elapsed_s, **_scalars(samples, validation, labels, learned)},
             artifacts=write_model(training.folder, *self._trained()),
         )
+
+    def steer_by_text(self, query: Query) -> Cardinalities | None:
+        """Parse a query, every time anew, and estimate all of its subplans; None unless it is a plain join of a few relations."""
+        model, _ = self._trained()
+        parsed = parse_anew(query.sql, model.vocabulary.schema)
+        if not parsed.countable or parsed.subqueries or len(parsed.relations) > MOST_ENUMERATED:
+            return None
+        return dict(zip(parsed.subplans(), model.rows(parsed, parsed.masks).tolist(), strict=True))
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """

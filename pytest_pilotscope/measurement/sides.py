@@ -9,7 +9,7 @@ from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser, Subplan
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser, Subplan, TextSteering
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
@@ -76,8 +76,8 @@ class EstimatorSide:
         started_ns = perf_counter_ns()
         unsupported, estimates = None, dict[Subplan, float]()
         try:
-            subplans = self.session.subplans(query.sql)
-            estimates.update(self.algorithm.steer(query, subplans))
+            subplans, found = self._estimated(query)
+            estimates.update(found)
         except UnsupportedQuery as error:
             unsupported = error.reason
         else:
@@ -87,6 +87,14 @@ class EstimatorSide:
             return
         with self.session.cardinalities(estimates):
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
+
+    def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
+        """Return the subplans that were asked for, and the answer."""
+        by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
+        if by_text is not None:
+            return by_text, by_text
+        subplans = self.session.subplans(query.sql)
+        return subplans, self.algorithm.steer(query, subplans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import pytest
 
 from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.estimator import Mscn
-from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent
+from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, TextSteering
 from pytest_pilotscope.core.accuracy import q_error
 from pytest_pilotscope.core.joins import parse
 from pytest_pilotscope.core.queries import Query
@@ -124,6 +124,27 @@ def test_steers_with_an_estimate_for_every_asked_subplan(trained: tuple[Mscn, An
     assert all(np.isfinite(rows) and rows >= 1 for rows in found.values())
     assert trained[0].steer(query, dict.fromkeys(asked, 1e9)) == found
     assert trained[0].steer(query, {frozenset({"p"}): 1.0}).keys() == {frozenset({"p"})}
+
+
+def test_finds_the_subplans_of_plain_joins_itself(trained: tuple[Mscn, Any, Path], session: Session) -> None:
+    """The answer is the one to the planner's own list."""
+    query = Query(id="x", sql=SQL)
+    assert isinstance(trained[0], TextSteering)
+    assert trained[0].steer_by_text(query) == trained[0].steer(query, session.subplans(SQL))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age > (SELECT avg(age) FROM users)",
+        "SELECT COUNT(*) FROM users u LEFT JOIN posts p ON u.id = p.userid",
+        f"SELECT COUNT(*) FROM {', '.join(f'users u{n}' for n in range(12))} WHERE {' AND '.join(f'u0.id = u{n}.id' for n in range(12))}",
+    ],
+    ids=["subquery", "outer join", "12 relations"],
+)
+def test_leaves_the_list_of_other_queries_to_the_planner(trained: tuple[Mscn, Any, Path], sql: str) -> None:
+    """Only the planner knows which subplans it considers there."""
+    assert trained[0].steer_by_text(Query(id="x", sql=sql)) is None
 
 
 def test_learns(session: Session, trained: tuple[Mscn, Any, Path], tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a side does between receiving a query and steering the session. No server: the session only remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities
+from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.errors import InvalidEstimate, UnsupportedQuery
+from pytest_pilotscope.measurement.sides import side_of
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.training import Training
+
+LISTED = {frozenset("a"): 1.0, frozenset("ab"): 2.0}
+BY_TEXT = {frozenset("a"): 10.0, frozenset("ab"): 20.0}
+
+
+class Remembering:
+    """Stands in for a session."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.injected: list[Cardinalities] = []
+
+    def subplans(self, sql: str) -> Cardinalities:
+        """The planner's list."""
+        self.asked.append(sql)
+        return LISTED
+
+    @contextmanager
+    def cardinalities(self, rows: Cardinalities) -> Iterator[None]:
+        """Note what is injected."""
+        self.injected.append(rows)
+        yield
+
+
+class Doubler:
+    """Doubles PostgreSQL's estimates; a query whose text it understands it answers by itself."""
+
+    name = "doubler"
+
+    def train(self, training: Training) -> TrainingReport:
+        """Learn nothing."""
+        return training.report()
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Twice as many."""
+        return {subplan: 2 * rows for subplan, rows in subplans.items()}
+
+    def steer_by_text(self, query: Query) -> Cardinalities | None:
+        """What the text asks for."""
+        if query.sql == "refused":
+            raise UnsupportedQuery("it is refused", query.sql)
+        return {"plain": BY_TEXT, "broken": {frozenset("a"): float("nan")}}.get(query.sql)
+
+
+def steered(sql: str) -> tuple[Remembering, str | None]:
+    """The session after steering, and why the query was left alone."""
+    session = Remembering()
+    side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
+    with side.steered(Query(id="q", sql=sql)) as steering:
+        assert steering.inference_ms > 0
+        assert [steering.cardinalities] == (session.injected or [None])
+    return session, steering.unsupported
+
+
+def test_the_planner_is_asked_only_for_what_the_text_does_not_tell() -> None:
+    """Listing the subplans costs a planning, which a decision by the text is spared."""
+    session, _ = steered("plain")
+    assert (session.asked, session.injected) == ([], [BY_TEXT])
+    session, _ = steered("difficult")
+    assert (session.asked, session.injected) == (["difficult"], [{frozenset("a"): 2.0, frozenset("ab"): 4.0}])
+
+
+def test_an_answer_by_the_text_is_held_to_the_same() -> None:
+    """A NaN fails the run, and a query that is refused is left to PostgreSQL with the reason."""
+    with pytest.raises(InvalidEstimate, match="doubler"):
+        steered("broken")
+    session, reason = steered("refused")
+    assert (session.asked, session.injected, reason) == ([], [], "it is refused")
