@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from algorithms.devices import one_blas_thread
-from algorithms.lero.featurize import Featurizer, Floats
-from algorithms.lero.forward import Forward
-from algorithms.lero.model import LeroNetwork
+from algorithms.devices import one_thread
+from algorithms.lero.featurize import Featurizer
+from algorithms.lero.model import LeroNetwork, Trees
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -19,25 +20,22 @@ if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
     from pytest_pilotscope.postgres.planning import RawPlan
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """A network, what turns plans into its input, and when to look for and when to take another plan. Scores are computed on one thread."""
+    """A network on the CPU, what turns plans into its input, and when to look for and when to take another plan."""
 
     featurizer: Featurizer
     network: LeroNetwork
     policy: Policy
 
-    _forward: Forward = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_forward", Forward(self.network))
-
-    def scores(self, plans: Sequence[RawPlan], subplans: Cardinalities) -> Floats:
+    def scores(self, plans: Sequence[RawPlan], subplans: Cardinalities) -> npt.NDArray[np.float32]:
         """Score the plans of one query in one batch: (T,), smaller is predicted to be faster. AlgorithmError for NaN and infinity."""
         forest = self.featurizer.forest(plans, subplans)
-        with one_blas_thread():
-            scores = self._forward.scores(forest)
+        with one_thread(), torch.inference_mode():
+            scores: npt.NDArray[np.float32] = self.network(Trees.of(forest, _CPU)).numpy()
         if not np.isfinite(scores).all():
             raise AlgorithmError(f"lero gave the score {scores[~np.isfinite(scores)][0]} to one of {len(plans)} plans; train it again")
         return scores

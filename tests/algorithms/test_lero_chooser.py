@@ -67,10 +67,8 @@ def contrary(trained: tuple[Lero, TrainingReport, Path], forum: Database, sessio
     found = Lero()
     found.load(tmp_path / "contrary", training(forum, session, tmp_path))
     assert found.model is not None
-    network = found.model.network
-    for parameter in network.output.parameters():
+    for parameter in found.model.network.output.parameters():
         parameter.data.neg_()
-    found.model = replace(found.model, network=network)
     return found
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from algorithms.devices import one_thread, seeded
 from algorithms.lero.featurize import Featurizer, Forest, merged, scales_of
-from algorithms.lero.forward import Forward
 from algorithms.lero.model import LeroNetwork, Trees
 
 from .lero_example import SUBPLANS, TABLES, node, plans, random_plans, scan
@@ -72,7 +70,6 @@ def test_network_computes_what_the_paper_defines() -> None:
         found = net(Trees.of(forest, CPU))
         wanted = torch.cat([defined(net, forest, plan) for plan in range(len(some))])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.from_numpy(Forward(net).scores(forest)), wanted, rtol=1e-4, atol=1e-5)
     weights = torch.arange(len(some)) - 3.0
     gradients = torch.autograd.grad((found * weights).sum(), list(net.parameters()))
     for gradient, other in zip(gradients, torch.autograd.grad((wanted * weights).sum(), list(net.parameters())), strict=True):
@@ -92,10 +89,6 @@ def test_a_score_does_not_depend_on_the_plans_beside_it() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(batch[1:], alone, rtol=1e-5, atol=1e-6)
     assert len(set(alone.tolist())) == len(some)
-    score = Forward(net).scores
-    singly = np.concatenate([score(forest) for forest in forests])
-    np.testing.assert_allclose(score(FEATURIZER.forest(some, SUBPLANS)), singly, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(score(merged([FEATURIZER.forest([large], SUBPLANS), *forests]))[1:], singly, rtol=1e-5, atol=1e-6)
 
 
 def test_a_score_depends_on_sides_order_and_rows() -> None:
