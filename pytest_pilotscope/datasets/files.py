@@ -1,8 +1,10 @@
 """
 Query files: a folder of `.sql` files, or one file in any of the formats that benchmarks are handed around in.
 
-- a folder: one statement in each `.sql` file, whose id is the file's name without `.sql`;
+- a folder: one statement in each `.sql` file, whose id is the file's name without `.sql`; a file of several statements that are no
+  queries, such as the schema in JOB's folder, counts as one that is not run;
 - `id#####statement` or `id<TAB>statement`, one on each line;
+- `rows||statement`, as STATS-CEB was published, one on each line, numbered q001, q002, ...; the number of rows is not used;
 - statements separated by `;`, over as many lines as they need, numbered q001, q002, ...;
 - one statement on each line without any `;`, numbered likewise.
 
@@ -20,7 +22,11 @@ from pytest_pilotscope.core.queries import SPLITS, Query, Split, Unmeasured, Wor
 from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 
-_WITH_ID = {"#####": re.compile(r"([^\s#]+)#####(.*)"), "<TAB>": re.compile(r"([^\s']+)\t(.*)")}
+_LINES = {
+    "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
+    "id<TAB>statement": re.compile(r"(?P<id>[^\s']+)\t(?P<sql>.*)"),
+    "rows||statement": re.compile(r"\d+\|\|(?P<sql>.*)"),
+}
 _QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
 
 
@@ -67,6 +73,9 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
         loaded = {"train": train, "validation": validation, "test": load_queries(path)}
     unmeasured = tuple(found for queries in loaded.values() for found in _unmeasured(queries))
     measured = {split: [query for query in queries if _QUERY.match(query.sql)] for split, queries in loaded.items()}
+    if not measured["test"]:
+        named = ", ".join(f"{one.id} ({one.reason})" for one in unmeasured[:2])
+        raise WorkloadError(f"{path}: there is no query to measure in it, only {named}; write at least one SELECT")
     return Workload(dataset=dataset, unmeasured=unmeasured).with_splits(measured)
 
 
@@ -134,9 +143,11 @@ def _from_folder(path: Path) -> list[_Found]:
     found = []
     for file in files:
         statements = _split(file, _text(file))
-        if len(statements) != 1:
-            line = statements[1].line if statements else 1
-            raise _error(file, line, f"{len(statements)} statements found; a file of a folder holds exactly one")
+        if not statements:
+            raise _error(file, 1, "no statement found; a file of a folder holds exactly one")
+        if len(statements) > 1 and any(_QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
+            problem = f"{len(statements)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
+            raise _error(file, statements[1].line, problem)
         found.append(_Found(path=file, line=statements[0].line, id=file.stem, sql=statements[0].sql))
     return found
 
@@ -150,9 +161,10 @@ def _from_file(path: Path) -> list[_Found]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and not line.lstrip().startswith("--")]
     if not lines:
         raise _error(path, 1, "no statement found; write at least one query")
-    for separator, pattern in _WITH_ID.items():
-        if pattern.match(lines[0][1]):
-            return [_with_id(path, number, line, separator) for number, line in lines]
+    form = _form_of(lines[0][1])
+    if form is not None:
+        found = [_on_line(path, number, line, form) for number, line in lines]
+        return found if "id" in _LINES[form].groupindex else _numbered(found)
     found = _split(path, text)
     if len(found) == 1 and len(lines) > 1 and all(_QUERY.match(line.lstrip()) for _, line in lines):
         return _numbered([_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines])
@@ -164,14 +176,19 @@ def _numbered(found: Sequence[_Found]) -> list[_Found]:
     return [_Found(path=one.path, line=one.line, id=f"q{number:0{digits}}", sql=one.sql) for number, one in enumerate(found, 1)]
 
 
-def _with_id(path: Path, number: int, line: str, separator: str) -> _Found:
-    match = _WITH_ID[separator].match(line)
+def _form_of(line: str) -> str | None:
+    """The one of `_LINES` that a line has."""
+    return next((form for form, pattern in _LINES.items() if pattern.match(line)), None)
+
+
+def _on_line(path: Path, number: int, line: str, form: str) -> _Found:
+    match = _LINES[form].match(line)
     if match is None:
-        raise _error(path, number, f"no id found; write id{separator}statement, as in the lines above")
-    statements = _split(path, match.group(2), number)
+        raise _error(path, number, f"this is not {form}, as in the lines above; write it like them")
+    statements = _split(path, match["sql"], number)
     if len(statements) != 1:
         raise _error(path, number, f"{len(statements)} statements found; write one on each line")
-    return _Found(path=path, line=number, id=match.group(1), sql=statements[0].sql)
+    return _Found(path=path, line=number, id=match.groupdict().get("id", ""), sql=statements[0].sql)
 
 
 def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:

@@ -64,6 +64,12 @@ def test_ids_before_a_tab(tmp_path: Path) -> None:
     )
 
 
+def test_rows_before_two_bars(tmp_path: Path) -> None:
+    """STATS-CEB was published as `rows||sql` lines: the statements are numbered, the rows are left alone."""
+    path = written(tmp_path, "79851||SELECT COUNT(*) FROM a;\n200||SELECT 'x' || 'y';\n")
+    assert load_queries(path) == (Query(id="q001", sql="SELECT COUNT(*) FROM a"), Query(id="q002", sql="SELECT 'x' || 'y'"))
+
+
 def test_plain_lines(tmp_path: Path) -> None:
     """Without any semicolon each line that begins like a query is one."""
     found = load_queries(written(tmp_path, "SELECT 1\nwith x as (select 2) select * from x\n"))
@@ -95,8 +101,9 @@ def test_folder(tmp_path: Path) -> None:
             "a#####SELECT 1\nb#####SELECT 2\na#####SELECT 3\n",
             "{path}:3: id 'a' was already used in {path}:1; give every query an id of its own",
         ),
-        ("a\tSELECT 1\nSELECT 2\n", "{path}:2: no id found; write id<TAB>statement, as in the lines above"),
-        ("a#####SELECT 1\nSELECT 2\n", "{path}:2: no id found; write id#####statement, as in the lines above"),
+        ("a\tSELECT 1\nSELECT 2\n", "{path}:2: this is not id<TAB>statement, as in the lines above; write it like them"),
+        ("a#####SELECT 1\nSELECT 2\n", "{path}:2: this is not id#####statement, as in the lines above; write it like them"),
+        ("12||SELECT 1;\nSELECT 2;\n", "{path}:2: this is not rows||statement, as in the lines above; write it like them"),
         ("a\tSELECT 1\nb\tSELECT 2; SELECT 3\n", "{path}:2: 2 statements found; write one on each line"),
         ("a\tSELECT 1\nb\tSELECT 'x\n", "{path}:2: a literal is opened here and never closed; close it"),
     ],
@@ -111,6 +118,26 @@ def test_what_is_no_query_is_listed(tmp_path: Path) -> None:
     found = load_workload_files(written(tmp_path, "a\tSELECT 1\nb\tDROP TABLE t\nc\tselect a b c\n"), "mine", None)
     assert [query.id for query in found.test] == ["a", "c"]
     assert found.unmeasured == (Unmeasured(id="b", sql="DROP TABLE t", reason="DROP where a query begins"),)
+
+
+def test_a_schema_beside_the_queries(tmp_path: Path) -> None:
+    """A clone of JOB's repository is a workload: the files that make tables and indexes are listed and not run."""
+    written(tmp_path, "SELECT 1;", "1a.sql")
+    written(tmp_path, "CREATE TABLE a (id int);\nCREATE TABLE b (id int);\n", "schema.sql")
+    found = load_workload_files(tmp_path, "imdb", None)
+    assert [query.id for query in found.test] == ["1a"]
+    assert [(one.id, one.reason) for one in found.unmeasured] == [("schema", "CREATE where a query begins")]
+
+
+def test_nothing_but_other_statements(tmp_path: Path) -> None:
+    """A file without any query is no workload."""
+    path = written(tmp_path, "INSERT INTO t VALUES (1);\nDROP TABLE t;\nDROP TABLE u;\n")
+    message = (
+        f"{path}: there is no query to measure in it, only q001 (INSERT where a query begins), q002 (DROP where a query begins); "
+        "write at least one SELECT"
+    )
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        load_workload_files(path, "mine", None)
 
 
 def test_one_of_several_workloads(tmp_path: Path) -> None:
@@ -144,10 +171,15 @@ def test_empty_folder(tmp_path: Path) -> None:
     fails(tmp_path, "{path}: no .sql file in this folder; put one query into each, or give a file")
 
 
-def test_folder_with_two_statements_in_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["SELECT 1;\nSELECT 2;\n", "12||SELECT 1;\n13||SELECT 2;\n"])
+def test_folder_with_two_statements_in_a_file(text: str, tmp_path: Path) -> None:
     """A file of a folder is one query, because its name is the id."""
-    path = written(tmp_path, "SELECT 1;\nSELECT 2;\n")
-    message = f"{path}:2: 2 statements found; a file of a folder holds exactly one"
+    path = written(tmp_path, text)
+    message = f"{path}:2: 2 statements found; a file of a folder holds exactly one, so name this file to have all of them"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        load_queries(tmp_path)
+    written(tmp_path, "-- nothing\n")
+    message = f"{path}:1: no statement found; a file of a folder holds exactly one"
     with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
         load_queries(tmp_path)
 

@@ -7,7 +7,7 @@ from pytest_pilotscope.datasets.stats.schema import FOREIGN_KEYS, TABLES
 from .source import Source
 
 TIMES = ("date", "creationdate")
-"""Columns that the CSV files have as timestamps; the archive has them as seconds since 1970."""
+"""Columns that the CSV files have as timestamps."""
 
 SOURCE = Source(
     name="stats",
@@ -21,5 +21,5 @@ SOURCE = Source(
     csv="FORMAT csv",
     header=True,
     limit_bytes=4 << 30,
-    queries="STATS-CEB's queries are in workloads/stats_CEB of https://github.com/Nathaniel-Han/End-to-End-CardEst-Benchmark",
+    queries="STATS-CEB's queries are the file workloads/stats_CEB/stats_CEB.sql of https://github.com/Nathaniel-Han/End-to-End-CardEst-Benchmark",
 )
