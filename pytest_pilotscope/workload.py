@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 GENERATED = 500
 """How many training queries are generated where there are none and nothing is said."""
 
-SYNTAX_ERROR = "42601"
-"""The SQLSTATE of a statement that PostgreSQL cannot read."""
-
 _NAMED = 5
 
 
@@ -66,7 +63,7 @@ def _own(name: str, dataset: Dataset | None) -> tuple[Workload | None, MissingWo
 def completed(workload: Workload, database: Database, settings: Settings, *, learns: bool, show_progress: ShowProgress) -> Workload:
     """
     Return the workload as it is measured: with generated training queries where they are wanted or nothing else is there to learn from,
-    and with the reasons why test queries cannot be steered.
+    and with the reasons why test queries cannot be steered. Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan.
     """
     from pytest_pilotscope.postgres.catalog import read_schema
 
@@ -75,14 +72,11 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
         wanted = 0 if workload.train or not learns else GENERATED
     with database.session() as session:
         session.execute("SET default_transaction_read_only = on")
+        _check_plannable((*workload.test, *workload.train, *workload.validation), session)
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
         schema = read_schema(session)
-        unsteered = {query.id: reason for query in workload.test if (reason := _not_taken_apart(query, session, schema))}
-        for query in (*workload.train, *workload.validation):
-            if query.place is not None:  # the user's own: a slip in one of them is told before training, too
-                _not_taken_apart(query, session, schema)
-    return replace(workload, unsteered=unsteered)
+    return replace(workload, unsteered={query.id: reason for query in workload.test if (reason := _not_taken_apart(query, schema))})
 
 
 def _generated(workload: Workload, database: Database, session: Session, wanted: int, seed: int, show_progress: ShowProgress) -> Workload:
@@ -101,25 +95,25 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
     return made
 
 
-def _not_taken_apart(query: Query, session: Session, schema: Schema) -> str | None:
-    """Why a query has no subplans, or None. Raises `WorkloadError` for one of the user's that PostgreSQL cannot read either."""
+def _check_plannable(queries: Iterable[Query], session: Session) -> None:
+    """Raise `WorkloadError` for a query of the user's files that PostgreSQL refuses: later it would stop a training, without its place."""
+    for query in queries:
+        try:
+            if query.place is not None:
+                session.execute(f"EXPLAIN (COSTS off) {query.sql}")
+        except StatementFailed as error:
+            if session.closed:
+                raise
+            raise WorkloadError(f"{query.place}: {error.reason}; mend this query: {shortened(query.sql)}") from error
+
+
+def _not_taken_apart(query: Query, schema: Schema) -> str | None:
+    """Why a query has no subplans, or None."""
     try:
         parse(query.sql, schema)
     except UnsupportedQuery as error:
-        _check_syntax(query, session)
         return error.reason
     return None
-
-
-def _check_syntax(query: Query, session: Session) -> None:
-    """Let PostgreSQL judge what our parser cannot read; whatever else is wrong with a statement shows when it is run."""
-    if query.place is None:
-        return
-    try:
-        session.execute(f"EXPLAIN {query.sql}")
-    except StatementFailed as error:
-        if error.sqlstate == SYNTAX_ERROR:
-            raise WorkloadError(f"{query.place}: {error.reason}; mend this query: {shortened(query.sql)}") from error
 
 
 def described(workload: Workload) -> Iterable[str]:

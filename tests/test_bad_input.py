@@ -70,11 +70,22 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
     assert not (pytester.path / "results").exists()
 
 
-def test_a_query_file_with_a_syntax_error(pytester: pytest.Pytester) -> None:
-    """PostgreSQL says what it cannot read, with file and line, before anything is measured."""
-    (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\n\nSELECT FROM WHERE;\n")
-    result = measure(pytester, "--no-mlflow", "--queries-dir", "mine.sql")
+@pytest.mark.parametrize(
+    ("split", "sql", "reason"),
+    [
+        ("test", "SELECT FROM WHERE", 'syntax error at or near "WHERE"'),
+        ("train", "SELECT count(*) FROM people", 'relation "people" does not exist'),
+        ("train", "SELECT count(*) FROM users WHERE id = 'one'", 'invalid input syntax for type integer: "one"'),
+    ],
+)
+def test_a_query_that_postgresql_refuses(split: str, sql: str, reason: str, pytester: pytest.Pytester) -> None:
+    """PostgreSQL says what it does not take, with file and line, before anything is trained or measured."""
+    for name in ("test", "train"):
+        (pytester.path / f"{name}.sql").write_text(f"SELECT count(*) FROM {'users' if name == 'test' else 'posts'};\n")
+    with (pytester.path / f"{split}.sql").open("a") as file:
+        file.write(f"\n{sql};\n")
+    result = measure(pytester, "--no-mlflow", "--queries-dir", ".")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
-    assert line == 'ERROR: mine.sql:3: syntax error at or near "WHERE"; mend this query: SELECT FROM WHERE'
+    assert line == f"ERROR: {split}.sql:3: {reason}; mend this query: {sql}"
     assert not (pytester.path / "results").exists()
