@@ -23,7 +23,7 @@ from pytest_pilotscope.core.results import BASELINE, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import PilotscopeError, TrackingError, UsageError
+from pytest_pilotscope.errors import PilotscopeError, TrackingError, UnknownName, UsageError
 from pytest_pilotscope.header import restrictions
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
@@ -117,8 +117,11 @@ class Bench:
 
     def dataset(self, name: str) -> Dataset | None:
         """Make the dataset of a name; None for the database that the DSN of `--server` names. Raises `UnknownName`."""
-        if own_database(self.settings) == name and all(entry.name != name for entry in self.registry.datasets):
-            return None
+        known = {entry.name for entry in self.registry.datasets}
+        if name not in known:
+            if own_database(self.settings) == name:
+                return None
+            raise UnknownName("dataset", name, known, otherwise=f"a database of yours is named with --server postgresql://HOST/{name}")
         dataset: Dataset = self.registry.dataset(name).resolve()(
             name=name, scale=self.settings.scale, seed=self.settings.seed, data_dir=self.settings.data_dir
         )

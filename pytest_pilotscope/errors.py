@@ -40,13 +40,13 @@ class UsageError(PilotscopeError):
 
 
 class UnknownName(UsageError):
-    """A name that nobody registered, with the near matches and all known names."""
+    """A name that nobody registered, with the near matches and all known names; `otherwise` says what else could have been meant."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> None:
         names = sorted(known)
         near = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
+        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
 
 
 class WorkloadError(UsageError):

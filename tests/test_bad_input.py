@@ -21,7 +21,15 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         (["--algo", "mscm"], str(UnknownName("algorithm", "mscm", ALGORITHMS))),
-        (["--db", "stats_tny"], str(UnknownName("dataset", "stats_tny", DATASETS))),
+        (
+            ["--db", "stats_tny"],
+            f"unknown dataset 'stats_tny'; did you mean 'stats_tiny' or 'stats' or 'stats_small'? known: {', '.join(sorted(DATASETS))}; "
+            "a database of yours is named with --server postgresql://HOST/stats_tny",
+        ),
+        (
+            ["--db", "imdb", "--data-dir", "nowhere"],
+            "dataset 'imdb': there is no nowhere; --data-dir names a file or a folder with the data",
+        ),
         (["--queries", "z*"], "--queries z* matches none of the 146 test queries (ids: q001 .. q146); nothing to measure"),
         (
             ["--algo", "baseline", "-n2"],

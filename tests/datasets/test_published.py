@@ -184,7 +184,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     """A wrong place, an empty folder, two copies and a strange file are told apart."""
     place = tmp_path / "none"
     message = f"dataset 'stats': there is no {place}; --data-dir names a file or a folder with the data"
-    fails(lambda: PublishedDataset(name="stats", data_dir=place).key, message)
+    fails(lambda: PublishedDataset(name="stats", data_dir=place), message)
     message = (
         f"dataset 'stats': nothing to load in {tmp_path}; it may hold postgres_stats.tar.gz, a dump of PostgreSQL (.sql, .sql.gz, .dump), "
         "or the files users.csv, posts.csv, ... of all 8 tables"

@@ -52,6 +52,8 @@ class PublishedDataset:
     def __init__(self, *, name: str, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
         if scale is not None:
             raise UsageError(f"dataset {name!r} has one size, so it takes no --scale; stats_synthetic and tpch can be made in any size")
+        if data_dir is not None and not data_dir.exists():
+            raise DatasetError(f"dataset {name!r}: there is no {data_dir}; --data-dir names a file or a folder with the data")
         self.name = name
         self.source = SOURCES[name]
         self.show_progress: ShowProgress = silent

@@ -40,8 +40,6 @@ class Layout:
 
 def layout_of(source: Source, place: Path) -> Layout:
     """Recognise what lies at `place`, a file or a folder; DatasetError says what was looked for and what was found instead."""
-    if not place.exists():
-        raise DatasetError(f"dataset {source.name!r}: there is no {place}; --data-dir names a file or a folder with the data")
     if place.is_file():
         return _of_file(source, place)
     if is_dump(place):
