@@ -79,7 +79,9 @@ class DatabasePreparer(Protocol):
     """
     Takes over what a database is set up with: its indexes or its settings.
 
-    A static method `restriction(database)` is optional: it says in a few words what cannot be done on its server, for the header.
+    A static method `restriction(database)` is optional: it says in a few words what cannot be done on its server, for the header. An
+    attribute `copies` that is true says that `train` or `prepare` uses `database.copy()`, which somebody's own database must be made
+    ready for.
     """
 
     def prepare(self, database: Database) -> AbstractContextManager[Database]:

@@ -25,7 +25,7 @@ from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
-from pytest_pilotscope.run import BenchmarkRun, ending, measuring_session, opponent_side, select_queries, true_cardinalities
+from pytest_pilotscope.run import BenchmarkRun, copyable, ending, measuring_session, opponent_side, select_queries, true_cardinalities
 from pytest_pilotscope.training import Training, learn
 
 if TYPE_CHECKING:
@@ -184,7 +184,13 @@ def comparison_run(
     failures: dict[str, str] = {}
     with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
-        with ending(writer, failures), measuring_session(database) as session, ExitStack() as stack:
+        algorithms = [registry.algorithm(name).resolve() for name in names]
+        with (
+            ending(writer, failures),
+            copyable(database, algorithms) as database,
+            measuring_session(database) as session,
+            ExitStack() as stack,
+        ):
             contest = _Contest(
                 database=database,
                 workload=workload,

@@ -137,12 +137,32 @@ class Database:
         """
         A copy of the data as it was loaded, with its statistics, that can be changed at will and is dropped on leaving.
 
-        Sessions in this database may stay open. DatasetError when the server does not let us create databases.
+        Sessions in this database may stay open, if there is something `pristine`. DatasetError when the server does not let us create
+        databases.
         """
         from pytest_pilotscope.postgres.copies import temporary_copy
 
-        with temporary_copy(self.server, self.pristine or self.name, f"{self.pristine or self.name}_{_token()}") as name:
+        with temporary_copy(self.server, self.pristine or self.name, self._copy_name) as name:
             yield _described(self.server, self.dataset, name, self.pristine, self.config)
+
+    @contextmanager
+    def copyable(self) -> Iterator[Database]:
+        """
+        This database with something `pristine`: of the user's own an idle copy is made, which is dropped on leaving.
+
+        DatasetError when the server does not let us create databases, and while somebody is connected to the user's.
+        """
+        from pytest_pilotscope.postgres.copies import temporary_copy
+
+        if self.pristine is not None:
+            yield self
+            return
+        with temporary_copy(self.server, self.name, self._copy_name) as name:
+            yield replace(self, pristine=name)
+
+    @property
+    def _copy_name(self) -> str:
+        return f"{(self.pristine or self.name)[:30]}_{_token()}"  # PostgreSQL cuts names at 63
 
     @contextmanager
     def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:

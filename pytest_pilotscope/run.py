@@ -7,7 +7,7 @@ Knows nothing of pytest; the plugin and the Python API both go through `benchmar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -113,7 +113,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
         started(header)
-        with ending(writer, failures), measuring_session(database) as session:
+        with ending(writer, failures), copyable(database, [algorithm]) as database, measuring_session(database) as session:
             training = Training.of(
                 workload,
                 algorithm=name,
@@ -160,6 +160,16 @@ def true_cardinalities(training: Training, queries: Sequence[Query], *, count: b
         query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
         for query_id, of_query in labels.items()
     }
+
+
+@contextmanager
+def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
+    """Give the database, made such that copies of it can be made while our sessions are open if one of these algorithms `copies` it."""
+    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+        with database.copyable() as source:
+            yield source
+    else:
+        yield database
 
 
 def measuring_session(database: Database) -> Session:

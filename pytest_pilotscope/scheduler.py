@@ -62,12 +62,13 @@ class Scheduler:
         from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.provision import open_database
+        from pytest_pilotscope.run import copyable
 
         with ExitStack() as stack:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
                 stack.callback(self._log_totals)
-            database = stack.enter_context(open_database(self.config))
+            database = stack.enter_context(copyable(stack.enter_context(open_database(self.config)), [self.algorithm]))
             session = stack.enter_context(database.session())
             self._learn(stack, database, session)
             if isinstance(self.algorithm, DatabasePreparer):

@@ -16,6 +16,7 @@ import pytest
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision import steering_libraries
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
@@ -214,3 +215,22 @@ def test_own_queries_on_an_own_server(pytester: pytest.Pytester, newest_server: 
     assert list(lines[0]["queries"]) == ["a", "b"]
     assert lines[-1]["status"] == "FINISHED"
     assert [name for (name,) in newest_scratch.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")] == ["t"]
+
+
+def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: EmbeddedServer) -> None:
+    """They are selected and measured in copies, although our sessions are open in the original; it keeps its own, and no copy is left."""
+    binaries = newest_server.binaries
+    with EmbeddedServer(binaries, libraries=steering_libraries(binaries.bindir)) as server, server.connect() as administrator:
+        administrator.execute("CREATE DATABASE mine")
+        with server.connect("mine") as session:
+            session.execute("CREATE TABLE t AS SELECT g AS id, g % 7 AS v FROM generate_series(1, 1000) AS g")
+        (pytester.path / "test.sql").write_text("SELECT count(*) FROM t WHERE id = 3;")
+        (pytester.path / "train.sql").write_text("SELECT count(*) FROM t WHERE id = 5;")
+        dsn = f"{server.dsn.reveal()} dbname=mine"
+        result = measure(pytester, "--algo", "index", "--server", dsn, "--queries-dir", ".", "--no-mlflow")
+        assert result.ret == 0, result.stdout.str() + result.stderr.str()
+        assert record_lines(pytester.path)[-1]["status"] == "FINISHED"
+        assert len(list(pytester.path.glob("results/*/model/*"))) == 1
+        with server.connect("mine") as session:
+            assert session.execute("SELECT indexname FROM pg_indexes WHERE tablename = 't'") == []
+        assert administrator.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mine%'") == [("mine",)]

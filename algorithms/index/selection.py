@@ -42,6 +42,7 @@ class IndexSelection:
 
     name = "index"
     selection = ("validation_estimated_cost", True)
+    copies = True
 
     def __init__(self, options: IndexOptions | None = None) -> None:
         self.options = options

@@ -33,13 +33,13 @@ def temporary_copy(server: Server, source: str, name: str) -> Iterator[str]:
 
 
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
-    """Copy `source` to `name`, to stay; `keeper` holds the lock of the name."""
+    """Copy `source` to `name`, to stay; `keeper` holds the lock that says that it is in use."""
     if Capability.CREATE_DATABASE not in server.capabilities:
         why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
         raise DatasetError(f"database {source!r} cannot be copied: {why}")
     if server.provider == "given":  # nobody else makes databases on a server that is ours
         _drop_leftovers(keeper)
-    try_lock(keeper, name)
+    try_lock(keeper, _in_use(name))
     mark = mark_of(keeper, source) or {}
     with locked(keeper, source):
         copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
@@ -55,8 +55,13 @@ def _drop_if_possible(server: Server, name: str) -> None:
 
 
 def _drop_leftovers(session: Session) -> None:
-    """Drop copies whose maker is gone: its lock on the name went with its connection."""
+    """Drop copies whose maker is gone: its lock went with its connection."""
     for name, mark in marked_databases(session).items():
-        if mark.get("state") == "copy" and try_lock(session, name):
+        if mark.get("state") == "copy" and try_lock(session, _in_use(name)):
             drop_database(session, name)
-            unlock(session, name)
+            unlock(session, _in_use(name))
+
+
+def _in_use(name: str) -> str:
+    """Another lock than that of the name, which is taken for a moment by whoever copies from it."""
+    return f"{name} in use"

@@ -54,7 +54,9 @@ def copy_database(session: Session, source: str, database: str, mark: Mapping[st
 
 
 def _users(session: Session, database: str) -> str:
-    rows = session.execute("SELECT application_name, pid FROM pg_stat_activity WHERE datname = %s ORDER BY pid", (database,))
+    rows = session.execute(
+        "SELECT application_name, pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() ORDER BY pid", (database,)
+    )
     return ", ".join(f"{name or 'an unnamed application'} (process {pid})" for name, pid in rows) or "somebody who has left by now"
 
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_pilotscope.datasets.cache import content_key, load_database, pristine_name
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.postgres.copies import temporary_copy
-from pytest_pilotscope.postgres.databases import create_database, drop_database, mark_of, write_mark
+from pytest_pilotscope.postgres.databases import create_database, drop_database, mark_of, marked_databases, write_mark
 from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
@@ -237,6 +237,14 @@ def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
         )
         with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
             temporary_copy(maker, source, "pilotscope_toy_copy").__enter__()
+
+
+def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> None:
+    """A copy in use is idle as long as nobody is connected to it, so copies of it can be made; all go."""
+    load_database(maker, Toy())
+    with temporary_copy(maker, pristine_name(Toy()), "pilotscope_toy_copy") as copy, temporary_copy(maker, copy, "pilotscope_toy_other"):
+        assert {"pilotscope_toy_copy", "pilotscope_toy_other"} <= marked_databases(administrator).keys()
+    assert not {"pilotscope_toy_copy", "pilotscope_toy_other"} & marked_databases(administrator).keys()
 
 
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
