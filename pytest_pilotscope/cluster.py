@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT_S = 10.0
 WORKERS_LIMIT_S = 60.0
+GOODBYE_LIMIT_S = 5.0
 STRAGGLER = 2.0
 """A unit that takes more than this many times the median is tried a second time, where somebody is idle."""
 LOOK_EVERY_S = 1.0
@@ -88,13 +89,15 @@ class _Failed:
 class Crew:
     """The workers of a scheduler, for one database."""
 
-    def __init__(self, client: Client, opening: Opening) -> None:
+    def __init__(self, client: Client, opening: Opening, address: str) -> None:
         self._client = client
+        self._address = address
         self._opening = opening  # sent with each unit: what is scattered can be lost with a worker
         self._units: dict[str, _Unit] = {}
         self._keys: dict[str, str] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._took_s: list[float] = []
+        self._gone_since_s: float | None = None
 
     @property
     def size(self) -> int:
@@ -110,14 +113,16 @@ class Crew:
         """
         Wait for the next unit that is done, whichever it is; each is given back once.
 
-        ServerError for what a unit raised, for one that took every worker down that tried it, and for a scheduler that is gone.
+        ServerError for what a unit raised, for one that took every worker down that tried it, for a scheduler that is gone, and when all
+        workers have been gone for a while.
         """
         while True:
             try:
                 future = self._done.get(timeout=LOOK_EVERY_S)
             except queue.Empty:
-                self._help()
+                self._look()
                 continue
+            self._gone_since_s = None
             key = self._keys.pop(future.key)
             if key in self._units:
                 return key, self._result(key, future)
@@ -128,7 +133,15 @@ class Crew:
             self._client.cancel(unit.futures, force=True)
         self._units.clear()
         if self._client.status == "running":
-            self._client.run(leave_places, on_error="ignore")
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        from distributed import TimeoutError
+
+        try:
+            self._client.run(leave_places, on_error="ignore", callback_timeout=GOODBYE_LIMIT_S)
+        except TimeoutError:  # a machine that stands still: not what anybody should wait for
+            logger.warning("not every Dask worker answers; one that does later stops its server then")
 
     def _launch(self, key: str, unit: _Unit, workers: list[str] | None = None) -> None:
         name = f"pilotscope-{uuid.uuid4().hex}"
@@ -150,18 +163,32 @@ class Crew:
             raise ServerError(f"unit {key!r} of the work on Dask failed on its worker: {result.reason}")
         return result
 
-    def _help(self) -> None:
+    def _look(self) -> None:
+        """See whether anybody is there, and whether somebody has nothing to do."""
+        processing: dict[str, Any] = {}
+        with suppress(OSError):  # a scheduler that is gone: every future says so
+            processing = self._client.processing()
+        if processing:
+            self._gone_since_s = None
+            self._help([worker for worker, keys in processing.items() if not keys])
+            return
+        self._gone_since_s = self._gone_since_s or time.monotonic()
+        if time.monotonic() - self._gone_since_s > WORKERS_LIMIT_S:
+            raise ServerError(
+                f"all workers of the Dask scheduler at {self._address} have been gone for {WORKERS_LIMIT_S:.0f} s, and {len(self._units)} "
+                f"units are left; what is done is kept: start some with: dask worker {self._address}, and start again to go on"
+            )
+
+    def _help(self, idle: list[str]) -> None:
         """Try the slowest unit again where somebody has nothing to do."""
-        if not self._took_s or not self._units:
+        if not self._took_s or not self._units or not idle:
             return
         key, unit = min(self._units.items(), key=lambda item: item[1].since_s)
         age_s = time.monotonic() - unit.since_s
         if len(unit.futures) > 1 or age_s < max(LEAST_STRAGGLER_S, STRAGGLER * statistics.median(self._took_s)):
             return
-        idle = [worker for worker, keys in self._client.processing().items() if not keys]
-        if idle:
-            logger.info("unit %r takes %.0f s; it is tried on %s as well", key, age_s, idle[0])
-            self._launch(key, unit, workers=idle[:1])
+        logger.info("unit %r takes %.0f s; it is tried on %s as well", key, age_s, idle[0])
+        self._launch(key, unit, workers=idle[:1])
 
 
 @contextmanager
@@ -175,7 +202,7 @@ def open_crew(address: str, database: Database) -> Iterator[Crew]:
         raise UsageError("--dask gives every worker a server of its own with a dataset of the suite; use --server embedded or container")
     opening = Opening(config=database.config, dataset=database.dataset, fingerprint=database.fingerprint.as_mapping())
     with _client(address) as client:
-        crew = Crew(client, opening)
+        crew = Crew(client, opening, address)
         try:
             yield crew
         finally:
@@ -185,7 +212,7 @@ def open_crew(address: str, database: Database) -> Iterator[Crew]:
 @contextmanager
 def _client(address: str) -> Iterator[Client]:
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, LocalCluster, TimeoutError  # before Python 3.11 it is not the built-in one
     except ImportError as error:
         raise UsageError(f"--dask needs Dask ({error}); install it with: pip install 'pytest-pilotscope[dask]'") from error
     local = re.fullmatch(r"local:(\d+)", address)

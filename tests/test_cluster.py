@@ -71,6 +71,15 @@ def hangs_once(place: Place, task: tuple[int, Path]) -> int:
     return number
 
 
+def freezes_once(place: Place, task: tuple[int, Path]) -> int:
+    """Give the number back; the first process that gets number 3 stands still, as a machine may that swaps or has lost its network."""
+    number, note = task
+    if number == 3 and not note.exists():
+        note.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return number
+
+
 def fails(place: Place, number: int) -> int:
     """Raise what a unit may raise."""
     raise DatasetError(f"number {number} is not to be had")
@@ -116,6 +125,26 @@ def test_a_straggler_does_not_block_the_end(database: Database, monkeypatch: pyt
         assert sorted(crew.next() for _ in range(4)) == [(str(number), number) for number in range(4)]
 
 
+def test_a_worker_that_stands_still(
+    database: Database, scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """What it was at is done by the other one, and its goodbye is not waited for."""
+    monkeypatch.setattr(cluster, "LEAST_STRAGGLER_S", 0.0)
+    monkeypatch.setattr(cluster, "GOODBYE_LIMIT_S", 0.5)
+    note = tmp_path / "note"
+    try:
+        with open_crew(scheduler, database) as crew:
+            for number in range(4):
+                crew.submit(str(number), freezes_once, (number, note))
+            results = sorted(crew.next() for _ in range(4))
+    finally:
+        os.kill(int(note.read_text()), signal.SIGKILL)  # Dask starts it again
+    assert results == [(str(number), number) for number in range(4)]
+    assert [message for _, level, message in caplog.record_tuples if level == logging.WARNING and "Dask" in message] == [
+        "not every Dask worker answers; one that does later stops its server then"
+    ]
+
+
 def test_what_a_unit_raises(database: Database, scheduler: str) -> None:
     """It arrives as text, with the unit that it is of."""
     expected = "unit 'one' of the work on Dask failed on its worker: DatasetError: number 7 is not to be had"
@@ -144,6 +173,32 @@ def test_nobody_answers(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
     expected = r"^no Dask scheduler answers at tcp://127\.0\.0\.1:9 \(.*\); start one with: dask scheduler$"
     with pytest.raises(ServerError, match=expected), open_crew("tcp://127.0.0.1:9", database):
         pass
+
+
+def test_nobody_works(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler without workers is said to be one, at the start, and when the last one has gone for good."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "WORKERS_LIMIT_S", 1.0)
+    local = distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+    with local:
+        address = local.scheduler_address
+        none = f"the Dask scheduler at {address} has no workers; start some with: dask worker {address}"
+        with pytest.raises(ServerError, match=f"^{re.escape(none)}$"), open_crew(address, database):
+            pass
+        monkeypatch.setattr(cluster, "WORKERS_LIMIT_S", 30.0)
+        local.scale(1)
+        gone = (
+            f"all workers of the Dask scheduler at {address} have been gone for 0 s, and 2 units are left; what is done is kept: "
+            f"start some with: dask worker {address}, and start again to go on"
+        )
+        with open_crew(address, database) as crew:
+            local.scale(0)
+            local.sync(local._correct_state)
+            monkeypatch.setattr(cluster, "WORKERS_LIMIT_S", 0.0)
+            for number in range(2):
+                crew.submit(str(number), where, number)
+            with pytest.raises(ServerError, match=f"^{re.escape(gone)}$"):
+                crew.next()
 
 
 def test_one_server_for_all_is_refused(database: Database) -> None:
