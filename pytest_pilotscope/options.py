@@ -76,7 +76,7 @@ OPTIONS: tuple[Option, ...] = (
         name="container-cpus",
         field="container_cpus",
         metavar="N",
-        parse=values.positive_float,
+        parse=values.processors,
         help="processors of a container, also a fraction; without it all that the machine has",
     ),
     Option(

@@ -9,6 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+LEAST_CPUS = 0.01
+"""Docker's limit."""
+
 LEAST_MEMORY_BYTES = 64 << 20
 """PostgreSQL does not start with our settings in less."""
 
@@ -26,6 +29,11 @@ def non_negative_int(text: str) -> Any:
 def positive_float(text: str) -> Any:
     """Read a finite number above 0."""
     return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
+
+
+def processors(text: str) -> Any:
+    """Read how many processors a container gets, also a fraction."""
+    return _bounded(text, float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 
 def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
@@ -60,7 +68,7 @@ def size(text: str) -> int:
 
 def dask(text: str) -> str:
     """Read local:N, or the address of a scheduler."""
-    if not re.fullmatch(r"local:[1-9]\d*|(\w+://)?[\w.-]+:\d+", text):
+    if not re.fullmatch(r"local:[1-9]\d*|(?!local:)(\w+://)?[\w.-]+:\d+", text):
         raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
     return text
 

@@ -74,6 +74,9 @@ class PostgreSQLConfig:
             raise UsageError("--read-only is about a server of yours: name it with --server postgresql://user@host:port/database")
         if isinstance(chosen, Dsn) and self.settings:
             raise UsageError(f"the server {chosen} is not ours, so it cannot be started with {', '.join(sorted(self.settings))}")
+        pointless = "--pg-bindir" if self.pg_bindir is not None else "--pg-version" if self.pg_version and isinstance(chosen, Dsn) else None
+        if pointless and chosen not in ("auto", "embedded"):
+            raise UsageError(f"{pointless} chooses nothing where the server is {str(chosen)!r}; leave one of the two out")
         if (self.container_memory_bytes or self.container_cpus) and chosen != "container":
             raise UsageError(
                 f"--container-memory and --container-cpus limit a container, and the server is {str(chosen)!r}; add --server container"

@@ -67,6 +67,13 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
         (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
         (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
+        (["--container-cpus", "0.001"], "argument --container-cpus: expected a number of at least 0.01, got '0.001'"),
+        (["--container-memory", "2"], "argument --container-memory: expected a size such as 512m or 2g, at least 64m, got '2'"),
+        (["--container-memory", "63m"], "argument --container-memory: expected a size such as 512m or 2g, at least 64m, got '63m'"),
+        (
+            ["--dask", "local:0"],
+            "argument --dask: expected local:N or the address of a scheduler such as tcp://host:8786, got 'local:0'",
+        ),
         (["--lero-margin", "-1"], "argument --lero-margin: expected auto or a number of at least 0, got '-1'"),
         (["--lero-effort", "some"], "argument --lero-effort: expected auto or all, got 'some'"),
         (["--gate-delta", "3"], "argument --gate-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '3'"),

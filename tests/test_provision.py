@@ -59,6 +59,14 @@ def test_config_hides_the_password() -> None:
             {"server": "postgresql://me:hunter2@db/x", "settings": {"work_mem": "8MB"}},
             "the server postgresql://me:***@db/x is not ours, so it cannot be started with work_mem",
         ),
+        (
+            {"server": "container", "pg_bindir": Path("/x")},
+            "--pg-bindir chooses nothing where the server is 'container'; leave one of the two out",
+        ),
+        (
+            {"server": "postgresql://me:hunter2@db/x", "pg_version": 16},
+            "--pg-version chooses nothing where the server is 'postgresql://me:***@db/x'; leave one of the two out",
+        ),
     ],
 )
 def test_what_does_not_go_together(arguments: dict[str, Any], expected: str) -> None:

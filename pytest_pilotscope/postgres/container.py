@@ -67,6 +67,7 @@ class ContainerServer:
             self._wait()
             with self.connect() as session:
                 self.version_num = session.server_version
+                self._check_major(version)
                 self._auto_conf = f"{session.scalar('SHOW data_directory')}/postgresql.auto.conf"
         except BaseException:
             self.stop()
@@ -115,6 +116,13 @@ class ContainerServer:
         """What it is and how it was built and set up."""
         with self.connect() as session:
             return describe(session, provider=self.provider, why=self.why)
+
+    def _check_major(self, wanted: int | None) -> None:
+        if wanted is not None and self.version_num // 10_000 != wanted:
+            raise ServerError(
+                f"the image {self.image!r} has PostgreSQL {self.version_num // 10_000}, and --pg-version asks for {wanted}; "
+                "leave one of them out"
+            )
 
     def _connect(self, database: str | None) -> Session:
         if self._dsn is None:  # Docker gives another port at every start

@@ -104,7 +104,8 @@ def start(container: Any, image: str) -> Reaper:
                     "name another in PILOTSCOPE_IMAGE"
                 ) from error
             if not _PORT_TAKEN.search(said):
-                raise ServerError(f"Docker cannot start a container of image {image!r}: {said}; is it an image of PostgreSQL?") from error
+                doubt = "; is it an image of PostgreSQL?" if created else ""
+                raise ServerError(f"Docker cannot start a container of image {image!r}: {said}{doubt}") from error
             if attempt == PORT_ATTEMPTS:
                 raise ServerError(
                     f"Docker found no free port for a container of image {image!r} in {PORT_ATTEMPTS} attempts: {said}; see which program "

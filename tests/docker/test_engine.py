@@ -130,6 +130,25 @@ def test_limits_need_a_container() -> None:
 
 
 @pytest.mark.usefixtures("docker")
+def test_more_processors_than_there_are() -> None:
+    """Docker refuses, and says how many there are."""
+    expected = (
+        rf"^Docker cannot start a container of image '{IMAGE}': Range of CPUs is from 0\.01 to \d+\.00, as there are only \d+ CPUs .*e$"
+    )
+    with pytest.raises(ServerError, match=expected):
+        ContainerServer(limits=Limits(cpus=1000.0))
+
+
+def test_an_image_of_another_version(docker: Any) -> None:
+    """It is not measured in place of the one that was asked for."""
+    before = our_containers(docker)
+    expected = f"the image '{IMAGE}' has PostgreSQL {rootfs.MAJOR}, and --pg-version asks for 17; leave one of them out"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        ContainerServer(version=17)
+    assert our_containers(docker) == before
+
+
+@pytest.mark.usefixtures("docker")
 def test_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names it and says what to do."""
     monkeypatch.setenv("PILOTSCOPE_IMAGE", "localhost:9/nosuch:1")
