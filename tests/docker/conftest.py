@@ -13,7 +13,7 @@ import pytest
 from tests.docker.engine import IMAGE, REPOSITORY, Engine, make_images, running_engine
 
 Compose = Callable[..., subprocess.CompletedProcess[str]]
-SECRETS = {"POSTGRES_PASSWORD": "not-random", "MLFLOW_DB_PASSWORD": "neither"}
+SECRETS = {"POSTGRES_PASSWORD": "not-random", "MLFLOW_DB_PASSWORD": "neither", "SUITE_OWNER": "1234:1234"}
 LIMIT_S = 120
 
 

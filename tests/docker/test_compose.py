@@ -15,11 +15,12 @@ from tests.docker.engine import REPOSITORY
 
 
 def test_the_file_is_valid(compose: Compose) -> None:
-    """The tool accepts it; ports are open to this machine only, every volume has a name, and services start in order."""
+    """The tool accepts it; ports are open to this machine only, volumes have names, services an order, and results the source's owner."""
     done = compose("config", **SECRETS)
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
     services = found["services"]
+    assert services["bench"]["user"] == SECRETS["SUITE_OWNER"]
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:5000:5000/tcp", "127.0.0.1:5432:5432/tcp"]
     mounts = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]
@@ -49,5 +50,16 @@ def test_secrets_are_random_and_stay(tmp_path: Path) -> None:
     )
     assert target.read_text() == texts[1]
     values = [dict(line.split("=", 1) for line in text.splitlines()) for text in texts]
-    assert all(set(found) == set(SECRETS) and all(len(value) >= 32 for value in found.values()) for found in values)
+    assert all(set(found) == set(SECRETS) for found in values)
+    owner = target.parent.stat()
+    assert {found.pop("SUITE_OWNER") for found in values} == {f"{owner.st_uid}:{owner.st_gid}"}
+    assert all(len(value) >= 32 for found in values for value in found.values())
     assert not set(values[0].values()) & set(values[1].values())
+
+
+def test_nothing_starts_without_secrets(compose: Compose) -> None:
+    """A missing one is named, with what writes it."""
+    for name in SECRETS:
+        done = compose("config", **{**SECRETS, name: ""})
+        assert done.returncode != 0
+        assert "it is in .env, which docker/make_env.py writes" in done.stderr
