@@ -148,6 +148,7 @@ class _Contest:
         """The measurement of these sides and the baseline."""
         return ComparisonRun(
             header=self.header,
+            database=self.database,
             queries=queries,
             sides=(PlainSide(name=BASELINE, session=self.session), *sides),
             settings=self.settings,

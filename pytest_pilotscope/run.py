@@ -19,7 +19,7 @@ from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, QueryRun, RunEnd, RunHeader, Status
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import DifferentAnswer, UsageError
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.header import run_header
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import QueryMeasurement
@@ -41,6 +41,7 @@ class BenchmarkRun:
     """A run that is being measured: give it one query after the other."""
 
     header: RunHeader
+    database: Database
     queries: tuple[Query, ...]
     sides: tuple[Side, ...]
     settings: Settings
@@ -51,12 +52,21 @@ class BenchmarkRun:
     failures: dict[str, str] = field(default_factory=dict)
 
     def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
-        """Measure query after query; give each with what went wrong with it, in sentences (nothing: an empty list)."""
+        """
+        Measure query after query; give each with what went wrong with it, in sentences (nothing: an empty list).
+
+        ServerError when the server is gone, with what has become of it: there is no point in trying the rest.
+        """
         with self.progress(f"{self.header.algorithm} on {self.header.dataset}", len(self.queries)) as advance:
             for query in self.queries:
-                problems = self.measure(query)
+                try:
+                    problems = self.measure(query)
+                except StatementFailed:
+                    self._check_sessions(query)
+                    raise
                 advance(1)
                 yield query, problems
+                self._check_sessions(query)
 
     def measure(self, query: Query) -> list[str]:
         """
@@ -77,6 +87,15 @@ class BenchmarkRun:
         except DifferentAnswer as error:
             return [self.failed(error.side, query, str(error))]
         return self.failures_of(query, runs)
+
+    def _check_sessions(self, query: Query) -> None:
+        """Raise ServerError when a side has lost its session."""
+        if any(side.session.closed for side in self.sides):
+            self.database.server.connect().close()  # says what has become of a server that is gone
+            raise ServerError(
+                f"PostgreSQL broke a session off while query {query.id!r} was measured, and serves again; its log says why. "
+                "The rest is not measured"
+            )
 
     def failures_of(self, query: Query, runs: Sequence[QueryRun]) -> list[str]:
         """Note the statements that failed, and return one sentence for each side."""
@@ -127,6 +146,7 @@ def benchmark_run(
             with opponent_side(name, algorithm, database, session) as opponent:
                 yield BenchmarkRun(
                     header=header,
+                    database=database,
                     queries=queries,
                     sides=(PlainSide(name=BASELINE, session=session), opponent),
                     settings=settings,

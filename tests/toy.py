@@ -16,6 +16,7 @@ class Toy:
     rows: int = 100
     backwards: bool = False
     during: Callable[[], None] = lambda: None
+    test_queries: int = 1
     name: str = "toy"
     database: str = "toy"
 
@@ -35,6 +36,7 @@ class Toy:
         session.execute("CREATE INDEX ON b (a)")
 
     def workload(self) -> Workload:
-        """One query per split."""
-        queries = [Query(id=f"q{i}", sql=f"SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = {i}") for i in range(3)]
-        return Workload(dataset=self.name, train=(queries[0],), validation=(queries[1],), test=(queries[2],))
+        """One query per split, and as many test queries as there are to be."""
+        made = range(2 + self.test_queries)
+        queries = [Query(id=f"q{i}", sql=f"SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = {i}") for i in made]
+        return Workload(dataset=self.name, train=(queries[0],), validation=(queries[1],), test=tuple(queries[2:]))

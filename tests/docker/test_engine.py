@@ -27,9 +27,11 @@ from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.run import BenchmarkRun
 from tests.docker import rootfs
 from tests.docker.conftest import SECRETS, Compose
 from tests.docker.engine import BASE, IMAGE, Engine, our_containers
+from tests.lost import measure_and_lose
 from tests.postgres.children import REPOSITORY, start_child, wait_for_end
 from tests.toy import Toy
 
@@ -219,6 +221,23 @@ def test_a_container_that_stops_in_the_middle() -> None:
         container.remove(v=True)
         with pytest.raises(ServerError, match=rf"^container {container.short_id} was removed by somebody else: "):
             server.connect()
+
+
+@pytest.mark.usefixtures("docker")
+def test_a_measurement_whose_container_stops(tmp_path: Path) -> None:
+    """It ends at the query that it was at, with what has become of the container."""
+
+    def kill(run: BenchmarkRun) -> None:
+        server = run.database.server
+        assert isinstance(server, ContainerServer)
+        container = server._container.get_wrapped_container()
+        container.kill()
+        container.wait()
+
+    expected = r"^container \w+ stopped: exited with status 137; its log ends with:(\n    .*)+$"
+    finished = measure_and_lose(tmp_path, "container", kill, expected=expected)
+    assert finished.record.status == "FAILED"
+    assert {run.query_id for run in finished.record.runs} == {"q2", "q3"}
 
 
 def test_every_worker_has_its_own(docker: Any, tmp_path: Path) -> None:

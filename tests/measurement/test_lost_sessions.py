@@ -1,0 +1,24 @@
+"""A server that breaks a session off while it is measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pytest_pilotscope.run import BenchmarkRun
+from tests.lost import measure_and_lose
+
+
+def terminate(run: BenchmarkRun) -> None:
+    """End the baseline's session, as the server does with all when one of them crashes."""
+    with run.database.server.connect() as admin:
+        assert admin.scalar("SELECT pg_terminate_backend(%s, 10000)", (run.sides[0].session.backend_pid,))
+
+
+def test_a_broken_session_ends_the_run(tmp_path: Path) -> None:
+    """The query that it happened to has failed, the rest is not tried, and the record says why."""
+    expected = "PostgreSQL broke a session off while query 'q3' was measured, and serves again; its log says why. The rest is not measured"
+    finished = measure_and_lose(tmp_path, "embedded", terminate, expected=f"^{re.escape(expected)}$")
+    assert finished.record.end is not None
+    assert (finished.record.status, finished.record.end.error) == ("FAILED", f"ServerError: {expected}")
+    assert {run.query_id for run in finished.record.runs} == {"q2", "q3"}
