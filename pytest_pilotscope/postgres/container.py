@@ -16,6 +16,7 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.containers import (
     Limits,
     address,
+    asking,
     explained,
     new_container,
     remove,
@@ -97,11 +98,13 @@ class ContainerServer:
     def restart(self, settings: Mapping[str, str]) -> None:
         """Restart with `settings` on top of the pinned ones, in place of the last restart's; those come back when it fails."""
         container = self._container.get_wrapped_container()
-        before = b"".join(container.get_archive(self._auto_conf)[0])
+        with asking(container):
+            before = b"".join(container.get_archive(self._auto_conf)[0])
         try:
             self._apply(settings)
         except ServerError as error:
-            container.put_archive(os.path.dirname(self._auto_conf), before)  # with its owner and mode
+            with asking(container):
+                container.put_archive(os.path.dirname(self._auto_conf), before)  # with its owner and mode
             self._start_again()
             raise ServerError(f"the old settings are back, these were refused: {dict(settings)}: {error}") from error
 
@@ -148,11 +151,14 @@ class ContainerServer:
 
     def _start_again(self) -> None:
         container = self._container.get_wrapped_container()
-        container.reload()
-        if container.status == "running":
-            container.kill(signal="SIGINT")  # PostgreSQL's fast shutdown; `docker stop` sends what the image says, and may wait for clients
-            container.wait()
-        container.start()
+        with asking(container):
+            container.reload()
+            if container.status == "running":
+                container.kill(
+                    signal="SIGINT"
+                )  # PostgreSQL's fast shutdown; `docker stop` sends what the image says, and may wait for clients
+                container.wait()
+            container.start()
         self._wait()
 
 

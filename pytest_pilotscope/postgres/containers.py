@@ -150,9 +150,10 @@ def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> Non
     """Call `ask` until it raises no ServerError; ServerError with the end of the log when the container is dead or time is up."""
     deadline_s = time.monotonic() + START_LIMIT_S
     while True:
-        container.reload()
-        if container.status not in ("created", "running", "restarting"):
-            raise ServerError(f"the container of image {image!r} stopped while starting: {end_of(container)}")
+        with asking(container):
+            container.reload()
+            if container.status not in ("created", "running", "restarting"):
+                raise ServerError(f"the container of image {image!r} stopped while starting: {end_of(container)}")
         try:
             return ask()
         except ServerError as error:
@@ -179,22 +180,32 @@ def end_of(container: Any) -> str:
     return f"{container.status} with status {state.get('ExitCode')}{memory}; its log ends with:{_log_tail(container)}"
 
 
-def explained(container: Any, error: ServerError) -> ServerError:
-    """Why a server that was there does not answer: the daemon is gone, the container is, or PostgreSQL itself says so."""
+@contextmanager
+def asking(container: Any) -> Iterator[None]:
+    """Within the block ServerError says that the daemon is gone, or the container; Docker's client would speak of HTTP."""
     from docker.errors import DockerException, NotFound
     from requests import RequestException
 
     reason = ""
     try:
-        container.reload()
-    except NotFound:
-        return ServerError(f"container {container.short_id} was removed by somebody else: {error}")
-    except (DockerException, RequestException) as refused:
-        reason = _said(refused)
+        yield
+    except NotFound as error:
+        raise ServerError(f"container {container.short_id} was removed by somebody else: {_said(error)}") from error
+    except (DockerException, RequestException) as error:
+        reason = _said(error)
     if reason:
         _collect_forgotten_sockets()
-        return ServerError(f"the Docker daemon at {daemon()} no longer answers ({reason}), nor does container {container.short_id}")
-    return error if container.status == "running" else ServerError(f"container {container.short_id} stopped: {end_of(container)}")
+        raise ServerError(f"the Docker daemon at {daemon()} no longer answers ({reason}), nor does container {container.short_id}")
+
+
+def explained(container: Any, error: ServerError) -> ServerError:
+    """Why a server that was there does not answer: the daemon is gone, the container is, or PostgreSQL itself says so."""
+    try:
+        with asking(container):
+            container.reload()
+            return error if container.status == "running" else ServerError(f"container {container.short_id} stopped: {end_of(container)}")
+    except ServerError as gone:
+        return gone
 
 
 def remove(container: Any) -> None:

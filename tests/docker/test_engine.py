@@ -277,6 +277,10 @@ def test_a_daemon_that_dies_in_the_middle(docker: Any, engine: Engine, caplog: p
         )
         with pytest.raises(ServerError, match=expected):
             server.connect()
+        with pytest.raises(ServerError, match=expected):
+            server.restart({})
+        with pytest.raises(ServerError, match=expected):
+            server._wait()
         server.stop()
         assert re.fullmatch(
             rf"container {short_id} is not removed \(.*(Connection refused|No such file or directory).*\); it will be at the next start",

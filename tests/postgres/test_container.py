@@ -15,7 +15,7 @@ import pytest
 from pytest_pilotscope.errors import MissingServer, ServerError
 from pytest_pilotscope.postgres import containers as module
 from pytest_pilotscope.postgres.container import ContainerServer
-from pytest_pilotscope.postgres.containers import LABEL, remove_leftovers, wait_until_ready
+from pytest_pilotscope.postgres.containers import LABEL, explained, remove_leftovers, wait_until_ready
 from tests.postgres.children import start_child
 
 
@@ -100,6 +100,20 @@ def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
     expected = "the container of image 'some:1' did not answer within -1 s: not today; its log ends with: (the log is empty)"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         wait_until_ready(FakeContainer(states=["running"]), "some:1", refuse)
+
+
+def test_a_daemon_that_goes_while_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is shut down ends its containers first: it may be there for the state, and gone for the log."""
+    requests = pytest.importorskip("requests")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///going.sock")
+    container = FakeContainer(states=["exited"])
+
+    def gone(tail: int) -> bytes:
+        raise requests.ConnectionError("aborted")
+
+    monkeypatch.setattr(container, "logs", gone)
+    found = explained(container, ServerError("refused"))
+    assert str(found) == "the Docker daemon at unix:///going.sock no longer answers (aborted), nor does container abc"
 
 
 def test_leftovers_of_killed_processes_are_removed(caplog: pytest.LogCaptureFixture) -> None:
