@@ -19,7 +19,7 @@ from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, WARM_UP, QueryRun, RunHeader
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import DifferentAnswer, SideFailed
-from pytest_pilotscope.header import run_header
+from pytest_pilotscope.header import open_record, run_header
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side
@@ -183,7 +183,8 @@ def comparison_run(
     queries = select_queries(workload.test, settings)
     header = run_header(COMPARISON, database=database, workload=workload, queries=queries, settings=settings, opponents=names)
     failures: dict[str, str] = {}
-    with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
+    with open_record(header, settings.results) as writer:
+        header = writer.header
         started(header)
         algorithms = [registry.algorithm(name).resolve() for name in names]
         with (

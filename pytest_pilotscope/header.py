@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
+from pytest_pilotscope.errors import RecordError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Query, Workload
@@ -35,7 +39,7 @@ def run_header(
     report = database.report
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
-        run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings),
+        run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
@@ -70,9 +74,18 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
             yield f"{name} on this server: {reason}"
 
 
-def _free_name(name: str, settings: Settings) -> str:
+def open_record(header: RunHeader, results: Path) -> RecordWriter:
+    """Open the record of a run, under another name than the header's where another process was faster; the writer has the header."""
+    while True:
+        try:
+            return RecordWriter(results / f"{header.run_name}.jsonl", header)
+        except RecordError:
+            header = replace(header, run_name=_free_name(header.run_name, results))
+
+
+def _free_name(name: str, results: Path) -> str:
     """The name, with a number behind it when a run of the same second has taken it."""
-    taken = {path.stem for path in settings.results.glob(f"{name}*.jsonl")}
+    taken = {path.stem for path in results.glob(f"{name}*.jsonl")}
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
 

@@ -20,7 +20,7 @@ from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, QueryRun, RunEnd, RunHeader, Status
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import DifferentAnswer, ServerError, StatementFailed, UsageError
-from pytest_pilotscope.header import run_header
+from pytest_pilotscope.header import open_record, run_header
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
@@ -130,7 +130,8 @@ def benchmark_run(
     algorithm: Algorithm = registry.algorithm(name).resolve()()
     header = run_header(name, database=database, workload=workload, queries=queries, settings=settings)
     failures: dict[str, str] = {}
-    with RecordWriter(settings.results / f"{header.run_name}.jsonl", header) as writer:
+    with open_record(header, settings.results) as writer:
+        header = writer.header
         started(header)
         with ending(writer, failures), copyable(database, [algorithm]) as database, measuring_session(database) as session:
             training = Training.of(

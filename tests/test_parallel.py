@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pytest_pilotscope.core.record import Record, read_record
+from pytest_pilotscope.header import open_record
 from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.commands.conftest import HEADER
 from tests.projects import measure
 
 ALGORITHMS = """
@@ -64,6 +68,15 @@ def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypa
         (run,) = MLflowTracker.list_runs(f"{name}_stats_tiny", tracking_uri=store)
         sent = (run["run_name"], run["status"], run["tags.stage"])
         assert sent == (record.header.run_name, *(("KILLED", "training") if name == "killed" else ("FINISHED", "trained")))
+
+
+def test_two_runs_of_one_second(tmp_path: Path) -> None:
+    """A name that was free when the header was made may be taken when the record is opened: then the run gets another one."""
+    header = replace(HEADER, run_name="mine")
+    with open_record(header, tmp_path) as first, open_record(header, tmp_path) as second:
+        assert [writer.header.run_name for writer in (first, second)] == ["mine", "mine_2"]
+        assert second.path == tmp_path / "mine_2.jsonl"
+    assert read_record(second.path).header == second.header
 
 
 def test_nothing_is_judged_without_a_measurement(pytester: pytest.Pytester) -> None:

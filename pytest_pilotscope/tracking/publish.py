@@ -105,8 +105,16 @@ def _artifact_folder(path: Path) -> str | None:
 def _log_inputs(tracker: MLflowTracker, header: RunHeader) -> None:
     if tracker.run_id is None:
         return
+    from mlflow.exceptions import MlflowException
+
+    inputs = [_input(header, context) for context in ("training", "testing")]
     with translated(f"the datasets of run {header.run_name!r}"):
-        tracker.client.log_inputs(tracker.run_id, [_input(header, context) for context in ("training", "testing")])
+        try:
+            tracker.client.log_inputs(tracker.run_id, inputs)
+        except MlflowException as error:
+            if "unique constraint" not in str(error).lower():
+                raise
+            tracker.client.log_inputs(tracker.run_id, inputs)  # another run has made the same datasets at this moment: now they are there
 
 
 def _input(header: RunHeader, context: str) -> DatasetInput:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,27 @@ def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: Wr
     assert [file.path for file in open_client(store).list_artifacts(run["run_id"])] == [path.name]
     assert "\n1 there\n" in pilotscope("sync").stdout
     assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == [run]
+
+
+def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow refuses the second one to come; asked again, it finds them."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    asked: list[str] = []
+    log_inputs = MlflowClient.log_inputs
+
+    def late(client: MlflowClient, run_id: str, *arguments: Any) -> None:
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, datasets.name")
+        log_inputs(client, run_id, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", late)
+    tracker = begin(HEADER, tracking_uri=store)
+    assert asked == [tracker.run_id, tracker.run_id]
+    found = open_client(store).get_run(str(tracker.run_id)).inputs.dataset_inputs
+    assert sorted(entry.dataset.name for entry in found) == ["toy_testing", "toy_training"]
 
 
 def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command, store: str, workplace: Path) -> None:
