@@ -96,7 +96,8 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
 
 
 def _check_plannable(queries: Iterable[Query], session: Session) -> None:
-    """Raise `WorkloadError` for a query of the user's files that PostgreSQL refuses: later it would stop a training, without its place."""
+    """Raise `WorkloadError` for queries of the user's files that PostgreSQL refuses: later one would stop a training, without its place."""
+    refused: dict[str, str] = {}
     for query in queries:
         try:
             if query.place is not None:
@@ -104,7 +105,11 @@ def _check_plannable(queries: Iterable[Query], session: Session) -> None:
         except StatementFailed as error:
             if session.closed:
                 raise
-            raise WorkloadError(f"{query.place}: {error.reason}; mend this query: {shortened(query.sql)}") from error
+            refused[str(query.place)] = f"{error.reason}; mend this query: {shortened(query.sql)}"
+    if refused:
+        (place, problem), *others = refused.items()
+        more = f" (refused, too: {', '.join(other for other, _ in others)})" if others else ""
+        raise WorkloadError(f"{place}: {problem}{more}")
 
 
 def _not_taken_apart(query: Query, schema: Schema) -> str | None:

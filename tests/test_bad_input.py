@@ -79,21 +79,27 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "sql", "reason"),
+    ("split", "sql", "reason", "more"),
     [
-        ("test", "SELECT FROM WHERE", 'syntax error at or near "WHERE"'),
-        ("train", "SELECT count(*) FROM people", 'relation "people" does not exist'),
-        ("train", "SELECT count(*) FROM users WHERE id = 'one'", 'invalid input syntax for type integer: "one"'),
+        ("test", "SELECT FROM WHERE", 'syntax error at or near "WHERE"', ""),
+        ("train", "SELECT count(*) FROM people", 'relation "people" does not exist', ""),
+        (
+            "train",
+            "SELECT count(*) FROM users WHERE id = 'one'",
+            'invalid input syntax for type integer: "one"',
+            ";\nSELECT 1 / 0;\nSELECT;\nSELECT nothing",
+        ),
     ],
 )
-def test_a_query_that_postgresql_refuses(split: str, sql: str, reason: str, pytester: pytest.Pytester) -> None:
-    """PostgreSQL says what it does not take, with file and line, before anything is trained or measured."""
+def test_queries_that_postgresql_refuses(split: str, sql: str, reason: str, more: str, pytester: pytest.Pytester) -> None:
+    """PostgreSQL says what it does not take, with file and line, and where else, before anything is trained or measured."""
     for name in ("test", "train"):
         (pytester.path / f"{name}.sql").write_text(f"SELECT count(*) FROM {'users' if name == 'test' else 'posts'};\n")
     with (pytester.path / f"{split}.sql").open("a") as file:
-        file.write(f"\n{sql};\n")
+        file.write(f"\n{sql}{more};\n")
     result = measure(pytester, "--no-mlflow", "--queries-dir", ".")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
-    assert line == f"ERROR: {split}.sql:3: {reason}; mend this query: {sql}"
+    others = f" (refused, too: {split}.sql:4, {split}.sql:6)" if more else ""
+    assert line == f"ERROR: {split}.sql:3: {reason}; mend this query: {sql}{others}"
     assert not (pytester.path / "results").exists()

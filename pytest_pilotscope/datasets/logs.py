@@ -75,7 +75,8 @@ def extract(path: Path, *, database: str | None = None, per_template: int = 20) 
             kept[text] = sql.strip().rstrip(";")
             of_template[template] += 1
     if not kept:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "it holds no statements: log_statement was off?"
+        none = f"none of database {database!r}: is it called so?" if database else "it holds no statements: log_statement was off?"
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or none
         raise WorkloadError(f"{path}: no query to run in {read} logged statements ({why})")
     digits = max(3, len(str(len(kept))))
     queries = tuple(Query(id=f"q{number:0{digits}}", sql=sql) for number, sql in enumerate(kept.values(), 1))

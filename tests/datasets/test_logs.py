@@ -98,6 +98,13 @@ def test_what_is_no_log(tmp_path: Path, text: str, message: str) -> None:
         extract(path)
 
 
+def test_another_database(logs: dict[str, Path]) -> None:
+    """A name that no statement ran in is said."""
+    message = f"{logs['csv']}: no query to run in 0 logged statements (none of database 'shp': is it called so?)"
+    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
+        extract(logs["csv"], database="shp")
+
+
 def test_the_command(logs: dict[str, Path], tmp_path: Path) -> None:
     """What it writes is a workload that can be measured; a folder with something in it is left alone."""
     arguments = ["workload", "from-log", str(logs["csv"]), "--db", "shop", "-o", str(tmp_path / "mine")]
