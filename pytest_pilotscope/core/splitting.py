@@ -36,7 +36,7 @@ def divide(workload: Workload, how: Literal["random", "template"], seed: int) ->
         split: sorted((query for text in texts for query in groups[text]), key=lambda query: order[query.id])
         for split, texts in dealt.items()
     }
-    return workload.with_splits({split: list(_distinct(found)) for split, found in chosen.items()})
+    return replace(workload.with_splits({split: list(_distinct(found)) for split, found in chosen.items()}), origin=None)
 
 
 def check_disjoint(workload: Workload) -> None:

@@ -103,6 +103,9 @@ def test_a_query_that_is_given_twice_is_kept_once() -> None:
     given = Workload(dataset="w", train=(Query(id="a", sql=QUERIES[0]), Query(id="b", sql=QUERIES[1])), test=workload(*QUERIES).test)
     divided = divide(given, "random", seed=0)
     assert sum(len(divided.of(split)) for split in SPLITS) == 100
+    cleaned = without_test_queries(given)
+    assert cleaned.origin == "0 training (2 more are test queries too and are left out)"
+    assert divide(cleaned, "random", seed=0).origin is None
     mixed = Workload(dataset="w", train=(Query(id="q0", sql="SELECT 0"),), test=workload(*QUERIES).test)
     for split in SPLITS:
         ids = [query.id for query in divide(mixed, "random", seed=0).of(split)]
