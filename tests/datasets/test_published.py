@@ -123,12 +123,28 @@ def test_stats_csv(tmp_path: Path, newest_scratch: Session) -> None:
     assert newest_scratch.execute("SELECT id, userid, date::text FROM badges") == [(1, 5, "2010-07-19 19:39:07")]
 
 
-def test_broken_csv(tmp_path: Path, newest_scratch: Session) -> None:
-    """A missing file, a wrong header and a row that does not fit are each named with their file."""
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Id,Number\n", "the first line of {path} names id, number; table 'tags' has id, count, excerptpostid"),
+        (b"\xff\xfeI\0d\0", "{path}: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (
+            b"Id,Count,ExcerptPostId\n1,many,2\n",
+            "{path} does not fit table 'tags' (id, count, excerptpostid): statement failed: invalid input syntax for type integer: "
+            '"many" [22P02]: COPY "tags" ("id", "count", "excerptpostid") FROM STDIN WITH (FORMAT csv, HEADER true)',
+        ),
+    ],
+)
+def test_broken_csv(content: bytes, message: str, tmp_path: Path, newest_scratch: Session) -> None:
+    """A wrong header, other characters and a row that does not fit are named with their file."""
+    path = csv_folder(tmp_path, "stats", {}) / "TAGS.csv"
+    path.write_bytes(content)
+    fails(lambda: PublishedDataset(name="stats", data_dir=tmp_path).load(newest_scratch), message.format(path=path))
+
+
+def test_missing_csv(tmp_path: Path) -> None:
+    """A table without its file is named."""
     folder = csv_folder(tmp_path, "stats", {})
-    (folder / "TAGS.csv").write_text("Id,Number\n")
-    message = f"the first line of {folder / 'TAGS.csv'} names id, number; table 'tags' has id, count, excerptpostid"
-    fails(lambda: PublishedDataset(name="stats", data_dir=folder).load(newest_scratch), message)
     (folder / "TAGS.csv").unlink()
     message = f"dataset 'stats': 7 of 8 CSV files found in {folder}; missing: tags.csv"
     fails(lambda: PublishedDataset(name="stats", data_dir=folder).key, message)

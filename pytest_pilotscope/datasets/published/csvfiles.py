@@ -72,8 +72,11 @@ def _load(session: Session, source: Source, table: str, path: Path, columns: lis
 
 def _header(path: Path, table: str, columns: list[str]) -> list[str]:
     """The columns in the order of the file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        named = [name.strip().lower() for name in next(csv.reader(file), [])]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            named = [name.strip().lower() for name in next(csv.reader(file), [])]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
     if sorted(named) != sorted(columns):
         raise DatasetError(f"the first line of {path} names {', '.join(named) or 'nothing'}; table {table!r} has {', '.join(columns)}")
     return named
