@@ -14,6 +14,7 @@ from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 MAJORS = (18, 16, 15)
 """PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
@@ -45,6 +46,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no worker is left with one at the end."""
     items.sort(key=lambda item: not item.path.name.startswith(WHOLE_RUNS))
+
+
+@pytest.fixture(scope="session")
+def _mlflow_stays(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Open a store: pytester forgets what is imported during its tests, and MLflow cannot be imported twice."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    MLflowTracker("imported", "before", tracking_uri=store).start().end("FINISHED")
+    MLflowTracker.list_runs("imported", tracking_uri=store)
+
+
+@pytest.fixture
+def pytester(_mlflow_stays: None, pytester: pytest.Pytester) -> pytest.Pytester:
+    """pytest's own, after MLflow was imported."""
+    return pytester
 
 
 def _binaries(major: int) -> Binaries:

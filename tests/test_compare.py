@@ -47,15 +47,9 @@ ALGORITHMS = """
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
-    """
-    A cache folder for all tests here, so that the data is loaded once.
-
-    A store is opened before the first test: pytester forgets what is imported during its tests, and MLflow cannot be imported twice.
-    """
+    """A cache folder for all tests here, so that the data is loaded once."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-compare-") as folder:
         Path(folder).chmod(0o755)
-        MLflowTracker("imported", "before", tracking_uri=f"sqlite:///{folder}/mlflow.db").start().end("FINISHED")
-        MLflowTracker.list_runs("imported", tracking_uri=f"sqlite:///{folder}/mlflow.db")
         yield Path(folder)
 
 

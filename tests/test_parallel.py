@@ -51,7 +51,6 @@ def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypa
     """
     store = f"sqlite:///{pytester.path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    MLflowTracker.list_runs("imported before pytester forgets it", tracking_uri=store)
     result = measure(pytester, "--algo", "learner,other,killed", "--no-measure", "-n", "2", conftest=ALGORITHMS)
     assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str() + result.stderr.str()
     assert "worker 'gw" in result.stdout.str()

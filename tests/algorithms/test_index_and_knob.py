@@ -40,10 +40,9 @@ STEPS = {"index": ("num_queries", [6.0, 12.0]), "knob": ("trial_cost", None)}
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_cache() -> Iterator[None]:
-    """A cache folder of its own; a store is opened before pytester forgets what is imported, because MLflow cannot be imported twice."""
+    """A cache folder of its own."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-both-") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)
-        MLflowTracker.list_runs("none", tracking_uri=f"sqlite:///{folder}/mlflow.db")
         patch.setenv("PILOTSCOPE_CACHE", folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
