@@ -154,7 +154,7 @@ def test_gain_without_secondary_indexes(tmp_path: Path, show: Show) -> None:
         with algorithm.prepare(database) as prepared, prepared.session() as candidate:
             default_s = tuple(run_s(plain, query.sql) for query in workload.test)
             selected = Selected(queries=workload.test, default_s=default_s, too_long=0)
-            ratio = compare(plain, candidate, selected, target="total_time", rounds=2, seed=0)
+            ratio = compare(plain, candidate, selected, target="total_time", rounds=5, seed=0)
     speedup = ratio.inverse
     show(
         f"\n{len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
