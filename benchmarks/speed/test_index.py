@@ -80,10 +80,10 @@ def show(capsys: pytest.CaptureFixture[str]) -> Show:
 
 
 @contextmanager
-def stats(pg_version: int | None) -> Iterator[Database]:
+def stats(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
     """STATS on one PostgreSQL; skips where that is not there."""
     try:
-        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded", pg_version=pg_version))
+        opening = open_database(PostgreSQLConfig(dataset, server="embedded", pg_version=pg_version))
         database = opening.__enter__()
     except MissingServer as error:
         pytest.skip(str(error))
@@ -131,9 +131,10 @@ def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
     return selection, (perf_counter_ns() - started_ns) / 1e9
 
 
-def test_gain_without_secondary_indexes(tmp_path: Path, show: Show) -> None:
+@pytest.mark.parametrize("dataset", ["stats_tiny", "stats_small"])
+def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show) -> None:
     """Indexes selected from the training queries against none but primary keys, on the test queries, in turns."""
-    with stats(None) as database, database.copy() as bare, bare.session() as plain:
+    with stats(None, dataset) as database, database.copy() as bare, bare.session() as plain:
         take_start(plain, drop=True)
         assert database.dataset is not None
         workload = database.dataset.workload()
@@ -141,7 +142,7 @@ def test_gain_without_secondary_indexes(tmp_path: Path, show: Show) -> None:
         with database.session() as session:
             training = Training(
                 algorithm="index",
-                dataset="stats_tiny",
+                dataset=dataset,
                 queries=workload.train,
                 validation=workload.validation,
                 database=database,
@@ -154,10 +155,10 @@ def test_gain_without_secondary_indexes(tmp_path: Path, show: Show) -> None:
         with algorithm.prepare(database) as prepared, prepared.session() as candidate:
             default_s = tuple(run_s(plain, query.sql) for query in workload.test)
             selected = Selected(queries=workload.test, default_s=default_s, too_long=0)
-            ratio = compare(plain, candidate, selected, target="total_time", rounds=5, seed=0)
+            ratio = compare(plain, candidate, selected, target="total_time", rounds=3, seed=0)
     speedup = ratio.inverse
     show(
-        f"\n{len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
+        f"\n{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
         f"{report.scalars['whatif_calls']} EXPLAINs; total time of {len(workload.test)} test queries: {speedup.estimate:.3f} times as fast "
         f"[{speedup.low:.3f}, {speedup.high:.3f}] as without secondary indexes"
     )
