@@ -35,18 +35,17 @@ class Oracle:
         return training.report(parameters={"no_ai": True})
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Return the true rows of every subplan of a query that was met before."""
+        """Return the true rows of every subplan of a query that was met before, None of one that was not, or could not be counted."""
         return self._known.get(query.sql)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the true rows of every subplan; raises `IncompleteEstimate` where one could not be counted."""
-        if query.sql not in self._known:
-            self._known[query.sql] = self._true_rows(query, subplans)
-        known = self._known[query.sql]
-        missing = subplans.keys() - known.keys()
+        true = self._true_rows(query, subplans)
+        missing = subplans.keys() - true.keys()
         if missing:
             raise IncompleteEstimate(self.name, query_id=query.id, missing=len(missing), total=len(subplans))
-        return {subplan: known[subplan] for subplan in subplans}
+        self._known[query.sql] = {subplan: true[subplan] for subplan in subplans}
+        return self._known[query.sql]
 
     def _true_rows(self, query: Query, subplans: Cardinalities) -> dict[frozenset[str], float]:
         from pytest_pilotscope.labels import by_level, subqueries_of

@@ -30,7 +30,7 @@ def connected_subsets(neighbours: Sequence[int]) -> list[int]:
     for node in range(len(neighbours)):
         found.append(1 << node)
         grow(1 << node, neighbours[node], (1 << (node + 1)) - 1)
-    return _smaller_first(found)
+    return smaller_first(found)
 
 
 def planner_subsets(neighbours: Sequence[int]) -> list[int]:
@@ -49,7 +49,7 @@ def planner_subsets(neighbours: Sequence[int]) -> list[int]:
         for left_size in range(2, size // 2 + 1):
             level |= _bushy_joins(levels[left_size], levels[size - left_size], neighbours)
         levels.append(level)
-    return _smaller_first(mask for level in levels for mask in level)
+    return smaller_first(mask for level in levels for mask in level)
 
 
 def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
@@ -62,7 +62,8 @@ def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
         reached = larger
 
 
-def _smaller_first(masks: Iterable[int]) -> list[int]:
+def smaller_first(masks: Iterable[int]) -> list[int]:
+    """Sort subsets by their size, then by mask."""
     return sorted(sorted(masks), key=int.bit_count)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, Union
 
+from pytest_pilotscope.core.connectivity import smaller_first
+
 Source: TypeAlias = Union[str, "SpecialJoin"]
 """An item of a FROM clause: the alias of a relation, or a special join. Items beside each other are joined by conditions elsewhere."""
 
@@ -254,7 +256,7 @@ def ordered_subsets(sources: Sequence[Source], aliases: Sequence[str], neighbour
         return _mask(aliases_of(part), bit)
 
     search(sources)
-    return sorted(found, key=lambda mask: (mask.bit_count(), mask))
+    return smaller_first(found)
 
 
 def _order(join: SpecialJoin, bit: dict[str, int]) -> Order:

@@ -154,9 +154,8 @@ class ContainerServer:
         with asking(container):
             container.reload()
             if container.status == "running":
-                container.kill(
-                    signal="SIGINT"
-                )  # PostgreSQL's fast shutdown; `docker stop` sends what the image says, and may wait for clients
+                # PostgreSQL's fast shutdown; `docker stop` sends what the image says, and may wait for clients.
+                container.kill(signal="SIGINT")
                 container.wait()
             container.start()
         self._wait()
