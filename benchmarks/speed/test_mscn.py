@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns, process_time_ns
@@ -217,57 +217,55 @@ def reference_estimates(featurizer: Featurizer, network: MscnNetwork, query: Que
     return seconds(estimates)
 
 
+def unmet(generated: Generated, network: MscnNetwork, *, bitmaps: bool) -> TrainedModel:
+    """A model with a schema object of its own, so that no text was parsed for it; columns of samples are typed, as once per model."""
+    featurizer = generated.featurizer(bitmaps=bitmaps)
+    made = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
+    for table in made.samples.tables.values() if made.samples is not None else ():
+        for name in table.texts:
+            table.column(name)
+    return made
+
+
+def median_ms(times_s: Iterable[float]) -> float:
+    """The median, in ms."""
+    return 1000 * statistics.median(times_s)
+
+
 @pytest.mark.parametrize("bitmaps", [False, True], ids=["without bitmaps", "with bitmaps"])
 def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool) -> None:
     """Every test query once, from its text to estimates of all subplans, by a model that has seen none of them."""
     network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths)
+    fresh_model = partial(unmet, generated, network, bitmaps=bitmaps)
     texts = [query.sql for query in generated.workload.test]
-
-    def model() -> TrainedModel:
-        featurizer = generated.featurizer(bitmaps=bitmaps)
-        return TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
-
-    def warm() -> tuple[tuple[TrainedModel], dict[str, object]]:
-        made = model()  # with a schema object of its own, so that no text has been parsed for it
-        if made.samples is not None:
-            for table in made.samples.tables.values():
-                for name in table.texts:
-                    table.column(name)  # typed once per model, not per query
-        return (made,), {}
 
     def all_queries(made: TrainedModel) -> list[float]:
         return [seconds(partial(made.estimate, text)) for text in texts]
 
-    found: list[float] = benchmark.pedantic(all_queries, setup=warm, rounds=5)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
-    made = warm()[0][0]
-    new_ms = 1000 * statistics.median(found)
-    unseen = warm()[0][0]
-    core_ms = 1000 * statistics.median(core_seconds(partial(unseen.estimate, text), 1) for text in texts)
-    again = all_queries(made), all_queries(made)
-    featurizer = generated.featurizer(bitmaps=bitmaps)
-    theirs_ms = 1000 * statistics.median(reference_estimates(featurizer, network, query) for query in generated.workload.test[::5])
-    single = warm()[0][0]
-    ready = [single.parse(text) for text in texts]
-    one_ms = 1000 * statistics.median(seconds(partial(single.rows, query, query.masks[-1:])) for query in ready)
-    unparsed = warm()[0][0]
-    plain_ms = 1000 * statistics.median(seconds(partial(unparsed.parse, text)) for text in texts)
-    subplans = [len(made.parse(text).masks) for text in texts]
-    benchmark.extra_info.update(
-        median_ms=new_ms,
-        median_core_ms=core_ms,
-        again_ms=1000 * statistics.median(again[1]),
-        one_subplan_ms=one_ms,
-        parse_ms=plain_ms,
-        reference_ms=theirs_ms,
-        ratio=theirs_ms / new_ms,
-        subplans=sum(subplans),
-    )
+    new_s: list[float] = benchmark.pedantic(all_queries, setup=lambda: ((fresh_model(),), {}), rounds=5)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
+    known, unseen, unparsed = fresh_model(), fresh_model(), fresh_model()
+    all_queries(known)
+    queries = [known.parse(text) for text in texts]
+    subplans = [len(query.masks) for query in queries]
+    single = fresh_model()
+    found = {
+        "median_ms": median_ms(new_s),
+        "median_core_ms": median_ms(core_seconds(partial(unseen.estimate, text), 1) for text in texts),
+        "again_ms": median_ms(all_queries(known)),
+        "parse_ms": median_ms(seconds(partial(unparsed.parse, text)) for text in texts),
+        "one_subplan_ms": median_ms(seconds(partial(single.rows, query, query.masks[-1:])) for query in queries),
+        "reference_ms": median_ms(
+            reference_estimates(generated.featurizer(bitmaps=bitmaps), network, query) for query in generated.workload.test[::5]
+        ),
+    }
+    ratio = found["reference_ms"] / found["median_ms"]
+    benchmark.extra_info.update(found, ratio=ratio, subplans=sum(subplans))
     show(
-        f"mscn {'with' if bitmaps else 'without'} bitmaps, all subplans of a query (median {statistics.median(subplans):.0f}) from text to "
-        f"estimates: median {new_ms:.2f} ms for a new text ({core_ms:.2f} ms of processor time, {plain_ms:.2f} ms for parsing), "
-        f"{1000 * statistics.median(again[1]):.2f} ms for a known one; "
-        f"the known way {theirs_ms:.0f} ms, ratio {theirs_ms / new_ms:.0f} (goal 17); "
-        f"one subplan of a parsed query takes {one_ms:.2f} ms (goal 0.3)"
+        f"mscn {'with' if bitmaps else 'without'} bitmaps, all subplans of a query (median {statistics.median(subplans):.0f}) "
+        f"from text to estimates: median {found['median_ms']:.2f} ms for a new text ({found['median_core_ms']:.2f} ms of processor time, "
+        f"{found['parse_ms']:.2f} ms for parsing), {found['again_ms']:.2f} ms for a known one; "
+        f"the known way {found['reference_ms']:.0f} ms, ratio {ratio:.0f} (goal 17); "
+        f"one subplan of a parsed query takes {found['one_subplan_ms']:.2f} ms (goal 0.3)"
     )
 
 
