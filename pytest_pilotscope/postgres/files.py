@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
@@ -20,8 +21,6 @@ from pytest_pilotscope.postgres.process import clean_environment
 
 SUPERUSER = "postgres"
 """Name of the superuser in every cluster that we make."""
-
-_LEFTOVER_AGE_S = 3600.0
 
 
 def run_program(arguments: list[str | Path], account: Account, folder: Path) -> None:
@@ -102,14 +101,16 @@ class ServerFolder:
     The private folder of one running server, with a lock that is held as long as its owner or its watchdog lives.
 
     It holds `data/`, `server.log`, `lib/` and `lock`. Folders whose lock nobody holds are leftovers of killed runs; they are removed here.
+    A lock on the folder of all folders keeps those apart who come and who tidy up.
     """
 
     def __init__(self, account: Account) -> None:
         base = server_folder(account, "servers")
-        _remove_leftovers(base)
-        self.path = Path(tempfile.mkdtemp(prefix="server-", dir=base))
-        self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with _locked(base):
+            _remove_leftovers(base)
+            self.path = Path(tempfile.mkdtemp(prefix="server-", dir=base))
+            self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         account.own(self.path)
 
     @property
@@ -128,13 +129,24 @@ class ServerFolder:
         os.close(self._lock)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _remove_leftovers(base: Path) -> None:
     for folder in base.glob("server-*"):
         try:
             lock = os.open(folder / "lock", os.O_RDWR)
-        except OSError:
-            if _age_s(folder) > _LEFTOVER_AGE_S:
-                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:  # killed before it had one, or being removed
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        except PermissionError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,10 +155,3 @@ def _remove_leftovers(base: Path) -> None:
             pass  # somebody's running server
         finally:
             os.close(lock)
-
-
-def _age_s(folder: Path) -> float:
-    try:
-        return time.time() - folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

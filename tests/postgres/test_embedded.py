@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from pytest_pilotscope.postgres import account as account_module
 from pytest_pilotscope.postgres.account import Account, server_account
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.files import check_version
+from pytest_pilotscope.postgres.files import ServerFolder, check_version
 from pytest_pilotscope.postgres.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.templates import Templates
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
@@ -274,6 +275,19 @@ def test_leftovers_of_killed_machines_are_removed(newest_server: EmbeddedServer)
     with EmbeddedServer(newest_server.binaries):
         assert not leftover.exists()
         assert newest_server.data_folder.exists()
+
+
+def test_servers_that_come_at_the_same_time() -> None:
+    """Nobody takes a folder that is just being made for a leftover."""
+    account = server_account()
+
+    def come_and_go(_: int) -> None:
+        folder = ServerFolder(account)
+        assert folder.path.exists()
+        folder.remove()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, range(400)))
 
 
 def test_as_an_ordinary_user(cache: Path) -> None:
