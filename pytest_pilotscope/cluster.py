@@ -86,6 +86,10 @@ class _Failed:
     reason: str
 
 
+class _NotFetched(Exception):
+    """A unit is done, and its result is not to be had from the worker that did it."""
+
+
 class Crew:
     """The workers of a scheduler, for one database."""
 
@@ -123,9 +127,13 @@ class Crew:
                 self._look()
                 continue
             self._gone_since_s = None
-            key = self._keys.pop(future.key)
-            if key in self._units:
+            key = self._keys[future.key]
+            if key not in self._units:
+                continue
+            try:
                 return key, self._result(key, future)
+            except _NotFetched:
+                self._try_elsewhere(key, future)
 
     def close(self) -> None:
         """Give up what is not done yet, and have the workers stop their servers."""
@@ -151,17 +159,30 @@ class Crew:
         future.add_done_callback(self._done.put)
 
     def _result(self, key: str, future: Future) -> Any:
+        try:
+            result = future.result(timeout=ANSWER_LIMIT_S)
+        except Exception as error:
+            if future.status in ("pending", "finished"):
+                raise _NotFetched from error
+            raise ServerError(
+                f"unit {key!r} of the work on Dask was lost ({_why(future)}); what is done is kept: start again to go on"
+            ) from error
         unit = self._units.pop(key)
         self._took_s.append(time.monotonic() - unit.since_s)
         for other in unit.futures:
             if other is not future:
                 other.cancel(force=True)
-        if future.status != "finished":
-            raise ServerError(f"unit {key!r} of the work on Dask was lost ({_why(future)}); what is done is kept: start again to go on")
-        result = future.result()
         if isinstance(result, _Failed):
             raise ServerError(f"unit {key!r} of the work on Dask failed on its worker: {result.reason}")
         return result
+
+    def _try_elsewhere(self, key: str, future: Future) -> None:
+        """The worker that has the result died or stands still: see who is first, that one or another."""
+        future.add_done_callback(self._done.put)
+        has = {worker for workers in self._client.who_has([future]).values() for worker in workers}
+        others = [worker for worker in self._client.nthreads() if worker not in has]
+        if len(self._units[key].futures) == 1 and others:
+            self._launch(key, self._units[key], workers=others)
 
     def _look(self) -> None:
         """See whether anybody is there, and whether somebody has nothing to do."""

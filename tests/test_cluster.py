@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,25 @@ def freezes_once(place: Place, task: tuple[int, Path]) -> int:
     return number
 
 
+def freezes_afterwards(place: Place, task: tuple[int, Path]) -> int:
+    """Give the number back; the first process that gets one stands still soon after."""
+    number, note = task
+    with suppress(FileExistsError):
+        note.touch(exist_ok=False)
+        note.write_text(str(os.getpid()))
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+    return number
+
+
+def wait_until_stopped(note: Path) -> int:
+    """The process whose number is in `note`, once it stands still."""
+    for _ in range(300):
+        time.sleep(0.1)
+        if note.exists() and (pid := note.read_text()) and "(stopped)" in Path(f"/proc/{pid}/status").read_text():
+            return int(pid)
+    raise AssertionError("no process stood still")
+
+
 def fails(place: Place, number: int) -> int:
     """Raise what a unit may raise."""
     raise DatasetError(f"number {number} is not to be had")
@@ -143,6 +164,22 @@ def test_a_worker_that_stands_still(
     assert [message for _, level, message in caplog.record_tuples if level == logging.WARNING and "Dask" in message] == [
         "not every Dask worker answers; one that does later stops its server then"
     ]
+
+
+def test_a_result_that_cannot_be_fetched(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker stood still before its result was fetched: another one does the unit."""
+    if sys.platform != "linux":
+        pytest.skip("whether a process stands still is read from /proc (Linux)")
+    monkeypatch.setattr(cluster, "ANSWER_LIMIT_S", 1.0)
+    monkeypatch.setattr(cluster, "GOODBYE_LIMIT_S", 0.5)
+    note = tmp_path / "note"
+    with open_crew("local:2", database) as crew:
+        crew.submit("0", freezes_afterwards, (0, note))
+        frozen = wait_until_stopped(note)
+        try:
+            assert crew.next() == ("0", 0)
+        finally:
+            os.kill(frozen, signal.SIGKILL)
 
 
 def test_what_a_unit_raises(database: Database, scheduler: str) -> None:
