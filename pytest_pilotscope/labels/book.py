@@ -23,6 +23,8 @@ class Book:
     def __init__(self, queries: Sequence[JoinQuery], cache: LabelCache, *, timeout_ms: int, progress: Progress | None) -> None:
         self._queries = list({query.sql: query for query in queries}.values())
         self._names = {query.sql: _names(query) for query in self._queries}
+        self.given_up: dict[str, str] = {}
+        """The text of each query that cannot be counted, with the reason."""
         self._cache = cache
         self._timeout_ms = timeout_ms
         self._progress = progress
@@ -52,6 +54,10 @@ class Book:
         """Keep what PostgreSQL counted; None did not finish."""
         self._keep({self._names[query.sql][mask]: Label(rows=rows, source="postgres", timeout_ms=self._timeout_ms)})
 
+    def give_up(self, query: JoinQuery, reason: str) -> None:
+        """Ask for no more of a query's subplans than other queries have, too."""
+        self.given_up[query.sql] = reason
+
     def knows(self, query: JoinQuery) -> bool:
         """Tell whether every subplan of a query has a label."""
         return all(name in self._labels for name in self._names[query.sql].values())
@@ -64,7 +70,7 @@ class Book:
     def _tasks(self, wanted: Callable[[JoinQuery, int], bool]) -> list[Task]:
         claimed: set[bytes] = set()
         tasks = []
-        for query in self._queries:
+        for query in (query for query in self._queries if query.sql not in self.given_up):
             names = self._names[query.sql]
             unknown = {mask: name for mask, name in names.items() if name not in self._labels and name not in claimed}
             masks = tuple(mask for mask in unknown if wanted(query, mask))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_pilotscope.core.joins import JoinQuery, Schema, Subplan, parse
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import LabelError, UnsupportedQuery
+from pytest_pilotscope.errors import LabelError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.labels.book import Book, Progress
 from pytest_pilotscope.labels.cache import Label, LabelCache
 from pytest_pilotscope.labels.columns import ColumnStore
@@ -29,13 +29,14 @@ OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
 logger = logging.getLogger(__name__)
 
 _WORTH_A_PROCESS = 2_000_000_000  # rows read, some three seconds; starting a process takes one
+_DATA_EXCEPTION = "22"  # the class of SQLSTATEs (src/backend/utils/errcodes.txt)
 
 
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
     """
     Query id -> subplan -> label, for every query that has subplans.
 
-    `unsupported` gives the reason for each query that has none.
+    `unsupported` gives the reason for each query that has none: it has no subplans, or one of them fails on the values of a row.
     """
 
     def __init__(self, labels: Mapping[str, Mapping[Subplan, Label]], unsupported: Mapping[str, str]) -> None:
@@ -96,15 +97,17 @@ def cardinalities(
             _count_by_database(book, source, timeout_ms, crew)
         finally:
             book.flush()
+        for query_id in [query_id for query_id, query in parsed.items() if query.sql in book.given_up]:
+            unsupported[query_id] = book.given_up[parsed.pop(query_id).sql]
+            logger.warning("query %s has no labels: %s", query_id, unsupported[query_id])
         return Labels({query_id: book.labels(query) for query_id, query in parsed.items()}, unsupported)
 
 
 def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource, workers: int) -> None:
-    tasks = book.tasks_in_memory()
+    store = ColumnStore(folder, schema, source)
+    tasks = _fetch(store, book.tasks_in_memory())
     if not tasks:
         return
-    store = ColumnStore(folder, schema, source)
-    store.fetch(needs((task.query for task in tasks), store))
     classes = key_columns(task.query for task in tasks)
     reads = sum(len(task.masks) * max(store.rows(relation.table) for relation in task.query.relations.values()) for task in tasks)
     processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
@@ -118,37 +121,72 @@ def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource
         book.enter(task, counter.count(task))
 
 
+def _fetch(store: ColumnStore, tasks: Sequence[Task]) -> Sequence[Task]:
+    """Read what the queries need, and return those whose filters have a value for every row; the others are left to PostgreSQL."""
+    try:
+        store.fetch(needs((task.query for task in tasks), store))
+    except StatementFailed as error:
+        _check_about_a_row(error)
+        return [task for task in tasks if _fetch(store, [task])] if len(tasks) > 1 else []
+    return tasks
+
+
+def _check_about_a_row(error: StatementFailed) -> None:
+    """Raise it again unless it is about the values of a row, such as a division by zero."""
+    if not error.sqlstate.startswith(_DATA_EXCEPTION):
+        raise error
+
+
 def _count_by_database(book: Book, source: RowSource, timeout_ms: int, open_crew: OpenCrew) -> None:
     tasks = book.tasks_for_database()
     if not tasks:
         return
     with open_crew() as crew:
-        if crew is None:
-            for task in tasks:
-                for mask, rows in count_by_database(source, task, timeout_ms):
-                    book.enter_from_database(task.query, mask, rows)
-            return
-        for number, task in enumerate(tasks):
-            crew.submit(str(number), _count_there, (task, timeout_ms))
-        for _ in tasks:
-            key, counted = crew.next()
-            for mask, rows in counted:
-                book.enter_from_database(tasks[int(key)].query, mask, rows)
+        while tasks:  # what a query that is given up shares with others is still to be counted
+            for task, counted in _counted(crew, source, tasks, timeout_ms):
+                for mask, rows in counted:
+                    if isinstance(rows, str):
+                        book.give_up(task.query, rows)
+                    else:
+                        book.enter_from_database(task.query, mask, rows)
+            tasks = book.tasks_for_database()
 
 
-def count_by_database(source: RowSource, task: Task, timeout_ms: int) -> Iterator[tuple[int, int | None]]:
-    """Count the subplans of a task, one statement for each; None for what did not finish. What contains an empty one can be empty, too."""
+def _counted(
+    crew: Crew | None, source: RowSource, tasks: Sequence[Task], timeout_ms: int
+) -> Iterator[tuple[Task, Iterable[tuple[int, int | str | None]]]]:
+    if crew is None:
+        yield from ((task, count_by_database(source, task, timeout_ms)) for task in tasks)
+        return
+    for number, task in enumerate(tasks):
+        crew.submit(str(number), _count_there, (task, timeout_ms))
+    for _ in tasks:
+        key, counted = crew.next()
+        yield tasks[int(key)], counted
+
+
+def count_by_database(source: RowSource, task: Task, timeout_ms: int) -> Iterator[tuple[int, int | str | None]]:
+    """
+    Count the subplans of a task, one statement for each; None for what did not finish. What contains an empty one can be empty, too.
+
+    A text is the reason why one cannot be counted; it is the last.
+    """
     empty = list(task.empty)
     shrinking = all(join.kind == "SEMI" for join in task.query.special_joins)  # others keep rows that match nothing
     for mask in task.masks:
         known_empty = shrinking and any(mask & other == other for other in empty)
-        rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
+        try:
+            rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
+        except StatementFailed as error:
+            _check_about_a_row(error)
+            yield mask, f"{error.reason}, where {', '.join(sorted(task.query.subplan(mask)))} is counted on its own"
+            return
         yield mask, rows
         if rows == 0:
             empty.append(mask)
 
 
-def _count_there(place: Place, task: tuple[Task, int]) -> list[tuple[int, int | None]]:
+def _count_there(place: Place, task: tuple[Task, int]) -> list[tuple[int, int | str | None]]:
     with place.database.session() as session:
         return list(count_by_database(SessionSource(session), *task))
 

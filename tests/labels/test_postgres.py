@@ -268,6 +268,18 @@ def test_outer_semi_and_lateral_joins_are_counted_by_postgresql(typed: Session, 
     assert {frozenset(alias) for alias in together} <= labels["q"].keys()
 
 
+@pytest.mark.parametrize("join", ["x.id = y.id", "x.id < y.id"], ids=["in memory", "by PostgreSQL"])
+def test_a_filter_that_fails_on_a_row(typed: Session, tmp_path: Path, join: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its query has no labels, and the reason; what it has in common with others is counted for them."""
+    shared = f"SELECT count(*) FROM t AS x, t AS y WHERE {join} AND y.i2 > 3"
+    queries = [Query(id="fails", sql=f"{shared} AND 1 / x.i2 > 0"), Query(id="shares", sql=shared)]
+    labels = cardinalities(typed, queries, schema=read_schema(typed), fingerprint="f", cache_dir=tmp_path)
+    reason = "division by zero, where x is counted on its own"
+    assert dict(labels.unsupported) == {"fails": reason}
+    assert caplog.messages == [f"query fails has no labels: {reason}"]
+    assert {name: found[frozenset("xy")].rows for name, found in labels.items()} == {"shares": typed.scalar(shared)}
+
+
 def test_a_count_that_takes_too_long_is_marked(typed: Session, tmp_path: Path) -> None:
     """The statement timeout ends it, the label says so, and the session is as it was."""
     relations = [f"t AS r{number}" for number in range(6)]
