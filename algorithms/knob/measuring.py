@@ -95,7 +95,18 @@ def run_pass(session: Session, selected: Selected, objective: Objective, limit: 
 
 def compare(default: Session, candidate: Session, selected: Selected, *, target: Target, rounds: int, seed: int) -> Interval:
     """
-    The target's ratio, candidate / default, with its 95 % interval: both take turns, query by query, after one warm-up.
+    The target's ratio, candidate / default, with its 95 % interval: of total times by the suite's own statistics, of 95th percentiles by a
+    bootstrap of the queries.
+    """
+    pairs = take_turns(default, candidate, selected, rounds=rounds)
+    if target == "p95_time":
+        return _ratio_of_percentiles(np.median(pairs.baseline_ms, axis=1), np.median(pairs.candidate_ms, axis=1), seed)
+    return workload_ratios(pairs, seed=seed).total
+
+
+def take_turns(default: Session, candidate: Session, selected: Selected, *, rounds: int) -> Pairs:
+    """
+    Measure two sessions in turns, query by query, after one warm-up.
 
     The order changes from round to round. A query that is cut off at 10 times its time by default counts with that.
     """
@@ -109,21 +120,13 @@ def compare(default: Session, candidate: Session, selected: Selected, *, target:
         for column in range(rounds):
             for side in sorted(sessions, reverse=column % 2 == 1):
                 times[side][row, column] = max(time_s(sessions[side], query.sql, limit_s) * 1000, _LEAST_MS)
-    return _ratio(times["default"], times["candidate"], selected, target, seed)
-
-
-def _ratio(default_ms: Floats, candidate_ms: Floats, selected: Selected, target: Target, seed: int) -> Interval:
-    """Of total times: the suite's own statistics; of 95th percentiles: a bootstrap of the queries. Both (Q, R)."""
-    if target == "p95_time":
-        return _ratio_of_percentiles(np.median(default_ms, axis=1), np.median(candidate_ms, axis=1), seed)
-    pairs = Pairs(
+    return Pairs(
         query_ids=tuple(query.id for query in selected.queries),
-        baseline_ms=default_ms,
-        candidate_ms=candidate_ms,
-        baseline_timed_out=np.zeros(default_ms.shape, dtype=bool),
-        candidate_timed_out=np.zeros(default_ms.shape, dtype=bool),
+        baseline_ms=times["default"],
+        candidate_ms=times["candidate"],
+        baseline_timed_out=np.zeros(shape, dtype=bool),
+        candidate_timed_out=np.zeros(shape, dtype=bool),
     )
-    return workload_ratios(pairs, seed=seed).total
 
 
 def _ratio_of_percentiles(default_ms: Floats, candidate_ms: Floats, seed: int) -> Interval:

@@ -1,5 +1,5 @@
 """
-How fast index selection is, and what it brings on STATS without secondary indexes.
+How fast index selection is, and what it brings where there are no secondary indexes.
 
     pytest benchmarks/speed/test_index.py
 
@@ -9,6 +9,7 @@ its columns, on one connection. Both select for the 146 test queries, to converg
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -25,8 +26,9 @@ from algorithms.index.extend import Configuration, Limits, Selection
 from algorithms.index.options import IndexOptions
 from algorithms.index.selection import IndexSelection
 from algorithms.index.whatif import Means, open_what_if
-from algorithms.knob.measuring import Selected, compare
+from algorithms.knob.measuring import Selected, take_turns
 from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.core.statistics import Interval, query_ratios, workload_ratios
 from pytest_pilotscope.errors import MissingServer, UsageError
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
@@ -80,8 +82,8 @@ def show(capsys: pytest.CaptureFixture[str]) -> Show:
 
 
 @contextmanager
-def stats(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
-    """STATS on one PostgreSQL; skips where that is not there."""
+def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
+    """A dataset on one PostgreSQL; skips where that is not there."""
     try:
         opening = open_database(PostgreSQLConfig(dataset, server="embedded", pg_version=pg_version))
         database = opening.__enter__()
@@ -96,7 +98,7 @@ def stats(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Datab
 @pytest.mark.parametrize(("means", "pg_version"), MEANS, ids=[means for means, _ in MEANS])
 def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
     """The same indexes as by the reference way; the report shows how many times fewer EXPLAINs and less time it took."""
-    with stats(pg_version) as database, database.copy() as copy, copy.session() as session:
+    with provisioned(pg_version) as database, database.copy() as copy, copy.session() as session:
         start = take_start(session, drop=True)
         schema = read_schema(session)
         assert database.dataset is not None
@@ -131,10 +133,10 @@ def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
     return selection, (perf_counter_ns() - started_ns) / 1e9
 
 
-@pytest.mark.parametrize("dataset", ["stats_tiny", "stats_small"])
+@pytest.mark.parametrize("dataset", ["stats_tiny", "stats_small", "tpch"])
 def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show) -> None:
     """Indexes selected from the training queries against none but primary keys, on the test queries, in turns."""
-    with stats(None, dataset) as database, database.copy() as bare, bare.session() as plain:
+    with provisioned(None, dataset) as database, database.copy() as bare, bare.session() as plain:
         take_start(plain, drop=True)
         assert database.dataset is not None
         workload = database.dataset.workload()
@@ -155,13 +157,19 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
         with algorithm.prepare(database) as prepared, prepared.session() as candidate:
             default_s = tuple(run_s(plain, query.sql) for query in workload.test)
             selected = Selected(queries=workload.test, default_s=default_s, too_long=0)
-            ratio = compare(plain, candidate, selected, target="total_time", rounds=3, seed=0)
-    speedup = ratio.inverse
+            pairs = take_turns(plain, candidate, selected, rounds=3)
+    ratios = workload_ratios(pairs)
+    outcomes = Counter(query.outcome for query in query_ratios(pairs))
     show(
         f"\n{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
-        f"{report.scalars['whatif_calls']} EXPLAINs; total time of {len(workload.test)} test queries: {speedup.estimate:.3f} times as fast "
-        f"[{speedup.low:.3f}, {speedup.high:.3f}] as without secondary indexes"
+        f"{report.scalars['whatif_calls']} EXPLAINs; {len(workload.test)} test queries are {as_text(ratios.total.inverse)} times as fast "
+        f"in total as without secondary indexes, {as_text(ratios.geometric_mean.inverse)} per query; beyond noise: {dict(outcomes)}"
     )
+
+
+def as_text(interval: Interval) -> str:
+    """An interval, shortly."""
+    return f"{interval.estimate:.3f} [{interval.low:.3g}, {interval.high:.4g}]"
 
 
 def run_s(session: Any, sql: str) -> float:

@@ -119,8 +119,8 @@ class EmbeddedServer:
             self._postmaster.stop(fast=keep_data is not None)
         if keep_data is not None:
             self._folder.data.rename(keep_data)
+        shutil.rmtree(self._sockets, ignore_errors=True)  # first: when we are killed here, the next start removes the other folder
         self._folder.remove()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def report(self) -> ServerReport:
         """What it is and how it was built and set up."""
