@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_pilotscope.core.direction import direction
+from pytest_pilotscope.core.direction import Direction, direction
 from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.errors import UsageError
 
@@ -145,11 +145,13 @@ def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _metrics(first: Result, second: Result) -> Iterator[MetricPair]:
     targets = {str(result.parameters["target_metric"]) for result in (first, second) if "target_metric" in result.parameters}
     target = targets.pop() if len(targets) == 1 else None
+    same = first.parameters.get("algorithm") == second.parameters.get("algorithm")
     for name in sorted(first.metrics.keys() | second.metrics.keys()):
-        yield _metric(name, first.metrics.get(name), second.metrics.get(name), target)
+        good = direction(name, target=target) if same or not name.endswith("_loss") else None  # each algorithm has a loss of its own
+        yield _metric(name, first.metrics.get(name), second.metrics.get(name), good)
 
 
-def _metric(name: str, first: float | None, second: float | None, target: str | None) -> MetricPair:
+def _metric(name: str, first: float | None, second: float | None, good: Direction | None) -> MetricPair:
     if first is None or second is None:
         return MetricPair(name=name, first=first, second=second, difference=None, percent=None, verdict=None)
     difference = second - first
@@ -159,12 +161,11 @@ def _metric(name: str, first: float | None, second: float | None, target: str | 
         second=second,
         difference=difference,
         percent=100 * difference / abs(first) if first else None,
-        verdict=_verdict(name, difference, target),
+        verdict=_verdict(difference, good),
     )
 
 
-def _verdict(name: str, difference: float, target: str | None) -> Verdict | None:
-    good = direction(name, target=target)
+def _verdict(difference: float, good: Direction | None) -> Verdict | None:
     if good is None or difference != difference:  # NaN is neither better nor worse
         return None
     if difference == 0:

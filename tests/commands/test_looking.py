@@ -342,6 +342,14 @@ def test_verdicts_of_what_has_no_direction() -> None:
     assert direction("best_performance", target="total_time") == "lower"
 
 
+@pytest.mark.parametrize(("other", "verdict"), [("mscn", "better"), ("lero", None)])
+def test_losses_of_different_algorithms_are_different_functions(other: str, verdict: str | None) -> None:
+    """The smaller one is better only where both are of the same."""
+    first = Result(reference="", name="", metrics={"train_loss": 2.0}, parameters={"algorithm": "mscn"})
+    second = Result(reference="", name="", metrics={"train_loss": 1.0}, parameters={"algorithm": other})
+    assert [pair.verdict for pair in compare(first, second).metrics] == [verdict]
+
+
 @pytest.mark.parametrize(
     ("metric", "good"),
     [
