@@ -54,26 +54,36 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
     """
     Add a model to a run as an MLflow pyfunc model with a signature (SQL in, the algorithm's decision as JSON out), and register it.
 
-    The model holds data only; `pytest_pilotscope.pyfunc` reads it, so loading it never runs code that came with it.
+    What is there already is not done again. The model holds data only; `pytest_pilotscope.pyfunc` reads it, so loading it never runs code
+    that came with it.
     """
     import mlflow
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-    signature = ModelSignature(inputs=Schema([ColSpec("string", "sql")]), outputs=Schema([ColSpec("string", "decision")]))
+    run_id, client = tracker.started_id, tracker.client
     with warnings.catch_warnings(), translated(f"model {model_id!r}"):
         warnings.simplefilter("ignore")  # MLflow's own deprecations
-        mlflow.set_tracking_uri(tracker.client.tracking_uri)
-        with mlflow.start_run(run_id=tracker.run_id):
-            mlflow.pyfunc.log_model(
-                name=model_id,
+        mlflow.set_tracking_uri(client.tracking_uri)
+        experiment = client.get_run(run_id).info.experiment_id
+        found = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{model_id}'")
+        logged = next((model for model in found if model.status == LoggedModelStatus.READY), None)
+        if logged is None:
+            logged = client.create_logged_model(experiment, name=model_id, source_run_id=run_id)
+            mlflow.models.Model.log(  # mlflow.pyfunc.log_model would want an active run, and ending that ends ours
+                artifact_path=None,
+                model_id=logged.model_id,
+                run_id=run_id,
+                flavor=mlflow.pyfunc,
                 loader_module="pytest_pilotscope.pyfunc",
                 data_path=str(folder),
-                signature=signature,
-                registered_model_name=register_as,
+                signature=ModelSignature(inputs=Schema([ColSpec("string", "sql")]), outputs=Schema([ColSpec("string", "decision")])),
                 pip_requirements=["pytest-pilotscope[torch]" if any(folder.rglob("*.safetensors")) else "pytest-pilotscope"],
                 metadata={"algorithm": algorithm, "model_id": model_id},
             )
+        if register_as is not None and not client.search_model_versions(f"name = '{register_as}' and run_id = '{run_id}'"):
+            mlflow.register_model(logged.model_uri, register_as)
 
 
 def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint: str, tracking_uri: str | None) -> str:

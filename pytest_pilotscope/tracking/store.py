@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import ssl
 import urllib.error
 import urllib.request
 import warnings
@@ -115,7 +116,7 @@ def _remote_client(uri: str) -> MlflowClient:
 
 
 def _check_answers(uri: str) -> None:
-    """Raise `TrackingError` when nothing answers there; any HTTP status is an answer."""
+    """Raise `TrackingError` when nothing answers there; any HTTP status is an answer, and so is a certificate, which MLflow judges."""
     address = re.sub(r"://[^/@]*@", "://", uri)
     try:
         urllib.request.urlopen(address, timeout=ANSWER_LIMIT_S).close()  # noqa: S310 - is_server() lets only http and https through
@@ -123,6 +124,8 @@ def _check_answers(uri: str) -> None:
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return
         said = getattr(reason, "strerror", None) or reason
         raise TrackingError(
             f"the MLflow server {shown_uri(uri)!r} does not answer: {said}; check the address, or name another store with --tracking-uri"

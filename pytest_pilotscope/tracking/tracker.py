@@ -82,7 +82,7 @@ class MLflowTracker:
         entries = [Param(key, str(value)) for key, value in params.items()]
         with translated(f"the parameters of run {self.run_name!r}"):
             for start in range(0, len(entries), MAX_PARAMS):
-                self.client.log_batch(self._id, params=entries[start : start + MAX_PARAMS])
+                self.client.log_batch(self.started_id, params=entries[start : start + MAX_PARAMS])
 
     def log_metric(self, name: str, value: float, *, step: int = 0, at: datetime | None = None) -> None:
         """Buffer one metric; its time is `at`, else now. What is sent twice with the same time is there once."""
@@ -104,15 +104,15 @@ class MLflowTracker:
         from mlflow.entities import RunTag
 
         with translated(f"the tags of run {self.run_name!r}"):
-            self.client.log_batch(self._id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self.client.log_batch(self.started_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Send one file, or a folder with everything in it, below `folder` of the run's artifacts."""
         with translated(f"the artifact {path.name!r} of run {self.run_name!r}"):
             if path.is_dir():
-                self.client.log_artifacts(self._id, str(path), folder)
+                self.client.log_artifacts(self.started_id, str(path), folder)
             else:
-                self.client.log_artifact(self._id, str(path), folder)
+                self.client.log_artifact(self.started_id, str(path), folder)
 
     def flush(self) -> None:
         """Send the buffered metrics."""
@@ -122,7 +122,7 @@ class MLflowTracker:
         entries = [Metric(*metric) for metric in pending]
         with translated(f"the metrics of run {self.run_name!r}"):
             for start in range(0, len(entries), MAX_BATCH):
-                self.client.log_batch(self._id, metrics=entries[start : start + MAX_BATCH])
+                self.client.log_batch(self.started_id, metrics=entries[start : start + MAX_BATCH])
 
     def end(self, status: str, *, error: str | None = None, ended_at: datetime | None = None) -> None:
         """Send what is buffered and close the run as FINISHED, FAILED or KILLED."""
@@ -131,7 +131,7 @@ class MLflowTracker:
             self.set_tags({"error": error[:5000]})
         end_ms = int(ended_at.timestamp() * 1000) if ended_at else None
         with translated(f"the end of run {self.run_name!r}"):
-            self.client.set_terminated(self._id, status=status, end_time=end_ms)
+            self.client.set_terminated(self.started_id, status=status, end_time=end_ms)
 
     def __enter__(self) -> MLflowTracker:
         return self.start()
@@ -143,7 +143,8 @@ class MLflowTracker:
             self.end("FAILED" if isinstance(error, Exception) else "KILLED", error=f"{type(error).__name__}: {error}")
 
     @property
-    def _id(self) -> str:
+    def started_id(self) -> str:
+        """The run's id; TrackingError before the start."""
         if self.run_id is None:
             raise TrackingError(f"run {self.run_name!r} is not started; use it in a `with` block or call start()")
         return self.run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import State, sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.toy import Toy
-from tests.tracking.servers import Line, tracking_server
+from tests.tracking.servers import Line, tls_server, tracking_server
 
 CASE = Case(algorithms=("baseline",), dataset="toy")
 EXPERIMENT = "baseline_toy"
@@ -137,6 +138,19 @@ def test_a_wrong_password(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*401") as refused:
         MLflowTracker.list_runs(EXPERIMENT, tracking_uri=line.url)
     assert "wrong-password-here" not in str(refused.value)
+
+
+def test_a_certificate_is_for_mlflow_to_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose certificate MLflow is told to trust (by MLflow's own variables) is not refused before MLflow has seen it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tls_server(tmp_path) as (url, certificate):
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        assert MLflowTracker.list_runs(EXPERIMENT, tracking_uri=url) == []
+        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*CERTIFICATE_VERIFY_FAILED"):
+            MLflowTracker.list_runs(EXPERIMENT, tracking_uri=url)
 
 
 def _bench(settings: Settings) -> Bench:

@@ -50,6 +50,24 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, TrainedM
     return store, tracker.run_id, model
 
 
+def test_a_model_is_sent_once(logged: tuple[str, str, TrainedModel], tmp_path: Path) -> None:
+    """Sending it leaves the run open; sending it again, as after a broken connection, adds neither a model nor a version."""
+    store, _, model = logged
+    write_model(
+        tmp_path, model, Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
+    )
+    tracker = MLflowTracker("mscn_again", "again", tracking_uri=store).start()
+    for _ in range(2):
+        log_pyfunc(tracker, tmp_path, algorithm="mscn", model_id=ID, register_as="mscn_again")
+        run = tracker.client.get_run(tracker.started_id)
+        assert run.info.status == "RUNNING"
+    (found,) = tracker.client.search_logged_models([run.info.experiment_id])
+    assert (found.name, found.source_run_id, found.status.name) == (ID, tracker.run_id, "READY")
+    (version,) = tracker.client.search_model_versions("name = 'mscn_again'")
+    assert (int(version.version), version.run_id) == (1, tracker.run_id)
+    tracker.end("FINISHED")
+
+
 @pytest.mark.parametrize("reference", ["models:/mscn_toy/1", "best", "RUN"])
 def test_a_model_is_found_again(logged: tuple[str, str, TrainedModel], tmp_path: Path, reference: str) -> None:
     """By name and version, as the best of its experiment on the same data, and by its run; it estimates what was logged."""
