@@ -114,6 +114,7 @@ class Scheduler:
         if self.tracker is not None:
             from pytest_pilotscope.tracking.publish import log_training
 
+            self.tracker.set_tags({"fingerprint.data": training.data_fingerprint})  # by which `best` finds it
             log_training(self.tracker, report, at=datetime.now(timezone.utc))
 
     def _log_totals(self) -> None:
