@@ -66,6 +66,10 @@ class Record:
         """The runs of one side without its warm-ups."""
         return tuple(run for run in self.runs if run.side == side and not run.warm_up)
 
+    def joins(self) -> dict[str, int]:
+        """The number of joins of each query whose true cardinalities are known."""
+        return {report.query_id: max(one.joins for one in report.estimates) for report in self.reports if report.estimates}
+
     def query_ids(self) -> tuple[str, ...]:
         """The queries that were to be measured, then any others that were, each once."""
         return tuple(dict.fromkeys([*self.header.queries, *(run.query_id for run in self.runs)]))

@@ -35,7 +35,14 @@ def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
     with _style():
         return tuple(
             plot
-            for plots in (_speedups(summary), _scatter(record, summary), _q_errors(record), _training(record), _importances(record))
+            for plots in (
+                _speedups(summary),
+                _scatter(record, summary),
+                _q_errors(record),
+                _p_errors(record),
+                _training(record),
+                _importances(record),
+            )
             for plot in plots
         )
 
@@ -112,8 +119,22 @@ def _q_errors(record: Record) -> Iterator[Plot]:
             if estimate.true > 0:
                 by_joins = errors.setdefault(report.side, {})
                 by_joins.setdefault(estimate.joins, []).append(float(q_error(estimate.estimated, estimate.true)))
-    if not errors:
-        return
+    if errors:
+        yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
+
+
+def _p_errors(record: Record) -> Iterator[Plot]:
+    """P-errors of queries, by number of joins and side."""
+    errors: dict[str, dict[int, list[float]]] = {}
+    joins = record.joins()
+    for report in record.reports:
+        if report.p_error is not None and report.query_id in joins:
+            errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
+    if errors:
+        yield _by_joins(record, errors, "p-error", "P-error of queries")
+
+
+def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, what: str) -> Plot:
     figure, axes = _figure(WIDE)
     sides = [side for side in record.header.sides if side in errors]
     joins = sorted({number for by_joins in errors.values() for number in by_joins})
@@ -124,12 +145,9 @@ def _q_errors(record: Record) -> Iterator[Plot]:
     whiskers = [float(np.quantile(values, 0.95)) for by_joins in errors.values() for values in by_joins.values()]
     _logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
     axes.set_xticks(range(len(joins)), [str(number) for number in joins])
-    axes.set(xlabel="joins", ylabel="q-error")
+    axes.set(xlabel="joins", ylabel=name)
     _legend(axes)
-    caption = (
-        "Q-error of subplans that are not empty, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th."
-    )
-    yield _plot("q-errors", caption, figure)
+    return _plot(f"{name}s", f"{what}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
 
 
 def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 from io import StringIO
 from statistics import median
 
-from pytest_pilotscope.core.accuracy import Quantiles, q_errors
+from pytest_pilotscope.core.accuracy import Quantiles, q_errors, quantiles
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.summary import summarize
 
 
 def estimation_view(record: Record) -> str | None:
-    """Q-errors of non-empty subplans by number of joins, and p-errors, of every side; None without any true cardinality."""
+    """Q-errors of non-empty subplans and p-errors of queries, by number of joins, of every side; None without any true cardinality."""
+    joins = record.joins()
     rows = []
-    for name, side in summarize(record).sides.items():
+    for name in summarize(record).sides:
         reports = [report for report in record.reports if report.side == name]
         nonempty = [estimate for report in reports for estimate in report.estimates or () if estimate.true > 0]
-        found: dict[str, Quantiles] = {str(joins): errors for joins, errors in q_errors(nonempty).by_joins.items()} if nonempty else {}
-        if side.p_errors is not None:
-            found["p-error"] = side.p_errors
+        found: dict[str, Quantiles] = {str(count): errors for count, errors in q_errors(nonempty).by_joins.items()} if nonempty else {}
+        p_errors = [(joins.get(report.query_id), report.p_error) for report in reports if report.p_error is not None]
+        for count in sorted({count for count, _ in p_errors if count is not None}):
+            found[f"p-error, {count}"] = quantiles([p_error for of, p_error in p_errors if of == count])
+        if p_errors:
+            found["p-error, all"] = quantiles([p_error for _, p_error in p_errors])
         rows += [
             [name, what, str(errors.count), *(f"{value:.2f}" for value in (errors.p50, errors.p90, errors.p95, errors.max))]
             for what, errors in found.items()

@@ -123,7 +123,7 @@ def test_figures_are_drawn_of_what_there_is() -> None:
     record = comparison()
     names = [plot.name for plot in plots_of(record, summarize(record))]
     training = ["training-fast-train_loss", "training-fast-validation_-q_error", "importance-fast"]
-    assert names == ["speedup-fast", "speedup-slow", "scatter", "q-errors", *training]
+    assert names == ["speedup-fast", "speedup-slow", "scatter", "q-errors", "p-errors", *training]
     assert [plot.name for plot in plots_of(minimal(), summarize(minimal()))] == ["speedup-mscn", "scatter"]
 
 
@@ -142,7 +142,7 @@ def test_figures_as_files_stand_alone(tmp_path: Path) -> None:
     """Each is an XML document with a size, fixed colours and no link."""
     folder = write_plots(tmp_path / "plots", comparison())
     files = sorted(folder.iterdir())
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         root = minidom.parse(str(file)).documentElement  # noqa: S318 - we have just written it
         assert root is not None
