@@ -54,7 +54,8 @@ class TextSteering(Protocol):
         """
         Estimate the rows of every subplan from the text of a query; None where only the planner knows the subplans: then `steer` is asked.
 
-        A subplan left out is not steered, which the verification of the plan shows.
+        The answer is held against the planner's own list when the plan is read back: a subplan left out is an `IncompleteEstimate`.
+        What the planner does not know (a relation that it removes) does no harm.
         """
 
 

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pytest_pilotscope.algorithm import Subplan
+from pytest_pilotscope.algorithm import Cardinalities, Subplan
 from pytest_pilotscope.core.answers import answer_hash, is_empty
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, QueryRun
-from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
-from pytest_pilotscope.measurement.sides import Side, Steering
+from pytest_pilotscope.measurement.sides import Side, Steering, check_estimates
 from pytest_pilotscope.postgres.explain import Plan, render
 from pytest_pilotscope.postgres.steering import verify
 
@@ -128,12 +128,11 @@ class QueryMeasurement:
         report = QueryReport(
             query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
         )
+        estimates = self._estimates(side, steering)
         if self.truth:
             report = replace(
                 report,
-                estimates=None
-                if steering.by_candidate
-                else estimates_of(steering.cardinalities or side.session.subplans(self.query.sql), self.truth),
+                estimates=None if estimates is None else estimates_of(estimates, self.truth),
                 p_error=p_error(side.session, self.query.sql, plan, self.truth),
             )
         if steering.unsupported is not None:
@@ -142,6 +141,23 @@ class QueryMeasurement:
             return report
         adherence = verify(plan, steering.cardinalities)
         return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+
+    def _estimates(self, side: Side, steering: Steering) -> Cardinalities | None:
+        """
+        What the planner believed of each of its subplans: the side's estimates, else PostgreSQL's own; None where nobody's are of interest.
+
+        SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
+        """
+        if steering.by_candidate or not (self.truth or steering.cardinalities):
+            return None
+        own = side.session.subplans(self.query.sql)
+        if steering.cardinalities is None:
+            return own
+        try:
+            check_estimates(side.name, self.query, own, steering.cardinalities)
+        except IncompleteEstimate as error:
+            raise SideFailed(side.name, error) from error
+        return {subplan: steering.cardinalities[subplan] for subplan in own}
 
     def _planned(self, side: Side, *, ends: bool) -> tuple[Steering, Plan]:
         """What the side decides, and the plan; with the rows that its nodes really have where no cardinalities are known and it `ends`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ import pytest
 
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun
-from pytest_pilotscope.errors import QueryTimeout
+from pytest_pilotscope.errors import QueryTimeout, SideFailed
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun
 
@@ -114,6 +117,48 @@ def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
     QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms).run(2)
     decisions = [entry for entry in written if isinstance(entry, QueryDecision)]
     assert decisions == [QueryDecision(query_id="q", side="lero", facts={"looked": False})]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InjectingSide:
+    """Cardinalities that an algorithm has found by itself, without anybody's list."""
+
+    name: str
+    session: Session
+    found: dict[frozenset[str], float]
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Inject them."""
+        with self.session.cardinalities(self.found):
+            yield Steering(inference_ms=0.0, cardinalities=self.found)
+
+
+@pytest.mark.parametrize("missed", [True, False])
+def test_subplans_found_by_the_text_are_held_against_the_planners(
+    newest_server: EmbeddedServer, newest_scratch: Session, missed: bool
+) -> None:
+    """One that is left out is an error, although every node of the plan that was answered for is steered; one too many does no harm."""
+    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute("CREATE TEMPORARY TABLE a AS SELECT generate_series(1, 9) AS x")
+    newest_scratch.execute("CREATE TEMPORARY TABLE b AS SELECT generate_series(1, 9) AS x")
+    query = Query(id="q", sql="SELECT 1 FROM a JOIN b ON a.x = b.x")
+    found = {frozenset("a"): 9.0, frozenset("b"): 9.0, (frozenset("c") if missed else frozenset("ab")): 9.0, frozenset("ac"): 1.0}
+    truth = {frozenset("a"): 9, frozenset("b"): 9, frozenset("ab"): 9}
+    written: list[Line] = []
+    side = _InjectingSide(name="mscn", session=newest_scratch, found=found)
+    measurement = QueryMeasurement(query=query, sides=[side], timeout_ms=None, write=written.append, clock=_one_ms, truth=truth)
+    if missed:
+        message = (
+            "mscn failed: IncompleteEstimate: mscn estimated 2 of 3 subplans of query 'q'; PostgreSQL would silently use its own estimate "
+            "for the rest"
+        )
+        with pytest.raises(SideFailed, match=f"^{re.escape(message)}$"):
+            measurement.run(1)
+        return
+    measurement.run(1)
+    (report,) = (entry for entry in written if isinstance(entry, QueryReport))
+    assert {estimate.aliases for estimate in report.estimates or ()} == {("a",), ("b",), ("a", "b")}
 
 
 def _one_ms(session: Session, sql: str) -> TimedRun:

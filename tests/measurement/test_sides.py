@@ -65,7 +65,7 @@ def steered(sql: str) -> tuple[Remembering, str | None]:
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
         assert steering.inference_ms > 0
-        assert [steering.cardinalities] == (session.injected or [None])
+        assert [steering.cardinalities] == [*(session.injected or (None,))]
     return session, steering.unsupported
 
 
