@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pytest_pilotscope.errors import MissingServer, ServerError
@@ -67,7 +68,7 @@ def new_container(image: str, password: str, limits: Limits, first: str) -> Any:
             f"a container needs testcontainers ({error}); install it with: pip install 'pytest-pilotscope[container]'"
         ) from error
     reason = ""
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = f"{_place()}:{os.getpid()}"
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     name = "-".join(part for part in ("pilotscope", worker, secrets.token_hex(4)) if part)
     try:
@@ -231,11 +232,17 @@ def remove_leftovers(client: Any) -> None:
     from docker.errors import APIError
 
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
-        host, _, pid = container.labels[LABEL].rpartition(":")
-        if host == socket.gethostname() and not _alive(int(pid)):
+        place, _, pid = container.labels[LABEL].rpartition(":")
+        if place == _place() and not _alive(int(pid)):
             logger.warning("removing container %s, left by the killed process %s", container.short_id, pid)
             with suppress(APIError):  # its reaper, or another process like us, is at it
                 container.remove(force=True, v=True)
+
+
+def _place() -> str:
+    """Where process ids mean what they mean to us: this machine, and the container that we may be in."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}:{namespace.readlink() if namespace.is_symlink() else ''}"
 
 
 def _said(error: Exception) -> str:

@@ -329,7 +329,8 @@ def test_the_servers_start(compose: Compose, engine: Engine, docker: Any) -> Non
     """The measured server can be steered and is set up as ours are; the tracking server's is another one, with its own data."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**SECRETS, "DOCKER_HOST": engine.url, "PG_MAJOR": str(rootfs.MAJOR), "POSTGRES_PORT": str(port)}
+    environment = {**SECRETS, "DOCKER_HOST": engine.url, "POSTGRES_PORT": str(port)}
+    environment |= dict.fromkeys(("PG_MAJOR", "TRACKING_PG_MAJOR"), str(rootfs.MAJOR))
     try:
         done = compose("up", "--detach", "--no-build", "postgres", "tracking-store", **environment)
         assert done.returncode == 0, done.stderr

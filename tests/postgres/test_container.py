@@ -117,11 +117,16 @@ def test_a_daemon_that_goes_while_it_is_asked(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_leftovers_of_killed_processes_are_removed(caplog: pytest.LogCaptureFixture) -> None:
-    """Only containers with our label whose owner on this machine is dead."""
+    """Only containers with our label whose owner on this machine is dead; process ids of another container mean nothing here."""
     dead = start_child("")
     dead.communicate()
-    host = socket.gethostname()
-    owners = {"dead": f"{host}:{dead.pid}", "ours": f"{host}:{os.getpid()}", "elsewhere": f"another-{host}:{dead.pid}"}
+    here = module._place()
+    owners = {
+        "dead": f"{here}:{dead.pid}",
+        "ours": f"{here}:{os.getpid()}",
+        "elsewhere": f"another-{here}:{dead.pid}",
+        "in a container": f"{socket.gethostname()}:pid:[1]:{dead.pid}",
+    }
     containers = {name: FakeContainer(states=[], labels={LABEL: owner}) for name, owner in owners.items()}
 
     class Client:
