@@ -116,7 +116,13 @@ class _Reader:
             raise self._refuse("TABLESAMPLE")
         if not isinstance(item.this, exp.Identifier):
             raise self._refuse("a function in FROM")
+        if item.args.get("only"):
+            raise self._refuse("ONLY")
+        if item.args.get("db") is not None and item.db != "public":
+            raise self._refuse(f"a table with its schema ({item.sql('postgres')}): relations are known by the search path only")
         alias = item.args.get("alias")
+        if alias is not None and alias.args.get("columns"):
+            raise self._refuse("column aliases in FROM")
         name = name_of(alias.this if alias else item.this)
         self._assembly.add_relation(name_of(item.this), name)
         tree = Region([name])

@@ -322,6 +322,17 @@ def test_parsing_is_done_once() -> None:
         ("SELECT 1 FROM a JOIN c ON a.x = c.x JOIN b USING (z) WHERE x = 'e'", "column 'x' belongs to more than one relation (a, c, b)"),
         ("SELECT 1 FROM a TABLESAMPLE SYSTEM (1)", "TABLESAMPLE"),
         ("SELECT 1 FROM generate_series(1, 3)", "a function in FROM"),
+        ("SELECT 1 FROM ONLY a", "ONLY"),
+        ("SELECT 1 FROM old.a AS a", "a table with its schema (old.a AS a): relations are known by the search path only"),
+        ("SELECT 1 FROM a AS a(q, r)", "column aliases in FROM"),
+        ("SELECT 1 FROM a WHERE a.d > now() - interval '1 day'", "CURRENT_TIMESTAMP has another value at another time"),
+        ("SELECT 1 FROM a WHERE a.d > current_date", "CURRENT_DATE has another value at another time"),
+        ("SELECT 1 FROM a WHERE random() < a.x", "RANDOM() has another value at another time"),
+        ("SELECT 1 FROM a WHERE age(a.d) > '1 year'", "AGE(a.d) has another value at another time"),
+        (
+            "SELECT 1 FROM a, b WHERE a.x + b.x < extract(hour from clock_timestamp())",
+            "CLOCK_TIMESTAMP() has another value at another time",
+        ),
     ],
 )
 def test_what_has_no_subplans_says_why(sql: str, reason: str) -> None:
