@@ -78,6 +78,11 @@ class StatementFailed(ServerError):
         self.reason = reason
         self.sqlstate = sqlstate
 
+    @property
+    def about_a_row(self) -> bool:
+        """Whether the values of a row are the reason, as in a division by zero (class 22 in src/backend/utils/errcodes.txt)."""
+        return self.sqlstate.startswith("22")
+
 
 class QueryTimeout(ServerError):
     """A statement ran into the statement timeout of `timeout_ms`: a result of its own kind, not a failure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class Training:
             queries,
             schema=self.schema,
             fingerprint=self.data_fingerprint,
-            cache_dir=labels_folder(self.data_fingerprint),
+            cache_dir=labels_folder(self.data_fingerprint, self.session),
         )
         known = count(known_only=True)
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
@@ -197,12 +198,13 @@ def _load(algorithm: Persistent, training: Training, reference: str) -> Training
     return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)
 
 
-def labels_folder(data_fingerprint: str) -> Path:
-    """Return the cache folder of the labels of some data."""
+def labels_folder(data_fingerprint: str, session: Session) -> Path:
+    """Return the cache folder of the labels of some data, as a session with these rules for the constants of times and dates sees it."""
     from pytest_pilotscope.postgres.account import server_account
     from pytest_pilotscope.postgres.folders import cache_folder
 
-    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+    parts = (data_fingerprint.replace("~", "estimated-"), session.scalar("SHOW TimeZone"), session.scalar("SHOW DateStyle"))
+    return cache_folder(server_account()) / "labels" / re.sub(r"[^\w+-]+", "_", "-".join(parts))
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

@@ -151,14 +151,26 @@ def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -
         if query.id not in labels:
             continue
         found = parse(query.sql, featurizer.vocabulary.schema)
-        if not found.countable:
-            logger.warning("mscn does not learn from query %s: %s", query.id, found.reason)
+        reason = found.reason or _without_bitmap(featurizer, found)
+        if reason is not None:
+            logger.warning("mscn does not learn from query %s: %s", query.id, reason)
             continue
         parsed.append((query, found))
     rows: Rows = {
         query.id: {subplan: label.rows for subplan, label in labels[query.id].items() if label.rows is not None} for query, _ in parsed
     }
     return labelled(featurizer, parsed, rows)
+
+
+def _without_bitmap(featurizer: Featurizer, query: JoinQuery) -> str | None:
+    """The reason why a relation of a query has no bitmap."""
+    try:
+        for relation in query.relations.values():
+            if featurizer.samples is not None:
+                featurizer.samples.bitmap(relation)
+    except UnsupportedQuery as error:
+        return error.reason
+    return None
 
 
 def _metrics(learned: Learned) -> dict[str, list[float]]:

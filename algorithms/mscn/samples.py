@@ -14,7 +14,7 @@ import numpy as np
 from algorithms.mscn.columns import Column, Mask, column
 from algorithms.mscn.conditions import truth
 from pytest_pilotscope.core.predicates import Predicate, quote_identifier
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.joins import Relation, Schema
@@ -54,7 +54,8 @@ class Samples:
 
     Each distinct predicate is evaluated once and kept. Most are evaluated here, exactly as PostgreSQL would; the others (order of
     text, functions, casts) by PostgreSQL itself in one round trip that sends the sample values of the columns they need and
-    changes nothing on the server. Without a session those are an `AlgorithmError`.
+    changes nothing on the server. Without a session those are an `AlgorithmError`; one that fails on a sample row (a division by
+    zero, which another condition may keep away from the query) is an `UnsupportedQuery`.
     """
 
     def __init__(self, tables: Mapping[str, TableSample], *, session: Session | None = None, rows: int = SAMPLE_ROWS) -> None:
@@ -90,7 +91,12 @@ class Samples:
                 "give it a session, or use a model without sample bitmaps"
             )
         mask = np.zeros(sample.size, dtype=np.bool_)
-        passing = self.session.execute(_filter_sql(sample, predicate), [list(sample.texts[name]) for name in predicate.columns])
+        try:
+            passing = self.session.execute(_filter_sql(sample, predicate), [list(sample.texts[name]) for name in predicate.columns])
+        except StatementFailed as error:
+            if not error.about_a_row:
+                raise
+            raise UnsupportedQuery(f"{predicate.sql} fails on a row of table {sample.table!r}: {error.reason}", predicate.sql) from error
         mask[[int(row) - 1 for (row,) in passing]] = True
         return mask
 

@@ -29,7 +29,6 @@ OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
 logger = logging.getLogger(__name__)
 
 _WORTH_A_PROCESS = 2_000_000_000  # rows read, some three seconds; starting a process takes one
-_DATA_EXCEPTION = "22"  # the class of SQLSTATEs (src/backend/utils/errcodes.txt)
 
 
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
@@ -126,15 +125,10 @@ def _fetch(store: ColumnStore, tasks: Sequence[Task]) -> Sequence[Task]:
     try:
         store.fetch(needs((task.query for task in tasks), store))
     except StatementFailed as error:
-        _check_about_a_row(error)
+        if not error.about_a_row:
+            raise
         return [task for task in tasks if _fetch(store, [task])] if len(tasks) > 1 else []
     return tasks
-
-
-def _check_about_a_row(error: StatementFailed) -> None:
-    """Raise it again unless it is about the values of a row, such as a division by zero."""
-    if not error.sqlstate.startswith(_DATA_EXCEPTION):
-        raise error
 
 
 def _count_by_database(book: Book, source: RowSource, timeout_ms: int, open_crew: OpenCrew) -> None:
@@ -178,7 +172,8 @@ def count_by_database(source: RowSource, task: Task, timeout_ms: int) -> Iterato
         try:
             rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
         except StatementFailed as error:
-            _check_about_a_row(error)
+            if not error.about_a_row:
+                raise
             yield mask, f"{error.reason}, where {', '.join(sorted(task.query.subplan(mask)))} is counted on its own"
             return
         yield mask, rows

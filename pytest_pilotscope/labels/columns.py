@@ -1,7 +1,7 @@
 """
 The columns that labels need, read once from the database and kept on disk.
 
-    <folder>/<table>/rows.txt            number of rows
+    <folder>/<table>/rows.txt            number of rows, and a digest of all of them in their order
     <folder>/<table>/<column>.npy        (N,) int32 or int64, 0 where NULL      integer columns
     <folder>/<table>/<column>.null.npy   (N,) bool, only where there are NULLs
     <folder>/<table>/<column>.arrow      (N,) text                              other columns, for their equality only
@@ -64,7 +64,7 @@ class ColumnStore:
         self._schema = schema
         self._source = source
         self._integers: dict[tuple[str, str], Integers] = {}
-        self._rows: dict[str, int] = {}
+        self._rows: dict[str, tuple[int, str]] = {}
         self._verified: set[str] = set()
 
     def is_integer(self, table: str, column: str) -> bool:
@@ -83,10 +83,14 @@ class ColumnStore:
 
     def rows(self, table: str) -> int:
         """Return the number of rows of a table."""
+        return self._known_rows(table)[0]
+
+    def _known_rows(self, table: str) -> tuple[int, str]:
         if table not in self._rows:
             path = self._table_folder(table) / "rows.txt"
             with _readable(path):
-                self._rows[table] = int(path.read_text(encoding="ascii"))
+                count, digest = path.read_text(encoding="ascii").split()
+                self._rows[table] = int(count), digest
         return self._rows[table]
 
     def integers(self, table: str, column: str) -> Integers:
@@ -125,39 +129,30 @@ class ColumnStore:
                 f"columns or conditions of table {table!r} are not in {self._folder}, and there is no database to read them from"
             )
         self._verify(table, source)
-        if not missing:
-            self._record_rows(table, len(source.rows(table, [Expression("TRUE", "boolean")])[0]))
         for start in range(0, len(missing), _MASKS_PER_SCAN):
             part = missing[start : start + _MASKS_PER_SCAN]
             arrays = source.rows(table, [expression for _, expression in part])
-            self._record_rows(table, len(arrays[0]))
+            if len(arrays[0]) != self.rows(table):
+                raise LabelError(
+                    f"table {table!r} has {len(arrays[0])} rows, but {self.rows(table)} when its columns were read: "
+                    f"remove {self._table_folder(table)}"
+                )
             for (path, expression), array in zip(part, arrays, strict=True):
                 _save(path, expression, array)
 
     def _verify(self, table: str, source: RowSource) -> None:
-        """Before anything is added to a table from an earlier process: are its rows still in the same order?"""
-        kept = sorted(c for c in self._schema[table] if self.is_integer(table, c) and self._column_path(table, c).exists())
-        if table in self._verified or not kept:
+        """Before anything is added to a table from an earlier process: are its rows the same, in the same order?"""
+        if table in self._verified:
             return
-        [array] = source.rows(table, [self._expression(table, kept[0])])
-        now, before = _integers(array), self.integers(table, kept[0])
-        if not np.array_equal(now.values, before.values):
+        path, found = self._table_folder(table) / "rows.txt", source.digest(table)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, " ".join(map(str, found)).encode("ascii"))
+        elif self._known_rows(table) != found:
             raise LabelError(
                 f"table {table!r} does not hold the rows in {self._folder} any more, or not in the same order; "
                 "labels need data that does not change: remove that folder to read it again"
             )
-        self._verified.add(table)
-
-    def _record_rows(self, table: str, rows: int) -> None:
-        path = self._table_folder(table) / "rows.txt"
-        if path.exists():
-            if self.rows(table) != rows:
-                raise LabelError(
-                    f"table {table!r} has {rows} rows, but {self.rows(table)} when its columns were read: remove {path.parent}"
-                )
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, str(rows).encode("ascii"))
         self._verified.add(table)
 
     def _table_folder(self, table: str) -> Path:

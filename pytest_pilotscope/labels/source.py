@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -36,17 +37,20 @@ class RowSource(Protocol):
         The order of the rows is the same in every call, as long as the table is not changed.
         """
 
+    def digest(self, table: str) -> tuple[int, str]:
+        """Return the number of rows of a table, and a digest of them that changes with their order, too."""
+
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Return the single number of a statement, or None when it did not finish in time; 0 ms is no limit."""
 
 
-# One sequential scan in physical order, whatever indexes, parallel workers or other scans there are; text that is equal
-# exactly when the values are (time zone and date style are part of it).
+# One sequential scan in physical order, whatever indexes, parallel workers or other scans there are; text that is equal exactly when the
+# values are. The time zone and the order of day and month are the session's: constants of conditions are read by them.
 _STABLE_ORDER = """
     SELECT set_config(name, value, true) FROM (VALUES
         ('synchronize_seqscans', 'off'), ('max_parallel_workers_per_gather', '0'), ('enable_indexscan', 'off'),
         ('enable_indexonlyscan', 'off'), ('enable_bitmapscan', 'off'), ('statement_timeout', '0'),
-        ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1')
+        ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1')
     ) AS wanted (name, value)
 """
 
@@ -65,6 +69,12 @@ class SessionSource:
             self._session.execute(_STABLE_ORDER)
             self._session.copy_out(f"SELECT {selected} FROM {quote_identifier(table)}", content.write)  # noqa: S608  # identifiers are quoted
         return _parse_copy(content.getvalue(), [expression.kind for expression in expressions])
+
+    def digest(self, table: str) -> tuple[int, str]:
+        """Hash every row on the server, and the hashes in their order here."""
+        row = f"CAST(({quote_identifier(table)}.*) AS text)"
+        [hashes] = self.rows(table, [Expression(f"hashtextextended({row}, 0)", "integer")])
+        return len(hashes), hashlib.sha256(hashes.to_numpy(zero_copy_only=False).tobytes()).hexdigest()[:24]
 
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Run a count with a statement timeout."""

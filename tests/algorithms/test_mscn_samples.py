@@ -16,7 +16,7 @@ from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
 from algorithms.mscn.vocabulary import read_ranges
 from pytest_pilotscope.core.joins import Relation, Schema, parse
 from pytest_pilotscope.core.predicates import Predicate, TypedText
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
@@ -187,6 +187,15 @@ def test_without_a_session_the_predicate_is_named(schema: Schema, sampled: dict[
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         Samples(sampled).mask(sampled["kinds"], only(schema, "word < 'ab'"))
+
+
+def test_a_condition_that_fails_on_a_sample_row(session: Session, schema: Schema, sampled: dict[str, TableSample]) -> None:
+    """It has no bitmap: its query is one that mscn leaves alone, and says why."""
+    predicate = only(schema, "1 / (id - id) = 1")
+    message = f"{predicate.sql} fails on a row of table 'kinds': division by zero"
+    with pytest.raises(UnsupportedQuery, match=re.escape(message)) as refused:
+        Samples(sampled, session=session).mask(sampled["kinds"], predicate)
+    assert refused.value.reason == message
 
 
 def test_each_predicate_is_asked_once(session: Session, schema: Schema, sampled: dict[str, TableSample]) -> None:

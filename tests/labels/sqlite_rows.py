@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +16,7 @@ _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_(
 
 
 class SqliteSource:
-    """Tables of integers and texts; `scans` counts the calls of `rows`, `counted` lists the statements of `count`."""
+    """Tables of integers and texts; `scans` counts how often a table was read, `counted` lists the statements of `count`."""
 
     def __init__(self, schema: Schema, rows: Rows, *, finishes: bool = True) -> None:
         self.connection = sqlite3.connect(":memory:")
@@ -38,6 +39,12 @@ class SqliteSource:
             pa.array([bool(value) for value in values] if expression.kind == "boolean" else values, type=_ARROW_TYPES[expression.kind])
             for expression, values in zip(expressions, columns, strict=True)
         ]
+
+    def digest(self, table: str) -> tuple[int, str]:
+        """All rows in the order of insertion; a scan as well."""
+        self.scans += 1
+        found = self.connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid').fetchall()
+        return len(found), hashlib.sha256(repr(found).encode()).hexdigest()
 
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Run a count; None when this source was told not to finish."""

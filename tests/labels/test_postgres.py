@@ -16,6 +16,7 @@ from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.labels.source import Expression, SessionSource
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.training import labels_folder
 from tests.labels.dumps import load_dump
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -221,6 +222,22 @@ def test_conditions_mean_what_postgresql_says(typed: Session, tmp_path: Path) ->
     queries = [Query(id=condition, sql=f"SELECT count(*) FROM t WHERE {condition}") for condition in CONDITIONS]
     labels = labelled(typed, queries, tmp_path, read_schema(typed))
     assert {name: rows[frozenset("t")] for name, rows in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
+
+
+@pytest.mark.parametrize(("zone", "order"), [("Europe/Berlin", "ISO, DMY"), ("America/New_York", "ISO, MDY")])
+def test_constants_are_read_as_the_session_reads_them(typed: Session, tmp_path: Path, zone: str, order: str) -> None:
+    """A time without a zone is one of the session's, and 3/4 a day in March or in April; labels of other rules are kept apart."""
+    conditions = ["tz >= '2010-03-28 02:00'", "d > '1/2/2010'", "tz < timestamptz '2010-03-28 03:15'"]
+    queries = [Query(id=condition, sql=f"SELECT count(*) FROM t WHERE {condition}") for condition in conditions]
+    try:
+        typed.execute(f"SET TimeZone = '{zone}'")
+        typed.execute(f"SET DateStyle = '{order}'")
+        labels = labelled(typed, queries, tmp_path, read_schema(typed))
+        assert {name: rows[frozenset("t")] for name, rows in labels.items()} == {query.id: typed.scalar(query.sql) for query in queries}
+        assert labels_folder("d", typed).name == f"d-{zone.replace('/', '_')}-{order.replace(', ', '_')}"
+    finally:
+        typed.execute("RESET TimeZone")
+        typed.execute("RESET DateStyle")
 
 
 def test_joins_compare_values_not_their_text(typed: Session, tmp_path: Path) -> None:
