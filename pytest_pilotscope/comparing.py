@@ -25,7 +25,7 @@ from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
-from pytest_pilotscope.run import BenchmarkRun, copyable, ending, measuring_session, opponent_side, select_queries, true_cardinalities
+from pytest_pilotscope.run import BenchmarkRun, copyable, ending, opponent_side, select_queries, true_cardinalities
 from pytest_pilotscope.training import Training, learn
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def comparison_run(
         with (
             ending(writer, failures),
             copyable(database, algorithms) as database,
-            measuring_session(database) as session,
+            database.measuring_session() as session,
             ExitStack() as stack,
         ):
             contest = _Contest(

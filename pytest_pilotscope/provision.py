@@ -135,6 +135,10 @@ class Database:
             raise
         return session
 
+    def measuring_session(self) -> Session:
+        """A session in which nothing can be written: a workload may change data unnoticed, and the database may be the user's."""
+        return replace(self, session_settings={**self.session_settings, "default_transaction_read_only": "on"}).session()
+
     @contextmanager
     def copy(self) -> Iterator[Database]:
         """

@@ -133,7 +133,7 @@ def benchmark_run(
     with open_record(header, settings.results) as writer:
         header = writer.header
         started(header)
-        with ending(writer, failures), copyable(database, [algorithm]) as database, measuring_session(database) as session:
+        with ending(writer, failures), copyable(database, [algorithm]) as database, database.measuring_session() as session:
             training = Training.of(
                 workload,
                 algorithm=name,
@@ -193,13 +193,6 @@ def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Datab
         yield database
 
 
-def measuring_session(database: Database) -> Session:
-    """Open a session in which nothing can be written: a workload may change data unnoticed, and the database may be the user's."""
-    session = database.session()
-    session.execute("SET default_transaction_read_only = on")
-    return session
-
-
 @contextmanager
 def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
     """Write the end of a record, whatever happens in the block; `failures` are of the sides, noted while measuring."""
@@ -223,7 +216,7 @@ def opponent_side(name: str, algorithm: Algorithm, database: Database, session: 
     if name == BASELINE:
         yield PlainSide(name=BASELINE_AGAIN, session=session)
     elif isinstance(algorithm, DatabasePreparer):
-        with algorithm.prepare(database) as prepared, measuring_session(prepared) as its_session:
+        with algorithm.prepare(database) as prepared, prepared.measuring_session() as its_session:
             yield side_of(name, algorithm, its_session)
     else:
         yield side_of(name, algorithm, session)

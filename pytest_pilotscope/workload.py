@@ -70,8 +70,7 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
     wanted = settings.generate_training
     if wanted is None:
         wanted = 0 if workload.train or not learns else GENERATED
-    with database.session() as session:
-        session.execute("SET default_transaction_read_only = on")
+    with database.measuring_session() as session:
         _check_plannable((*workload.test, *workload.train, *workload.validation), session)
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)

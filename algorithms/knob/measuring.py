@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from algorithms.knob.options import Target
 from pytest_pilotscope.core.pairs import Floats, Pairs
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.statistics import Interval, workload_ratios
-from pytest_pilotscope.errors import AlgorithmError, QueryTimeout
+from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 
@@ -23,6 +24,8 @@ _SLOWER = 10.0  # no query may take more than this many times what it took by de
 _LEAST_LIMIT_S = 1.0
 _REPLICATES = 1000
 _LEAST_MS = 1e-3  # below the resolution of the server's clock
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,25 +63,40 @@ def select_queries(session: Session, queries: Sequence[Query], *, trial_s: float
     """
     Draw queries until they take `trial_s` seconds with the settings of `session`; each is run twice and the second time counts.
 
-    Raises `AlgorithmError` when each single one takes too long.
+    One that fails already with them, for instance because it writes, is left out with a warning. Raises `AlgorithmError` when none is left.
     """
-    chosen, times, too_long = [], [], 0
+    chosen, times, too_long, failed = [], [], 0, 0
     limit_s = trial_s / _LONGEST_SHARE
     for position in np.random.default_rng(seed).permutation(len(queries)):
         query = queries[position]
-        if time_s(session, query.sql, limit_s) >= limit_s:
+        first_s = _first_s(session, query, limit_s)
+        if first_s is None:
+            failed += 1
+        elif first_s >= limit_s:
             too_long += 1
-            continue
-        chosen.append(query)
-        times.append(time_s(session, query.sql, limit_s))
-        if sum(times) >= trial_s:
-            break
+        else:
+            chosen.append(query)
+            times.append(time_s(session, query.sql, limit_s))
+            if sum(times) >= trial_s:
+                break
     if not chosen:
+        warned = f" ({failed} of them fail, see the warnings)" if failed else ""
         raise AlgorithmError(
-            f"none of the {len(queries)} queries runs within {limit_s:g} s with the default settings, a quarter of a trial; "
+            f"none of the {len(queries)} queries runs within {limit_s:g} s with the default settings, a quarter of a trial{warned}; "
             f"raise --knob-trial-s (now {trial_s:g})"
         )
     return Selected(queries=tuple(chosen), default_s=tuple(times), too_long=too_long)
+
+
+def _first_s(session: Session, query: Query, limit_s: float) -> float | None:
+    """The time of a query with the settings of the session; None, with a warning, where it fails."""
+    try:
+        return time_s(session, query.sql, limit_s)
+    except StatementFailed as error:
+        if session.closed:
+            raise
+        logger.warning("knob tuning leaves out query %s, which fails with the default settings: %s", query.id, error)
+        return None
 
 
 def run_pass(session: Session, selected: Selected, objective: Objective, limit: float) -> Pass:

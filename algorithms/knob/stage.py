@@ -81,7 +81,7 @@ def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> K
 
 class Stage:
     """
-    A server with settings in force; made by `open_stage`. `session` is the one to measure in.
+    A server with settings in force; made by `open_stage`. `session` is the one to measure in, and nothing can be written there.
 
     `cold` is True until somebody has run the queries since the last start.
     """
@@ -93,7 +93,7 @@ class Stage:
         self._level = {knob.name: knob.level for knob in space.knobs}
         self._current = space.defaults
         self.cold = True
-        self.session = database.session()
+        self.session = database.measuring_session()
 
     def close(self) -> None:
         """End the session."""
@@ -107,7 +107,7 @@ class Stage:
         """
         if self.session.closed:  # a query of the last trial took the server down; it starts again by itself
             self.cold = True
-            self.session = self._database.session()
+            self.session = self._database.measuring_session()
             self._session_knobs(self._current)
         changed = {name for name, value in values.items() if value != self._current[name]}
         needed = [level for level in LEVELS if any(self._level[name] == level for name in changed)]
@@ -136,7 +136,7 @@ class Stage:
         try:
             self._database.server.restart({**base, **wanted})
         finally:
-            self.session = self._database.session()
+            self.session = self._database.measuring_session()
 
     def _reload(self, values: Values) -> None:
         if self._system is not None:

@@ -191,7 +191,7 @@ def _confirm(training: Training, stage: Stage, trials: list[Trial], options: Kno
     if best.number == 0:
         return None
     queries: list[Query] = list(training.validation or training.queries)
-    with training.database.session() as default:
+    with training.database.measuring_session() as default:
         selected = select_queries(default, queries, trial_s=options.trial_s, seed=options.seed)
         stage.apply(best.values)
         return compare(default, stage.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)

@@ -15,11 +15,13 @@ import pytest
 
 from algorithms.knob import catalogue
 from algorithms.knob import tuning as tuning_module
+from algorithms.knob.measuring import select_queries
 from algorithms.knob.options import KnobOptions
 from algorithms.knob.stage import Stage
 from algorithms.knob.tuning import UNFINISHED, KnobTuning
 from algorithms.storage import write_json_model
 from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
@@ -222,6 +224,45 @@ def test_the_server_is_the_same_before_and_after_whatever_fails(
             with pytest.raises(KeyboardInterrupt, match=f"^{re.escape(step)}$"), failing_at(monkeypatch, step, once=True):
                 life()
             assert state(given) == before, step
+
+
+WRITING = (
+    Query(id="deletes", sql="WITH gone AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM gone"),
+    Query(id="counts", sql="SELECT nextval('tickets')"),
+)
+
+
+@pytest.mark.usefixtures("decided")
+def test_queries_that_write_are_left_out(given: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """On somebody's own database: each is named with what PostgreSQL says, nothing is written, and no trial fails for it."""
+    with given.session() as owner:
+        owner.execute("CREATE SEQUENCE tickets")
+    with training("knob", given, tmp_path) as some:
+        some.queries = (*some.queries[:3], *WRITING)
+        some.validation = (*some.validation, *WRITING)
+        report = KnobTuning(replace(RANDOM, trials=3, rounds=1)).train(some)
+    assert (report.scalars["num_knob_queries"], report.scalars["knob_trials_failed"]) == (3, 0)
+    refused = [
+        f"knob tuning leaves out query {query.id}, which fails with the default settings: statement failed: "
+        f"cannot execute {what} in a read-only transaction [25006]: {query.sql}"
+        for query, what in zip(WRITING, ("SELECT", "nextval()"), strict=True)
+    ]
+    assert sorted(caplog.messages) == sorted(2 * refused)  # of the training queries, and of the validation queries
+    with given.session() as owner:
+        assert owner.execute("SELECT count(*), (SELECT is_called FROM tickets) FROM orders") == [(20000, False)]
+
+
+def test_no_query_can_be_drawn(newest_scratch: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """Where all queries fail with the default settings the error says so, beside their warnings."""
+    expected = (
+        "none of the 1 queries runs within 1 s with the default settings, a quarter of a trial (1 of them fail, see the warnings); "
+        "raise --knob-trial-s (now 4)"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
+        select_queries(newest_scratch, [Query(id="q", sql="SELECT 1/0")], trial_s=4, seed=0)
+    assert caplog.messages == [
+        "knob tuning leaves out query q, which fails with the default settings: statement failed: division by zero [22012]: SELECT 1/0"
+    ]
 
 
 def test_untrained_and_unusable(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
