@@ -122,8 +122,9 @@ class Stage:
     def _put(self, values: Values, levels: list[Level]) -> None:
         if "restart" in levels:
             self._restart(values)
-        if "reload" in levels:
-            self._reload({name: value for name, value in values.items() if self._level[name] == "reload"})
+        reloaded = {name: value for name, value in values.items() if self._level[name] == "reload"}
+        if reloaded and {"reload", "restart"}.intersection(levels):  # a container forgets at a restart what ALTER SYSTEM has set
+            self._reload(reloaded)
         self._session_knobs(values)
         self._check(values)
 

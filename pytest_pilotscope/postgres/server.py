@@ -82,7 +82,7 @@ class Server(Protocol):
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
-        Restart with `settings` in place of those of the last restart; sessions break.
+        Restart with `settings` in place of those of the last restart; sessions break, and what ALTER SYSTEM has set may be gone.
 
         When PostgreSQL does not start with them the old ones are put back and ServerError is raised.
         """

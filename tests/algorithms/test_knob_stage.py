@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +144,28 @@ def test_each_change_takes_what_it_needs(shop: Database) -> None:
         assert stage.session.scalar("SHOW shared_buffers") == "32MB"
         assert stage.apply(space.defaults) == "restart"
     assert state(shop) == before
+
+
+def test_settings_that_a_restart_forgets(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's restart takes with it what ALTER SYSTEM had set: that is set again, also when the restart is refused."""
+    original = EmbeddedServer.restart
+
+    def restart(self: EmbeddedServer, settings: Mapping[str, str]) -> None:
+        with self.connect() as session:
+            session.execute("ALTER SYSTEM RESET ALL")  # as ContainerServer does
+        original(self, settings)
+
+    monkeypatch.setattr(EmbeddedServer, "restart", restart)
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        values = space.complete({"bgwriter_lru_maxpages": "7"})
+        stage.apply(values)
+        assert stage.apply({**values, "shared_buffers": "4096"}) == "restart"
+        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
+        with pytest.raises(ServerError, match=r"^the old settings are back, these were refused: "):
+            stage.apply({**values, "shared_buffers": "1000000000"})
+        shown = stage.session.execute("SELECT current_setting('shared_buffers'), current_setting('bgwriter_lru_maxpages')")
+        assert shown == [("32MB", "7")]
 
 
 def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
