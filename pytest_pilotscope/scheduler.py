@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
+from pytest_pilotscope.errors import UsageError, shortened
 from pytest_pilotscope.registry import builtin_registry, load_workload
 from pytest_pilotscope.training import Advance, Training, learn
 
@@ -87,10 +88,13 @@ class Scheduler:
         """
         Run one statement; raises `StatementFailed`, and whatever the algorithm raises when it cannot decide.
 
-        Outside a `with` block it is a `UsageError`: there is no server yet.
+        Outside a `with` block it is a `UsageError`: there is no server yet. So it is for several statements at once: to plan them is to run
+        all but the first.
         """
         if self._side is None or self._clock is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
+        if (count := _statements(sql)) > 1:
+            raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
             timed = self._clock(self._side.session, sql)
         executed = Execution(
@@ -181,6 +185,14 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
     return MLflowTracker(
         f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
     )
+
+
+def _statements(sql: str) -> int:
+    """How many statements this is; one for what is not SQL, of which PostgreSQL says what is wrong."""
+    try:
+        return len(split_statements(sql))
+    except NeverEnds:
+        return 1
 
 
 def _workload(config: PostgreSQLConfig) -> Workload:

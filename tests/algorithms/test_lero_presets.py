@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import pytest
 
 from algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
 from algorithms.lero.chooser import Lero
+from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.provision import PostgreSQLConfig
 from pytest_pilotscope.registry import load_workload
 
@@ -30,6 +34,10 @@ def test_it_trains_executes_and_learns_on() -> None:
         assert lero.model is first
         scheduler.execute(queries[3].sql)
         assert lero.model is not first
+        text = "scheduler.execute runs one statement, and these are 2: SELECT 1; DELETE FROM users; execute one after the other"
+        with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+            scheduler.execute("SELECT 1; DELETE FROM users")
+        assert scheduler.execute("SELECT count(*) > 0 FROM users").rows == [(True,)]
 
 
 def test_the_usual_scheduler_does_not_learn_on() -> None:
