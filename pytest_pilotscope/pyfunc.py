@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.postgres.subplans import key_text
 from pytest_pilotscope.registry import builtin_registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Decide = Callable[[str], Mapping[frozenset[str], float] | Mapping[str, Any]]
-"""From SQL to rows by subplan; or to what does not depend on the statement: the indexes, or the settings."""
+"""From SQL to rows by subplan; or to what the algorithm says in JSON of its own: the indexes, the settings, the choice of a plan."""
 
 
 class _Serves(Protocol):
@@ -34,7 +35,9 @@ class PilotscopeModel:
         """
         Map the column `sql` to `decision`, a JSON object.
 
-        From the sorted aliases of each subplan, blank between them, to its rows; or `{"indexes": [...]}` as SQL, or `{"settings": {...}}`.
+        From each subplan to its rows, keyed as for the library: the sorted aliases, blank between them, after the number of the query level
+        where there are several ("2:a b"). Or what the algorithm says itself: `{"indexes": [...]}` as SQL, `{"settings": {...}}`, or of lero
+        what was chosen and why, with `"cardinalities": {...}`.
         """
         import pandas as pd
 
@@ -43,7 +46,7 @@ class PilotscopeModel:
 
 
 def _json_of(decision: Mapping[frozenset[str], float] | Mapping[str, Any]) -> str:
-    return json.dumps({key if isinstance(key, str) else " ".join(sorted(key)): value for key, value in decision.items()})
+    return json.dumps({key if isinstance(key, str) else key_text(key): value for key, value in decision.items()})
 
 
 def _load_pyfunc(path: str) -> PilotscopeModel:

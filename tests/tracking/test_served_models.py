@@ -17,6 +17,8 @@ from algorithms.mscn.storage import write_model
 from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.postgres.subplans import LeveledSubplan
+from pytest_pilotscope.pyfunc import PilotscopeModel
 from pytest_pilotscope.tracking.models import fetch_model, log_pyfunc
 from pytest_pilotscope.tracking.publish import log_training
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -115,3 +117,11 @@ def test_the_registered_model_answers_sql(logged: tuple[str, str, TrainedModel],
     assert decisions[1].keys() == {"users"}
     assert served.metadata.signature.inputs.input_names() == ["sql"]
     assert served.metadata.signature.outputs.input_names() == ["decision"]
+
+
+def test_subplans_of_several_query_levels_are_all_answered() -> None:
+    """Equal aliases of a query and of its subquery have keys that differ."""
+    rows: dict[frozenset[str], float] = {LeveledSubplan(1, "ab"): 5.0, LeveledSubplan(2, "ab"): 7.0}
+    served = PilotscopeModel(lambda sql: rows)
+    (decision,) = served.predict(pd.DataFrame({"sql": [SQL]}))["decision"]
+    assert json.loads(decision) == {"1:a b": 5.0, "2:a b": 7.0}
