@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from algorithms.lero import serving
 from algorithms.lero.collection import CollectionRules, collect, known, rules_of, store_of
 from algorithms.lero.decision import Decision, decide
 from algorithms.lero.evaluation import figures, write_explanations
@@ -37,9 +37,6 @@ LEAST_VALIDATION = 20
 
 CHOICES, UPDATES, UPDATED = "lero_choices.jsonl", "lero_updates.jsonl", "updated"
 """In the run's folder: what was chosen, what was learned on the way, and the folder of the last model that came of it."""
-
-SERVING_DSN = "PILOTSCOPE_DSN"
-"""Environment variable with the database that a served model plans on."""
 
 
 @dataclass(slots=True)
@@ -125,24 +122,13 @@ class Lero:
         self._start_noting(training)
 
     @staticmethod
-    def decider(folder: Path) -> Callable[[str], Cardinalities]:
+    def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
         """
-        Return a function from SQL to the cardinalities of the chosen plan, by a saved model.
+        Return a function from one SQL statement to what a saved model chooses and why; see `Decision.served`.
 
         Candidate plans come from a planner, so it connects to the database in the environment variable PILOTSCOPE_DSN; ModelError without.
         """
-        from pytest_pilotscope.postgres.dsn import Dsn
-        from pytest_pilotscope.postgres.session import connect
-
-        model = read_model(folder)
-        dsn = os.environ.get(SERVING_DSN)
-        if not dsn:
-            raise ModelError(
-                f"lero needs the planner of the database it was trained on to find candidate plans: set {SERVING_DSN} to its "
-                "connection string, postgresql://user@host:port/database"
-            )
-        session = connect(Dsn(dsn))
-        return lambda sql: decide(model, session, sql).cardinalities
+        return serving.decider(folder)
 
     def _take(self, done: Trained, training: Training) -> None:
         self._trained, self.model = done, done.model

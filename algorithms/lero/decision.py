@@ -12,6 +12,7 @@ from algorithms.lero.scoring import TrainedModel
 from algorithms.lero.signature import signature_of
 from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.postgres.explain import parse_plan, render
+from pytest_pilotscope.postgres.subplans import key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.planning import RawPlan
@@ -65,6 +66,19 @@ class Decision:
             **self.facts(),
             "scores": [round(score, 5) for score in self.scores],
             "difference": [] if found is None or self.plan == 0 else plan_difference(found.plans[0], found.plans[self.plan]),
+        }
+
+    def served(self, margin: float) -> dict[str, Any]:
+        """
+        What a served model answers, in plain JSON: the facts, the margin, all scores, and the cardinalities to inject.
+
+        The cardinalities have the keys of the library's setting (`subplans.key_text`); for PostgreSQL's own plan there are none.
+        """
+        return {
+            **self.facts(),
+            "margin": round(margin, 5),
+            "scores": [round(score, 5) for score in self.scores],
+            "cardinalities": {key_text(subplan): rows for subplan, rows in self.cardinalities.items()},
         }
 
 

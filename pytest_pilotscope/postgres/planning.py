@@ -2,12 +2,15 @@
 One statement planned under many cardinalities, in as few messages as possible.
 
 Each call is one message of several statements, hence one transaction: what is set in it is gone after it, also when it fails. So these
-functions are not for use inside `Session.rolled_back`, where a setting would stay until the block ends.
+functions are not for use inside `Session.rolled_back`, where a setting would stay until the block ends. A statement is planned and not
+run, but only if it is one: ask `is_one_statement` where that is not known.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import string
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,23 @@ if TYPE_CHECKING:
 
 RawPlan = dict[str, Any]
 """The root node of EXPLAIN's JSON, as decoded; `explain.parse_plan` makes a typed tree of it."""
+
+_QUOTED = re.compile(r"(['\"]).*?\1", re.DOTALL)
+_DOUBTFUL = ("\\", "$", "--", "/*")
+"""What makes it a matter of settings and versions where a quoted text ends, or whether it is one."""
+
+
+def is_one_statement(sql: str) -> bool:
+    """
+    Whether PostgreSQL takes this text for one statement: it has no semicolon, but at its end and in plain quotes.
+
+    The functions here send what they are given, and PostgreSQL would run what comes after a semicolon. This is for text from strangers: it
+    says no where a semicolon and anything of `_DOUBTFUL` are in the same text.
+    """
+    text = sql.rstrip(f";{string.whitespace}")
+    if ";" not in text:
+        return True
+    return not any(mark in text for mark in _DOUBTFUL) and ";" not in _QUOTED.sub("", text)
 
 
 def planned_with_subplans(session: Session, sql: str) -> tuple[RawPlan, dict[frozenset[str], float]]:

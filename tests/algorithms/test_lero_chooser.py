@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from algorithms.lero.candidates import Candidates, Look, Slot
 from algorithms.lero.chooser import Lero, validation_queries
 from algorithms.lero.collection import rules_of, store_of
-from algorithms.lero.decision import decide
+from algorithms.lero.decision import Decision, decide
 from algorithms.lero.policy import Policy
 from algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import QueryReport, TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.errors import AlgorithmError, ModelError, StatementFailed, UsageError
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
+from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
 from pytest_pilotscope.provision import Database
 
 from .forum import queries, training
+from .lero_example import random_plans
 
 TEST = queries("q", 8)
 ALL = {"lero_effort": "all", "lero_margin": "0"}
@@ -205,22 +209,91 @@ def test_a_model_of_other_data_is_refused(
         Lero().load(tmp_path / "saved", training(forum, session, tmp_path / "run"))
 
 
-def test_a_served_model_plans_on_the_database_it_is_given(
-    forum: Database, session: Session, trained: tuple[Lero, TrainingReport, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQL in, cardinalities of the chosen plan out; without a database it says which variable to set."""
-    lero, _, _ = trained
-    lero.save(tmp_path / "saved")
+@pytest.fixture
+def served(contrary: Lero, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """The contrary model, saved and served."""
+    contrary.save(tmp_path / "served")
     monkeypatch.setenv("PILOTSCOPE_DSN", str(session.dsn))
-    decider = Lero.decider(tmp_path / "saved")
-    assert [decider(query.sql) for query in TEST] == [lero.choose(query, session) for query in TEST]
-    monkeypatch.delenv("PILOTSCOPE_DSN")
+    return Lero.decider(tmp_path / "served")
+
+
+def test_a_served_model_says_what_it_chooses_and_why(contrary: Lero, session: Session, served: Callable[[str], dict[str, Any]]) -> None:
+    """SQL in; the plan, its slot, the scores, the margin and the cardinalities that lead to it out, as JSON."""
+    answers = [json.loads(json.dumps(served(query.sql))) for query in TEST]
+    for query, answer in zip(TEST, answers, strict=True):
+        cardinalities = contrary.choose(query, session)
+        assert answer.pop("cardinalities") == {key_text(subplan): rows for subplan, rows in cardinalities.items()}
+        scores = answer.pop("scores")
+        assert answer["score_gain"] == (pytest.approx(scores[0] - min(scores), abs=2e-5) if scores else None)
+        facts = contrary.explain(query)
+        assert answer.keys() == facts.keys()
+        assert {name: answer[name] for name in _untimed(facts)} == _untimed(facts)
+        assert (answer["factor"] is None) == (answer["chosen"] == 0) == (not cardinalities)
+    assert any(answer["chosen"] for answer in answers)
+
+
+def _untimed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value if value is None else pytest.approx(value, abs=2e-5) for name, value in facts.items() if not name.endswith("_ms")}
+
+
+def test_a_served_model_needs_a_database(contrary: Lero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one it says which variable to set."""
+    contrary.save(tmp_path / "saved")
+    monkeypatch.delenv("PILOTSCOPE_DSN", raising=False)
     text = (
         "lero needs the planner of the database it was trained on to find candidate plans: set PILOTSCOPE_DSN to its connection string, "
         "postgresql://user@host:port/database"
     )
     with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
         Lero.decider(tmp_path / "saved")
+
+
+def test_a_served_model_takes_one_statement(session: Session, served: Callable[[str], dict[str, Any]]) -> None:
+    """What comes after a semicolon is not run: it is refused before anything is sent."""
+    text = (
+        "lero chooses a plan for one statement, and this may be more than one: SELECT 1; DELETE FROM users; ask for each by itself, and "
+        "leave out comments (a semicolon inside the statement is taken as its end where there is a comment, a backslash or a $)"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        served("SELECT 1; DELETE FROM users")
+    assert session.scalar("SELECT count(*) FROM users") == 800
+
+
+def test_a_served_model_writes_nothing(forum: Database, served: Callable[[str], dict[str, Any]]) -> None:
+    """Planning runs functions that say they are immutable, whatever they do."""
+    with forum.session() as owner:
+        owner.execute(
+            "CREATE TABLE noted (i int);"
+            "CREATE FUNCTION note() RETURNS int LANGUAGE sql AS 'INSERT INTO noted VALUES (1) RETURNING i';"
+            "CREATE FUNCTION constant() RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN note(); END'"
+        )
+        try:
+            with pytest.raises(StatementFailed, match=r"^statement failed: cannot execute INSERT in a read-only transaction \[25006\]: "):
+                served("SELECT count(*) FROM users AS u, posts AS p WHERE u.id = p.userid AND u.age < constant()")
+            assert owner.scalar("SELECT count(*) FROM noted") == 0
+        finally:
+            owner.execute("DROP FUNCTION constant(); DROP FUNCTION note(); DROP TABLE noted")
+
+
+def test_a_served_model_answers_one_thread_after_the_other(served: Callable[[str], dict[str, Any]]) -> None:
+    """MLflow's server calls it from several threads, and it has one session: each gets the answer to its own statement."""
+    asked = [query.sql for query in TEST] * 4
+    alone = [served(sql) for sql in asked]
+    with ThreadPoolExecutor(8) as threads:
+        beside = list(threads.map(served, asked))
+    assert [_untimed(answer["cardinalities"]) for answer in beside] == [answer["cardinalities"] for answer in alone]
+    assert [answer["planner_calls"] for answer in beside] == [answer["planner_calls"] for answer in alone]
+
+
+def test_a_served_answer_keeps_the_levels_of_subplans() -> None:
+    """Equal aliases of a query and of its subquery are two subplans, and both are there."""
+    own, other = random_plans(2)
+    subplans: dict[frozenset[str], float] = {LeveledSubplan(level, "ab"): 10.0 * level for level in (1, 2)}
+    found = Candidates(look=Look(plan=own, subplans=subplans, elapsed_ms=1.0), plans=(own, other), slots=(None, Slot(10.0, 2)), attempts=())
+    answer = Decision(plan=1, candidates=found, scores=(0.5, 0.25), elapsed_ms=2.0).served(0.125)
+    assert answer["cardinalities"] == {"1:a b": 100.0, "2:a b": 200.0}
+    assert (answer["chosen"], answer["factor"], answer["size"]) == (1, 10.0, 2)
+    assert (answer["score_gain"], answer["margin"], answer["scores"]) == (0.25, 0.125, [0.5, 0.25])
 
 
 def test_nothing_is_chosen_without_a_model(session: Session) -> None:
