@@ -39,7 +39,8 @@ class Policy:
     """
     The decisions around the network.
 
-    `factors` and `max_candidates` are the user's. `slots` are the ways worth trying, best first, None for all in the order of the paper.
+    `factors` and `max_candidates` are the user's. `slots` are the ways worth trying, best first, None for all in the order of the paper;
+    they were found on queries of up to `largest` relations, so that nothing is known of larger joins.
     `margin` is in units of the score. `share` of the predicted execution time may go to planner calls; the prediction is
     `exp(intercept + slope * log(cost))` ms. `skipped` are the signatures that are not looked at; those that were never seen are looked at
     unless `skip_unknown`.
@@ -48,6 +49,7 @@ class Policy:
     factors: tuple[float, ...]
     max_candidates: int
     slots: tuple[Slot, ...] | None = None
+    largest: int = 0
     margin: float = 0.0
     share: float = float("inf")
     intercept: float = 0.0
@@ -66,13 +68,12 @@ class Policy:
         return None if isinf(self.share) else self.calls(float(look.plan.get("Total Cost", 0.0)), signature, look.largest)
 
     def ordered(self, subplans: Mapping[frozenset[str], float]) -> list[Slot]:
-        """Return the slots that a query has, in the order in which they are tried; those of unknown sizes come last."""
+        """Return the slots that a query has, in the order in which they are tried; those of sizes of which nothing is known come last."""
         possible = all_slots(subplans, self.factors)
         if self.slots is None:
             return possible
-        known_sizes = {slot.size for slot in self.slots}
         there = set(possible)
-        return [slot for slot in self.slots if slot in there] + [slot for slot in possible if slot.size > max(known_sizes, default=0)]
+        return [slot for slot in self.slots if slot in there] + [slot for slot in possible if slot.size > self.largest]
 
     def calls(self, cost: float, signature: str, size: int) -> int:
         """How many planner calls the predicted time of a plan of this cost pays for."""

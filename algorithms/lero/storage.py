@@ -24,7 +24,7 @@ from algorithms.lero.scoring import TrainedModel
 from algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
 
 
@@ -75,6 +75,7 @@ def _policy_json(policy: Policy) -> dict[str, Any]:
         "factors": policy.factors,
         "max_candidates": policy.max_candidates,
         "slots": None if policy.slots is None else [[slot.factor, slot.size] for slot in policy.slots],
+        "largest": policy.largest,
         "margin": policy.margin,
         "share": policy.share if isfinite(policy.share) else None,
         "intercept": policy.intercept,
@@ -96,6 +97,7 @@ def _policy(about: Mapping[str, Any]) -> Policy:
         factors=tuple(float(factor) for factor in about["factors"]),
         max_candidates=int(about["max_candidates"]),
         slots=None if about["slots"] is None else tuple(Slot(float(factor), int(size)) for factor, size in about["slots"]),
+        largest=int(about["largest"]),
         margin=float(about["margin"]),
         share=float("inf") if about["share"] is None else float(about["share"]),
         intercept=float(about["intercept"]),

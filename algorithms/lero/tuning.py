@@ -94,8 +94,9 @@ def tuned(
     basis = validation or training
     policy = start
     if effort == "auto":
-        policy = _with_prediction(policy, [scored.query for scored in training])
-        policy = replace(policy, slots=useful_slots([scored.query for scored in training], start.factors))
+        queries = [scored.query for scored in training]
+        largest = max(query.largest for query in queries)
+        policy = replace(_with_prediction(policy, queries), slots=useful_slots(queries, start.factors), largest=largest)
     shares = SHARES if effort == "auto" else (inf,)
     margins = _margins(basis) if margin is None else [margin]
     policy = _best([replace(policy, share=share, margin=each) for share in shares for each in margins], basis)

@@ -368,6 +368,7 @@ def test_the_usual_policy_is_learned(forum: Database, session: Session, cached: 
     assert policy.slots is not None
     assert len(policy.slots) < 12
     assert all(slot.size < 4 for slot in policy.slots)  # scaling the whole query's estimate changes nothing below a count
+    assert policy.largest == 4
     assert len(policy.known) == 4
     assert policy.planner.overall > 0
     assert report.parameters["lero_effort"] == "auto"

@@ -31,6 +31,7 @@ POLICIES = {
         factors=(0.01, 0.1, 1.0, 10.0, 100.0),
         max_candidates=20,
         slots=(Slot(100.0, 2), Slot(0.1, 3)),
+        largest=4,
         margin=0.25,
         share=0.1,
         intercept=-1.5,
@@ -133,11 +134,12 @@ def _replace(folder: Path, path: Path, content: bytes) -> None:
     metadata.write_text(json.dumps(about), encoding="utf-8")
 
 
-def test_another_format_is_refused(folder: Path) -> None:
-    """A model of a later version is not half understood."""
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_refused(folder: Path, number: int) -> None:
+    """A model of a later version is not half understood, nor one of a version whose policy did not know how large its queries were."""
     path = folder / "metadata" / f"{ID}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "format": 2}), encoding="utf-8")
-    text = f"{path} has model format 2, and this version reads format 1; train again"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "format": number}), encoding="utf-8")
+    text = f"{path} has model format {number}, and this version reads format 2; train again"
     with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
         read_model(folder)
 

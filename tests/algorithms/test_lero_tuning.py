@@ -61,12 +61,21 @@ def test_slots_worth_trying_come_first_and_useless_ones_not_at_all() -> None:
 
 def test_slots_of_larger_joins_than_any_seen_are_tried_last() -> None:
     """Training knew joins of two; of a join of three relations, those of three are tried too, after the useful ones."""
-    policy = replace(ALL, slots=(Slot(100.0, 2),))
+    policy = replace(ALL, slots=(Slot(100.0, 2),), largest=2)
     assert policy.ordered(SUBPLANS) == [Slot(100.0, 2), Slot(10.0, 3), Slot(100.0, 3), Slot(1000.0, 3)]
     assert policy.ordered({frozenset({"a"}): 1.0}) == []
     look = Look(plan=node("Seq Scan"), subplans=SUBPLANS, elapsed_ms=1.0)
     assert policy.calls_for(look, "any") is None
     assert replace(policy, share=2.0, planner=PlannerTime(overall=0.1)).calls_for(look, "any") == 20
+
+
+def test_slots_that_were_dropped_as_useless_are_not_tried() -> None:
+    """Training knew joins of three relations, where only one slot of two was of use: the others of two and those of three are left out."""
+    policy = tuned([query(100, 90, 50, 50, scores=(0, 0, 0, 0))], [], start=ALL, margin=0.0, effort="auto")
+    assert (policy.slots, policy.largest) == ((Slot(100.0, 2),), 3)
+    assert policy.ordered(SUBPLANS) == [Slot(100.0, 2)]
+    larger = {**SUBPLANS, frozenset("upcv"): 1.0}
+    assert policy.ordered(larger) == [Slot(100.0, 2), Slot(10.0, 4), Slot(100.0, 4), Slot(1000.0, 4)]
 
 
 def test_the_margin_keeps_postgresqls_plan_when_scores_are_close() -> None:
