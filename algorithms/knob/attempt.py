@@ -33,6 +33,9 @@ class Stage(Protocol):
     def apply(self, values: Values) -> Level | None:
         """Put settings in force and say what that took; ServerError when they are refused, and then the old ones are in force."""
 
+    def ready(self) -> None:
+        """Return when the server answers, after a loss with the default settings; ServerError when it stays away."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -63,8 +66,10 @@ def attempt(task: Task, stage: Stage) -> Outcome:
     """
     Put the settings of a task in force and take the times of its queries, after a warm-up where the caches are cold.
 
-    Settings that the server refuses and queries that fail with them are an outcome, not an error.
+    Settings that the server refuses and queries that fail with them are an outcome, not an error. So is a server that goes down with them,
+    but ServerError when it does not come back: then there is no telling whether it was the settings.
     """
+    stage.ready()
     started_ns = perf_counter_ns()
     applied: Level | None = None
     apply_s = 0.0
@@ -73,6 +78,7 @@ def attempt(task: Task, stage: Stage) -> Outcome:
         apply_s = (perf_counter_ns() - started_ns) / 1e9
         result = _measured(task, stage)
     except ServerError as error:
+        stage.ready()
         return Outcome(status="failed", times_s=(), applied=applied, apply_s=apply_s, message=str(error))
     return Outcome(status="capped" if result.capped else "ok", times_s=result.times_s, applied=applied, apply_s=apply_s)
 

@@ -9,6 +9,7 @@ re-reads; that is put back on leaving, and after a kill at the next start.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,14 +18,13 @@ from typing import TYPE_CHECKING
 from algorithms.knob.catalogue import CATALOGUE
 from algorithms.knob.machine import machine_behind, this_machine, within
 from algorithms.knob.space import KnobSpace, Values, knob_space
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
     LEVELS,
     Level,
     SystemKnobs,
     may_alter_system,
-    note_path,
     read_knobs,
     restore_left_over,
     set_session_knobs,
@@ -41,6 +41,11 @@ _LIMITS: Mapping[int, str] = {
     2: "no setting that needs a restart: this server was not started here",
     3: "",
 }
+
+RECOVERY_LIMIT_S = 60.0
+"""How long a server that was lost may take to come back; recovery after a crash takes seconds."""
+
+_POLL_S = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +91,12 @@ class Stage:
     `cold` is True until somebody has run the queries since the last start.
     """
 
-    def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None) -> None:
+    def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None, *, own: bool) -> None:
         self._database = database
         self._space = space
         self._system = system
+        self._own = own
+        self._base = dict(database.config.settings) if database.config is not None else {}
         self._level = {knob.name: knob.level for knob in space.knobs}
         self._current = space.defaults
         self.cold = True
@@ -105,10 +112,6 @@ class Stage:
 
         StatementFailed or ServerError when PostgreSQL does not take them; then the old ones are in force.
         """
-        if self.session.closed:  # a query of the last trial took the server down; it starts again by itself
-            self.cold = True
-            self.session = self._database.measuring_session()
-            self._session_knobs(self._current)
         changed = {name for name, value in values.items() if value != self._current[name]}
         needed = [level for level in LEVELS if any(self._level[name] == level for name in changed)]
         try:
@@ -118,6 +121,36 @@ class Stage:
             raise
         self._current = dict(values)
         return needed[-1] if needed else None
+
+    def ready(self) -> None:
+        """
+        Return when the server answers with the settings in force, or, where the session was lost, with the defaults in a new one.
+
+        ServerError when the server stays away.
+        """
+        deadline_s = time.monotonic() + RECOVERY_LIMIT_S
+        while True:
+            try:
+                if self.session.closed:
+                    self._start_over()
+                self._check(self._current)
+                return
+            except ServerError as error:
+                if time.monotonic() > deadline_s:
+                    raise ServerError(
+                        f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
+                        f"the trials so far are kept: start again to go on. What it said last: {error}"
+                    ) from error
+            time.sleep(_POLL_S)
+
+    def _start_over(self) -> None:
+        """Have the defaults in a new session: on a server of our own after a restart, on another one once it is there again."""
+        if self._own:
+            self._database.server.restart(self._base)
+        self.cold = True
+        self.session = self._database.measuring_session()
+        self._current = self._space.defaults
+        self._put(self._current, ["reload"])
 
     def _put(self, values: Values, levels: list[Level]) -> None:
         if "restart" in levels:
@@ -129,21 +162,17 @@ class Stage:
         self._check(values)
 
     def _restart(self, values: Values) -> None:
-        config = self._database.config
-        base = dict(config.settings) if config is not None else {}
         wanted = {name: value for name, value in values.items() if self._level[name] == "restart"}
         self.session.close()
         self.cold = True
         try:
-            self._database.server.restart({**base, **wanted})
+            self._database.server.restart({**self._base, **wanted})
         finally:
             self.session = self._database.measuring_session()
 
     def _reload(self, values: Values) -> None:
-        if self._system is not None:
-            self._system.set(values)
-        else:  # on a server of our own nothing has to be put back
-            SystemKnobs(self.session, dict.fromkeys(values)).set(values)
+        system = self._system or SystemKnobs(dict.fromkeys(values))  # on a server of our own nothing has to be put back
+        system.set(self.session, values)
 
     def _session_knobs(self, values: Values) -> None:
         set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
@@ -169,10 +198,9 @@ def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[S
         if reach.own:
             database = stack.enter_context(database.twin())
         elif "reload" in reach.levels:
-            keeper = stack.enter_context(database.server.connect())
             names = [knob.name for knob in space.knobs if knob.level == "reload"]
-            system = stack.enter_context(system_knobs(keeper, names, note=note_path(keeper)))
-        stage = Stage(database, space, system)
+            system = stack.enter_context(system_knobs(database.server.connect, names))
+        stage = Stage(database, space, system, own=reach.own)
         stack.callback(stage.close)
         yield stage
 
@@ -201,8 +229,7 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
             prepared = stack.enter_context(database.twin(values))
         else:
             if whole:
-                keeper = stack.enter_context(database.server.connect())
-                stack.enter_context(system_knobs(keeper, list(whole), note=note_path(keeper))).set(whole)
+                stack.enter_context(system_knobs(database.server.connect, list(whole))).set(session, whole)
                 logger.warning("%s: in force for the whole server, so the baseline has them, too", ", ".join(sorted(whole)))
             prepared = replace(database, session_settings={name: value for name, value in values.items() if name not in whole})
         with prepared.session() as check:

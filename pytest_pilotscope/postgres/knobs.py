@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,40 +115,54 @@ class SystemKnobs:
     Only names that were announced can be set: their old entries are noted on disk.
     """
 
-    def __init__(self, session: Session, before: Mapping[str, str | None]) -> None:
-        self._session = session
+    def __init__(self, before: Mapping[str, str | None]) -> None:
         self._before = before
 
-    def set(self, knobs: Mapping[str, str]) -> None:
-        """Set them, in their own units, and return when they are in force; ServerError when they do not come into force."""
+    def set(self, session: Session, knobs: Mapping[str, str]) -> None:
+        """Set them, in their own units, and return when `session` has them; ServerError when they do not come into force."""
         unknown = sorted(knobs.keys() - self._before.keys())
         if unknown:
             raise ServerError(f"{', '.join(unknown)} cannot be changed: the old values were not noted")
         for name, value in knobs.items():
-            _alter(self._session, name, value)
-        _reload(self._session, knobs)
+            _alter(session, name, value)
+        _reload(session, knobs)
 
 
 @contextmanager
-def system_knobs(session: Session, names: Sequence[str], *, note: Path) -> Iterator[SystemKnobs]:
+def system_knobs(connect: Callable[[], Session], names: Sequence[str]) -> Iterator[SystemKnobs]:
     """
     Change settings of the whole server within the block; their entries in postgresql.auto.conf are put back on leaving.
 
-    They are written to `note` before anything is changed, so that `restore_left_over` can do it when this process is killed.
+    They are noted on disk before anything is changed, so that `restore_left_over` can do it when this process is killed, or the server is
+    gone on leaving, which is a warning.
     """
-    with _locked(note) as ours:
-        if not ours:
-            raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {note}")
-        _restore_from(session, note)
-        entries = _entries(session)
+    with ExitStack() as stack:
+        with connect() as session:
+            note = note_path(session)
+            if not stack.enter_context(_locked(note)):
+                raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {note}")
+            _restore_from(session, note)
+            entries = _entries(session)
         before = {name: entries.get(name) for name in names}
         _write_note(note, before)
         try:
-            yield SystemKnobs(session, before)
+            yield SystemKnobs(before)
         finally:
-            if not session.closed:  # otherwise the note stays, for the next start
-                _restore(session, before)
-                note.unlink()
+            _leave(connect, before, note)
+
+
+def _leave(connect: Callable[[], Session], before: Mapping[str, str | None], note: Path) -> None:
+    """Put settings back in a new session: the server may have ended the old ones."""
+    try:
+        session = connect()
+    except ServerError as error:
+        logger.warning(
+            "not put back: %s (%s); the next run on this server does that, with the note %s", ", ".join(sorted(before)), error, note
+        )
+        return
+    with session:
+        _restore(session, before)
+    note.unlink()
 
 
 def note_path(session: Session) -> Path:

@@ -61,6 +61,9 @@ class Tried:
     applied: list[Values] = field(default_factory=list)
     cold: bool = True
 
+    def ready(self) -> None:
+        """There is no server that could be lost."""
+
     def apply(self, values: Values) -> Level | None:
         """Refuse, or take the time that the settings make."""
         if values["shared_buffers"] == "2048":

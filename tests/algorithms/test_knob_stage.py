@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -10,12 +11,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from select import select
 
 import pytest
 
+from algorithms.knob import stage as stage_module
+from algorithms.knob.attempt import Task, attempt
+from algorithms.knob.measuring import Selected
+from algorithms.knob.objective import Objective
 from algorithms.knob.space import KnobSpace
-from algorithms.knob.stage import Reach, open_stage, prepared_database, reach_of, space_of
+from algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
 from pytest_pilotscope.bench import Bench
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.postgres.binaries import available_binaries
@@ -184,14 +191,73 @@ def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
 
 
 def test_a_stage_survives_the_loss_of_its_session(shop: Database) -> None:
-    """When a query takes its server process down, the next settings go to a new session."""
+    """When a query takes its server process down, the next settings go to a new session of a server that has the defaults again."""
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        values = space.complete({"shared_buffers": "4096", "bgwriter_lru_maxpages": "7", "work_mem": "5678"})
+        stage.apply(values)
+        stage.cold = False
+        with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: "):
+            stage.session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
+        stage.ready()
+        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+        assert (dict(shown), stage.cold) == (space.defaults, True)
+        assert stage.apply(values) == "restart"
+
+
+def task(space: KnobSpace, sql: str, **values: str) -> Task:
+    """Some settings, for one query."""
+    selected = Selected(queries=(Query(id="q", sql=sql),), default_s=(0.1,), too_long=0)
+    return Task(values=space.complete(values), selected=selected, objective=Objective(target="total_time", count=1), limit=math.inf)
+
+
+def test_a_server_of_ours_that_is_killed_is_started_again(shop: Database) -> None:
+    """Also while nothing is tried: the next settings are not taken for bad ones."""
+    reach, space = reached(shop)
+    with open_stage(shop, space, reach) as stage:
+        for _ in range(2):
+            assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="7"), stage).status == "ok"
+            os.kill(own(stage).pid, signal.SIGKILL)
+            assert select([stage.session._connection], [], [], 10)[0]  # the session's process is gone, which nobody has asked about yet
+
+
+def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the settings that failed: an error says what became of the server."""
+    monkeypatch.setattr(stage_module, "RECOVERY_LIMIT_S", 1.0)
     reach, space = reached(shop)
     with open_stage(shop, space, reach) as stage:
         stage.apply(space.complete({"work_mem": "5678"}))
-        with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: "):
-            stage.session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
-        assert stage.apply(space.complete({"work_mem": "5678", "geqo": "off"})) == "session"
-        assert stage.session.scalar("SHOW work_mem") == "5678kB"
+        (own(stage).data_folder / "global" / "pg_control").unlink()
+        os.kill(own(stage).pid, signal.SIGKILL)
+        expected = (
+            "the server on which settings are tried was lost and did not come back within 1 s; "
+            "the trials so far are kept: start again to go on. What it said last: "
+            "PostgreSQL stopped while starting (exit status 2); its log ends with:\n"
+        )
+        with pytest.raises(ServerError, match=f"^{re.escape(expected)}"):
+            attempt(task(space, "SELECT 1", geqo="off"), stage)
+
+
+def own(stage: Stage) -> EmbeddedServer:
+    """The second server."""
+    server = stage._database.server
+    assert isinstance(server, EmbeddedServer)
+    return server
+
+
+def test_somebody_elses_server_that_crashes(given: Database) -> None:
+    """A trial whose query takes it down has failed; the server recovers, has the defaults, is tried on, and is put back."""
+    before = state(given)
+    reach, space = reached(given)
+    with open_stage(given, space, reach) as stage:
+        crash = f"COPY (SELECT 1) TO PROGRAM 'kill -9 {stage.session.backend_pid}'"
+        outcome = attempt(task(space, crash, bgwriter_lru_maxpages="7"), stage)
+        assert (outcome.status, outcome.applied) == ("failed", "reload")
+        assert outcome.message.startswith("statement failed: the connection to the server is closed: COPY ")
+        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "100"
+        assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="9"), stage).status == "ok"
+        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "9"
+    assert state(given) == before
 
 
 def change(given: Database, error: type[BaseException] | None) -> None:

@@ -167,6 +167,22 @@ def test_a_default_that_fails_is_no_trial(tmp_path: Path, search: Listed) -> Non
         tuner(tmp_path, log, search, stage).run(5, lambda n: None)
 
 
+def test_a_server_that_is_lost_is_no_trial(tmp_path: Path, search: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search ends with the error, and what was tried when the server went away is not in the log."""
+    answers = iter("yes" for _ in range(4))  # before each of the first four trials, and not after the last one, which is refused
+
+    def ready(_: Tried) -> None:
+        if next(answers, "no") == "no":
+            raise ServerError("it stays away")
+
+    monkeypatch.setattr(Tried, "ready", ready)
+    with open_log(tmp_path, "k") as log:
+        log.begin("k", {})
+        with pytest.raises(ServerError, match=r"^it stays away$"):
+            tuner(tmp_path, log, search, Tried()).run(5, lambda n: None)
+        assert [trial.status for trial in log.trials] == ["ok", "ok", "capped"]
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path

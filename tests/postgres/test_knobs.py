@@ -85,10 +85,10 @@ def test_a_value_out_of_range_is_refused_and_nothing_is_set(newest_scratch: Sess
 def test_system_knobs_are_in_force_and_put_back(server: EmbeddedServer, note: Path) -> None:
     """Within the block every session sees them; afterwards the entry that was there before is back, and one that was not is gone."""
     with server.connect() as session, server.connect() as other:
-        SystemKnobs(session, {OTHER: None}).set({OTHER: "123"})
-        with system_knobs(session, [RELOADABLE, OTHER], note=note) as system:
-            system.set({RELOADABLE: "7", OTHER: "55"})
-            system.set({RELOADABLE: "8"})
+        SystemKnobs({OTHER: None}).set(session, {OTHER: "123"})
+        with system_knobs(server.connect, [RELOADABLE, OTHER]) as system:
+            system.set(session, {RELOADABLE: "7", OTHER: "55"})
+            system.set(session, {RELOADABLE: "8"})
             assert json.loads(note.read_text()) == {RELOADABLE: None, OTHER: "123"}
             assert session.scalar(f"SHOW {RELOADABLE}") == "8"
             with server.connect() as third:
@@ -104,14 +104,14 @@ def test_system_knobs_are_in_force_and_put_back(server: EmbeddedServer, note: Pa
 def test_system_knobs_come_back_after_an_error(server: EmbeddedServer, note: Path, error: type[BaseException]) -> None:
     """Ctrl-C included."""
     with server.connect() as session:
-        with pytest.raises(error, match=r"^stop$"), system_knobs(session, [RELOADABLE], note=note) as system:
-            _set_and_fail(system, error)
+        with pytest.raises(error, match=r"^stop$"), system_knobs(server.connect, [RELOADABLE]) as system:
+            _set_and_fail(system, session, error)
         assert session.scalar(f"SHOW {RELOADABLE}") == "100"
     assert not note.exists()
 
 
-def _set_and_fail(system: SystemKnobs, error: type[BaseException]) -> None:
-    system.set({RELOADABLE: "7"})
+def _set_and_fail(system: SystemKnobs, session: Session, error: type[BaseException]) -> None:
+    system.set(session, {RELOADABLE: "7"})
     raise error("stop")
 
 
@@ -120,33 +120,54 @@ def test_what_was_not_announced_cannot_be_changed(server: EmbeddedServer, note: 
     expected = f"{OTHER} cannot be changed: the old values were not noted"
     with (
         server.connect() as session,
-        system_knobs(session, [RELOADABLE], note=note) as system,
+        system_knobs(server.connect, [RELOADABLE]) as system,
         pytest.raises(ServerError, match=f"^{re.escape(expected)}$"),
     ):
-        system.set({OTHER: "99"})
+        system.set(session, {OTHER: "99"})
 
 
 def test_two_at_a_time_are_refused(server: EmbeddedServer, note: Path) -> None:
     """Neither would know what to put back; a live run's settings are not taken for a dead one's."""
     expected = f"another run is changing the settings of this server; its note of the old ones is {note}"
-    with server.connect() as session, system_knobs(session, [RELOADABLE], note=note) as system:
-        system.set({RELOADABLE: "7"})
-        with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"), system_knobs(session, [RELOADABLE], note=note):
+    with server.connect() as session, system_knobs(server.connect, [RELOADABLE]) as system:
+        system.set(session, {RELOADABLE: "7"})
+        with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"), system_knobs(server.connect, [RELOADABLE]):
             pass
         assert restore_left_over(session) is False
         assert session.scalar(f"SHOW {RELOADABLE}") == "7"
 
 
+def test_a_server_that_is_gone_on_leaving(server: EmbeddedServer, note: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that the server has ended keeps nothing from being put back; a server that is gone keeps its note, and that is said."""
+    with server.connect() as session, system_knobs(server.connect, [RELOADABLE]) as system:
+        system.set(session, {RELOADABLE: "7"})
+        with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: "):
+            session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
+    assert not note.exists()
+
+    def gone() -> Session:
+        raise ServerError("cannot connect")
+
+    with server.connect() as session:
+        assert session.scalar(f"SHOW {RELOADABLE}") == "100"
+        answers = iter([server.connect, gone])
+        with system_knobs(lambda: next(answers)(), [RELOADABLE]) as system:
+            system.set(session, {RELOADABLE: "7"})
+        assert caplog.messages == [
+            f"not put back: {RELOADABLE} (cannot connect); the next run on this server does that, with the note {note}"
+        ]
+        assert restore_left_over(session) is True
+
+
 _KILLED = """
 import os, signal, sys
-from pathlib import Path
+from pytest_pilotscope.postgres.given import GivenServer
+from pytest_pilotscope.postgres.knobs import system_knobs
 from pytest_pilotscope.postgres.dsn import Dsn
-from pytest_pilotscope.postgres.knobs import note_path, system_knobs
-from pytest_pilotscope.postgres.session import connect
 
-session = connect(Dsn(sys.argv[1]), dbname="postgres")
-with system_knobs(session, ["bgwriter_lru_maxpages"], note=note_path(session)) as system:
-    system.set({"bgwriter_lru_maxpages": "7"})
+server = GivenServer(Dsn(f"{sys.argv[1]} dbname=postgres"))
+with system_knobs(server.connect, ["bgwriter_lru_maxpages"]) as system:
+    system.set(server.connect(), {"bgwriter_lru_maxpages": "7"})
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -169,7 +190,7 @@ def test_the_next_change_puts_them_back_first(server: EmbeddedServer, note: Path
     killed = subprocess.run([sys.executable, "-c", _KILLED, server.dsn.reveal()], check=False, env=dict(os.environ))
     assert killed.returncode == -signal.SIGKILL
     with server.connect() as session:
-        with system_knobs(session, [RELOADABLE], note=note):
+        with system_knobs(server.connect, [RELOADABLE]):
             assert json.loads(note.read_text()) == {RELOADABLE: None}
         assert session.scalar(f"SHOW {RELOADABLE}") == "100"
 
@@ -188,10 +209,10 @@ def test_a_setting_that_does_not_come_into_force(newest_server: EmbeddedServer, 
     """What needs a restart is not taken for done."""
     monkeypatch.setattr("pytest_pilotscope.postgres.knobs.RELOAD_LIMIT_S", 0.1)
     with newest_server.connect() as session:
-        system = SystemKnobs(session, {"max_worker_processes": None})
+        system = SystemKnobs({"max_worker_processes": None})
         expected = "settings did not come into force within 0 s of a reload: max_worker_processes (wanted 9, found 8)"
         with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-            system.set({"max_worker_processes": "9"})
+            system.set(session, {"max_worker_processes": "9"})
         session.execute("ALTER SYSTEM RESET max_worker_processes")
 
 
