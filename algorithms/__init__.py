@@ -116,7 +116,7 @@ def get_lero_dynamic_preset_scheduler(
 ) -> Preset:
     """
     Return `(scheduler, tracker)` of Lero that learns on: after every `update_every` different statements it runs their candidate plans, on
-    the same database, and trains with everything seen so far. The statement that comes next waits for it.
+    the same database, and trains with everything seen so far. The statement that comes next waits for it, and its times do not count it.
 
     The other arguments are those of `get_lero_preset_scheduler`.
     """

@@ -68,6 +68,14 @@ class PlanChooser(Protocol):
 
 
 @runtime_checkable
+class LearningOn(Protocol):
+    """A plan chooser that learns from the queries it is asked about; it is free to."""
+
+    def learn_on(self, query: Query) -> None:
+        """Called before `choose`, each time, for learning from earlier queries; however long it takes, it is in no query's time."""
+
+
+@runtime_checkable
 class Explaining(Protocol):
     """A plan chooser that says why; it is free to."""
 

@@ -13,10 +13,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from algorithms.lero import serving
-from algorithms.lero.collection import CollectionRules, collect, known, rules_of, store_of
+from algorithms.lero.collection import collect, known, rules_of, store_of
 from algorithms.lero.decision import Decision, decide
 from algorithms.lero.evaluation import figures, write_explanations
-from algorithms.lero.records import CollectedQuery
+from algorithms.lero.records import CollectedQuery, sql_key
 from algorithms.lero.scoring import TrainedModel
 from algorithms.lero.storage import model_metadata, read_model, write_model
 from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
@@ -41,10 +41,11 @@ CHOICES, UPDATES, UPDATED = "lero_choices.jsonl", "lero_updates.jsonl", "updated
 
 @dataclass(slots=True)
 class _Seen:
-    """The queries since the last update, in the dynamic mode."""
+    """The queries since the last update, in the dynamic mode; `known` are they and all from before, by `sql_key`."""
 
     every: int
-    queries: dict[str, Query] = field(default_factory=dict)
+    known: set[str]
+    queries: list[Query] = field(default_factory=list)
     updates: int = 0
 
 
@@ -95,18 +96,27 @@ class Lero:
     def choose(self, query: Query, session: Session) -> Cardinalities:
         """Choose a plan; the answer is what makes PostgreSQL run it, and nothing for PostgreSQL's own plan."""
         model, _ = self._ready()
-        if self._seen is not None and query.sql not in self._seen.queries:
-            self._update_if_due(self._seen)
-            self._seen.queries[query.sql] = query
-            model, _ = self._ready()
         self._decision = decide(model, session, query.sql)
-        self._note(query, self._decision)
         return self._decision.cardinalities
 
+    def learn_on(self, query: Query) -> None:
+        """In the dynamic mode, before a query that is new: learn from those since the last update if they are enough; keep this one."""
+        key = sql_key(query.sql)
+        if self._seen is None or key in self._seen.known:
+            return
+        self._update_if_due(self._seen)
+        self._seen.known.add(key)
+        self._seen.queries.append(query)
+
     def explain(self, query: Query) -> dict[str, Scalar]:
-        """Facts about the last choice: see `Decision.facts`, and the margin that the score had to gain."""
+        """
+        Facts about the last choice: see `Decision.facts`, and the margin that the score had to gain.
+
+        The first choice for a query is also written down, in the run's folder.
+        """
         if self.model is None or self._decision is None:
             return {}
+        self._note(query, self._decision)
         return {**self._decision.facts(), "margin": round(self.model.policy.margin, 5)}
 
     def save(self, folder: Path) -> None:
@@ -153,15 +163,19 @@ class Lero:
         """From here on choices are noted, and in the dynamic mode queries and updates are."""
         self._training = training
         self._noted.clear()
-        self._seen = _Seen(training.settings.update_every) if training.settings.lero_dynamic else None
+        self._seen = _Seen(training.settings.update_every, self._recorded()) if training.settings.lero_dynamic else None
         training.folder.mkdir(parents=True, exist_ok=True)
         paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
         for path in paths:
             path.write_text("", encoding="utf-8")
         return paths
 
+    def _recorded(self) -> set[str]:
+        """What is learned from and validated on, by `sql_key`."""
+        return {query.sql_key for part in self._records for query in part}
+
     def _note(self, query: Query, decision: Decision) -> None:
-        """Write down the first choice for a query, which is its warm-up, so that writing costs no measured time."""
+        """Write down the first choice for a query."""
         if self._training is None or query.sql in self._noted:
             return
         self._noted.add(query.sql)
@@ -169,20 +183,24 @@ class Lero:
             file.write(json.dumps(decision.explained(query.id)) + "\n")
 
     def _update_if_due(self, seen: _Seen) -> None:
-        """After every so many queries, collect them and learn on: before a query that was not seen yet, hence in its warm-up."""
+        """After every so many queries, collect them and learn on."""
         if len(seen.queries) < seen.every or self._training is None:
             return
         training, started_s = self._training, perf_counter()
-        rules: CollectionRules = rules_of(training)
-        queries = list(seen.queries.values())
-        seen.queries.clear()
+        rules = rules_of(training)
+        queries, seen.queries = seen.queries, []
         seen.updates += 1
         store = store_of(training, rules)
-        found = collect(training, queries, store, rules)
+        try:
+            found = collect(training, queries, store, rules)
+        finally:
+            training.close()  # nothing runs beside what comes next
         collected_s = perf_counter()
         if not any(self._records):  # a loaded model: what it may have been trained on
             self._records = (known(training.queries, store), known(validation_queries(training), store))
-        self._records = ([*self._records[0], *found], self._records[1])
+        recorded = self._recorded()
+        self._records = ([*self._records[0], *(query for query in found if query.sql_key not in recorded)], self._records[1])
+        seen.known |= recorded
         done = trained(*self._records, training=training, rules=rules, advance=lambda steps: None, start=self.model)
         self._take(done, training)
         rmtree(training.folder / UPDATED, ignore_errors=True)

@@ -9,7 +9,16 @@ from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, Explaining, PlanChooser, Subplan, TextSteering
+from pytest_pilotscope.algorithm import (
+    Algorithm,
+    Cardinalities,
+    CardinalityEstimator,
+    Explaining,
+    LearningOn,
+    PlanChooser,
+    Subplan,
+    TextSteering,
+)
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
@@ -107,7 +116,9 @@ class ChooserSide:
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Choose and inject; all of it is inference time. Explaining is not."""
+        """Choose and inject; all of it is inference time. Learning on, which is done before, and explaining are not."""
+        if isinstance(self.algorithm, LearningOn):
+            self.algorithm.learn_on(query)
         started_ns = perf_counter_ns()
         chosen = self.algorithm.choose(query, self.session)
         with self.session.cardinalities(chosen):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,12 @@ from algorithms.lero.collection import rules_of, store_of
 from algorithms.lero.decision import Decision, decide
 from algorithms.lero.policy import Policy
 from algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope import cluster
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import QueryReport, TrainingReport
 from pytest_pilotscope.errors import AlgorithmError, ModelError, StatementFailed, UsageError
+from pytest_pilotscope.measurement import sides
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
@@ -31,6 +35,7 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
 from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
 from pytest_pilotscope.provision import Database
+from pytest_pilotscope.training import learn
 
 from .forum import queries, training
 from .lero_example import random_plans
@@ -163,8 +168,7 @@ def test_every_first_choice_is_noted(session: Session, contrary: Lero, trained: 
     """With its slot, its scores, the planner calls it took and the difference between the plans; asking again adds nothing."""
     _, report, folder = trained
     assert str(folder / "lero_choices.jsonl") in report.artifacts
-    for query in (*TEST, *TEST):
-        contrary.choose(query, session)
+    asked(contrary, session, (*TEST, *TEST))
     lines = [json.loads(line) for line in (tmp_path / "lero_choices.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["query"] for line in lines] == [query.id for query in TEST]
     taken = [line for line in lines if line["chosen"]]
@@ -374,26 +378,106 @@ def test_the_usual_policy_is_learned(forum: Database, session: Session, cached: 
     assert report.parameters["lero_effort"] == "auto"
 
 
+def asked(lero: Lero, session: Session, some: Iterable[Query]) -> None:
+    """Queries as a run has them: one side after the other, without executing anything."""
+    side = side_of("lero", lero, session)
+    for query in some:
+        with side.steered(query):
+            pass
+
+
+def updates_in(folder: Path) -> list[dict[str, Any]]:
+    """The lines about updates."""
+    return [json.loads(line) for line in (folder / "lero_updates.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """After every N new queries they are collected and learned from, before the next new one; asking again counts once."""
     lero = Lero()
     report = lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
     first = lero.model
-    path = tmp_path / "lero_updates.jsonl"
-    assert str(path) in report.artifacts
-    for query in (*TEST[:3], *TEST[:3]):
-        lero.choose(query, session)
+    assert str(tmp_path / "lero_updates.jsonl") in report.artifacts
+    asked(lero, session, (*TEST[:3], *TEST[:3]))
     assert lero.model is first
-    assert path.read_text(encoding="utf-8") == ""
-    lero.choose(TEST[3], session)
+    assert updates_in(tmp_path) == []
+    asked(lero, session, TEST[3:4])
     assert lero.model is not first
-    for query in TEST[4:]:
-        lero.choose(query, session)
-    updates = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    asked(lero, session, TEST[4:])
+    updates = updates_in(tmp_path)
     assert [(update["update"], update["queries"], update["num_collected_queries"]) for update in updates] == [(1, 3, 35), (2, 3, 38)]
     again = Lero()
     again.load(tmp_path / "updated", training(forum, session, tmp_path / "again"))
     assert again.model_id == lero.model_id == updates[-1]["model_id"]
+
+
+def test_dynamic_mode_learns_from_a_query_once(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
+    """Asking for the workload again, or for what was trained on, is nothing new; a loaded model finds out with its first update."""
+    chosen = {"lero_dynamic": True, "update_every": 3, **ALL}
+    lero = Lero()
+    lero.train(training(forum, session, tmp_path / "trained", **chosen))
+    asked(lero, session, (*TEST[:4], *TEST[:4], *queries("t", 24), *queries("v", 8)))
+    assert [update["num_collected_queries"] for update in updates_in(tmp_path / "trained")] == [35]
+    loaded = Lero()
+    lero.save(tmp_path / "saved")
+    loaded.load(tmp_path / "saved", training(forum, session, tmp_path / "loaded", **chosen))
+    asked(loaded, session, (*queries("t", 24)[:2], *TEST[:2], *queries("t", 24), *TEST[:2]))
+    assert [(update["queries"], update["num_collected_queries"]) for update in updates_in(tmp_path / "loaded")] == [(3, 33)]
+
+
+def test_updating_is_in_no_querys_time(contrary: Lero, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side has the algorithm learn before it starts its clock, and write its choice down after it has stopped it."""
+    happened: list[str] = []
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def then(*given: Any) -> Any:
+            happened.append(name)
+            return work(*given)
+
+        return then
+
+    monkeypatch.setattr(sides, "perf_counter_ns", noted("clock", perf_counter_ns))
+    for name in ("learn_on", "choose", "_note"):
+        monkeypatch.setattr(contrary, name, noted(name, getattr(contrary, name)))
+    asked(contrary, session, TEST[:1])
+    assert happened == ["learn_on", "clock", "choose", "clock", "_note"]
+
+
+def test_workers_are_let_go_after_an_update(
+    forum: Database, session: Session, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--dask` an update calls the workers back, and nothing of them runs beside the query that comes next."""
+    crews: list[_CrewHere] = []
+
+    @contextmanager
+    def crew_here(address: str, database: Database) -> Iterator[_CrewHere]:
+        crews.append(_CrewHere(database))
+        yield crews[-1]
+        crews[-1].closed = True
+
+    monkeypatch.setattr(cluster, "open_crew", crew_here)
+    given = training(forum, session, tmp_path, lero_dynamic=True, update_every=2, dask="local:1", **ALL)
+    lero = Lero()
+    learn(lero, given, given={})
+    before = len(crews)
+    asked(lero, session, queries("new", 3))
+    assert len(updates_in(tmp_path)) == 1
+    assert len(crews) == before + 1
+    assert all(crew.closed for crew in crews)
+
+
+class _CrewHere:
+    """Does units in this process."""
+
+    def __init__(self, database: Database) -> None:
+        self.place = cluster.Place(database=database, stack=ExitStack())
+        self.done: list[tuple[str, Any]] = []
+        self.closed = False
+
+    def submit(self, key: str, work: cluster.Work, task: Any) -> None:
+        self.done.append((key, work(self.place, task)))
+
+    def next(self) -> tuple[str, Any]:
+        return self.done.pop(0)
 
 
 def test_validation_queries_grow_with_the_training_queries(forum: Database, session: Session, tmp_path: Path) -> None:
