@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -33,6 +33,7 @@ class Execution:
     The answer to one statement and what it took.
 
     `planning_ms` and `execution_ms` are the server's own figures, `inference_ms` is client wall clock: asking the algorithm and steering.
+    An algorithm that learns on before it answers does so in none of them.
     """
 
     rows: list[tuple[Any, ...]]
@@ -47,7 +48,7 @@ class Scheduler:
     Runs statements the way an algorithm wants them run; use it as a context manager.
 
     Entering provisions the database and trains the algorithm, or loads its model; leaving puts back what was changed. With a tracker,
-    training and the totals of what was executed go to its MLflow run.
+    training, the totals of what was executed, and what the algorithm wrote to its folder meanwhile go to its MLflow run.
     """
 
     config: PostgreSQLConfig
@@ -120,6 +121,14 @@ class Scheduler:
 
             self.tracker.set_tags({"fingerprint.data": training.data_fingerprint})  # by which `best` finds it
             log_training(self.tracker, report, at=datetime.now(timezone.utc))
+            stack.callback(self._log_later_files, folder, _files(folder))
+
+    def _log_later_files(self, folder: Path, before: Mapping[Path, tuple[int, int]]) -> None:
+        """Send the files that are new or have changed since training."""
+        for path, state in sorted(_files(folder).items()):
+            if self.tracker is not None and before.get(path) != state:
+                below = path.parent.relative_to(folder).as_posix()
+                self.tracker.log_artifact(path, None if below == "." else below)
 
     def _log_totals(self) -> None:
         if self.tracker is None or not self._executed:
@@ -185,6 +194,11 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
     return MLflowTracker(
         f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
     )
+
+
+def _files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """All files below a folder, with when they were written and how large they are."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
 
 
 def _statements(sql: str) -> int:

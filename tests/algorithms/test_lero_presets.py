@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
 from algorithms.lero.chooser import Lero
+from algorithms.lero.storage import model_metadata, read_model
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.provision import PostgreSQLConfig
 from pytest_pilotscope.registry import load_workload
@@ -17,10 +21,12 @@ SMALL = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
 FEW: dict[str, Any] = {"num_collection": 4, "num_epoch": 2, "use_mlflow": False}
 
 
-def test_it_trains_executes_and_learns_on() -> None:
-    """Every statement has its answer; after three different ones the model is another one, and `execute` says what choosing took."""
-    scheduler, tracker = get_lero_dynamic_preset_scheduler(SMALL, update_every=3, **FEW)
-    assert tracker is None
+def test_it_trains_executes_and_learns_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every statement has its answer; after three different ones the model is another one, and what was learned on the way is kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    scheduler, tracker = get_lero_dynamic_preset_scheduler(SMALL, update_every=3, **{**FEW, "use_mlflow": True})
+    assert tracker is not None
     queries = load_workload("stats_tiny", scale=0.01).test[:4]
     lero = scheduler.algorithm
     assert isinstance(lero, Lero)
@@ -38,6 +44,13 @@ def test_it_trains_executes_and_learns_on() -> None:
         with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
             scheduler.execute("SELECT 1; DELETE FROM users")
         assert scheduler.execute("SELECT count(*) > 0 FROM users").rows == [(True,)]
+    assert lero.model is not None
+    kept = Path(tracker.client.download_artifacts(str(tracker.run_id), "", str(tmp_path)))
+    (update,) = [json.loads(line) for line in (kept / "lero_updates.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = read_model(kept / "updated")
+    assert model_metadata(kept / "updated").model_id == update["model_id"] == lero.model_id
+    assert torch.equal(last.network.output.weight, lero.model.network.output.weight)
+    assert len((kept / "lero_choices.jsonl").read_text(encoding="utf-8").splitlines()) == 5
 
 
 def test_the_usual_scheduler_does_not_learn_on() -> None:
