@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from algorithms.knob import elsewhere
+from algorithms.knob.attempt import Outcome, Task
+from algorithms.knob.elsewhere import attempt_there
+from algorithms.knob.measuring import Selected
+from algorithms.knob.objective import Objective
 from algorithms.knob.options import KnobOptions
+from algorithms.knob.stage import reach_of, space_of
 from algorithms.knob.tuning import KnobTuning
 from algorithms.lero import collection
 from algorithms.lero.collection import CollectionRules, collect, store_of
@@ -18,6 +23,7 @@ from algorithms.lero.race import Rules
 from algorithms.lero.records import CollectedQuery
 from pytest_pilotscope.cluster import Place
 from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
 from tests.algorithms import forum as forum_module
@@ -31,7 +37,6 @@ NOTE = "PILOTSCOPE_TEST_NOTE"
 """Names a file; the worker that makes it is killed in the middle of a unit."""
 
 collect_there = collection._collect_there
-attempt_there = elsewhere.attempt_there
 
 
 def killed_once(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
@@ -70,6 +75,44 @@ def test_lero_collects_on_workers(
         (each.plans, each.slots, dict(each.subplans)) for each in again
     ]
     assert store_of(here, RULES).known.keys() == {each.sql_key for each in found}
+
+
+def tried(place: Place, sql: str, default_s: float, **values: str) -> Outcome:
+    """Settings, for one query, tried as if on a worker; by default it takes `default_s` where the search is."""
+    with place.database.session() as session:
+        reach = reach_of(place.database, session)
+        space = space_of(session, reach, ("work_mem", "bgwriter_lru_maxpages"))
+    selected = Selected(queries=(Query(id="q", sql=sql),), default_s=(default_s,), too_long=0)
+    objective = Objective(target="total_time", count=1)
+    task = Task(values=space.complete(values), selected=selected, objective=objective, limit=4 * default_s)
+    return attempt_there(place, (task, space, reach))
+
+
+def test_a_worker_that_is_much_slower(shop: Database) -> None:
+    """Where the default itself is cut off the scale is that of what it took until then, and the settings get as much more time."""
+    with ExitStack() as stack:
+        outcome = tried(Place(database=shop, stack=stack), "SELECT pg_sleep(1.2)", 0.01)
+    assert outcome.status == "ok"
+    assert outcome.times_s == pytest.approx((0.012,), rel=0.1)
+
+
+def test_a_worker_on_which_the_default_fails(shop: Database) -> None:
+    """There is no scale for its times, so it tries nothing."""
+    expected = (
+        "the training queries fail with the default settings on this worker, so it cannot try others: "
+        "statement failed: division by zero [22012]: SELECT 1/0"
+    )
+    with ExitStack() as stack, pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
+        tried(Place(database=shop, stack=stack), "SELECT 1/0", 0.1)
+
+
+def test_a_worker_whose_server_is_gone(shop: Database) -> None:
+    """It is started again; the settings that are tried next are not taken for bad ones."""
+    with ExitStack() as stack:
+        place = Place(database=shop, stack=stack)
+        for _ in range(2):
+            assert tried(place, "SELECT pg_sleep(0.01)", 0.01, bgwriter_lru_maxpages="7").status == "ok"
+            os.kill(place.kept["knob stage"][0]._database.server.pid, signal.SIGKILL)
 
 
 def test_knobs_are_tried_on_workers(shop: Database, tmp_path: Path) -> None:
