@@ -59,7 +59,7 @@ def trained(
     """Learn to rank the plans of these queries, from the beginning or from the network of `start`, and tune the policy."""
     settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
     featurizer = _featurizer(training, queries) if start is None else start.featurizer
-    parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=64 * max(torch.cuda.device_count(), 1))
+    parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=_batch_size(where))
     ranked, checked = (_ranked(featurizer, part) for part in (queries, validation))
     learned = learn(ranked, checked, parameters=parameters, device=where, advance=advance, start=None if start is None else start.network)
     network = LeroNetwork(featurizer.width)
@@ -121,6 +121,11 @@ def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
         schema_fingerprint=schema_fingerprint(training.schema),
         training={**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss},
     )
+
+
+def _batch_size(where: torch.device) -> int:
+    """64 pairs, for each GPU where it is trained on one: on a CPU the same seed gives the same weights whatever else the machine has."""
+    return 64 * (torch.cuda.device_count() if where.type == "cuda" else 1)
 
 
 def _featurizer(training: Training, queries: Sequence[CollectedQuery]) -> Featurizer:

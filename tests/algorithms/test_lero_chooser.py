@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from algorithms.lero import trainer
 from algorithms.lero.candidates import Candidates, Look, Slot
 from algorithms.lero.chooser import Lero, validation_queries
 from algorithms.lero.collection import rules_of, store_of
@@ -104,6 +106,17 @@ def test_training_reports_what_others_read(trained: tuple[Lero, TrainingReport, 
     assert numbers["num_planner_calls"] > numbers["num_distinct_plans"] > 64
     assert {"validation_top1_accuracy", "validation_regret", "validation_regressions", "training_regret"} <= set(numbers)
     assert report.duration_s >= numbers["training_time_seconds"]
+
+
+def test_gpus_that_are_not_used_change_nothing(
+    forum: Database, session: Session, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU the batches, and so the weights, are the same on a machine with GPUs; on these they are larger."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    report = Lero().train(training(forum, session, tmp_path, device="cpu", **ALL))
+    assert (report.parameters["device"], report.parameters["batch_size"]) == ("cpu", 64)
+    assert trainer._batch_size(torch.device("cuda")) == 256
 
 
 def test_choices_are_explained(trained: tuple[Lero, TrainingReport, Path]) -> None:
