@@ -21,6 +21,7 @@ from algorithms.lero.scoring import TrainedModel
 from algorithms.lero.storage import model_metadata, read_model, write_model
 from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
 from algorithms.storage import Metadata
+from pytest_pilotscope.core.comparable import counted
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.errors import AlgorithmError, ModelError
@@ -215,15 +216,18 @@ class Lero:
         }
         with (training.folder / UPDATES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
-        logger.info("lero update %d with %d queries: %s", seen.updates, len(queries), about)
+        logger.info("lero update %d with %s: %s", seen.updates, counted(len(queries), "query", "queries"), about)
 
 
 def _nothing_collected(training: Training, path: Path) -> str:
+    if not training.queries:
+        return "lero has no training queries; raise --training-size or give a workload that has some"
+    queries = counted(len(training.queries), "training query", "training queries")
     if training.settings.collection:
-        return f"lero collected none of the {len(training.queries)} training queries: PostgreSQL refused them; the warnings above say why"
+        return f"lero collected none of {queries}: PostgreSQL refused all; the warnings above say why"
     return (
-        f"lero has nothing to learn from: --no-collection was given, and {path} has none of the {len(training.queries)} training queries "
-        "for this data, server, limit and these factors; run once without --no-collection"
+        f"lero has nothing to learn from: --no-collection was given, and {path} has none of {queries} for this data, server, limit and "
+        "these factors; run once without --no-collection"
     )
 
 

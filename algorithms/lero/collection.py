@@ -21,6 +21,7 @@ from algorithms.lero.candidates import Candidates, all_slots, explore, look
 from algorithms.lero.race import Rules, race
 from algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
 from algorithms.lero.signature import signature_of
+from pytest_pilotscope.core.comparable import counted
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.account import server_account
@@ -86,7 +87,8 @@ def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQue
 
 
 def _collect_missing(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> None:
-    with training.crew() as crew, training.progress(f"lero plans of {len(queries)} queries", len(queries)) as advance:
+    what = f"lero plans of {counted(len(queries), 'query', 'queries')}"
+    with training.crew() as crew, training.progress(what, len(queries)) as advance:
         found = _collected_here(training.database, queries, rules) if crew is None else _collected_by(crew, queries, rules)
         for query, result in found:
             if isinstance(result, CollectedQuery):

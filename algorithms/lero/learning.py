@@ -22,6 +22,7 @@ from torch.nn import functional
 from algorithms.devices import one_thread, seeded
 from algorithms.lero.featurize import Forest, merged
 from algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.core.comparable import counted
 from pytest_pilotscope.errors import AlgorithmError
 
 DRAWN = 1 << 21
@@ -90,9 +91,10 @@ def learn(
     and for a loss that is not a number.
     """
     if not any(query.pairs for query in queries):
+        several = counted(len(queries), "training query has", "training queries have")
         raise AlgorithmError(
-            f"lero has no pair of plans to learn from in {len(queries)} training queries: none has two plans of which one is known to be "
-            "faster; collect more queries (--collection-size), or queries with more joins"
+            f"lero has no pair of plans to learn from: {several} several plans, and in none it is known that one is faster; collect more "
+            "queries (--collection-size), or queries with more joins"
         )
     with one_thread(), seeded(parameters.seed), no_denormals():
         network = LeroNetwork(queries[0].forest.features.shape[1])

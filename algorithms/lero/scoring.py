@@ -13,6 +13,7 @@ import torch
 from algorithms.devices import one_thread
 from algorithms.lero.featurize import Featurizer
 from algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.core.comparable import counted
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -37,5 +38,6 @@ class TrainedModel:
         with one_thread(), torch.inference_mode():
             scores: npt.NDArray[np.float32] = self.network(Trees.of(forest, _CPU)).numpy()
         if not np.isfinite(scores).all():
-            raise AlgorithmError(f"lero gave the score {scores[~np.isfinite(scores)][0]} to one of {len(plans)} plans; train it again")
+            bad, of = scores[~np.isfinite(scores)][0], counted(len(plans), "plan")
+            raise AlgorithmError(f"lero gave the score {bad} to one of {of}; train it again")
         return scores

@@ -324,7 +324,7 @@ def test_without_collection_and_with_an_empty_cache_training_fails(forum: Databa
     """Nothing to learn from, no model: it is an error that says what to do, and not a fast success."""
     given = training(forum, session, tmp_path, collection=False)
     text = (
-        f"lero has nothing to learn from: --no-collection was given, and {store_of(given, rules_of(given)).path} has none of the 24 "
+        f"lero has nothing to learn from: --no-collection was given, and {store_of(given, rules_of(given)).path} has none of 24 "
         "training queries for this data, server, limit and these factors; run once without --no-collection"
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
@@ -335,7 +335,16 @@ def test_when_every_query_is_refused_training_fails(forum: Database, session: Se
     """There is no model of nothing, and the warnings have PostgreSQL's reasons."""
     given = training(forum, session, tmp_path)
     given.queries, given.validation = (Query(id="bad", sql="SELECT nothing FROM nowhere"),), ()
-    text = "lero collected none of the 1 training queries: PostgreSQL refused them; the warnings above say why"
+    text = "lero collected none of 1 training query: PostgreSQL refused all; the warnings above say why"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
+        Lero().train(given)
+
+
+def test_without_training_queries_training_fails(forum: Database, session: Session, cache: Path, tmp_path: Path) -> None:
+    """Nobody refused anything: there is nothing to collect."""
+    given = training(forum, session, tmp_path)
+    given.queries = ()
+    text = "lero has no training queries; raise --training-size or give a workload that has some"
     with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
         Lero().train(given)
 

@@ -112,18 +112,17 @@ def test_it_goes_on_from_a_network() -> None:
     assert further.train_loss[0] < 0.7 * first.train_loss[0]
 
 
-def test_no_pairs_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("count", "counted"), [(0, "0 training queries have"), (1, "1 training query has"), (2, "2 training queries have")]
+)
+def test_no_pairs_is_an_error(count: int, counted: str) -> None:
     """A workload without a single pair cannot be learned from, and it is said what to do."""
-    with pytest.raises(
-        AlgorithmError,
-        match="^"
-        + re.escape(
-            "lero has no pair of plans to learn from in 1 training queries: none has two plans of which one is known to be faster; "
-            "collect more queries (--collection-size), or queries with more joins"
-        )
-        + "$",
-    ):
-        learn([RankedPlans(forest=ranked(1)[0].forest, pairs=[])], [], parameters=FEW, device=CPU)
+    text = (
+        f"lero has no pair of plans to learn from: {counted} several plans, and in none it is known that one is faster; collect more "
+        "queries (--collection-size), or queries with more joins"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
+        learn([replace(query, pairs=[]) for query in ranked(count)], [], parameters=FEW, device=CPU)
 
 
 def test_a_loss_that_is_no_number_is_an_error() -> None:
