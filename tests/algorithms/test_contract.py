@@ -1,0 +1,106 @@
+"""The built-in algorithms keep the contract that third parties are given (pytest_pilotscope.testing), and a broken one does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from algorithms.baseline import Baseline
+from algorithms.index.selection import IndexSelection
+from algorithms.knob.tuning import KnobTuning
+from algorithms.lero.chooser import Lero
+from algorithms.mscn.estimator import Mscn
+from algorithms.oracle import Oracle
+from pytest_pilotscope.testing import AlgorithmContract
+
+
+class TestBaseline(AlgorithmContract):
+    """Plain PostgreSQL."""
+
+    algorithm = Baseline
+
+
+class TestOracle(AlgorithmContract):
+    """True cardinalities."""
+
+    algorithm = Oracle
+
+
+class TestMscn(AlgorithmContract):
+    """A cardinality estimator."""
+
+    algorithm = Mscn
+
+
+class TestLero(AlgorithmContract):
+    """A plan chooser."""
+
+    algorithm = Lero
+
+
+class TestIndex(AlgorithmContract):
+    """Indexes in a copy of the database."""
+
+    algorithm = IndexSelection
+
+
+class TestKnob(AlgorithmContract):
+    """Settings of a server of its own."""
+
+    algorithm = KnobTuning
+
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+BROKEN = """
+    from pathlib import Path
+
+    from pytest_pilotscope.testing import AlgorithmContract
+
+
+    class Broken:
+        name = "broken"
+        calls = 0
+
+        def train(self, training):
+            training.session.execute("CREATE INDEX left_behind ON users (reputation)")
+            Path("elsewhere.txt").touch()
+            return training.report(scalars={"loss": float("nan")}, artifacts=[Path("elsewhere.txt")])
+
+        def steer(self, query, subplans):
+            Broken.calls += 1
+            return {subplan: rows + Broken.calls for subplan, rows in subplans.items()}
+
+        def choose(self, query, session):
+            return {}
+
+
+    class TestBroken(AlgorithmContract):
+        algorithm = Broken
+"""
+
+
+def test_a_broken_algorithm_fails(pytester: pytest.Pytester) -> None:
+    """Two decisions, a NaN, an artifact elsewhere, an index left behind, and another answer every time: each is a failure."""
+    pytester.makepyfile(BROKEN)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA")
+    result.stdout.fnmatch_lines_random(
+        [
+            f"FAILED *::{name}*"
+            for name in (
+                "test_it_takes_over_one_decision_at_most",
+                "test_what_training_reports",
+                "test_training_leaves_the_server_as_it_was",
+                "test_it_decides_the_same_again",
+            )
+        ]
+    )
+
+
+def test_the_algorithm_of_the_readme_keeps_it(pytester: pytest.Pytester) -> None:
+    """As the README says, in two lines."""
+    example = README.read_text(encoding="utf-8").split("```python\n")[-1].split("```")[0]
+    inherit = "from pytest_pilotscope.testing import AlgorithmContract\n\nclass TestDoubler(AlgorithmContract):\n    algorithm = Doubler\n"
+    pytester.makepyfile(f"{example}\n{inherit}")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=5, skipped=2)
