@@ -191,18 +191,22 @@ class Database:
 def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Iterator[Database]:
     """
     Provision a server with a dataset (made from `config.db` when it is not given) and give the database; what was started is stopped on
-    leaving.
+    leaving. On a server that was given, what a killed run had changed of its settings is put back first.
 
     MissingServer, ServerError, DatasetError and UnknownName say what is wrong and what to do.
     """
     from pytest_pilotscope.datasets.cache import load_database, pristine_name
     from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
+    from pytest_pilotscope.postgres.knobs import restore_left_over
 
     if dataset is None and config.db is not None:
         dataset = dataset_of(config)
     with ExitStack() as stack:
         server = open_server(config, dataset)
         stack.callback(server.stop)
+        if server.provider == "given":  # before anything is read from its settings
+            with server.connect() as session:
+                restore_left_over(session)
         if dataset is None:
             with server.connect() as session:
                 name = session.database

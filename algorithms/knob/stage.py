@@ -3,7 +3,7 @@ The server on which settings are tried.
 
 Where we can start servers, it is a second one with the same data: what needs a restart can be tried, and the baseline's server is never
 touched. On a server that was given to us only sessions of our own are changed, and, where our role may use ALTER SYSTEM, what the server
-re-reads; that is put back on leaving, and after a kill at the next start.
+re-reads; that is put back on leaving, and after a kill when the server is opened next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from pytest_pilotscope.postgres.knobs import (
     SystemKnobs,
     may_alter_system,
     read_knobs,
-    restore_left_over,
     set_session_knobs,
     system_knobs,
 )
@@ -218,7 +217,6 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
         return
     with ExitStack() as stack:
         session = stack.enter_context(database.session())
-        restore_left_over(session)
         level = {name: row.level for name, row in read_knobs(session, list(values)).items()}
         reach = reach_of(database, session)
         unreachable = sorted(name for name in values if level.get(name) not in reach.levels)

@@ -24,7 +24,6 @@ from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, UsageError
-from pytest_pilotscope.postgres.knobs import restore_left_over
 
 if TYPE_CHECKING:
     from algorithms.knob.search import Search
@@ -69,7 +68,6 @@ class KnobTuning:
         if not training.queries:
             raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
         with training.database.session() as session:
-            restore_left_over(session)
             reach = reach_of(training.database, session)
             space = space_of(session, reach, options.names)
         key = search_key(_about(training, space, options))

@@ -166,35 +166,52 @@ def _leave(connect: Callable[[], Session], before: Mapping[str, str | None], not
 
 
 def note_path(session: Session) -> Path:
-    """Where the old settings of this server are noted: one file per cluster in our cache folder. For superusers."""
+    """Where the old settings of this server are noted: one file per cluster in our cache folder."""
     identifier = session.scalar("SELECT system_identifier FROM pg_control_system()")
-    return cache_folder(server_account()) / "settings" / f"{identifier}.json"
+    return _notes() / f"{identifier}.json"
+
+
+def _notes() -> Path:
+    return cache_folder(server_account()) / "settings"
 
 
 def restore_left_over(session: Session) -> bool:
     """
-    Put back what a killed process changed with ALTER SYSTEM on this server; whether there was anything. Nothing where we may not.
+    Put back what a killed process changed with ALTER SYSTEM on this server; whether there was anything.
 
-    ServerError when the note cannot be read; it names the file.
+    Where we may not, a warning names it. ServerError when the note cannot be read; it names the file.
     """
-    if not may_alter_system(session):
+    if not any(_notes().glob("*.json")):  # most servers are never asked
         return False
     note = note_path(session)
-    if not note.exists():
+    with _locked(note) as ours:
+        if not ours:  # whoever wrote it is alive
+            return False
+        if may_alter_system(session):
+            return _restore_from(session, note)
+        if note.exists():
+            logger.warning(
+                "a run that was killed had changed %s on this server, and this run may not put the old values back; one of a superuser, "
+                "without --read-only, does (they are in %s)",
+                ", ".join(sorted(_read_note(note))),
+                note,
+            )
         return False
-    with _locked(note) as ours:  # else whoever wrote it is alive
-        return ours and _restore_from(session, note)
+
+
+def _read_note(note: Path) -> dict[str, str | None]:
+    try:
+        return {str(name): None if value is None else str(value) for name, value in json.loads(note.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise ServerError(
+            f"the note of the server's old settings {note} cannot be read: {error}; put them back by hand and delete it"
+        ) from error
 
 
 def _restore_from(session: Session, note: Path) -> bool:
     if not note.exists():
         return False
-    try:
-        before = {str(name): None if value is None else str(value) for name, value in json.loads(note.read_text()).items()}
-    except (ValueError, AttributeError) as error:
-        raise ServerError(
-            f"the note of the server's old settings {note} cannot be read: {error}; put them back by hand and delete it"
-        ) from error
+    before = _read_note(note)
     _restore(session, before)
     note.unlink()
     logger.warning("a run that was killed had changed %s on this server; the old values are back", ", ".join(sorted(before)))

@@ -27,7 +27,7 @@ from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
 from tests.algorithms.shop import metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 from tests.algorithms.test_knob_stage import given, somebodys, state
@@ -190,7 +190,8 @@ def test_a_killed_search_goes_on_and_the_server_is_put_right(given: Database, so
     (unfinished,) = (tmp_path / "results" / UNFINISHED).glob("*.jsonl")
     kept = unfinished.read_text().splitlines()
     assert len(kept) == 4
-    _, report = run(given, tmp_path, RANDOM)
+    with open_database(PostgreSQLConfig(None, dsn=dsn)) as again:
+        _, report = run(again, tmp_path, RANDOM)
     lines = Path(report.artifacts[-1]).read_text().splitlines()
     assert lines[:4] == kept
     assert [json.loads(line).get("number") for line in lines] == [None, 0, 1, 2, 3]
