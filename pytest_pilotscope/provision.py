@@ -7,9 +7,7 @@ From what the user asked for to a database that can be measured: a server, the d
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROVIDERS = ("auto", "embedded", "container")
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ class Database:
         """
         from pytest_pilotscope.postgres.copies import temporary_copy
 
-        with temporary_copy(self.server, self.pristine or self.name, self._copy_name) as name:
+        with temporary_copy(self.server, self.pristine or self.name) as name:
             yield _described(self.server, self.dataset, name, self.pristine, self.config)
 
     @contextmanager
@@ -164,12 +161,8 @@ class Database:
         if self.pristine is not None:
             yield self
             return
-        with temporary_copy(self.server, self.name, self._copy_name) as name:
+        with temporary_copy(self.server, self.name) as name:
             yield replace(self, pristine=name)
-
-    @property
-    def _copy_name(self) -> str:
-        return f"{(self.pristine or self.name)[:30]}_{_token()}"  # PostgreSQL cuts names at 63
 
     @contextmanager
     def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
@@ -215,7 +208,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
         load_database(server, dataset)
         pristine = pristine_name(dataset)
         if server.provider == "given":
-            name = stack.enter_context(temporary_copy(server, pristine, f"{pristine}_{_token()}"))
+            name = stack.enter_context(temporary_copy(server, pristine))
         else:  # it goes with the server
             name = dataset.database
             with server.connect() as keeper:
@@ -304,8 +297,3 @@ def _described(server: Server, dataset: Dataset | None, name: str, pristine: str
         found = fingerprint(session)
     report = replace(server.report(), statistics=found.statistics)
     return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, pristine=pristine, config=config)
-
-
-def _token() -> str:
-    """Sets the databases of this process, and of this xdist worker, apart from everybody else's."""
-    return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}_{next(_numbers)}"

@@ -256,13 +256,12 @@ def _dsn(server: EmbeddedServer, database: str) -> str:
     return dsn_of(host=str(server._sockets), port=5432, user="postgres", password="hunter2", dbname=database).reveal()  # noqa: S106
 
 
-def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dataset goes into a database of its own, work is done in a copy named after the worker, and only the former stays."""
-    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer) -> None:
+    """The dataset goes into a database of its own, work is done in a copy of it, and only the former stays."""
     with newest_server.connect() as administrator:
         before = {row[0] for row in administrator.execute("SELECT datname FROM pg_database")}
         with open_database(PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres")), Toy()) as opened:
-            assert opened.name.startswith(f"{pristine_name(Toy())}_gw3_{os.getpid()}_")
+            assert opened.name.startswith(f"{pristine_name(Toy())}_")
             assert opened.report.header().startswith("given PostgreSQL ")
             with opened.session() as session, opened.copy() as copy, copy.session() as other:
                 assert session.scalar(JOIN) == other.scalar(JOIN) == 100
@@ -280,6 +279,7 @@ def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
             with opened.session() as session:
                 assert session.scalar("SELECT i FROM mine") == 1
             with opened.copy() as copy, copy.session() as session:
+                assert copy.name.startswith("pilotscope_of_my_own_")
                 session.execute("DROP TABLE mine")
         with newest_server.connect("of_my_own") as session:
             assert session.scalar("SELECT i FROM mine") == 1

@@ -15,7 +15,17 @@ from pytest_pilotscope.datasets.base import Dataset
 from pytest_pilotscope.errors import DatasetError, PilotscopeError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.databases import create_database, drop_database, locked, mark_of, write_mark
+from pytest_pilotscope.postgres.databases import (
+    create_database,
+    drop_database,
+    drop_leftovers,
+    hold,
+    locked,
+    mark_of,
+    rename_database,
+    unique_name,
+    write_mark,
+)
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
 from pytest_pilotscope.postgres.server import Capability, Server
@@ -83,32 +93,40 @@ def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
 
 def load_database(server: Server, dataset: Dataset) -> None:
     """
-    Load `dataset` into its database on `server`, unless it is there and complete. Two loaders at once: one loads, the other waits.
+    Load `dataset` into its database on `server`, unless it is there. Two loaders at once: one loads, the other waits.
 
-    DatasetError when we may not create databases there, or when a database of that name is not ours.
+    The database gets its name when it is complete. DatasetError when we may not create databases there, or when a database of that name is
+    not ours.
     """
     name = pristine_name(dataset)
     with server.connect() as administrator, locked(administrator, name):
         mark = mark_of(administrator, name)
         if mark is not None and mark.get("state") == "complete":
             return
-        if mark == {}:
+        if mark is not None:
             raise DatasetError(
                 f"database {name!r} on the server was not made by pilotscope; drop or rename it, dataset {dataset.name!r} wants the name"
             )
         if Capability.CREATE_DATABASE not in server.capabilities:
             raise DatasetError(_no_right(administrator, dataset))
-        drop_database(administrator, name)  # half-loaded by a process that was killed
-        identity = {"dataset": dataset.name, "key": content_key(dataset)}
-        create_database(administrator, name, {**identity, "state": "loading"})
-        try:
-            with server.connect(name) as session:
-                data = _fill(session, dataset)
-        except BaseException:
-            with suppress(ServerError):  # the server may be what is broken; what is left is known by its mark
-                drop_database(administrator, name)
-            raise
-        write_mark(administrator, name, {**identity, "state": "complete", "data": data})
+        drop_leftovers(administrator)  # half-loaded by a process that was killed
+        _load(server, administrator, dataset)
+
+
+def _load(server: Server, administrator: Session, dataset: Dataset) -> None:
+    unfinished = unique_name(pristine_name(dataset))
+    hold(administrator, unfinished)
+    identity = {"dataset": dataset.name, "key": content_key(dataset)}
+    create_database(administrator, unfinished, {**identity, "state": "loading"})
+    try:
+        with server.connect(unfinished) as session:
+            data = _fill(session, dataset)
+        write_mark(administrator, unfinished, {**identity, "state": "complete", "data": data})
+        rename_database(administrator, unfinished, pristine_name(dataset))
+    except BaseException:
+        with suppress(ServerError):  # the server may be what is broken; what is left is known by its name
+            drop_database(administrator, unfinished)
+        raise
 
 
 def _fill(session: Session, dataset: Dataset) -> str:

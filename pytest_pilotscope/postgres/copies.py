@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pytest_pilotscope.errors import DatasetError, ServerError
-from pytest_pilotscope.postgres.databases import copy_database, drop_database, locked, mark_of, marked_databases, try_lock, unlock
+from pytest_pilotscope.postgres.databases import copy_database, drop_database, drop_leftovers, hold, mark_of, unique_name
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
@@ -15,13 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def temporary_copy(server: Server, source: str, name: str) -> Iterator[str]:
+def temporary_copy(server: Server, source: str) -> Iterator[str]:
     """
-    Copy the idle database `source` to `name` and drop the copy on leaving, with whoever is connected to it.
+    Copy the idle database `source`, give the name of the copy, and drop it on leaving, with whoever is connected to it.
 
     DatasetError when our role may not create databases, or while somebody is connected to `source`.
     """
-    with server.connect() as keeper:  # as long as this session lives, its lock says that the copy is in use
+    name = unique_name(source)
+    with server.connect() as keeper:
         make_copy(server, keeper, source, name)
         try:
             yield name
@@ -33,16 +34,15 @@ def temporary_copy(server: Server, source: str, name: str) -> Iterator[str]:
 
 
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
-    """Copy `source` to `name`, to stay; `keeper` holds the lock that says that it is in use."""
+    """Copy `source` to `name`, to stay; as long as `keeper` lives it says that the copy is in use."""
     if Capability.CREATE_DATABASE not in server.capabilities:
         why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
         raise DatasetError(f"database {source!r} cannot be copied: {why}")
     if server.provider == "given":  # nobody else makes databases on a server that is ours
-        _drop_leftovers(keeper)
-    try_lock(keeper, _in_use(name))
+        drop_leftovers(keeper)
+    hold(keeper, name)
     mark = mark_of(keeper, source) or {}
-    with locked(keeper, source):
-        copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
+    copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
 
 
 def _drop_if_possible(server: Server, name: str) -> None:
@@ -52,16 +52,3 @@ def _drop_if_possible(server: Server, name: str) -> None:
             drop_database(administrator, name)
     except ServerError as error:
         logger.warning("the database %s could not be dropped: %s", name, error)
-
-
-def _drop_leftovers(session: Session) -> None:
-    """Drop copies whose maker is gone: its lock went with its connection."""
-    for name, mark in marked_databases(session).items():
-        if mark.get("state") == "copy" and try_lock(session, _in_use(name)):
-            drop_database(session, name)
-            unlock(session, _in_use(name))
-
-
-def _in_use(name: str) -> str:
-    """Another lock than that of the name, which is taken for a moment by whoever copies from it."""
-    return f"{name} in use"

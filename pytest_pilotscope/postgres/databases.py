@@ -1,8 +1,16 @@
-"""Databases that we make on a server: created, copied, marked as ours, dropped. A database without our mark is never dropped."""
+"""
+Databases that we make on a server: created, copied, marked as ours, dropped. A database that somebody else made is never dropped.
+
+Between CREATE DATABASE and the mark a killed process leaves a database without one. So what is made has a name that only we make, and a
+session of its maker holds that name: a database with such a name that nobody holds is a leftover.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -13,6 +21,29 @@ from pytest_pilotscope.postgres.session import Session
 
 _FILE_COPY_SINCE = 150000
 _OBJECT_IN_USE = "55006"
+_PREFIX = "pilotscope_"
+_NAME_LIMIT_BYTES = 63
+_TOKEN_BYTES = 8
+_UNIQUE = re.compile(rf"{_PREFIX}.+_[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
+_MADE = """
+    SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
+    FROM pg_database ORDER BY datname
+"""
+# Advisory locks belong to one database, what they are about to the whole server; pg_locks shows those of all databases.
+_HELD_BY_OTHERS = """
+    SELECT count(*) > 0 FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+    AND classid::bigint << 32 | objid::bigint = hashtextextended(%s, 0)
+"""
+
+logger = logging.getLogger(__name__)
+
+
+def unique_name(source: str) -> str:
+    """A name that nobody else gives: `pilotscope_`, as much of `source` as there is room for, and a random token."""
+    room = _NAME_LIMIT_BYTES - 1 - 2 * _TOKEN_BYTES
+    readable = f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore")
+    return f"{readable}_{secrets.token_hex(_TOKEN_BYTES)}"
 
 
 def mark_of(session: Session, database: str) -> dict[str, str] | None:
@@ -60,6 +91,11 @@ def _users(session: Session, database: str) -> str:
     return ", ".join(f"{name or 'an unnamed application'} (process {pid})" for name, pid in rows) or "somebody who has left by now"
 
 
+def rename_database(session: Session, database: str, name: str) -> None:
+    """Give a database of ours, in which nobody is, another name; its mark goes with it."""
+    session.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(name)))
+
+
 def drop_database(session: Session, database: str) -> None:
     """Drop one of our databases and disconnect whoever is in it; DatasetError when it does not bear our mark."""
     mark = mark_of(session, database)
@@ -67,13 +103,44 @@ def drop_database(session: Session, database: str) -> None:
         return
     if not mark:
         raise DatasetError(f"database {database!r} was not made by pilotscope, so it is not dropped")
+    _drop(session, database)
+
+
+def drop_leftovers(session: Session) -> None:
+    """
+    Drop the databases whose maker is gone, if our role may: those with our mark, and those of our role that were not marked yet.
+
+    A leftover that cannot be dropped is logged; whoever comes next can do without the room that it takes.
+    """
+    for name, comment, may_drop, own in session.execute(_MADE):
+        if _UNIQUE.fullmatch(name) and (may_drop if _parsed(comment) else own) and try_lock(session, _in_use(name)):
+            try:
+                _drop(session, name)
+            except StatementFailed as error:
+                logger.warning("the database %s, left behind by a run that is gone, could not be dropped: %s", name, error)
+            unlock(session, _in_use(name))
+
+
+def _drop(session: Session, database: str) -> None:
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+
+def hold(session: Session, database: str) -> None:
+    """Say that `database`, which is about to be made, is in use as long as the session lives; DatasetError when another session says so."""
+    if not try_lock(session, _in_use(database)):
+        raise DatasetError(f"database {database!r} is in use by another run on this server; wait until that has ended")
+
+
+def _in_use(database: str) -> str:
+    """Another lock than that of the name, which is taken for a while by whoever loads it."""
+    return f"{database} in use"
 
 
 @contextmanager
 def locked(session: Session, name: str) -> Iterator[None]:
-    """Keep other sessions of this server's database that lock the same name out for the length of the block; waits for them."""
-    session.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+    """Keep other sessions of this server that lock the same name out for the length of the block; waits for them."""
+    while not try_lock(session, name):
+        session.execute("SELECT pg_sleep(0.1 + random() / 10)")  # two that try at once both give way, and come back one after the other
     try:
         yield
     except BaseException:
@@ -84,19 +151,18 @@ def locked(session: Session, name: str) -> Iterator[None]:
 
 
 def try_lock(session: Session, name: str) -> bool:
-    """Take the lock of `name` until the session ends or `unlock`; False when another session has it."""
-    return bool(session.scalar("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)))
+    """Take the lock of `name` until the session ends or `unlock`; False when another session has it, in whichever database that is."""
+    if not session.scalar("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)):
+        return False
+    if session.scalar(_HELD_BY_OTHERS, (name,)):
+        unlock(session, name)
+        return False
+    return True
 
 
 def unlock(session: Session, name: str) -> None:
     """Give the lock of `name` back."""
     session.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
-
-
-def marked_databases(session: Session) -> dict[str, dict[str, str]]:
-    """Every database of the server that we made, with its mark."""
-    rows = session.execute("SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database ORDER BY datname")
-    return {name: mark for name, comment in rows if (mark := _parsed(comment))}
 
 
 def _parsed(comment: str | None) -> dict[str, str]:

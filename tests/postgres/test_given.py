@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pytest_pilotscope.datasets.cache import content_key, load_database, pristine_name
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
-from pytest_pilotscope.postgres.copies import temporary_copy
-from pytest_pilotscope.postgres.databases import create_database, drop_database, mark_of, marked_databases, write_mark
+from pytest_pilotscope.postgres import databases
+from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
+from pytest_pilotscope.postgres.databases import drop_database, hold, locked, mark_of, unique_name, write_mark
 from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
@@ -29,13 +31,17 @@ def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
     """A superuser on the server that plays the given one; what tests make there is dropped."""
     with newest_server.connect() as session:
         yield session
-        for name in (row[0] for row in session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pilotscope_toy%'")):
+        for name in _ours(session):
             session.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         session.execute("DROP ROLE IF EXISTS maker; DROP ROLE IF EXISTS reader")
 
 
-def _given(server: EmbeddedServer, role: str) -> GivenServer:
-    return GivenServer(dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname="postgres"))
+def _given(server: EmbeddedServer, role: str, database: str = "postgres") -> GivenServer:
+    return GivenServer(dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname=database))
+
+
+def _ours(session: Session) -> set[str]:
+    return {row[0] for row in session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pilotscope_toy%'")}
 
 
 @pytest.fixture
@@ -43,6 +49,15 @@ def maker(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
     """The server as seen by a role that may create databases and nothing else."""
     administrator.execute("CREATE ROLE maker LOGIN CREATEDB")
     return _given(newest_server, "maker")
+
+
+@pytest.fixture
+def elsewhere(newest_server: EmbeddedServer, maker: GivenServer, administrator: Session) -> Iterator[GivenServer]:
+    """The same server and role by a DSN that names another database."""
+    administrator.execute("CREATE DATABASE elsewhere")
+    assert maker.capabilities
+    yield _given(newest_server, "maker", "elsewhere")
+    administrator.execute("DROP DATABASE elsewhere WITH (FORCE)")
 
 
 @pytest.fixture
@@ -167,7 +182,7 @@ def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         load_database(reader, Toy())
     with pytest.raises(DatasetError, match=r"^database 'postgres' cannot be copied: our role may not create databases on this server$"):
-        temporary_copy(reader, "postgres", "x").__enter__()
+        temporary_copy(reader, "postgres").__enter__()
 
 
 def test_a_database_of_that_name_that_is_not_ours(maker: GivenServer, administrator: Session) -> None:
@@ -182,13 +197,31 @@ def test_a_database_of_that_name_that_is_not_ours(maker: GivenServer, administra
     assert mark_of(administrator, name) == {}
 
 
-def test_a_half_loaded_database_is_made_again(maker: GivenServer, administrator: Session) -> None:
-    """What a killed loader left, marked as loading, is dropped and loaded anew."""
-    name = pristine_name(Toy())
-    with maker.connect() as session:
-        create_database(session, name, {"state": "loading"})
+def test_what_a_killed_loader_left_is_dropped(maker: GivenServer, administrator: Session) -> None:
+    """A database gets its name when it is complete; before that, marked or not yet, it is a leftover once its loader is gone."""
+    for state in ({"state": "loading"}, {}):
+        name = unique_name(pristine_name(Toy()))
+        administrator.execute(f"CREATE DATABASE {name} OWNER maker")
+        if state:
+            write_mark(administrator, name, state)
     load_database(maker, Toy())
-    assert (mark_of(administrator, name) or {})["state"] == "complete"
+    assert _ours(administrator) == {pristine_name(Toy())}
+    assert (mark_of(administrator, pristine_name(Toy())) or {})["state"] == "complete"
+
+
+def test_a_loader_that_ends_before_the_mark(maker: GivenServer, administrator: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database that it made without getting to mark it does not keep the next one from loading, nor does it stay."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(databases, "write_mark", end)
+        with pytest.raises(KeyboardInterrupt):
+            load_database(maker, Toy())
+    assert len(_ours(administrator)) == 1
+    load_database(maker, Toy())
+    assert _ours(administrator) == {pristine_name(Toy())}
 
 
 def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Session) -> None:
@@ -199,31 +232,117 @@ def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Ses
 
     with pytest.raises(ValueError, match=r"^no data today$"):
         load_database(maker, Toy(during=fail))
-    assert mark_of(administrator, pristine_name(Toy())) is None
+    assert _ours(administrator) == set()
 
 
 def test_temporary_copies_are_dropped_and_those_of_the_killed_too(maker: GivenServer, administrator: Session) -> None:
     """A copy lives as long as its block; one whose maker is gone is dropped when the next is made; one in use stays."""
     load_database(maker, Toy())
     source = pristine_name(Toy())
-    administrator.execute(f"CREATE DATABASE {source}_left OWNER maker")
-    write_mark(administrator, f"{source}_left", {"state": "copy", "of": source})
-    with temporary_copy(maker, source, f"{source}_one") as one, temporary_copy(maker, source, f"{source}_two") as two:
-        assert mark_of(administrator, f"{source}_left") is None
+    left = unique_name(source)
+    administrator.execute(f"CREATE DATABASE {left} OWNER maker")
+    write_mark(administrator, left, {"state": "copy", "of": source})
+    with temporary_copy(maker, source) as one, temporary_copy(maker, source) as two:
+        assert _ours(administrator) == {source, one, two}
         with maker.connect(one) as session, maker.connect(two) as other:
             session.execute("DROP TABLE b")
             assert other.scalar("SELECT count(*) FROM b") == 100
-    assert [mark_of(administrator, name) for name in (one, two)] == [None, None]
+    assert _ours(administrator) == {source}
+
+
+def test_runs_that_connect_to_different_databases_see_each_other(
+    maker: GivenServer, elsewhere: GivenServer, administrator: Session
+) -> None:
+    """A copy is in use for runs with another DSN, too, also before it is marked."""
+    load_database(maker, Toy())
+    source = pristine_name(Toy())
+    unmarked = unique_name(source)
+    with temporary_copy(maker, source) as one, maker.connect() as keeper:
+        hold(keeper, unmarked)
+        administrator.execute(f"CREATE DATABASE {unmarked} OWNER maker")
+        with temporary_copy(elsewhere, source) as two:
+            assert _ours(administrator) == {source, one, two, unmarked}
+            with pytest.raises(
+                DatasetError, match=f"^database {two!r} is in use by another run on this server; wait until that has ended$"
+            ):
+                make_copy(maker, keeper, source, two)
+
+
+def test_a_lock_is_one_for_all_databases(maker: GivenServer, elsewhere: GivenServer, administrator: Session) -> None:
+    """Whoever loads a dataset is waited for, whichever database the two are connected to; another name is free."""
+    order = []
+
+    def wait_and_enter() -> None:
+        with locked(there, "x"):
+            order.append("there")
+
+    with maker.connect() as here, elsewhere.connect() as there, ThreadPoolExecutor(1) as pool:
+        with locked(there, "y"), locked(here, "z"):
+            pass
+        with locked(here, "x"):
+            waiting = pool.submit(wait_and_enter)
+            while "pg_sleep" not in administrator.scalar("SELECT query FROM pg_stat_activity WHERE pid = %s", (there.backend_pid,)):
+                assert not waiting.done()
+            order.append("here")
+        waiting.result(timeout=60)
+    assert order == ["here", "there"]
+
+
+def test_only_what_our_role_may_drop_is_dropped(
+    newest_server: EmbeddedServer, maker: GivenServer, reader: GivenServer, administrator: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others' leftovers are not tried; what is not marked must be our own, even for a superuser, and have a name that only we make."""
+    assert reader.capabilities == frozenset()
+    load_database(maker, Toy())
+    source = pristine_name(Toy())
+    theirs, unmarked, named = unique_name(source), unique_name(source), "pilotscope_toy_of_mine"
+    for name, owner in ((theirs, "postgres"), (unmarked, "reader"), (named, "maker")):
+        administrator.execute(f"CREATE DATABASE {name} OWNER {owner}")
+    write_mark(administrator, theirs, {"state": "copy", "of": source})
+    with temporary_copy(maker, source) as copy:
+        assert _ours(administrator) == {source, copy, theirs, unmarked, named}
+    with temporary_copy(_given(newest_server, "postgres"), source) as copy:
+        assert _ours(administrator) == {source, copy, unmarked, named}
+    assert caplog.messages == []
+
+
+def test_a_leftover_that_cannot_be_dropped(
+    newest_server: EmbeddedServer, maker: GivenServer, administrator: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Our role may not disconnect a superuser who looks into it: that is logged, and ends nothing."""
+    load_database(maker, Toy())
+    source = pristine_name(Toy())
+    left = unique_name(source)
+    administrator.execute(f"CREATE DATABASE {left} OWNER maker")
+    with newest_server.connect(left), temporary_copy(maker, source) as copy:
+        assert _ours(administrator) == {source, copy, left}
+    assert len(caplog.messages) == 1
+    assert re.fullmatch(
+        f"the database {left}, left behind by a run that is gone, could not be dropped: statement failed: permission denied to terminate "
+        rf"process .*\[42501\]: DROP DATABASE IF EXISTS \"{left}\" WITH \(FORCE\)",
+        caplog.messages[0],
+    )
+    with temporary_copy(maker, source):
+        assert left not in _ours(administrator)
+
+
+def test_names_are_ours_alone() -> None:
+    """They begin with `pilotscope_`, fit into 63 bytes, and cut no character in two."""
+    for source in ("toy", "pilotscope_toy_12345678", "x" * 63, "ü" * 31, "aü" * 21):
+        name = unique_name(source)
+        assert re.fullmatch(r"pilotscope_(toy|toy_12345678|x{35}|ü{17}|(aü){11}a?)_[0-9a-f]{16}", name)
+        assert len(name.encode()) <= 63
+        assert unique_name(source) != name
 
 
 def test_a_copy_is_dropped_when_its_block_fails(maker: GivenServer, administrator: Session) -> None:
     """The block's exception is not swallowed, the copy is gone, sessions in it are cut off."""
     load_database(maker, Toy())
-    copy = temporary_copy(maker, pristine_name(Toy()), "pilotscope_toy_copy")
+    copy = temporary_copy(maker, pristine_name(Toy()))
     maker.connect(copy.__enter__())
     error = ValueError("mine")
     assert not copy.__exit__(ValueError, error, None)
-    assert mark_of(administrator, "pilotscope_toy_copy") is None
+    assert _ours(administrator) == {pristine_name(Toy())}
 
 
 def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
@@ -236,15 +355,16 @@ def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
             "PostgreSQL copies idle databases only"
         )
         with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
-            temporary_copy(maker, source, "pilotscope_toy_copy").__enter__()
+            temporary_copy(maker, source).__enter__()
 
 
 def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> None:
     """A copy in use is idle as long as nobody is connected to it, so copies of it can be made; all go."""
     load_database(maker, Toy())
-    with temporary_copy(maker, pristine_name(Toy()), "pilotscope_toy_copy") as copy, temporary_copy(maker, copy, "pilotscope_toy_other"):
-        assert {"pilotscope_toy_copy", "pilotscope_toy_other"} <= marked_databases(administrator).keys()
-    assert not {"pilotscope_toy_copy", "pilotscope_toy_other"} & marked_databases(administrator).keys()
+    source = pristine_name(Toy())
+    with temporary_copy(maker, source) as copy, temporary_copy(maker, copy) as other:
+        assert _ours(administrator) == {source, copy, other}
+    assert _ours(administrator) == {source}
 
 
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
@@ -257,7 +377,7 @@ def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> Non
             session.execute("CREATE TABLE forbidden (id int)")
         assert not may_alter_system(session)
     message = "^database 'postgres' cannot be copied: --read-only forbids it$"
-    with pytest.raises(DatasetError, match=message), temporary_copy(server, "postgres", "pilotscope_toy_x"):
+    with pytest.raises(DatasetError, match=message), temporary_copy(server, "postgres"):
         pass
 
 
