@@ -85,6 +85,15 @@ def test_nothing_is_judged_without_a_measurement(pytester: pytest.Pytester) -> N
     assert re.search(r"^ERROR: --no-measure leaves nothing to judge; leave --compare out$", result.stderr.str(), re.MULTILINE)
 
 
+def test_there_is_nothing_to_look_at_without_a_measurement(pytester: pytest.Pytester) -> None:
+    """What shows a measurement says why there is none."""
+    view = (Path(__file__).resolve().parents[1] / "benchmarks" / "test_estimation.py").read_text(encoding="utf-8")
+    pytester.makepyfile(test_estimation=view)
+    result = pytester.runpytest_subprocess("test_estimation.py", "--no-measure", "--no-mlflow", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED * nothing is measured with --no-measure"])
+
+
 def _scalar(record: Record, name: str) -> float:
     (report,) = record.training
     return report.scalars[name]
