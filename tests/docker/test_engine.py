@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from algorithms.knob.stage import open_stage, reach_of, space_of
 from pytest_pilotscope.errors import MissingServer, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
@@ -122,6 +123,25 @@ def test_a_dataset_in_a_container() -> None:
         with database.twin({"work_mem": "7MB"}) as twin, twin.session() as other:
             assert (other.scalar("SHOW work_mem"), session.scalar("SHOW work_mem")) == ("7MB", "4MB")
             assert "512 MB of memory" in twin.report.why
+
+
+def test_knobs_in_a_container(docker: Any) -> None:
+    """A restart keeps the settings of a reload; a container that was killed is started again, with the defaults."""
+    with open_database(PostgreSQLConfig("toy", server="container"), Toy()) as database:
+        with database.session() as session:
+            reach = reach_of(database, session)
+            space = space_of(session, reach, ("shared_buffers", "bgwriter_lru_maxpages"))
+        others = {container.id for container in docker.containers.list()}
+        with open_stage(database, space, reach) as stage:
+            values = space.complete({"bgwriter_lru_maxpages": "7"})
+            assert stage.apply(values) == "reload"
+            assert stage.apply({**values, "shared_buffers": "4096"}) == "restart"
+            assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
+            (container,) = (each for each in docker.containers.list() if each.id not in others)
+            container.kill()
+            stage.ready()
+            shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+            assert dict(shown) == space.defaults
 
 
 def test_limits_need_a_container() -> None:
