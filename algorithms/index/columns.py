@@ -50,11 +50,11 @@ class IndexedQuery:
         return referenced is not None and (not referenced or not referenced.isdisjoint(index.columns))
 
 
-def indexed_query(query: Query, schema: Schema, *, covering: bool = False) -> IndexedQuery:
+def indexed_query(query: Query, schema: Schema, *, possible: Schema | None = None, covering: bool = False) -> IndexedQuery:
     """
     Resolve the columns of a query against the catalog; with `covering` every column that is read counts as indexable.
 
-    Raises `AlgorithmError` for a text that cannot be read.
+    `possible` is the part of the schema that indexes can be on; None is all of it. Raises `AlgorithmError` for a text that cannot be read.
     """
     try:
         scopes = traverse_scope(sqlglot.parse_one(query.sql, dialect="postgres"))
@@ -68,7 +68,9 @@ def indexed_query(query: Query, schema: Schema, *, covering: bool = False) -> In
         reader.read(scope)
     found = {table: frozenset(columns) for table, columns in reader.referenced.items()}
     indexable = found if covering else {table: frozenset(columns) for table, columns in reader.indexable.items()}
-    return IndexedQuery(id=query.id, sql=query.sql, referenced=found, indexable={t: c for t, c in indexable.items() if c})
+    possible = schema if possible is None else possible
+    kept = {table: columns.intersection(possible.get(table, ())) for table, columns in indexable.items()}
+    return IndexedQuery(id=query.id, sql=query.sql, referenced=found, indexable={t: c for t, c in kept.items() if c})
 
 
 class _Reader:

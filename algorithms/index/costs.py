@@ -43,7 +43,7 @@ class WhatIf(Protocol):
         """One answer per question, in their order."""
 
     def size_bytes(self, index: Index) -> int:
-        """The storage an index takes."""
+        """The storage an index takes; more than any budget where it cannot be built."""
 
 
 @dataclass(slots=True)

@@ -16,14 +16,14 @@ from algorithms.index.costs import UsedSetCosts, WhatIf
 from algorithms.index.options import IndexOptions, Start
 from algorithms.index.records import Update, metrics, scalars, write_update
 from algorithms.index.storage import check_columns, load_indexes, save_indexes
-from algorithms.index.whatif import open_what_if
+from algorithms.index.whatif import OpenWhatIf, open_what_if
 from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
 from pytest_pilotscope.postgres.session import Session
@@ -55,13 +55,14 @@ class IndexSelection:
         options = self.options = self.options or IndexOptions.from_settings(training.settings)
         with training.database.copy() as copy, copy.session() as session:
             schema = read_schema(session)
-            queries, validation = (_read(part, schema, options) for part in (training.queries, training.validation))
+            possible = indexable_schema(session, schema)
+            queries, validation = (_read(part, schema, possible, options) for part in (training.queries, training.validation))
             if not queries:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
             with open_what_if(copy, options.what_if) as what_if:
                 costs = UsedSetCosts(what_if)
-                updates = _updates(training, queries, costs, options, start)
+                updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
                 means = what_if.name
@@ -126,8 +127,8 @@ class IndexSelection:
         return self.indexes, self.options.start, self._metadata
 
 
-def _read(queries: Sequence[Query], schema: Schema, options: IndexOptions) -> list[IndexedQuery]:
-    return [indexed_query(query, schema, covering=options.covering) for query in queries]
+def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:
+    return [indexed_query(query, schema, possible=possible, covering=options.covering) for query in queries]
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
@@ -136,7 +137,12 @@ def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequen
 
 
 def _updates(
-    training: Training, queries: Sequence[IndexedQuery], costs: UsedSetCosts, options: IndexOptions, start: StartingPoint
+    training: Training,
+    queries: Sequence[IndexedQuery],
+    what_if: OpenWhatIf,
+    costs: UsedSetCosts,
+    options: IndexOptions,
+    start: StartingPoint,
 ) -> list[Update]:
     updates = []
     ends = [*range(options.update_every, len(queries), options.update_every), len(queries)]
@@ -145,6 +151,8 @@ def _updates(
             started_ns = perf_counter_ns()
             costs.queries = tuple(queries[:end])
             selection = select(queries[:end], costs, options.limits, start.kept_indexes)
+            while not what_if.confirm(selection.indexes):
+                selection = select(queries[:end], costs, options.limits, start.kept_indexes)
             duration_s = (perf_counter_ns() - started_ns) / 1e9
             updates.append(Update(number=number, queries=end, duration_s=duration_s, selection=selection))
             advance(1)

@@ -7,6 +7,7 @@ our own and hides from the planner those that a question leaves out: exact, for 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,9 +17,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from algorithms.index.costs import Answer, Question
-from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
-from pytest_pilotscope.postgres.indexes import HiddenIndexes, Index, create_index, index_size_bytes
+from pytest_pilotscope.postgres.indexes import TOO_LONG, HiddenIndexes, Index, create_index, has_fixed_length, index_size_bytes
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 
@@ -33,6 +34,33 @@ CONNECTIONS = 2
 _BLOCK = 8
 """How many questions a connection takes at a time."""
 _NO_HYPOPG = "HypoPG is not on this server"
+
+
+UNBUILDABLE_BYTES = 1 << 62
+"""The size of an index that cannot be built: no budget has room for it."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Refused:
+    """Indexes that cannot be built, because a value is too long for a btree. With more columns beside it, it still is."""
+
+    def __init__(self) -> None:
+        self._indexes: set[Index] = set()
+
+    def __contains__(self, index: Index) -> bool:
+        return any(refused.table == index.table and set(refused.columns) <= set(index.columns) for refused in self._indexes)
+
+    @contextmanager
+    def noting(self, index: Index) -> Iterator[None]:
+        """Log and remember where the block fails for that reason."""
+        try:
+            yield
+        except StatementFailed as error:
+            if error.sqlstate != TOO_LONG:
+                raise
+            logger.warning("no index on %s is considered: %s", index, error.reason)
+            self._indexes.add(index)
 
 
 class _Planner(Protocol):
@@ -87,6 +115,9 @@ class HypotheticalWhatIf:
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         hypopg.install(sessions[0])
+        self._builder = sessions[0]
+        self._refused = _Refused()
+        self._confirmed: set[Index] = set()
         self._sessions = [hypopg.HypotheticalIndexes(session) for session in sessions]
         self._workers = _Workers([_Hypothesizing(session) for session in self._sessions])
 
@@ -96,7 +127,23 @@ class HypotheticalWhatIf:
 
     def size_bytes(self, index: Index) -> int:
         """HypoPG's estimate."""
-        return self._sessions[0].size_bytes(index)
+        if index not in self._refused:
+            with self._refused.noting(index):
+                return self._sessions[0].size_bytes(index)
+        return UNBUILDABLE_BYTES
+
+    def confirm(self, indexes: Sequence[Index]) -> bool:
+        """
+        Whether all of these can be built; those that cannot are unbuildable from now on.
+
+        HypoPG looks at no value, so an index with columns of variable length is built, once, and that is undone.
+        """
+        for index in indexes:
+            if index not in self._confirmed and not has_fixed_length(self._builder, index):
+                with self._refused.noting(index), self._builder.rolled_back():
+                    create_index(self._builder, index)
+            self._confirmed.add(index)
+        return not any(index in self._refused for index in indexes)
 
     def close(self) -> None:
         """Forget all hypothetical indexes."""
@@ -118,6 +165,7 @@ class HiddenWhatIf:
         self._builder = sessions[0]
         self._built: dict[str, Index] = {}
         self._sizes: dict[Index, int] = {}
+        self._refused = _Refused()
         self._sessions = [HiddenIndexes(session) for session in sessions]
         self._workers = _Workers([_Hiding(session, self._built) for session in self._sessions])
 
@@ -129,11 +177,16 @@ class HiddenWhatIf:
 
     def size_bytes(self, index: Index) -> int:
         """The real size."""
-        if index not in self._sizes:
-            create_index(self._builder, index)
-            self._built[index.name] = index
-            self._sizes[index] = index_size_bytes(self._builder, index)
-        return self._sizes[index]
+        if index not in self._sizes and index not in self._refused:
+            with self._refused.noting(index):
+                create_index(self._builder, index)
+                self._built[index.name] = index
+                self._sizes[index] = index_size_bytes(self._builder, index)
+        return self._sizes.get(index, UNBUILDABLE_BYTES)
+
+    def confirm(self, indexes: Sequence[Index]) -> bool:
+        """Whether all of these can be built: what was asked about has been."""
+        return not any(index in self._refused for index in indexes)
 
     def close(self) -> None:
         """Show all indexes again."""

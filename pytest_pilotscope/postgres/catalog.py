@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.errors import StatementFailed
+
 if TYPE_CHECKING:
     from pytest_pilotscope.core.joins import Schema
     from pytest_pilotscope.postgres.session import Session
@@ -32,6 +34,33 @@ def read_schema(session: Session) -> Schema:
     for table, column, column_type in session.execute(_COLUMNS):
         schema.setdefault(str(table), {})[str(column)] = str(column_type)
     return schema
+
+
+_FOREIGN = "SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'f' AND pg_catalog.pg_table_is_visible(oid)"
+_UNDEFINED_FUNCTION = "42883"
+
+
+def indexable_schema(session: Session, schema: Schema) -> Schema:
+    """Return the part of `schema` that a btree can be on: no foreign tables, and no columns of a type without an order (json, point)."""
+    foreign = {str(table) for (table,) in session.execute(_FOREIGN)}
+    types = {column_type for columns in schema.values() for column_type in columns.values()}
+    sortable = {column_type for column_type in types if _is_sortable(session, column_type)}
+    return {
+        table: {column: column_type for column, column_type in columns.items() if column_type in sortable}
+        for table, columns in schema.items()
+        if table not in foreign
+    }
+
+
+def _is_sortable(session: Session, column_type: str) -> bool:
+    """Whether the type, and what it is made of, has a default operator class for btree: PostgreSQL sorts by nothing else."""
+    try:
+        session.execute(f"SELECT NULL::{column_type} WHERE false ORDER BY 1")
+    except StatementFailed as error:
+        if error.sqlstate != _UNDEFINED_FUNCTION:
+            raise
+        return False
+    return True
 
 
 _INDEXED = """

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PREFIX = "pilotscope_"
 """Every index that we create is named with it."""
 
+TOO_LONG = "54000"
+"""The SQLSTATE of PostgreSQL's refusal to index a value that does not fit into a third of a page."""
+
 _NAME_LIMIT_BYTES = 63
 _EXISTING = """
     SELECT i.indexrelid::regclass::text, c.relname, x.relname, pg_get_indexdef(i.indexrelid),
@@ -104,8 +107,14 @@ def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
 
 
 def create_index(session: Session, index: Index) -> None:
-    """Build an index under its own name; StatementFailed when it exists already or a value is too long for a btree."""
+    """Build an index under its own name; StatementFailed when it exists already, and with `TOO_LONG` where a value is that for a btree."""
     session.execute(f"CREATE INDEX {quote_identifier(index.name)} ON {index.target}")
+
+
+def has_fixed_length(session: Session, index: Index) -> bool:
+    """Whether its columns are of types whose values are all equally long, so that none can be too long."""
+    statement = "SELECT bool_and(attlen > 0) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = ANY (%s)"
+    return bool(session.scalar(statement, (quote_identifier(index.table), list(index.columns))))
 
 
 def drop_index(session: Session, qualified: str) -> None:

@@ -179,3 +179,12 @@ def test_a_text_that_cannot_be_read_is_named() -> None:
         AlgorithmError, match=r"^index selection cannot read query 'q': .*; take it out of the training and validation queries$"
     ):
         read("SELECT FROM WHERE (")
+
+
+@pytest.mark.parametrize("covering", [False, True])
+def test_only_what_is_possible_counts(covering: bool) -> None:
+    """What an index cannot be on is read all the same, and is no candidate, also where every column is one."""
+    query = Query(id="q", sql="SELECT p_flag FROM part, nation WHERE p_partkey = n_nationkey AND p_brand = 'x'")
+    found = indexed_query(query, SCHEMA, possible={"part": {"p_partkey": "integer"}}, covering=covering)
+    assert found.indexable == {"part": {"p_partkey"}}
+    assert found.referenced == {"part": {"p_partkey", "p_brand", "p_flag"}, "nation": {"n_nationkey"}}

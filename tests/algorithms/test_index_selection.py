@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 
 from algorithms.index.options import IndexOptions
 from algorithms.index.selection import IndexSelection
+from algorithms.index.whatif import Means
 from algorithms.storage import write_json_model
 from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
+from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
 from pytest_pilotscope.postgres.steering import has_extension
@@ -223,3 +228,49 @@ def test_options_come_from_the_command_line() -> None:
         budget_mb=3.5, width=3, start="none", what_if="hidden", covering=True, update_every=7
     )
     assert IndexOptions(budget_mb=3.5).limits.budget_bytes == 3_670_016
+
+
+@pytest.fixture
+def odd(shop_of_15: Database) -> Iterator[Database]:
+    """The shop as a user's own database, with a table in it that has columns that cannot be indexed, and a foreign table."""
+    with shop_of_15.copy() as copy:
+        with copy.session() as session:
+            session.execute("CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw")
+            session.execute("CREATE FOREIGN TABLE far (id int) SERVER files OPTIONS (filename '/dev/null')")
+            session.execute("CREATE TABLE odd (id int, doc json, place point, docs json[], note text, word text)")
+            session.execute("INSERT INTO odd SELECT i, '{}', '(1,2)', '{}', 'note ' || i, 'word ' || i FROM generate_series(1, 20000) AS i")
+            long = "SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) AS i"  # does not become shorter by compression
+            session.execute(f"UPDATE odd SET note = ({long}) WHERE id = 777; ANALYZE odd")
+        with replace(copy, pristine=None).copyable() as database:
+            yield database
+
+
+@pytest.mark.parametrize("means", ["hypopg", "hidden"])
+def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, means: Means, caplog: pytest.LogCaptureFixture) -> None:
+    """Foreign tables, types without an order, and values too long for a btree leave the rest to be selected and built."""
+    with odd.session() as session:
+        if means == "hypopg" and not hypopg.available(session):
+            pytest.skip("HypoPG is not installed for PostgreSQL 15 (Debian: postgresql-15-hypopg)")
+        if means == "hidden" and not has_extension(session):
+            pytest.skip("the pilotscope library cannot be built here")
+    conditions = (
+        "odd WHERE note = 'note 7'",
+        "odd WHERE word = 'word 7' AND note = 'note 7'",
+        "odd WHERE id = 7",
+        "odd WHERE doc IS NULL",
+        "odd WHERE place IS NULL",
+        "odd WHERE docs IS NULL",
+        "far WHERE id = 7",
+    )
+    algorithm = IndexSelection(IndexOptions(what_if=means))
+    with training("index", odd, tmp_path) as given:
+        given.queries = [Query(id=condition, sql=f"SELECT count(*) FROM {condition}") for condition in conditions]
+        given.validation = ()
+        algorithm.train(given)
+    assert algorithm.indexes == (Index("odd", ("id",)), Index("odd", ("word",)))
+    assert [re.sub(r"(?<=size )\d+|(?<=\")\w+(?=\")|\d+,\d+", "...", message) for message in caplog.messages] == [
+        'no index on odd(note) is considered: index row size ... exceeds btree version 4 maximum 2704 for index "..." '
+        '(Index row references tuple (...) in relation "...".)'
+    ]
+    with algorithm.prepare(odd) as prepared, prepared.session() as session:
+        assert set(algorithm.indexes) <= {existing.index for existing in existing_indexes(session)}
