@@ -128,8 +128,8 @@ class Crew:
                 continue
             self._gone_since_s = None
             key = self._keys[future.key]
-            if key not in self._units:
-                continue
+            if key not in self._units or all(future is not ours for ours in self._units[key].futures):
+                continue  # done already, perhaps with another unit of that key since
             try:
                 return key, self._result(key, future)
             except _NotFetched:
