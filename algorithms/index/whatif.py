@@ -33,7 +33,6 @@ CONNECTIONS = 2
 
 _BLOCK = 8
 """How many questions a connection takes at a time."""
-_NO_HYPOPG = "HypoPG is not on this server"
 
 
 UNBUILDABLE_BYTES = 1 << 62
@@ -222,7 +221,7 @@ def open_what_if(
     database: Database, means: Means = "auto", *, connections: int = CONNECTIONS
 ) -> Iterator[HypotheticalWhatIf | HiddenWhatIf]:
     """
-    Ask about indexes in `database`, which must be ours to change: HypoPG where the server has it, else built and hidden indexes.
+    Ask about indexes in `database`, which must be ours to change: HypoPG where it can be used, else built and hidden indexes.
 
     `means` insists on one of them; UsageError where that one, or under `auto` each of them, is not there.
     """
@@ -234,14 +233,18 @@ def open_what_if(
 
 
 def _choose(sessions: Sequence[Session], means: Means) -> OpenWhatIf:
-    if means == "hypopg" or (means == "auto" and hypopg.available(sessions[0])):
-        if not hypopg.available(sessions[0]):
+    alternative = ""
+    if means != "hidden":
+        obstacle = hypopg.obstacle(sessions[0])
+        if obstacle is None:
+            return HypotheticalWhatIf(sessions)
+        if means == "hypopg":
             raise UsageError(
-                f"{_NO_HYPOPG}; install it on the server's machine (Debian: postgresql-NN-hypopg), or use --index-whatif hidden"
+                f"{obstacle}; install it on the server's machine (Debian: postgresql-NN-hypopg) and have a superuser run CREATE EXTENSION "
+                "hypopg in the database that is copied, or use --index-whatif hidden"
             )
-        return HypotheticalWhatIf(sessions)
+        alternative = f"{obstacle}, and "
     if not has_extension(sessions[0]):
-        alternative = f"{_NO_HYPOPG}, and " if means == "auto" else ""
         raise UsageError(
             f"{alternative}indexes cannot be hidden from the planner, because the pilotscope library is not loaded (docs/steering.md); "
             "index selection needs one of the two"

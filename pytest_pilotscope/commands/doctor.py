@@ -184,11 +184,11 @@ def check_server(server: Server) -> Iterator[Check]:
         yield Check(name="build", state="FAULT", found=report.flags, remedy=remedy)
     yield _steering(server)
     with server.connect() as session:
-        found = hypopg.available(session)
-    if found:
+        obstacle = hypopg.obstacle(session)
+    if obstacle is None:
         yield Check(name="HypoPG", state="ok", found="available")
     else:
-        absent = "not on this server; index selection builds its candidates instead, and hides them from the planner"
+        absent = f"{obstacle}; index selection builds its candidates instead, and hides them from the planner"
         yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, report.version_num // 10_000))
 
 
@@ -223,7 +223,7 @@ def _hypopg_remedy(server: Server, major: int) -> str:
     package = f"apt-get install postgresql-{major}-hypopg"
     if server.provider == "embedded":
         return f"for a system PostgreSQL: {package}, then --pg-bindir /usr/lib/postgresql/{major}/bin"
-    return f"on the server: {package}"
+    return f"on the server: {package}, and a superuser's CREATE EXTENSION hypopg in the database"
 
 
 def _fault(name: str, error: Exception) -> Check:

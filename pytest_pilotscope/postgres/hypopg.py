@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.errors import ServerError, StatementFailed
 from pytest_pilotscope.postgres.indexes import Index, explain_cost
 from pytest_pilotscope.postgres.session import Session
 
@@ -20,9 +20,18 @@ _CREATE = """
 """
 
 
-def available(session: Session) -> bool:
-    """Whether the server has HypoPG on its disk or in this database."""
-    return bool(session.scalar(_INSTALLED) or session.scalar(_AVAILABLE))
+def obstacle(session: Session) -> str | None:
+    """Why HypoPG cannot be used in the session's database; None where it is there, or on the server's disk and our role may create it."""
+    if session.scalar(_INSTALLED):
+        return None
+    if not session.scalar(_AVAILABLE):
+        return "HypoPG is not on this server"
+    try:
+        with session.rolled_back():
+            install(session)
+    except StatementFailed as error:
+        return f"HypoPG is on this server, but role {session.scalar('SELECT current_user')!r} cannot create it ({error.reason})"
+    return None
 
 
 def install(session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -36,7 +37,7 @@ def read_queries(database: Database) -> list[IndexedQuery]:
 def asking(database: Database, means: Means) -> Iterator[tuple[Database, OpenWhatIf]]:
     """A what-if of these means in a copy; skips with the reason where there is none."""
     with database.session() as session:
-        if means == "hypopg" and not hypopg.available(session):
+        if means == "hypopg" and hypopg.obstacle(session):
             pytest.skip("HypoPG is not installed for PostgreSQL 15 (Debian: postgresql-15-hypopg)")
         if means == "hidden" and not has_extension(session):
             pytest.skip("the pilotscope library cannot be built here")
@@ -119,7 +120,8 @@ def test_the_starting_point(shop: Database) -> None:
 def test_hypopg_is_insisted_on_where_it_is_not(shop: Database) -> None:
     """The wheel's PostgreSQL has none, and the message says what to do."""
     expected = (
-        "HypoPG is not on this server; install it on the server's machine (Debian: postgresql-NN-hypopg), or use --index-whatif hidden"
+        "HypoPG is not on this server; install it on the server's machine (Debian: postgresql-NN-hypopg) and have a superuser run "
+        "CREATE EXTENSION hypopg in the database that is copied, or use --index-whatif hidden"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), shop.copy() as copy, open_what_if(copy, "hypopg"):
         pass
@@ -134,3 +136,27 @@ def test_without_any_means(shop: Database, monkeypatch: pytest.MonkeyPatch) -> N
     )
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), shop.copy() as copy, open_what_if(copy):
         pass
+
+
+def test_a_role_that_may_not_create_hypopg(shop_of_15: Database) -> None:
+    """`auto` takes the other means; who insists on HypoPG is told why it cannot be; where it is created already it is taken."""
+    with shop_of_15.copy() as copy, copy.session() as session:
+        if hypopg.obstacle(session) or not has_extension(session):
+            pytest.skip("this needs HypoPG for PostgreSQL 15 (Debian: postgresql-15-hypopg) and the pilotscope library")
+        session.execute("CREATE ROLE limited")
+        limited = replace(copy, session_settings={"role": "limited"})
+        try:
+            with open_what_if(limited) as what_if:
+                assert what_if.name == "hidden"
+            expected = (
+                "HypoPG is on this server, but role 'limited' cannot create it (permission denied to create extension \"hypopg\"); "
+                "install it on the server's machine (Debian: postgresql-NN-hypopg) and have a superuser run CREATE EXTENSION hypopg in the "
+                "database that is copied, or use --index-whatif hidden"
+            )
+            with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), open_what_if(limited, "hypopg"):
+                pass
+            hypopg.install(session)
+            with open_what_if(limited) as what_if:
+                assert what_if.name == "hypopg"
+        finally:
+            session.execute("DROP ROLE limited")

@@ -97,6 +97,13 @@ def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> No
     assert steering.found.endswith(" cannot be steered: the pilotscope library is not loaded")
     assert steering.remedy is not None
     assert steering.remedy.startswith("use the embedded server (--server embedded), or build the library")
+    assert checks["HypoPG"] == Check(
+        name="HypoPG",
+        state="none",
+        found="HypoPG is not on this server; index selection builds its candidates instead, and hides them from the planner",
+        remedy=f"on the server: apt-get install postgresql-{newest_server.binaries.major}-hypopg, and a superuser's CREATE EXTENSION hypopg "
+        "in the database",
+    )
 
 
 def test_a_library_that_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

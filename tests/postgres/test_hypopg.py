@@ -23,7 +23,7 @@ def session(server_of: ServerOf) -> Iterator[Session]:
     """A database with HypoPG and a table of 10,000 rows on a server that has HypoPG; skips where none has."""
     server = server_of(15)
     with server.connect() as administrator:
-        if not hypopg.available(administrator):
+        if hypopg.obstacle(administrator):
             pytest.skip("HypoPG is not installed for PostgreSQL 15 (Debian: postgresql-15-hypopg)")
         administrator.execute("CREATE DATABASE hypothetical")
         with server.connect("hypothetical") as session:
@@ -80,4 +80,10 @@ def test_it_says_when_it_is_not_installed(session: Session) -> None:
 
 def test_it_is_seen_where_it_is_not(newest_scratch: Session) -> None:
     """The servers from pip packages do not have it."""
-    assert not hypopg.available(newest_scratch)
+    assert hypopg.obstacle(newest_scratch) == "HypoPG is not on this server"
+
+
+def test_asking_creates_nothing(session: Session) -> None:
+    """Whether our role could create it is found out without a trace."""
+    assert hypopg.obstacle(session) is None
+    assert session.scalar("SELECT count(*) FROM pg_extension WHERE extname = 'hypopg'") == 0
