@@ -22,8 +22,8 @@ class IndexOptions:
     cost that each step must exceed.
 
     `start` keeps the indexes that are there (`existing`) or starts without those that no constraint needs (`none`). `what_if` is the means
-    (`auto`: HypoPG where it is usable, else built and hidden ones). With `covering`, columns that are only read are candidates, too. Indexes
-    are selected again after every `update_every` queries.
+    (`auto`: HypoPG where it can be used, else built and hidden indexes). With `covering`, columns that are only read are candidates, too.
+    Indexes are selected again after every `update_every` queries.
     """
 
     budget_mb: float = 250.0

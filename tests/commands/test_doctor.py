@@ -101,8 +101,8 @@ def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> No
         name="HypoPG",
         state="none",
         found="HypoPG is not on this server; index selection builds its candidates instead, and hides them from the planner",
-        remedy=f"on the server: apt-get install postgresql-{newest_server.binaries.major}-hypopg, and a superuser's CREATE EXTENSION hypopg "
-        "in the database",
+        remedy=f"on the server: apt-get install postgresql-{newest_server.binaries.major}-hypopg, "
+        "and a superuser's CREATE EXTENSION hypopg in the database",
     )
 
 
