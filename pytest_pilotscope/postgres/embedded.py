@@ -115,8 +115,10 @@ class EmbeddedServer:
         if self._stopped:
             return
         self._stopped = True
-        if self._postmaster is not None:
-            self._postmaster.stop(fast=keep_data is not None)
+        if self._postmaster is not None and keep_data is None:
+            self._postmaster.end()
+        elif self._postmaster is not None:
+            self._postmaster.stop()
         if keep_data is not None:
             self._folder.data.rename(keep_data)
         shutil.rmtree(self._sockets, ignore_errors=True)  # first: when we are killed here, the next start removes the other folder

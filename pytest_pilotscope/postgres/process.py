@@ -91,6 +91,14 @@ class Postmaster:
             logger.warning("PostgreSQL did not stop within %.0f s; stopping it at once", STOP_LIMIT_S)
         if self.running:
             self._ask(b"i")
+        self._leave()
+
+    def end(self) -> None:
+        """Shut down at once and for good: the watchdog deletes the folders, also when we are killed meanwhile."""
+        self._ask(b"e")
+        self._leave()
+
+    def _leave(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()

@@ -5,13 +5,14 @@ Run as a script with `python -I -S watchdog.py SPECIFICATION`, standard library 
 
     command   the program and its arguments
     user      [uid, gid] to change to, or null
-    remove    folders to delete when we die without saying goodbye
+    remove    folders to delete at the end
 
 Its standard input is a pipe from the process that started it. A byte `f` on it asks for PostgreSQL's fast shutdown, `i` for the immediate
-one. Its end (every copy of the other end is closed) or the death of the starting process (Linux, also while a forked child still holds
-the pipe) means that we were killed: PostgreSQL is stopped at once and the folders are deleted. The other direction is PR_SET_PDEATHSIG on
-Linux: PostgreSQL is killed when the watchdog is. It is set here because it belongs to the *thread* that forks, is cleared by a change of
-user, and this process has one thread only.
+one, `e` for that and the end: the folders are deleted. The end of the pipe (every copy of the other end is closed) or the death of the
+starting process (Linux, also while a forked child still holds the pipe) means that we were killed, and is the same as `e`.
+
+The other direction is PR_SET_PDEATHSIG on Linux: PostgreSQL is killed when the watchdog is. It is set here because it belongs to the
+*thread* that forks, is cleared by a change of user, and this process has one thread only.
 
 The watchdog sleeps in select(): it costs nothing while something is measured.
 """
@@ -29,7 +30,8 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-_SHUTDOWN = {b"f": signal.SIGINT, b"i": signal.SIGQUIT}  # PostgreSQL's fast and immediate shutdown
+_END = b"e"
+_SHUTDOWN = {b"f": signal.SIGINT, b"i": signal.SIGQUIT, _END: signal.SIGQUIT}  # PostgreSQL's fast and immediate shutdown
 
 
 def main(specification: str) -> int:
@@ -43,17 +45,19 @@ def main(specification: str) -> int:
     options = {"user": wanted["user"][0], "group": wanted["user"][1], "extra_groups": []} if wanted["user"] else {}
     # One thread, so running Python between fork and exec is safe here.
     child = subprocess.Popen(wanted["command"], stdin=subprocess.DEVNULL, preexec_fn=_dies_with_watchdog(), **options)
+    for_good = False
     while child.poll() is None:
         ready = select.select([ended, 0, *parent], [], [])[0]
         if ended in ready:
             os.read(ended, 1024)
-        elif 0 in ready and (asked := os.read(0, 1)):
-            child.send_signal(_SHUTDOWN[asked])
         elif ready:
-            child.send_signal(_SHUTDOWN[b"i"])
-            child.wait()
-            for folder in wanted["remove"]:
-                shutil.rmtree(folder, ignore_errors=True)
+            asked = (os.read(0, 1) if 0 in ready else b"") or _END
+            child.send_signal(_SHUTDOWN[asked])
+            for_good = asked == _END
+            if for_good:
+                child.wait()
+    for folder in wanted["remove"] if for_good else ():
+        shutil.rmtree(folder, ignore_errors=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

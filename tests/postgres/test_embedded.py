@@ -244,6 +244,17 @@ def test_kill_9_is_noticed_while_a_forked_child_lives() -> None:
     child.communicate()  # closes the forked child's standard input, which ends it
 
 
+def test_killed_while_stopping_leaves_nothing() -> None:
+    """The watchdog, which has been asked for the end, deletes the folders although we are killed before we have looked after them."""
+    child = start_child(START_SERVER + "import shutil\nshutil.rmtree = lambda *_, **__: os.kill(os.getpid(), 9)\nserver.stop()")
+    output, _ = child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    server, watchdog, *folders = output.split()
+    assert wait_for_end(int(server))
+    assert wait_for_end(int(watchdog))
+    assert [folder for folder in folders if Path(folder).exists()] == []
+
+
 def test_killing_the_watchdog_ends_the_server() -> None:
     """PostgreSQL does not outlive its watchdog, and the next command says so."""
     if not Path("/proc").is_dir():
