@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from algorithms.index.costs import Answer, Question
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
-from pytest_pilotscope.postgres.indexes import TOO_LONG, HiddenIndexes, Index, create_index, has_fixed_length, index_size_bytes
+from pytest_pilotscope.postgres.indexes import (
+    TOO_LONG,
+    HiddenIndexes,
+    Index,
+    create_index,
+    has_fixed_length,
+    index_size_bytes,
+    is_partitioned,
+)
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 
@@ -155,7 +163,7 @@ class HiddenWhatIf:
     """
     What-if by really built indexes that are hidden from the planner; the sessions must be in a database of our own.
 
-    An index is built when it is first asked about, and stays until the database goes.
+    An index is built when it is first asked about, and stays until the database goes. UsageError for one on a partitioned table.
     """
 
     name = "hidden"
@@ -177,6 +185,11 @@ class HiddenWhatIf:
     def size_bytes(self, index: Index) -> int:
         """The real size."""
         if index not in self._sizes and index not in self._refused:
+            if is_partitioned(self._builder, index.table):
+                raise UsageError(
+                    f"table {index.table!r} is partitioned, and built indexes cannot be told apart in plans of its partitions; install "
+                    "HypoPG on the server's machine (Debian: postgresql-NN-hypopg) and use --index-whatif hypopg"
+                )
             with self._refused.noting(index):
                 create_index(self._builder, index)
                 self._built[index.name] = index

@@ -117,6 +117,11 @@ def has_fixed_length(session: Session, index: Index) -> bool:
     return bool(session.scalar(statement, (quote_identifier(index.table), list(index.columns))))
 
 
+def is_partitioned(session: Session, table: str) -> bool:
+    """Whether an index on the table is really one on each of its partitions: plans name those, and it has no size of its own."""
+    return bool(session.scalar("SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass", (quote_identifier(table),)))
+
+
 def drop_index(session: Session, qualified: str) -> None:
     """Drop an index by its quoted name, as `ExistingIndex.qualified` has it."""
     session.execute(f"DROP INDEX {qualified}")

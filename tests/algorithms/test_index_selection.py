@@ -18,7 +18,7 @@ from algorithms.storage import write_json_model
 from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
@@ -274,3 +274,32 @@ def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, m
     ]
     with algorithm.prepare(odd) as prepared, prepared.session() as session:
         assert set(algorithm.indexes) <= {existing.index for existing in existing_indexes(session)}
+
+
+def test_partitioned_tables(shop_of_15: Database, tmp_path: Path) -> None:
+    """HypoPG knows that an index on one is an index on each partition; hidden indexes would give wrong costs, so they are refused."""
+    with shop_of_15.session() as session:
+        if hypopg.obstacle(session) or not has_extension(session):
+            pytest.skip("this needs HypoPG for PostgreSQL 15 (Debian: postgresql-15-hypopg) and the pilotscope library")
+    with shop_of_15.copy() as copy:
+        with copy.session() as session:
+            session.execute("CREATE TABLE parted (id int, customer int) PARTITION BY RANGE (id)")
+            for n in range(4):
+                session.execute(f"CREATE TABLE parted_{n} PARTITION OF parted FOR VALUES FROM ({n * 5000}) TO ({n * 5000 + 5000})")
+            session.execute("INSERT INTO parted SELECT i, i * 7919 % 20000 FROM generate_series(0, 19999) AS i; ANALYZE parted")
+        with replace(copy, pristine=None).copyable() as database, training("index", database, tmp_path) as given:
+            given.queries = [Query(id="q", sql="SELECT count(*) FROM parted WHERE customer = 7")]
+            given.validation = ()
+            algorithm = IndexSelection(IndexOptions(what_if="hypopg"))
+            report = algorithm.train(given)
+            assert algorithm.indexes == (Index("parted", ("customer",)),)
+            assert 4 * 8192 < report.scalars["index_size_bytes"] < 2 << 20
+            with algorithm.prepare(database) as prepared, prepared.session() as session:
+                real = session.explain(given.queries[0].sql).total_cost
+            assert report.scalars["estimated_cost_after"] == pytest.approx(real, rel=0.15)
+            expected = (
+                "table 'parted' is partitioned, and built indexes cannot be told apart in plans of its partitions; install HypoPG on the "
+                "server's machine (Debian: postgresql-NN-hypopg) and use --index-whatif hypopg"
+            )
+            with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
+                IndexSelection(IndexOptions(what_if="hidden")).train(given)
