@@ -190,7 +190,7 @@ def test_figures_are_really_drawn(opened: Any) -> None:
     areas = opened.execute_script(
         "return Array.from(document.querySelectorAll('figure svg')).map(s => s.getBoundingClientRect()).map(r => r.width * r.height)"
     )
-    assert len(areas) == 9
+    assert len(areas) == 10
     assert min(areas) > 10_000
 
 
