@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ from pytest_pilotscope.errors import RecordError, TrackingError
 from pytest_pilotscope.tracking.store import open_existing, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
-SUFFIX = ".jsonl"
+_RECORD = re.compile(r".+_\d{8}_\d{6}(_\d+)?\.jsonl")
+"""Named after its run and when that began; an algorithm's own artifacts may be JSON lines, too."""
 
 
 def newest_record(experiment: str, *, tracking_uri: str | None = None) -> Record | None:
@@ -41,7 +43,7 @@ def record_of_run(run: Mapping[str, Any], *, tracking_uri: str | None = None) ->
 def _record_name(run_id: str, tracking_uri: str | None) -> str | None:
     with translated(f"the artifacts of run {run_id}"):
         paths = [artifact.path for artifact in open_existing(tracking_uri).list_artifacts(run_id) if not artifact.is_dir]
-    return next((path for path in paths if path.endswith(SUFFIX)), None)
+    return next((path for path in paths if _RECORD.fullmatch(path)), None)
 
 
 def _fetched(run_id: str, name: str, tracking_uri: str | None) -> Record:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.core.record import read_record
 from pytest_pilotscope.gating import embed
 from pytest_pilotscope.tracking.find import runs_of
+from pytest_pilotscope.tracking.records import newest_record, record_of_run
 from pytest_pilotscope.tracking.sync import sync
+from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 NAME, OTHER = "mscn_toy_20260102_030405", "mscn_toy_20260103_030405"
@@ -67,3 +70,16 @@ def test_a_run_without_a_record_says_so(pilotscope: Command, add_run: AddRun) ->
     result = pilotscope("report", identity[:8])
     assert result.exit_code == 1
     assert result.stderr == f"Error: run {identity} (theirs) has no record among its artifacts\n"
+
+
+def test_a_record_beside_other_json_lines(write_record: WriteRecord, workplace: Path) -> None:
+    """An algorithm's own artifacts do not pass for the record of its run, whatever they are called."""
+    store = f"sqlite:///{workplace}/mlflow.db"
+    record = write_record("zeal_toy_20260102_030405")
+    with MLflowTracker("zeal_toy", "renamed since", tracking_uri=store) as tracker:
+        for name in ("knob_trials.jsonl", "lero_choices.jsonl", "zz.jsonl"):
+            (workplace / name).write_text('{"a": 1}\n')
+            tracker.log_artifact(workplace / name)
+        tracker.log_artifact(record)
+    (run,) = MLflowTracker.list_runs("zeal_toy", tracking_uri=store)
+    assert record_of_run(run, tracking_uri=store) == newest_record("zeal_toy", tracking_uri=store) == read_record(record)
