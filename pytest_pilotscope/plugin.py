@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_pilotscope.core.cases import Case
     from pytest_pilotscope.core.record import Record
     from pytest_pilotscope.parallel import Foreman
+    from pytest_pilotscope.report.notices import Notices
+    from pytest_pilotscope.report.progress import Say, ShowProgress
     from pytest_pilotscope.run import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -28,6 +32,8 @@ CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 OFFERED = pytest.StashKey[bool]()
 FOREMAN: pytest.StashKey[Foreman] = pytest.StashKey()
+NOTICES: pytest.StashKey[Notices] = pytest.StashKey()
+WARNINGS = "pilotscope_warnings"
 CASE = "pilotscope_case"
 RECORD = "pilotscope_record"
 PARALLEL = (
@@ -99,9 +105,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Learn from a worker whether there was something for a gate to judge: beside workers, nothing is collected here."""
-    if getattr(node, "workeroutput", {}).get(CASE):
+    """Learn from a worker its warnings, and whether there was something for a gate to judge: beside workers, nothing is collected here."""
+    told = getattr(node, "workeroutput", {})
+    if told.get(CASE):
         node.config.stash[OFFERED] = True
+    for text in told.get(WARNINGS, ()):
+        _notices(node.config).show(text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -118,7 +127,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a session whose tests passed but whose gate did not."""
     config = session.config
     if _is_worker(config):
-        config.workeroutput[CASE] = config.stash.get(OFFERED, False)  # type: ignore[attr-defined]
+        told: dict[str, object] = config.workeroutput  # type: ignore[attr-defined]
+        told[CASE] = config.stash.get(OFFERED, False)
+        told[WARNINGS] = list(config.stash[NOTICES].shown) if NOTICES in config.stash else []
         return
     foreman = config.stash.get(FOREMAN, None)
     if foreman is not None:
@@ -259,6 +270,7 @@ def _register_builtins(config: pytest.Config) -> None:
 
 
 def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
+    _notices(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
         _register_builtins(config)
@@ -268,14 +280,40 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     from pytest_pilotscope.bench import Bench
-    from pytest_pilotscope.report.progress import progress_for
 
-    writer = config.get_terminal_writer()
-    say, progress = progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
+    say, progress = _display(config)
     settings = config.stash[SETTINGS]
     if _is_worker(config):
         settings = replace(settings, mlflow=False)  # whoever started the workers sends their records
     return Bench(settings=settings, registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
+
+
+def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
+    from pytest_pilotscope.report.progress import progress_for
+
+    writer = config.get_terminal_writer()
+    return progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
+
+
+def _notices(config: pytest.Config) -> Notices:
+    """What shows our warnings to the user from now on; a worker only collects them, for whoever started it."""
+    if NOTICES not in config.stash:
+        from pytest_pilotscope.report.notices import LOGGERS, Notices
+
+        say = (lambda text: None) if _is_worker(config) else _display(config)[0]
+        notices = config.stash[NOTICES] = Notices(say=say, shown_already=partial(_is_shown_live, config))
+        for logger in map(logging.getLogger, LOGGERS):
+            logger.addHandler(notices)
+            config.add_cleanup(partial(logger.removeHandler, notices))
+    return config.stash[NOTICES]
+
+
+def _is_shown_live(config: pytest.Config, record: logging.LogRecord) -> bool:
+    """Whether pytest itself shows this when it is logged (log_cli): it does from collection to the end of the session, not afterwards."""
+    plugin: Any = config.pluginmanager.getplugin("logging-plugin")
+    if plugin is None or not plugin._log_cli_enabled():
+        return False
+    return plugin.log_cli_handler in logging.getLogger().handlers and record.levelno >= plugin.log_cli_handler.level
 
 
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:

@@ -15,12 +15,13 @@ from tests.commands.conftest import HEADER
 from tests.projects import measure
 
 ALGORITHMS = """
-import os, signal
+import logging, os, signal
 
 class Learner:
     name = "learner"
 
     def train(self, training):
+        logging.getLogger("algorithms.learner").warning("both say this")
         assert training.labels(training.queries[:5])
         checkpointer = training.session.scalar("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
         return training.report(scalars={"worker": int(os.environ["PYTEST_XDIST_WORKER"][2:]), "server": checkpointer})
@@ -45,7 +46,7 @@ def pytest_pilotscope_register(registry):
 
 def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Nothing is measured; every training is recorded by its worker and sent once, by the process that started them.
+    Nothing is measured; every training is recorded by its worker and sent once, by the process that started them. It shows their warnings.
 
     The worker that is killed loses its own training only; that is sent as killed.
     """
@@ -55,6 +56,7 @@ def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypa
     assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str() + result.stderr.str()
     assert "worker 'gw" in result.stdout.str()
     assert "MLflow: 2 FINISHED, 1 KILLED" in result.outlines
+    assert result.stdout.str().count("pilotscope: warning: both say this") == 1
     records = {record.header.algorithm: record for record in map(read_record, (pytester.path / "results").glob("*.jsonl"))}
     assert {name: record.status for name, record in records.items()} == {
         "learner": "FINISHED",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.knobs import note_path
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import steering_libraries
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -228,3 +229,62 @@ def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: E
         with server.connect("mine") as session:
             assert session.execute("SELECT indexname FROM pg_indexes WHERE tablename = 't'") == []
         assert administrator.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mine%'") == [("mine",)]
+
+
+WORRIED = """
+    import logging
+
+    class Worried:
+        name = "worried"
+
+        def train(self, training):
+            for _ in range(2):
+                logging.getLogger("algorithms.worried").warning("training is odd")
+            return training.report()
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("worried", Worried, origin=__name__)
+
+    def pytest_unconfigure():
+        logging.getLogger("pytest_pilotscope.odd").warning("stopping is odd")
+"""
+
+
+@pytest.mark.parametrize(("live", "by_us", "in_all"), [((), (1, 1, 1), (1, 1, 1)), (("--log-cli-level=WARNING",), (0, 0, 1), (1, 2, 1))])
+def test_each_warning_is_shown_once(
+    live: tuple[str, ...],
+    by_us: tuple[int, ...],
+    in_all: tuple[int, ...],
+    pytester: pytest.Pytester,
+    newest_server: EmbeddedServer,
+    newest_scratch: Session,
+) -> None:
+    """Of opening the server, of a test that passes, and of what comes after the summary; what pytest shows when it is logged, it shows."""
+    note = note_path(newest_scratch)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text('{"bgwriter_delay": null}')
+    (pytester.path / "mine.sql").write_text("SELECT 1;")
+    dsn = f"{newest_server.dsn.reveal()} dbname={newest_scratch.database}"
+    arguments = (
+        "--algo",
+        "worried",
+        "--server",
+        dsn,
+        "--read-only",
+        "--queries-dir",
+        "mine.sql",
+        "--generate-training=0",
+        "--no-mlflow",
+        *live,
+    )
+    result = measure(pytester, *arguments, conftest=WORRIED)
+    note.unlink()
+    assert result.ret == 0, result.stdout.str() + result.stderr.str()
+    opening = (
+        "a run that was killed had changed bgwriter_delay on this server, and this run may not put the old values back; one of a "
+        f"superuser, without --read-only, does (they are in {note})"
+    )
+    text = result.stdout.str() + result.stderr.str()
+    warnings = (opening, "training is odd", "stopping is odd")
+    assert tuple(text.count(f"pilotscope: warning: {warning}") for warning in warnings) == by_us
+    assert tuple(text.count(warning) for warning in warnings) == in_all

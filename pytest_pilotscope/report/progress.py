@@ -37,7 +37,7 @@ def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple
 
     def say(text: str) -> None:
         with uncaptured():
-            stream.write(f"\r{text}\n" if live else f"\n{text}")  # in a log the line before may still be pytest's
+            stream.write(f"\r{text}\x1b[K\n" if live else f"\n{text}")  # in a log the line before may still be pytest's
             stream.flush()
 
     return say, (_live(stream, uncaptured) if live else _plain(say))

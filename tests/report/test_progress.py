@@ -1,0 +1,16 @@
+"""How a line is shown beside a progress bar."""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+
+from pytest_pilotscope.report.progress import progress_for
+
+
+def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
+    """A line on a terminal takes the place of a bar that may be longer."""
+    stream = io.StringIO()
+    say, _ = progress_for(stream, live=True, uncaptured=nullcontext)
+    say("short")
+    assert stream.getvalue() == "\rshort\x1b[K\n"
