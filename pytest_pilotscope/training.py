@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, Persistent
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
@@ -163,8 +163,12 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
 
     `given` are the parameters that the run has already. Raises `AlgorithmError` when training reports one of them with another value: no
     tracking store would take both. Raises `ModelError` for a model that is not there, is broken, or belongs to another schema or to other
-    data.
+    data, and `MissingExtension`, before anything is learned, where what it decides could not be injected afterwards.
     """
+    if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
+        from pytest_pilotscope.postgres.steering import require_extension
+
+        require_extension(training.session)
     reference = training.settings.load_model
     try:
         if reference is None or not isinstance(algorithm, Persistent):

@@ -31,6 +31,7 @@ __all__ = [
     "has_extension",
     "hidden_indexes",
     "hints",
+    "require_extension",
     "subplans",
     "timed",
     "verify",
@@ -151,13 +152,14 @@ def timed(session: Session, sql: str) -> TimedRun:
 
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
-    _require(session)
+    require_extension(session)
     rows = session.execute(sql)
     shown = json.loads(session.scalar("SHOW pilotscope.timing"))
     return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
 
 
-def _require(session: Session) -> None:
+def require_extension(session: Session) -> None:
+    """Raise `MissingExtension` where the library is not loaded."""
     if not has_extension(session):
         raise MissingExtension(
             f"{session.dsn} cannot be steered: the pilotscope library is not loaded; use the embedded server (--server embedded), "
@@ -168,7 +170,7 @@ def _require(session: Session) -> None:
 @contextmanager
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
     """Settings for the length of the block; what was there before is put back."""
-    _require(session)
+    require_extension(session)
     before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
     try:
         yield
