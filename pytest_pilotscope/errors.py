@@ -17,7 +17,7 @@ Everything that can go wrong and has a name.
     ├── LabelError              a true cardinality that cannot be computed
     ├── AlgorithmError          a learned component broke its contract; its run is FAILED
     │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
-    │   ├── InvalidEstimate     NaN, infinite or negative rows
+    │   ├── InvalidEstimate     NaN, infinite or negative rows, or no number at all
     │   ├── SideFailed          one competitor of a comparison broke; the others go on
     │   └── ModelError          a model file that cannot be loaded, or that belongs to other data
     ├── DifferentAnswer         a steered query returned other rows than plain PostgreSQL
@@ -140,12 +140,12 @@ class IncompleteEstimate(AlgorithmError):
 
 
 class InvalidEstimate(AlgorithmError):
-    """An estimator returned NaN, an infinite or a negative number of rows."""
+    """An estimator returned NaN, an infinite or a negative number of rows, or something that is no number, as its `repr`."""
 
-    def __init__(self, algorithm: str, *, query_id: str, subplan: Iterable[str], rows: float) -> None:
+    def __init__(self, algorithm: str, *, query_id: str, subplan: Iterable[str], rows: float | str) -> None:
         super().__init__(
             f"{algorithm} estimated {rows} rows for subplan {{{' '.join(sorted(subplan))}}} of query {query_id!r}; "
-            "a cardinality must be finite and >= 0"
+            "a cardinality must be a finite number >= 0"
         )
 
 

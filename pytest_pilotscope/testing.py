@@ -25,11 +25,11 @@ from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Databas
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
 from pytest_pilotscope.provision import PostgreSQLConfig, open_database
 from pytest_pilotscope.run import copyable
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.training import Training, check_algorithm, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
@@ -82,16 +82,20 @@ class AlgorithmContract:
         before = _fingerprint(database)
         with database.session() as session:
             training = cls.training(database, workload, session, folder)
-            try:
-                report = made.train(training)
-            finally:
-                training.close()
+            report = learn(made, training, given={})
             yield Trained(algorithm=made, report=report, folder=folder, before=before, after=_fingerprint(database))
 
     @classmethod
     def made(cls) -> Algorithm:
         """Make a new algorithm, which has learned nothing."""
-        made: Algorithm = cls.algorithm()
+        algorithm: object = getattr(cls, "algorithm", None)
+        if not callable(algorithm):
+            raise AlgorithmError(
+                f"{cls.__name__}.algorithm is {algorithm!r}; it must be the class of the algorithm, or a function without "
+                "arguments that makes one"
+            )
+        made: Algorithm = algorithm()
+        check_algorithm(made)
         return made
 
     @classmethod
@@ -138,7 +142,6 @@ class AlgorithmContract:
         """It has a name of letters, digits and underscores, `train`, and at most one of `steer`, `choose` and `prepare`."""
         made = self.made()
         assert made.name.isidentifier()
-        assert callable(made.train)
         taken = [kind.__name__ for kind in (CardinalityEstimator, PlanChooser, DatabasePreparer) if isinstance(made, kind)]
         assert len(taken) <= 1
 

@@ -71,16 +71,24 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
     [
         (
             "return {subplan: float('nan') for subplan in subplans}",
-            r"InvalidEstimate: bad estimated nan rows for subplan \{\w+\} of query 'q001'; a cardinality must be finite and >= 0",
+            r"InvalidEstimate: bad estimated nan rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
         ),
         (
             "return {subplan: -1 for subplan in subplans}",
-            r"InvalidEstimate: bad estimated -1 rows for subplan \{\w+\} of query 'q001'; a cardinality must be finite and >= 0",
+            r"InvalidEstimate: bad estimated -1 rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
         ),
         (
             "return {}",
             r"IncompleteEstimate: bad estimated 0 of (\d+) subplans of query 'q001'; "
             "PostgreSQL would silently use its own estimate for the rest",
+        ),
+        (
+            "return {subplan: 'many' for subplan in subplans}",
+            r"InvalidEstimate: bad estimated 'many' rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+        ),
+        (
+            "return None",
+            r"AlgorithmError: bad answered query 'q001' with None; it must be a mapping of subplans \(frozensets of aliases\) to rows",
         ),
         ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
     ],

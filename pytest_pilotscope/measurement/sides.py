@@ -16,12 +16,11 @@ from pytest_pilotscope.algorithm import (
     Explaining,
     LearningOn,
     PlanChooser,
-    Subplan,
     TextSteering,
 )
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.errors import IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -83,10 +82,9 @@ class EstimatorSide:
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
         started_ns = perf_counter_ns()
-        unsupported, estimates = None, dict[Subplan, float]()
+        unsupported: str | None = None
         try:
-            subplans, found = self._estimated(query)
-            estimates.update(found)
+            subplans, estimates = self._estimated(query)
         except UnsupportedQuery as error:
             unsupported = error.reason
         else:
@@ -121,6 +119,7 @@ class ChooserSide:
             self.algorithm.learn_on(query)
         started_ns = perf_counter_ns()
         chosen = self.algorithm.choose(query, self.session)
+        check_estimates(self.name, query, {}, chosen)
         with self.session.cardinalities(chosen):
             inference_ms = (perf_counter_ns() - started_ns) / 1e6
             facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
@@ -164,10 +163,26 @@ def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
 
 
 def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
-    """Raise `IncompleteEstimate` for a subplan without an estimate and `InvalidEstimate` for one that is not finite and >= 0."""
+    """
+    Raise `IncompleteEstimate` for a subplan without an estimate, `InvalidEstimate` for one that is not finite and >= 0, and
+    `AlgorithmError` for what is no mapping of subplans to numbers.
+    """
+    if not isinstance(estimates, Mapping):
+        raise AlgorithmError(
+            f"{algorithm} answered query {query.id!r} with {estimates!r}; it must be a mapping of subplans (frozensets of aliases) to rows"
+        )
     missing = subplans.keys() - estimates.keys()
     if missing:
         raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
     for subplan, rows in estimates.items():
-        if not (isfinite(rows) and rows >= 0):
+        if not isinstance(subplan, frozenset):
+            raise AlgorithmError(
+                f"{algorithm} answered query {query.id!r} with rows for {subplan!r}; a subplan is a frozenset of aliases, such as "
+                "frozenset({'c', 'u'})"
+            )
+        try:
+            valid = isfinite(rows) and rows >= 0
+        except (TypeError, ValueError, OverflowError) as error:  # no number, or an integer too large for a float
+            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=repr(rows)) from error
+        if not valid:
             raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -11,7 +12,7 @@ import pytest
 from pytest_pilotscope.algorithm import Algorithm, Cardinalities
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import InvalidEstimate, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, UnsupportedQuery
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.training import Training
@@ -83,3 +84,37 @@ def test_an_answer_by_the_text_is_held_to_the_same() -> None:
         steered("broken")
     session, reason = steered("refused")
     assert (session.asked, session.injected, reason) == ([], [], "it is refused")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "chooser answered query 'q' with None; it must be a mapping of subplans (frozensets of aliases) to rows"),
+        (
+            {"a b": 1.0},
+            "chooser answered query 'q' with rows for 'a b'; a subplan is a frozenset of aliases, such as frozenset({'c', 'u'})",
+        ),
+        (
+            {frozenset("ab"): None},
+            "chooser estimated None rows for subplan {a b} of query 'q'; a cardinality must be a finite number >= 0",
+        ),
+        (
+            {frozenset("ab"): 10**400},
+            f"chooser estimated 1{'0' * 400} rows for subplan {{a b}} of query 'q'; a cardinality must be a finite number >= 0",
+        ),
+    ],
+)
+def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
+    """It is refused before it reaches the session, with what was found and what is expected."""
+
+    class Chooser:
+        name = "chooser"
+
+        def choose(self, query: Query, session: Session) -> object:
+            return answer
+
+    session = Remembering()
+    side = side_of("chooser", cast(Algorithm, Chooser()), cast(Session, session))
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"), side.steered(Query(id="q", sql="SELECT 1")):
+        pass
+    assert session.injected == []
