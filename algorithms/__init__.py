@@ -122,6 +122,8 @@ def get_lero_dynamic_preset_scheduler(
     """
     from dataclasses import replace
 
+    from pytest_pilotscope.options import checked
+
     scheduler, tracker = get_lero_preset_scheduler(
         config,
         enable_collection=enable_collection,
@@ -132,7 +134,7 @@ def get_lero_dynamic_preset_scheduler(
         load_model_id=load_model_id,
         use_mlflow=use_mlflow,
     )
-    scheduler.settings = replace(scheduler.settings, lero_dynamic=True, update_every=update_every)
+    scheduler.settings = replace(scheduler.settings, lero_dynamic=True, update_every=checked("update_every", update_every))
     return scheduler, tracker
 
 
@@ -157,6 +159,7 @@ def get_index_preset_scheduler(
     """
     from dataclasses import replace
 
+    from pytest_pilotscope.options import checked
     from pytest_pilotscope.scheduler import preset_scheduler
 
     scheduler, tracker = preset_scheduler(
@@ -171,7 +174,11 @@ def get_index_preset_scheduler(
         use_mlflow=use_mlflow,
     )
     scheduler.settings = replace(
-        scheduler.settings, index_budget_mb=budget_mb, index_width=width, index_start=start, update_every=update_every
+        scheduler.settings,
+        index_budget_mb=checked("index_budget_mb", budget_mb, argument="budget_mb"),
+        index_width=checked("index_width", width, argument="width"),
+        index_start=checked("index_start", start, argument="start"),
+        update_every=checked("update_every", update_every),
     )
     return scheduler, tracker
 
@@ -196,6 +203,7 @@ def get_knob_preset_scheduler(
     """
     from dataclasses import replace
 
+    from pytest_pilotscope.options import checked
     from pytest_pilotscope.scheduler import preset_scheduler
 
     scheduler, tracker = preset_scheduler(
@@ -209,5 +217,10 @@ def get_knob_preset_scheduler(
         load_model_id=load_model_id,
         use_mlflow=use_mlflow,
     )
-    scheduler.settings = replace(scheduler.settings, knob_trials=num_trials, knob_target=target, knob_projection=projection)
+    scheduler.settings = replace(
+        scheduler.settings,
+        knob_trials=checked("knob_trials", num_trials, argument="num_trials"),
+        knob_target=checked("knob_target", target, argument="target"),
+        knob_projection=checked("knob_projection", projection, argument="projection"),
+    )
     return scheduler, tracker

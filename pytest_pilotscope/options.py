@@ -12,6 +12,7 @@ import pytest
 
 from pytest_pilotscope import optionvalues as values
 from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.postgres.dsn import Dsn
 
 GROUP = "pilotscope"
@@ -350,6 +351,23 @@ def settings(config: pytest.Config) -> Settings:
     if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
         chosen["datasets"] = (own,)  # one's own queries on one's own server: its database as it is
     return Settings(**chosen)
+
+
+def checked(field: str, value: Any, *, argument: str | None = None) -> Any:
+    """
+    Return the value that Python was given for a field of `Settings`, there called `argument`; UsageError, which names the argument, for one
+    that the command line would not take. None is taken where it is the default.
+    """
+    if value is None and DEFAULTS[field] is None:
+        return value
+    (parse,) = (option.parse for option in OPTIONS if option.field == field)
+    try:
+        expected = parse(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{argument or field}: {error}") from error
+    if value != expected:
+        raise UsageError(f"{argument or field}: expected {expected!r}, got {value!r}")
+    return value
 
 
 def asks_to_measure(config: pytest.Config) -> bool:

@@ -54,6 +54,10 @@ class PostgreSQLConfig:
     container_cpus: float | None = None
 
     def __post_init__(self) -> None:
+        from pytest_pilotscope.options import checked
+
+        for name in ("pg_version", "scale", "seed", "container_cpus"):
+            checked(name, getattr(self, name))
         chosen = self.dsn if self.dsn is not None else self.server
         if isinstance(chosen, str) and (chosen is self.dsn or is_dsn(chosen)):
             chosen = Dsn(chosen)  # from here on its password shows nowhere

@@ -63,14 +63,15 @@ class Scheduler:
     def __enter__(self) -> Scheduler:
         from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
-        from pytest_pilotscope.provision import open_database
+        from pytest_pilotscope.provision import dataset_of, open_database
         from pytest_pilotscope.run import copyable
 
+        dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown one leaves nothing in MLflow
         with ExitStack() as stack:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
                 stack.callback(self._log_totals)
-            database = stack.enter_context(copyable(stack.enter_context(open_database(self.config)), [self.algorithm]))
+            database = stack.enter_context(copyable(stack.enter_context(open_database(self.config, dataset)), [self.algorithm]))
             session = stack.enter_context(database.session())
             self._learn(stack, database, session)
             if isinstance(self.algorithm, DatabasePreparer):
@@ -89,11 +90,13 @@ class Scheduler:
         """
         Run one statement; raises `StatementFailed`, and whatever the algorithm raises when it cannot decide.
 
-        Outside a `with` block it is a `UsageError`: there is no server yet. So it is for several statements at once: to plan them is to run
-        all but the first.
+        Outside a `with` block it is a `UsageError`: there is no server yet. So it is for what is no text, and for several statements at
+        once: to plan them is to run all but the first.
         """
         if self._side is None or self._clock is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
+        if not isinstance(sql, str):
+            raise UsageError(f"scheduler.execute runs a statement that is a text, got {sql!r}")
         if (count := _statements(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
@@ -161,14 +164,17 @@ def preset_scheduler(
     Make a scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing is started before `with scheduler`.
 
     Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`.
+    UsageError for numbers that the command line would not take.
     """
+    from pytest_pilotscope.options import checked
+
     settings = Settings(
         seed=config.seed,
         collection=enable_collection,
         training=enable_training,
-        collection_size=num_collection,
-        training_size=num_training,
-        epochs=num_epoch,
+        collection_size=checked("collection_size", num_collection, argument="num_collection"),
+        training_size=checked("training_size", num_training, argument="num_training"),
+        epochs=checked("epochs", num_epoch, argument="num_epoch"),
         load_model=load_model_id if load_model_id is not None or enable_training else "best",
         mlflow=use_mlflow,
     )

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "tracking": {"core", "errors"},
     "report": {"core", "errors"},
     "algorithm": {"core", "errors"},
-    "presets": {"algorithms", "scheduler"},
+    "presets": {"algorithms", "options", "scheduler"},
     "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
 }
 """What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""

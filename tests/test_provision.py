@@ -67,6 +67,10 @@ def test_config_hides_the_password() -> None:
             {"server": "postgresql://me:hunter2@db/x", "pg_version": 16},
             "--pg-version chooses nothing where the server is 'postgresql://me:***@db/x'; leave one of the two out",
         ),
+        ({"scale": "0.01"}, "scale: expected 0.01, got '0.01'"),
+        ({"scale": 0}, "scale: expected a number above 0, got '0'"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0, got '-1'"),
+        ({"server": "container", "container_cpus": 0}, "container_cpus: expected a number of at least 0.01, got '0'"),
     ],
 )
 def test_what_does_not_go_together(arguments: dict[str, Any], expected: str) -> None:
