@@ -9,11 +9,14 @@ from threading import Lock
 from typing import Any
 
 from algorithms.lero.decision import decide
-from algorithms.lero.storage import read_model
+from algorithms.lero.storage import model_metadata, read_model
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
+from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.fingerprint import data_fingerprint
 from pytest_pilotscope.postgres.planning import is_one_statement
 from pytest_pilotscope.postgres.session import connect
+from pytest_pilotscope.postgres.steering import require_extension
 
 SERVING_DSN = "PILOTSCOPE_DSN"
 """Environment variable with the database that a served model plans on."""
@@ -23,8 +26,9 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
     """
     Return a function from SQL to `Decision.served`, by the model in a folder; several threads may call it.
 
-    ModelError without a database in the environment variable. The function raises UsageError for anything but one statement, and whatever
-    deciding raises.
+    ModelError without a database in the environment variable, and for one of another schema or other data; MissingExtension where it has no
+    pilotscope library. The function raises UsageError for anything but one statement, StatementFailed for what PostgreSQL cannot plan, and
+    whatever else deciding raises.
     """
     model = read_model(folder)
     dsn = os.environ.get(SERVING_DSN)
@@ -34,7 +38,13 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
             "connection string, postgresql://user@host:port/database"
         )
     session = connect(Dsn(dsn))
-    session.forbid_writing()  # planning may run functions
+    try:
+        session.forbid_writing()  # planning may run functions
+        require_extension(session)
+        model_metadata(folder).check(data_fingerprint=data_fingerprint(session), schema=read_schema(session))
+    except BaseException:
+        session.close()
+        raise
     turn = Lock()
 
     def answer(sql: str) -> dict[str, Any]:
@@ -45,6 +55,8 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
             )
         with turn:
             decision = decide(model, session, sql)
+            if decision.candidates is None:  # nothing was planned yet
+                session.execute(f"EXPLAIN (COSTS off) {sql}")
         return decision.served(model.policy.margin)
 
     return answer

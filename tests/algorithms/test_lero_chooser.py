@@ -28,11 +28,12 @@ from pytest_pilotscope import cluster
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import QueryReport, TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, ModelError, StatementFailed, UsageError
+from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
 from pytest_pilotscope.measurement import sides
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
 from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
@@ -263,6 +264,59 @@ def test_a_served_model_needs_a_database(contrary: Lero, tmp_path: Path, monkeyp
     )
     with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
         Lero.decider(tmp_path / "saved")
+
+
+def test_a_served_model_refuses_other_databases(
+    contrary: Lero, forum: Database, newest_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the library, without the tables and with other data: it does not start, and says what it found."""
+    contrary.save(tmp_path / "saved")
+    with newest_server.connect() as bare, forum.server.connect("postgres") as empty, forum.session() as right:
+        library, tables, data = str(bare.dsn), str(empty.dsn), str(right.dsn)
+    monkeypatch.setenv("PILOTSCOPE_DSN", library)
+    text = (
+        " cannot be steered: the pilotscope library is not loaded; use the embedded server (--server embedded), or build the "
+        "library on the server's machine and load it with session_preload_libraries (see docs/steering.md)"
+    )
+    with pytest.raises(MissingExtension, match=f"^user=postgres .+{re.escape(text)}$"):
+        Lero.decider(tmp_path / "saved")
+    monkeypatch.setenv("PILOTSCOPE_DSN", tables)
+    with pytest.raises(ModelError, match=f"^model {contrary.model_id} was trained on another schema: its fingerprint is "):
+        Lero.decider(tmp_path / "saved")
+    monkeypatch.setenv("PILOTSCOPE_DSN", data)
+    (path,) = (tmp_path / "saved" / "metadata").iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "data_fingerprint": "other"}), encoding="utf-8")
+    text = (
+        f"model {contrary.model_id} was trained on other data: its fingerprint is other, that of this database is "
+        f"{forum.fingerprint.data}; use the dataset it was trained on, or train again"
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(text)}$"):
+        Lero.decider(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELEC", 'syntax error at or near "SELEC" [42601]'),
+        ("", "syntax error at end of input [42601]"),
+        ("DROP TABLE users", 'syntax error at or near "DROP" [42601]'),
+        ("ANALYZE SELECT 1", 'syntax error at or near "ANALYZE" [42601]'),
+        ("SELECT COUNT(*) FROM nope n", 'relation "nope" does not exist [42P01]'),
+    ],
+)
+def test_a_served_model_refuses_what_cannot_be_planned(
+    contrary: Lero, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, reason: str
+) -> None:
+    """Also where its policy finds no query worth a look, so that it would have no need to ask."""
+    assert contrary.model is not None
+    contrary.model = replace(contrary.model, policy=replace(contrary.model.policy, skip_unknown=True, known=frozenset()))
+    contrary.save(tmp_path / "served")
+    monkeypatch.setenv("PILOTSCOPE_DSN", str(session.dsn))
+    served = Lero.decider(tmp_path / "served")
+    text = f"statement failed: {reason}: EXPLAIN (COSTS off) {sql}".strip()
+    with pytest.raises(StatementFailed, match=f"^{re.escape(text)}$"):
+        served(sql)
+    assert served("SELECT count(*) FROM users AS u")["looked"] is False
 
 
 def test_a_served_model_takes_one_statement(session: Session, served: Callable[[str], dict[str, Any]]) -> None:
