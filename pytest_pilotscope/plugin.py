@@ -13,7 +13,7 @@ import pytest
 
 from pytest_pilotscope import hookspecs, options
 from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import PilotscopeError, UsageError
+from pytest_pilotscope.errors import PilotscopeError, SideFailed, UsageError
 from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ def pytest_runtestloop(session: pytest.Session) -> None:
             bench.provision()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the message alone of what has a name and ends a run: it says what to do, and a traceback is there for whoever asks for one."""
+    report = yield
+    asked = item.config.option.tbstyle != "auto" or item.config.option.fulltrace or item.config.option.showlocals
+    if CASE in getattr(item, "fixturenames", ()) and call.excinfo is not None and _is_named(call.excinfo.value) and not asked:
+        report.longrepr = call.excinfo.getrepr(style="value", chain=False)
+    return report
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a session whose tests passed but whose gate did not."""
@@ -214,6 +224,11 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
 
         for run in bench.finished[done:]:
             add_entries(session, run.record, nodeid=request.node.nodeid)
+
+
+def _is_named(error: BaseException | None) -> bool:
+    """Whether the message of an error says everything; not that of an algorithm which failed for a reason that has no name here."""
+    return _is_named(error.__cause__) if isinstance(error, SideFailed) else isinstance(error, PilotscopeError)
 
 
 @contextmanager

@@ -94,13 +94,20 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
     ],
 )
 def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, error: str) -> None:
-    """Nothing falls back to PostgreSQL's estimates: the run is FAILED with the reason, the exit code is 1, and there is no total."""
+    """
+    Nothing falls back to PostgreSQL's estimates: the run is FAILED with the reason, the exit code is 1, and there is no total.
+
+    An error of ours is shown as its message, one of the algorithm with its traceback.
+    """
     result = measure(pytester, "--algo", "bad", "--limit", "2", "--no-mlflow", conftest=BAD.format(body=body))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     end = record_lines(pytester.path)[-1]
     assert end["status"] == "FAILED"
     assert re.fullmatch(error, end["error"])
     assert "total_time" not in summary(pytester.path)["metrics"]
+    named = not error.startswith("ValueError")
+    assert (end["error"].partition(": ")[2] in result.outlines) is named
+    assert ("\nE   " in result.stdout.str()) is not named
 
 
 def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytester, prepared: Path) -> None:
@@ -131,10 +138,15 @@ def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytes
 
 
 def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:
-    """What training reports may not contradict what the run says already: no tracking store takes two values of one parameter."""
+    """
+    What training reports may not contradict what the run says already: no tracking store takes two values of one parameter.
+
+    With --tb there is a traceback.
+    """
     conftest = BAD.format(body="return subplans").replace("training.report()", 'training.report(parameters={"rounds": 2, "seed": 7})')
-    result = measure(pytester, "--algo", "bad", "--limit", "1", "--no-mlflow", conftest=conftest)
+    result = measure(pytester, "--algo", "bad", "--limit", "1", "--no-mlflow", "--tb=short", conftest=conftest)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "\nE   " in result.stdout.str()
     assert record_lines(pytester.path)[-1]["error"] == (
         "AlgorithmError: bad reports the parameter 'seed' as 7, but its run has it as 0; give it a name of its own"
     )
