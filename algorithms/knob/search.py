@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -28,6 +27,8 @@ from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry
 from algorithms.knob.options import Projection
 from algorithms.knob.space import KnobSpace, Values
 from algorithms.knob.trials import Proposal
+from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.postgres.files import ServerFolder
 
 Vectors: TypeAlias = npt.NDArray[np.float64]
 
@@ -46,9 +47,6 @@ class Search(Protocol):
     def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
         """Learn what settings cost, the lower the better; also those that were not asked for."""
 
-    def close(self) -> None:
-        """Let go of whatever it holds."""
-
 
 class SmacSearch:
     """SMAC over a geometry, for about `trials` trials."""
@@ -58,13 +56,12 @@ class SmacSearch:
         self.geometry: Geometry = (
             DirectGeometry(space, seed) if projection == "none" else ProjectedGeometry(space, seed, projected_dimensions(space))
         )
-        self._folder = TemporaryDirectory(prefix="pilotscope-smac-")  # SMAC insists on one; nothing is kept in it
-        self._smac = _smac(self.geometry.configurations, Path(self._folder.name), trials=trials, seed=seed)
+        folder = ServerFolder(server_account())  # SMAC insists on one while it is made; where we are killed, the next start removes it
+        try:
+            self._smac = _smac(self.geometry.configurations, folder.path, trials=trials, seed=seed)
+        finally:
+            folder.remove()
         self._asked: dict[str, TrialInfo] = {}
-
-    def close(self) -> None:
-        """Delete SMAC's folder."""
-        self._folder.cleanup()
 
     def ask(self) -> Proposal:
         """The next settings to try."""
@@ -91,9 +88,6 @@ class RandomSearch:
     def __init__(self, space: KnobSpace, *, seed: int) -> None:
         self.space = space
         self._random = np.random.default_rng(seed)
-
-    def close(self) -> None:
-        """Nothing to delete."""
 
     def ask(self) -> Proposal:
         """The next settings to try."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +70,10 @@ class KnobTuning:
         with training.database.session() as session:
             reach = reach_of(training.database, session)
             space = space_of(session, reach, options.names)
+        search = _search(space, options)
         key = search_key(_about(training, space, options))
         with (
             open_log(training.settings.results / UNFINISHED, key) as log,
-            closing(_search(space, options)) as search,
             open_stage(training.database, space, reach) as stage,
         ):
             selected = _selected(log, key, stage, training, options)

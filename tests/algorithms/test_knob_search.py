@@ -84,7 +84,6 @@ def test_smac_learns(space: KnobSpace) -> None:
                 costs.append(cost(proposal.values))
                 search.tell(proposal.values, costs[-1], point=proposal.point)
             found[name].append(min(costs))
-            search.close()
     assert np.mean(found["smac"]) < np.mean(found["random"])
 
 
@@ -99,7 +98,6 @@ def test_the_same_seed_asks_the_same(space: KnobSpace) -> None:
             asked.append(proposal)
             search.tell(proposal.values, cost(proposal.values), point=proposal.point)
         sequences.append(asked)
-        search.close()
     assert sequences[0] == sequences[1]
     assert len({json.dumps(p.values, sort_keys=True) for p in sequences[0]}) == 8
 
@@ -112,12 +110,10 @@ def test_a_search_goes_on_from_what_it_is_told(space: KnobSpace) -> None:
         proposal = first.ask()
         known.append(proposal)
         first.tell(proposal.values, cost(proposal.values), point=proposal.point)
-    first.close()
     second = SmacSearch(space, trials=20, seed=1)
     for proposal in known:
         second.tell(proposal.values, cost(proposal.values), point=json.loads(json.dumps(proposal.point)))
     fresh = [second.ask() for _ in range(3)]
-    second.close()
     assert not [proposal for proposal in fresh if proposal in known]
 
 
@@ -138,16 +134,21 @@ def tried(proposal: Proposal, seconds: float) -> Trial:
     return Trial(number=0, values=proposal.values, status="ok", cost=seconds, applied=None, apply_s=0.0, search_s=0.0, elapsed_s=seconds)
 
 
-def test_nothing_is_left_behind(space: KnobSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No smac3_output in the current folder, no temporary folder, and the program's logging stays as it is."""
+def test_nothing_is_left_behind(space: KnobSpace, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    No smac3_output in the current folder, no folder elsewhere, and the program's logging stays as it is.
+
+    SMAC's folder is gone before the first trial, so that whoever is killed in one leaves none; it was where leftovers are removed.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     handlers, level = list(logging.root.handlers), logging.root.level
     search = SmacSearch(space, trials=5, seed=0)
     proposal = search.ask()
     search.tell(proposal.values, 1.0, point=proposal.point)
-    search.close()
     assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in cache.glob("*/*")] == ["servers"]
+    assert list(cache.glob("*/servers/*")) == []
     assert (list(logging.root.handlers), logging.root.level) == (handlers, level)
 
 
@@ -163,6 +164,5 @@ def test_the_batch_selector_chooses_what_smacs_own_does(space: KnobSpace) -> Non
     selector = search._smac._config_selector
     points = search._smac._runhistory_encoder.get_configurations(budget_subset=[None])
     ours, theirs = selector._get_x_best(points), ConfigSelector._get_x_best(selector, points)
-    search.close()
     assert ours[1] == pytest.approx(theirs[1], rel=1e-6)
     assert np.array_equal(np.nan_to_num(ours[0]), np.nan_to_num(theirs[0]))

@@ -115,7 +115,7 @@ PROPOSALS = ({"random_page_cost": "2"}, {"random_page_cost": "8"}, {"shared_buff
 
 def tuner(folder: Path, log: Any, search: Listed, stage: Tried) -> Tuner:
     """The loop on a fake stage."""
-    return Tuner(space=search.space, stage=stage, search=search, log=log, objective=objective(), selected=SELECTED, cap=1.5)  # type: ignore[arg-type]
+    return Tuner(space=search.space, stage=stage, search=search, log=log, objective=objective(), selected=SELECTED, cap=1.5)
 
 
 @pytest.fixture
