@@ -55,8 +55,15 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option(name="algo", field="algorithms", metavar="NAME", repeat=True, help="algorithm to measure; repeat or separate by commas"),
-    Option(name="db", field="datasets", metavar="NAME", repeat=True, help="dataset; repeat or separate by commas"),
+    Option(
+        name="algo",
+        field="algorithms",
+        metavar="NAME",
+        parse=values.names,
+        repeat=True,
+        help="algorithm to measure; repeat or separate by commas",
+    ),
+    Option(name="db", field="datasets", metavar="NAME", parse=values.names, repeat=True, help="dataset; repeat or separate by commas"),
     Option(name="server", field="server", metavar="auto|embedded|container|DSN", help="where PostgreSQL comes from"),
     Option(name="pg-bindir", field="pg_bindir", metavar="DIR", parse=Path, help="bin directory of the PostgreSQL to embed"),
     Option(
@@ -112,7 +119,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(name="read-only", field="read_only", flag=True, help="write nothing at all to the server of --server"),
     Option(
-        name="queries", field="queries", metavar="GLOB", repeat=True, help="measure only the test queries whose id matches, e.g. 'q01*'"
+        name="queries",
+        field="queries",
+        metavar="GLOB",
+        parse=values.names,
+        repeat=True,
+        help="measure only the test queries whose id matches, e.g. 'q01*'",
     ),
     Option(name="limit", field="limit", metavar="N", parse=values.positive_int, help="measure only the first N (matching) test queries"),
     Option(
@@ -165,6 +177,7 @@ OPTIONS: tuple[Option, ...] = (
         name="gate-exact",
         field="gate_exact",
         metavar="all|none|FIGURE",
+        parse=values.names,
         repeat=True,
         help="exact figures that may not get worse at all; repeat or separate by commas; algorithms that learn from measured times "
         "choose other plans every time they are trained",

@@ -16,6 +16,13 @@ LEAST_MEMORY_BYTES = 64 << 20
 """PostgreSQL does not start with our settings in less."""
 
 
+def names(text: str) -> str:
+    """Read one or more names, separated by commas."""
+    if not text.replace(",", "").strip():
+        raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
+    return text
+
+
 def positive_int(text: str) -> Any:
     """Read a whole number of at least 1."""
     return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")

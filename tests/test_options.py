@@ -84,6 +84,11 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
         (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
         (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
+        (["--algo", ""], "argument --algo: expected at least one name, got ''"),
+        (["--db", ""], "argument --db: expected at least one name, got ''"),
+        (["--algo", ","], "argument --algo: expected at least one name, got ','"),
+        (["--queries", " , "], "argument --queries: expected at least one name, got ' , '"),
+        (["--gate-exact", ""], "argument --gate-exact: expected at least one name, got ''"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )
