@@ -24,7 +24,7 @@ from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.summary import summary_json
 from pytest_pilotscope.datasets.base import ShowsProgress
 from pytest_pilotscope.errors import PilotscopeError, TrackingError, UnknownName, UsageError
-from pytest_pilotscope.header import restrictions
+from pytest_pilotscope.header import check_results, restrictions
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
@@ -75,7 +75,8 @@ class Bench:
 
     def check(self) -> None:
         """
-        Raise `UsageError` for what cannot be measured: unknown names, an empty selection, a model that is neither trained nor loaded.
+        Raise `UsageError` for what cannot be measured: unknown names, an empty selection, a model that is neither trained nor loaded, and
+        for a folder of results that cannot be written.
 
         What a gate compares with is read here, before there is anything new that it could be taken for.
         """
@@ -83,6 +84,7 @@ class Bench:
             self.registry.algorithm(name)
         self._check_model()
         _check_measuring(self.settings)
+        check_results(self.settings.results)
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
-from pytest_pilotscope.errors import RecordError
+from pytest_pilotscope.errors import RecordError, UsageError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Query, Workload
@@ -72,6 +73,20 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
         restriction = getattr(registry.algorithm(name).resolve(), "restriction", None)
         if restriction is not None and (reason := restriction(database)):
             yield f"{name} on this server: {reason}"
+
+
+def check_results(folder: Path) -> None:
+    """Raise `UsageError` for a folder of --results in which no record can be written; nothing is left there."""
+    there = folder
+    try:
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise UsageError(f"--results {folder}: {there} is a file; name a folder")
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"--results {folder}: nothing can be written to {there} ({error.strerror}); name another folder") from error
 
 
 def open_record(header: RunHeader, results: Path) -> RecordWriter:

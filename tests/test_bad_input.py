@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_pilotscope.errors import UnknownName
@@ -40,6 +42,8 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
             ["--load-model", "nonsense"],
             "no model 'nonsense': give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there",
         ),
+        (["--results", "test_workload.py"], "--results test_workload.py: test_workload.py is a file; name a folder"),
+        (["--results", "test_workload.py/in"], "--results test_workload.py/in: test_workload.py is a file; name a folder"),
         (["--no-training", "--algo", "mscn"], "--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION"),
     ],
 )
@@ -52,6 +56,18 @@ def test_usage_errors(pytester: pytest.Pytester, arguments: list[str], message: 
     assert len(lines) == 1, lines
     assert lines[0] == f"ERROR: {message}"
     assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder here in which nobody can make a file")
+def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
+    """The system's reason is given, before anything is started."""
+    with pytest.raises(OSError, match=r"/proc/in") as refused:
+        Path("/proc/in").touch()
+    pytester.makepyfile(test_workload=BENCHMARK)
+    result = pytester.runpytest_subprocess("--no-mlflow", "--results", "/proc/in")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = f"--results /proc/in: nothing can be written to /proc ({refused.value.strerror}); name another folder"
+    assert [line for line in result.stderr.lines if line] == [f"ERROR: {message}"]
 
 
 def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
