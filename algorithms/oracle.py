@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import IncompleteEstimate, UnsupportedQuery
+from pytest_pilotscope.errors import IncompleteEstimate, LabelError, UnsupportedQuery
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Oracle:
         return self._known.get(query.sql)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
-        """Return the true rows of every subplan; raises `IncompleteEstimate` where one could not be counted."""
+        """Return the true rows of every subplan; `IncompleteEstimate` where one could not be counted, `LabelError` where none may be."""
         true = self._true_rows(query, subplans)
         missing = subplans.keys() - true.keys()
         if missing:
@@ -55,6 +55,11 @@ class Oracle:
         inner = enumerate(subqueries_of(query.sql, self._training.schema), start=1)
         subqueries = [Query(id=f"{query.id}, subquery {number}", sql=sql) for number, sql in inner]
         labels = self._training.labels([query, *subqueries])
+        if any(one.id not in labels and one.id not in labels.unsupported for one in (query, *subqueries)):
+            raise LabelError(
+                f"oracle has no rows for query {query.id!r}: --no-collection was given, and the cache has no labels of it for this data; "
+                "run once without --no-collection"
+            )
         itself, *others = (labels.get(one.id, {}) for one in (query, *subqueries))
         found = by_level(subplans, itself, others)
         if not subplans.keys() <= found.keys():

@@ -29,7 +29,7 @@ from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, ShowProgress
 from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
-from pytest_pilotscope.workload import completed, described, given_workload
+from pytest_pilotscope.workload import completed, described, given_workload, too_few
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -145,7 +145,7 @@ class Bench:
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
-            for line in described(workload):
+            for line in (*described(workload), *too_few(workload, self.settings)):
                 self.say(f"pilotscope: {name}: {line}")
         return self._databases[name]
 

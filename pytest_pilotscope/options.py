@@ -353,7 +353,7 @@ def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
 
 
 def settings(config: pytest.Config) -> Settings:
-    """Read all options; raises `pytest.UsageError` (exit code 4) for an ini value that cannot be parsed."""
+    """Read all options; `pytest.UsageError` (exit code 4) for an ini value that cannot be parsed and options that exclude each other."""
     chosen: dict[str, Any] = {}
     for option in OPTIONS:
         value = config.getoption(option.dest)
@@ -363,6 +363,8 @@ def settings(config: pytest.Config) -> Settings:
             chosen[option.field] = _split(value) if option.repeat else value
     if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
         chosen["datasets"] = (own,)  # one's own queries on one's own server: its database as it is
+    if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
+        raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
     return Settings(**chosen)
 
 

@@ -129,6 +129,13 @@ def described(workload: Workload) -> Iterable[str]:
     yield from _listed("no queries, so not run", {one.id: one.reason for one in workload.unmeasured})
 
 
+def too_few(workload: Workload, settings: Settings) -> Iterable[str]:
+    """Say where the user asked for more training queries than there are, in sentences."""
+    for option, wanted in (("--training-size", settings.training_size), ("--collection-size", settings.collection_size)):
+        if wanted is not None and wanted > len(workload.train):
+            yield f"{option} {wanted} asks for more training queries than there are: {len(workload.train)}"
+
+
 def _origin(workload: Workload) -> str:
     return workload.origin or f"{len(workload.train)} training"
 

@@ -148,6 +148,21 @@ def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) ->
     assert summary(pytester.path)["metrics"]["timeout_count"] == 1
 
 
+def test_no_collection_without_labels_says_so(pytester: pytest.Pytester) -> None:
+    """What lacks its labels names the option that forbids to count them; asking for more training queries than there are is said."""
+    result = measure(
+        pytester, "--algo", "oracle,mscn", "--no-collection", "--training-size", "5000", "--seed", "7", "--limit", "1", "--no-mlflow"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert {
+        "pilotscope: stats_tiny: --training-size 5000 asks for more training queries than there are: 1000",
+        "oracle has no rows for query 'q001': --no-collection was given, and the cache has no labels of it for this data; "
+        "run once without --no-collection",
+        "mscn has nothing to learn from: --no-collection was given, and the cache has no labels of 1000 training queries for this data; "
+        "run once without --no-collection",
+    } <= set(result.outlines)
+
+
 def test_a_store_that_does_not_answer_loses_nothing(pytester: pytest.Pytester) -> None:
     """The run is measured and its record whole; beside the record, and once more at the very end, it says what was not sent."""
     result = measure(pytester, "--limit", "1", "--rounds", "1", "--tracking-uri", "http://127.0.0.1:1")

@@ -10,7 +10,7 @@ import pytest
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import MissingWorkload, UsageError, WorkloadError
-from pytest_pilotscope.workload import described, given_workload
+from pytest_pilotscope.workload import described, given_workload, too_few
 from tests.projects import measure, record_lines
 from tests.toy import Toy
 
@@ -99,4 +99,11 @@ def test_how_much_is_listed() -> None:
     assert list(described(workload)) == [
         "0 training, 0 validation and 7 test queries",
         "7 measured, but not taken apart into relations and joins: q0 (WITH), q1 (WITH), q2 (WITH), q3 (WITH), q4 (WITH) and 2 more",
+    ]
+
+
+def test_more_training_queries_than_there_are() -> None:
+    """It is said how many there are; as many as there are is fine."""
+    assert list(too_few(Toy().workload(), Settings(training_size=1, collection_size=5))) == [
+        "--collection-size 5 asks for more training queries than there are: 1"
     ]

@@ -23,7 +23,7 @@ from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse, parse_anew
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import IncompleteEstimate, ModelError, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class Mscn:
         where = device(settings.device)
         queries = list(training.queries)[: settings.training_size]
         labels = training.labels([*queries, *training.validation])
+        if queries and not settings.collection and not any(query.id in labels for query in queries):
+            raise AlgorithmError(
+                "mscn has nothing to learn from: --no-collection was given, and the cache has no labels of "
+                f"{len(queries)} training queries for this data; run once without --no-collection"
+            )
         featurizer = _featurizer(training)
         samples, validation = (_samples(featurizer, part, labels) for part in (queries, training.validation))
         started_s = perf_counter()
