@@ -64,8 +64,9 @@ def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, work
     monkeypatch.setattr(MlflowClient, "log_inputs", late)
     tracker = begin(HEADER, tracking_uri=store)
     assert asked == [tracker.run_id, tracker.run_id]
-    found = open_client(store).get_run(str(tracker.run_id)).inputs.dataset_inputs
-    assert sorted(entry.dataset.name for entry in found) == ["toy_testing", "toy_training"]
+    inputs = open_client(store).get_run(str(tracker.run_id)).inputs
+    assert inputs is not None
+    assert sorted(entry.dataset.name for entry in inputs.dataset_inputs) == ["toy_testing", "toy_training"]
 
 
 def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command, store: str, workplace: Path) -> None:
