@@ -122,7 +122,7 @@ def get_lero_dynamic_preset_scheduler(
     """
     from dataclasses import replace
 
-    from pytest_pilotscope.options import checked
+    from pytest_pilotscope.optiontable import checked
 
     scheduler, tracker = get_lero_preset_scheduler(
         config,
@@ -159,7 +159,7 @@ def get_index_preset_scheduler(
     """
     from dataclasses import replace
 
-    from pytest_pilotscope.options import checked
+    from pytest_pilotscope.optiontable import checked
     from pytest_pilotscope.scheduler import preset_scheduler
 
     scheduler, tracker = preset_scheduler(
@@ -203,7 +203,7 @@ def get_knob_preset_scheduler(
     """
     from dataclasses import replace
 
-    from pytest_pilotscope.options import checked
+    from pytest_pilotscope.optiontable import checked
     from pytest_pilotscope.scheduler import preset_scheduler
 
     scheduler, tracker = preset_scheduler(

@@ -166,7 +166,7 @@ def preset_scheduler(
     Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`.
     UsageError for numbers that the command line would not take.
     """
-    from pytest_pilotscope.options import checked
+    from pytest_pilotscope.optiontable import checked
 
     settings = Settings(
         seed=config.seed,

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "tracking": {"core", "errors"},
     "report": {"core", "errors"},
     "algorithm": {"core", "errors"},
-    "presets": {"algorithms", "options", "scheduler"},
+    "presets": {"algorithms", "optiontable", "scheduler"},
     "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
 }
 """What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""
@@ -115,6 +115,16 @@ def test_the_plugin_imports_nothing_heavy() -> None:
     code = f"import sys, {PACKAGE}.plugin; print(*sorted(set({HEAVY!r}) & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == []
+
+
+def test_python_without_pytest_does_not_load_it() -> None:
+    """Configuring a server and making a scheduler is for programs that test nothing."""
+    code = (
+        "import sys; from algorithms import get_index_preset_scheduler; from pytest_pilotscope.provision import PostgreSQLConfig; "
+        "get_index_preset_scheduler(PostgreSQLConfig('stats_tiny', scale=0.01), use_mlflow=False); print('pytest' in sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == ["False"]
 
 
 def test_core_needs_nothing_but_numpy_and_sqlglot() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_pilotscope import options
+from pytest_pilotscope import options, optiontable
 from pytest_pilotscope.core.settings import Settings
 
 EXIT_USAGE = pytest.ExitCode.USAGE_ERROR
@@ -25,7 +25,7 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
 
 def test_every_field_of_settings_can_be_chosen() -> None:
     """Every choice has an option."""
-    assert {option.field for option in options.OPTIONS} == set(options.DEFAULTS)
+    assert {option.field for option in optiontable.OPTIONS} == set(optiontable.DEFAULTS)
 
 
 def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None:
@@ -39,7 +39,7 @@ def test_factors_of_lero_are_numbers(read: Callable[..., Settings]) -> None:
     """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
     settings = read("--lero-factors", "0.1, 10", "--lero-margin", "0", "--lero-dynamic")
     assert (settings.lero_factors, settings.lero_margin, settings.lero_dynamic) == ((0.1, 10.0), "0.0", True)
-    (option,) = (option for option in options.OPTIONS if option.name == "lero-factors")
+    (option,) = (option for option in optiontable.OPTIONS if option.name == "lero-factors")
     assert option.help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
 
 
@@ -132,7 +132,7 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
     """`pytest --help` lists every short name under one heading, with defaults."""
     text = pytester.runpytest_subprocess("--help").stdout.str()
     group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
-    assert all(f"--{option.name}" in group for option in options.OPTIONS)
+    assert all(f"--{option.name}" in group for option in optiontable.OPTIONS)
     assert "(default: stats_tiny)" in " ".join(group.split())
 
 
