@@ -19,7 +19,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_pilotscope.core.meaning import MARK, Clause, CountSql, Level, Member, NoCount, Pair, Statement, Subquery, Volatility
+from pytest_pilotscope.core.meaning import (
+    MARK,
+    Branch,
+    Clause,
+    CountSql,
+    Level,
+    Member,
+    NoCount,
+    Operation,
+    Pair,
+    Statement,
+    Subquery,
+    Volatility,
+)
 from pytest_pilotscope.core.predicates import quote_identifier
 
 _MARK = re.compile(re.escape(MARK) + r"([a-z])(\d+)")
@@ -108,6 +121,8 @@ class _Writer:
         result = self._level.result
         if result is None or result.why is not None:
             raise NoCount(result.why or "" if result else "the statement itself inside of it")
+        if result.operation is not None:
+            return self._operation(result.operation)
         everything = (1 << len(self._level.sources)) - 1
         parts = self.parts(everything) if everything else _Parts(items=())
         if result.relations & ~parts.visible:
@@ -120,6 +135,12 @@ class _Writer:
         group = f" GROUP BY {', '.join(map(scope.resolved, result.group))}" if result.group else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
         return f"SELECT {'DISTINCT ' if result.distinct else ''}{targets}{source}{_where(conditions)}{group}{having}"
+
+    def _operation(self, operation: Operation) -> str:
+        if isinstance(operation, int):
+            return _Scope(self, frozenset()).subquery(operation)
+        word, left, right = operation
+        return f"({self._operation(left)}) {word} ({self._operation(right)})"
 
     def _met(self, volatility: Volatility) -> None:
         self.worst = max(self.worst, volatility)
@@ -161,10 +182,24 @@ class _Writer:
         scope = _Scope(self, frozenset())
         if source.level is None and not source.columns:
             return _Item(f"{source.item} AS {name}", 1 << number)
-        inner = scope.resolved(source.item) if source.level is None else f"({scope.subquery(source.level)})"
+        if source.branches:
+            inner = f"({' UNION ALL '.join(self._branch(branch) for branch in source.branches)})"
+        elif source.level is not None:
+            inner = f"({scope.subquery(source.level)})"
+        else:
+            inner = scope.resolved(source.item)
         columns = ", ".join(f"c{column}" for column in range(1, source.columns + 1))
         lateral = "LATERAL " if source.lateral else ""
         return _Item(f"{lateral}{inner} AS {name}({columns})", 1 << number, source.lateral)
+
+    def _branch(self, branch: Branch) -> str:
+        scope = _Scope(self, frozenset())
+        name = quote_identifier(branch.name)
+        targets = ", ".join(map(scope.resolved, branch.targets))
+        if branch.level is None:
+            return f"SELECT {targets} FROM {branch.item} AS {name}"  # noqa: S608  # made from the planner's report
+        columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
+        return f"SELECT {targets} FROM ({scope.subquery(branch.level)}) AS {name}({columns})"  # noqa: S608
 
     def _joined(self, pair: Pair) -> _Parts:
         outer, inner = self.parts(pair.outer), self.parts(pair.inner)
@@ -339,6 +374,11 @@ class _Scope:
 
     def _width(self, subquery: Subquery) -> int:
         result = self._writer._statement.level(subquery.level).result
+        while result is not None and result.operation is not None:  # all branches have as many columns
+            operation = result.operation
+            while not isinstance(operation, int):
+                operation = operation[1]
+            result = self._writer._statement.level(operation).result
         return len(result.targets) if result else 0
 
     def _subplan(self, subquery: Subquery) -> str:
