@@ -102,7 +102,7 @@ FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
 
 
 def _typed_constant(value: TypedText, kind: Kind) -> Comparable | None:
-    """Return a constant of a column's own kind; None where PostgreSQL would convert with the session's time zone or cut a time off a date."""
+    """Return a constant of a column's own kind; None where PostgreSQL would convert with the session's time zone."""
     given = kind_of(value.type)
     if given in ("date", "time", "instant"):
         return _microseconds(value.text, given) if kind in _ALIKE[given] else None

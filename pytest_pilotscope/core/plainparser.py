@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -47,7 +48,14 @@ _CONSTANTS = {
 """Family of types -> the constants whose value does not depend on a setting or on the time of day."""
 
 
-def parse_plain(sql: str, schema: Schema) -> JoinQuery | None:
+@dataclass(frozen=True, kw_only=True)
+class PlainQuery(JoinQuery):
+    """A query that was read from its text; `equalities` are the joins as they are written."""
+
+    equalities: tuple[tuple[ColumnRef, ColumnRef], ...]
+
+
+def parse_plain(sql: str, schema: Schema) -> PlainQuery | None:
     """Take a plain query apart; None when it is not one."""
     try:
         return read_plain(sql, schema)
@@ -55,7 +63,7 @@ def parse_plain(sql: str, schema: Schema) -> JoinQuery | None:
         return None
 
 
-def read_plain(sql: str, schema: Schema) -> JoinQuery:
+def read_plain(sql: str, schema: Schema) -> PlainQuery:
     """Take a plain query apart; raises `UnsupportedQuery`, which names what is not plain."""
     return _Reader(sql, schema).read()
 
@@ -71,7 +79,7 @@ class _Reader:
         self._equalities: list[tuple[ColumnRef, ColumnRef]] = []
         self._constants: dict[ColumnRef, list[Constant]] = {}
 
-    def read(self) -> JoinQuery:
+    def read(self) -> PlainQuery:
         self._tokens.expect("select")
         self._tokens.skip_until("from", refused=("select", "into", ";"))
         self._read_from()
@@ -234,36 +242,35 @@ class _Reader:
     def _add(self, alias: str, condition: Condition) -> None:
         self._conditions.setdefault(alias, []).append(condition)
 
-    def _finished(self) -> JoinQuery:
+    def _finished(self) -> PlainQuery:
         """Close the equalities and add what follows from them for single relations (`generate_base_implied_equalities`)."""
         position = {alias: at for at, alias in enumerate(self._tables)}
         equalities = [*self._equalities, *((ref, ref) for ref in self._constants)]
         classes = _closed(equalities, key=lambda ref: (position[ref.alias], ref.column))
-        for members in classes:
-            self._restrict(members)
+        joining = tuple(members for members in classes if self._joins(members))
         relations = {
             alias: Relation(alias=alias, table=table, predicates=tuple(_distinct(self._conditions.get(alias, ()))))
             for alias, table in self._tables.items()
         }
-        groups = [{position[ref.alias] for ref in group} for group in (*classes, *_by_constant(self._constants))]
-        return JoinQuery(
-            sql=self._tokens.sql,
-            relations=relations,
-            classes=tuple(members for members in classes if len(members) > 1),
-            masks=tuple(planner_subsets(_neighbours(groups, len(position)))),
+        groups = [{position[ref.alias] for ref in group} for group in (*joining, *_by_constant(self._constants))]
+        masks = planner_subsets(_neighbours(groups, len(position)))
+        return PlainQuery(
+            sql=self._tokens.sql, relations=relations, classes=joining, masks=tuple(masks), equalities=tuple(self._equalities)
         )
 
-    def _restrict(self, members: Sequence[ColumnRef]) -> None:
+    def _joins(self, members: Sequence[ColumnRef]) -> bool:
+        """Restrict single relations by what their columns are equal to; tell whether it joins several. A constant joins nothing."""
         constants = list(dict.fromkeys(value for ref in members for value in self._constants.get(ref, ())))
         if len(constants) > 1:
             self._tokens.refuse(f"a column that is equal to {len(constants)} constants")
         if constants:
             for ref in members:
                 self._compare(ref, "=", constants[0])
-            return
+            return False
         for left, right in pairwise(members):
             if left.alias == right.alias:
                 self._add(left.alias, ColumnComparison(left.column, "=", right.column))
+        return len({ref.alias for ref in members}) > 1
 
 
 def _closed(
