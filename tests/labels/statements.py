@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -91,7 +91,22 @@ def built(sql: str, schema: Schema) -> BuiltStatement:
     keys = tuple(_key(schema[tables[members[0].alias]][members[0].column]) for members in classes)
     masks = _masks(list(tables), classes, residuals)
     query = JoinQuery(sql=sql, relations=relations, classes=classes, masks=masks, keys=keys)
-    return BuiltStatement(sql=sql, levels=(BuiltLevel(id=1, query=query, rows={}, residuals=tuple(residuals)),))
+    without_level = BuiltStatement(sql=sql, levels=(), parameters={}, subqueries={})
+    level = BuiltLevel(
+        id=1,
+        outermost=True,
+        query=query,
+        rows={},
+        sources=(),
+        clauses=(),
+        pairs={},
+        empty=frozenset(),
+        placeholders={},
+        result=None,
+        statement=without_level,
+        residuals=tuple(residuals),
+    )
+    return replace(without_level, levels=(level,))
 
 
 def _relation(item: str) -> tuple[str, str]:

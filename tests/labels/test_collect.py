@@ -197,7 +197,7 @@ class Refusing(SqliteSource):
         """Plan all but one."""
         if "unplanned" in sql:
             raise self.error
-        return BuiltStatement(sql=sql, levels=()) if "FROM" not in sql else super().statement(sql, timeout_ms)
+        return BuiltStatement(sql=sql, levels=(), parameters={}, subqueries={}) if "FROM" not in sql else super().statement(sql, timeout_ms)
 
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Count all but one."""
