@@ -25,7 +25,6 @@ class Question:
 
     name: bytes
     sql: str
-    subplan: Subplan
 
 
 class Book:
@@ -127,7 +126,7 @@ class Book:
                 self._reasons[one.name] = str(error)
             else:
                 claimed.add(one.name)
-                asked.append(Question(name=one.name, sql=sql, subplan=one.subplan))
+                asked.append(Question(name=one.name, sql=sql))
         return asked
 
     def _keep(self, labels: Mapping[bytes, Label]) -> None:

@@ -106,11 +106,13 @@ def cardinalities(
             finally:
                 book.flush()
         found = {query_id: sql for query_id, (sql, _) in statements.items() if not known_only or book.knows(sql)}
-        return Labels(
-            {query_id: book.labels(sql) for query_id, sql in found.items()},
-            unsupported,
-            {query_id: reasons for query_id, sql in found.items() if (reasons := book.reasons(sql))},
-        )
+        labels = {query_id: book.labels(sql) for query_id, sql in found.items()}
+        reasons = {query_id: of_query for query_id, sql in found.items() if (of_query := book.reasons(sql))}
+        for query_id, of_query in {} if known_only else reasons.items():
+            subplan, reason = next(iter(of_query.items()))
+            counts = len(of_query), len(of_query) + len(labels[query_id])
+            logger.warning("query %s: %d of %d subplans have no label; {%s}: %s", query_id, *counts, " ".join(sorted(subplan)), reason)
+        return Labels(labels, unsupported, reasons)
 
 
 def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> tuple[dict[str, tuple[str, Statement]], dict[str, str]]:
@@ -163,8 +165,6 @@ def _count_by_database(book: Book, source: RowSource, settings: Mapping[str, str
     with open_crew() as crew:
         for questions, answers in _answered(crew, source, settings, asked, timeout_ms):
             for question, answer in zip(questions, answers, strict=True):
-                if isinstance(answer, str):
-                    logger.warning("the rows of %s cannot be counted: %s", ", ".join(sorted(question.subplan)), answer)
                 book.enter_answer(question, answer)
 
 

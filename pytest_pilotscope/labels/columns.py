@@ -148,7 +148,7 @@ class ColumnStore:
         except StatementFailed as error:
             if len(missing) > 1:
                 return {failed for one in missing for failed in self._read(table, [one])}
-            _note(error, f"{_expression(missing[0]).sql} of table {table}")
+            _note(error, f"{missing[0][1]} of table {table}")
             return set(missing)
         return set()
 
