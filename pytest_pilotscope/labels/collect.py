@@ -38,7 +38,7 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
     Query id -> subplan -> label, for every query that has subplans; subplans are called as the planner calls them.
 
     `unsupported` gives the reason for each query that has none: PostgreSQL does not plan it, or it has no relations. `reasons` gives for
-    each query the subplans without a label: no SQL counts them, or counting them failed. `statements` has for each query the planner's report.
+    each query the subplans without a label: no SQL counts them, or counting them failed. `statements` are the planner's reports.
     """
 
     def __init__(
