@@ -253,11 +253,15 @@ static Node *marked(Node *node, void *context) {
 
         if (OidIsValid(relabel->resultcollid) && relabel->resultcollid != exprCollation((Node *)relabel->arg)) {
             CollateExpr *collate = makeNode(CollateExpr);
+            Expr *argument = (Expr *)marked((Node *)relabel->arg, context);
 
-            relabel = copyObject(relabel);
-            relabel->arg = (Expr *)marked((Node *)relabel->arg, context);
-            relabel->resultcollid = exprCollation((Node *)relabel->arg);
-            collate->arg = (Expr *)relabel;
+            if (relabel->resulttype != exprType((Node *)argument)) {
+                relabel = copyObject(relabel);
+                relabel->arg = argument;
+                relabel->resultcollid = exprCollation((Node *)argument);
+                argument = (Expr *)relabel;
+            }
+            collate->arg = argument;
             collate->collOid = ((RelabelType *)node)->resultcollid;
             collate->location = -1;
             return (Node *)collate;
