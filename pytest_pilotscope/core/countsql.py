@@ -41,6 +41,7 @@ _REASONS = {
     2: "WHERE CURRENT OF",
     3: "a field of a record",
     4: "a column of a relation that was removed",
+    5: "a constant row",
 }
 _HIDDEN = "a value of a relation that a semi join hides"
 
@@ -87,7 +88,7 @@ def count_sql(level: Level, mask: int) -> CountSql:
         writer = _Writer(level, None, nulls_visible)
         try:
             parts = writer.parts(mask)
-            return CountSql(f"SELECT count(*) FROM {_from(parts, mask, level)}{_where(parts.conditions)}", writer.worst)  # noqa: S608
+            return CountSql(f"SELECT count(*) FROM {_from(parts, mask)}{_where(parts.conditions)}", writer.worst)  # noqa: S608  # made from the planner's report
         except NoCount as error:
             reason = reason or error
     raise reason or NoCount("")
@@ -130,7 +131,7 @@ class _Writer:
         self._met(result.volatility)
         scope = _Scope(self, parts.computed)
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(result.targets, start=1))
-        source = f" FROM {_from(parts, everything, self._level)}" if everything else ""
+        source = f" FROM {_from(parts, everything)}" if everything else ""
         conditions = [*parts.conditions, *map(scope.resolved, result.where)]
         group = f" GROUP BY {', '.join(map(scope.resolved, result.group))}" if result.group else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
@@ -199,7 +200,7 @@ class _Writer:
         if branch.level is None:
             return f"SELECT {targets} FROM {branch.item} AS {name}"  # noqa: S608  # made from the planner's report
         columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
-        return f"SELECT {targets} FROM ({scope.subquery(branch.level)}) AS {name}({columns})"  # noqa: S608
+        return f"SELECT {targets} FROM ({scope.subquery(branch.level)}) AS {name}({columns})"  # noqa: S608  # made from the planner's report
 
     def _joined(self, pair: Pair) -> _Parts:
         outer, inner = self.parts(pair.outer), self.parts(pair.inner)
@@ -257,7 +258,7 @@ class _Writer:
         scope = _Scope(self, inner.computed)
         name = quote_identifier(f"#u{pair.inner}")
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(pair.unique, start=1))
-        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner, self._level)}{_where(inner.conditions)}"  # noqa: S608
+        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner)}{_where(inner.conditions)}"  # noqa: S608  # made from the planner's report
         distinct = {sql: f"{name}.c{number}" for number, sql in enumerate(pair.unique, start=1)}
         side = _Parts(items=(_Item(f"({select}) AS {name}", pair.inner),), distinct=distinct)
         return self._inner(pair, outer, side)
@@ -370,7 +371,7 @@ class _Scope:
         if subquery.kind != "EXPR" or (parameter.column == 1 and self._width(subquery) == 1):
             return self._subplan(subquery)
         columns = ", ".join(f"c{column}" for column in range(1, self._width(subquery) + 1))
-        return f'(SELECT "#s".c{parameter.column} FROM ({self.subquery(subquery.level)}) AS "#s"({columns}))'  # noqa: S608
+        return f'(SELECT "#s".c{parameter.column} FROM ({self.subquery(subquery.level)}) AS "#s"({columns}))'  # noqa: S608  # made from the planner's report
 
     def _width(self, subquery: Subquery) -> int:
         result = self._writer._statement.level(subquery.level).result
@@ -395,19 +396,15 @@ class _Scope:
             return self.resolved(subquery.test, {subquery.columns[0]: f"{subquery.kind} ({select})"})
         test = self.resolved(subquery.test, {column: f'"#s".c{place}' for place, column in enumerate(subquery.columns, start=1)})
         columns = ", ".join(f"c{place}" for place in range(1, len(subquery.columns) + 1))
-        decided = "t" if subquery.kind == "ANY" else "NOT t"
-        return (
-            f"(SELECT CASE WHEN bool_or({decided}) THEN {'true' if subquery.kind == 'ANY' else 'false'} "
-            f"WHEN bool_or(t IS NULL) THEN NULL ELSE {'false' if subquery.kind == 'ANY' else 'true'} END "
-            f'FROM (SELECT {test} AS t FROM ({select}) AS "#s"({columns})) AS "#t")'
-        )
+        decided, found, otherwise = ("t", "true", "false") if subquery.kind == "ANY" else ("NOT t", "false", "true")
+        rows = f'SELECT {test} AS t FROM ({select}) AS "#s"({columns})'  # noqa: S608  # made from the planner's report
+        value = f"CASE WHEN bool_or({decided}) THEN {found} WHEN bool_or(t IS NULL) THEN NULL ELSE {otherwise} END"
+        return f'(SELECT {value} FROM ({rows}) AS "#t")'  # noqa: S608  # made from the planner's report
 
 
-def _from(parts: _Parts, mask: int, level: Level) -> str:
-    needs = _needs(parts.items) & ~mask
-    if needs:
-        names = ", ".join(alias for number, alias in enumerate(level.query.aliases) if needs >> number & 1)
-        raise NoCount(f"it depends on a row of {names}")
+def _from(parts: _Parts, mask: int) -> str:
+    if _needs(parts.items) & ~mask:
+        raise NoCount("it depends on a row of another relation")
     return ", ".join(item.sql for item in _ordered(parts.items))
 
 

@@ -91,7 +91,11 @@ class Clause(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two sets of relations that a join puts together. `where` filters the result of an outer join, `unique` is what a side is distinct by."""
+    """
+    Two sets of relations that a join puts together.
+
+    `where` filters the result of an outer join, `unique` is what the inner side is distinct by.
+    """
 
     kind: JoinKind
     outer: int
