@@ -7,7 +7,7 @@ from the first, MSCN's features are made of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -19,6 +19,35 @@ Subplan: TypeAlias = frozenset[str]
 
 Schema: TypeAlias = Mapping[str, Mapping[str, str]]
 """Table -> column -> type, all as in the catalog (`format_type`)."""
+
+
+class LeveledSubplan(frozenset[str]):
+    """
+    A set of aliases that is meant for one query level only; it equals no plain set.
+
+    Levels are numbered in the order in which PostgreSQL plans them: first subqueries in expressions and CTEs, then subqueries in FROM, the
+    query itself last. The same statement under the same settings has the same numbers.
+    """
+
+    level: int
+
+    def __new__(cls, level: int, aliases: Iterable[str]) -> LeveledSubplan:
+        """Make the set of `aliases` at query level `level`, from 1."""
+        made = super().__new__(cls, aliases)
+        made.level = level
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LeveledSubplan) and self.level == other.level and frozenset(self) == frozenset(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.level, frozenset(self)))
+
+    def __repr__(self) -> str:
+        return f"LeveledSubplan({self.level}, {sorted(self)})"
 
 
 class ColumnRef(NamedTuple):

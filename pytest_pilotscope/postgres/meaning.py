@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.meaning import Statement, read_statement
+from pytest_pilotscope.postgres.steering import require_extension
+
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.meaning import Statement
     from pytest_pilotscope.postgres.session import Session
+
+_SWITCHES = ("pilotscope.enumerate", "pilotscope.enumerate_sql")
 
 
 def read_meaning(session: Session, sql: str) -> Statement:
@@ -15,4 +20,8 @@ def read_meaning(session: Session, sql: str) -> Statement:
 
     Raises `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
-    raise NotImplementedError
+    require_extension(session)
+    # One message, hence one transaction: a failing statement takes the settings with it. SET plans nothing, so that the report stays.
+    on, off = ("".join(f"SET {name} = {value}; " for name in _SWITCHES) for value in ("on", "off"))
+    shown = session.scalar(f"{on}EXPLAIN (COSTS off) {sql}\n; {off}SHOW pilotscope.meaning")
+    return read_statement(sql, json.loads(shown))

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Schema, filtered_sql, parse
+from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, LeveledSubplan, Schema
 from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
@@ -23,35 +23,6 @@ if TYPE_CHECKING:
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
 _COUNT = "SELECT count(*) FROM "
 _SCHEMAS: WeakKeyDictionary[Session, Schema] = WeakKeyDictionary()
-
-
-class LeveledSubplan(frozenset[str]):
-    """
-    A set of aliases that is meant for one query level only; it equals no plain set.
-
-    Levels are numbered in the order in which PostgreSQL plans them: first subqueries in expressions and CTEs, then subqueries in FROM, the
-    query itself last. The same statement under the same settings has the same numbers.
-    """
-
-    level: int
-
-    def __new__(cls, level: int, aliases: Iterable[str]) -> LeveledSubplan:
-        """Make the set of `aliases` at query level `level`, from 1."""
-        made = super().__new__(cls, aliases)
-        made.level = level
-        return made
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LeveledSubplan) and self.level == other.level and frozenset(self) == frozenset(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash((self.level, frozenset(self)))
-
-    def __repr__(self) -> str:
-        return f"LeveledSubplan({self.level}, {sorted(self)})"
 
 
 def alias_text(alias: str) -> str:

@@ -204,7 +204,7 @@ static bool steer_join(const Pair *pair) {
     PsLevel *level = ps_level(pair->root);
     RelOptInfo *joinrel = pair->joinrel;
     bool is_whole = joinrel->reloptkind == RELOPT_JOINREL;
-    bool note = ps_enumerate && is_whole && pair->root->join_rel_level == NULL;
+    bool note = ps_enumerate && is_whole && (ps_enumerate_sql || pair->root->join_rel_level == NULL);
     Relids relids;
     PsSet *set;
     bool redo;
@@ -215,10 +215,12 @@ static bool steer_join(const Pair *pair) {
     set = note ? ps_enter(level, relids) : ps_find(level, relids);
     if (set == NULL)
         return false;
+    if (ps_enumerate && ps_enumerate_sql && is_whole)
+        ps_note_join(set, pair->root, joinrel, pair->outer, pair->inner, pair->jointype, pair->extra);
     redo = inject_rows(set, pair);
     if (redo)
         add_paths_again(pair);
-    if (note)
+    if (note && pair->root->join_rel_level == NULL)
         set->seen = joinrel->rows;
     if (!is_whole || joinrel->fdwroutine || (set->outer == NULL && !ps_is_join_method(set->method)))
         return redo;

@@ -377,7 +377,7 @@ static void define_switch(const char *name, const char *description, bool *varia
 }
 
 static void define_result(const char *name, const char *description, GucShowHook show_hook) {
-    static char *unused[2];
+    static char *unused[3];
     static int count = 0;
 
     DefineCustomStringVariable(name, description, NULL, &unused[count++], "", PGC_INTERNAL,
@@ -389,8 +389,9 @@ void ps_define_settings(void) {
         DefineCustomStringVariable(parsed[i].name, parsed[i].description, NULL, &parsed[i].text, "", PGC_USERSET,
                                    GUC_NOT_IN_SAMPLE, parsed[i].check, parsed[i].assign, NULL);
     define_switch("pilotscope.enumerate", "Note the sets of relations that the planner considers.", &ps_enumerate);
-    define_switch("pilotscope.enumerate_sql", "Note also the SQL that counts the rows of each set.", &ps_enumerate_sql);
+    define_switch("pilotscope.enumerate_sql", "Note also what each set of relations means.", &ps_enumerate_sql);
     define_result("pilotscope.subplans", "The sets of relations considered for the last planned statement.", ps_show_report);
+    define_result("pilotscope.meaning", "What the sets of the last planned statement mean.", ps_show_meaning);
     define_result("pilotscope.timing", "Planning and execution time of the last top-level statement.", ps_show_timing);
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved("pilotscope");

@@ -100,6 +100,8 @@ static void finish_run(void) {
 
     if (ps_enumerate)
         ps_report();
+    if (ps_enumerate && ps_enumerate_sql)
+        ps_describe();
     if (ps_run->levels == NULL)
         return; /* it has no relations at all, like "SELECT 1" */
     warn_unused("pilotscope.cardinalities", ps_cardinalities);
@@ -121,6 +123,7 @@ static PlannedStmt *plan(Query *parse, const char *text, int cursor_options, Par
     ps_run = NULL;
     if (top) {
         ps_forget_report();
+        ps_forget_meaning();
         ps_refresh_settings();
         if (ps_cardinalities || ps_methods || ps_join_order || ps_hidden_indexes || ps_enumerate)
             ps_run = begin_run();
@@ -244,6 +247,7 @@ PsSet *ps_enter(PsLevel *level, Relids relids) {
         set->rows = set->stock = set->seen = -1;
         set->method = PS_ANY;
         set->outer = NULL;
+        set->pairs = NIL;
         MemoryContextSwitchTo(before);
     }
     return set;
