@@ -111,8 +111,8 @@ def _below(node: Plan, child: Plan, reading: _Reading) -> _Reading:
         return _Reading(once=True, to_the_end=False)
     if node.node_type not in _STREAMING:
         return _Reading(once=False, to_the_end=False)
-    if node.node_type == "Hash Join" and child is node.children[0]:  # it does not read on where nothing can match
-        matched = bool(node.children[1].actual_rows) or node.join_type in _KEEP_UNMATCHED_OUTER
+    if node.node_type == "Hash Join" and child is _own(node)[0]:  # it does not read on where nothing can match
+        matched = bool(_own(node)[1].actual_rows) or node.join_type in _KEEP_UNMATCHED_OUTER
         return _Reading(once=True, to_the_end=reading.to_the_end and matched)
     return reading
 

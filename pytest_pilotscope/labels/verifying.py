@@ -141,10 +141,10 @@ class _Check:
             self._session.execute(_COUNTING)
             for subplan, (level, mask) in statement.subplans().items():
                 self._count(subplan, level, mask)
-            if statement.levels:
+            if statement.outermost is not None:
                 for variation in variations(statement.subplans(), count=plans, seed=seed):
-                    self._execute(statement, variation)
-                self._compare_whole(statement)
+                    self._execute(statement, statement.outermost, variation)
+                self._compare_whole(statement, statement.outermost)
         return self._result(len(statement.subplans()))
 
     def _count(self, subplan: Subplan, level: Level, mask: int) -> None:
@@ -179,12 +179,12 @@ class _Check:
                 self._failures.append(self._mismatch(subplan, str(error)))
         return None
 
-    def _execute(self, statement: Statement, variation: Variation) -> None:
+    def _execute(self, statement: Statement, own: Level, variation: Variation) -> None:
         """Note the rows of plan nodes; a plan that fails on the values of a row or takes too long says nothing."""
         plan = self._attempt(lambda: self._plan(variation))
         if plan is not None:
-            names = _names(statement)
-            for executed in executed_sets(plan, _unambiguous(statement)):
+            names = _names(statement, own)
+            for executed in executed_sets(plan, _unambiguous(statement, own)):
                 if (subplan := names.get(executed.subplan)) in self._sql:
                     self._executed.setdefault(subplan, set()).add(executed)
 
@@ -195,11 +195,11 @@ class _Check:
         with self._session.cardinalities(variation.rows):
             return self._session.explain(self._query.sql, analyze=True, verbose=True, timing=False)
 
-    def _compare_whole(self, statement: Statement) -> None:
+    def _compare_whole(self, statement: Statement, own: Level) -> None:
         """A statement that is COUNT(*) over its FROM and WHERE counts the set of all its relations."""
         plan = self._attempt(lambda: self._session.explain(self._query.sql, verbose=True))
-        query = statement.levels[-1].query
-        whole = _names(statement)[query.subplan(query.masks[-1])]
+        query = own.query
+        whole = _names(statement, own)[query.subplan(query.masks[-1])]
         if plan is None or not _only_counts(plan) or whole not in self._sql or any(mask & ~query.masks[-1] for mask in query.masks):
             return
         rows = self._attempt(lambda: int(self._session.scalar(self._query.sql)))
@@ -243,20 +243,19 @@ class _Check:
         )
 
 
-def _names(statement: Statement) -> dict[Subplan, Subplan]:
+def _names(statement: Statement, own: Level) -> dict[Subplan, Subplan]:
     """The sets of the statement's own level: from aliases to the planner's name."""
-    own = statement.levels[-1].id
-    return {level.query.subplan(mask): subplan for subplan, (level, mask) in statement.subplans().items() if level.id == own}
+    return {level.query.subplan(mask): subplan for subplan, (level, mask) in statement.subplans().items() if level is own}
 
 
-def _unambiguous(statement: Statement) -> Subplan:
+def _unambiguous(statement: Statement, own: Level) -> Subplan:
     """
     Relations of the statement's own level that EXPLAIN calls by their alias.
 
     Of an alias that occurs more than once in a statement it makes a, a_1, a_2, and which is which is not said.
     """
     occurrences = Counter(_COPY.sub("", alias) for level in statement.levels for alias in level.query.relations)
-    return frozenset(alias for alias in statement.levels[-1].query.relations if occurrences[_COPY.sub("", alias)] == 1)
+    return frozenset(alias for alias in own.query.relations if occurrences[_COPY.sub("", alias)] == 1)
 
 
 def _only_counts(plan: Plan) -> bool:
