@@ -48,6 +48,8 @@ class Conditions:
         literal = column.literal(draw)
         if len(column.comparison) < 6:
             return f"{name} {draw.choice(column.comparison)} {literal}"
+        if len(column.values) > 10 and draw.random() < 0.8:  # a key
+            return f"{name} {draw.choice(('<', '<=', '<>', '>', '>='))} {literal}"
         if column.type == "boolean":
             return draw.choice((name, f"NOT {name}", f"{name} IS NOT TRUE", f"{name} IS FALSE", f"{name} = true", f"{name} IS UNKNOWN"))
         return draw.choice(

@@ -27,7 +27,7 @@ class Column:
 
     def literal(self, draw: random.Random) -> str:
         """Return one of the values as SQL; the first ones, which more rows have, more often."""
-        values = self.values[:2] if draw.random() < 0.5 else self.values
+        values = self.values[:1] if draw.random() < 0.5 else self.values
         return f"'{draw.choice(values)}'::{self.type}"
 
 
@@ -123,7 +123,7 @@ KEYS = (
 TABLES = {"a": 30, "b": 24, "c": 20, "d": 40, "e": 0, "p": 36, "h": 16, "h1": 10, "h2": 8}
 """Table -> rows. `e` is empty, `p` has partitions, h1 and h2 inherit from h."""
 
-READABLE = ("a", "a", "b", "b", "c", "c", "d", "e", "p", "p", "h", "h1", "ONLY h", "va", "vb")
+READABLE = (*("a", "b", "c", "d", "p") * 5, *("h", "h", "va", "va", "h1", "ONLY h", "vb", "e"))
 """FROM items to draw from; va and vb are views."""
 
 VIEW_COLUMNS = ("id", "uk", "fk", "i4", "tx", "da", "en", "bo")
