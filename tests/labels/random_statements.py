@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tests.labels.conditions import Conditions
+from tests.labels.random_conditions import Conditions
 from tests.labels.typed_schema import COLUMNS, KEYS, READABLE, VIEW_COLUMNS, Column, Scope, Visible
 
 _TABLE_COLUMNS = (*KEYS, *COLUMNS)
