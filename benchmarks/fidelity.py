@@ -96,7 +96,7 @@ def q_errors(scale: float) -> Floats:
     with open_database(PostgreSQLConfig("stats_synthetic", scale=scale)) as database, database.session() as session:
         queries = database.dataset.workload().test if database.dataset else ()
         data = database.fingerprint.data
-        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint=data, cache_dir=labels_folder(data, session))
+        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint=data, cache_dir=labels_folder(data))
         pairs = [
             (rows, label.rows)
             for query in queries

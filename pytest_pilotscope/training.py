@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -104,15 +103,15 @@ class Training:
 
         `known_only` (and `--no-collection`) count nothing: queries whose labels are not all there are left out.
         """
-        from pytest_pilotscope.labels import cardinalities
+        from pytest_pilotscope.labels import SessionSource, cardinalities
 
         count = partial(
             cardinalities,
-            self.session,
+            SessionSource(self.session),  # the same for both: every query is planned once
             queries,
             schema=self.schema,
             fingerprint=self.data_fingerprint,
-            cache_dir=labels_folder(self.data_fingerprint, self.session),
+            cache_dir=labels_folder(self.data_fingerprint),
         )
         known = count(known_only=True)
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
@@ -220,13 +219,12 @@ def _load(algorithm: Persistent, training: Training, reference: str) -> Training
     return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)
 
 
-def labels_folder(data_fingerprint: str, session: Session) -> Path:
-    """Return the cache folder of the labels of some data, as a session with these rules for the constants of times and dates sees it."""
+def labels_folder(data_fingerprint: str) -> Path:
+    """Return the cache folder of the labels of some data."""
     from pytest_pilotscope.postgres.account import server_account
     from pytest_pilotscope.postgres.folders import cache_folder
 
-    parts = (data_fingerprint.replace("~", "estimated-"), session.scalar("SHOW TimeZone"), session.scalar("SHOW DateStyle"))
-    return cache_folder(server_account()) / "labels" / re.sub(r"[^\w+-]+", "_", "-".join(parts))
+    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

@@ -1,14 +1,16 @@
-"""Which subplans have a label, which are still to be counted, and how far that is."""
+"""Which sets of relations have a label, which are still to be counted, and how far that is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_pilotscope.core.joins import JoinQuery, Subplan
+from pytest_pilotscope.core.joins import Subplan
+from pytest_pilotscope.core.meaning import NoCount, Statement
 from pytest_pilotscope.labels.cache import Label, LabelCache
-from pytest_pilotscope.labels.canonical import Canonical
+from pytest_pilotscope.labels.canonical import NamedSet, named_sets
 from pytest_pilotscope.labels.task import Task
 
 Progress: TypeAlias = Callable[[int, int, float | None], None]
@@ -17,68 +19,89 @@ Progress: TypeAlias = Callable[[int, int, float | None], None]
 _WRITE_EVERY_S = 0.2  # what a kill can cost; a transaction per query would take longer than counting
 
 
-class Book:
-    """Keeps the labels of some queries by canonical name, and writes new ones to the cache several times a second."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A set for PostgreSQL to count."""
 
-    def __init__(self, queries: Sequence[JoinQuery], cache: LabelCache, *, timeout_ms: int, progress: Progress | None) -> None:
-        self._queries = list({query.sql: query for query in queries}.values())
-        self._names = {query.sql: _names(query) for query in self._queries}
-        self.given_up: dict[str, str] = {}
-        """The text of each query that cannot be counted, with the reason."""
+    name: bytes
+    sql: str
+
+
+class Book:
+    """
+    Keeps the labels of some statements by canonical name, and writes new ones to the cache several times a second.
+
+    A set that cannot be counted has a reason instead. A count that depends on more than the data is not written.
+    """
+
+    def __init__(
+        self, statements: Mapping[str, Statement], context: str, cache: LabelCache, *, timeout_ms: int, progress: Progress | None
+    ) -> None:
+        self._sets: dict[str, list[NamedSet]] = {}
+        self._never: dict[str, dict[Subplan, str]] = {}
+        for sql, statement in statements.items():
+            found = list(named_sets(statement, context))
+            self._sets[sql] = [one for one in found if isinstance(one, NamedSet)]
+            self._never[sql] = dict(one for one in found if not isinstance(one, NamedSet))
+        self._reasons: dict[bytes, str] = {}
         self._cache = cache
         self._timeout_ms = timeout_ms
         self._progress = progress
-        distinct = {name for names in self._names.values() for name in names.values()}
+        distinct = {one.name: one.lasting for sets in self._sets.values() for one in sets}
+        self._passing = {name for name, lasting in distinct.items() if not lasting}
         self._total = len(distinct)
-        self._labels = {name: label for name, label in cache.look_up(distinct).items() if label.answers(timeout_ms)}
+        known = cache.look_up(distinct.keys() - self._passing)
+        self._labels = {name: label for name, label in known.items() if label.answers(timeout_ms)}
         self._found = len(self._labels)
         self._started_s = self._written_s = time.monotonic()
         self._unwritten: dict[bytes, Label] = {}
         self._report()
 
-    def tasks_in_memory(self) -> list[Task]:
-        """Return what is without a label and joined by equalities only; each subplan once."""
-        return self._tasks(lambda query, mask: query.equalities_only(mask))
+    def tasks(self) -> list[Task]:
+        """Return what is without a label and can be counted in memory; each set once."""
+        claimed: set[bytes] = set()
+        tasks = []
+        for sets in self._sets.values():
+            levels: dict[int, list[NamedSet]] = {}
+            for one in sets:
+                if one.sql is None:
+                    levels.setdefault(one.level.id, []).append(one)
+            for of_level in levels.values():
+                unknown = [one for one in of_level if one.name not in self._labels and one.name not in claimed]
+                claimed.update(one.name for one in unknown)
+                if unknown:
+                    tasks.append(self._task(of_level, unknown))
+        return tasks
 
-    def tasks_for_database(self) -> list[Task]:
-        """Return all that is without a label."""
-        return self._tasks(lambda query, mask: True)
+    def questions(self) -> list[list[Question]]:
+        """Return all that is without a label, each set once, by statement."""
+        claimed: set[bytes] = set()
+        return [asked for sets in self._sets.values() if (asked := self._questions(sets, claimed))]
 
     def enter(self, task: Task, counted: Iterable[int | None]) -> None:
         """Keep what was counted in memory; None was too much for it and stays to be counted."""
-        names = self._names[task.query.sql]
-        rows_of = {names[mask]: rows for mask, rows in zip(task.masks, counted, strict=True) if rows is not None}
-        self._keep({name: Label(rows=rows, source="memory") for name, rows in rows_of.items()})
+        found = zip(task.names, counted, strict=True)
+        self._keep({name: Label(rows=rows, source="memory") for name, rows in found if rows is not None})
 
-    def enter_from_database(self, query: JoinQuery, mask: int, rows: int | None) -> None:
-        """Keep what PostgreSQL counted; None did not finish."""
-        self._keep({self._names[query.sql][mask]: Label(rows=rows, source="postgres", timeout_ms=self._timeout_ms)})
+    def enter_answer(self, question: Question, answer: int | str | None) -> None:
+        """Keep what PostgreSQL counted; None did not finish, a text is the reason why it cannot."""
+        if isinstance(answer, str):
+            self._reasons[question.name] = answer
+            self._report()
+            return
+        self._keep({question.name: Label(rows=answer, source="postgres", timeout_ms=self._timeout_ms)})
 
-    def give_up(self, query: JoinQuery, reason: str) -> None:
-        """Ask for no more of a query's subplans than other queries have, too."""
-        self.given_up[query.sql] = reason
+    def knows(self, sql: str) -> bool:
+        """Tell whether every set of a statement that can be counted has a label."""
+        return all(one.name in self._labels for one in self._sets[sql])
 
-    def knows(self, query: JoinQuery) -> bool:
-        """Tell whether every subplan of a query has a label."""
-        return all(name in self._labels for name in self._names[query.sql].values())
+    def labels(self, sql: str) -> Mapping[Subplan, Label]:
+        """Return the labels of a statement, in the order of its subplans."""
+        return {one.subplan: self._labels[one.name] for one in self._sets[sql] if one.name in self._labels}
 
-    def labels(self, query: JoinQuery) -> Mapping[Subplan, Label]:
-        """Return the labels of a query, in the order of its subplans."""
-        names = self._names[query.sql]
-        return {subplan: self._labels[names[mask]] for subplan, mask in zip(query.subplans(), query.masks, strict=True)}
-
-    def _tasks(self, wanted: Callable[[JoinQuery, int], bool]) -> list[Task]:
-        claimed: set[bytes] = set()
-        tasks = []
-        for query in (query for query in self._queries if query.sql not in self.given_up):
-            names = self._names[query.sql]
-            unknown = {mask: name for mask, name in names.items() if name not in self._labels and name not in claimed}
-            masks = tuple(mask for mask in unknown if wanted(query, mask))
-            claimed.update(unknown[mask] for mask in masks)
-            empty = tuple(mask for mask, name in names.items() if name in self._labels and self._labels[name].rows == 0)
-            if masks:
-                tasks.append(Task(query=query, masks=masks, empty=empty))
-        return tasks
+    def reasons(self, sql: str) -> Mapping[Subplan, str]:
+        """Return why subplans of a statement have no label."""
+        return self._never[sql] | {one.subplan: self._reasons[one.name] for one in self._sets[sql] if one.name in self._reasons}
 
     def flush(self) -> None:
         """Write what was counted since the last time."""
@@ -86,9 +109,29 @@ class Book:
         self._unwritten.clear()
         self._written_s = time.monotonic()
 
+    def _task(self, of_level: Iterable[NamedSet], unknown: list[NamedSet]) -> Task:
+        empty = (one.mask for one in of_level if one.name in self._labels and self._labels[one.name].rows == 0)
+        ordered = sorted(unknown, key=lambda one: one.mask.bit_count())
+        masks, names = zip(*((one.mask, one.name) for one in ordered), strict=True)
+        return Task(query=ordered[0].level.query, masks=masks, names=names, empty=tuple(empty))
+
+    def _questions(self, sets: Iterable[NamedSet], claimed: set[bytes]) -> list[Question]:
+        asked = []
+        for one in sets:
+            if one.name in self._labels or one.name in self._reasons or one.name in claimed:
+                continue
+            try:
+                sql = one.sql or one.level.count_sql(one.mask).sql
+            except NoCount as error:
+                self._reasons[one.name] = str(error)
+            else:
+                claimed.add(one.name)
+                asked.append(Question(name=one.name, sql=sql))
+        return asked
+
     def _keep(self, labels: Mapping[bytes, Label]) -> None:
         self._labels.update(labels)
-        self._unwritten.update(labels)
+        self._unwritten.update((name, label) for name, label in labels.items() if name not in self._passing)
         if time.monotonic() - self._written_s > _WRITE_EVERY_S:
             self.flush()
         self._report()
@@ -96,12 +139,7 @@ class Book:
     def _report(self) -> None:
         if self._progress is None:
             return
-        done = len(self._labels)
+        done = len(self._labels) + len(self._reasons)
         new = done - self._found
         left_s = (time.monotonic() - self._started_s) / new * (self._total - done) if new else None
         self._progress(done, self._total, 0.0 if done == self._total else left_s)
-
-
-def _names(query: JoinQuery) -> dict[int, bytes]:
-    canonical = Canonical(query)
-    return {mask: canonical.name(mask) for mask in query.masks}

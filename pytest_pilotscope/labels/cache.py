@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from pytest_pilotscope.errors import LabelError
 
 LABELS_FILE = "labels.sqlite"
-_FORMAT = "1"
+_FORMAT = "2"
 _LOOKED_UP_AT_ONCE = 500  # below SQLite's limit of parameters
 _TABLES = """
     CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);

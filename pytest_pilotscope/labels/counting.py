@@ -20,7 +20,7 @@ from typing import TypeAlias
 from pytest_pilotscope.core.joins import JoinQuery, Relation
 from pytest_pilotscope.labels.cyclic import Table, eliminate
 from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
-from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters
+from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters, KeyColumn
 
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""
@@ -31,8 +31,8 @@ class Message:
     """Counts of a relation by one key, each row weighted with the vectors looked up by its other keys."""
 
     relation: Relation
-    out: str
-    into: tuple[tuple[str, Node], ...]
+    out: KeyColumn
+    into: tuple[tuple[KeyColumn, Node], ...]
 
 
 class Vectors:
@@ -44,7 +44,7 @@ class Vectors:
         self._made_of: list[tuple[Node, Node] | Message] = []
         self._values: Bounded[Counts] = Bounded(budget_bytes, lambda counts: counts.nbytes)
 
-    def message(self, relation: Relation, out: str, into: Iterable[tuple[str, Node]] = ()) -> Node:
+    def message(self, relation: Relation, out: KeyColumn, into: Iterable[tuple[KeyColumn, Node]] = ()) -> Node:
         """Name the counts of a relation by a key; without incoming vectors they are its histogram."""
         message = Message(relation, out, tuple(sorted(into)))
         return self._node((relation.filter_key, out, message.into), message)
@@ -87,10 +87,10 @@ class QueryCounter:
         self._vectors = vectors
         self._relations = list(query.relations.values())
         position = {alias: index for index, alias in enumerate(query.aliases)}
-        self._keys: list[dict[int, str]] = [{} for _ in self._relations]  # per relation: class -> the column that stands for it
-        for number, members in enumerate(query.classes):
+        self._keys: list[dict[int, KeyColumn]] = [{} for _ in self._relations]  # per relation: class -> the column that stands for it
+        for number, (members, key) in enumerate(zip(query.classes, query.keys, strict=True)):
             for ref in members:
-                self._keys[position[ref.alias]].setdefault(number, ref.column)
+                self._keys[position[ref.alias]].setdefault(number, (ref.column, key))
         self._having = [sum(1 << index for index, keys in enumerate(self._keys) if key in keys) for key in range(len(query.classes))]
         self._depth = self._depths()
         self._empty: list[int] = []

@@ -110,8 +110,9 @@ def eliminate(tables: Sequence[Table]) -> int:
         pieces = _multiplied(first, others)
         if needed:
             summed = [piece.grouped(needed) for piece in pieces]
-            rows = min(rows, len(summed))
-            remaining += [reduce(_united, summed)] if summed else []
+            if not summed:
+                return 0
+            remaining.append(reduce(_united, summed))
         else:
             rows *= sum(total(piece.weights) for piece in pieces)
     return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import reduce
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.core.joins import Relation, Schema
 from pytest_pilotscope.core.predicates import (
     And,
     Between,
@@ -29,12 +30,15 @@ from pytest_pilotscope.core.predicates import (
     InList,
     IsNull,
     Not,
+    Opaque,
     Operator,
     Or,
+    Predicate,
     condition_columns,
 )
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
+INTEGER_TYPES = frozenset(("smallint", "integer", "bigint"))
 _FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "<>": operator.ne,
@@ -58,6 +62,17 @@ class Integers:
 
 
 Columns: TypeAlias = Callable[[str], Integers]
+
+
+def settled(relation: Relation, schema: Schema) -> Relation:
+    """Return a relation whose predicates are conditions on integers, for `holds`, or `Opaque`, for PostgreSQL."""
+    types = schema.get(relation.table, {})
+
+    def settled_one(one: Predicate) -> Predicate:
+        plain = is_plain(one.condition, lambda column: types.get(column) in INTEGER_TYPES)
+        return one if plain else replace(one, condition=Opaque(one.columns, one.sql))
+
+    return replace(relation, predicates=tuple(map(settled_one, relation.predicates)))
 
 
 def is_plain(condition: Condition, is_integer: Callable[[str], bool]) -> bool:
@@ -110,7 +125,9 @@ def _test(condition: Condition, values: npt.NDArray[Any]) -> Mask:
     if isinstance(condition, Between):
         return _compared(values, ">=", condition.low) & _compared(values, "<=", condition.high)
     if isinstance(condition, InList):
-        return reduce(operator.or_, (_compared(values, "=", value) for value in condition.values))
+        limits = np.iinfo(values.dtype)
+        numbers = [number for value in condition.values if (number := _whole("=", value)) is not None]
+        return np.isin(values, np.array([number for number in numbers if limits.min <= number <= limits.max], dtype=values.dtype))
     raise TypeError(f"not a plain condition: {condition}")
 
 

@@ -65,7 +65,7 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as other_version:
         other_version.setattr("pytest_pilotscope.labels.cache._FORMAT", "99")
         LabelCache(tmp_path, "f1").__exit__(None, None, None)
-    expected = f"the label cache {tmp_path / LABELS_FILE} has format 99, and this version reads format 1: remove it"
+    expected = f"the label cache {tmp_path / LABELS_FILE} has format 99, and this version reads format 2: remove it"
     with pytest.raises(LabelError, match=f"^{re.escape(expected)}$"):
         LabelCache(tmp_path, "f1")
 

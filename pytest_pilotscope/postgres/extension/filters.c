@@ -277,7 +277,8 @@ void ps_append_key(StringInfo json, PsLevel *level, const EquivalenceClass *clas
     operator = get_opfamily_member(family, input, input, BTEqualStrategyNumber);
     if (!OidIsValid(operator))
         return;
-    name = is_integer(type) ? pstrdup("integer") : format_type_be(type);
+    /* With the flag, char(n) and bit(n) are bpchar and "bit": character and bit would be of length 1. */
+    name = is_integer(type) ? pstrdup("integer") : format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN);
     if (OidIsValid(class->ec_collation) && class->ec_collation != get_typcollation(type))
         name = psprintf("%s COLLATE %s", name, generate_collation_name(class->ec_collation));
     appendStringInfoString(json, ", ");
