@@ -19,7 +19,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_pilotscope.core.meaning import MARK, Clause, CountSql, Level, Member, NoCount, Pair, Statement, Subquery, Volatility
+from pytest_pilotscope.core.meaning import (
+    MARK,
+    Branch,
+    Clause,
+    CountSql,
+    Level,
+    Member,
+    NoCount,
+    Operation,
+    Pair,
+    Statement,
+    Subquery,
+    Volatility,
+)
 from pytest_pilotscope.core.predicates import quote_identifier
 
 _MARK = re.compile(re.escape(MARK) + r"([a-z])(\d+)")
@@ -74,7 +87,7 @@ def count_sql(level: Level, mask: int) -> CountSql:
         writer = _Writer(level, None, nulls_visible)
         try:
             parts = writer.parts(mask)
-            return CountSql(f"SELECT count(*) FROM {_from(parts, mask, level)}{_where(parts.conditions)}", writer.worst)  # noqa: S608
+            return CountSql(f"SELECT count(*) FROM {_from(parts, mask, level)}{_where(parts.conditions)}", writer.worst)  # noqa: S608  # made from the planner's report
         except NoCount as error:
             reason = reason or error
     raise reason or NoCount("")
@@ -108,6 +121,8 @@ class _Writer:
         result = self._level.result
         if result is None or result.why is not None:
             raise NoCount(result.why or "" if result else "the statement itself inside of it")
+        if result.operation is not None:
+            return self._operation(result.operation)
         everything = (1 << len(self._level.sources)) - 1
         parts = self.parts(everything) if everything else _Parts(items=())
         if result.relations & ~parts.visible:
@@ -120,6 +135,12 @@ class _Writer:
         group = f" GROUP BY {', '.join(map(scope.resolved, result.group))}" if result.group else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
         return f"SELECT {'DISTINCT ' if result.distinct else ''}{targets}{source}{_where(conditions)}{group}{having}"
+
+    def _operation(self, operation: Operation) -> str:
+        if isinstance(operation, int):
+            return _Scope(self, frozenset()).subquery(operation)
+        word, left, right = operation
+        return f"({self._operation(left)}) {word} ({self._operation(right)})"
 
     def _met(self, volatility: Volatility) -> None:
         self.worst = max(self.worst, volatility)
@@ -161,10 +182,24 @@ class _Writer:
         scope = _Scope(self, frozenset())
         if source.level is None and not source.columns:
             return _Item(f"{source.item} AS {name}", 1 << number)
-        inner = scope.resolved(source.item) if source.level is None else f"({scope.subquery(source.level)})"
+        if source.branches:
+            inner = f"({' UNION ALL '.join(self._branch(branch) for branch in source.branches)})"
+        elif source.level is not None:
+            inner = f"({scope.subquery(source.level)})"
+        else:
+            inner = scope.resolved(source.item)
         columns = ", ".join(f"c{column}" for column in range(1, source.columns + 1))
         lateral = "LATERAL " if source.lateral else ""
         return _Item(f"{lateral}{inner} AS {name}({columns})", 1 << number, source.lateral)
+
+    def _branch(self, branch: Branch) -> str:
+        scope = _Scope(self, frozenset())
+        name = quote_identifier(branch.name)
+        targets = ", ".join(map(scope.resolved, branch.targets))
+        if branch.level is None:
+            return f"SELECT {targets} FROM {branch.item} AS {name}"  # noqa: S608  # made from the planner's report
+        columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
+        return f"SELECT {targets} FROM ({scope.subquery(branch.level)}) AS {name}({columns})"  # noqa: S608  # made from the planner's report
 
     def _joined(self, pair: Pair) -> _Parts:
         outer, inner = self.parts(pair.outer), self.parts(pair.inner)
@@ -222,7 +257,7 @@ class _Writer:
         scope = _Scope(self, inner.computed)
         name = quote_identifier(f"#u{pair.inner}")
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(pair.unique, start=1))
-        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner, self._level)}{_where(inner.conditions)}"  # noqa: S608
+        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner, self._level)}{_where(inner.conditions)}"  # noqa: S608  # made from the planner's report
         distinct = {sql: f"{name}.c{number}" for number, sql in enumerate(pair.unique, start=1)}
         side = _Parts(items=(_Item(f"({select}) AS {name}", pair.inner),), distinct=distinct)
         return self._inner(pair, outer, side)
@@ -335,10 +370,15 @@ class _Scope:
         if subquery.kind != "EXPR" or (parameter.column == 1 and self._width(subquery) == 1):
             return self._subplan(subquery)
         columns = ", ".join(f"c{column}" for column in range(1, self._width(subquery) + 1))
-        return f'(SELECT "#s".c{parameter.column} FROM ({self.subquery(subquery.level)}) AS "#s"({columns}))'  # noqa: S608
+        return f'(SELECT "#s".c{parameter.column} FROM ({self.subquery(subquery.level)}) AS "#s"({columns}))'  # noqa: S608  # made from the planner's report
 
     def _width(self, subquery: Subquery) -> int:
         result = self._writer._statement.level(subquery.level).result
+        while result is not None and result.operation is not None:  # all branches have as many columns
+            operation = result.operation
+            while not isinstance(operation, int):
+                operation = operation[1]
+            result = self._writer._statement.level(operation).result
         return len(result.targets) if result else 0
 
     def _subplan(self, subquery: Subquery) -> str:
@@ -355,12 +395,10 @@ class _Scope:
             return self.resolved(subquery.test, {subquery.columns[0]: f"{subquery.kind} ({select})"})
         test = self.resolved(subquery.test, {column: f'"#s".c{place}' for place, column in enumerate(subquery.columns, start=1)})
         columns = ", ".join(f"c{place}" for place in range(1, len(subquery.columns) + 1))
-        decided = "t" if subquery.kind == "ANY" else "NOT t"
-        return (
-            f"(SELECT CASE WHEN bool_or({decided}) THEN {'true' if subquery.kind == 'ANY' else 'false'} "
-            f"WHEN bool_or(t IS NULL) THEN NULL ELSE {'false' if subquery.kind == 'ANY' else 'true'} END "
-            f'FROM (SELECT {test} AS t FROM ({select}) AS "#s"({columns})) AS "#t")'
-        )
+        decided, found, otherwise = ("t", "true", "false") if subquery.kind == "ANY" else ("NOT t", "false", "true")
+        rows = f'SELECT {test} AS t FROM ({select}) AS "#s"({columns})'  # noqa: S608  # made from the planner's report
+        value = f"CASE WHEN bool_or({decided}) THEN {found} WHEN bool_or(t IS NULL) THEN NULL ELSE {otherwise} END"
+        return f'(SELECT {value} FROM ({rows}) AS "#t")'  # noqa: S608  # made from the planner's report
 
 
 def _from(parts: _Parts, mask: int, level: Level) -> str:

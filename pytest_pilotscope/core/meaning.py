@@ -91,7 +91,11 @@ class Clause(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two sets of relations that a join puts together. `where` filters the result of an outer join, `unique` is what a side is distinct by."""
+    """
+    Two sets of relations that a join puts together.
+
+    `where` filters the result of an outer join, `unique` is what the inner side is distinct by.
+    """
 
     kind: JoinKind
     outer: int
@@ -102,12 +106,23 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A branch of a UNION ALL: `targets` of a table (`item`), or of another level with `columns` columns, by its `name`."""
+
+    name: str
+    item: str
+    level: int | None
+    columns: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """
     A relation of a level as an item of FROM.
 
-    It is a table (`item` names it), an expression (`item`) with `columns` columns, or the result of another level. `why` tells that no SQL
-    says what it is. `lateral` are the relations whose rows it needs, `filters` the numbers of its clauses.
+    It is a table (`item` names it), an expression (`item`) with `columns` columns, the result of another level, or a UNION ALL of branches.
+    `why` tells that no SQL says what it is. `lateral` are the relations whose rows it needs, `filters` the numbers of its clauses.
     """
 
     name: str
@@ -115,11 +130,16 @@ class Source:
     is_table: bool
     columns: int
     level: int | None
+    branches: tuple[Branch, ...]
     why: str | None
     lateral: int
     filters: tuple[int, ...]
     volatility: Volatility
     empty: bool
+
+
+Operation: TypeAlias = "int | tuple[str, Operation, Operation]"
+"""A level, or UNION, INTERSECT, EXCEPT (with ALL) of two of them."""
 
 
 class Placeholder(NamedTuple):
@@ -133,9 +153,14 @@ class Placeholder(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a subquery returns, from the join of all its relations. `where` are the conditions of one without relations."""
+    """
+    What a subquery returns, from the join of all its relations. `where` are the conditions of one without relations.
+
+    Of a UNION, INTERSECT or EXCEPT there is the `operation` only: a tree of words and the numbers of levels.
+    """
 
     why: str | None
+    operation: Operation | None = None
     targets: tuple[str, ...] = ()
     relations: int = 0
     group: tuple[str, ...] = ()
@@ -406,6 +431,7 @@ def _read_source(entry: Mapping[str, Any]) -> Source:
         is_table="source" in entry,
         columns=entry.get("columns", 0),
         level=entry.get("level"),
+        branches=tuple(map(_read_branch, entry.get("branches", ()))),
         why=entry.get("why"),
         lateral=mask_of(entry["lateral"]),
         filters=tuple(one["clause"] for one in entry["filters"]),
@@ -414,9 +440,21 @@ def _read_source(entry: Mapping[str, Any]) -> Source:
     )
 
 
+def _read_branch(entry: Mapping[str, Any]) -> Branch:
+    return Branch(
+        name=entry["name"],
+        item=entry.get("source", ""),
+        level=entry.get("level"),
+        columns=entry.get("columns", 0),
+        targets=tuple(entry["targets"]),
+    )
+
+
 def _read_result(entry: Mapping[str, Any]) -> Result:
     if "why" in entry:
         return Result(why=entry["why"])
+    if "operation" in entry:
+        return Result(why=None, operation=entry["operation"])
     return Result(
         why=None,
         targets=tuple(entry["targets"]),

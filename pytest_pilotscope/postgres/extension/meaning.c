@@ -11,6 +11,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -188,13 +189,56 @@ static PlannerInfo *cte_root(PlannerInfo *root, const RangeTblEntry *rte) {
     return NULL;
 }
 
+/* One branch of a UNION ALL in FROM that became a member of the relation: a table, or a subquery with a level of its own. */
+static bool append_branch(StringInfo json, Description *description, const AppendRelInfo *member) {
+    int index = (int)member->child_relid;
+    RangeTblEntry *rte = description->root->simple_rte_array[index];
+    RelOptInfo *rel = description->root->simple_rel_array[index];
+    bool is_table = rte->rtekind == RTE_RELATION && rte->tablesample == NULL;
+
+    if (rel == NULL || !(is_table || (rte->rtekind == RTE_SUBQUERY && rel->subroot)))
+        return false;
+    appendStringInfoChar(json, '{');
+    append_string(json, "name", ps_relation_name(description->level, index));
+    appendStringInfoString(json, ", ");
+    if (is_table)
+        append_table(json, rte);
+    else
+        appendStringInfo(json, "\"level\": %d, \"columns\": %d", ps_level(rel->subroot)->id, list_length(rte->eref->colnames));
+    appendStringInfoString(json, ", ");
+    append_texts(json, "targets", description, member->translated_vars);
+    appendStringInfoChar(json, '}');
+    return true;
+}
+
+static void append_union(StringInfo json, Description *description, int index) {
+    int before = json->len;
+    ListCell *cell;
+
+    appendStringInfoString(json, "\"branches\": [");
+    foreach (cell, description->level->branches) {
+        AppendRelInfo *member = lfirst(cell);
+
+        if ((int)member->parent_relid != index)
+            continue;
+        appendStringInfoString(json, json->data[json->len - 1] == '[' ? "" : ", ");
+        if (!append_branch(json, description, member)) {
+            json->len = before;
+            json->data[before] = '\0';
+            append_string(json, "why", "UNION ALL of nested queries");
+            return;
+        }
+    }
+    appendStringInfoChar(json, ']');
+}
+
 /* A subquery in FROM: its level, and what of this level it is correlated by. */
 static void append_subquery(StringInfo json, Description *description, const RelOptInfo *rel, const RangeTblEntry *rte) {
     PlannerInfo *subroot = rte->rtekind == RTE_CTE ? cte_root(description->root, rte) : rel->subroot;
     ListCell *cell;
 
     if (subroot == NULL) {
-        append_string(json, "why", rte->rtekind == RTE_CTE ? "a recursive WITH" : "UNION ALL in FROM");
+        append_string(json, "why", rte->rtekind == RTE_CTE ? "a recursive WITH" : "a subquery that was not planned");
         return;
     }
     if (rte->rtekind == RTE_SUBQUERY) {
@@ -257,7 +301,10 @@ static void append_source(StringInfo json, Description *description, const RelOp
         break;
     case RTE_SUBQUERY:
     case RTE_CTE:
-        append_subquery(json, description, rel, rte);
+        if (rte->inh)
+            append_union(json, description, (int)rel->relid);
+        else
+            append_subquery(json, description, rel, rte);
         break;
     case RTE_FUNCTION:
         append_functions(json, description, rte);
@@ -407,12 +454,46 @@ static void append_sets(StringInfo json, Description *description) {
     appendStringInfoChar(json, ']');
 }
 
+/* UNION, INTERSECT and EXCEPT: a tree with levels at its leaves. */
+static bool append_operation(StringInfo json, PlannerInfo *root, Node *node) {
+    static const char *const words[] = {
+        [SETOP_UNION] = "UNION", [SETOP_INTERSECT] = "INTERSECT", [SETOP_EXCEPT] = "EXCEPT"};
+
+    check_stack_depth();
+    if (IsA(node, RangeTblRef)) {
+        int index = ((RangeTblRef *)node)->rtindex;
+        RelOptInfo *rel = index < root->simple_rel_array_size ? root->simple_rel_array[index] : NULL;
+
+        if (rel == NULL || rel->subroot == NULL)
+            return false;
+        appendStringInfo(json, "%d", ps_level(rel->subroot)->id);
+        return true;
+    }
+    appendStringInfo(json, "[\"%s%s\", ", words[((SetOperationStmt *)node)->op], ((SetOperationStmt *)node)->all ? " ALL" : "");
+    if (!append_operation(json, root, ((SetOperationStmt *)node)->larg))
+        return false;
+    appendStringInfoString(json, ", ");
+    if (!append_operation(json, root, ((SetOperationStmt *)node)->rarg))
+        return false;
+    appendStringInfoChar(json, ']');
+    return true;
+}
+
+static void append_operations(StringInfo json, PlannerInfo *root) {
+    int before = json->len;
+
+    appendStringInfoString(json, "\"operation\": ");
+    if (!root->hasRecursion && append_operation(json, root, root->parse->setOperations))
+        return;
+    json->len = before;
+    json->data[before] = '\0';
+    append_string(json, "why", root->hasRecursion ? "a recursive WITH" : "a UNION that was planned in one piece");
+}
+
 /* The reason why the result of a subquery cannot be written from its relations and clauses, or NULL. */
 static const char *not_written(const Query *query) {
     if (query->commandType != CMD_SELECT)
         return "INSERT, UPDATE or DELETE in WITH";
-    if (query->setOperations)
-        return "UNION, INTERSECT or EXCEPT";
     if (query->limitCount || query->limitOffset)
         return "LIMIT";
     if (query->hasWindowFuncs)
@@ -467,6 +548,8 @@ static void append_result(StringInfo json, const Description *description) {
     appendStringInfoString(json, ",\n\"result\": {");
     if (why)
         append_string(json, "why", why);
+    else if (query->setOperations)
+        append_operations(json, description->root);
     else {
         foreach (cell, description->root->processed_tlist) {
             TargetEntry *target = lfirst_node(TargetEntry, cell);

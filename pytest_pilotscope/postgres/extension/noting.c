@@ -8,6 +8,33 @@
 
 #include "optimizer/restrictinfo.h"
 
+/*
+ * The branches of UNION ALL in FROM that became members of a base relation. They are copied before paths are made: at the end
+ * of planning the planner forgets which expressions stand for the columns of the relation.
+ */
+List *ps_note_branches(PsLevel *level) {
+    List *branches = NIL;
+    ListCell *cell;
+
+    foreach (cell, level->root->append_rel_list) {
+        AppendRelInfo *member = lfirst_node(AppendRelInfo, cell);
+
+        if (bms_is_member((int)member->parent_relid, level->base) &&
+            level->root->simple_rte_array[member->parent_relid]->rtekind == RTE_SUBQUERY)
+            branches = lappend(branches, memcpy(palloc(sizeof(AppendRelInfo)), member, sizeof(AppendRelInfo)));
+    }
+    return branches;
+}
+
+bool ps_is_branch(PsLevel *level, int index) {
+    ListCell *cell;
+
+    foreach (cell, level->branches)
+        if ((int)((AppendRelInfo *)lfirst(cell))->child_relid == index)
+            return true;
+    return false;
+}
+
 #define MOST_PAIRS 3 /* of those that are not unique joins; one unique join is kept beside them */
 
 static bool is_noted(JoinType kind) {

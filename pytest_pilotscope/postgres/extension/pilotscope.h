@@ -98,6 +98,7 @@ typedef struct PsLevel {
     int id;         /* 1.. in the order in which they were planned: inner queries first */
     bool trial;     /* a copy of the query with the next id */
     Relids base;    /* its base relations */
+    List *branches; /* of AppendRelInfo: the branches of UNION ALL in its FROM, with pilotscope.enumerate_sql */
     int size;       /* length of the two arrays below */
     char **aliases; /* by range table index; NULL where there is no base relation */
     double *factor; /* by range table index: injected / stock rows, also of partitions */
@@ -144,6 +145,8 @@ extern void ps_forget_report(void);
 extern const char *ps_show_report(void);
 
 /* noting.c */
+extern List *ps_note_branches(PsLevel *level);
+extern bool ps_is_branch(PsLevel *level, int index);
 extern void ps_note_join(PsSet *set, PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptInfo *inner, JoinType kind,
                          JoinPathExtraData *extra);
 

@@ -336,6 +336,8 @@ static PsLevel *make_level(PlannerInfo *root) {
     for (int i = 0; i < level->size; i++)
         level->factor[i] = 1;
     level->fresh = true;
+    if (ps_enumerate && ps_enumerate_sql)
+        level->branches = ps_note_branches(level);
     level->next = ps_run->levels;
     ps_run->levels = level;
     name_relations(level);

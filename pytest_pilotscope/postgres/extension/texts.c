@@ -31,10 +31,17 @@ struct PsTexts {
     StringInfo subplan_list;
 };
 
-/* A name that no other relation of the statement has, also inside the subqueries that are written into its SQL. */
-static char *sql_name(PsLevel *level, int index) {
-    const char *alias = level->aliases[index];
-    const char *name = strpbrk(alias, "#@?") || strlen(alias) > 40 ? psprintf("r#%d", index) : alias;
+/*
+ * A name that no other relation of the statement has, also inside the subqueries that are written into its SQL. NULL for what
+ * is no relation of the level, nor a branch of a UNION ALL in its FROM.
+ */
+char *ps_relation_name(PsLevel *level, int index) {
+    const char *alias = index < level->size ? level->aliases[index] : NULL;
+    const char *name;
+
+    if (alias == NULL && !ps_is_branch(level, index))
+        return NULL;
+    name = alias == NULL || strpbrk(alias, "#@?") || strlen(alias) > 40 ? psprintf("r#%d", index) : alias;
 
     return level->root->query_level == 1 ? pstrdup(name) : psprintf("%s@%d", name, level->id);
 }
@@ -57,8 +64,8 @@ static RangeTblEntry *stand_in(const char *name, List *columns) {
  * The entry by which ruleutils names the columns of a relation: those of a table have their own names, whatever names the
  * query gave them; those of anything else are c1, c2, ...
  */
-static RangeTblEntry *naming_entry(PsLevel *level, int index, RangeTblEntry *rte) {
-    if (index >= level->size || level->aliases[index] == NULL)
+static RangeTblEntry *naming_entry(const char *name, RangeTblEntry *rte) {
+    if (name == NULL)
         return stand_in("?", NIL);
     if (rte->rtekind != RTE_RELATION)
         return stand_in("?", numbered("c", list_length(rte->eref->colnames), NIL));
@@ -83,9 +90,10 @@ PsTexts *ps_start_texts(PsLevel *level, StringInfo parameters, StringInfo subpla
     texts->parameter_list = parameters;
     texts->subplan_list = subplans;
     foreach (cell, level->root->parse->rtable) {
-        index++;
-        statement->rtable = lappend(statement->rtable, naming_entry(level, index, lfirst(cell)));
-        names = lappend(names, index < level->size && level->aliases[index] ? sql_name(level, index) : "?");
+        char *name = ps_relation_name(level, ++index);
+
+        statement->rtable = lappend(statement->rtable, naming_entry(name, lfirst(cell)));
+        names = lappend(names, name ? name : "?");
     }
     marks = numbered("s", texts->subplans, numbered("x", REASONS, NIL));
     marks = numbered("h", texts->placeholders, numbered("p", texts->parameters, marks));
@@ -94,10 +102,6 @@ PsTexts *ps_start_texts(PsLevel *level, StringInfo parameters, StringInfo subpla
     names = lappend(names, MARKS);
     texts->context = deparse_context_for_plan_tree(statement, names);
     return texts;
-}
-
-char *ps_relation_name(PsLevel *level, int index) {
-    return sql_name(level, index);
 }
 
 static Node *mark(PsTexts *texts, int column, Node *node) {
@@ -212,7 +216,7 @@ static Node *marked_parameter(PsTexts *texts, Param *parameter) {
 static Node *marked_column(PsTexts *texts, Var *column) {
     Var *copy;
 
-    if (column->varlevelsup > 0 || (int)column->varno >= texts->level->size || texts->level->aliases[column->varno] == NULL)
+    if (column->varlevelsup > 0 || ps_relation_name(texts->level, (int)column->varno) == NULL)
         return mark(texts, REMOVED, (Node *)column);
     copy = copyObject(column);
     copy->varnosyn = 0;
@@ -249,11 +253,15 @@ static Node *marked(Node *node, void *context) {
 
         if (OidIsValid(relabel->resultcollid) && relabel->resultcollid != exprCollation((Node *)relabel->arg)) {
             CollateExpr *collate = makeNode(CollateExpr);
+            Expr *argument = (Expr *)marked((Node *)relabel->arg, context);
 
-            relabel = copyObject(relabel);
-            relabel->arg = (Expr *)marked((Node *)relabel->arg, context);
-            relabel->resultcollid = exprCollation((Node *)relabel->arg);
-            collate->arg = (Expr *)relabel;
+            if (relabel->resulttype != exprType((Node *)argument)) {
+                relabel = copyObject(relabel);
+                relabel->arg = argument;
+                relabel->resultcollid = exprCollation((Node *)argument);
+                argument = (Expr *)relabel;
+            }
+            collate->arg = argument;
             collate->collOid = ((RelabelType *)node)->resultcollid;
             collate->location = -1;
             return (Node *)collate;
