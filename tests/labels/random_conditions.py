@@ -76,6 +76,7 @@ class Conditions:
         )
 
     def _of_type(self, name: str, column: Column) -> Sequence[str]:
+        arrays: tuple[str, ...]
         literals = f"{column.literal(self._draw)}, {column.literal(self._draw)}"
         if not column.type.endswith("[]"):
             arrays = (f"{name} = ANY (ARRAY[{literals}])", f"{name} <> ALL (ARRAY[{literals}])")

@@ -150,16 +150,14 @@ def schema_sql(seed: int = 0) -> str:
     """Return the statements that make and fill the tables; the rows depend on `seed` only."""
     draw = random.Random(seed)  # noqa: S311  # rows of a test
     columns = ", ".join(f"{column.name} {column.type}" for column in COLUMNS)
-    made = [_TYPES]
-    for table in ("a", "b", "c", "d", "e", "h"):
-        made.append(f"CREATE TABLE {table} (id integer PRIMARY KEY, uk bigint UNIQUE, fk integer, {columns});")
+    made = [f"CREATE TABLE {table} (id integer PRIMARY KEY, uk bigint UNIQUE, fk integer, {columns});" for table in "abcdeh"]
     made.append(f"CREATE TABLE p (id integer PRIMARY KEY, uk bigint, fk integer, {columns}) PARTITION BY RANGE (id);")
     made += ["CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (11);", "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (11) TO (21);"]
     made += ["CREATE TABLE p3 PARTITION OF p DEFAULT;", "CREATE TABLE h1 (more integer) INHERITS (h); CREATE TABLE h2 () INHERITS (h);"]
     made += [_rows(draw, table, rows) for table, rows in TABLES.items() if rows]
     # With a histogram of a "char", PostgreSQL 18 fails to plan comparisons: cache lookup failed for collation 0.
     made += [f"ALTER TABLE {table} ALTER cx SET STATISTICS 0;" for table in (*TABLES, "p1", "p2", "p3")]
-    return "\n".join([*made, _KEYS, _VIEWS])
+    return "\n".join([_TYPES, *made, _KEYS, _VIEWS])
 
 
 def _rows(draw: random.Random, table: str, count: int) -> str:
