@@ -41,6 +41,7 @@ _REASONS = {
     2: "WHERE CURRENT OF",
     3: "a field of a record",
     4: "a column of a relation that was removed",
+    5: "a constant row",
 }
 _HIDDEN = "a value of a relation that a semi join hides"
 
@@ -87,7 +88,7 @@ def count_sql(level: Level, mask: int) -> CountSql:
         writer = _Writer(level, None, nulls_visible)
         try:
             parts = writer.parts(mask)
-            return CountSql(f"SELECT count(*) FROM {_from(parts, mask, level)}{_where(parts.conditions)}", writer.worst)  # noqa: S608  # made from the planner's report
+            return CountSql(f"SELECT count(*) FROM {_from(parts, mask)}{_where(parts.conditions)}", writer.worst)  # noqa: S608  # made from the planner's report
         except NoCount as error:
             reason = reason or error
     raise reason or NoCount("")
@@ -130,7 +131,7 @@ class _Writer:
         self._met(result.volatility)
         scope = _Scope(self, parts.computed)
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(result.targets, start=1))
-        source = f" FROM {_from(parts, everything, self._level)}" if everything else ""
+        source = f" FROM {_from(parts, everything)}" if everything else ""
         conditions = [*parts.conditions, *map(scope.resolved, result.where)]
         group = f" GROUP BY {', '.join(map(scope.resolved, result.group))}" if result.group else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
@@ -257,7 +258,7 @@ class _Writer:
         scope = _Scope(self, inner.computed)
         name = quote_identifier(f"#u{pair.inner}")
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(pair.unique, start=1))
-        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner, self._level)}{_where(inner.conditions)}"  # noqa: S608  # made from the planner's report
+        select = f"SELECT DISTINCT {targets} FROM {_from(inner, pair.inner)}{_where(inner.conditions)}"  # noqa: S608  # made from the planner's report
         distinct = {sql: f"{name}.c{number}" for number, sql in enumerate(pair.unique, start=1)}
         side = _Parts(items=(_Item(f"({select}) AS {name}", pair.inner),), distinct=distinct)
         return self._inner(pair, outer, side)
@@ -401,11 +402,9 @@ class _Scope:
         return f'(SELECT {value} FROM ({rows}) AS "#t")'  # noqa: S608  # made from the planner's report
 
 
-def _from(parts: _Parts, mask: int, level: Level) -> str:
-    needs = _needs(parts.items) & ~mask
-    if needs:
-        names = ", ".join(alias for number, alias in enumerate(level.query.aliases) if needs >> number & 1)
-        raise NoCount(f"it depends on a row of {names}")
+def _from(parts: _Parts, mask: int) -> str:
+    if _needs(parts.items) & ~mask:
+        raise NoCount("it depends on a row of another relation")
     return ", ".join(item.sql for item in _ordered(parts.items))
 
 

@@ -12,7 +12,7 @@
  *   noting.c    the joins that make each set, noted while the planner searches
  *   texts.c     expressions of a level as SQL
  *   filters.c   conditions and keys of one relation in a structured form
- *   meaning.c   what each set of relations means, as JSON
+ *   meaning.c   what each set of relations means, as JSON; sources.c, sets.c and results.c are its parts
  *
  * A "set" is a set of base relations of one query level, named by their aliases; it is what cardinalities and
  * methods are given for. A "level" is one planned query: a subquery that is not flattened is a level of its own.

@@ -18,7 +18,7 @@
 
 #define MARKS "pilotscope ?"
 
-typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, REASONS = REMOVED } Reason;
+typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, REASONS = CONSTANT_ROW } Reason;
 
 struct PsTexts {
     PsLevel *level;
@@ -241,6 +241,10 @@ static Node *marked(Node *node, void *context) {
     case T_SubPlan:
         tell_subplan(texts, (SubPlan *)node);
         return mark(texts, REASONS + ((SubPlan *)node)->plan_id, node);
+    case T_Const: /* what is printed for a row without a name cannot be read again */
+        if (((Const *)node)->consttype == RECORDOID && !((Const *)node)->constisnull)
+            return mark(texts, CONSTANT_ROW, node);
+        break;
     case T_CurrentOfExpr:
         return mark(texts, CURRENT_OF, node);
     case T_FieldSelect: /* ruleutils would look for the record behind it */
