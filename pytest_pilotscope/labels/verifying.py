@@ -33,9 +33,9 @@ Rows: TypeAlias = Mapping[Subplan, int | None]
 PLANS = 6
 TIMEOUT_MS = 60_000
 _COPY = re.compile(r"(?:_|#)\d+$")
-_COUNTING = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL join_collapse_limit = 100; SET LOCAL from_collapse_limit = 100"
-)
+_COMPARING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+# The SQL of a set is one list of relations. Statements are executed with the session's own limits: what their sets mean depends on them.
+_COUNTING = "SET LOCAL join_collapse_limit = 100; SET LOCAL from_collapse_limit = 100; "
 _NUMBERS = ("statements", "sets", "counted", "labelled", "executed", "joins", "wholes")
 _EXECUTING = "SET LOCAL max_parallel_workers_per_gather = 0"
 
@@ -138,7 +138,7 @@ class _Check:
                 raise
             return Verification(statements=1, refused={self._query.id: error.reason})
         with self._session.rolled_back():
-            self._session.execute(_COUNTING)
+            self._session.execute(_COMPARING)
             for subplan, (level, mask) in statement.subplans().items():
                 self._count(subplan, level, mask)
             if statement.outermost is not None:
@@ -157,7 +157,7 @@ class _Check:
             self._uncounted["it calls a volatile function"] += 1
             return
         self._sql[subplan] = sql
-        rows = self._known[sql] if sql in self._known else self._attempt(lambda: int(self._session.scalar(sql)), subplan)
+        rows = self._known[sql] if sql in self._known else self._attempt(lambda: int(self._session.scalar(_COUNTING + sql)), subplan)
         if rows is not None:
             self._counted[subplan] = rows
             if volatility == "i":
