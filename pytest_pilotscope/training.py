@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, PartialCardinalities, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
@@ -227,6 +227,14 @@ def labels_folder(data_fingerprint: str, session: Session) -> Path:
 
     parts = (data_fingerprint.replace("~", "estimated-"), session.scalar("SHOW TimeZone"), session.scalar("SHOW DateStyle"))
     return cache_folder(server_account()) / "labels" / re.sub(r"[^\w+-]+", "_", "-".join(parts))
+
+
+def true_rows(labels: Labels, query_id: str) -> PartialCardinalities:
+    """Return the true rows of the subplans of a query that were counted, and why the others were not."""
+    found = labels.get(query_id, {})
+    unfinished = {subplan: f"counting it takes more than {label.timeout_ms} ms" for subplan, label in found.items() if label.rows is None}
+    rows = {subplan: label.rows for subplan, label in found.items() if label.rows is not None}
+    return PartialCardinalities(rows, {**labels.reasons.get(query_id, {}), **unfinished})
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:
