@@ -95,7 +95,7 @@ class QueryReport:
     """
     The exact figures of one query on one side: they are the same in every round, so they are recorded once.
 
-    `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them, and `steering_reasons` says
+    `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them; `steering_reasons` says
     why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` the plan as compact text (with actual rows where
     they are known), `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only;
     `p_error_reason` says why a p-error is not known.

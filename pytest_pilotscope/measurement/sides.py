@@ -128,13 +128,13 @@ class ChooserSide:
         if isinstance(self.algorithm, LearningOn):
             self.algorithm.learn_on(query)
         started_ns = perf_counter_ns()
+        unsupported: str | None = None
         try:
             with _planning(query):
                 chosen = self.algorithm.choose(query, self.session)
         except UnsupportedQuery as error:
             unsupported = error.reason
         else:
-            unsupported = None
             check_estimates(self.name, query, {}, chosen)
         if unsupported is not None:
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)

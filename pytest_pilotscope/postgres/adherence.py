@@ -81,7 +81,7 @@ class _Sets:
         return found
 
     @cached_property
-    def _bystems(self) -> dict[tuple[str, ...], list[_Given]]:
+    def _by_stems(self) -> dict[tuple[str, ...], list[_Given]]:
         found: dict[tuple[str, ...], list[_Given]] = {}
         for given in self.given:
             found.setdefault(stems(given.aliases), []).append(given)
