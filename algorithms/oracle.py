@@ -81,6 +81,8 @@ def _learn(training: Training, query: Query, found: PartialCardinalities) -> boo
 
 def _is_settled(training: Training, query: Query, found: PartialCardinalities) -> bool:
     """Tell whether the plan that PostgreSQL makes with these rows has nothing but sets that were counted, or cannot be."""
+    if max(map(len, found), default=0) < 3:
+        return True  # there is one way to look at two relations
     with training.session.cardinalities(found):
         considered = training.session.subplans(query.sql)
         new = considered.keys() - found.keys() - found.unknown.keys()

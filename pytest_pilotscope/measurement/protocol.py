@@ -20,7 +20,7 @@ from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryT
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.sides import Side, Steering
-from pytest_pilotscope.postgres.adherence import Adherence, uninjected, verify
+from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, render
 
 TIMEOUT_FACTOR = 10.0
@@ -36,11 +36,12 @@ Write = Callable[[Line], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """A side's decision for the query, the plan that it led to, and the sets that PostgreSQL considered for it."""
+    """A side's decision for the query, the plan that it led to (or why there is none), and the sets that PostgreSQL considered for it."""
 
     steering: Steering
     plan: Plan | None
     considered: Cardinalities
+    failure: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,8 +142,10 @@ class QueryMeasurement:
             report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not taken apart: {steering.unsupported}",))
-        if plan is None or not (steering.cardinalities or unknown_of(steering.cardinalities)):
+        if not (steering.cardinalities or unknown_of(steering.cardinalities)):
             return report
+        if plan is None:
+            return replace(report, steered_ratio=0.0, steering_reasons=(f"its plan is not known: {seen.failure}",))
         adherence = self._adherence(side, seen, plan)
         return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
@@ -169,12 +172,13 @@ class QueryMeasurement:
         if seen.steering.by_candidate:
             return verify(plan, rows, only_injected=True)
         own = side.session.subplans(self.query.sql)
-        left_out = [subplan for subplan, why in uninjected(rows, own, own, unknown_of(rows)).items() if why is None]
+        left_out = [subplan for subplan, why in uninjected(rows, own, own, unknown_of(rows)).items() if why == LEFT_OUT]
         if left_out:
             incomplete = IncompleteEstimate(side.name, query_id=self.query.id, missing=len(left_out), total=len(own))
             raise SideFailed(side.name, incomplete)
         unknown = uninjected(rows, seen.considered, own, unknown_of(rows))
-        return verify(plan, rows, {subplan: why for subplan, why in unknown.items() if why is not None})
+        there = frozenset().union(*seen.considered)
+        return verify(plan, {subplan: number for subplan, number in rows.items() if subplan <= there}, unknown)
 
     def _seen(self, side: Side, *, ends: bool) -> _Seen:
         """Look at the plan; with the rows that its nodes really have where no cardinalities are known and it `ends`."""
@@ -186,12 +190,13 @@ class QueryMeasurement:
 
     def _explained(self, side: Side, steering: Steering, *, analyze: bool) -> _Seen:
         """Explain within the block of a steered side. What cannot be explained (a command that is no query) has no plan."""
+        options = {"analyze": True, "timing": False} if analyze else {}
         try:
-            plan = side.session.explain(self.query.sql, analyze=analyze, timing=not analyze)
+            plan = side.session.explain(self.query.sql, **options)
         except StatementFailed as error:
             if not error.sqlstate:
                 raise
-            return _Seen(steering=steering, plan=None, considered={})
+            return _Seen(steering=steering, plan=None, considered={}, failure=error.reason)
         considered = side.session.subplans(self.query.sql) if steering.cardinalities else {}
         return _Seen(steering=steering, plan=plan, considered=considered)
 

@@ -16,6 +16,7 @@ from pytest_pilotscope.postgres.explain import Plan
 from pytest_pilotscope.postgres.places import APPENDS, Place, clamped, is_copy, places, stems
 
 NOT_INJECTED = "no rows were injected for it"
+LEFT_OUT = "not known: no rows were given for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,11 @@ class _Sets:
     def copies(self, relations: frozenset[str]) -> list[_Given]:
         """Return the sets of relations of these names: EXPLAIN numbers aliases that occur more than once in a statement (a, a_1)."""
         return self._by_stems.get(stems(relations), []) if any(map(is_copy, relations)) else []
+
+    def numbered(self, relations: frozenset[str]) -> bool:
+        """Tell whether one of these is a relation of a level whose name another level has too; partitions are numbered as well."""
+        stems_of = [stems([alias])[0] for alias in relations if is_copy(alias)]
+        return any(stem in self.present and sum(stem in level for level in self._levels.values()) > 1 for stem in stems_of)
 
     def around(self, relations: frozenset[str]) -> list[_Given]:
         """
@@ -136,8 +142,8 @@ def verify(
     Compare every scan and join of `plan` with the rows injected for its relations.
 
     `plan` was explained while `injected` (subplan -> rows) held. `unknown` are all other sets that the planner considered, with the reason
-    why nothing was injected (`uninjected`): a node of one of them is not steered. `only_injected` lets such nodes off. EXPLAIN does not
-    say which query level a node is of, so that a node may carry the value of its aliases in any level.
+    why nothing was injected (`uninjected`). A node for which nothing was injected is not steered; `only_injected` lets it off. EXPLAIN does
+    not say which query level a node is of, so that a node may carry the value of its aliases in any level.
     """
     given = [_given(subplan, rows=clamped(rows)) for subplan, rows in injected.items()]
     given += [_given(subplan, why=why) for subplan, why in (unknown or {}).items()]
@@ -153,9 +159,9 @@ def uninjected(
     considered: Iterable[frozenset[str]],
     asked: Iterable[frozenset[str]],
     given: Mapping[frozenset[str], str],
-) -> dict[frozenset[str], str | None]:
+) -> dict[frozenset[str], str]:
     """
-    Return the sets that a planning considered and nothing was injected for, with the reason; None where the estimator left one out.
+    Return the sets that a planning considered and nothing was injected for, with the reason; `LEFT_OUT` if the estimator gave none.
 
     `asked` are the sets that PostgreSQL considers without anything injected. `given` are the reasons that the estimator gave.
     """
@@ -175,7 +181,7 @@ def _why(
     given: Mapping[frozenset[str], str],
     removed: Mapping[frozenset[str], frozenset[str]],
     levels: set[int | None],
-) -> str | None:
+) -> str:
     if subplan in given:
         return f"not known: {given[subplan]}"
     if subplan not in asked:
@@ -184,7 +190,7 @@ def _why(
     if level is not None and not levels & {level, None}:
         return f"another level: nothing was injected for query level {level}"
     gone = removed.get(frozenset(subplan))
-    return f"removed: rows were injected for it with {' '.join(sorted(gone))}, which PostgreSQL removed" if gone else None
+    return f"removed: rows were injected for it with {' '.join(sorted(gone))}, which PostgreSQL removed" if gone else LEFT_OUT
 
 
 def _level(subplan: frozenset[str]) -> int | None:
@@ -198,8 +204,8 @@ def _given(subplan: frozenset[str], *, rows: float | None = None, why: str = "")
 def _judge(place: Place, sets: _Sets, tally: _Tally, *, only_injected: bool, all_known: bool) -> None:
     """Count one node."""
     named = [] if place.unnamed else sets.named(place.relations)
-    found = named or (sets.copies(place.relations) if not place.unnamed else [])
-    if not found and not (place.node.alias and not place.unnamed):
+    found = named or ([] if place.unnamed else sets.copies(place.relations))
+    if all_known and not found and place.node.alias is None:
         found = sets.around(place.relations)
     wanted = sorted({given.rows for given in found if given.rows is not None})
     why = next((given.why for given in found if given.rows is None), "")
@@ -207,7 +213,7 @@ def _judge(place: Place, sets: _Sets, tally: _Tally, *, only_injected: bool, all
         tally.carried += 1
     elif place.node.node_type in APPENDS and not (named and len(place.relations) == 1):
         return  # neither a scan nor a join, but what is below it
-    elif place.member and not named:
+    elif place.member and not named and not sets.numbered(place.relations):
         tally.explained.append(f"{place}: a partition or branch of a union has a share of the rows of the whole")
     elif wanted and place.per_execution and place.node.rows <= wanted[-1]:
         tally.explained.append(f"{place}: rows are per execution of the inner side of a nested loop")

@@ -16,7 +16,7 @@ _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _QUALIFIED = re.compile(r'(?:"((?:[^"]|"")+)"|\b([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\.')
 _COPY_SUFFIX = re.compile(r"(?:_|#)\d+$")
 _OWN_LEVEL = ("Outer", "Inner", "Member", None)
-_UNIONS = (*APPENDS, "SetOp")
+_UNIONS = ("Append", "Merge Append", "SetOp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
