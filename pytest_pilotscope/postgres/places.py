@@ -77,7 +77,7 @@ class Place:
 def places(plan: Plan) -> list[Place]:
     """Return all scans and joins of relations, and the unions of some."""
     found: list[Place] = []
-    _visit(plan, _Around(), found)
+    _visit(plan, _Around(), plan.aliases, found)
     return found
 
 
@@ -108,17 +108,17 @@ def _referenced(node: Plan) -> Iterator[str]:
                 yield quoted.replace('""', '"') or plain
 
 
-def _visit(node: Plan, around: _Around, found: list[Place]) -> tuple[frozenset[str], bool]:
+def _visit(node: Plan, around: _Around, present: frozenset[str], found: list[Place]) -> tuple[frozenset[str], bool]:
     """Note the scans and joins at and below `node`; return the relations of its level below it, and whether there are unnamed ones."""
-    visited = [(child, _visit(child, around.below(node, child), found)) for child in node.children]
+    visited = [(child, _visit(child, around.below(node, child), present, found)) for child in node.children]
     below = [relations for child, relations in visited if child.relationship in _OWN_LEVEL]
     if node.alias is not None and node.node_type != "ModifyTable":
         named, unnamed = frozenset({node.alias}), False
     else:
         named = frozenset().union(*(names for names, _ in below))
         unnamed = not below or any(others for _, others in below)
-    if node.node_type in APPENDS:  # EXPLAIN does not name a partitioned table, but its partitions: t_1, t_2 for t
-        named = frozenset(stems(named))
+    if node.node_type in APPENDS and present.isdisjoint(tables := stems(named)):
+        named = frozenset(tables)  # EXPLAIN does not name a partitioned table, but its partitions: t_1, t_2 for t
     if node.node_type != "ModifyTable" and (node.alias is not None or node.is_join or node.node_type in APPENDS):
         found.append(Place(node=node, relations=named, unnamed=unnamed, around=around))
     return named, unnamed
