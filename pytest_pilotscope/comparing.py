@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator
 from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
@@ -159,7 +159,7 @@ class _Contest:
             failures=self.failures,
         )
 
-    def _truths(self, queries: Sequence[Query]) -> Mapping[str, Mapping[frozenset[str], int]]:
+    def _truths(self, queries: Sequence[Query]) -> Mapping[str, Cardinalities]:
         count = any(isinstance(algorithm, CardinalityEstimator) for algorithm in self.algorithms)
         return true_cardinalities(self.training(COMPARISON), queries, count=count)
 
