@@ -1,8 +1,8 @@
 """
 The built-in algorithms, and preset schedulers for use without pytest.
 
-A preset returns `(scheduler, tracker)`; `tracker` is None without MLflow. The options that its algorithm declares are keyword arguments, too:
-`get_index_preset_scheduler(config, start="none")` is `--index-start none`.
+A preset returns `(scheduler, tracker)`; `tracker` is None without MLflow. It takes the options that its algorithm declares as keyword
+arguments: `get_index_preset_scheduler(config, start="none")` is `--index-start none`.
 """
 
 from __future__ import annotations

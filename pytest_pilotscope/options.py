@@ -63,7 +63,7 @@ def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {"dest": option.dest, "default": None, "help": help_text}
     if option.is_flag:
         return {**attributes, "action": "store_const", "const": not option.default}
-    metavar = option.metavar or "|".join(option.choices) or None
+    metavar = option.metavar or "|".join(option.choices) or option.key.upper()
     return {**attributes, "metavar": metavar, "type": option.read, "action": "append" if option.repeats else "store"}
 
 

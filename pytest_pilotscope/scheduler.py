@@ -169,8 +169,8 @@ def preset_scheduler(
     """
     Make a scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing is started before `with scheduler`.
 
-    Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The algorithm
-    declares the `options`. UsageError for values that the command line would not take, and for unknown options.
+    Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The
+    algorithm declares the `options`. UsageError for values that the command line would not take, and for unknown options.
     """
     registry = builtin_registry()
     settings = Settings(

@@ -54,8 +54,8 @@ class AlgorithmContract:
     """
     Subclass it in a test module, and name the class of the algorithm, or a function without arguments that makes one.
 
-    `config`, `settings` and `test_queries` (how many test queries are decided on) can be other ones. Options of the algorithm have the values
-    in `settings.options`, else the defaults that were registered in a conftest.py or an installed plugin.
+    `config`, `settings` and `test_queries` (how many test queries are decided on) can be other ones. The algorithm's options have the
+    values in `settings.options`, else the defaults that were registered in a conftest.py or an installed plugin.
     """
 
     algorithm: ClassVar[Callable[[], Any]]
