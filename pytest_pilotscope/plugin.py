@@ -289,8 +289,9 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     with _usage_errors():
         bench.check()
     for algorithm in bench.settings.algorithms:
-        for option in options.late(config, bench.registry.declared.get(algorithm, {}).values()):
-            bench.say(f"{algorithm} was registered too late for --{option.name}; choose it in the ini file: {option.dest} = ...")
+        if late := options.late(config, bench.registry.declared.get(algorithm, {}).values()):
+            keys = ", ".join(option.dest for option in late)
+            bench.say(f"{algorithm} was registered after the command line was read; its options are chosen in the ini file: {keys}")
     return bench
 
 
