@@ -140,6 +140,7 @@ class _Contest:
             database=self.database,
             session=self.session,
             settings=self.settings,
+            options=self.registry.options(name, self.settings.options),
             folder=self.settings.results / self.header.run_name / name,
             progress=self.progress,
         )

@@ -140,6 +140,7 @@ def benchmark_run(
                 database=database,
                 session=session,
                 settings=settings,
+                options=registry.options(name, settings.options),
                 folder=settings.results / header.run_name,
                 progress=progress,
             )

@@ -47,15 +47,15 @@ class IndexSelection:
     selection = ("validation_estimated_cost", True)
     copies = True
 
-    def __init__(self, options: IndexOptions | None = None) -> None:
-        self.options = options
+    def __init__(self) -> None:
         self.model_id = ""
         self.indexes: tuple[Index, ...] | None = None
+        self._start: Start = "existing"
         self._metadata: Metadata | None = None
 
     def train(self, training: Training) -> TrainingReport:
         """Select indexes for the training queries, again after every `update_every` of them; the last selection counts."""
-        options = self.options = self.options or IndexOptions.from_settings(training.settings)
+        options = IndexOptions(**training.options, update_every=training.settings.update_every)
         with training.database.copy() as copy, copy.session() as session:
             schema = read_schema(session)
             possible = indexable_schema(session, schema)
@@ -63,7 +63,7 @@ class IndexSelection:
             if not queries:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
-            with open_what_if(copy, options.what_if) as what_if:
+            with open_what_if(copy, options.whatif) as what_if:
                 costs = UsedSetCosts(what_if)
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
@@ -84,11 +84,11 @@ class IndexSelection:
 
         Raises `AlgorithmError` before anything is selected or loaded.
         """
-        if self.indexes is None or self.options is None:
+        if self.indexes is None:
             raise AlgorithmError("index selection has nothing to build: train it or load a model first")
         with database.copy() as copy:
             with copy.session() as session:
-                take_start(session, drop=self.options.start == "none")
+                take_start(session, drop=self._start == "none")
                 for index in self.indexes:
                     create_index(session, index)
                 if copy.dataset is not None:
@@ -111,11 +111,10 @@ class IndexSelection:
         indexes, start, metadata = load_indexes(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_columns(indexes, metadata, training.schema)
-        self.options = replace(self.options or IndexOptions.from_settings(training.settings), start=start)
-        self.indexes, self.model_id, self._metadata = indexes, metadata.model_id, metadata
+        self.indexes, self._start, self.model_id, self._metadata = indexes, start, metadata.model_id, metadata
 
     def _take(self, indexes: tuple[Index, ...], training: Training, options: IndexOptions) -> None:
-        self.indexes = indexes
+        self.indexes, self._start = indexes, options.start
         self.model_id = f"index_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
         self._metadata = Metadata(
             model_id=self.model_id,
@@ -125,9 +124,9 @@ class IndexSelection:
         )
 
     def _selected(self) -> tuple[tuple[Index, ...], Start, Metadata]:
-        if self.indexes is None or self.options is None or self._metadata is None:
+        if self.indexes is None or self._metadata is None:
             raise AlgorithmError("index selection has nothing to save: train it or load a model first")
-        return self.indexes, self.options.start, self._metadata
+        return self.indexes, self._start, self._metadata
 
 
 def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:

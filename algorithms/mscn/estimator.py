@@ -61,7 +61,7 @@ class Mscn:
     def train(self, training: Training) -> TrainingReport:
         """Count, draw samples, learn, save; AlgorithmError when there is nothing to learn from."""
         settings = training.settings
-        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed)
+        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, **training.options)
         where = device(settings.device)
         queries = list(training.queries)[: settings.training_size]
         labels = training.labels([*queries, *training.validation])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.registry import builtin_registry
 from pytest_pilotscope.training import Advance, Training
 
 TABLES = """
@@ -86,7 +87,9 @@ def silent(description: str, total: int) -> Iterator[Advance]:
     yield lambda steps: None
 
 
-def training(session: Session, folder: Path, *, data: str = "data-1", count: int = 60, **chosen: Any) -> OwnTraining:
+def training(
+    session: Session, folder: Path, *, data: str = "data-1", count: int = 60, options: Mapping[str, Any] | None = None, **chosen: Any
+) -> OwnTraining:
     """What `train` is given, on 60 queries."""
     folder.mkdir(parents=True, exist_ok=True)
     return OwnTraining(
@@ -97,6 +100,7 @@ def training(session: Session, folder: Path, *, data: str = "data-1", count: int
         database=cast(Any, SimpleNamespace(fingerprint=SimpleNamespace(data=data))),
         session=session,
         settings=Settings(**{"epochs": 25, **chosen}),
+        options=builtin_registry().options("mscn", {"mscn": options or {}}),
         folder=folder,
         progress=silent,
     )
@@ -345,6 +349,19 @@ def test_learns_from_the_inner_joins_of_every_query(session: Session, tmp_path: 
     named = [record.getMessage() for record in caplog.records if record.name == "algorithms.mscn.estimator"]
     nothing = "none of its sets of relations is an inner join of tables by equality of columns that was counted"
     assert named == [f"mscn does not learn from query function: {nothing}", f"mscn does not learn from query division: {nothing}"]
+
+
+def test_options_of_its_own(session: Session, tmp_path: Path) -> None:
+    """Batch size, hidden units and learning rate are recorded, and a loaded network is as wide as the saved one."""
+    options = {"batch_size": 32, "hidden_units": 8, "learning_rate": 0.01}
+    given = training(session, tmp_path / "artifacts", count=5, epochs=1, options=options)
+    found, loaded = Mscn(), Mscn()
+    assert found.train(given).parameters.items() >= options.items()
+    found.save(tmp_path)
+    loaded.load(tmp_path, given)
+    assert loaded.model is not None
+    assert loaded.model.network.hidden == 8
+    assert loaded.steer_by_text(Query(id="x", sql=SQL)) == found.steer_by_text(Query(id="x", sql=SQL))
 
 
 def test_nothing_labelled_is_an_error(session: Session, tmp_path: Path) -> None:
