@@ -24,6 +24,24 @@ Subplan = frozenset[str]
 Cardinalities = Mapping[Subplan, float]
 
 
+class PartialCardinalities(dict[Subplan, float]):
+    """
+    Rows of the subplans that are known, where not all are. `unknown` has the reason for each of the others.
+
+    Only an estimator that cannot know them answers so: PostgreSQL's own estimates hold for the others, and the nodes of the plan that have
+    them count as not steered.
+    """
+
+    def __init__(self, rows: Cardinalities, unknown: Mapping[Subplan, str]) -> None:
+        super().__init__(rows)
+        self.unknown = dict(unknown)
+
+
+def unknown_of(rows: Cardinalities | None) -> Mapping[Subplan, str]:
+    """Return the reasons for the subplans that an answer names as unknown."""
+    return rows.unknown if isinstance(rows, PartialCardinalities) else {}
+
+
 class Algorithm(Protocol):
     """The life all algorithms share. An algorithm with nothing but this leaves PostgreSQL alone."""
 
@@ -42,7 +60,8 @@ class CardinalityEstimator(Protocol):
         Estimate the rows of every subplan the planner will ask about.
 
         `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
-        infinite or a negative value fails the run. `UnsupportedQuery` leaves the query to PostgreSQL: it counts as not steered.
+        infinite or a negative value fails the run. `UnsupportedQuery` leaves the query to PostgreSQL: it counts as not steered. A
+        `PartialCardinalities` leaves the sets to PostgreSQL that it gives a reason for.
         """
 
 

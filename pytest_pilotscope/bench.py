@@ -80,8 +80,11 @@ class Bench:
 
         What a gate compares with is read here, before there is anything new that it could be taken for.
         """
-        for name in self.settings.algorithms:
+        for name in (*self.settings.algorithms, *self.settings.options):
             self.registry.algorithm(name)
+            self.registry.options(name, self.settings.options)
+        for name in self.settings.algorithms:
+            self.registry.algorithm(name).resolve()
         self._check_model()
         _check_measuring(self.settings)
         check_results(self.settings.results)

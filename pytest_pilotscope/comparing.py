@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator
 from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
@@ -140,6 +140,7 @@ class _Contest:
             database=self.database,
             session=self.session,
             settings=self.settings,
+            options=self.registry.options(name, self.settings.options),
             folder=self.settings.results / self.header.run_name / name,
             progress=self.progress,
         )
@@ -159,7 +160,7 @@ class _Contest:
             failures=self.failures,
         )
 
-    def _truths(self, queries: Sequence[Query]) -> Mapping[str, Mapping[frozenset[str], int]]:
+    def _truths(self, queries: Sequence[Query]) -> Mapping[str, Cardinalities]:
         count = any(isinstance(algorithm, CardinalityEstimator) for algorithm in self.algorithms)
         return true_cardinalities(self.training(COMPARISON), queries, count=count)
 

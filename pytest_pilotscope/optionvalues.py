@@ -16,6 +16,23 @@ LEAST_MEMORY_BYTES = 64 << 20
 """PostgreSQL does not start with our settings in less."""
 
 
+def whole(text: str) -> Any:
+    """Read a whole number."""
+    return _bounded(text, int, lambda value: True, "a whole number")
+
+
+def number(text: str) -> Any:
+    """Read a finite number."""
+    return _bounded(text, float, isfinite, "a number")
+
+
+def truth(value: object) -> bool:
+    """Take a truth value, of Python and not as a text."""
+    if not isinstance(value, bool):
+        raise argparse.ArgumentTypeError(f"expected True or False, got {value!r}")
+    return value
+
+
 def names(text: str) -> str:
     """Read one or more names, separated by commas."""
     if not text.replace(",", "").strip():
@@ -86,12 +103,8 @@ def factors(text: str) -> tuple[float, ...]:
 
 
 def margin(text: str) -> Any:
-    """Read auto, or a number of at least 0 as its text."""
-    return (
-        text
-        if text == "auto"
-        else str(_bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0"))
-    )
+    """Read auto, or a number of at least 0."""
+    return text if text == "auto" else _bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
 
 
 def share(text: str) -> float:
@@ -118,3 +131,7 @@ def page(text: str) -> Path:
     if not text.lower().endswith((".html", ".htm")):
         raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
     return Path(text)
+
+
+OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}
+"""What reads a value of the type of its default; all others are texts."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pilotscope import hookspecs, options
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import PilotscopeError, SideFailed, UsageError
-from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.core.settings import OPTIONS, Settings
+from pytest_pilotscope.errors import PilotscopeError, SideFailed
+from pytest_pilotscope.registry import Registry, builtin_plugins
 
 if TYPE_CHECKING:
     from pytest_pilotscope.bench import Bench, Conclusion
@@ -53,14 +53,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add the short options once everybody else had the chance to take the names."""
-    result = yield
-    early_config.stash[TAKEN] = options.add_short_names(parser)
-    return result
+    """Add the options of algorithms and all short names once everybody else had the chance to take the names."""
+    try:
+        return (yield)
+    finally:
+        declared = [option for of_algorithm in _registry(early_config).declared.values() for option in of_algorithm.values()]
+        options.add_options(parser, declared)
+        early_config.stash[TAKEN] = options.add_short_names(parser, (*OPTIONS, *declared))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings and collect what is registered; the built-in names come when something is to be measured."""
+    """Read the settings."""
     settings = config.stash[SETTINGS] = options.settings(config)
     if settings.measure and options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
@@ -68,8 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_pilotscope.parallel import Foreman
 
         config.stash[FOREMAN] = Foreman(settings=settings)
-    registry = config.stash[REGISTRY] = Registry()
-    config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -96,6 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse what cannot be measured before anything is started. A gate is there even if nothing was selected for it to judge."""
     config = session.config
+    options.add_late_keys(config, _registry(config))
     items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
     cases = tuple(item.callspec.params[CASE] for item in items)
     beside_others = _is_worker(config) and config.stash[SETTINGS].measure
@@ -270,26 +272,26 @@ def _is_to_be_judged(config: pytest.Config) -> bool:
     return options.asks_to_judge(config) or (wanted and config.stash.get(OFFERED, False))
 
 
-def _register_builtins(config: pytest.Config) -> None:
-    """
-    Let the built-in algorithms and datasets in, through the same hook as everybody else's.
-
-    Not before something is to be measured: a project that only has this plugin installed may have a package `algorithms` of its own.
-    """
-    for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
-        try:
-            config.pluginmanager.import_plugin(module)
-        except ImportError as error:
-            package = module.split(".")[0]
-            raise UsageError(f"the built-in names cannot be imported ({error}): another package is called {package!r}") from error
+def _registry(config: pytest.Config) -> Registry:
+    """Return what is registered, also by a conftest.py that pytest meets later; the built-in names are let in like everybody else's."""
+    if REGISTRY not in config.stash:
+        registry = config.stash[REGISTRY] = Registry()
+        for plugin in builtin_plugins():
+            config.pluginmanager.register(plugin)
+        with _usage_errors():
+            config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
+    return config.stash[REGISTRY]
 
 
 def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     _notices(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
-        _register_builtins(config)
         bench.check()
+    for algorithm in bench.settings.algorithms:
+        if late := options.late(config, bench.registry.declared.get(algorithm, {}).values()):
+            keys = ", ".join(option.dest for option in late)
+            bench.say(f"{algorithm} was registered after the command line was read; its options are chosen in the ini file: {keys}")
     return bench
 
 
@@ -297,10 +299,11 @@ def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     from pytest_pilotscope.bench import Bench
 
     say, progress = _display(config)
-    settings = config.stash[SETTINGS]
+    registry = _registry(config)
+    settings = replace(config.stash[SETTINGS], options=options.algorithm_options(config, registry))
     if _is_worker(config):
         settings = replace(settings, mlflow=False)  # whoever started the workers sends their records
-    return Bench(settings=settings, registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
+    return Bench(settings=settings, registry=registry, say=say, progress=progress, cases=cases)
 
 
 def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:

@@ -54,7 +54,7 @@ class PostgreSQLConfig:
     container_cpus: float | None = None
 
     def __post_init__(self) -> None:
-        from pytest_pilotscope.optiontable import checked
+        from pytest_pilotscope.core.settings import checked
 
         for name in ("pg_version", "scale", "seed", "container_cpus"):
             checked(name, getattr(self, name))

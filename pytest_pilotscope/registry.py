@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pytest_pilotscope.core.settings import OPTIONS
 from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.optiontable import Option, name_of
 
 if TYPE_CHECKING:
     from pytest_pilotscope.core.queries import Workload
@@ -45,6 +50,7 @@ class Registry:
 
     _algorithms: dict[str, Entry] = field(default_factory=dict)
     _datasets: dict[str, Entry] = field(default_factory=dict)
+    _options: dict[str, dict[str, Option]] = field(default_factory=dict)
 
     def add_algorithm(self, name: str, target: Target, *, origin: str) -> None:
         """Register an algorithm: `target` is `"module:Class"` or a class; `origin` is shown in errors. A name is taken once."""
@@ -53,6 +59,59 @@ class Registry:
     def add_dataset(self, name: str, target: Target, *, origin: str) -> None:
         """Register a dataset: `target` makes a `datasets.base.Dataset` when called with `name=`, `scale=`, `seed=` and `data_dir=`."""
         self._add(self._datasets, Entry(kind="dataset", name=name, target=target, origin=origin))
+
+    def add_option(
+        self,
+        algorithm: str,
+        name: str,
+        *,
+        default: Any,
+        help: str,
+        parse: Callable[[str], Any] | None = None,
+        choices: tuple[str, ...] = (),
+        metavar: str | None = None,
+    ) -> None:
+        """
+        Declare an option of an algorithm, which reads the value in `training.options[name]`.
+
+        The option is `--ALGORITHM-NAME`, its ini key `pilotscope_ALGORITHM_NAME`; `Option` says what the other arguments mean. Raises
+        `UsageError` for a name that another option has, that is no Python name, and for a default that the option itself would not take.
+        """
+        if not name.isidentifier():
+            raise UsageError(f"option {name!r} of algorithm {algorithm!r} must be a Python name such as batch_size")
+        declared = Option(
+            name=name_of(name, default, prefix=f"{algorithm}-".replace("_", "-")),
+            key=name,
+            default=default,
+            help=help,
+            parse=parse,
+            choices=choices,
+            metavar=metavar,
+        )
+        declared.checked(default, f"default of option {name!r} of algorithm {algorithm!r}")
+        others = chain(OPTIONS, *(options.values() for options in self._options.values()))
+        if any(other.dest == declared.dest and other != declared for other in others):
+            raise UsageError(f"option {name!r} of algorithm {algorithm!r}: there is another option --{declared.name}; rename one of them")
+        self._options.setdefault(algorithm, {})[name] = declared
+
+    def options(self, algorithm: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """
+        Return the values of an algorithm's options: what was `chosen` (by algorithm, as in `Settings.options`), else the defaults.
+
+        Raises `UnknownName` for an option that was not declared, and `UsageError` for a value that the command line would not take.
+        """
+        declared = self._options.get(algorithm, {})
+        values = {name: option.default for name, option in declared.items()}
+        for name, value in chosen.get(algorithm, {}).items():
+            if name not in declared:
+                raise UnknownName(f"option of {algorithm}", name, declared)
+            values[name] = declared[name].checked(value, name)
+        return values
+
+    @property
+    def declared(self) -> Mapping[str, Mapping[str, Option]]:
+        """The options of every algorithm, by algorithm and name."""
+        return self._options
 
     def algorithm(self, name: str) -> Entry:
         """Return the entry of an algorithm; `UnknownName` lists the near matches and all names."""
@@ -91,13 +150,24 @@ class Registry:
 
 def builtin_registry() -> Registry:
     """Return a registry with the built-in names only, for use without pytest."""
-    from algorithms.plugin import pytest_pilotscope_register as register_algorithms
-    from pytest_pilotscope.datasets.plugin import pytest_pilotscope_register as register_datasets
-
     registry = Registry()
-    register_algorithms(registry)
-    register_datasets(registry)
+    for module in builtin_plugins():
+        module.pytest_pilotscope_register(registry)
     return registry
+
+
+def builtin_plugins() -> tuple[ModuleType, ...]:
+    """
+    Return the modules that register the built-in names, through the same hook as everybody else's.
+
+    The one of the algorithms is loaded from its file: a project that has this plugin installed may have a package `algorithms` of its own.
+    """
+    from pytest_pilotscope.datasets import plugin as datasets
+
+    algorithms = ModuleType("pytest_pilotscope_algorithms")
+    path = Path(__file__).parents[1] / "algorithms" / "plugin.py"
+    SourceFileLoader(algorithms.__name__, str(path)).exec_module(algorithms)
+    return algorithms, datasets
 
 
 def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Subplan
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, QueryRun, RunEnd, RunHeader, Status
@@ -27,7 +27,7 @@ from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import ShowProgress
-from pytest_pilotscope.training import Training, learn
+from pytest_pilotscope.training import Training, learn, true_rows
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -48,7 +48,7 @@ class BenchmarkRun:
     writer: RecordWriter
     progress: ShowProgress
     clock: Clock
-    truths: Mapping[str, Mapping[Subplan, int]]
+    truths: Mapping[str, Cardinalities]
     failures: dict[str, str] = field(default_factory=dict)
 
     def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
@@ -140,6 +140,7 @@ def benchmark_run(
                 database=database,
                 session=session,
                 settings=settings,
+                options=registry.options(name, settings.options),
                 folder=settings.results / header.run_name,
                 progress=progress,
             )
@@ -165,11 +166,12 @@ def estimates(algorithm: Algorithm, settings: Settings, registry: Registry) -> b
     return isinstance(algorithm, CardinalityEstimator) or any(hasattr(registry.algorithm(name).resolve(), "steer") for name in partners)
 
 
-def true_cardinalities(training: Training, queries: Sequence[Query], *, count: bool) -> dict[str, dict[Subplan, int]]:
+def true_cardinalities(training: Training, queries: Sequence[Query], *, count: bool) -> dict[str, PartialCardinalities]:
     """
     Return the true cardinalities of the test queries, for q-error and p-error: after training, and not for it.
 
-    Without `count` those that are known already; none where estimates cannot be read or injected.
+    Without `count` those that are known already; none where estimates cannot be read or injected. A query that has none has a reason, for
+    the empty set.
     """
     if not has_extension(training.session):
         return {}
@@ -177,10 +179,8 @@ def true_cardinalities(training: Training, queries: Sequence[Query], *, count: b
         labels = training.labels(queries, known_only=not count)
     finally:
         training.close()
-    return {
-        query_id: {subplan: label.rows for subplan, label in of_query.items() if label.rows is not None}
-        for query_id, of_query in labels.items()
-    }
+    truths = {query_id: true_rows(labels, query_id) for query_id in labels}
+    return truths | {query_id: PartialCardinalities({}, {frozenset(): why}) for query_id, why in labels.unsupported.items()}
 
 
 @contextmanager

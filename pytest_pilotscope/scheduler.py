@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.core.settings import Settings, checked
 from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UsageError, shortened
-from pytest_pilotscope.registry import builtin_registry, load_workload
+from pytest_pilotscope.registry import Registry, builtin_registry, load_workload
 from pytest_pilotscope.training import Advance, Training, learn
 
 if TYPE_CHECKING:
@@ -49,12 +49,15 @@ class Scheduler:
 
     Entering provisions the database and trains the algorithm, or loads its model; leaving puts back what was changed. With a tracker,
     training, the totals of what was executed, and what the algorithm wrote to its folder meanwhile go to its MLflow run.
+
+    The registry has the options that the algorithm declares; `settings.options` chooses among their values.
     """
 
     config: PostgreSQLConfig
     algorithm: Algorithm
     settings: Settings
     tracker: MLflowTracker | None = None
+    registry: Registry = field(default_factory=builtin_registry)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _side: Side | None = field(default=None, init=False)
     _clock: Clock | None = field(default=None, init=False)
@@ -115,6 +118,7 @@ class Scheduler:
             database=database,
             session=session,
             settings=self.settings,
+            options=self.registry.options(self.algorithm.name, self.settings.options),
             folder=folder,
             progress=_silent,
         )
@@ -152,22 +156,23 @@ def preset_scheduler(
     algorithm: str,
     config: PostgreSQLConfig,
     *,
-    enable_collection: bool,
-    enable_training: bool,
-    num_collection: int | None,
-    num_training: int | None,
-    num_epoch: int,
-    load_model_id: str | None,
-    use_mlflow: bool,
+    enable_collection: bool = False,
+    enable_training: bool = True,
+    num_collection: int | None = None,
+    num_training: int | None = None,
+    num_epoch: int = 1,
+    update_every: int = 200,
+    load_model_id: str | None = None,
+    use_mlflow: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Scheduler, MLflowTracker | None]:
     """
     Make a scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing is started before `with scheduler`.
 
-    Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`.
-    UsageError for numbers that the command line would not take.
+    Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The
+    algorithm declares the `options`. UsageError for values that the command line would not take, and for unknown options.
     """
-    from pytest_pilotscope.optiontable import checked
-
+    registry = builtin_registry()
     settings = Settings(
         seed=config.seed,
         collection=enable_collection,
@@ -175,12 +180,14 @@ def preset_scheduler(
         collection_size=checked("collection_size", num_collection, argument="num_collection"),
         training_size=checked("training_size", num_training, argument="num_training"),
         epochs=checked("epochs", num_epoch, argument="num_epoch"),
+        update_every=checked("update_every", update_every),
         load_model=load_model_id if load_model_id is not None or enable_training else "best",
         mlflow=use_mlflow,
+        options={algorithm: registry.options(algorithm, {algorithm: options or {}})},
     )
-    made: Algorithm = builtin_registry().algorithm(algorithm).resolve()()
+    made: Algorithm = registry.algorithm(algorithm).resolve()()
     tracker = _tracker(algorithm, config, settings) if use_mlflow else None
-    return Scheduler(config=config, algorithm=made, settings=settings, tracker=tracker), tracker
+    return Scheduler(config=config, algorithm=made, settings=settings, tracker=tracker, registry=registry), tracker
 
 
 def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> MLflowTracker:

@@ -27,7 +27,9 @@ from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
+from pytest_pilotscope.plugin import REGISTRY
 from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.run import copyable
 from pytest_pilotscope.training import Training, check_algorithm, learn
 
@@ -52,13 +54,21 @@ class AlgorithmContract:
     """
     Subclass it in a test module, and name the class of the algorithm, or a function without arguments that makes one.
 
-    `config`, `settings` and `test_queries` (how many test queries are decided on) can be other ones.
+    `config`, `settings` and `test_queries` (how many test queries are decided on) can be other ones. The algorithm's options have the
+    values in `settings.options`, else the defaults that were registered in a conftest.py or an installed plugin.
     """
 
     algorithm: ClassVar[Callable[[], Any]]
     config: ClassVar[PostgreSQLConfig] = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
-    settings: ClassVar[Settings] = Settings(training_size=12, collection_size=12, epochs=2, knob_trials=2, knob_trial_s=0.5, index_width=1)
+    settings: ClassVar[Settings] = Settings(training_size=12, collection_size=12, epochs=2)
     test_queries: ClassVar[int] = 3
+    _registry: ClassVar[Registry]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _registered(cls, pytestconfig: pytest.Config) -> None:
+        """Take the options that were registered with this pytest."""
+        cls._registry = pytestconfig.stash[REGISTRY]
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -101,12 +111,14 @@ class AlgorithmContract:
     @classmethod
     def training(cls, database: Database, workload: Workload, session: Session, folder: Path) -> Training:
         """What it learns from."""
+        name = cls.made().name
         return Training.of(
             workload,
-            algorithm=cls.made().name,
+            algorithm=name,
             database=database,
             session=session,
             settings=cls.settings,
+            options=cls._registry.options(name, cls.settings.options),
             folder=folder,
             progress=lambda text, steps: nullcontext(lambda done: None),
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, PartialCardinalities, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
@@ -39,7 +39,8 @@ class Training:
     """
     The training and validation queries, the database they can be run on, and the user's settings.
 
-    `folder` is for artifacts; what is written there and named in the report is kept. Test queries are not here, on purpose.
+    `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts;
+    what is written there and named in the report is kept. Test queries are not here, on purpose.
     `progress(description, total)` is a context manager that gives a function to call with each step done.
     """
 
@@ -50,6 +51,7 @@ class Training:
     database: Database
     session: Session
     settings: Settings
+    options: Mapping[str, Any]
     folder: Path
     progress: ShowProgress
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
@@ -66,6 +68,7 @@ class Training:
         database: Database,
         session: Session,
         settings: Settings,
+        options: Mapping[str, Any],
         folder: Path,
         progress: ShowProgress,
     ) -> Training:
@@ -79,6 +82,7 @@ class Training:
             database=database,
             session=session,
             settings=settings,
+            options=options,
             folder=folder,
             progress=progress,
         )
@@ -225,6 +229,14 @@ def labels_folder(data_fingerprint: str) -> Path:
     from pytest_pilotscope.postgres.folders import cache_folder
 
     return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+
+
+def true_rows(labels: Labels, query_id: str) -> PartialCardinalities:
+    """Return the true rows of the subplans of a query that were counted, and why the others were not."""
+    found = labels.get(query_id, {})
+    unfinished = {subplan: f"counting it takes more than {label.timeout_ms} ms" for subplan, label in found.items() if label.rows is None}
+    rows = {subplan: label.rows for subplan, label in found.items() if label.rows is not None}
+    return PartialCardinalities(rows, {**labels.reasons.get(query_id, {}), **unfinished})
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

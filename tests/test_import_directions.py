@@ -13,7 +13,9 @@ PACKAGE = "pytest_pilotscope"
 
 MAY_IMPORT = {
     "errors": {""},
-    "core": {"errors"},
+    "core": {"errors", "optiontable", "optionvalues"},
+    "optiontable": {"errors", "optionvalues"},
+    "optionvalues": {"errors"},
     "postgres": {"core", "errors"},
     "datasets": {"postgres", "core", "errors"},
     "labels": {"postgres", "core", "errors"},
@@ -21,8 +23,8 @@ MAY_IMPORT = {
     "tracking": {"core", "errors"},
     "report": {"core", "errors"},
     "algorithm": {"core", "errors"},
-    "presets": {"algorithms", "optiontable", "scheduler"},
-    "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
+    "presets": {"algorithms", "registry", "scheduler"},
+    "algorithms": {"core", "postgres", "labels", "errors", "algorithm", "optionvalues"},
 }
 """What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from pytest_pilotscope import options, optiontable
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope import options
+from pytest_pilotscope.core.settings import OPTIONS, Settings
+from pytest_pilotscope.plugin import REGISTRY
+from pytest_pilotscope.registry import builtin_registry
+from tests.projects import measure
 
 EXIT_USAGE = pytest.ExitCode.USAGE_ERROR
 
@@ -23,9 +28,34 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
     assert read() == Settings()
 
 
+@pytest.fixture
+def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Parse a command line in an empty project and return what it chooses for the options that algorithms declare."""
+
+    def parse(*arguments: str) -> dict[str, dict[str, Any]]:
+        config = pytester.parseconfig("-p", "pytest_pilotscope.plugin", *arguments)
+        found = options.algorithm_options(config, config.stash[REGISTRY])
+        return {algorithm: values for algorithm, values in found.items() if values}
+
+    return parse
+
+
 def test_every_field_of_settings_can_be_chosen() -> None:
-    """Every choice has an option."""
-    assert {option.field for option in optiontable.OPTIONS} == set(optiontable.DEFAULTS)
+    """Every choice has an option, but for those that algorithms declare."""
+    assert {option.key for option in OPTIONS} == {field.name for field in fields(Settings)} - {"options"}
+
+
+def test_options_of_algorithms(pytester: pytest.Pytester, chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
+    """The command line, by short and by prefixed name, and the ini file choose them; nothing is chosen by default."""
+    assert chosen() == {}
+    pytester.makeini("[pytest]\npilotscope_knob_trials = 7\npilotscope_index_start = none\npilotscope_index_covering = true")
+    arguments = ("--mscn-batch-size", "64", "--pilotscope-mscn-learning-rate", "0.01", "--index-start", "existing", "--lero-dynamic")
+    assert chosen(*arguments) == {
+        "mscn": {"batch_size": 64, "learning_rate": 0.01},
+        "index": {"start": "existing", "covering": True},
+        "knob": {"trials": 7},
+        "lero": {"dynamic": True},
+    }
 
 
 def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None:
@@ -35,12 +65,10 @@ def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None
     assert settings.datasets == ("stats_tiny", "stats_small")
 
 
-def test_factors_of_lero_are_numbers(read: Callable[..., Settings]) -> None:
+def test_factors_of_lero_are_numbers(chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
     """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
-    settings = read("--lero-factors", "0.1, 10", "--lero-margin", "0", "--lero-dynamic")
-    assert (settings.lero_factors, settings.lero_margin, settings.lero_dynamic) == ((0.1, 10.0), "0.0", True)
-    (option,) = (option for option in optiontable.OPTIONS if option.name == "lero-factors")
-    assert option.help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
+    assert chosen("--lero-factors", "0.1, 10", "--lero-margin", "0")["lero"] == {"factors": (0.1, 10.0), "margin": 0.0}
+    assert builtin_registry().declared["lero"]["factors"].help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
 
 
 def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
@@ -89,6 +117,7 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--algo", ","], "argument --algo: expected at least one name, got ','"),
         (["--queries", " , "], "argument --queries: expected at least one name, got ' , '"),
         (["--gate-exact", ""], "argument --gate-exact: expected at least one name, got ''"),
+        (["--mscn-hidden-units", "0"], "argument --mscn-hidden-units: expected a whole number of at least 1, got '0'"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )
@@ -100,11 +129,15 @@ def test_a_senseless_value_is_a_usage_error(pytester: pytest.Pytester, arguments
 
 
 def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> None:
-    """The message names the key and the file."""
+    """The message names the key and the file; an option of an algorithm is read when something is to be measured."""
     ini = pytester.makeini("[pytest]\npilotscope_rounds = 0")
     result = pytester.runpytest_subprocess()
     assert result.ret == EXIT_USAGE
     assert f"ERROR: pilotscope_rounds in {ini}: expected a whole number of at least 1, got '0'" in result.stderr.lines
+    pytester.makeini("[pytest]\npilotscope_index_start = all")
+    result = measure(pytester, "--algo", "index")
+    assert result.ret == EXIT_USAGE
+    assert result.stderr.lines == [f"ERROR: pilotscope_index_start in {ini}: expected existing or none, got 'all'", ""]
 
 
 def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pytester) -> None:
@@ -132,8 +165,10 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
     """`pytest --help` lists every short name under one heading, with defaults."""
     text = pytester.runpytest_subprocess("--help").stdout.str()
     group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
-    assert all(f"--{option.name}" in group for option in optiontable.OPTIONS)
+    declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
+    assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
     assert "(default: stats_tiny)" in " ".join(group.split())
+    assert "--mscn-batch-size=N subplans that mscn learns from in one step (default: 2048)" in " ".join(group.split())
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import date
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,59 @@ def test_every_builtin_name_can_be_imported() -> None:
     assert [entry.name for entry in registry.algorithms][:1] == ["baseline"]
     for entry in (*registry.algorithms, *registry.datasets):
         assert callable(entry.resolve())
+
+
+def test_an_option_has_the_type_of_its_default_or_one_of_its_choices() -> None:
+    """What is chosen is read like the command line; everything else has its default."""
+    registry = Registry()
+    registry.add_option("naru", "layers", default=5, help="layers of the network")
+    registry.add_option("naru", "rate", default=0.5, help="learning rate")
+    registry.add_option("naru", "order", default="random", choices=("random", "sorted"), help="order of columns")
+    registry.add_option("naru", "wildcards", default=True, help="learn without wildcards")
+    assert registry.options("naru", {"naru": {"layers": 3, "rate": 1}, "other": {"layers": 1}}) == {
+        "layers": 3,
+        "rate": 1.0,
+        "order": "random",
+        "wildcards": True,
+    }
+    assert [option.name for option in registry.declared["naru"].values()] == ["naru-layers", "naru-rate", "naru-order", "naru-no-wildcards"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"layers": "3"}, "layers: expected 3, got '3'"),
+        ({"layers": 1.5}, "layers: expected a whole number, got '1.5'"),
+        ({"rate": float("nan")}, "rate: expected a number, got 'nan'"),
+        ({"order": "none"}, "order: expected random or sorted, got 'none'"),
+        ({"wildcards": 1}, "wildcards: expected True or False, got 1"),
+        ({"day": "today"}, "day: expected YYYY-MM-DD, got 'today' (Invalid isoformat string: 'today')"),
+        ({"layer": 3}, "unknown option of naru 'layer'; did you mean 'layers'? known: day, layers, order, rate, wildcards"),
+    ],
+)
+def test_a_wrong_option_is_refused(chosen: dict[str, Any], message: str) -> None:
+    """By its name, with what was expected; a reader of a third party may raise ValueError."""
+    registry = Registry()
+    registry.add_option("naru", "layers", default=5, help="layers of the network")
+    registry.add_option("naru", "rate", default=0.5, help="learning rate")
+    registry.add_option("naru", "order", default="random", choices=("random", "sorted"), help="order of columns")
+    registry.add_option("naru", "wildcards", default=True, help="learn without wildcards")
+    registry.add_option("naru", "day", default=None, parse=date.fromisoformat, metavar="YYYY-MM-DD", help="day of the data")
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        registry.options("naru", {"naru": chosen})
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "default", "message"),
+    [
+        ("gate", "delta", 3, "option 'delta' of algorithm 'gate': there is another option --gate-delta; rename one of them"),
+        ("mscn", "batch_size", 3, "option 'batch_size' of algorithm 'mscn': there is another option --mscn-batch-size; rename one of them"),
+        ("naru", "batch-size", 3, "option 'batch-size' of algorithm 'naru' must be a Python name such as batch_size"),
+        ("naru", "order", "none", "default of option 'order' of algorithm 'naru': expected random or sorted, got 'none'"),
+    ],
+)
+def test_an_option_that_cannot_be_declared(algorithm: str, name: str, default: object, message: str) -> None:
+    """One name on the command line is one option, and the default is a value that the option takes."""
+    choices = ("random", "sorted") if name == "order" else ()
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        builtin_registry().add_option(algorithm, name, default=default, choices=choices, help="")

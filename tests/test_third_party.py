@@ -8,10 +8,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
-from tests.projects import measure, record_lines, summary
+from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.provision import PostgreSQLConfig
+from pytest_pilotscope.registry import builtin_registry
+from pytest_pilotscope.scheduler import Scheduler
+from pytest_pilotscope.training import Training
+from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -179,6 +187,81 @@ def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     failures = record_lines(pytester.path)[-1]["failures"]
     assert failures["emptied"].startswith("query 'q001': side 'emptied' returned other rows than 'baseline' (1 rows, hash ")
     assert failures["emptied"].endswith("its times cannot be compared")
+
+
+SHIFTED = """
+    class Shifted:
+        name = "shifted"
+
+        def train(self, training):
+            return training.report(parameters={"shifted_by": training.options["by"], "shifted_up": training.options["up"]})
+
+        def steer(self, query, subplans):
+            return subplans
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("shifted", Shifted, origin=__name__)
+        registry.add_option("shifted", "by", default=2.0, help="100% of what it is shifted by")
+        registry.add_option("shifted", "up", default=True, help="shift it down")
+"""
+SHIFTED_ONCE = ("--algo", "shifted", "--limit", "1", "--no-mlflow")
+
+
+def trained_with(folder: Path) -> dict[str, Any]:
+    """The parameters that training reported to the only record of a project."""
+    (report,) = [line for line in record_lines(folder) if line["kind"] == "training"]
+    parameters: dict[str, Any] = report["parameters"]
+    return parameters
+
+
+def test_options_of_a_conftest(pytester: pytest.Pytester) -> None:
+    """An algorithm of a conftest.py declares options: they are in --help, on the command line and in the ini file."""
+    pytester.makeconftest(SHIFTED)
+    text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())
+    assert "--shifted-by=BY 100% of what it is shifted by (default: 2.0) --shifted-no-up shift it down" in text
+    pytester.makeini("[pytest]\npilotscope_shifted_by = 3\npilotscope_shifted_no_up = true")
+    result = measure(pytester, *SHIFTED_ONCE, "--shifted-by", "4", conftest=SHIFTED)
+    assert result.ret == 0, result.stdout.str()
+    assert trained_with(pytester.path) == {"shifted_by": 4.0, "shifted_up": False}
+    refused = pytester.runpytest_subprocess("--shifted-by", "far")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    assert ": error: argument --shifted-by: expected a number, got 'far'" in refused.stderr.str()
+
+
+def test_options_of_a_late_conftest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conftest.py that is found while collecting comes too late for the command line: the ini file chooses, and the user is told."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    late = pytester.mkdir("late") / "deeper"
+    late.mkdir()
+    (late / "conftest.py").write_text(dedent(SHIFTED))
+    (late / "test_late.py").write_text(BENCHMARK)
+    pytester.makeini("[pytest]\npilotscope_shifted_by = 3")
+    result = pytester.runpytest_subprocess("--strict-config", "late", *SMALL, *SHIFTED_ONCE)
+    assert result.ret == 0, result.stdout.str()
+    assert trained_with(pytester.path) == {"shifted_by": 3.0, "shifted_up": True}
+    assert (
+        "shifted was registered after the command line was read; its options are chosen in the ini file: "
+        "pilotscope_shifted_by, pilotscope_shifted_no_up"
+    ) in result.outlines
+
+
+def test_options_from_python() -> None:
+    """A scheduler with a registry that knows the algorithm gives it what `Settings.options` chooses."""
+    registry, given = builtin_registry(), list[dict[str, Any]]()
+
+    class Kept:
+        name = "kept"
+
+        def train(self, training: Training) -> TrainingReport:
+            given.append(dict(training.options))
+            return training.report()
+
+    registry.add_option("kept", "count", default=3, help="how many are kept")
+    registry.add_option("kept", "order", default="new", choices=("new", "old"), help="which ones are kept")
+    config = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
+    with Scheduler(config=config, algorithm=Kept(), settings=Settings(options={"kept": {"order": "old"}}), registry=registry):
+        pass
+    assert given == [{"count": 3, "order": "old"}]
 
 
 def test_a_query_that_writes_is_refused(pytester: pytest.Pytester) -> None:

@@ -54,6 +54,7 @@ def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> 
         database=cast(Any, None),
         session=cast(Any, None),
         settings=Settings(),
+        options={},
         folder=tmp_path,
         progress=lambda text, steps: nullcontext(lambda done: None),
     )

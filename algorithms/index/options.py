@@ -1,14 +1,13 @@
-"""What a user can choose for index selection."""
+"""Typed options of index selection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from algorithms.index.extend import Limits
 from algorithms.index.whatif import Means
 from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.core.settings import Settings
 
 MB = 1 << 20
 
@@ -18,33 +17,18 @@ Start = Literal["existing", "none"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
     """
-    `budget_mb` (of 2^20 bytes) is for the indexes that are added, `width` the most columns of one, `min_improvement` the ratio old / new
-    cost that each step must exceed.
+    The options that `algorithms/plugin.py` declares, `update_every` of the settings, and what only Python can choose.
 
-    `start` keeps the indexes that are there (`existing`) or starts without those that no constraint needs (`none`). `what_if` is the means
-    (`auto`: HypoPG where it can be used, else built and hidden indexes). With `covering`, columns that are only read are candidates, too.
-    Indexes are selected again after every `update_every` queries.
+    Each step must exceed `min_improvement`, the ratio old / new cost.
     """
 
-    budget_mb: float = 250.0
-    width: int = 2
+    budget_mb: float
+    width: int
+    start: Start
+    whatif: Means
+    covering: bool
+    update_every: int
     min_improvement: float = 1.003
-    start: Start = "existing"
-    what_if: Means = "auto"
-    covering: bool = False
-    update_every: int = 200
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> IndexOptions:
-        """What the command line says."""
-        return cls(
-            budget_mb=settings.index_budget_mb,
-            width=settings.index_width,
-            start=cast(Start, settings.index_start),
-            what_if=cast(Means, settings.index_whatif),
-            covering=settings.index_covering,
-            update_every=settings.update_every,
-        )
 
     @property
     def limits(self) -> Limits:

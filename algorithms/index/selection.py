@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
@@ -31,6 +32,8 @@ from pytest_pilotscope.postgres.session import Session
 if TYPE_CHECKING:
     from pytest_pilotscope.provision import Database
     from pytest_pilotscope.training import Training
+
+logger = logging.getLogger(__name__)
 
 
 class IndexSelection:
@@ -44,15 +47,15 @@ class IndexSelection:
     selection = ("validation_estimated_cost", True)
     copies = True
 
-    def __init__(self, options: IndexOptions | None = None) -> None:
-        self.options = options
+    def __init__(self) -> None:
         self.model_id = ""
         self.indexes: tuple[Index, ...] | None = None
+        self._start: Start = "existing"
         self._metadata: Metadata | None = None
 
     def train(self, training: Training) -> TrainingReport:
         """Select indexes for the training queries, again after every `update_every` of them; the last selection counts."""
-        options = self.options = self.options or IndexOptions.from_settings(training.settings)
+        options = IndexOptions(**training.options, update_every=training.settings.update_every)
         with training.database.copy() as copy, copy.session() as session:
             schema = read_schema(session)
             possible = indexable_schema(session, schema)
@@ -60,7 +63,7 @@ class IndexSelection:
             if not queries:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
-            with open_what_if(copy, options.what_if) as what_if:
+            with open_what_if(copy, options.whatif) as what_if:
                 costs = UsedSetCosts(what_if)
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
@@ -81,11 +84,11 @@ class IndexSelection:
 
         Raises `AlgorithmError` before anything is selected or loaded.
         """
-        if self.indexes is None or self.options is None:
+        if self.indexes is None:
             raise AlgorithmError("index selection has nothing to build: train it or load a model first")
         with database.copy() as copy:
             with copy.session() as session:
-                take_start(session, drop=self.options.start == "none")
+                take_start(session, drop=self._start == "none")
                 for index in self.indexes:
                     create_index(session, index)
                 if copy.dataset is not None:
@@ -108,11 +111,10 @@ class IndexSelection:
         indexes, start, metadata = load_indexes(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_columns(indexes, metadata, training.schema)
-        self.options = replace(self.options or IndexOptions.from_settings(training.settings), start=start)
-        self.indexes, self.model_id, self._metadata = indexes, metadata.model_id, metadata
+        self.indexes, self._start, self.model_id, self._metadata = indexes, start, metadata.model_id, metadata
 
     def _take(self, indexes: tuple[Index, ...], training: Training, options: IndexOptions) -> None:
-        self.indexes = indexes
+        self.indexes, self._start = indexes, options.start
         self.model_id = f"index_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
         self._metadata = Metadata(
             model_id=self.model_id,
@@ -122,13 +124,20 @@ class IndexSelection:
         )
 
     def _selected(self) -> tuple[tuple[Index, ...], Start, Metadata]:
-        if self.indexes is None or self.options is None or self._metadata is None:
+        if self.indexes is None or self._metadata is None:
             raise AlgorithmError("index selection has nothing to save: train it or load a model first")
-        return self.indexes, self.options.start, self._metadata
+        return self.indexes, self._start, self._metadata
 
 
 def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:
-    return [indexed_query(query, schema, possible=possible, covering=options.covering) for query in queries]
+    """Read the columns of queries; one that cannot be read is left out, and named."""
+    found = []
+    for query in queries:
+        try:
+            found.append(indexed_query(query, schema, possible=possible, covering=options.covering))
+        except UnsupportedQuery as error:
+            logger.warning("index selection leaves out query %s: %s", query.id, error.reason)
+    return found
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:

@@ -47,7 +47,7 @@ class KnobTuning:
     selection = ("knob_validation_speedup", False)
 
     def __init__(self, options: KnobOptions | None = None) -> None:
-        self.options = options
+        self._options = options
         self.model_id = ""
         self.values: dict[str, str] | None = None
         self._metadata: Metadata | None = None
@@ -64,7 +64,7 @@ class KnobTuning:
 
         Raises `AlgorithmError` when there are no training queries, none that is short enough, or no knob to tune.
         """
-        options = self.options = self.options or KnobOptions.from_settings(training.settings)
+        options = self._options or KnobOptions(**training.options, seed=training.settings.seed)
         if not training.queries:
             raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
         with training.database.session() as session:
@@ -123,7 +123,6 @@ class KnobTuning:
         values, metadata = load_values(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_known(values, metadata, training.session)
-        self.options = self.options or KnobOptions.from_settings(training.settings)
         self.values, self.model_id, self._metadata = values, metadata.model_id, metadata
 
     def _take(self, values: dict[str, str], training: Training, options: KnobOptions) -> None:

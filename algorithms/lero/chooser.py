@@ -164,7 +164,7 @@ class Lero:
         """From here on choices are noted, and in the dynamic mode queries and updates are."""
         self._training = training
         self._noted.clear()
-        self._seen = _Seen(training.settings.update_every, self._recorded()) if training.settings.lero_dynamic else None
+        self._seen = _Seen(training.settings.update_every, self._recorded()) if training.options["dynamic"] else None
         training.folder.mkdir(parents=True, exist_ok=True)
         paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
         for path in paths:

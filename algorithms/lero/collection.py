@@ -49,9 +49,9 @@ class CollectionRules:
 
 def rules_of(training: Training) -> CollectionRules:
     """What the user's settings say."""
-    settings = training.settings
-    timing = Rules() if settings.query_timeout_ms is None else replace(Rules(), last_limit_ms=settings.query_timeout_ms)
-    return CollectionRules(factors=settings.lero_factors, max_candidates=settings.lero_max_candidates, timing=timing)
+    limit_ms, options = training.settings.query_timeout_ms, training.options
+    timing = Rules() if limit_ms is None else replace(Rules(), last_limit_ms=limit_ms)
+    return CollectionRules(factors=options["factors"], max_candidates=options["max_candidates"], timing=timing)
 
 
 def store_of(training: Training, rules: CollectionRules) -> CollectionStore:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +19,7 @@ from algorithms.lero.pairs import TIE, ordered_pairs
 from algorithms.lero.policy import Policy
 from algorithms.lero.records import CollectedQuery
 from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.tuning import Effort, ScoredQuery, tuned
+from algorithms.lero.tuning import ScoredQuery, tuned
 from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.results import Scalar
 
@@ -72,8 +72,8 @@ def trained(
         [scored(untuned, query) for query in queries],
         [scored(untuned, query) for query in validation],
         start=untuned.policy,
-        margin=None if settings.lero_margin == "auto" else float(settings.lero_margin),
-        effort=cast(Effort, settings.lero_effort),
+        margin=None if training.options["margin"] == "auto" else training.options["margin"],
+        effort=training.options["effort"],
     )
     model = TrainedModel(featurizer=featurizer, network=network, policy=policy)
     scalars = {
@@ -102,9 +102,7 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
         "device": done.device.type,
         "lero_factors": ",".join(f"{factor:g}" for factor in rules.factors),
         "lero_max_candidates": rules.max_candidates,
-        "lero_margin": training.settings.lero_margin,
-        "lero_effort": training.settings.lero_effort,
-        "lero_dynamic": training.settings.lero_dynamic,
+        **{f"lero_{name}": training.options[name] for name in ("margin", "effort", "dynamic")},
         "tie": TIE,
         "learned_margin": policy.margin,
         "learned_share": policy.share if isfinite(policy.share) else "all",

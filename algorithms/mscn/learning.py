@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from algorithms.devices import one_thread, seeded
-from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork, TensorBags
+from algorithms.mscn.model import MscnNetwork, TensorBags
 from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError
 
@@ -19,19 +19,19 @@ from pytest_pilotscope.errors import AlgorithmError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HyperParameters:
     """
-    What the result of training depends on besides the data.
+    Everything besides the data that the result of training depends on: epochs and seed of the settings, and the options of mscn.
 
     `straight_above` is the q-error beyond which the loss is a straight line (see `loss`), `patience` is in epochs without a better
     validation.
     """
 
-    epochs: int = 100
-    batch_size: int = 2048
-    learning_rate: float = 1e-3
-    hidden_units: int = HIDDEN_UNITS
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    hidden_units: int
     straight_above: float = math.e
     patience: int = 20
-    seed: int = 0
+    seed: int
 
 
 @dataclass(slots=True, kw_only=True)

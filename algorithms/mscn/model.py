@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from algorithms.mscn.featurize import SETS
 
-HIDDEN_UNITS = 256
-
 
 class TensorBags(NamedTuple):
     """Weighted sums of rows: (M,) which rows, (M,) their weights, (B,) where the rows of each sum begin."""
@@ -73,7 +71,7 @@ class MscnNetwork(nn.Module):
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, widths: Mapping[str, int], *, hidden: int = HIDDEN_UNITS) -> None:
+    def __init__(self, widths: Mapping[str, int], *, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
         self.sets = nn.ModuleDict({name: SetEncoder(width, hidden, bias=name == SETS[0]) for name, width in widths.items()})

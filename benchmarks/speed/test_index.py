@@ -23,7 +23,6 @@ from algorithms.index.advisor import select, take_start
 from algorithms.index.columns import IndexedQuery, indexed_query
 from algorithms.index.costs import Question, UsedSetCosts, WhatIf
 from algorithms.index.extend import Configuration, Limits, Selection
-from algorithms.index.options import IndexOptions
 from algorithms.index.selection import IndexSelection
 from algorithms.index.whatif import Means, open_what_if
 from algorithms.knob.measuring import Selected, take_turns
@@ -33,6 +32,7 @@ from pytest_pilotscope.errors import MissingServer, UsageError
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
 from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.registry import builtin_registry
 from pytest_pilotscope.training import Training
 
 LIMITS = Limits(budget_bytes=250 << 20)
@@ -140,7 +140,7 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
         take_start(plain, drop=True)
         assert database.dataset is not None
         workload = database.dataset.workload()
-        algorithm = IndexSelection(IndexOptions(start="none"))
+        algorithm = IndexSelection()
         with database.session() as session:
             training = Training(
                 algorithm="index",
@@ -150,6 +150,7 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
                 database=database,
                 session=session,
                 settings=Settings(results=tmp_path),
+                options=builtin_registry().options("index", {"index": {"start": "none"}}),
                 folder=tmp_path,
                 progress=lambda text, total: nullcontext(lambda steps: None),
             )

@@ -23,6 +23,7 @@ from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.registry import builtin_registry
 from pytest_pilotscope.training import Training
 
 TRIALS = 50
@@ -74,7 +75,7 @@ def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None
     """Both search the same space with the same queries; what each found is then measured against the default in turns."""
     assert stats.dataset is not None
     workload = stats.dataset.workload()
-    options = KnobOptions(trials=TRIALS, trial_s=1.0)
+    options = KnobOptions(**builtin_registry().options("knob", {"knob": {"trials": TRIALS, "trial_s": 1.0}}), seed=0)
     on_test: dict[str, float] = {}
     for strategy in ("smac", "random"):
         algorithm = KnobTuning(replace(options, strategy=strategy))
@@ -115,6 +116,7 @@ def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingRe
             database=database,
             session=session,
             settings=Settings(results=folder),
+            options={},
             folder=folder,
             progress=lambda text, total: nullcontext(lambda steps: None),
         )

@@ -41,8 +41,10 @@ from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.stats.generate import generate
 from pytest_pilotscope.datasets.stats.schema import TABLES
 from pytest_pilotscope.datasets.stats.tables import Table
+from pytest_pilotscope.registry import builtin_registry
 
-BATCH_SIZE = 2048
+OPTIONS = builtin_registry().options("mscn", {})
+BATCH_SIZE, HIDDEN_UNITS = OPTIONS["batch_size"], OPTIONS["hidden_units"]
 EPOCHS = 100
 CONSTANT = re.compile(r"(?<![\w.'])\d+(?![\w.'])")
 Show = Callable[[str], None]
@@ -120,7 +122,7 @@ def step(network: MscnNetwork, optimizer: torch.optim.Optimizer, loss: Callable[
 def fresh(featurizer: Featurizer, samples: LabelledSubplans) -> tuple[MscnNetwork, torch.optim.Optimizer]:
     """A network of the full size, and its optimizer."""
     with seeded(0):
-        network = MscnNetwork(featurizer.widths)
+        network = MscnNetwork(featurizer.widths, hidden=HIDDEN_UNITS)
     network.set_label_range(0.0, float(samples.labels.max()), float(samples.labels.mean()))
     return network, torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
 
@@ -235,7 +237,7 @@ def median_ms(times_s: Iterable[float]) -> float:
 @pytest.mark.parametrize("bitmaps", [False, True], ids=["without bitmaps", "with bitmaps"])
 def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool) -> None:
     """Every test query once, from its text to estimates of all subplans, by a model that has seen none of them."""
-    network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths)
+    network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths, hidden=HIDDEN_UNITS)
     fresh_model = partial(unmet, generated, network, bitmaps=bitmaps)
     texts = [query.sql for query in generated.workload.test]
 

@@ -95,8 +95,8 @@ class JoinQuery:
     The relations of one query level and the columns that its joins make equal.
 
     Bit i of a mask is the i-th relation of `relations`. `classes` each hold at least two columns, ordered by relation; all of them are
-    equal in every row of every set that is joined by equalities only. `masks` are the sets of relations, fewer relations first. `keys` are the
-    types of the classes, as far as the planner reported them: empty for a query that was read from its text.
+    equal in every row of every set that is joined by equalities only. `masks` are the sets of relations, fewer relations first. `keys` are
+    the types of the classes, as far as the planner reported them: empty for a query that was read from its text.
     """
 
     sql: str

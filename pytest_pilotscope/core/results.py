@@ -95,9 +95,10 @@ class QueryReport:
     """
     The exact figures of one query on one side: they are the same in every round, so they are recorded once.
 
-    `steered_ratio` (0..1) is the share of the injected cardinalities or hints that PostgreSQL really used and `steering_reasons` says why
-    the others were not. `plan_shape` is a hash of the plan without its numbers, `plan` the plan as compact text (with actual rows where
-    they are known), `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only.
+    `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them; `steering_reasons` says
+    why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` the plan as compact text (with actual rows where
+    they are known), `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only;
+    `p_error_reason` says why a p-error is not known.
     """
 
     query_id: str
@@ -109,6 +110,7 @@ class QueryReport:
     plan_cost: float | None = None
     estimates: tuple[SubplanEstimate, ...] | None = None
     p_error: float | None = None
+    p_error_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

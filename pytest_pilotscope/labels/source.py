@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -95,8 +97,17 @@ class SessionSource:
         """Ask the planner, with a statement timeout."""
         if sql not in self._statements:
             with self._session.statement_timeout(timeout_ms):
-                self._statements[sql] = read_meaning(self._session, sql)
+                statement = read_meaning(self._session, sql, statistics=False)
+                if any(len(level.query.relations) >= self._all_sets_below for level in statement.levels):
+                    statement = read_meaning(self._session, sql)  # by its statistics the planner chooses which sets it considers
+            self._statements[sql] = statement
         return self._statements[sql]
+
+    @cached_property
+    def _all_sets_below(self) -> float:
+        """The number of relations from which the planner considers a part of the sets only."""
+        geqo, threshold = self._session.execute("SELECT current_setting('geqo'), current_setting('geqo_threshold')")[0]
+        return int(threshold) if geqo == "on" else math.inf
 
     def settings(self) -> Mapping[str, str]:
         """Return PostgreSQL's major version, the database's collation, and the settings."""

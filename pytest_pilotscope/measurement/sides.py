@@ -17,10 +17,19 @@ from pytest_pilotscope.algorithm import (
     LearningOn,
     PlanChooser,
     TextSteering,
+    unknown_of,
 )
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
+from pytest_pilotscope.errors import (
+    AlgorithmError,
+    IncompleteEstimate,
+    InvalidEstimate,
+    QueryTimeout,
+    SideFailed,
+    StatementFailed,
+    UnsupportedQuery,
+)
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -96,11 +105,12 @@ class EstimatorSide:
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
-        """Return the subplans that were asked for, and the answer."""
+        """Return the subplans that were asked for, none where the text was enough, and the answer."""
         by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
         if by_text is not None:
-            return by_text, by_text
-        subplans = self.session.subplans(query.sql)
+            return {}, by_text
+        with _planning(query):
+            subplans = self.session.subplans(query.sql)
         return subplans, self.algorithm.steer(query, subplans)
 
 
@@ -118,8 +128,17 @@ class ChooserSide:
         if isinstance(self.algorithm, LearningOn):
             self.algorithm.learn_on(query)
         started_ns = perf_counter_ns()
-        chosen = self.algorithm.choose(query, self.session)
-        check_estimates(self.name, query, {}, chosen)
+        unsupported: str | None = None
+        try:
+            with _planning(query):
+                chosen = self.algorithm.choose(query, self.session)
+        except UnsupportedQuery as error:
+            unsupported = error.reason
+        else:
+            check_estimates(self.name, query, {}, chosen)
+        if unsupported is not None:
+            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)
+            return
         with self.session.cardinalities(chosen):
             inference_ms = (perf_counter_ns() - started_ns) / 1e6
             facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
@@ -153,6 +172,19 @@ class GuardedSide:
             yield steering
 
 
+@contextmanager
+def _planning(query: Query) -> Iterator[None]:
+    """Raise `UnsupportedQuery` where PostgreSQL does not plan a statement; a lost connection is the end of all."""
+    try:
+        yield
+    except QueryTimeout as error:
+        raise UnsupportedQuery(f"planning it takes more than {error.timeout_ms} ms", query.sql) from error
+    except StatementFailed as error:
+        if not error.sqlstate:
+            raise
+        raise UnsupportedQuery(f"PostgreSQL does not plan it: {error.reason}", query.sql) from error
+
+
 def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
     """Return the side of an algorithm by the decision it takes over."""
     if isinstance(algorithm, CardinalityEstimator):
@@ -164,14 +196,14 @@ def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
 
 def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
     """
-    Raise `IncompleteEstimate` for a subplan without an estimate, `InvalidEstimate` for one that is not finite and >= 0, and
+    Raise `IncompleteEstimate` for a subplan without an estimate or a reason, `InvalidEstimate` for one that is not finite and >= 0, and
     `AlgorithmError` for what is no mapping of subplans to numbers.
     """
     if not isinstance(estimates, Mapping):
         raise AlgorithmError(
             f"{algorithm} answered query {query.id!r} with {estimates!r}; it must be a mapping of subplans (frozensets of aliases) to rows"
         )
-    missing = subplans.keys() - estimates.keys()
+    missing = subplans.keys() - estimates.keys() - unknown_of(estimates).keys()
     if missing:
         raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
     for subplan, rows in estimates.items():

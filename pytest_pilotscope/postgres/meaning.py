@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 _SWITCHES = ("pilotscope.enumerate", "pilotscope.enumerate_sql")
 
 
-def read_meaning(session: Session, sql: str) -> Statement:
+def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Statement:
     """
     Plan a statement once and return what the planner means by each set of relations that it considered.
+
+    Without `statistics` the planner does not look at them, which takes most of its time where there are many; then its estimates mean
+    nothing, and neither does its choice of sets where it considers a random part of them (GEQO).
 
     Raises `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the settings with it. SET plans nothing, so that the report stays.
-    on, off = ("".join(f"SET {name} = {value}; " for name in _SWITCHES) for value in ("on", "off"))
+    switches = _SWITCHES if statistics else (*_SWITCHES, "pilotscope.ignore_statistics")
+    on, off = ("".join(f"SET {name} = {value}; " for name in switches) for value in ("on", "off"))
     shown = session.scalar(f"{on}EXPLAIN (COSTS off) {sql}\n; {off}SHOW pilotscope.meaning")
     return read_statement(sql, json.loads(shown))

@@ -16,9 +16,10 @@ from weakref import WeakSet
 
 import psycopg2
 
+from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.adherence import Adherence, verify
-from pytest_pilotscope.postgres.subplans import LeveledSubplan, alias_text, key_text
+from pytest_pilotscope.postgres.subplans import alias_text, key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -77,14 +78,9 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
 
     A statement of one query level has plain sets as keys. With subqueries or CTEs that are planned on their own, every key is a
     `LeveledSubplan`, a set that also has a `level` (1, 2, ... inner queries first). Cardinalities injected at the moment are in the result.
-
-    Without the library this takes one EXPLAIN per connected set of aliases and works on joins of tables; anything else then raises
-    `UnsupportedQuery`.
+    Raises `MissingExtension` without the library.
     """
-    if not has_extension(session):
-        from pytest_pilotscope.postgres.subplans import explained_subplans
-
-        return explained_subplans(session, sql)
+    require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
         f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"

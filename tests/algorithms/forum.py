@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
+from pytest_pilotscope.registry import builtin_registry
 from pytest_pilotscope.training import Advance, Training
 
 _STATEMENTS = (
@@ -73,14 +74,15 @@ def silent(_: str, __: int) -> Iterator[Advance]:
     yield lambda steps: None
 
 
-def training(database: Database, session: Session, folder: Path, **chosen: Any) -> Training:
-    """What `train` is given: few epochs unless chosen otherwise."""
+def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:
+    """What `train` is given: few epochs unless chosen otherwise, and options of lero."""
     return Training.of(
         Forum().workload(),
         algorithm="lero",
         database=database,
         session=session,
         settings=Settings(**{"epochs": 5, **chosen}),
+        options=builtin_registry().options("lero", {"lero": options or {}}),
         folder=folder,
         progress=silent,
     )

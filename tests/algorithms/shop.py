@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from algorithms.knob.options import KnobOptions
 from algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
+from pytest_pilotscope.registry import builtin_registry
 from pytest_pilotscope.training import Training
 
 _STATEMENTS = (
@@ -61,8 +64,10 @@ def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training(name: str, database: Database, folder: Path, **settings: object) -> Iterator[Training]:
-    """What an algorithm is given to learn from, with some settings that are not the default."""
+def training(
+    name: str, database: Database, folder: Path, *, options: Mapping[str, object] | None = None, **settings: object
+) -> Iterator[Training]:
+    """What an algorithm is given to learn from, with some settings and options of its own that are not the default."""
     workload = Shop().workload()
     chosen: Mapping[str, object] = {"results": folder / "results", **settings}
     with database.session() as session:
@@ -74,9 +79,15 @@ def training(name: str, database: Database, folder: Path, **settings: object) ->
             database=database,
             session=session,
             settings=Settings(**chosen),  # type: ignore[arg-type]
+            options=builtin_registry().options(name, {name: options or {}}),
             folder=folder,
             progress=silent,
         )
+
+
+def knob_options(**chosen: Any) -> KnobOptions:
+    """The default options of knob tuning with some other ones."""
+    return replace(KnobOptions(**builtin_registry().options("knob", {}), seed=0), **chosen)
 
 
 def metadata_for(given: Training, model_id: str) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,14 @@ class TestIndex(AlgorithmContract):
     """Indexes in a copy of the database."""
 
     algorithm = IndexSelection
+    settings = replace(AlgorithmContract.settings, options={"index": {"width": 1}})
 
 
 class TestKnob(AlgorithmContract):
     """Settings of a server of its own."""
 
     algorithm = KnobTuning
+    settings = replace(AlgorithmContract.settings, options={"knob": {"trials": 2, "trial_s": 0.5}})
 
 
 README = Path(__file__).resolve().parents[2] / "README.md"

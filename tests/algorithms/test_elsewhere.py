@@ -14,7 +14,6 @@ from algorithms.knob.attempt import Outcome, Task
 from algorithms.knob.elsewhere import attempt_there
 from algorithms.knob.measuring import Selected
 from algorithms.knob.objective import Objective
-from algorithms.knob.options import KnobOptions
 from algorithms.knob.stage import reach_of, space_of
 from algorithms.knob.tuning import KnobTuning
 from algorithms.lero import collection
@@ -117,7 +116,7 @@ def test_a_worker_whose_server_is_gone(shop: Database) -> None:
 
 def test_knobs_are_tried_on_workers(shop: Database, tmp_path: Path) -> None:
     """The default first, then as many at a time as there are workers; the log has them all, in times of the server that asks."""
-    options = KnobOptions(trials=5, trial_s=1.0, rounds=2, names=("work_mem", "random_page_cost", "shared_buffers"))
+    options = shop_module.knob_options(trials=5, trial_s=1.0, rounds=2, names=("work_mem", "random_page_cost", "shared_buffers"))
     algorithm = KnobTuning(options)
     with shop_module.training("knob", shop, tmp_path, dask="local:2") as given:
         report = algorithm.train(given)

@@ -15,13 +15,12 @@ import pytest
 
 from algorithms.knob.measuring import Pass, compare, run_pass, select_queries
 from algorithms.knob.objective import WORST
-from algorithms.knob.options import KnobOptions, Target
+from algorithms.knob.options import Target
 from algorithms.knob.records import Found, scalars, series, write_configurations
 from algorithms.knob.space import KnobSpace, Values, knob_space
 from algorithms.knob.stage import Reach
 from algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
 from algorithms.knob.tuner import Tuner
-from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.core.statistics import Interval
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.knobs import LEVELS
@@ -289,10 +288,3 @@ def test_figures(tmp_path: Path) -> None:
     paths = write_configurations(tmp_path, trials, space, {"geqo": "off"})
     assert [path.name for path in paths] == ["knob_config_iteration_0.json", "knob_config_iteration_2.json", "knob_space.json"]
     assert json.loads(paths[1].read_text())["changed"] == {"geqo": "off"}
-
-
-def test_options_come_from_the_command_line() -> None:
-    """Every option has its setting; the defaults agree."""
-    assert KnobOptions.from_settings(Settings()) == KnobOptions()
-    chosen = Settings(knob_trials=7, knob_target="p95_time", knob_projection="llamatune", knob_trial_s=2.5, seed=3)
-    assert KnobOptions.from_settings(chosen) == KnobOptions(trials=7, target="p95_time", projection="llamatune", trial_s=2.5, seed=3)

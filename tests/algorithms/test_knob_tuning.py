@@ -28,13 +28,13 @@ from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from tests.algorithms.shop import metadata_for, training
+from tests.algorithms.shop import knob_options, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 from tests.algorithms.test_knob_stage import given, somebodys, state
 
 __all__ = ["given", "somebodys"]  # fixtures
 
-SMALL = KnobOptions(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
+SMALL = knob_options(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
 
 RANDOM = replace(SMALL, strategy="random")
 

@@ -44,7 +44,7 @@ from .forum import queries, training
 from .lero_example import random_plans
 
 TEST = queries("q", 8)
-ALL = {"lero_effort": "all", "lero_margin": "0"}
+ALL = {"effort": "all", "margin": 0}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def trained(forum: Database, session: Session, cached: Path, tmp_path_factory: p
     """Lero that tries everything and follows every score, its report, and the folder of its artifacts."""
     folder = tmp_path_factory.mktemp("lero") / "artifacts"
     found = Lero()
-    return found, found.train(training(forum, session, folder, **ALL)), folder
+    return found, found.train(training(forum, session, folder, options=ALL)), folder
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_gpus_that_are_not_used_change_nothing(
     """On a CPU the batches, and so the weights, are the same on a machine with GPUs; on these they are larger."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
-    report = Lero().train(training(forum, session, tmp_path, device="cpu", **ALL))
+    report = Lero().train(training(forum, session, tmp_path, device="cpu", options=ALL))
     assert (report.parameters["device"], report.parameters["batch_size"]) == ("cpu", 64)
     assert trainer._batch_size(torch.device("cuda")) == 256
 
@@ -470,7 +470,7 @@ def updates_in(folder: Path) -> list[dict[str, Any]]:
 def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """After every N new queries they are collected and learned from, before the next new one; asking again counts once."""
     lero = Lero()
-    report = lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
+    report = lero.train(training(forum, session, tmp_path, update_every=3, options={**ALL, "dynamic": True}))
     first = lero.model
     assert str(tmp_path / "lero_updates.jsonl") in report.artifacts
     asked(lero, session, (*TEST[:3], *TEST[:3]))
@@ -488,7 +488,7 @@ def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path,
 
 def test_dynamic_mode_learns_from_a_query_once(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """Asking for the workload again, or for what was trained on, is nothing new; a loaded model finds out with its first update."""
-    chosen = {"lero_dynamic": True, "update_every": 3, **ALL}
+    chosen: Any = {"update_every": 3, "options": {**ALL, "dynamic": True}}
     lero = Lero()
     lero.train(training(forum, session, tmp_path / "trained", **chosen))
     asked(lero, session, (*TEST[:4], *TEST[:4], *queries("t", 24), *queries("v", 8)))
@@ -531,7 +531,7 @@ def test_workers_are_let_go_after_an_update(
         crews[-1].closed = True
 
     monkeypatch.setattr(cluster, "open_crew", crew_here)
-    given = training(forum, session, tmp_path, lero_dynamic=True, update_every=2, dask="local:1", **ALL)
+    given = training(forum, session, tmp_path, update_every=2, dask="local:1", options={**ALL, "dynamic": True})
     lero = Lero()
     learn(lero, given, given={})
     before = len(crews)

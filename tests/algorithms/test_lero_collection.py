@@ -108,7 +108,7 @@ def test_other_rules_are_another_collection(forum: Database, forum_session: Sess
     """Other factors find other plans, and another limit other times: what was collected otherwise is not taken for it."""
     given = training(forum, forum_session, tmp_path)
     usual = store_of(given, rules_of(given)).path
-    other = training(forum, forum_session, tmp_path, lero_factors=(0.5, 2.0))
+    other = training(forum, forum_session, tmp_path, options={"factors": (0.5, 2.0)})
     limited = training(forum, forum_session, tmp_path, query_timeout_ms=100.0)
     assert rules_of(limited).timing.last_limit_ms == 100
     assert len({usual, store_of(other, rules_of(other)).path, store_of(limited, rules_of(limited)).path}) == 3

@@ -57,4 +57,4 @@ def test_the_usual_scheduler_does_not_learn_on() -> None:
     """Nothing is started before `with`, and the dynamic mode is off."""
     scheduler, _ = get_lero_preset_scheduler(SMALL, **FEW)
     assert isinstance(scheduler.algorithm, Lero)
-    assert (scheduler.settings.lero_dynamic, scheduler.settings.collection_size, scheduler.settings.epochs) == (False, 4, 2)
+    assert (scheduler.settings.options["lero"]["dynamic"], scheduler.settings.collection_size, scheduler.settings.epochs) == (False, 4, 2)

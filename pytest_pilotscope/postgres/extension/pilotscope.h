@@ -170,6 +170,7 @@ extern const char *ps_show_meaning(void);
 /* settings.c */
 extern bool ps_enumerate;
 extern bool ps_enumerate_sql;
+extern bool ps_ignore_statistics;
 extern List *ps_cardinalities;  /* of PsKey */
 extern List *ps_methods;        /* of PsKey */
 extern List *ps_join_order;     /* of PsTree */

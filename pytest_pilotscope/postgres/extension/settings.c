@@ -27,6 +27,7 @@ static const char *const method_names[PS_METHODS] = {
 
 bool ps_enumerate = false;
 bool ps_enumerate_sql = false;
+bool ps_ignore_statistics = false;
 List *ps_cardinalities = NIL;
 List *ps_methods = NIL;
 List *ps_join_order = NIL;
@@ -390,6 +391,7 @@ void ps_define_settings(void) {
                                    GUC_NOT_IN_SAMPLE, parsed[i].check, parsed[i].assign, NULL);
     define_switch("pilotscope.enumerate", "Note the sets of relations that the planner considers.", &ps_enumerate);
     define_switch("pilotscope.enumerate_sql", "Note also what each set of relations means.", &ps_enumerate_sql);
+    define_switch("pilotscope.ignore_statistics", "Note them without looking at column statistics.", &ps_ignore_statistics);
     define_result("pilotscope.subplans", "The sets of relations considered for the last planned statement.", ps_show_report);
     define_result("pilotscope.meaning", "What the sets of the last planned statement mean.", ps_show_meaning);
     define_result("pilotscope.timing", "Planning and execution time of the last top-level statement.", ps_show_timing);
