@@ -223,6 +223,36 @@ def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking
         raise SystemExit(_EXIT_FAULT)
 
 
+@cli.command("verify-labels")
+@click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names.")
+@click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries.")
+@click.option("--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to count on.")
+@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
+@click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+@click.option("--scale", type=float, help="Size of a generated dataset.")
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For a generated dataset and for the plans.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many queries at most.")
+@click.option("--plans", type=click.IntRange(min=1), default=6, show_default=True, help="Different plans to execute for each query.")
+@click.option("--timeout-ms", type=click.IntRange(min=1), default=60_000, show_default=True, help="Limit of each count and execution.")
+@_json_option
+def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeout_ms: int, as_json: bool, **config: Any) -> None:
+    """
+    Compare labels with COUNT(*) and with executed plans.
+
+    The label of every set of relations of every query, its SQL, and the nodes of plans that join exactly this set have to agree. Nothing is
+    written to the database; with --db on a server of yours, a copy of the dataset is made there and dropped.
+    """
+    from pytest_pilotscope.commands.verifying import show_verification
+    from pytest_pilotscope.commands.verifying import verify_labels as verified
+    from pytest_pilotscope.provision import PostgreSQLConfig
+
+    found = verified(PostgreSQLConfig(**config), queries_dir, limit=limit, plans=plans, timeout_ms=timeout_ms)
+    show_verification(found, as_json=as_json)
+    if found.mismatches:
+        raise SystemExit(_EXIT_FAULT)
+
+
 @cli.command()
 @click.option("--yes", is_flag=True, help="Remove what is not in use; without it, only show what there is.")
 @_json_option

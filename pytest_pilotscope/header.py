@@ -138,7 +138,6 @@ def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) ->
         "dataset.db": database,
         "dataset.workload": f"{len(workload.train)} train, {len(workload.validation)} validation, {len(workload.test)} test",
         **({"dataset.training": workload.origin} if workload.origin else {}),
-        **({"dataset.unsteered": ", ".join(workload.unsteered)} if workload.unsteered else {}),
         **({"dataset.unmeasured": ", ".join(one.id for one in workload.unmeasured)} if workload.unmeasured else {}),
         **{f"fingerprint.{part}": value for part, value in fingerprints.items()},
     }

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.joins import parse
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide
 from pytest_pilotscope.datasets.base import ShowProgress
-from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UnsupportedQuery, UsageError, WorkloadError, shortened
+from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.joins import Schema
     from pytest_pilotscope.core.settings import Settings
     from pytest_pilotscope.datasets.base import Dataset
     from pytest_pilotscope.postgres.session import Session
@@ -62,11 +59,10 @@ def _own(name: str, dataset: Dataset | None) -> tuple[Workload | None, MissingWo
 
 def completed(workload: Workload, database: Database, settings: Settings, *, learns: bool, show_progress: ShowProgress) -> Workload:
     """
-    Return the workload as it is measured: with generated training queries where they are wanted or nothing else is there to learn from,
-    and with the reasons why test queries cannot be steered. Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan.
-    """
-    from pytest_pilotscope.postgres.catalog import read_schema
+    Return the workload as it is measured: with generated training queries where they are wanted or nothing else is there to learn from.
 
+    Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan.
+    """
     wanted = settings.generate_training
     if wanted is None:
         wanted = 0 if workload.train or not learns else GENERATED
@@ -74,8 +70,7 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
         _check_plannable((*workload.test, *workload.train, *workload.validation), session)
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
-        schema = read_schema(session)
-    return replace(workload, unsteered={query.id: reason for query in workload.test if (reason := _not_taken_apart(query, schema))})
+    return workload
 
 
 def _generated(workload: Workload, database: Database, session: Session, wanted: int, seed: int, show_progress: ShowProgress) -> Workload:
@@ -111,21 +106,11 @@ def _check_plannable(queries: Iterable[Query], session: Session) -> None:
         raise WorkloadError(f"{place}: {problem}{more}")
 
 
-def _not_taken_apart(query: Query, schema: Schema) -> str | None:
-    """Why a query has no subplans, or None."""
-    try:
-        parse(query.sql, schema)
-    except UnsupportedQuery as error:
-        return error.reason
-    return None
-
-
 def described(workload: Workload) -> Iterable[str]:
     """Say what is trained on and measured, and what is not, in sentences."""
     seen = workload.templates_seen
     overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
     yield f"{_origin(workload)}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
-    yield from _listed("measured, but not taken apart into relations and joins", workload.unsteered)
     yield from _listed("no queries, so not run", {one.id: one.reason for one in workload.unmeasured})
 
 

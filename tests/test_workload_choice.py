@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.core.queries import Unmeasured, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import MissingWorkload, UsageError, WorkloadError
 from pytest_pilotscope.workload import described, given_workload, too_few
@@ -42,7 +42,7 @@ LEARNER = """
 
 
 def test_training_queries_are_generated_and_said(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Header and record tell of generated queries and of those that are not taken apart; estimators leave the latter to PostgreSQL."""
+    """Header and record tell of generated queries."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     result = measure(
         pytester, "--algo", "learner,oracle", "--db", "untrained", "--generate-training", "12", "--no-mlflow", "--compare", conftest=LEARNER
@@ -50,12 +50,8 @@ def test_training_queries_are_generated_and_said(pytester: pytest.Pytester, monk
     text = result.stdout.str()
     assert result.ret == 0, text
     assert re.search(r"untrained: 12 generated training, 1 validation and 2 test queries; \d+% of the test templates are trained on", text)
-    assert "pilotscope: untrained: 1 measured, but not taken apart into relations and joins: level (WITH)" in text
-    header, *lines = record_lines(pytester.path)
+    header = record_lines(pytester.path)[0]
     assert header["tags"]["dataset.training"] == "12 generated training"
-    assert header["tags"]["dataset.unsteered"] == "level"
-    (report,) = [line for line in lines if line["kind"] == "query_report" and (line["query_id"], line["side"]) == ("level", "oracle")]
-    assert (report["steered_ratio"], report["steering_reasons"]) == (0.0, ["not taken apart: WITH"])
 
 
 def test_a_named_workload(tmp_path: Path) -> None:
@@ -94,11 +90,11 @@ def test_splits(tmp_path: Path) -> None:
 
 def test_how_much_is_listed() -> None:
     """At most five are named."""
-    queries = tuple(Query(id=f"q{n}", sql=f"SELECT {n}") for n in range(7))
-    workload = Workload(dataset="w", test=queries, unsteered={query.id: "WITH" for query in queries})
+    statements = tuple(Unmeasured(id=f"q{n}", sql="DELETE FROM t", reason="DELETE") for n in range(7))
+    workload = Workload(dataset="w", unmeasured=statements)
     assert list(described(workload)) == [
-        "0 training, 0 validation and 7 test queries",
-        "7 measured, but not taken apart into relations and joins: q0 (WITH), q1 (WITH), q2 (WITH), q3 (WITH), q4 (WITH) and 2 more",
+        "0 training, 0 validation and 0 test queries",
+        "7 no queries, so not run: q0 (DELETE), q1 (DELETE), q2 (DELETE), q3 (DELETE), q4 (DELETE) and 2 more",
     ]
 
 

@@ -17,7 +17,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
 Node: TypeAlias = Any
@@ -54,15 +54,15 @@ def indexed_query(query: Query, schema: Schema, *, possible: Schema | None = Non
     """
     Resolve the columns of a query against the catalog; with `covering` every column that is read counts as indexable.
 
-    `possible` is the part of the schema that indexes can be on; None is all of it. Raises `AlgorithmError` for a text that cannot be read.
+    `possible` is the part of the schema that indexes can be on; None is all of it.
+
+    Raises `UnsupportedQuery` for a text that sqlglot cannot read, or that is nested too deeply for it.
     """
     try:
         scopes = traverse_scope(sqlglot.parse_one(query.sql, dialect="postgres"))
-    except SqlglotError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise AlgorithmError(
-            f"index selection cannot read query {query.id!r}: {reason}; take it out of the training and validation queries"
-        ) from error
+    except (SqlglotError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:300]
+        raise UnsupportedQuery(f"sqlglot cannot read it: {reason}", query.sql) from error
     reader = _Reader(schema)
     for scope in scopes:
         reader.read(scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
@@ -31,6 +32,8 @@ from pytest_pilotscope.postgres.session import Session
 if TYPE_CHECKING:
     from pytest_pilotscope.provision import Database
     from pytest_pilotscope.training import Training
+
+logger = logging.getLogger(__name__)
 
 
 class IndexSelection:
@@ -128,7 +131,14 @@ class IndexSelection:
 
 
 def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:
-    return [indexed_query(query, schema, possible=possible, covering=options.covering) for query in queries]
+    """Read the columns of queries; one that cannot be read is left out, and named."""
+    found = []
+    for query in queries:
+        try:
+            found.append(indexed_query(query, schema, possible=possible, covering=options.covering))
+        except UnsupportedQuery as error:
+            logger.warning("index selection leaves out query %s: %s", query.id, error.reason)
+    return found
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:

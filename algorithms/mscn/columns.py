@@ -17,23 +17,21 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.joins import key_family
-from pytest_pilotscope.core.predicates import Constant, Operator, TypedText
+from pytest_pilotscope.core.predicates import Constant, Operator, TypedText, bare_type
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Comparable: TypeAlias = int | float | Decimal | str | bool
 Kind: TypeAlias = Literal["integer", "numeric", "float", "boolean", "date", "time", "instant", "text"]
 
 _KINDS: dict[str, Kind] = {
-    "integer": "integer",
+    **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
     "numeric": "numeric",
-    "double": "float",
-    "real": "float",
+    **dict.fromkeys(("real", "double precision"), "float"),
     "boolean": "boolean",
-    "timestamp": "time",
+    "timestamp without time zone": "time",
     "date": "date",
-    "timestamptz": "instant",
-    "text": "text",
+    "timestamp with time zone": "instant",
+    **dict.fromkeys(("text", "character varying"), "text"),
 }
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII)
@@ -52,8 +50,7 @@ class Column:
 
 def kind_of(column_type: str) -> Kind | None:
     """Return how values of a type are compared here; None when only PostgreSQL can compare them."""
-    family = key_family(column_type)
-    return None if family is None else _KINDS.get(family)
+    return _KINDS.get(bare_type(column_type))
 
 
 def column(texts: Sequence[str | None], column_type: str) -> Column | None:
@@ -63,7 +60,7 @@ def column(texts: Sequence[str | None], column_type: str) -> Column | None:
         return None
     known = np.array([text is not None for text in texts], dtype=np.bool_)
     zero, read, dtype = _READERS[kind]
-    if key_family(column_type) == "real":
+    if bare_type(column_type) == "real":
         read = _read_real
     values = [zero if text is None else read(text) for text in texts]
     if any(value is None for value in values):
@@ -77,13 +74,9 @@ def comparable(value: Constant, kind: Kind) -> Comparable | None:
         return value if isinstance(value, str) else None
     if kind == "boolean":
         return value if isinstance(value, bool) else None
-    if kind in ("date", "time", "instant"):
-        return _time_constant(value, kind)
-    if isinstance(value, str):
-        return _read_decimal(value) if kind == "numeric" else None  # beside a real column, a string is rounded to a real
-    if isinstance(value, bool | TypedText):
-        return None
-    return float(value) if kind == "float" else value
+    if isinstance(value, TypedText):
+        return _typed_constant(value, kind)
+    return value if kind == "integer" and isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def number(value: Comparable) -> float | None:
@@ -95,19 +88,7 @@ def compared(found: Column, symbol: Operator, value: Comparable) -> Mask | None:
     """Compare a column with a value; what it says of NULLs means nothing. None: the order of text is PostgreSQL's."""
     if found.kind == "text" and symbol not in ("=", "<>"):
         return None
-    if found.kind == "integer" and isinstance(value, Decimal):
-        return _integers_compared(found.values, symbol, value)
     return np.asarray(FUNCTIONS[symbol](found.values, value), dtype=np.bool_)
-
-
-def _integers_compared(values: npt.NDArray[Any], symbol: Operator, value: Decimal) -> Mask:
-    """Compare whole numbers with a decimal: `x < 2.5` is `x <= 2`, and nothing equals 2.5."""
-    floor = int(value.to_integral_value(rounding="ROUND_FLOOR"))
-    if value == floor:
-        return np.asarray(FUNCTIONS[symbol](values, floor), dtype=np.bool_)
-    if symbol in ("=", "<>"):
-        return np.full(values.shape, symbol == "<>", dtype=np.bool_)
-    return np.asarray(values <= floor if symbol in ("<", "<=") else values > floor, dtype=np.bool_)
 
 
 FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
@@ -120,15 +101,18 @@ FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
 }
 
 
-def _time_constant(value: Constant, kind: Kind) -> int | None:
-    """Microseconds since 1970; None where PostgreSQL would convert with the session's time zone or cut a time off a date."""
-    if isinstance(value, TypedText):
-        given = _TIME_KINDS.get(value.type)
-        return _microseconds(value.text, given) if given is not None and (given == "instant") == (kind == "instant") else None
-    return _microseconds(value, kind) if isinstance(value, str) else None
+def _typed_constant(value: TypedText, kind: Kind) -> Comparable | None:
+    """Return a constant of a column's own kind; None where PostgreSQL would convert with the session's time zone."""
+    given = kind_of(value.type)
+    if given in ("date", "time", "instant"):
+        return _microseconds(value.text, given) if kind in _ALIKE[given] else None
+    if given != kind or kind not in ("numeric", "float"):
+        return None
+    read = _read_real if value.type == "real" else _READERS[kind][1]
+    return read(value.text)
 
 
-_TIME_KINDS: dict[str, Kind] = {"date": "date", "timestamp": "time", "timestamptz": "instant"}
+_ALIKE: dict[Kind, tuple[Kind, ...]] = {"date": ("date", "time"), "time": ("date", "time"), "instant": ("instant",)}
 
 
 def _microseconds(text: str, kind: Kind) -> int | None:

@@ -16,7 +16,6 @@ import numpy as np
 from algorithms.mscn.columns import FUNCTIONS, Column, Mask, comparable, compared
 from pytest_pilotscope.core.predicates import (
     And,
-    Between,
     ColumnComparison,
     Comparison,
     Condition,
@@ -55,7 +54,7 @@ def truth(condition: Condition, columns: Columns) -> Truth | None:
     return None
 
 
-_LEAVES = (Comparison, Between, InList, Like, IsNull)
+_LEAVES = (Comparison, InList, Like, IsNull)
 
 
 def _connected(condition: And | Or, columns: Columns) -> Truth | None:
@@ -77,7 +76,7 @@ def _columns_compared(condition: ColumnComparison, columns: Columns) -> Truth | 
     return _known(holds, left.known & right.known)
 
 
-def _leaf(condition: Comparison | Between | InList | Like | IsNull, found: Column) -> Truth | None:
+def _leaf(condition: Comparison | InList | Like | IsNull, found: Column) -> Truth | None:
     if isinstance(condition, IsNull):
         return Truth(~found.known, found.known)
     holds = _holds(condition, found)
@@ -89,12 +88,9 @@ def _known(holds: Mask, known: Mask) -> Truth:
     return Truth(true, known ^ true)
 
 
-def _holds(condition: Comparison | Between | InList | Like, found: Column) -> Mask | None:
+def _holds(condition: Comparison | InList | Like, found: Column) -> Mask | None:
     if isinstance(condition, Comparison):
         return _test(found, condition.operator, condition.value)
-    if isinstance(condition, Between):
-        low, high = _test(found, ">=", condition.low), _test(found, "<=", condition.high)
-        return None if low is None or high is None else low & high
     if isinstance(condition, InList):
         tests = [_test(found, "=", value) for value in condition.values]
         return None if any(test is None for test in tests) else reduce(np.logical_or, (test for test in tests if test is not None))

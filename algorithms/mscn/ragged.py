@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from algorithms.mscn.featurize import Featurizer, Floats
-from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.core.joins import JoinQuery, Relation
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 Features: TypeAlias = tuple[Floats, Floats, Floats]
@@ -160,10 +159,9 @@ class _Collected:
     rows: list[int] = field(default_factory=list)
     firsts: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, featurizer: Featurizer, query: JoinQuery, labels: Mapping[Subplan, int]) -> None:
-        """Add the labelled subplans of one query."""
-        found = [(mask, labels[subplan]) for mask, subplan in zip(query.masks, query.subplans(), strict=True) if subplan in labels]
-        elements = featurizer.elements(query)
+    def add(self, featurizer: Featurizer, query: JoinQuery, rows: Mapping[int, int]) -> None:
+        """Add the labelled sets of one query, given as masks."""
+        elements = featurizer.elements(query, tuple(rows))
         parts: tuple[tuple[_Interned[Any], Iterable[Any]], ...] = (
             (self.tables, elements.relations),
             (self.joins, elements.joins),
@@ -171,13 +169,13 @@ class _Collected:
         )
         numbers = [[interned.number(element) for element in part] for interned, part in parts]
         of_set = np.repeat(np.arange(len(parts)), elements.sizes)
-        weights = elements.averages(np.array([mask for mask, _ in found], dtype=np.int64))
+        weights = elements.averages(np.array(list(rows), dtype=np.int64))
         columns = weights.nonzero()[1]
         self.sets.append(of_set[columns])
         self.numbers.append(np.array([number for part in numbers for number in part], dtype=np.int64)[columns])
         self.weights.append(weights[weights > 0])
         self.sizes.append(np.count_nonzero(weights, axis=1))
-        self.rows += [count for _, count in found]
+        self.rows += rows.values()
         self.firsts.append(len(self.rows))
 
     def finish(self, featurizer: Featurizer) -> LabelledSubplans:
@@ -202,16 +200,10 @@ def _joined(parts: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
     return np.concatenate([np.zeros(0, dtype=dtype), *parts])
 
 
-def labelled(
-    featurizer: Featurizer, queries: Sequence[tuple[Query, JoinQuery]], labels: Mapping[str, Mapping[Subplan, int]]
-) -> LabelledSubplans:
-    """
-    Make samples of every subplan of the queries that has a label.
-
-    Subplans without one (counting did not finish) are left out: there is nothing to learn from them.
-    """
+def labelled(featurizer: Featurizer, queries: Iterable[tuple[JoinQuery, Mapping[int, int]]]) -> LabelledSubplans:
+    """Make samples of queries, each with the true rows of some of its sets of relations, by mask."""
     bitmaps = featurizer.samples is not None
     collected = _Collected(_Interned(lambda relation: relation.filter_key if bitmaps else relation.table))
-    for query, parsed in queries:
-        collected.add(featurizer, parsed, labels.get(query.id, {}))
+    for query, rows in queries:
+        collected.add(featurizer, query, rows)
     return collected.finish(featurizer)

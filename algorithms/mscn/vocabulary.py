@@ -16,7 +16,6 @@ from algorithms.mscn.columns import column, comparable, kind_of, number
 from pytest_pilotscope.core.joins import ColumnRef, Relation, Schema
 from pytest_pilotscope.core.predicates import (
     And,
-    Between,
     ColumnComparison,
     Comparison,
     Condition,
@@ -93,7 +92,7 @@ class Vocabulary:
 
     def predicate(self, table: str, condition: Condition) -> list[PredicateElement]:
         """
-        Return the elements of a predicate: both ends of a BETWEEN, each number of an IN list, each part of an AND, else one.
+        Return the elements of a predicate: each number of an IN list, each part of an AND, else one.
 
         Text, LIKE, IS NULL, OR and whatever has no typed form have no value: their constants act through the bitmap.
         """
@@ -101,11 +100,6 @@ class Vocabulary:
             return [self._element(table, condition.column, condition.operator, condition.value)]
         if isinstance(condition, And):
             return [element for child in condition.children for element in self.predicate(table, child)]
-        if isinstance(condition, Between):
-            return [
-                self._element(table, condition.column, ">=", condition.low),
-                self._element(table, condition.column, "<=", condition.high),
-            ]
         if isinstance(condition, InList):
             return self._in_list(table, condition, "IN")
         if isinstance(condition, Not):
@@ -130,8 +124,8 @@ class Vocabulary:
         return PredicateElement((self.column(table, name),), _OPERATOR[word], self._normalised(table, name, value))
 
     def _bare(self, table: str, condition: Condition, word: str) -> PredicateElement:
-        names = dict.fromkeys(condition_columns(condition))
-        return PredicateElement(tuple(self.column(table, name) for name in names), _OPERATOR[word], None)
+        positions = {self.column(table, name) for name in condition_columns(condition)}
+        return PredicateElement(tuple(sorted(positions)), _OPERATOR[word], None)
 
     def _normalised(self, table: str, name: str, value: Constant) -> float | None:
         """Place a constant within the range of its column: 0 at the smallest value, 1 at the largest, a little beyond outside."""

@@ -472,14 +472,14 @@ def _read_relation(entry: Mapping[str, Any]) -> Relation:
         alias=entry["alias"],
         table=entry.get("table", ""),
         source=entry.get("source", ""),
-        predicates=tuple(_read_predicate(entry["alias"], one) for one in entry["filters"]),
+        predicates=tuple(map(_read_predicate, entry["filters"])),
     )
 
 
-def _read_predicate(alias: str, entry: Mapping[str, Any]) -> Predicate:
+def _read_predicate(entry: Mapping[str, Any]) -> Predicate:
     columns = tuple(dict.fromkeys(entry["columns"]))
     condition = Opaque(columns, entry["sql"]) if entry["condition"] is None else _condition(entry["condition"])
-    return Predicate(alias=alias, columns=columns, sql=entry["sql"], condition=condition)
+    return Predicate(columns=columns, sql=entry["sql"], condition=condition)
 
 
 def _condition(entry: Mapping[str, Any]) -> Condition:

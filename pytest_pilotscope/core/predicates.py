@@ -7,12 +7,13 @@ share the text (and whatever was computed for it). What has no typed form is `Op
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Literal, TypeAlias
 
 Operator: TypeAlias = Literal["=", "<>", "<", "<=", ">", ">="]
+_MODIFIERS = re.compile(r"\([^)]*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class TypedText:
     type: str
 
 
-Constant: TypeAlias = int | Decimal | str | bool | TypedText
+Constant: TypeAlias = int | str | bool | TypedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,6 @@ class ColumnComparison:
     left: str
     operator: Operator
     right: str
-
-
-@dataclass(frozen=True, slots=True)
-class Between:
-    """`column BETWEEN low AND high`, both ends included."""
-
-    column: str
-    low: Constant
-    high: Constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +98,21 @@ class Opaque:
     sql: str
 
 
-Condition: TypeAlias = Comparison | ColumnComparison | Between | InList | Like | IsNull | Not | And | Or | Opaque
+Condition: TypeAlias = Comparison | ColumnComparison | InList | Like | IsNull | Not | And | Or | Opaque
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicate:
-    """
-    One conjunct of a relation's filter.
+    """One conjunct of a relation's filter; `sql` names columns without their alias."""
 
-    `sql` is canonical and free of aliases. `derived` marks what the query does not say but PostgreSQL concludes from
-    its equalities (`a.x = 5` and `a.x = b.y` give `b.y = 5`, src/backend/optimizer/path/equivclass.c).
-    """
-
-    alias: str
     columns: tuple[str, ...]
     sql: str
     condition: Condition
-    derived: bool = False
 
 
-def predicate(alias: str, condition: Condition, *, derived: bool = False) -> Predicate:
-    """Make the predicate of a relation from its condition."""
-    columns = tuple(dict.fromkeys(condition_columns(condition)))
-    return Predicate(alias=alias, columns=columns, sql=render(condition), condition=condition, derived=derived)
+def predicate(condition: Condition) -> Predicate:
+    """Make a predicate from its condition."""
+    return Predicate(columns=tuple(dict.fromkeys(condition_columns(condition))), sql=render(condition), condition=condition)
 
 
 def in_list(column: str, values: Iterable[Constant]) -> InList:
@@ -137,21 +121,9 @@ def in_list(column: str, values: Iterable[Constant]) -> InList:
     return InList(column, tuple(distinct[text] for text in sorted(distinct)))
 
 
-def number(text: str) -> int | Decimal:
-    """Read an unsigned numeric literal: with a point or an exponent it is a decimal, as in PostgreSQL."""
-    return int(text) if text.isdecimal() else Decimal(text)
-
-
-def constant_key(condition: Condition) -> object | None:
-    """
-    Name the constant of `column = constant`, or None: conditions with the same name are in one equivalence class.
-
-    PostgreSQL takes two constants for the same when type and value are (`process_equivalence` in equivclass.c). An integer
-    literal has type integer, or bigint where that is too small, whatever integer type the column has.
-    """
-    if not isinstance(condition, Comparison) or condition.operator != "=" or isinstance(condition.value, bool):
-        return None
-    return (type(condition.value), condition.value)
+def bare_type(column_type: str) -> str:
+    """Return a type without its modifiers: `numeric(8,2)` is `numeric`."""
+    return _MODIFIERS.sub("", column_type)
 
 
 def quote_identifier(name: str) -> str:
@@ -207,16 +179,14 @@ def render(condition: Condition) -> str:
 
 
 def _render_negation(child: Condition) -> str:
-    if isinstance(child, InList | Like | IsNull | Between):
+    if isinstance(child, InList | Like | IsNull):
         return _render_leaf(child, negated=True)
     return f"NOT ({render(child)})"
 
 
-def _render_leaf(leaf: Between | InList | Like | IsNull, *, negated: bool) -> str:
+def _render_leaf(leaf: InList | Like | IsNull, *, negated: bool) -> str:
     column = quote_identifier(leaf.column)
     word = "NOT " if negated else ""
-    if isinstance(leaf, Between):
-        return f"{column} {word}BETWEEN {render_constant(leaf.low)} AND {render_constant(leaf.high)}"
     if isinstance(leaf, InList):
         return f"{column} {word}IN ({', '.join(render_constant(value) for value in leaf.values)})"
     if isinstance(leaf, Like):

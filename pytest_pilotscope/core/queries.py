@@ -40,8 +40,7 @@ class Workload:
     The ordered queries of one dataset, split by purpose.
 
     Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring. What the
-    user's files hold besides queries is `unmeasured`. `unsteered` says of test queries why they have no subplans, `origin` where training
-    queries come from when they were not given.
+    user's files hold besides queries is `unmeasured`. `origin` says where training queries come from when they were not given.
     """
 
     dataset: str
@@ -49,7 +48,6 @@ class Workload:
     validation: tuple[Query, ...] = ()
     test: tuple[Query, ...] = ()
     unmeasured: tuple[Unmeasured, ...] = ()
-    unsteered: Mapping[str, str] = field(default_factory=dict)
     origin: str | None = None
 
     def of(self, split: Split) -> tuple[Query, ...]:

@@ -41,9 +41,9 @@ def template_of(sql: str) -> str:
 
     try:
         tree = parse_one(sql, dialect="postgres")
-    except SqlglotError:
+        return (_join_template(tree) if isinstance(tree, exp.Select) else None) or _masked(tree)
+    except (SqlglotError, RecursionError):  # sqlglot calls itself for each level of parentheses
         return normalized(sql)
-    return (_join_template(tree) if isinstance(tree, exp.Select) else None) or _masked(tree)
 
 
 def normalized(sql: str) -> str:

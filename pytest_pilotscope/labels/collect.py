@@ -38,7 +38,7 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
     Query id -> subplan -> label, for every query that has subplans; subplans are called as the planner calls them.
 
     `unsupported` gives the reason for each query that has none: PostgreSQL does not plan it, or it has no relations. `reasons` gives for
-    each query the subplans without a label: no SQL counts them, or counting them failed.
+    each query the subplans without a label: no SQL counts them, or counting them failed. `statements` are the planner's reports.
     """
 
     def __init__(
@@ -46,10 +46,12 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
         labels: Mapping[str, Mapping[Subplan, Label]],
         unsupported: Mapping[str, str],
         reasons: Mapping[str, Mapping[Subplan, str]] = MappingProxyType({}),
+        statements: Mapping[str, Statement] = MappingProxyType({}),
     ) -> None:
         self._labels = labels
         self.unsupported = MappingProxyType(dict(unsupported))
         self.reasons = MappingProxyType(dict(reasons))
+        self.statements = MappingProxyType(dict(statements))
 
     def __getitem__(self, query_id: str) -> Mapping[Subplan, Label]:
         return self._labels[query_id]
@@ -112,7 +114,7 @@ def cardinalities(
             subplan, reason = next(iter(of_query.items()))
             counts = len(of_query), len(of_query) + len(labels[query_id])
             logger.warning("query %s: %d of %d subplans have no label; {%s}: %s", query_id, *counts, " ".join(sorted(subplan)), reason)
-        return Labels(labels, unsupported, reasons)
+        return Labels(labels, unsupported, reasons, {query_id: statements[query_id][1] for query_id in found})
 
 
 def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> tuple[dict[str, tuple[str, Statement]], dict[str, str]]:

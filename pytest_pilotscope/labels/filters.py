@@ -8,11 +8,9 @@ floating point, casts) is not for this module: `is_plain` says no.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -22,7 +20,6 @@ import numpy.typing as npt
 from pytest_pilotscope.core.joins import Relation, Schema
 from pytest_pilotscope.core.predicates import (
     And,
-    Between,
     ColumnComparison,
     Comparison,
     Condition,
@@ -81,7 +78,7 @@ def is_plain(condition: Condition, is_integer: Callable[[str], bool]) -> bool:
         return is_plain(condition.child, is_integer)
     if isinstance(condition, And | Or):
         return all(is_plain(child, is_integer) for child in condition.children)
-    if not isinstance(condition, Comparison | ColumnComparison | Between | InList | IsNull):
+    if not isinstance(condition, Comparison | ColumnComparison | InList | IsNull):
         return False
     return all(map(is_integer, condition_columns(condition))) and all(map(_is_number, _constants(condition)))
 
@@ -122,20 +119,16 @@ def _known(condition: Condition, columns: Columns) -> Mask:
 def _test(condition: Condition, values: npt.NDArray[Any]) -> Mask:
     if isinstance(condition, Comparison):
         return _compared(values, condition.operator, condition.value)
-    if isinstance(condition, Between):
-        return _compared(values, ">=", condition.low) & _compared(values, "<=", condition.high)
     if isinstance(condition, InList):
         limits = np.iinfo(values.dtype)
-        numbers = [number for value in condition.values if (number := _whole("=", value)) is not None]
+        numbers = [value for value in condition.values if isinstance(value, int)]
         return np.isin(values, np.array([number for number in numbers if limits.min <= number <= limits.max], dtype=values.dtype))
     raise TypeError(f"not a plain condition: {condition}")
 
 
-def _compared(values: npt.NDArray[Any], symbol: Operator, value: Constant) -> Mask:
-    """Compare with a number; one that is not an integer lies between two of them."""
-    number = _whole(symbol, value)
-    if number is None:
-        return np.full(values.shape, symbol == "<>", dtype=np.bool_)
+def _compared(values: npt.NDArray[Any], symbol: Operator, number: Constant) -> Mask:
+    if not isinstance(number, int):
+        raise TypeError(f"not an integer: {number}")
     limits = np.iinfo(values.dtype)
     if not limits.min <= number <= limits.max:  # then every value compares like zero does
         return np.full(values.shape, _FUNCTIONS[symbol](0, number), dtype=np.bool_)
@@ -143,27 +136,14 @@ def _compared(values: npt.NDArray[Any], symbol: Operator, value: Constant) -> Ma
     return compared
 
 
-def _whole(symbol: Operator, value: Constant) -> int | None:
-    """Return the integer that compares like `value`; None when no integer equals it, for `=` and `<>`."""
-    if not isinstance(value, int | Decimal):
-        raise TypeError(f"not a number: {value}")
-    if value == int(value):
-        return int(value)
-    if symbol in ("=", "<>"):
-        return None
-    return math.ceil(value) if symbol in ("<", ">=") else math.floor(value)
-
-
 def _constants(condition: Condition) -> tuple[Constant, ...]:
     if isinstance(condition, Comparison):
         return (condition.value,)
-    if isinstance(condition, Between):
-        return (condition.low, condition.high)
     return condition.values if isinstance(condition, InList) else ()
 
 
 def _is_number(value: Constant) -> bool:
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _column(condition: Condition) -> str:

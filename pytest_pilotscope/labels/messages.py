@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, cast
 
 from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, KeyType, Relation
 from pytest_pilotscope.core.predicates import (
     And,
-    Between,
     ColumnComparison,
     Comparison,
     Condition,
@@ -22,9 +20,7 @@ from pytest_pilotscope.core.predicates import (
     Predicate,
 )
 
-_KINDS: dict[str, Callable[..., object]] = {
-    kind.__name__: kind for kind in (Decimal, And, Between, ColumnComparison, Comparison, InList, IsNull, Not, Or)
-}
+_KINDS: dict[str, Callable[..., object]] = {kind.__name__: kind for kind in (And, ColumnComparison, Comparison, InList, IsNull, Not, Or)}
 
 
 def to_message(query: JoinQuery) -> dict[str, Any]:
@@ -44,7 +40,7 @@ def from_message(message: dict[str, Any]) -> JoinQuery:
             table=table,
             source=source,
             predicates=tuple(
-                Predicate(alias=alias, columns=(), sql=sql, condition=Opaque((), sql) if tree is None else cast(Condition, _read(tree)))
+                Predicate(columns=(), sql=sql, condition=Opaque((), sql) if tree is None else cast(Condition, _read(tree)))
                 for sql, tree in predicates
             ),
         )
@@ -61,8 +57,6 @@ def _condition(predicate: Predicate) -> object:
 def _written(value: object) -> object:
     if isinstance(value, tuple):
         return [_written(element) for element in value]
-    if isinstance(value, Decimal):
-        return {"Decimal": [str(value)]}
     if not dataclasses.is_dataclass(value):
         return value
     return {type(value).__name__: [_written(getattr(value, field.name)) for field in dataclasses.fields(value)]}

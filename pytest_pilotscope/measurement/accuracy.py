@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.core.results import SubplanEstimate
-from pytest_pilotscope.postgres.subplans import LeveledSubplan, alias_text, key_text
+from pytest_pilotscope.postgres.subplans import alias_text, key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan

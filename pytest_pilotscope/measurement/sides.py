@@ -96,10 +96,10 @@ class EstimatorSide:
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
-        """Return the subplans that were asked for, and the answer."""
+        """Return the subplans that were asked for, none where the text was enough, and the answer."""
         by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
         if by_text is not None:
-            return by_text, by_text
+            return {}, by_text
         subplans = self.session.subplans(query.sql)
         return subplans, self.algorithm.steer(query, subplans)
 

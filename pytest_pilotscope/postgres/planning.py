@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
+from pytest_pilotscope.core.joins import LeveledSubplan
+from pytest_pilotscope.postgres.subplans import key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -12,16 +12,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, LeveledSubplan, Schema
+from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, LeveledSubplan, Relation, Schema
+from pytest_pilotscope.core.plainparser import PlainQuery, parse_plain, read_plain
 from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
-_COUNT = "SELECT count(*) FROM "
 _SCHEMAS: WeakKeyDictionary[Session, Schema] = WeakKeyDictionary()
 
 
@@ -40,13 +39,10 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
     """
     Return the planner's estimates by asking for one connected set of relations after the other, with stock PostgreSQL.
 
-    On inner joins this gives what the planner itself considers (a relation that it finds superfluous and removes is asked for all the
-    same), and on LEFT JOIN likewise. Raises `UnsupportedQuery` for everything else: its subplans are known to the planner alone.
+    On plain queries (`core.plainparser`) this gives what the planner itself considers; a relation that it finds superfluous and removes is
+    asked for all the same. Raises `UnsupportedQuery` for everything else: its subplans are known to the planner alone.
     """
     query = _parsed(session, sql)
-    beyond = [f"a {join.kind} JOIN" for join in query.special_joins if join.kind != "LEFT"] + ["a subquery"] * bool(query.subqueries)
-    if beyond:
-        raise UnsupportedQuery(f"it has {' and '.join(dict.fromkeys(beyond))}, which only the pilotscope library can enumerate", sql)
     classes = _planner_classes(query.equalities)
     with session.rolled_back():
         session.execute("SET LOCAL max_parallel_workers_per_gather = 0")
@@ -55,17 +51,19 @@ def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float
 
 def _rows_sql(query: JoinQuery, subplan: frozenset[str], classes: Iterable[Sequence[ColumnRef]]) -> str:
     """The join of a subplan, such that the topmost node of its plan has the rows that the whole query's planner would think of."""
-    if query.special_joins:
-        return "SELECT 1 FROM " + query.count_sql(subplan).removeprefix(_COUNT)  # noqa: S608 - made from the parsed query
-    sources = [filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
+    sources = [_filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
     conditions = [
         f"{_column_sql(left)} = {_column_sql(right)}"
         for members in classes
         for left, right in pairwise(ref for ref in members if ref.alias in subplan)
     ]
-    conditions += [f"({residual.sql})" for residual in query.residuals if residual.aliases <= subplan]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT 1 FROM {', '.join(sources)}{where}"  # noqa: S608 - identifiers are quoted, conditions come from the parsed query
+
+
+def _filtered_sql(relation: Relation) -> str:
+    conditions = " AND ".join(predicate.sql for predicate in relation.predicates) or "TRUE"
+    return f"(SELECT * FROM {quote_identifier(relation.table)} WHERE {conditions}) AS {quote_identifier(relation.alias)}"  # noqa: S608 - rendered by us
 
 
 def _column_sql(ref: ColumnRef) -> str:
@@ -92,13 +90,10 @@ def _planner_classes(equalities: Iterable[tuple[ColumnRef, ColumnRef]]) -> list[
     return classes
 
 
-def _parsed(session: Session, sql: str) -> JoinQuery:
+def _parsed(session: Session, sql: str) -> PlainQuery:
     """The parsed statement. The schema is read once, and again if it may have changed since."""
     known = _SCHEMAS.get(session)
-    if known is not None:
-        try:
-            return parse(sql, known)
-        except UnsupportedQuery:
-            del _SCHEMAS[session]
-    _SCHEMAS[session] = read_schema(session)
-    return parse(sql, _SCHEMAS[session])
+    if known is None or (found := parse_plain(sql, known)) is None:
+        known = _SCHEMAS[session] = read_schema(session)
+        found = read_plain(sql, known)
+    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from algorithms.index.columns import IndexedQuery, indexed_query
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
 SCHEMA = {
@@ -173,12 +175,18 @@ def test_an_index_touches_a_query_that_reads_one_of_its_columns() -> None:
     assert not query.touched_by(Index("lineitem", ("l_partkey",)))
 
 
-def test_a_text_that_cannot_be_read_is_named() -> None:
-    """A broken training query is an error with its id, not a query that silently has no columns."""
-    with pytest.raises(
-        AlgorithmError, match=r"^index selection cannot read query 'q': .*; take it out of the training and validation queries$"
-    ):
-        read("SELECT FROM WHERE (")
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT FROM WHERE (", r"sqlglot cannot read it: .+"),
+        (f"SELECT {'(' * 300}1{')' * 300}", r"sqlglot cannot read it: it is nested too deeply"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_refused(sql: str, reason: str) -> None:
+    """It is not a query that silently has no columns."""
+    with pytest.raises(UnsupportedQuery) as refused:
+        read(sql)
+    assert re.fullmatch(reason, refused.value.reason)
 
 
 @pytest.mark.parametrize("covering", [False, True])

@@ -18,7 +18,7 @@ from algorithms.mscn.model import MscnNetwork, SetEncoder
 from algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 
-from .mscn_example import featurizer, labels, queries, training_set
+from .mscn_example import counted, featurizer, queries, training_set
 
 CPU = torch.device("cpu")
 
@@ -263,12 +263,11 @@ def test_spans_concatenate_ranges() -> None:
 
 def test_subplans_without_a_label_are_left_out() -> None:
     """A count that did not finish is no sample; zero rows count as one."""
-    parsed = queries(1)
-    rows = labels(parsed)
-    [first, *others] = rows["q0"]
-    del rows["q0"][first]
-    rows["q0"][others[0]] = 0
-    found = labelled(featurizer(), parsed, rows)
+    [(query, rows)] = counted(queries(1))
+    [first, *others] = rows
+    del rows[first]
+    rows[others[0]] = 0
+    found = labelled(featurizer(), [(query, rows)])
     assert len(found) == len(others)
     assert found.labels[0] == 0
 

@@ -15,9 +15,12 @@ from algorithms.mscn.featurize import Featurizer
 from algorithms.mscn.model import MscnNetwork
 from algorithms.mscn.samples import Samples, draw
 from algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from pytest_pilotscope.core.joins import Relation, Schema, filtered_sql, parse
+from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.core.meaning import Level
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import build_library
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from tests.labels.dumps import load_dump
 
@@ -32,6 +35,7 @@ def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
         administrator.execute(f"CREATE DATABASE {name}")
         with server.connect(name) as session:
             load_dump(session, dump)
+            session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
             yield session
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -50,16 +54,23 @@ def test_bitmaps_and_estimates(newest_server: EmbeddedServer, shared_data: Path,
         texts = [text for path in files for text in path.read_text(encoding="utf-8").split(";\n") if text.strip()]
         assert len(texts) == queries
         samples = Samples(draw(session, schema, rows=EVERY_ROW), session=session, rows=EVERY_ROW)
-        assert_bitmaps(session, samples, [relation for text in texts for relation in parse(text, schema).relations.values()])
+        levels = [level for level in (read_meaning(session, text).outermost for text in texts) if level is not None]
+        assert len(levels) == queries
+        assert_bitmaps(session, samples, levels)
         model = untrained(schema, session, samples)
-        for text in texts[:: max(1, queries // 60)]:
-            assert np.isfinite(list(model.estimate(text).values())).all()
+        for level in levels[:: max(1, queries // 60)]:
+            assert np.isfinite(model.rows(level.query, level.query.masks)).all()
 
 
-def assert_bitmaps(session: Session, samples: Samples, relations: list[Relation]) -> None:
+def assert_bitmaps(session: Session, samples: Samples, levels: list[Level]) -> None:
     """Compare the bits of each distinct filter with a COUNT(*)."""
-    for relation in {relation.filter_key: relation for relation in relations}.values():
-        assert samples.bitmap(relation).sum() == session.scalar(f"SELECT count(*) FROM {filtered_sql(relation)}"), relation.filter_key
+    found = {
+        relation.filter_key: (relation, level, 1 << position)
+        for level in levels
+        for position, relation in enumerate(level.query.relations.values())
+    }
+    for relation, level, mask in found.values():
+        assert samples.bitmap(relation).sum() == session.scalar(level.count_sql(mask).sql), relation.filter_key
 
 
 def untrained(schema: Schema, session: Session, samples: Samples) -> TrainedModel:

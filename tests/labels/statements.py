@@ -82,11 +82,11 @@ def built(sql: str, schema: Schema) -> BuiltStatement:
             residuals.append(Residual(aliases, text))
         elif len(aliases) == 1:
             [alias] = aliases
-            predicates[alias].append(predicate(alias, _condition(text)))
+            predicates[alias].append(predicate(_condition(text)))
     for members in classes:  # the planner derives these
         for left, right in pairwise(members):
             if left.alias == right.alias:
-                predicates[left.alias].append(predicate(left.alias, ColumnComparison(left.column, "=", right.column)))
+                predicates[left.alias].append(predicate(ColumnComparison(left.column, "=", right.column)))
     relations = {alias: Relation(alias=alias, table=table, predicates=tuple(predicates[alias])) for alias, table in tables.items()}
     keys = tuple(_key(schema[tables[members[0].alias]][members[0].column]) for members in classes)
     masks = _masks(list(tables), classes, residuals)

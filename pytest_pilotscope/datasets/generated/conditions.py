@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.plainparser import RESERVED
+from pytest_pilotscope.core.plaintokens import RESERVED
 from pytest_pilotscope.core.predicates import quote_identifier, quote_text
 
 if TYPE_CHECKING:

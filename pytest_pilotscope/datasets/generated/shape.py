@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_pilotscope.core.joins import JoinQuery, Schema, parse
-from pytest_pilotscope.core.predicates import And, Comparison, Condition, InList, IsNull, Like, Not, Or
+from pytest_pilotscope.core.joins import Relation, Schema
+from pytest_pilotscope.core.plainparser import PlainQuery, parse_plain
+from pytest_pilotscope.core.predicates import And, Comparison, Condition, Not, Or
 from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import UnsupportedQuery
 
 
 class Column(NamedTuple):
@@ -47,23 +47,32 @@ class Shape:
 
 
 def shape_of(queries: Iterable[Query], schema: Schema, references: Iterable[Edge]) -> Shape:
-    """Look at queries, and add the edges of foreign keys; what cannot be taken apart is left out."""
+    """Look at the plain queries, whose text is enough, and add the edges of foreign keys."""
     edges: Counter[Edge] = Counter(references)
     sizes: list[int] = []
     copies: Counter[str] = Counter()
     filtered: dict[str, frozenset[str]] = {}
     kinds: set[str] = set()
-    for query in _parsed(queries, schema):
+    for query in filter(None, (parse_plain(query.sql, schema) for query in queries)):
         edges.update(_edges(query))
         sizes.append(len(query.relations))
         for table, count in Counter(relation.table for relation in query.relations.values()).items():
             copies[table] = max(copies[table], count)
         for relation in query.relations.values():
-            written = [predicate for predicate in relation.predicates if not predicate.derived]
-            columns = {column for predicate in written for column in predicate.columns}
+            columns = {column for predicate in relation.predicates for column in predicate.columns}
             filtered[relation.table] = filtered.get(relation.table, frozenset()) | columns
-            kinds.update(kind for predicate in written for kind in kinds_of(predicate.condition))
+            kinds.update(_kinds(relation))
     return Shape(edges=edges, sizes=tuple(sizes) or (1, 2, 3), copies=copies, filtered=filtered, kinds=frozenset(kinds))
+
+
+def _kinds(relation: Relation) -> Iterator[str]:
+    """Name the kinds of a relation's conditions; both ends of a range of one column are a BETWEEN, too."""
+    comparisons = [one.condition for one in relation.predicates if isinstance(one.condition, Comparison)]
+    lows, highs = ({one.column for one in comparisons if one.operator == operator} for operator in (">=", "<="))
+    if lows & highs:
+        yield "Between"
+    for predicate in relation.predicates:
+        yield from kinds_of(predicate.condition)
 
 
 def kinds_of(condition: Condition) -> Iterator[str]:
@@ -75,21 +84,11 @@ def kinds_of(condition: Condition) -> Iterator[str]:
     elif isinstance(condition, And | Or):
         yield type(condition).__name__
         yield from (kind for child in condition.children for kind in kinds_of(child))
-    elif isinstance(condition, InList | Like | IsNull):
-        yield type(condition).__name__
     else:
         yield type(condition).__name__
 
 
-def _parsed(queries: Iterable[Query], schema: Schema) -> Iterator[JoinQuery]:
-    for query in queries:
-        try:
-            yield parse(query.sql, schema)
-        except UnsupportedQuery:
-            continue
-
-
-def _edges(query: JoinQuery) -> Iterator[Edge]:
+def _edges(query: PlainQuery) -> Iterator[Edge]:
     for left, right in query.equalities:
         if left.alias != right.alias:
             tables = query.relations[left.alias].table, query.relations[right.alias].table

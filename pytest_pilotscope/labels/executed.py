@@ -1,0 +1,151 @@
+"""
+The rows of sets of relations, as plans counted them while they were executed.
+
+Only a node that was executed once and read to its end has all rows of its set. Which nodes those are follows from the nodes above them
+(src/backend/executor); where it does not follow for certain, the node says nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_pilotscope.core.joins import Subplan
+from pytest_pilotscope.postgres.explain import Plan
+
+_APPENDS = ("Append", "Merge Append")
+_BLOCKING = ("Sort", "Hash")
+"""Nodes that read all of their input before they return a row."""
+_STREAMING = (
+    "Materialize",
+    "Aggregate",
+    "Group",
+    "Unique",
+    "Incremental Sort",
+    "Result",
+    "ProjectSet",
+    "LockRows",
+    "WindowAgg",
+    "Hash Join",
+)
+"""Nodes that read their input to its end if they are read to theirs."""
+_KEEP_UNMATCHED_OUTER = ("Left", "Full", "Anti")
+_MEMBER = re.compile(r"_\d+$")
+_SWITCHES = ("hashjoin", "mergejoin", "nestloop", "material", "memoize", "hashagg", "sort", "seqscan", "indexscan", "bitmapscan")
+_HASHED = {"enable_nestloop": "off", "enable_mergejoin": "off", "enable_material": "off"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """Settings and injected rows that make the planner choose another plan of the same meaning."""
+
+    settings: Mapping[str, str]
+    rows: Mapping[Subplan, float]
+
+
+class Executed(NamedTuple):
+    """A set of relations with the rows of a node that joined exactly this set."""
+
+    subplan: Subplan
+    rows: int
+    node: str
+
+
+def variations(subplans: Iterable[Subplan], *, count: int, seed: int | str) -> Iterator[Variation]:
+    """Yield one variation of hash joins only, whose nodes are all read to their end, and `count - 1` drawn at random."""
+    draw = random.Random(seed)  # noqa: S311  # draws plans
+    listed = list(subplans)
+    yield Variation(settings=_HASHED, rows={})
+    for _ in range(count - 1):
+        settings = {f"enable_{name}": "off" for name in _SWITCHES if draw.random() < 0.25}
+        if draw.random() < 0.3:
+            settings["enable_partitionwise_join"] = "on"
+        if draw.random() < 0.15:
+            settings |= {"geqo_threshold": "2", "geqo_seed": str(draw.random())}
+        yield Variation(settings=settings, rows={subplan: float(round(10 ** draw.uniform(0, 6))) for subplan in listed})
+
+
+def executed_sets(plan: Plan, aliases: frozenset[str]) -> list[Executed]:
+    """
+    Return the sets of `aliases` whose rows the nodes of an analyzed, serial plan tell.
+
+    `aliases` are relations of the statement's own level whose names EXPLAIN uses for nothing else.
+    """
+    found: list[Executed] = []
+    _visit(plan, _Reading(once=True, to_the_end=True), aliases, found)
+    return found
+
+
+class _Reading(NamedTuple):
+    """`once`: the node does not depend on rows of another one. `to_the_end`: if it was executed, all its rows were asked for."""
+
+    once: bool
+    to_the_end: bool
+
+
+def _visit(node: Plan, reading: _Reading, aliases: frozenset[str], found: list[Executed]) -> None:
+    relations = _relations(node, aliases)
+    tells = node.is_join or node.alias is not None or node.node_type in _APPENDS
+    if tells and relations is not None and reading == (True, True) and node.actual_loops == 1 and relations <= aliases:
+        rows = node.actual_rows or 0.0
+        found.append(Executed(relations, round(rows), f"{node.join_type or ''} {node.node_type}".strip()))
+    if node.alias is None:
+        for child in _own(node):
+            _visit(child, _below(node, child, reading), aliases, found)
+
+
+def _below(node: Plan, child: Plan, reading: _Reading) -> _Reading:
+    """Tell how a child of `node` is read."""
+    if not reading.once:
+        return _Reading(once=False, to_the_end=False)
+    if node.node_type in _BLOCKING or (node.node_type == "Aggregate" and node.strategy in ("Plain", "Hashed")):
+        return _Reading(once=True, to_the_end=node.actual_loops == 1)
+    if node.node_type == "Nested Loop":
+        return _below_nested_loop(node, child, reading)
+    if node.node_type == "Merge Join":  # it stops when one side ends
+        return _Reading(once=True, to_the_end=False)
+    if node.node_type == "Limit" or "Run Condition" in node.details:
+        return _Reading(once=True, to_the_end=False)
+    if node.node_type not in _STREAMING:
+        return _Reading(once=False, to_the_end=False)
+    if node.node_type == "Hash Join" and child is _own(node)[0]:  # it does not read on where nothing can match
+        matched = bool(_own(node)[1].actual_rows) or node.join_type in _KEEP_UNMATCHED_OUTER
+        return _Reading(once=True, to_the_end=reading.to_the_end and matched)
+    return reading
+
+
+def _below_nested_loop(node: Plan, child: Plan, reading: _Reading) -> _Reading:
+    outer, inner = _own(node)
+    if child is outer:
+        return reading
+    all_matches = node.join_type in ("Inner", "Left") and not node.details.get("Inner Unique")
+    # Only an inner side without parameters is materialized.
+    once = inner.node_type == "Materialize"
+    return _Reading(once=once, to_the_end=once and reading.to_the_end and all_matches and bool(outer.actual_rows))
+
+
+def _own(node: Plan) -> list[Plan]:
+    """The children in the same query level."""
+    return [child for child in node.children if child.relationship in ("Outer", "Inner")]
+
+
+def _relations(node: Plan, aliases: frozenset[str]) -> Subplan | None:
+    """The relations of the statement's level that a node joins; None where EXPLAIN does not say."""
+    if node.node_type in _APPENDS:
+        return _appended(node, aliases)
+    if node.alias is not None:
+        return frozenset({node.alias})
+    below = [_relations(child, aliases) for child in _own(node)]
+    known = [relations for relations in below if relations is not None]
+    return frozenset().union(*known) if below and len(known) == len(below) else None
+
+
+def _appended(node: Plan, aliases: frozenset[str]) -> Subplan | None:
+    """The table whose partitions or children are appended; EXPLAIN names them t_1, t_2 for t."""
+    scans = [child for child in node.children if child.relationship == "Member"]
+    names = {_MEMBER.sub("", scan.alias) for scan in scans if scan.alias and _MEMBER.search(scan.alias)}
+    all_named = all(scan.alias and _MEMBER.search(scan.alias) for scan in scans)
+    return frozenset(names) if all_named and len(names) == 1 and names <= aliases else None
