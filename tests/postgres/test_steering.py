@@ -58,26 +58,19 @@ def test_without_the_library_a_new_table_is_found(stock: Session) -> None:
     }
 
 
-def test_without_the_library_left_joins_are_asked_for(stock: Session, newest_server: EmbeddedServer) -> None:
-    """A LEFT JOIN has the subplans that the library enumerates, with the same rows."""
-    sql = "SELECT * FROM t AS a LEFT JOIN r AS b ON a.k = b.k AND b.id < 50 WHERE a.id < 100"
-    asked = stock.subplans(sql)
-    stock.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
-    assert stock.subplans(sql) == asked
-
-
 @pytest.mark.parametrize(
     ("sql", "what"),
     [
-        ("SELECT * FROM t AS a WHERE a.id IN (SELECT max(k) FROM r GROUP BY id)", "a subquery"),
-        ("SELECT * FROM t AS a WHERE EXISTS (SELECT 1 FROM r AS b WHERE b.k = a.k)", "a SEMI JOIN"),
-        ("SELECT * FROM t AS a FULL JOIN r AS b ON a.k = b.k", "a FULL JOIN"),
+        ("SELECT * FROM t AS a WHERE a.id IN (SELECT max(k) FROM r GROUP BY id)", "select"),
+        ("SELECT * FROM t AS a WHERE EXISTS (SELECT 1 FROM r AS b WHERE b.k = a.k)", "exists"),
+        ("SELECT * FROM t AS a FULL JOIN r AS b ON a.k = b.k", "full"),
     ],
 )
 def test_without_the_library_other_statements_are_refused(stock: Session, sql: str, what: str) -> None:
     """What cannot be asked for one subset at a time says so."""
     expected = (
-        f"this query has no subplans to estimate or count: it has {what}, which only the pilotscope library can enumerate; query: {sql}"
+        f"this query has no subplans to estimate or count: {what!r} has no place in a plain conjunction over tables, so that only "
+        f"PostgreSQL knows its meaning; query: {sql}"
     )
     with pytest.raises(UnsupportedQuery, match=f"^{re.escape(expected)}$"):
         stock.subplans(sql)
