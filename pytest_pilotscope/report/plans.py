@@ -65,7 +65,9 @@ def nodes_of(plan: str) -> tuple[Node, ...]:
 
 def judged(nodes: Sequence[Node], report: QueryReport) -> tuple[Node, ...]:
     """The nodes with true rows: those counted while it ran, else those known for the same relations; none where it was never executed."""
-    known = {frozenset(estimate.aliases): estimate for estimate in report.estimates or ()}
+    estimates = report.estimates or ()
+    times = Counter(frozenset(estimate.aliases) for estimate in estimates)  # those of several query levels cannot be told apart
+    known = {aliases: estimate for estimate in estimates if times[aliases := frozenset(estimate.aliases)] == 1}
     judged_nodes = []
     for node in nodes:
         estimate = known.get(node.aliases) if node.aliases else None
