@@ -20,7 +20,7 @@ from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryT
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.sides import Side, Steering, check_estimates
-from pytest_pilotscope.postgres.explain import Plan, render
+from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.postgres.steering import verify
 
 TIMEOUT_FACTOR = 10.0
@@ -126,7 +126,7 @@ class QueryMeasurement:
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
         report = QueryReport(
-            query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
+            query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost
         )
         estimates = self._estimates(side, steering)
         if self.truth:
