@@ -38,6 +38,7 @@ class Oracle:
     def __init__(self) -> None:
         self._training: Training | None = None
         self._known: dict[str, PartialCardinalities] = {}
+        self._refused: dict[str, str] = {}
 
     def train(self, training: Training) -> TrainingReport:
         """Learn nothing, but remember where labels come from."""
@@ -45,21 +46,32 @@ class Oracle:
         return training.report(parameters={"no_ai": True})
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Return the true rows of the subplans of a query that was met before, None of one that was not, or could not be counted."""
+        """Return the true rows of the subplans of a query that was met before, None of one that was not; refuse what was refused."""
+        if query.sql in self._refused:
+            raise UnsupportedQuery(self._refused[query.sql], query.sql)
         return self._known.get(query.sql)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the true rows of the subplans that can be counted; `UnsupportedQuery` where none can, `LabelError` where none may be."""
         if self._training is None:
             raise RuntimeError("the oracle has no data to count in: call train() first")
-        found = PartialCardinalities({}, {})
-        for _ in range(MOST_PLANNINGS):
-            if not _learn(self._training, query, found) or _is_settled(self._training, query, found):
-                break
-        if not found and found.unknown:
-            raise UnsupportedQuery(next(iter(found.unknown.values())), query.sql)
-        self._known[query.sql] = found
-        return found
+        try:
+            self._known[query.sql] = _counted(self._training, query)
+        except UnsupportedQuery as error:
+            self._refused[query.sql] = error.reason
+            raise
+        return self._known[query.sql]
+
+
+def _counted(training: Training, query: Query) -> PartialCardinalities:
+    """Return the rows of all sets of a query that PostgreSQL may look at, as far as they can be counted."""
+    found = PartialCardinalities({}, {})
+    for _ in range(MOST_PLANNINGS):
+        if not _learn(training, query, found) or _is_settled(training, query, found):
+            break
+    if not found and found.unknown:
+        raise UnsupportedQuery(next(iter(found.unknown.values())), query.sql)
+    return found
 
 
 def _learn(training: Training, query: Query, found: PartialCardinalities) -> bool:

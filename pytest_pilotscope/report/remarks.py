@@ -88,9 +88,20 @@ def remarks_of(record: Record) -> Iterator[Remark]:
         yield Remark(text=f"{end.status}: {end.error}", bad=True)
     for side, reason in (end.failures if end else {}).items():
         yield Remark(text=f"{side} failed: {reason}", bad=True)
+    yield from _without_p_error(record)
     for report in record.reports:
         if report.steered_ratio is not None and report.steered_ratio < 1:
             yield Remark(text=f"{report.query_id}: {report.side} {steered_text(report)}", bad=True)
+
+
+def _without_p_error(record: Record) -> Iterator[Remark]:
+    """Name the queries of each side whose p-error is not known, with the first reason."""
+    for side in record.header.sides:
+        lacking = [report for report in record.reports if report.side == side and report.p_error_reason is not None]
+        if lacking:
+            named = ", ".join(report.query_id for report in lacking[:NAMED])
+            more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+            yield Remark(text=f"{side}: p-error not known of {named}{more}: {lacking[0].p_error_reason}")
 
 
 def uncertain_of(summary: Summary) -> Iterator[Remark]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.core.results import SubplanEstimate
 from pytest_pilotscope.measurement.accuracy import estimates_of
-from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
 
 def test_estimates_without_a_truth_are_left_out() -> None:
@@ -15,7 +15,7 @@ def test_estimates_without_a_truth_are_left_out() -> None:
 
 def test_all_levels_are_judged() -> None:
     """The same alias in a subquery is another relation: every level has a truth of its own."""
-    estimated = {LeveledSubplan(1, "a"): 5.0, LeveledSubplan(2, "a"): 7.0, LeveledSubplan(2, "ab"): 9.0}
+    estimated: dict[frozenset[str], float] = {LeveledSubplan(1, "a"): 5.0, LeveledSubplan(2, "a"): 7.0, LeveledSubplan(2, "ab"): 9.0}
     assert estimates_of(estimated, {LeveledSubplan(1, "a"): 3, LeveledSubplan(2, "a"): 0}) == (
         SubplanEstimate(aliases=("a",), estimated=5.0, true=3.0),
         SubplanEstimate(aliases=("a",), estimated=7.0, true=0.0),

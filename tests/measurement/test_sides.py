@@ -9,16 +9,21 @@ from typing import cast
 
 import pytest
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities
+from pytest_pilotscope.algorithm import Algorithm, Cardinalities, PartialCardinalities
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, UnsupportedQuery
-from pytest_pilotscope.measurement.sides import side_of
+from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.measurement.sides import check_estimates, side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.training import Training
 
 LISTED = {frozenset("a"): 1.0, frozenset("ab"): 2.0}
 BY_TEXT = {frozenset("a"): 10.0, frozenset("ab"): 20.0}
+FAILURES = {
+    "unplanned": StatementFailed("unplanned", reason="syntax error", sqlstate="42601"),
+    "slow": QueryTimeout("slow", timeout_ms=7),
+    "lost": StatementFailed("lost", reason="the connection to the server is closed"),
+}
 
 
 class Remembering:
@@ -31,6 +36,8 @@ class Remembering:
     def subplans(self, sql: str) -> Cardinalities:
         """The planner's list."""
         self.asked.append(sql)
+        if sql in FAILURES:
+            raise FAILURES[sql]
         return LISTED
 
     @contextmanager
@@ -84,6 +91,39 @@ def test_an_answer_by_the_text_is_held_to_the_same() -> None:
         steered("broken")
     session, reason = steered("refused")
     assert (session.asked, session.injected, reason) == ([], [], "it is refused")
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [("unplanned", "PostgreSQL does not plan it: syntax error"), ("slow", "planning it takes more than 7 ms")],
+)
+def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> None:
+    """An estimator's query and a chooser's are both left alone, with the reason; a lost connection is the end of all."""
+
+    class Chooser:
+        name = "chooser"
+
+        def choose(self, query: Query, session: Session) -> Cardinalities:
+            return session.subplans(query.sql)
+
+    session, unsupported = steered(sql)
+    assert (session.injected, unsupported) == ([], reason)
+    side = side_of("chooser", cast(Algorithm, Chooser()), cast(Session, Remembering()))
+    with side.steered(Query(id="q", sql=sql)) as steering:
+        assert (steering.unsupported, steering.cardinalities) == (reason, None)
+    with pytest.raises(StatementFailed, match="the connection to the server is closed"):
+        steered("lost")
+    with pytest.raises(StatementFailed, match="the connection to the server is closed"), side.steered(Query(id="q", sql="lost")):
+        pass
+
+
+def test_an_estimator_may_say_what_it_does_not_know() -> None:
+    """A subplan with a reason in place of rows is not left out; one without either is."""
+    partial = PartialCardinalities({frozenset("a"): 3.0}, {frozenset("ab"): "it has a LIMIT"})
+    check_estimates("oracle", Query(id="q", sql="SELECT 1"), LISTED, partial)
+    message = "oracle estimated 2 of 3 subplans of query 'q'; PostgreSQL would silently use its own estimate for the rest"
+    with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
+        check_estimates("oracle", Query(id="q", sql="SELECT 1"), {**LISTED, frozenset("c"): 1.0}, partial)
 
 
 @pytest.mark.parametrize(
