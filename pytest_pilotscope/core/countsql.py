@@ -148,7 +148,7 @@ class _Writer:
 
     def _written(self, mask: int) -> _Parts:
         if mask in self._level.empty:
-            return self._empty(mask)
+            return self._with_placeholders(self._empty(mask), mask, ())
         if mask.bit_count() == 1:
             return self._with_placeholders(self._base(mask.bit_length() - 1), mask, ())
         pairs = sorted(self._level.pairs.get(mask, ()), key=lambda pair: pair.kind == "UNIQUE")

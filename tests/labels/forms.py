@@ -43,6 +43,8 @@ FORMS = {
     "constantly false": "SELECT count(*) FROM a LEFT JOIN b ON false JOIN c ON c.id = a.id",
     "constantly false by arithmetic": "SELECT count(*) FROM a LEFT JOIN (b JOIN d ON b.id = d.fk) ON 1 = 2 LEFT JOIN c ON c.id = b.id",
     "contradiction": "SELECT count(*) FROM a JOIN b ON a.id = b.fk WHERE a.i4 = 1 AND a.i4 = 2",
+    "value of what is empty": "SELECT count(*) FROM c LEFT JOIN (SELECT 2 FROM a) AS s (v) ON false "
+    "JOIN p ON p.uk = c.uk WHERE coalesce(s.v, 3) = 2",
     "empty side": "SELECT count(*) FROM a LEFT JOIN e ON a.id = e.id FULL JOIN b ON b.id = e.fk",
     "empty subquery": "SELECT count(*) FROM a LEFT JOIN (SELECT * FROM b WHERE false) AS n ON a.id = n.id JOIN c ON c.id = a.id",
     "filters above and below": "SELECT count(*) FROM a LEFT JOIN b ON a.id = b.fk AND a.i4 = 1 AND b.i4 > 0 WHERE a.i2 = 0 "
