@@ -358,12 +358,15 @@ def test_sets_chosen_by_chance_are_those_of_the_measured_plan(loaded: MakeDataba
     """Under GEQO the sets depend on the statistics, so that labels are planned with them."""
     session, queries = generated(loaded)
     several = [query for query in queries if query.sql.count(" AS ") >= 6][:20]
-    session.execute("SET geqo_threshold = 4")
+    chance = {"geqo_threshold": 4, "geqo_pool_size": 4, "geqo_generations": 4}
+    for name, value in chance.items():
+        session.execute(f"SET {name} = {value}")
     try:
         labels = cardinalities(session, several, schema=read_schema(session), fingerprint="f", cache_dir=tmp_path)
         assert {query.id: set(labels[query.id]) for query in several} == {query.id: set(session.subplans(query.sql)) for query in several}
     finally:
-        session.execute("RESET geqo_threshold")
+        for name in chance:
+            session.execute(f"RESET {name}")
 
 
 def test_a_count_that_takes_too_long_is_marked(typed: Session, tmp_path: Path) -> None:
