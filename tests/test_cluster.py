@@ -261,7 +261,7 @@ def test_labels(database: Database, scheduler: str, tmp_path: Path) -> None:
             self.crew, self.limit = crew, limit
 
         def submit(self, key: str, work: Any, task: Any) -> None:
-            asked.append(task[0].query.sql)
+            asked.append(task[0][0])
             self.crew.submit(key, work, task)
 
         def next(self) -> tuple[str, Any]:

@@ -6,7 +6,16 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pytest_pilotscope"
@@ -36,7 +45,7 @@ DOORS = {
 }
 """The only places that may import a library."""
 
-HEAVY = ("torch", "mlflow", "pandas", "sqlglot", "psycopg2", "smac", "sklearn", "matplotlib")
+HEAVY = ("torch", "mlflow", "pandas", "sqlglot", "psycopg2", "smac", "sklearn", "matplotlib", "scipy")
 
 
 def modules() -> Iterator[Path]:
@@ -98,6 +107,18 @@ def test_each_library_has_one_door() -> None:
     assert not wrong
 
 
+def test_every_import_is_declared() -> None:
+    """Whatever the product imports belongs to a distribution that pyproject.toml names, so no other package has to bring it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *(one for extra in extras.keys() - {"test", "lint", "type"} for one in extras[extra])]
+    declared = {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+    of_library = packages_distributions()
+    ours = sys.stdlib_module_names | {PACKAGE, "algorithms"}
+    imports = {(str(path), library) for path in modules() for name in imported(path) if (library := name.split(".")[0]) not in ours}
+    assert [one for one in sorted(imports) if not declared & {canonicalize_name(name) for name in of_library.get(one[1], one[1:])}] == []
+
+
 def test_no_algorithm_imports_another() -> None:
     """What one algorithm is made of can change without looking at the others."""
     folders = {path.parts[1] for path in modules() if path.parts[0] == "algorithms" and len(path.parts) > 2}
@@ -129,9 +150,9 @@ def test_python_without_pytest_does_not_load_it() -> None:
     assert loaded.stdout.split() == ["False"]
 
 
-def test_core_needs_nothing_but_numpy_and_sqlglot() -> None:
+def test_core_needs_nothing_but_numpy_scipy_and_sqlglot() -> None:
     """Values and arithmetic can be used, and tested, without a server, a tracking store or pytest."""
-    known = sys.stdlib_module_names | {PACKAGE, "numpy", "sqlglot"}
+    known = sys.stdlib_module_names | {PACKAGE, "numpy", "scipy", "sqlglot"}
     wrong = {
         f"{path}: {name}"
         for path in modules()

@@ -17,12 +17,14 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from sqlglot import parse_one
 from torch import Tensor
 
 from algorithms.devices import one_thread, seeded
@@ -34,8 +36,8 @@ from algorithms.mscn.ragged import LabelledSubplans, labelled
 from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
 from algorithms.mscn.vocabulary import Vocabulary
 from benchmarks.padded_mscn import padded, reference_loss, reference_rows
-from pytest_pilotscope.core.joinparser import parse_query
-from pytest_pilotscope.core.joins import Schema, parse
+from pytest_pilotscope.core.joins import JoinQuery, Schema
+from pytest_pilotscope.core.plainparser import read_plain
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.stats.generate import generate
@@ -107,9 +109,19 @@ def single_thread() -> Iterator[None]:
 
 def labelled_subplans(featurizer: Featurizer, queries: Sequence[Query]) -> LabelledSubplans:
     """Samples of all subplans, with made-up rows."""
-    parsed = [(query, parse(query.sql, featurizer.vocabulary.schema)) for query in queries]
-    rows = {query.id: {subplan: 10 ** len(subplan) for subplan in found.subplans()} for query, found in parsed}
-    return labelled(featurizer, parsed, rows)
+    parsed = [read_plain(query.sql, featurizer.vocabulary.schema) for query in queries]
+    return labelled(featurizer, [(query, {mask: 10 ** mask.bit_count() for mask in query.masks}) for query in parsed])
+
+
+def subplan_sql(query: JoinQuery, mask: int) -> str:
+    """The SQL of a subplan, as the known way has it."""
+    aliases = query.subplan(mask)
+    relations = [query.relations[alias] for alias in query.aliases if alias in aliases]
+    conditions = [f"{relation.alias}.{predicate.sql}" for relation in relations for predicate in relation.predicates]
+    for members in query.classes:
+        conditions += [f"{a.alias}.{a.column} = {b.alias}.{b.column}" for a, b in pairwise(ref for ref in members if ref.alias in aliases)]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT count(*) FROM {', '.join(f'{relation.table} AS {relation.alias}' for relation in relations)}{where}"  # noqa: S608  # made of a generated query
 
 
 def step(network: MscnNetwork, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
@@ -192,7 +204,7 @@ def test_pipeline(generated: Generated, benchmark: BenchmarkFixture, show: Show)
     featurizer = generated.featurizer(bitmaps=True)
     made: list[LabelledSubplans] = []
     features_s = core_seconds(lambda: made.append(labelled_subplans(featurizer, queries)), 1)
-    parsed_s = statistics.mean(core_seconds(partial(parse_query, query.sql, TABLES), 1) for query in queries[:20])
+    parsed_s = statistics.mean(core_seconds(partial(parse_one, query.sql, dialect="postgres"), 1) for query in queries[:20])
     ours_per_s, theirs_per_s = rates(featurizer, made[0], benchmark, epochs=2)
     ours_s = features_s + EPOCHS * len(made[0]) / ours_per_s
     theirs_s = 2 * parsed_s * len(made[0]) + EPOCHS * len(made[0]) / theirs_per_s
@@ -205,14 +217,14 @@ def test_pipeline(generated: Generated, benchmark: BenchmarkFixture, show: Show)
 
 def reference_estimates(featurizer: Featurizer, network: MscnNetwork, query: Query) -> float:
     """Seconds that the known way needs for all subplans of a query: each one's SQL is parsed twice, then their sets go through padded."""
-    parsed = parse(query.sql, featurizer.vocabulary.schema)
-    texts = [parsed.count_sql(subplan) for subplan in parsed.subplans()]
+    parsed = read_plain(query.sql, featurizer.vocabulary.schema)
+    texts = [subplan_sql(parsed, mask) for mask in parsed.masks]
     batch = next(iter(labelled_subplans(featurizer, [query]).batches(BATCH_SIZE, np.array([0]))))
 
     def estimates() -> None:
         for text in texts:
-            parse_query(text, TABLES)
-            parse_query(text, TABLES)
+            parse_one(text, dialect="postgres")
+            parse_one(text, dialect="postgres")
         with torch.no_grad():
             reference_rows(network, padded(batch))
 
@@ -220,7 +232,7 @@ def reference_estimates(featurizer: Featurizer, network: MscnNetwork, query: Que
 
 
 def unmet(generated: Generated, network: MscnNetwork, *, bitmaps: bool) -> TrainedModel:
-    """A model with a schema object of its own, so that no text was parsed for it; columns of samples are typed, as once per model."""
+    """A model that has met no query; columns of samples are typed, as once per model."""
     featurizer = generated.featurizer(bitmaps=bitmaps)
     made = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
     for table in made.samples.tables.values() if made.samples is not None else ():
@@ -274,18 +286,17 @@ def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Sho
 def test_featurize(generated: Generated, benchmark: BenchmarkFixture, show: Show) -> None:
     """Featurizing parsed queries, beside parsing the SQL twice per subplan; bitmaps are drawn anew for every predicate."""
     queries = generated.workload.test
-    parsed = [(query, parse(query.sql, TABLES)) for query in queries]
-    rows = {query.id: dict.fromkeys(found.subplans(), 1) for query, found in parsed}
+    parsed = [(found, dict.fromkeys(found.masks, 1)) for found in (read_plain(query.sql, TABLES) for query in queries)]
 
     def fresh_featurizer() -> tuple[tuple[Featurizer], dict[str, object]]:
         return (generated.featurizer(bitmaps=True),), {}
 
     samples = benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
-        lambda featurizer: labelled(featurizer, parsed, rows), setup=fresh_featurizer, rounds=5
+        lambda featurizer: labelled(featurizer, parsed), setup=fresh_featurizer, rounds=5
     )
     (featurizer,), _ = fresh_featurizer()
-    ours_us = 1e6 * core_seconds(lambda: labelled(featurizer, parsed, rows), 3) / len(samples)
-    theirs_us = 2e6 * statistics.mean(core_seconds(partial(parse_query, query.sql, TABLES), 3) for query in queries[:20])
+    ours_us = 1e6 * core_seconds(lambda: labelled(featurizer, parsed), 3) / len(samples)
+    theirs_us = 2e6 * statistics.mean(core_seconds(partial(parse_one, query.sql, dialect="postgres"), 3) for query in queries[:20])
     benchmark.extra_info.update(us_per_subplan=ours_us, reference_us_per_subplan=theirs_us, ratio=theirs_us / ours_us)
     show(
         f"mscn featurize: {ours_us:.1f} us per subplan, parsing twice per subplan {theirs_us:,.0f} us, "

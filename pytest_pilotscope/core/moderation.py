@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import digamma, zeta
 
 from pytest_pilotscope.core.pairs import Floats
 
@@ -40,36 +41,21 @@ def moderated(variances: Floats, freedom: int) -> tuple[Floats, float]:
 def _prior(variances: Floats, freedom: int) -> tuple[float, float]:
     """The usual variance and, in degrees of freedom, how alike the true variances are: infinitely, where all are the same."""
     half = freedom / 2
-    logs = np.log(variances) - digamma(half) + math.log(half)
+    logs = np.log(variances) - float(digamma(half)) + math.log(half)
     excess = float(logs.var(ddof=1)) - trigamma(half)
     if excess <= 0:
         return float(np.exp(logs.mean())), math.inf
     alike = 2 * inverse_trigamma(excess)
-    return float(np.exp(logs.mean() + digamma(alike / 2) - math.log(alike / 2))), alike
-
-
-def digamma(x: float) -> float:
-    """The derivative of log gamma, for x > 0, to about 1e-10 (Abramowitz and Stegun 6.3.5 and 6.3.18)."""
-    below = 0.0
-    while x < 10:
-        below += 1 / x
-        x += 1
-    square = 1 / (x * x)
-    return math.log(x) - 0.5 / x - square * (1 / 12 - square * (1 / 120 - square / 252)) - below
+    return float(np.exp(logs.mean() + float(digamma(alike / 2)) - math.log(alike / 2))), alike
 
 
 def trigamma(x: float) -> float:
-    """The derivative of digamma, for x > 0, to about 1e-10 (Abramowitz and Stegun 6.4.6 and 6.4.12)."""
-    below = 0.0
-    while x < 10:
-        below += 1 / (x * x)
-        x += 1
-    square = 1 / (x * x)
-    return below + 1 / x + square / 2 + square / x * (1 / 6 - square * (1 / 30 - square / 42))
+    """Return the derivative of digamma, which is a zeta function of Hurwitz."""
+    return float(zeta(2, x))
 
 
 def inverse_trigamma(value: float) -> float:
-    """The x > 0 with trigamma(x) = value > 0, by bisection of its logarithm."""
+    """Return the x > 0 with trigamma(x) = value > 0, by bisection of its logarithm."""
     low, high = -40.0, 40.0
     for _ in range(80):
         middle = (low + high) / 2

@@ -18,12 +18,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from pytest_pilotscope.core.format1 import with_tree
 from pytest_pilotscope.core.plain import from_plain, to_line
 from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
 from pytest_pilotscope.errors import RecordError
 
-FORMAT = 1
-"""The version of the format. It changes whenever a field is added, renamed or removed."""
+FORMAT = 2
+"""The version of the format that is written. It changes whenever a field is added, renamed or removed."""
+
+READABLE = (1, FORMAT)
+"""The formats that are read. In format 1 (0.1.0) a plan is text."""
 
 Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
 """What may follow the header."""
@@ -164,6 +168,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._number = 0
+        self._format = FORMAT
         self._header: RunHeader | None = None
         self._entries: list[Entry] = []
         self._ignored: Counter[str] = Counter()
@@ -203,7 +208,8 @@ class _Reader:
 
     def _accept(self, kind: str, plain: dict[str, Any]) -> None:
         if self._header is None:
-            self._header = _header(kind, plain)
+            self._format = _format(kind, plain)
+            self._header = from_plain(RunHeader, plain)
         elif kind == "header":
             raise ValueError("a second header; a file holds one record")
         elif kind not in _ENTRIES:
@@ -211,7 +217,7 @@ class _Reader:
         elif self._entries and isinstance(self._entries[-1], RunEnd):
             raise ValueError(f"a {kind} after the end of the record")
         else:
-            entry = from_plain(_ENTRIES[kind], plain)
+            entry = from_plain(_ENTRIES[kind], with_tree(plain) if self._format == 1 else plain)
             _check_side(entry, self._header)
             self._entries.append(entry)
 
@@ -219,13 +225,17 @@ class _Reader:
         return RecordError(f"{self._path}:{self._number}: {what}")
 
 
-def _header(kind: str, plain: dict[str, Any]) -> RunHeader:
+def _format(kind: str, plain: dict[str, Any]) -> int:
+    """Take the format out of a header; ValueError for another line, and for a format that cannot be read."""
     if kind != "header":
         raise ValueError(f"a record starts with its header, found a {kind}")
     version = plain.pop("format", None)
-    if version != FORMAT:
-        raise ValueError(f"format {version}, but this version of pytest-pilotscope reads format {FORMAT}")
-    return from_plain(RunHeader, plain)
+    if version not in READABLE:
+        raise ValueError(
+            f"format {version}, but this version of pytest-pilotscope reads the formats {', '.join(map(str, READABLE))}; "
+            "read it with the version that wrote it"
+        )
+    return int(version)
 
 
 def _only(cls: type[E], entries: Iterable[Entry]) -> Iterator[E]:

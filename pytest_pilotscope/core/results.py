@@ -6,7 +6,7 @@ A *side* is one competitor within a run: `baseline`, an algorithm's name, or `ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal
@@ -91,14 +91,61 @@ class SubplanEstimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanNode:
+    """
+    One node of a plan with the nodes below it in `children`, the outer side first.
+
+    `operation` is the node's type as people say it: `Parallel Hash Left Join`. `subplan` names the part of the query that begins here
+    (`InitPlan 1`, `CTE recent`). `relation` is the table, the CTE or the function that a scan reads, `alias` its name in the query and
+    `index` the index in use. `rows` and `actual_rows` are estimated and counted, both per execution, and `loops` is the number of
+    executions; a plan that was not run with counters has neither. `cost` is the total cost in optimizer units.
+    """
+
+    operation: str
+    rows: float
+    cost: float
+    subplan: str | None = None
+    relation: str | None = None
+    alias: str | None = None
+    index: str | None = None
+    conditions: tuple[str, ...] = ()
+    actual_rows: float | None = None
+    loops: float | None = None
+    children: tuple[PlanNode, ...] = ()
+
+    def nodes(self, depth: int = 0) -> Iterator[tuple[int, PlanNode]]:
+        """Yield each node with its depth, parents before their children."""
+        yield depth, self
+        for child in self.children:
+            yield from child.nodes(depth + 1)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """The aliases of the relations at and below this node."""
+        return frozenset(node.alias for _, node in self.nodes() if node.alias is not None)
+
+    @property
+    def title(self) -> str:
+        """The node in words, without its conditions and numbers: `Index Scan comments c using comments_pkey`."""
+        relation = None if self.relation == self.alias else self.relation
+        index = f"using {self.index}" if self.index else None
+        return " ".join(filter(None, (self.subplan and f"{self.subplan}:", self.operation, relation, self.alias, index)))
+
+    @property
+    def text(self) -> str:
+        """The node in words, without its numbers."""
+        return " ".join((self.title, *(f"[{condition}]" for condition in self.conditions)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryReport:
     """
     The exact figures of one query on one side: they are the same in every round, so they are recorded once.
 
     `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them; `steering_reasons` says
-    why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` the plan as compact text (with actual rows where
-    they are known), `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only;
-    `p_error_reason` says why a p-error is not known.
+    why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` its root (with actual rows where they are known),
+    `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only; `p_error_reason` says why a
+    p-error is not known.
     """
 
     query_id: str
@@ -106,7 +153,7 @@ class QueryReport:
     steered_ratio: float | None = None
     steering_reasons: tuple[str, ...] = ()
     plan_shape: str | None = None
-    plan: str | None = None
+    plan: PlanNode | None = None
     plan_cost: float | None = None
     estimates: tuple[SubplanEstimate, ...] | None = None
     p_error: float | None = None

@@ -23,10 +23,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 from pytest_pilotscope.core.moderation import moderated
 from pytest_pilotscope.core.pairs import Floats, Pairs
-from pytest_pilotscope.core.student import quantile, upper_tail
 
 CONFIDENCE = 0.95
 REPLICATES = 500
@@ -89,17 +89,13 @@ class MeanRatios:
         return np.minimum(1.0, 2 * self._tail(np.abs(_studentized(self.mean, self.error))))
 
     def _tail(self, t: Floats) -> Floats:
-        """Upper tail probabilities; 1 where a single round leaves no degree of freedom."""
-        p = np.ones_like(t)
-        for freedom in np.unique(self.freedom[self.freedom > 0]):
-            rows = self.freedom == freedom
-            p[rows] = upper_tail(t[rows], int(freedom))
-        return p
+        """Return the upper tail probabilities of Student's t; 1 where a single round leaves no degree of freedom."""
+        return np.where(self.freedom > 0, stdtr(np.maximum(self.freedom, 1), -t), 1.0)
 
     def margin(self, confidence: float) -> Floats:
         """(Q,): half the width of the interval of each log ratio; infinite where there is one round only."""
-        factors = [quantile((1 + confidence) / 2, int(f)) if f > 0 else math.inf for f in self.freedom]
-        return np.array(factors) * np.where(self.freedom > 0, self.error, 1.0)
+        quantiles = stdtrit(np.maximum(self.freedom, 1), (1 + confidence) / 2)
+        return np.where(self.freedom > 0, quantiles * self.error, math.inf)
 
 
 def workload_ratios(
@@ -121,7 +117,7 @@ def workload_ratios(
     draws = _differences([_bootstrap(session, replicates, seed, salt) for salt, session in enumerate(sessions)])
     effective = min(_effective_queries(session) for session in sessions)
     margins = [
-        quantile((1 + confidence) / 2, max(1, round(number) - 1)) * float(np.std(draw, ddof=1))
+        float(stdtrit(max(1, round(number) - 1), (1 + confidence) / 2)) * float(np.std(draw, ddof=1))
         for draw, number in zip(draws, (len(pairs.query_ids), effective), strict=True)
     ]
     unbiased = math.sqrt(len(pairs.query_ids) / (len(pairs.query_ids) - 1))

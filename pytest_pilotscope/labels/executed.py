@@ -68,15 +68,40 @@ def variations(subplans: Iterable[Subplan], *, count: int, seed: int | str) -> I
         yield Variation(settings=settings, rows={subplan: float(round(10 ** draw.uniform(0, 6))) for subplan in listed})
 
 
-def executed_sets(plan: Plan, aliases: frozenset[str]) -> list[Executed]:
+def executed_sets(plan: Plan, aliases: frozenset[str], whole: Subplan) -> list[Executed]:
     """
-    Return the sets of `aliases` whose rows the nodes of an analyzed, serial plan tell.
+    Return the sets of relations whose rows the nodes of an analyzed, serial plan tell.
 
-    `aliases` are relations of the statement's own level whose names EXPLAIN uses for nothing else.
+    `aliases` are relations of the statement's own level whose names EXPLAIN uses for nothing else, `whole` are all that the level joins.
+    Where the plan names all of them but one, what it has instead is that one: a subquery or a UNION ALL whose alias EXPLAIN leaves out.
     """
-    found: list[Executed] = []
-    _visit(plan, _Reading(once=True, to_the_end=True), aliases, found)
-    return found
+    reader = _Reader(aliases, _unnamed(plan, aliases, whole))
+    reader.visit(plan, _Reading(once=True, to_the_end=True))
+    return reader.found
+
+
+def _unnamed(plan: Plan, aliases: frozenset[str], whole: Subplan) -> tuple[Plan, str] | None:
+    """Return the node that yields the one relation which the plan does not name, with its alias."""
+    nodes = list(_without_names(plan, aliases))
+    missing = whole - _named(plan, aliases)
+    return (nodes[0], next(iter(missing))) if len(nodes) == len(missing) == 1 else None
+
+
+def _named(node: Plan, aliases: frozenset[str]) -> Subplan:
+    if node.node_type in _APPENDS:
+        return _appended(node, aliases) or frozenset()
+    if node.alias is not None:
+        return frozenset({node.alias}) & aliases
+    return frozenset().union(*(_named(child, aliases) for child in _own(node)))
+
+
+def _without_names(node: Plan, aliases: frozenset[str]) -> Iterator[Plan]:
+    """Yield the topmost nodes with no relation of the level below them."""
+    if not _named(node, aliases):
+        yield node
+    elif node.alias is None:
+        for child in _own(node):
+            yield from _without_names(child, aliases)
 
 
 class _Reading(NamedTuple):
@@ -86,15 +111,35 @@ class _Reading(NamedTuple):
     to_the_end: bool
 
 
-def _visit(node: Plan, reading: _Reading, aliases: frozenset[str], found: list[Executed]) -> None:
-    relations = _relations(node, aliases)
-    tells = node.is_join or node.alias is not None or node.node_type in _APPENDS
-    if tells and relations is not None and reading == (True, True) and node.actual_loops == 1 and relations <= aliases:
-        rows = node.actual_rows or 0.0
-        found.append(Executed(relations, round(rows), f"{node.join_type or ''} {node.node_type}".strip()))
-    if node.alias is None:
-        for child in _own(node):
-            _visit(child, _below(node, child, reading), aliases, found)
+class _Reader:
+    """Collects what the nodes of a plan tell; `unnamed` is a node whose relation EXPLAIN does not name."""
+
+    def __init__(self, aliases: frozenset[str], unnamed: tuple[Plan, str] | None) -> None:
+        self._aliases = aliases
+        self._unnamed = unnamed
+        self.found: list[Executed] = []
+
+    def visit(self, node: Plan, reading: _Reading) -> None:
+        """Collect from a node that is read like this, and from those below it."""
+        relations = self._relations(node)
+        tells = node.is_join or node.alias is not None or node.node_type in _APPENDS
+        if tells and relations is not None and reading == (True, True) and node.actual_loops == 1:
+            self.found.append(Executed(relations, round(node.actual_rows or 0.0), f"{node.join_type or ''} {node.node_type}".strip()))
+        if node.alias is None:
+            for child in _own(node):
+                self.visit(child, _below(node, child, reading))
+
+    def _relations(self, node: Plan) -> Subplan | None:
+        """The relations of the statement's level that a node joins; None where that is not certain."""
+        if self._unnamed is not None and node is self._unnamed[0]:
+            return frozenset({self._unnamed[1]})
+        if node.node_type in _APPENDS:
+            return _appended(node, self._aliases)
+        if node.alias is not None:
+            return frozenset({node.alias}) if node.alias in self._aliases else None
+        below = [self._relations(child) for child in _own(node)]
+        known = [relations for relations in below if relations is not None]
+        return frozenset().union(*known) if below and len(known) == len(below) else None
 
 
 def _below(node: Plan, child: Plan, reading: _Reading) -> _Reading:
@@ -130,17 +175,6 @@ def _below_nested_loop(node: Plan, child: Plan, reading: _Reading) -> _Reading:
 def _own(node: Plan) -> list[Plan]:
     """The children in the same query level."""
     return [child for child in node.children if child.relationship in ("Outer", "Inner")]
-
-
-def _relations(node: Plan, aliases: frozenset[str]) -> Subplan | None:
-    """The relations of the statement's level that a node joins; None where EXPLAIN does not say."""
-    if node.node_type in _APPENDS:
-        return _appended(node, aliases)
-    if node.alias is not None:
-        return frozenset({node.alias})
-    below = [_relations(child, aliases) for child in _own(node)]
-    known = [relations for relations in below if relations is not None]
-    return frozenset().union(*known) if below and len(known) == len(below) else None
 
 
 def _appended(node: Plan, aliases: frozenset[str]) -> Subplan | None:

@@ -184,7 +184,7 @@ class _Check:
         plan = self._attempt(lambda: self._plan(variation))
         if plan is not None:
             names = _names(statement, own)
-            for executed in executed_sets(plan, _unambiguous(statement, own)):
+            for executed in executed_sets(plan, _unambiguous(statement, own), _whole(own)):
                 if (subplan := names.get(executed.subplan)) in self._sql:
                     self._executed.setdefault(subplan, set()).add(executed)
 
@@ -198,9 +198,8 @@ class _Check:
     def _compare_whole(self, statement: Statement, own: Level) -> None:
         """A statement that is COUNT(*) over its FROM and WHERE counts the set of all its relations."""
         plan = self._attempt(lambda: self._session.explain(self._query.sql, verbose=True))
-        query = own.query
-        whole = _names(statement, own)[query.subplan(query.masks[-1])]
-        if plan is None or not _only_counts(plan) or whole not in self._sql or any(mask & ~query.masks[-1] for mask in query.masks):
+        whole = _names(statement, own).get(_whole(own))
+        if plan is None or not _only_counts(plan) or whole not in self._sql:
             return
         rows = self._attempt(lambda: int(self._session.scalar(self._query.sql)))
         if rows is not None:
@@ -246,6 +245,11 @@ class _Check:
 def _names(statement: Statement, own: Level) -> dict[Subplan, Subplan]:
     """The sets of the statement's own level: from aliases to the planner's name."""
     return {level.query.subplan(mask): subplan for subplan, (level, mask) in statement.subplans().items() if level is own}
+
+
+def _whole(own: Level) -> Subplan:
+    """All relations that the level joins: what the planner removed is in no set."""
+    return frozenset().union(*own.query.subplans())
 
 
 def _unambiguous(statement: Statement, own: Level) -> Subplan:

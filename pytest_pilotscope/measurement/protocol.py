@@ -21,7 +21,7 @@ from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
-from pytest_pilotscope.postgres.explain import Plan, render
+from pytest_pilotscope.postgres.explain import Plan, node_of
 
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
@@ -138,7 +138,7 @@ class QueryMeasurement:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
         report = QueryReport(query_id=self.query.id, side=side.name)
         if plan is not None:
-            report = replace(report, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost)
+            report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not taken apart: {steering.unsupported}",))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pytest_pilotscope.core.results import PlanNode
 from pytest_pilotscope.errors import ServerError
 
 _CONDITIONS = (
@@ -177,29 +178,37 @@ def render(plan: Plan) -> str:
         Nested Loop rows=900 cost=46.14
           Seq Scan users u [upvotes >= 0] rows=403 cost=8.04
     """
-    lines: list[str] = []
-    pending = [(plan, 0)]
-    while pending:
-        node, depth = pending.pop()
-        lines.append("  " * depth + _line(node))
-        pending.extend((child, depth + 1) for child in reversed(node.children))
-    return "\n".join(lines)
+    return "\n".join("  " * depth + _line(node) for depth, node in node_of(plan).nodes())
 
 
-def _line(node: Plan) -> str:
-    parts = [f"{node.subplan}:" if node.subplan else "", _title(node), _target(node)]
-    parts += [f"using {node.index}" if node.index else ""]
-    parts += [f"[{_bare(text)}]" for text in node.conditions.values()]
-    parts += [f"rows={node.rows:.0f}"]
+def node_of(plan: Plan) -> PlanNode:
+    """Return what a record keeps of a plan: the fields that every version of PostgreSQL has, and the conditions."""
+    return PlanNode(
+        operation=_operation(plan),
+        rows=plan.rows,
+        cost=plan.total_cost,
+        subplan=plan.subplan,
+        relation=plan.relation or plan.cte or plan.function,
+        alias=plan.alias,
+        index=plan.index,
+        conditions=tuple(map(_bare, plan.conditions.values())),
+        actual_rows=plan.actual_rows,
+        loops=plan.actual_loops,
+        children=tuple(map(node_of, plan.children)),
+    )
+
+
+def _line(node: PlanNode) -> str:
+    parts = [node.text, f"rows={node.rows:.0f}"]
     if node.actual_rows is not None:
-        loops = f" loops={node.actual_loops:.0f}" if node.actual_loops is not None else ""
-        parts += [f"actual={node.actual_rows:g}{loops}"]
-    parts += [f"cost={node.total_cost:.2f}"]
-    return " ".join(part for part in parts if part)
+        parts += [f"actual={node.actual_rows:g}"]
+    if node.loops is not None:
+        parts += [f"loops={node.loops:.0f}"]
+    return " ".join([*parts, f"cost={node.cost:.2f}"])
 
 
-def _title(node: Plan) -> str:
-    """The node type as people say it: Parallel Hash Left Join, Hashed Aggregate, Update."""
+def _operation(node: Plan) -> str:
+    """Return the node type as people say it: Parallel Hash Left Join, Hashed Aggregate, Update."""
     name = node.operation or node.node_type
     if node.join_type not in (None, "Inner"):
         base = name[: -len(" Join")] if name.endswith(" Join") else name
@@ -209,14 +218,6 @@ def _title(node: Plan) -> str:
     if node.partial_mode not in (None, "Simple"):
         name = f"{node.partial_mode} {name}"
     return f"Parallel {name}" if node.parallel_aware else name
-
-
-def _target(node: Plan) -> str:
-    """Table and alias, once when they are the same."""
-    named = node.relation or node.cte or node.function
-    if named is None or named == node.alias:
-        return node.alias or ""
-    return f"{named} {node.alias}" if node.alias else named
 
 
 def _bare(condition: str) -> str:

@@ -11,7 +11,7 @@ from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.results import QueryReport, Scalar
 from pytest_pilotscope.core.statistics import Interval, Outcome, QueryRatio
 from pytest_pilotscope.core.summary import Summary
-from pytest_pilotscope.report.plans import Node, compared, judged, nodes_of
+from pytest_pilotscope.report.plans import Node, compared, judged
 
 OFF = 10.0
 """From this q-error on, a node's estimate is marked."""
@@ -149,4 +149,4 @@ def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPai
 
 
 def _nodes(side: QuerySide) -> tuple[Node, ...]:
-    return judged(nodes_of(side.report.plan), side.report) if side.report and side.report.plan else ()
+    return judged(side.report) if side.report else ()

@@ -34,7 +34,8 @@ def estimation_view(record: Record) -> str | None:
 
 def inference_view(record: Record) -> str | None:
     """What deciding took on each side that decides, by number of relations in the query; None when no side does."""
-    relations = {report.query_id: _relations(report.plan or "") for report in record.reports if report.side == record.header.baseline_side}
+    plans = {report.query_id: report.plan for report in record.reports if report.side == record.header.baseline_side and report.plan}
+    relations = {query_id: sum(node.alias is not None for _, node in plan.nodes()) for query_id, plan in plans.items()}
     rows = []
     for side in record.header.sides:
         by_relations: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -45,11 +46,6 @@ def inference_view(record: Record) -> str | None:
             share = sum(inference for inference, _ in times) / sum(total for _, total in times)
             rows.append([side, str(count), str(len(times)), f"{median(inference for inference, _ in times):.2f}", f"{share:.1%}"])
     return _table(("side", "relations", "runs", "median inference ms", "share of time"), rows) if rows else None
-
-
-def _relations(plan: str) -> int:
-    """The number of scans in a plan's text."""
-    return sum(" Scan " in line and "Bitmap Index" not in line for line in plan.splitlines())
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -76,7 +76,7 @@ def untrained(*, bitmaps: bool = True) -> TrainedModel:
 def queries(count: int, *, seed: int = 0) -> list[JoinQuery]:
     """Joins of two or three relations, self-joins among them, with up to two predicates."""
     drawn = Random(seed)  # noqa: S311  # test data
-    made = []
+    made: list[JoinQuery] = []
     for _ in range(count):
         sources, joined = drawn.choice(JOINS)
         filters = [f" AND u.age < {drawn.randrange(100)}"] if "u," in sources else []

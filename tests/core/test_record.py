@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pytest_pilotscope.core.plain import from_plain, to_line
 from pytest_pilotscope.core.record import Entry, RecordWriter, read_record
 from pytest_pilotscope.core.results import (
+    PlanNode,
     QueryDecision,
     QueryReport,
     QueryRun,
@@ -54,7 +55,16 @@ REPORT = QueryReport(
     steered_ratio=0.5,
     steering_reasons=("subplan p u was not asked for",),
     plan_shape="00ff",
-    plan="Hash Join\n  Seq Scan on users",
+    plan=PlanNode(
+        operation="Hash Join",
+        rows=3,
+        cost=12.5,
+        conditions=("p.owneruserid = u.id",),
+        children=(
+            PlanNode(operation="Seq Scan", relation="posts", alias="p", rows=4, cost=7.25, actual_rows=4.5, loops=1),
+            PlanNode(operation="Index Scan", subplan="SubPlan 1", relation="users", alias="u", index="users_pkey", rows=1, cost=0.5),
+        ),
+    ),
     plan_cost=12.5,
     estimates=(SubplanEstimate(aliases=("p", "u"), estimated=3.0, true=4.0),),
     p_error=1.0,
@@ -272,7 +282,7 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     refuse(path, ":1: the record is empty; the run died before it wrote its header")
     path.write_text('{"kind":"hea')
     refuse(path, ":1: not a line of JSON (Unterminated string starting at: line 1 column 9 (char 8))")
-    path.write_text('{"kind":"header","format":2}\n')
-    refuse(path, ":1: format 2, but this version of pytest-pilotscope reads format 1")
+    path.write_text('{"kind":"header","format":3}\n')
+    refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
     path.write_text('{"kind":"note"}\n')
     refuse(path, ":1: a record starts with its header, found a note")

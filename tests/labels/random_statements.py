@@ -212,8 +212,14 @@ class _Maker:
             if not fitting:
                 text = f"{like[number].literal(self._draw)}" if like else "1"
                 fitting = [(text, like[number] if like else _NUMBER)]
-            found.append(self._draw.choice(fitting))
+            name, column = self._draw.choice(fitting)
+            found.append((self._computed(name, column) if self._chance(0.3) else name, column))
         return found
+
+    def _computed(self, name: str, column: Column) -> str:
+        """An expression of the same type that need not be NULL where the column is: outer joins above have to make it so."""
+        one, two = column.literal(self._draw), column.literal(self._draw)
+        return self._draw.choice((f"coalesce({name}, {one})", f"CASE WHEN {name} = {one} THEN {two} ELSE {name} END", one))
 
     def _other_branch(self, chosen: Sequence[tuple[str, Column]]) -> str:
         """The second branch of a set operation, with the types of the first."""

@@ -96,7 +96,7 @@ def test_random_statements(typed: Session, record_property: Callable[[str, objec
     queries = [Query(id=f"seed {seed}", sql=random_statement(seed)) for seed in range(SEED, SEED + STATEMENTS)]
     found = _verified(typed, queries)
     for name in ("statements", "sets", "counted", "executed", "joins", "wholes", "without_sql", "uncounted"):
-        record_property(name, getattr(found, name))
+        record_property(name, str(getattr(found, name)))
     _assert_true(found, statements=STATEMENTS)
     assert found.joins > 2 * STATEMENTS
     assert sum(found.without_sql.values()) < 0.2 * found.sets

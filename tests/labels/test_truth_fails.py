@@ -156,6 +156,11 @@ def _hash(child: Plan) -> Plan:
         (_over("Subquery Scan", _scan("b", 3), alias="a"), {"a": 7}),
         (_over("Append", _scan("a_1", 3, relationship="Member"), _scan("a_2", 4, relationship="Member")), {"a": 7}),
         (_over("Append", _scan("a", 3, relationship="Member"), _scan("b", 4, relationship="Member")), {}),
+        (
+            _over("Hash Join", _over("Aggregate", _scan("z", 9), relationship="Outer"), _hash(_scan("b", 2)), join_type="Inner"),
+            {"b": 2, "ab": 7},
+        ),
+        (_over("Hash Join", _scan("y", 9), _hash(_scan("z", 2)), join_type="Inner"), {}),
         (_over("Aggregate", _scan("a", 3), _scan("b", 3, relationship="InitPlan"), strategy="Plain"), {"a": 3}),
         (_over("WindowAgg", _scan("a", 3), details={"Run Condition": "(n < 3)"}), {}),
         (_scan("z", 3), {}),
@@ -163,4 +168,4 @@ def _hash(child: Plan) -> Plan:
 )
 def test_only_nodes_that_were_read_to_their_end_tell(plan: Plan, told: dict[str, int]) -> None:
     """Not what is under LIMIT, beside an empty hash table, input of a merge join or an inner side that depends on a row."""
-    assert {"".join(sorted(one.subplan)): one.rows for one in executed_sets(plan, frozenset("ab"))} == told
+    assert {"".join(sorted(one.subplan)): one.rows for one in executed_sets(plan, frozenset("ab"), frozenset("ab"))} == told

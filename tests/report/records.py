@@ -5,24 +5,53 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
+from pytest_pilotscope.core.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
 from tests.core.records import record_of
 from tests.core.test_ranking import contest
 
 HOSTILE = "<script>alert('&')</script>\"'"
 """What a record may hold, and a page must show as it is."""
 
-PLAN = """\
-Aggregate rows=1 cost=569.54
-  Hash Join [c.userid = u.id] rows=175 cost=131.35
-    Seq Scan comments c [text <> '</td><script>x</script>'] rows=1706 cost=38.14
-    Hash rows=393 cost=10.05
-      Seq Scan users u rows=393 cost=10.05"""
-OTHER_PLAN = """\
-Aggregate rows=1 cost=371.27
-  Nested Loop rows=200 cost=243.16
-    Seq Scan users u rows=393 cost=10.05
-    Index Scan comments c using idx_comments_userid [userid = u.id] rows=3 cost=0.51"""
+USERS = PlanNode(operation="Seq Scan", relation="users", alias="u", rows=393, cost=10.05)
+PLAN = PlanNode(
+    operation="Aggregate",
+    rows=1,
+    cost=569.54,
+    children=(
+        PlanNode(
+            operation="Hash Join",
+            conditions=("c.userid = u.id",),
+            rows=175,
+            cost=131.35,
+            children=(
+                PlanNode(
+                    operation="Seq Scan",
+                    relation="comments",
+                    alias="c",
+                    conditions=("text <> '</td><script>x</script>'",),
+                    rows=1706,
+                    cost=38.14,
+                ),
+                PlanNode(operation="Hash", rows=393, cost=10.05, children=(USERS,)),
+            ),
+        ),
+    ),
+)
+INNER = PlanNode(
+    operation="Index Scan",
+    relation="comments",
+    alias="c",
+    index="idx_comments_userid",
+    conditions=("userid = u.id",),
+    rows=3,
+    cost=0.51,
+)
+OTHER_PLAN = PlanNode(
+    operation="Aggregate",
+    rows=1,
+    cost=371.27,
+    children=(PlanNode(operation="Nested Loop", rows=200, cost=243.16, children=(USERS, INNER)),),
+)
 
 
 def comparison() -> Record:

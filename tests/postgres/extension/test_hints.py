@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pytest_pilotscope.core.joins import JoinQuery, parse
-from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.core.joins import JoinQuery
 from pytest_pilotscope.postgres.explain import Plan
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 
 from .corpora import Corpus, chance, text_plan
@@ -57,9 +57,8 @@ def _methods_of(plan: Plan) -> dict[str, str]:
 
 
 def _parsed(corpus: Corpus, mode: str = "serial") -> list[JoinQuery]:
-    schema = read_schema(corpus.stock)
-    queries = [parse(query.sql, schema) for query in corpus.queries_for(mode)]
-    return [query for query in queries if 1 < len(query.aliases) <= 9]
+    levels = (read_meaning(corpus.steered, query.sql).outermost for query in corpus.queries_for(mode))
+    return [level.query for level in levels if level is not None and 1 < len(level.query.aliases) <= 9]
 
 
 def test_trees_are_obeyed(corpus: Corpus, mode: str) -> None:
