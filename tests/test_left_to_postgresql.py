@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -65,7 +64,7 @@ class Difficult(Toy):
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """What a run of the oracle recorded."""
     folder = tmp_path_factory.mktemp("results")
     data = Difficult()
@@ -83,7 +82,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
         problems = {query.id: found for query, found in run.measure_all()}
     assert not any(problems.values())
     (path,) = folder.glob("*.jsonl")
-    yield read_record(path)
+    return read_record(path)
 
 
 def of_oracle(record: Record) -> Mapping[str, QueryReport]:
