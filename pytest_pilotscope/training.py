@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, PartialCardinalities, Persistent, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
@@ -229,14 +229,6 @@ def labels_folder(data_fingerprint: str) -> Path:
     from pytest_pilotscope.postgres.folders import cache_folder
 
     return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
-
-
-def true_rows(labels: Labels, query_id: str) -> PartialCardinalities:
-    """Return the true rows of the subplans of a query that were counted, and why the others were not."""
-    found = labels.get(query_id, {})
-    unfinished = {subplan: f"counting it takes more than {label.timeout_ms} ms" for subplan, label in found.items() if label.rows is None}
-    rows = {subplan: label.rows for subplan, label in found.items() if label.rows is not None}
-    return PartialCardinalities(rows, {**labels.reasons.get(query_id, {}), **unfinished})
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:
