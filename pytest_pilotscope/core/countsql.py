@@ -171,7 +171,8 @@ class _Writer:
         clauses = [self._level.clauses[filter_] for filter_ in source.filters]
         for clause in clauses:
             self._met(clause.volatility)
-        conditions = tuple(scope.resolved(clause.sql) for clause in clauses)
+        # The branches of a UNION ALL have its filters: above it they could name a column that is NULL, since nothing else needs it.
+        conditions = () if source.branches else tuple(scope.resolved(clause.sql) for clause in clauses)
         return _Parts(items=(self._item(number),), conditions=conditions, visible=1 << number)
 
     def _item(self, number: int) -> _Item:
@@ -197,10 +198,12 @@ class _Writer:
         scope = _Scope(self, frozenset())
         name = quote_identifier(branch.name)
         targets = ", ".join(map(scope.resolved, branch.targets))
+        where = _where([scope.resolved(sql) for sql in branch.filters])
         if branch.level is None:
-            return f"SELECT {targets} FROM {branch.item} AS {name}"  # noqa: S608  # made from the planner's report
+            return f"SELECT {targets} FROM {branch.item} AS {name}{where}"  # noqa: S608  # made from the planner's report
         columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
-        return f"SELECT {targets} FROM ({scope.subquery(branch.level)}) AS {name}({columns})"  # noqa: S608  # made from the planner's report
+        source = f"({scope.subquery(branch.level)}) AS {name}({columns})"
+        return f"SELECT {targets} FROM {source}{where}"  # noqa: S608  # made from the planner's report
 
     def _joined(self, pair: Pair) -> _Parts:
         outer, inner = self.parts(pair.outer), self.parts(pair.inner)

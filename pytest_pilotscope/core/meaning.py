@@ -107,13 +107,18 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A branch of a UNION ALL: `targets` of a table (`item`), or of another level with `columns` columns, by its `name`."""
+    """
+    A branch of a UNION ALL: `targets` of a table (`item`), or of another level with `columns` columns, by its `name`.
+
+    `filters` are the conditions above the UNION ALL, but for those that the planner has put into the branch's own level.
+    """
 
     name: str
     item: str
     level: int | None
     columns: int
     targets: tuple[str, ...]
+    filters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,6 +452,7 @@ def _read_branch(entry: Mapping[str, Any]) -> Branch:
         level=entry.get("level"),
         columns=entry.get("columns", 0),
         targets=tuple(entry["targets"]),
+        filters=tuple(entry["filters"]),
     )
 
 

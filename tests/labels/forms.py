@@ -117,6 +117,8 @@ FORMS = {
     "ON c.id = u.id WHERE u.i4 = 0",
     "a condition on a union of all of joins": "SELECT count(*) FROM (SELECT a.i4 FROM a JOIN b ON a.id = b.fk "
     "UNION ALL SELECT b.i4 FROM b JOIN c ON c.fk = b.id UNION ALL SELECT i4 FROM d) AS u WHERE u.i4 = 1",
+    "a union of all of nothing": "SELECT count(*) FROM d LEFT JOIN (SELECT 2 FROM a UNION ALL SELECT 3 FROM c) AS u (v) "
+    "ON u.v = 1 AND d.i4 = u.v",
     "views": "SELECT count(*) FROM va AS v1 JOIN vb AS v2 ON v1.en = v2.en",
     # names
     "quoted aliases": 'SELECT count(*) FROM a AS "A b", b AS "x""y" WHERE "A b".id = "x""y".fk AND "x""y".i4 = 0',

@@ -5,6 +5,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/pathnode.h"
 #include "utils/builtins.h"
@@ -41,15 +42,25 @@ static PlannerInfo *cte_root(PlannerInfo *root, const RangeTblEntry *rte) {
     return NULL;
 }
 
-/* One branch of a UNION ALL in FROM that became a member of the relation: a table, or a subquery with a level of its own. */
+/*
+ * One branch of a UNION ALL in FROM that became a member of the relation: a table, or a subquery with a level of its own. The
+ * conditions on the relation are its filters, but for those that were pushed into the subquery.
+ */
 static bool append_branch(StringInfo json, PsDescription *description, const AppendRelInfo *member) {
     int index = (int)member->child_relid;
     RangeTblEntry *rte = description->root->simple_rte_array[index];
     RelOptInfo *rel = description->root->simple_rel_array[index];
     bool is_table = rte->rtekind == RTE_RELATION && rte->tablesample == NULL;
+    List *conditions = NIL;
+    ListCell *cell;
 
     if (rel == NULL || !(is_table || (rte->rtekind == RTE_SUBQUERY && rel->subroot)))
         return false;
+    if (IS_DUMMY_REL(rel))
+        conditions = list_make1(makeBoolConst(false, false));
+    else
+        foreach (cell, rel->baserestrictinfo)
+            conditions = lappend(conditions, lfirst_node(RestrictInfo, cell)->clause);
     appendStringInfoChar(json, '{');
     ps_append_string(json, "name", ps_relation_name(description->level, index));
     appendStringInfoString(json, ", ");
@@ -59,8 +70,17 @@ static bool append_branch(StringInfo json, PsDescription *description, const App
         appendStringInfo(json, "\"level\": %d, \"columns\": %d", ps_level(rel->subroot)->id, list_length(rte->eref->colnames));
     appendStringInfoString(json, ", ");
     ps_append_texts(json, "targets", description, member->translated_vars);
+    appendStringInfoString(json, ", ");
+    ps_append_texts(json, "filters", description, conditions);
     appendStringInfoChar(json, '}');
     return true;
+}
+
+/* A subquery that is not planned, since the conditions on it contradict each other. */
+static bool is_unplanned(const PsDescription *description, const AppendRelInfo *member) {
+    RelOptInfo *rel = description->root->simple_rel_array[member->child_relid];
+
+    return rel && rel->rtekind == RTE_SUBQUERY && rel->subroot == NULL && IS_DUMMY_REL(rel);
 }
 
 static void append_union(StringInfo json, PsDescription *description, int index) {
@@ -71,7 +91,7 @@ static void append_union(StringInfo json, PsDescription *description, int index)
     foreach (cell, description->level->branches) {
         AppendRelInfo *member = lfirst(cell);
 
-        if ((int)member->parent_relid != index)
+        if ((int)member->parent_relid != index || is_unplanned(description, member))
             continue;
         appendStringInfoString(json, json->data[json->len - 1] == '[' ? "" : ", ");
         if (!append_branch(json, description, member)) {
@@ -82,6 +102,11 @@ static void append_union(StringInfo json, PsDescription *description, int index)
         }
     }
     appendStringInfoChar(json, ']');
+    if (json->data[json->len - 2] == '[') {
+        json->len = before;
+        json->data[before] = '\0';
+        ps_append_string(json, "why", "UNION ALL of nothing that was planned");
+    }
 }
 
 /* A subquery in FROM: its level, and what of this level it is correlated by. */
