@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.joins import parse
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide
-from pytest_pilotscope.datasets.base import ShowProgress
 from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UnsupportedQuery, UsageError, WorkloadError, shortened
 
 if TYPE_CHECKING:
