@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.core.progress import Advance, ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.core.settings import Settings
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 LABEL_STEPS = 100
 """Labels show their progress in per cent: how many subplans there are is known only on the way."""
-
-Advance = Callable[[int], None]
-"""Call it with how many more steps are done."""
-
-ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a progress display for a description and a number of steps."""
 
 
 @dataclass(slots=True, kw_only=True)
