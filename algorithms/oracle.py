@@ -10,7 +10,6 @@ from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import LabelError, UnsupportedQuery
 from pytest_pilotscope.postgres.adherence import verify
-from pytest_pilotscope.training import true_rows
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithm import Cardinalities
@@ -85,9 +84,8 @@ def _learn(training: Training, query: Query, found: PartialCardinalities) -> boo
             f"oracle has no rows for query {query.id!r}: --no-collection was given, and the cache has no labels of it for this data; "
             "run once without --no-collection"
         )
-    more = true_rows(labels, query.id)
-    found.update(more)
-    found.unknown.update(more.unknown)
+    found.update(labels.rows(query.id))
+    found.unknown.update(labels.unknown(query.id))
     return query.id in labels
 
 

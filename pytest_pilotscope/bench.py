@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.cases import Case, cases_of
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.core.projection import header_of, is_comparison, runs_of
 from pytest_pilotscope.core.queries import Workload
 from pytest_pilotscope.core.record import Record, read_record
@@ -27,7 +28,7 @@ from pytest_pilotscope.errors import PilotscopeError, TrackingError, UnknownName
 from pytest_pilotscope.header import check_results, restrictions
 from pytest_pilotscope.postgres.dsn import Dsn, is_dsn
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.report.progress import Say, ShowProgress
+from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.run import BenchmarkRun, benchmark_run, select_queries
 from pytest_pilotscope.workload import completed, described, given_workload, too_few
 

@@ -66,14 +66,14 @@ def _results_option(command: F) -> F:
 
 def _run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete from the records in the folder of results: MLflow would take seconds to be asked."""
-    from pytest_pilotscope.commands.summaries import names
+    from pytest_pilotscope.commands.runs import names
 
     folder = context.params.get("results") or Path("results")
     return [CompletionItem(name) for name in names(folder) if name.startswith(incomplete)]
 
 
 def _experiment_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from pytest_pilotscope.commands.summaries import experiment_names
+    from pytest_pilotscope.commands.runs import experiment_names
 
     return [CompletionItem(name) for name in experiment_names(Path("results")) if name.startswith(incomplete)]
 
@@ -128,8 +128,8 @@ def best(experiment: str, metric: str, maximize: bool | None, partial: bool, tra
 
 @cli.command()
 @click.argument("run", nargs=-1, shell_complete=_run_names)
-@click.option("--files", nargs=2, type=click.Path(path_type=Path), metavar="A.json B.json", help="Compare two summaries instead.")
-@click.option("--latest", nargs=2, metavar="ALGO ALGO", help="Compare the newest summaries of two algorithms instead.")
+@click.option("--files", nargs=2, type=click.Path(path_type=Path), metavar="A.jsonl B.jsonl", help="Compare two records instead.")
+@click.option("--latest", nargs=2, metavar="ALGO ALGO", help="Compare the newest records of two algorithms instead.")
 @click.option("--db", metavar="NAME", help="With --latest: on which database.")
 @_results_option
 @_store_option
@@ -150,7 +150,7 @@ def compare(
     parameters as equal or not.
     """
     from pytest_pilotscope.commands.comparison import compare as compared
-    from pytest_pilotscope.commands.comparison import two_results
+    from pytest_pilotscope.commands.runs import two_results
     from pytest_pilotscope.commands.show import show_comparison
 
     first, second = two_results(run, files=files, latest=latest, database=db, results=results, tracking_uri=tracking_uri)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
@@ -24,7 +25,6 @@ from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.report.progress import ShowProgress
 from pytest_pilotscope.run import BenchmarkRun, copyable, ending, opponent_side, select_queries, true_cardinalities
 from pytest_pilotscope.training import Training, learn
 

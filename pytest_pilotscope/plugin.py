@@ -19,10 +19,11 @@ from pytest_pilotscope.registry import Registry, builtin_plugins
 if TYPE_CHECKING:
     from pytest_pilotscope.bench import Bench, Conclusion
     from pytest_pilotscope.core.cases import Case
+    from pytest_pilotscope.core.progress import ShowProgress
     from pytest_pilotscope.core.record import Record
     from pytest_pilotscope.parallel import Foreman
     from pytest_pilotscope.report.notices import Notices
-    from pytest_pilotscope.report.progress import Say, ShowProgress
+    from pytest_pilotscope.report.progress import Say
     from pytest_pilotscope.run import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()

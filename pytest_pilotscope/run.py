@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.record import RecordWriter
 from pytest_pilotscope.core.results import BASELINE, BASELINE_AGAIN, QueryRun, RunEnd, RunHeader, Status
@@ -26,8 +27,7 @@ from pytest_pilotscope.measurement.protocol import QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.report.progress import ShowProgress
-from pytest_pilotscope.training import Training, learn, true_rows
+from pytest_pilotscope.training import Training, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -179,7 +179,7 @@ def true_cardinalities(training: Training, queries: Sequence[Query], *, count: b
         labels = training.labels(queries, known_only=not count)
     finally:
         training.close()
-    truths = {query_id: true_rows(labels, query_id) for query_id in labels}
+    truths = {query_id: PartialCardinalities(labels.rows(query_id), labels.unknown(query_id)) for query_id in labels}
     return truths | {query_id: PartialCardinalities({}, {frozenset(): why}) for query_id, why in labels.unsupported.items()}
 
 

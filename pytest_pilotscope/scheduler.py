@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithm import Algorithm, DatabasePreparer
+from pytest_pilotscope.core.progress import silent
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings, checked
 from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UsageError, shortened
 from pytest_pilotscope.registry import Registry, builtin_registry, load_workload
-from pytest_pilotscope.training import Advance, Training, learn
+from pytest_pilotscope.training import Training, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.clocks import Clock
@@ -120,7 +121,7 @@ class Scheduler:
             settings=self.settings,
             options=self.registry.options(self.algorithm.name, self.settings.options),
             folder=folder,
-            progress=_silent,
+            progress=silent,
         )
         report = learn(self.algorithm, training, given=self.tracker.params if self.tracker is not None else {})
         if self.tracker is not None:
@@ -227,8 +228,3 @@ def _workload(config: PostgreSQLConfig) -> Workload:
     if config.db is None:
         return Workload(dataset="", train=(), validation=(), test=())
     return load_workload(config.db, scale=config.scale, seed=config.seed)
-
-
-@contextmanager
-def _silent(_description: str, _total: int) -> Iterator[Advance]:
-    yield lambda steps: None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, PartialCardinalities, Persistent, PlanChooser
+from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.core.progress import Advance, ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.results import Scalar, TrainingReport
 from pytest_pilotscope.core.settings import Settings
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 LABEL_STEPS = 100
 """Labels show their progress in per cent: how many subplans there are is known only on the way."""
-
-Advance = Callable[[int], None]
-"""Call it with how many more steps are done."""
-
-ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a progress display for a description and a number of steps."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -229,14 +224,6 @@ def labels_folder(data_fingerprint: str) -> Path:
     from pytest_pilotscope.postgres.folders import cache_folder
 
     return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
-
-
-def true_rows(labels: Labels, query_id: str) -> PartialCardinalities:
-    """Return the true rows of the subplans of a query that were counted, and why the others were not."""
-    found = labels.get(query_id, {})
-    unfinished = {subplan: f"counting it takes more than {label.timeout_ms} ms" for subplan, label in found.items() if label.rows is None}
-    rows = {subplan: label.rows for subplan, label in found.items() if label.rows is not None}
-    return PartialCardinalities(rows, {**labels.reasons.get(query_id, {}), **unfinished})
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.splitting import check_disjoint, divide
-from pytest_pilotscope.datasets.base import ShowProgress
 from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
 
 if TYPE_CHECKING:

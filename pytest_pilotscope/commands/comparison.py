@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pytest_pilotscope.core.direction import Direction, direction
 from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.errors import UsageError
 
 Verdict = Literal["better", "worse", "equal"]
 
@@ -19,7 +17,7 @@ FINGERPRINT = "fingerprint."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What is compared: a run of the store, or a summary file. `reference` is its run id or its path."""
+    """One of the two that are compared. `reference` is its run id in the store, or the path of its record."""
 
     reference: str
     name: str
@@ -71,49 +69,6 @@ class Comparison:
     speedups_overlap: bool | None
 
 
-def result_of_run(run: Mapping[str, Any]) -> Result:
-    """A run as `MLflowTracker.list_runs` gives it."""
-    tags = _below(run, "tags.")
-    return Result(
-        reference=run["run_id"],
-        name=run["run_name"],
-        status=run["status"],
-        metrics=_below(run, "metrics."),
-        parameters=_below(run, "params."),
-        fingerprints=_below(tags, FINGERPRINT),
-    )
-
-
-def two_results(
-    references: Sequence[str],
-    *,
-    files: tuple[Path, Path] | None = None,
-    latest: tuple[str, str] | None = None,
-    database: str | None = None,
-    results: Path = Path("results"),
-    tracking_uri: str | None = None,
-) -> tuple[Result, Result]:
-    """
-    The two that were asked for: two runs of the store, two summary files, or the newest summaries of two algorithms.
-
-    `UsageError` when it is none or more than one of these, or when one of the two cannot be found.
-    """
-    if sum((bool(references), files is not None, latest is not None)) != 1 or len(references) not in (0, 2):
-        raise UsageError("name two runs, or two files with --files A.json B.json, or two algorithms with --latest ALGO ALGO")
-    if database is not None and latest is None:
-        raise UsageError("--db chooses between summaries; it goes with --latest ALGO ALGO only")
-    from pytest_pilotscope.commands import summaries
-
-    if files is not None:
-        return summaries.read_summary(files[0]), summaries.read_summary(files[1])
-    if latest is not None:
-        return summaries.latest_pair(results, latest, database)
-    from pytest_pilotscope.tracking.find import find_run
-
-    first, second = (result_of_run(find_run(reference, tracking_uri=tracking_uri)) for reference in references)
-    return first, second
-
-
 def compare(first: Result, second: Result) -> Comparison:
     """Compare the second with the first."""
     return Comparison(
@@ -131,15 +86,11 @@ def compare(first: Result, second: Result) -> Comparison:
 
 
 def _overlap(first: Mapping[str, float], second: Mapping[str, float]) -> bool | None:
-    ends = [[of.get(f"{prefix}speedup_ci_{end}") for prefix in ("test_", "") for end in ("low", "high")] for of in (first, second)]
-    known = [[end for end in of if end is not None] for of in ends]
-    if any(len(of) != 2 for of in known):
+    ends = [(of.get("test_speedup_ci_low"), of.get("test_speedup_ci_high")) for of in (first, second)]
+    (first_low, first_high), (second_low, second_high) = ends
+    if first_low is None or first_high is None or second_low is None or second_high is None:
         return None
-    return known[0][0] <= known[1][1] and known[1][0] <= known[0][1]
-
-
-def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+    return first_low <= second_high and second_low <= first_high
 
 
 def _metrics(first: Result, second: Result) -> Iterator[MetricPair]:

@@ -28,7 +28,6 @@ from pytest_pilotscope.core.predicates import (
     Not,
     Operator,
     Or,
-    Predicate,
     TypedText,
     bare_type,
     in_list,
@@ -73,6 +72,7 @@ class _Reader:
 
     def __init__(self, sql: str, schema: Schema) -> None:
         self._tokens = Tokens(sql)
+        self._took = self._tokens.took
         self._schema = schema
         self._tables: dict[str, str] = {}  # alias -> table
         self._conditions: dict[str, list[Condition]] = {}
@@ -88,9 +88,6 @@ class _Reader:
         self._took(";")
         self._tokens.take(END)
         return self._finished()
-
-    def _took(self, text: str) -> bool:
-        return self._tokens.took(text)
 
     def _read_from(self) -> None:
         self._read_relation()
@@ -249,7 +246,7 @@ class _Reader:
         classes = _closed(equalities, key=lambda ref: (position[ref.alias], ref.column))
         joining = tuple(members for members in classes if self._joins(members))
         relations = {
-            alias: Relation(alias=alias, table=table, predicates=tuple(_distinct(self._conditions.get(alias, ()))))
+            alias: Relation(alias=alias, table=table, predicates=tuple(map(predicate, dict.fromkeys(self._conditions.get(alias, ())))))
             for alias, table in self._tables.items()
         }
         groups = [{position[ref.alias] for ref in group} for group in (*joining, *_by_constant(self._constants))]
@@ -300,7 +297,3 @@ def _neighbours(groups: Sequence[set[int]], relations: int) -> list[int]:
         for at in group:
             found[at] |= mask & ~(1 << at)
     return found
-
-
-def _distinct(conditions: Sequence[Condition]) -> Iterator[Predicate]:
-    return iter({made.sql: made for made in map(predicate, conditions)}.values())

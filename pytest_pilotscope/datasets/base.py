@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.core.progress import ShowProgress
     from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
-
-Advance = Callable[[int], None]
-"""Call it with how many more steps are done."""
-
-ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a progress display for a description and a number of steps."""
-
-
-@contextmanager
-def silent(description: str, total: int) -> Iterator[Advance]:
-    """Show no progress."""
-    yield lambda steps: None
 
 
 class Dataset(Protocol):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pilotscope.core.queries import SPLITS, Query, Split, Unmeasured, Workload
-from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
+from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 
 _LINES = {
@@ -108,30 +108,6 @@ def _unmeasured(queries: Sequence[Query]) -> Iterable[Unmeasured]:
 
 def _part(folder: Path, split: str) -> Path | None:
     return next((part for part in (folder / f"{split}.sql", folder / split) if part.exists()), None)
-
-
-def write_queries(path: Path, queries: Iterable[Query]) -> None:
-    """
-    Write `id<TAB>statement` lines that `load_queries` reads back.
-
-    Line breaks between words and comments become blanks. Raises WorkloadError, before anything is written, for an id that holds a blank or
-    a quote and for a line break inside a literal, which one line cannot hold.
-    """
-    lines = []
-    for query in queries:
-        if not query.id or re.search(r"[\s'#]", query.id):
-            raise WorkloadError(f"{path}: {query.id!r} cannot be written as an id; use one without blanks, quotes and #")
-        lines.append(f"{query.id}\t{_on_one_line(path, query)}\n")
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def _on_one_line(path: Path, query: Query) -> str:
-    sql = query.sql
-    for start, end in reversed(breaks_outside_quotes(sql)):
-        sql = f"{sql[:start]} {sql[end:]}"
-    if len(sql.splitlines()) > 1:
-        raise WorkloadError(f"{path}: query {query.id!r} has a line break inside a literal; write it to a file of its own")
-    return sql.strip()
 
 
 def _from_folder(path: Path) -> list[_Found]:

@@ -56,24 +56,6 @@ def line_of(text: str, offset: int) -> int:
     return text.count("\n", 0, offset) + 1
 
 
-def breaks_outside_quotes(text: str) -> list[tuple[int, int]]:
-    """
-    The stretches (start, end) of white space and comments that hold a line break.
-
-    They may be replaced by one blank without changing the statement; a line break inside a literal or a quoted name may not.
-    """
-    gap = re.compile(r"\s+")
-    found = []
-    position = 0
-    for piece in _pieces(text):
-        found += [match.span() for match in gap.finditer(text, position, piece[1]) if "\n" in match.group()]
-        if piece[0] in ("comment", "block"):
-            found.append((piece[1], piece[2]))
-        position = piece[2]
-    found += [match.span() for match in gap.finditer(text, position) if "\n" in match.group()]
-    return found
-
-
 def _ends(text: str) -> Iterator[int]:
     return (start for kind, start, _ in _pieces(text) if kind == "end")
 

@@ -62,6 +62,19 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    def rows(self, query_id: str) -> dict[Subplan, int]:
+        """Return the true rows of the subplans of a query that were counted."""
+        return {subplan: label.rows for subplan, label in self.get(query_id, {}).items() if label.rows is not None}
+
+    def unknown(self, query_id: str) -> dict[Subplan, str]:
+        """Return why the other subplans of a query were not counted."""
+        unfinished = {
+            subplan: f"counting it takes more than {label.timeout_ms} ms"
+            for subplan, label in self.get(query_id, {}).items()
+            if label.rows is None
+        }
+        return {**self.reasons.get(query_id, {}), **unfinished}
+
     @property
     def unfinished(self) -> int:
         """Number of subplans that PostgreSQL did not finish counting."""

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Protocol, TextIO
 
-Advance = Callable[[int], None]
+from pytest_pilotscope.core.progress import Advance, ShowProgress
+
 Uncaptured = Callable[[], AbstractContextManager[None]]
 
 LINES_PER_LOG = 20
@@ -19,13 +20,6 @@ class Say(Protocol):
 
     def __call__(self, text: str) -> None:
         """Show it."""
-
-
-class ShowProgress(Protocol):
-    """Opens a progress display; its value is a function to call with each step done."""
-
-    def __call__(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Open it for `total` steps."""
 
 
 def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple[Say, ShowProgress]:

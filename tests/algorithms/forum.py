@@ -9,12 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from pytest_pilotscope.core.progress import Advance
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
 from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Advance, Training
+from pytest_pilotscope.training import Training
 
 _STATEMENTS = (
     "CREATE TABLE users (id int PRIMARY KEY, age int)",

@@ -18,11 +18,11 @@ from algorithms.lero.candidates import all_slots, explore, look
 from algorithms.lero.collection import CollectionRules, Lanes, collect, collect_one, rules_of, store_of
 from algorithms.lero.race import Rules
 from algorithms.lero.records import sql_key
+from pytest_pilotscope.core.progress import Advance
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import Advance
 
 from .forum import queries, training
 

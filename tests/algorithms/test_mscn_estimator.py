@@ -18,6 +18,7 @@ from algorithms.mscn.estimation import TrainedModel
 from algorithms.mscn.estimator import Mscn
 from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, TextSteering
 from pytest_pilotscope.core.accuracy import q_error
+from pytest_pilotscope.core.progress import Advance
 from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
@@ -27,7 +28,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Advance, Training
+from pytest_pilotscope.training import Training
 
 TABLES = """
     CREATE TABLE users (id integer, age integer, name text, key integer NOT NULL);

@@ -42,7 +42,7 @@ def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern", "queries", "by_text"), [("stats_tiny", "*t*.sql", 1146, 61), ("imdb_tiny", "queries/*.sql", 59, 30)]
+    ("name", "pattern", "queries", "by_text"), [("stats_tiny", "*t*.sql", 1146, 61), ("imdb_tiny", "queries/*.sql", 59, 44)]
 )
 def test_bitmaps_and_estimates(
     newest_server: EmbeddedServer, shared_data: Path, name: str, pattern: str, queries: int, by_text: int

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_pilotscope.cli import PROGRAM, cli
+from pytest_pilotscope.core.projection import COMPARISON
 from pytest_pilotscope.core.record import Entry, RecordWriter
 from pytest_pilotscope.core.results import QueryRun, RunEnd, RunHeader, TrainingReport
 from pytest_pilotscope.tracking.store import open_client
@@ -82,14 +83,35 @@ def add_run(store: str) -> AddRun:
 
 @pytest.fixture
 def write_record(workplace: Path) -> WriteRecord:
-    """Write the record of a small `mscn` run into `results/`; without `ended` it is one of a killed process."""
+    """
+    Write the record of a small run into `results/`; without `ended` it is one of a killed process.
+
+    With the algorithm of a comparison its sides are `baseline` and `mscn`.
+    """
 
     def write(
-        name: str = "mscn_toy_20260102_030405", *, identity: str = "abc123", ended: bool = True, more: tuple[Entry, ...] = ()
+        name: str = "mscn_toy_20260102_030405",
+        *,
+        algorithm: str = "mscn",
+        dataset: str = "toy",
+        identity: str = "abc123",
+        ended: bool = True,
+        more: tuple[Entry, ...] = (),
     ) -> Path:
         path = workplace / "results" / f"{name}.jsonl"
-        with RecordWriter(path, replace(HEADER, run_name=name, tags={**HEADER.tags, "record_id": identity})) as writer:
-            for entry in (*more, *RUNS, *([END] if ended else [])):
+        side = "mscn" if algorithm == COMPARISON else algorithm
+        header = replace(
+            HEADER,
+            run_name=name,
+            algorithm=algorithm,
+            dataset=dataset,
+            sides=("baseline", side),
+            parameters={**HEADER.parameters, "algorithm": algorithm},
+            tags={**HEADER.tags, "record_id": identity},
+        )
+        runs = (replace(run, side=side) if run.side == "mscn" else run for run in RUNS)
+        with RecordWriter(path, header) as writer:
+            for entry in (*more, *runs, *([END] if ended else [])):
                 writer.write(entry)
         return path
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.commands.comparison import Result, compare
-from pytest_pilotscope.commands.summaries import experiment_names
+from pytest_pilotscope.commands.runs import experiment_names
 from pytest_pilotscope.core.direction import direction
+from pytest_pilotscope.core.projection import COMPARISON
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 
@@ -197,14 +198,14 @@ def test_compare_shows_differences_and_which_way_they_are_good(pilotscope: Comma
 
 @pytest.mark.parametrize(("second", "overlap"), [((1.15, 1.5), True), ((1.3, 1.5), False), ((0.8, 1.0), False)])
 def test_compare_says_when_speed_ups_are_not_told_apart(
-    pilotscope: Command, workplace: Path, second: tuple[float, float], overlap: bool
+    pilotscope: Command, add_run: AddRun, second: tuple[float, float], overlap: bool
 ) -> None:
     """A difference within both intervals is no difference that one could rely on."""
     for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
-        _summary(workplace / f"{name}.json", name, "toy", speedup=(low + high) / 2, speedup_ci_low=low, speedup_ci_high=high)
+        add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
-    assert (said in pilotscope("compare", "--files", "a.json", "b.json").stdout) == overlap
-    assert json.loads(pilotscope("compare", "--files", "a.json", "b.json", "--json").stdout)["speedups_overlap"] is overlap
+    assert (said in pilotscope("compare", "a", "b").stdout) == overlap
+    assert json.loads(pilotscope("compare", "a", "b", "--json").stdout)["speedups_overlap"] is overlap
 
 
 def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Command, add_run: AddRun) -> None:
@@ -247,85 +248,119 @@ def test_compare_wants_exactly_one_pair(pilotscope: Command, arguments: tuple[st
     result = pilotscope("compare", *arguments)
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: name two runs, or two files with --files A.json B.json, or two algorithms with --latest ALGO ALGO\n",
+        "Error: name two runs, or two records with --files A.jsonl B.jsonl, or two algorithms with --latest ALGO ALGO\n",
     )
 
 
-def test_compare_files(pilotscope: Command, workplace: Path) -> None:
-    """Summaries need no store; the smallest one that the format allows is enough."""
-    _summary(workplace / "a.json", "mscn", "toy", total_time=4.0, query_count=10)
-    _summary(workplace / "b.json", "lero", "toy", total_time=5.0, query_count=9)
-    assert pilotscope("compare", "--files", "a.json", "b.json").stdout == (
-        "        name  status  what\n"
-        "first   a     -       a.json\n"
-        "second  b     -       b.json\n"
+def test_compare_files(pilotscope: Command, write_record: WriteRecord) -> None:
+    """Records need no store; the figures have the names that they have there."""
+    for name, algorithm in (("a", "mscn"), ("b", "lero")):
+        write_record(name, algorithm=algorithm)
+    assert pilotscope("compare", "--files", "results/a.jsonl", "results/b.jsonl").stdout == (
+        "        name  status    what\n"
+        "first   a     FINISHED  results/a.jsonl\n"
+        "second  b     FINISHED  results/b.jsonl\n"
         "\n"
-        "metric       first  second  difference  percent  second is\n"
-        "query_count     10       9          -1  -10.0 %  worse\n"
-        "total_time       4       5          +1  +25.0 %  worse\n"
+        "metric                  first  second  difference  percent  second is\n"
+        "test_average_time           1       1          +0   +0.0 %  equal\n"
+        "test_db_execution_time      2       2          +0   +0.0 %  equal\n"
+        "test_error_count            0       0          +0        -  equal\n"
+        "test_losses                 0       0          +0        -  equal\n"
+        "test_overhead_time          0       0          +0        -  equal\n"
+        "test_p50_time               1       1          +0   +0.0 %  equal\n"
+        "test_p95_time               1       1          +0   +0.0 %  equal\n"
+        "test_p99_time               1       1          +0   +0.0 %  equal\n"
+        "test_query_count            2       2          +0   +0.0 %  equal\n"
+        "test_speedup                2       2          +0   +0.0 %  equal\n"
+        "test_speedup_ci_high        2       2          +0   +0.0 %  equal\n"
+        "test_speedup_ci_low         2       2          +0   +0.0 %  equal\n"
+        "test_ties                   0       0          +0        -  -\n"
+        "test_timeout_count          0       0          +0        -  equal\n"
+        "test_total_time             2       2          +0   +0.0 %  equal\n"
+        "test_wins                   2       2          +0   +0.0 %  equal\n"
         "\n"
-        "equal parameters: none\n"
+        "parameter  first  second\n"
+        "algorithm  mscn   lero\n"
+        "equal parameters: dataset, num_epoch\n"
+        "\n"
+        "The intervals of the two speed-ups overlap: neither is surely the faster one.\n"
     )
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "cannot be read: No such file or directory"),
-        (
-            "{",
-            "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
-            "a summary is the .json file beside a record",
-        ),
-        ("[]", "not a summary: it has no 'algorithm' and 'metrics'; a summary is the .json file beside a record"),
+        (None, ": cannot be read: No such file or directory"),
+        ("", ":1: the record is empty; the run died before it wrote its header"),
+        ("[]\n", ":1: a line must be an object with a 'kind'"),
     ],
-    ids=["missing", "broken", "other"],
+    ids=["missing", "empty", "other"],
 )
-def test_compare_says_which_file_is_no_summary(pilotscope: Command, workplace: Path, content: str | None, reason: str) -> None:
+def test_compare_says_which_file_is_no_record(
+    pilotscope: Command, workplace: Path, write_record: WriteRecord, content: str | None, reason: str
+) -> None:
     """The message begins with the file."""
-    _summary(workplace / "a.json", "mscn", "toy")
+    write_record("a")
     if content is not None:
-        (workplace / "b.json").write_text(content)
-    result = pilotscope("compare", "--files", "a.json", "b.json")
-    assert (result.exit_code, result.stderr) == (2, f"Error: b.json: {reason}\n")
+        (workplace / "b.jsonl").write_text(content)
+    result = pilotscope("compare", "--files", "results/a.jsonl", "b.jsonl")
+    assert (result.exit_code, result.stderr) == (2, f"Error: b.jsonl{reason}\n")
 
 
-def test_compare_latest_takes_the_newest_of_each(pilotscope: Command, workplace: Path) -> None:
-    """By the moment in the name, also the second run of one second; a longer name that starts alike is another algorithm."""
-    results = workplace / "results"
-    results.mkdir()
+def test_compare_files_wants_one_run_of_each(pilotscope: Command, write_record: WriteRecord) -> None:
+    """Which side of a comparison is meant cannot be told."""
+    write_record("compare_toy_20260102_030405", algorithm=COMPARISON)
+    path = "results/compare_toy_20260102_030405.jsonl"
+    result = pilotscope("compare", "--files", path, path)
+    message = f"Error: {path}: it holds 2 runs, and one is compared; `pilotscope report {path}` shows all of them\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_compare_latest_takes_the_newest_of_each(pilotscope: Command, workplace: Path, write_record: WriteRecord) -> None:
+    """By the moment in the name, also the second run of one second; runs that have not ended and other files do not count."""
     for name in ("mscn_toy_20260101_000000", "mscn_toy_20260102_000000", "mscn_toy_20260102_000000_2"):
-        _summary(results / f"{name}.json", "mscn", "toy")
-    _summary(results / "mscn_wide_toy_20260103_000000.json", "mscn_wide", "toy")
-    _summary(results / "lero_toy_20250101_000000.json", "lero", "toy")
-    (results / "benchmark.json").write_text("[1]")
-    (results / "broken.json").write_text("{")
+        write_record(name)
+    write_record("mscn_toy_20260104_000000", ended=False)
+    write_record("mscn_wide_toy_20260103_000000", algorithm="mscn_wide")
+    write_record("lero_toy_20250101_000000", algorithm="lero")
+    (workplace / "results" / "other.jsonl").write_text("[1]\n")
+    (workplace / "results" / "empty.jsonl").write_text("")
     compared = json.loads(pilotscope("compare", "--latest", "lero", "mscn", "--json").stdout)
     assert (compared["first"]["name"], compared["second"]["name"]) == ("lero_toy_20250101_000000", "mscn_toy_20260102_000000_2")
     compared = json.loads(pilotscope("compare", "--latest", "mscn", "mscn", "--json").stdout)
     assert (compared["first"]["name"], compared["second"]["name"]) == ("mscn_toy_20260102_000000", "mscn_toy_20260102_000000_2")
 
 
-def test_compare_latest_never_mixes_databases(pilotscope: Command, workplace: Path) -> None:
+def test_compare_latest_finds_the_sides_of_a_comparison(pilotscope: Command, write_record: WriteRecord) -> None:
+    """A record of several algorithms has the newest run of each of them."""
+    write_record("mscn_toy_20260101_000000")
+    write_record("compare_toy_20260102_000000", algorithm=COMPARISON)
+    compared = json.loads(pilotscope("compare", "--latest", "baseline", "mscn", "--json").stdout)
+    assert [compared[which]["name"] for which in ("first", "second")] == ["baseline_toy_20260102_000000", "mscn_toy_20260102_000000"]
+
+
+def test_compare_latest_never_mixes_databases(pilotscope: Command, write_record: WriteRecord) -> None:
     """Which database is meant has to be clear, and there has to be one."""
-    results = workplace / "results"
-    results.mkdir()
 
     def refusal(*arguments: str) -> str:
         result = pilotscope("compare", "--latest", *arguments)
         assert result.exit_code == 2
         return result.stderr
 
-    assert refusal("mscn", "lero") == "Error: no summaries in results; run a benchmark first, or name the folder with --results\n"
-    _summary(results / "mscn_toy_20260101_000000.json", "mscn", "toy")
-    _summary(results / "lero_big_20260101_000000.json", "lero", "big")
+    def write(algorithm: str, dataset: str) -> None:
+        write_record(f"{algorithm}_{dataset}_20260101_000000", algorithm=algorithm, dataset=dataset)
+
+    nothing = "Error: no records of ended runs in results; run a benchmark first, or name the folder with --results\n"
+    assert refusal("mscn", "lero") == nothing
+    write("mscn", "toy")
+    write("lero", "big")
     assert refusal("mscn", "leor") == "Error: unknown algorithm in results 'leor'; did you mean 'lero'? known: lero, mscn\n"
     there = "there are: lero on big, mscn on toy"
     assert refusal("mscn", "lero") == f"Error: 'mscn' and 'lero' were never run on the same database; {there}\n"
-    assert refusal("mscn", "lero", "--db", "big") == f"Error: no summary of 'mscn' on 'big' in results; {there}\n"
-    assert refusal("mscn", "mscn") == "Error: only one summary of 'mscn' on 'toy' in results: nothing to compare it with\n"
-    _summary(results / "mscn_big_20260101_000000.json", "mscn", "big")
-    _summary(results / "lero_toy_20260101_000000.json", "lero", "toy")
+    assert refusal("mscn", "lero", "--db", "big") == f"Error: no record of 'mscn' on 'big' in results; {there}\n"
+    assert refusal("mscn", "mscn") == "Error: only one record of 'mscn' on 'toy' in results: nothing to compare it with\n"
+    write("mscn", "big")
+    write("lero", "toy")
     assert refusal("mscn", "lero") == "Error: 'mscn' and 'lero' were both run on big, toy; choose one with --db\n"
     assert pilotscope("compare", "--latest", "mscn", "lero", "--db", "big").exit_code == 0
 
@@ -381,8 +416,3 @@ def test_experiments_complete_from_the_names_of_records(write_record: WriteRecor
     for name in ("mscn_toy_20260102_030405", "mscn_toy_20260102_030405_2", "lero_toy_20260102_030405"):
         folder = write_record(name).parent
     assert experiment_names(folder) == ("lero_toy", "mscn_toy")
-
-
-def _summary(path: Path, algorithm: str, database: str, **metrics: float) -> None:
-    content = {"algorithm": algorithm, "database": database, "timestamp": "2026-01-01T00:00:00", "metrics": metrics, "extra_info": {}}
-    path.write_text(json.dumps(content))

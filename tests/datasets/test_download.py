@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.datasets.base import Advance, silent
+from pytest_pilotscope.core.progress import Advance, silent
 from pytest_pilotscope.datasets.published import download
 from pytest_pilotscope.datasets.published.download import fetch
 from pytest_pilotscope.errors import DatasetError

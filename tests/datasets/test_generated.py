@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.core.progress import silent
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.templates import normalized
-from pytest_pilotscope.datasets.base import silent
 from pytest_pilotscope.datasets.generated import generate_training
 from pytest_pilotscope.datasets.generated.conditions import ColumnStatistics, Drawer, name_sql
 from pytest_pilotscope.datasets.generated.shape import Column, edge, shape_of

@@ -341,6 +341,34 @@ def test_a_set_of_many_relations_is_planned_as_a_whole(typed: Session) -> None:
     assert typed.scalar(limits) == 16
 
 
+def test_statistics_do_not_change_what_a_set_means(loaded: MakeDatabase) -> None:
+    """Without them the planner considers the same sets, with the same SQL, and takes other numbers of rows."""
+    session, queries = generated(loaded)
+    different = 0
+    for query in queries[:40]:
+        meant, quickly = (read_meaning(session, query.sql, statistics=statistics).subplans() for statistics in (True, False))
+        assert {subplan: level.count_sql(mask) for subplan, (level, mask) in meant.items()} == {
+            subplan: level.count_sql(mask) for subplan, (level, mask) in quickly.items()
+        }
+        different += any(level.rows != quickly[subplan][0].rows for subplan, (level, _) in meant.items())
+    assert different > 20
+
+
+def test_sets_chosen_by_chance_are_those_of_the_measured_plan(loaded: MakeDatabase, tmp_path: Path) -> None:
+    """Under GEQO the sets depend on the statistics, so that labels are planned with them."""
+    session, queries = generated(loaded)
+    several = [query for query in queries if query.sql.count(" AS ") >= 6][:20]
+    chance = {"geqo_threshold": 4, "geqo_pool_size": 4, "geqo_generations": 4}
+    for name, value in chance.items():
+        session.execute(f"SET {name} = {value}")
+    try:
+        labels = cardinalities(session, several, schema=read_schema(session), fingerprint="f", cache_dir=tmp_path)
+        assert {query.id: set(labels[query.id]) for query in several} == {query.id: set(session.subplans(query.sql)) for query in several}
+    finally:
+        for name in chance:
+            session.execute(f"RESET {name}")
+
+
 def test_a_count_that_takes_too_long_is_marked(typed: Session, tmp_path: Path) -> None:
     """The statement timeout ends it, the label says so, and the session is as it was."""
     relations = [f"t AS r{number}" for number in range(6)]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.core.progress import Advance, ShowProgress
 from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.core.templates import normalized
-from pytest_pilotscope.datasets.base import Advance, ShowProgress
 from pytest_pilotscope.datasets.workloads import kept, source_hash
 from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.postgres.catalog import read_references, read_schema

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.datasets.base import Advance, silent
+from pytest_pilotscope.core.progress import Advance, silent
 from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.postgres.catalog import read_schema
 

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.core.predicates import quote_identifier
+from pytest_pilotscope.core.progress import ShowProgress, silent
 from pytest_pilotscope.core.queries import Workload
 from pytest_pilotscope.core.splitting import without_test_queries
-from pytest_pilotscope.datasets.base import ShowProgress, silent
 from pytest_pilotscope.datasets.files import find_workload
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
 from pytest_pilotscope.postgres.account import server_account

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from pytest_pilotscope.datasets.base import ShowProgress
+from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.errors import DatasetError
 
 ATTEMPTS = 5

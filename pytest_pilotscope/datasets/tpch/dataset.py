@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.datasets.base import ShowProgress, silent
+from pytest_pilotscope.core.progress import ShowProgress, silent
 from pytest_pilotscope.errors import DatasetError, UsageError
 from pytest_pilotscope.postgres.account import server_account
 from pytest_pilotscope.postgres.folders import cache_folder
