@@ -18,7 +18,7 @@ from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.postgres.meaning import read_meaning
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.meaning import Statement
+    from pytest_pilotscope.core.meaning import Level, Statement
     from pytest_pilotscope.postgres.session import Session
 
 Kind: TypeAlias = Literal["integer", "text", "boolean"]
@@ -98,10 +98,20 @@ class SessionSource:
         if sql not in self._statements:
             with self._session.statement_timeout(timeout_ms):
                 statement = read_meaning(self._session, sql, statistics=False)
-                if any(len(level.query.relations) >= self._all_sets_below for level in statement.levels):
-                    statement = read_meaning(self._session, sql)  # by its statistics the planner chooses which sets it considers
+                if any(self._depends_on_statistics(level) for level in statement.levels):
+                    statement = read_meaning(self._session, sql)
             self._statements[sql] = statement
         return self._statements[sql]
+
+    def _depends_on_statistics(self, level: Level) -> bool:
+        """
+        Tell whether the planner chooses by its statistics which sets it considers, or what they mean.
+
+        From an OR over several relations it takes a filter of each, but not one that nearly all rows pass (orclauses.c).
+        """
+        return len(level.query.relations) >= self._all_sets_below or any(
+            clause.relations.bit_count() > 1 and " OR " in clause.sql for clause in level.clauses
+        )
 
     @cached_property
     def _all_sets_below(self) -> float:

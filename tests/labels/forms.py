@@ -86,6 +86,7 @@ FORMS = {
     "AND b.i2 = 1 AND c.i2 > 0))",
     "or above an outer join": "SELECT count(*) FROM a LEFT JOIN b ON a.id = b.fk WHERE (a.i4 = 0 AND b.i4 = 0) OR (a.i4 = 1 "
     "AND b.i4 IS NULL)",
+    "or that is hardly a filter": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE (a.id > 1 AND b.i4 = 1) OR (a.id > 2 AND b.i4 = 0)",
     "constant through three": "SELECT count(*) FROM a, b, c WHERE a.i4 = b.i8 AND b.i8 = c.i2 AND c.i2 = 1 + 0",
     "constant of an expression": "SELECT count(*) FROM a, b WHERE lower(a.tx) = lower(b.tx) AND lower(b.tx) = 'k1'",
     # self-joins on keys
