@@ -39,7 +39,7 @@ JoinKind: TypeAlias = Literal["INNER", "LEFT", "FULL", "SEMI", "ANTI", "UNIQUE"]
 MARK = '"pilotscope ?".'
 """What stands in the library's SQL where PostgreSQL alone could not deparse an expression (texts.c)."""
 
-_TEXT_TYPES = ("text", "character varying", "character", "name", '"char"')
+_TEXT_TYPES = ("text", "character varying", "bpchar", "name", '"char"')
 _PATTERNS = {"~~": (True, False), "!~~": (True, True), "~~*": (False, False), "!~~*": (False, True)}
 
 

@@ -21,7 +21,8 @@ def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Stat
     Without `statistics` the planner does not look at them, which takes most of its time where there are many; then its estimates mean
     nothing, and neither does its choice of sets where it considers a random part of them (GEQO).
 
-    Raises `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
+    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run what comes after a semicolon. Raises
+    `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the settings with it. SET plans nothing, so that the report stays.

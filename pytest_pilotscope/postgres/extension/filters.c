@@ -61,8 +61,13 @@ static void append_value(StringInfo json, Oid type, Datum value) {
         escape_json(json, text);
 }
 
+/* The name of a type of any length (bpchar, "bit"): "character" and "bit" would be of length 1. */
+static char *type_name(Oid type) {
+    return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN);
+}
+
 static void append_type(StringInfo json, Oid type) {
-    append_string(json, "type", format_type_be(type));
+    append_string(json, "type", type_name(type));
 }
 
 /* A built-in comparison by the name of its operator, else NULL. */
@@ -277,8 +282,7 @@ void ps_append_key(StringInfo json, PsLevel *level, const EquivalenceClass *clas
     operator = get_opfamily_member(family, input, input, BTEqualStrategyNumber);
     if (!OidIsValid(operator))
         return;
-    /* With the flag, char(n) and bit(n) are bpchar and "bit": character and bit would be of length 1. */
-    name = is_integer(type) ? pstrdup("integer") : format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN);
+    name = is_integer(type) ? pstrdup("integer") : type_name(type);
     if (OidIsValid(class->ec_collation) && class->ec_collation != get_typcollation(type))
         name = psprintf("%s COLLATE %s", name, generate_collation_name(class->ec_collation));
     appendStringInfoString(json, ", ");
