@@ -37,7 +37,7 @@ This is format {FORMAT}. The format changes whenever a field is added, renamed o
 
 - Read the `format` in the header, the first line, and refuse a format that you do not know.
 - Skip a line whose `kind` you do not know, and say how many you skipped: later versions add kinds without changing the format.
-- Take the default for a field that is missing. Refuse a field that you do not know.
+- Take the default for a field that is missing: the nodes of plans leave out what is at its default. Refuse a field that you do not know.
 - Leave out a last line that is cut off, and say so: the process died while it wrote. A record without an `end` is one of a run that was
   killed or still goes on; it can be read all the same.
 - Read `1e999` as infinity. There is no NaN.
