@@ -10,33 +10,42 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from math import isinf, isnan
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
 _INFINITY = "\0inf"  # stands for infinity until the text exists; no other text may hold a NUL, and PostgreSQL's cannot
 
 
-def to_line(kind: str, value: object, **extra: int) -> str:
+def to_line(kind: str, value: DataclassInstance, **extra: int) -> str:
     """
-    The JSON text (one line, without its end) of a dataclass, led by its `kind` and `extra`.
+    Return the JSON text (one line, without its end) of a dataclass, led by its `kind` and `extra`.
 
+    Every field of the line is there; an object within it leaves out what is at its default, because a plan has many of them.
     Infinity is written as `1e999`, which is valid JSON and reads back as infinity; a NaN, and a NUL in a text,
     raise ValueError with the path to it.
     """
-    plain = to_plain(value, kind)
+    plain = {f.name: to_plain(getattr(value, f.name), f"{kind}.{f.name}") for f in fields(value)}
     text = json.dumps({"kind": kind, **extra, **plain}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace('"-\\u0000inf"', "-1e999").replace('"\\u0000inf"', "1e999")
 
 
 def to_plain(value: Any, path: str) -> Any:
-    """Turn dataclasses, mappings, sequences and numbers (NumPy's too) into what JSON knows; `path` is for the message."""
+    """
+    Turn dataclasses, mappings, sequences and numbers (NumPy's too) into what JSON knows; `path` is for the message.
+
+    The fields of a dataclass that are at their defaults are left out.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return _text(value, path)
     if is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name), f"{path}.{f.name}") for f in fields(value)}
+        present = {f.name: item for f in fields(value) if (item := getattr(value, f.name)) != f.default}
+        return {name: to_plain(item, f"{path}.{name}") for name, item in present.items()}
     if isinstance(value, Mapping):
         return {_text(key, path): to_plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (tuple, list)):

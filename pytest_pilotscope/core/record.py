@@ -32,14 +32,16 @@ READABLE = (1, FORMAT)
 Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
 """What may follow the header."""
 
-_ENTRIES: Mapping[str, type[Entry]] = {
+ENTRIES: Mapping[str, type[Entry]] = {
     "query_run": QueryRun,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "training": TrainingReport,
     "end": RunEnd,
 }
-_KIND_OF = {cls: kind for kind, cls in _ENTRIES.items()}
+"""The entries by the `kind` of their lines."""
+
+_KIND_OF = {cls: kind for kind, cls in ENTRIES.items()}
 
 E = TypeVar("E", bound=Entry)
 
@@ -212,12 +214,12 @@ class _Reader:
             self._header = from_plain(RunHeader, plain)
         elif kind == "header":
             raise ValueError("a second header; a file holds one record")
-        elif kind not in _ENTRIES:
+        elif kind not in ENTRIES:
             self._ignored[kind] += 1
         elif self._entries and isinstance(self._entries[-1], RunEnd):
             raise ValueError(f"a {kind} after the end of the record")
         else:
-            entry = from_plain(_ENTRIES[kind], with_tree(plain) if self._format == 1 else plain)
+            entry = from_plain(ENTRIES[kind], with_tree(plain) if self._format == 1 else plain)
             _check_side(entry, self._header)
             self._entries.append(entry)
 

@@ -1,5 +1,7 @@
 """
-What a measurement produces, as values: one per timed execution, per query and side, per training, and for the run.
+The values that a measurement produces: one per timed execution, per query and side, per training, and for the run.
+
+The record's description (docs/record.md) is made from them: `python -m pytest_pilotscope.core.schema > docs/record.md`.
 
 A *side* is one competitor within a run: `baseline`, an algorithm's name, or `baseline-again` when the baseline is measured against itself.
 """
@@ -35,10 +37,11 @@ class QueryRun:
     """
     One timed execution of one query.
 
-    `repetition` is the round (0 is the warm-up) and `order` the position within the round, from 0. `planning_ms` and `execution_ms` are
-    the server's own figures, `inference_ms` is client wall clock. A run cut off by the statement timeout has `timed_out` set and the limit
-    as its `execution_ms`, so sums over it are lower bounds. A run that failed has the message in `error` and no meaningful times.
-    `answer_hash` is independent of the order of the rows; `empty` tells that nothing was found. Both are known of warm-ups.
+    `query_id` is an id of the header's `queries`, `side` one of its `sides`. `repetition` is the round (0 is the warm-up) and `order` the
+    position within the round, from 0. `planning_ms` and `execution_ms` are the server's own figures, `inference_ms` is client wall clock. A
+    run cut off by the statement timeout has `timed_out` set and the limit as its `execution_ms`, so sums over it are lower bounds. A run
+    that failed has the message in `error` and no meaningful times. `row_count` is the number of rows in the answer. `answer_hash` does not
+    depend on the order of the rows, and `empty` says that the query found nothing; only warm-ups have these two.
     """
 
     query_id: str
@@ -78,7 +81,7 @@ class QueryRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubplanEstimate:
-    """Estimated and true rows of one subplan, which is named by its sorted aliases."""
+    """The `estimated` and `true` rows of one subplan, which is named by its sorted `aliases`."""
 
     aliases: tuple[str, ...]
     estimated: float
@@ -93,12 +96,13 @@ class SubplanEstimate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanNode:
     """
-    One node of a plan with the nodes below it in `children`, the outer side first.
+    One node of a plan, with the nodes below it in `children`, the outer side first.
 
     `operation` is the node's type as people say it: `Parallel Hash Left Join`. `subplan` names the part of the query that begins here
-    (`InitPlan 1`, `CTE recent`). `relation` is the table, the CTE or the function that a scan reads, `alias` its name in the query and
-    `index` the index in use. `rows` and `actual_rows` are estimated and counted, both per execution, and `loops` is the number of
-    executions; a plan that was not run with counters has neither. `cost` is the total cost in optimizer units.
+    (`InitPlan 1`, `CTE recent`). `relation` is the table, the CTE or the function that a scan reads, `alias` its name in the query,
+    `index` the index in use, and `conditions` are those of the index, the join and the filter. `rows` are estimated per execution.
+    `actual_rows` were counted per execution, in so many `loops`; a plan that was not run with counters has neither. `cost` is the total
+    cost in optimizer units.
     """
 
     operation: str
@@ -140,7 +144,7 @@ class PlanNode:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryReport:
     """
-    The exact figures of one query on one side: they are the same in every round, so they are recorded once.
+    The exact figures of one query (`query_id`) on one `side`: they are the same in every round, so they are recorded once.
 
     `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them; `steering_reasons` says
     why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` its root (with actual rows where they are known),
@@ -163,9 +167,9 @@ class QueryReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryDecision:
     """
-    What the algorithm of a side decided for one query, and what by: facts under names of its own, with their units.
+    The decision that the algorithm of a `side` took for one query (`query_id`), explained by `facts` under names of its own, with units.
 
-    It explains; no figure is made of it.
+    No figure is made of it.
     """
 
     query_id: str
@@ -176,13 +180,15 @@ class QueryDecision:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
     """
-    What a run is about; the first line of its record.
+    The first line of a record: the run that it is of.
 
-    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `parameters` and `tags` go to
-    the tracking store as they are. `fingerprints` identify what must be equal for two runs to be comparable: `data`, `statistics`,
-    `settings`, `indexes`, `build`, `workload`. `server` describes it (provider, version, build flags), `settings` are its non-default
-    settings. `queries` maps the ids that are to be measured to their SQL, in order. `timeout_ms` is None where the limit follows the
-    baseline. `parallel` marks times taken beside other workers, which no gate accepts.
+    `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. Each query is measured in so
+    many `rounds` after its warm-up; `seed` is that of everything random. `suite_version` is the version that wrote the record. `queries`
+    maps the ids that are to be measured to their SQL, in order. `parameters` and `tags` go to the tracking store as they are.
+    `fingerprints` identify what must be equal for two runs to be comparable: `data`, `statistics`, `settings`, `indexes`, `build`,
+    `workload`. `server` describes the server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's own.
+    `timeout_ms` is null where the limit follows the baseline. `parallel` marks times taken beside other workers, which no gate accepts.
     """
 
     run_name: str
@@ -211,10 +217,11 @@ class RunHeader:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
     """
-    What training one side produced, returned by `train()` and logged by the suite.
+    The outcome of training one `side`, which `train()` returns and the suite records.
 
-    `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are hyper-parameters. `scalars` are
-    figures that training ends with; integers among them (such as `whatif_calls`) are exact and gated as such. `artifacts` are paths.
+    Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
+    hyper-parameters. `scalars` are figures that training ends with; integers among them (such as `whatif_calls`) are exact and gated as
+    such. `artifacts` are paths.
     """
 
     side: str
@@ -227,7 +234,11 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How and when (ISO 8601, UTC) a run ended. `failures` maps the sides that failed to the reason, `error` is the run's own."""
+    """
+    The last line of a record: the run ended with this `status`.
+
+    `finished_at` is ISO 8601 in UTC. `failures` maps the sides that failed to the reason, `error` is the run's own.
+    """
 
     status: Status
     finished_at: str

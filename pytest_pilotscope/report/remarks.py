@@ -86,6 +86,10 @@ def remarks_of(record: Record) -> Iterator[Remark]:
         yield Remark(text="The run was interrupted; its figures cover what was measured.")
     elif end.error:
         yield Remark(text=f"{end.status}: {end.error}", bad=True)
+    if record.truncated:
+        yield Remark(text="The last line of the record is cut off and left out.")
+    for kind, lines in record.ignored.items():
+        yield Remark(text=f"{_counted(lines, 'line')} of the record left out: this version does not know the kind {kind!r}.")
     for side, reason in (end.failures if end else {}).items():
         yield Remark(text=f"{side} failed: {reason}", bad=True)
     yield from _without_p_error(record)

@@ -137,6 +137,12 @@ def test_numpy_numbers_are_numbers() -> None:
     assert '"n":3' in to_line("training", report)
 
 
+def test_nodes_of_plans_are_short() -> None:
+    """A line has every field, but a plan has many nodes, and a node only the fields that are not at their defaults."""
+    line = to_line("query_report", QueryReport(query_id="q1", side="mscn", plan=PlanNode(operation="Hash", rows=3, cost=0.5)))
+    assert '"plan_shape":null,"plan":{"operation":"Hash","rows":3,"cost":0.5},"plan_cost":null' in line
+
+
 def test_each_line_is_on_disk_before_the_next(tmp_path: Path) -> None:
     """While the writer is open, everything written so far can be read: kill -9 loses nothing that was finished."""
     with RecordWriter(tmp_path / "r", HEADER) as writer:

@@ -10,7 +10,7 @@ from pytest_pilotscope.core.answers import is_empty
 from pytest_pilotscope.core.ranking import ranks
 from pytest_pilotscope.core.record import Record
 from pytest_pilotscope.core.summary import summarize
-from pytest_pilotscope.report.remarks import results_of
+from pytest_pilotscope.report.remarks import remarks_of, results_of
 from tests.core.records import record_of
 
 STEADY = [10.0, 10.01, 10.02, 9.99, 10.0]
@@ -69,3 +69,13 @@ def test_empty_results_are_counted(empty: int, told: bool) -> None:
 def test_what_is_empty(rows: list[tuple[object, ...]], empty: bool) -> None:
     """No row, or the one row of an aggregate over none."""
     assert is_empty(rows) is empty
+
+
+def test_lines_that_were_left_out_are_told() -> None:
+    """A line that is cut off, and lines of kinds that a later version may have added."""
+    record = replace(compared(0.8), truncated=True, ignored={"note": 2, "mark": 1})
+    assert [remark.text for remark in remarks_of(record)] == [
+        "The last line of the record is cut off and left out.",
+        "2 lines of the record left out: this version does not know the kind 'note'.",
+        "1 line of the record left out: this version does not know the kind 'mark'.",
+    ]
