@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import PostgreSQLConfig
-    from pytest_pilotscope.scheduler import Scheduler
+    from pytest_pilotscope.provision.database import PostgreSQLConfig
+    from pytest_pilotscope.runs.scheduler import Scheduler
     from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 __all__ = [
@@ -28,7 +28,7 @@ Preset = tuple["Scheduler", "MLflowTracker | None"]
 
 def get_baseline_preset_scheduler(config: PostgreSQLConfig, *, use_mlflow: bool = True) -> Preset:
     """Return `(scheduler, tracker)` of plain PostgreSQL."""
-    from pytest_pilotscope.scheduler import preset_scheduler
+    from pytest_pilotscope.runs.scheduler import preset_scheduler
 
     return preset_scheduler("baseline", config, enable_training=False, use_mlflow=use_mlflow)
 
@@ -51,7 +51,7 @@ def get_mscn_preset_scheduler(
     `num_collection` and `num_training` limit the training queries to label and to learn from. Without training the model `load_model_id` is
     used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `mscn_<db>`.
     """
-    from pytest_pilotscope.scheduler import preset_scheduler
+    from pytest_pilotscope.runs.scheduler import preset_scheduler
 
     return preset_scheduler(
         "mscn",
@@ -86,7 +86,7 @@ def get_lero_preset_scheduler(
     `num_collection` and `num_training` limit the training queries whose candidate plans are run and learned from. Without training the
     model `load_model_id` is used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `lero_<db>`.
     """
-    from pytest_pilotscope.scheduler import preset_scheduler
+    from pytest_pilotscope.runs.scheduler import preset_scheduler
 
     return preset_scheduler(
         "lero",
@@ -130,7 +130,7 @@ def get_index_preset_scheduler(
     `budget_mb` (of 2^20 bytes) and of at most `width` columns. `start="none"` leaves out the indexes that no constraint needs. Without
     training the indexes of `load_model_id` are built, by default those of the best run of the experiment `index_<db>`.
     """
-    from pytest_pilotscope.scheduler import preset_scheduler
+    from pytest_pilotscope.runs.scheduler import preset_scheduler
 
     return preset_scheduler(
         "index",
@@ -161,8 +161,8 @@ def get_knob_preset_scheduler(
     with the default where nothing better was found. Without training the settings of `load_model_id` are used, by default those of the best
     run of the experiment `knob_<db>`.
     """
-    from pytest_pilotscope.registry import builtin_registry
-    from pytest_pilotscope.scheduler import preset_scheduler
+    from pytest_pilotscope.builtins import builtin_registry
+    from pytest_pilotscope.runs.scheduler import preset_scheduler
 
     if num_trials is not None:
         options["trials"] = builtin_registry().declared["knob"]["trials"].checked(num_trials, "num_trials")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import PartialCardinalities
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import LabelError, UnsupportedQuery
+from pytest_pilotscope.learning.algorithm import PartialCardinalities
 from pytest_pilotscope.postgres.adherence import verify
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.algorithm import Cardinalities
+    from pytest_pilotscope.learning.training import Training
 
 MOST_PLANNINGS = 10
 """How often a query is planned at most to find what GEQO looks at when it is given the true rows."""

@@ -1,14 +1,10 @@
-"""
-Registers the built-in algorithms and their options through the same hook as everybody else's.
-
-This file is read without the package around it, so that it imports none of it.
-"""
+"""Registers the built-in algorithms and their options through the same hook as everybody else's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.optionvalues import factors, margin, positive_float, positive_int
+from pytest_pilotscope.options.values import factors, margin, positive_float, positive_int
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
@@ -18,12 +14,12 @@ ORIGIN = "pytest-pilotscope"
 
 def pytest_pilotscope_register(registry: Registry) -> None:
     """Add every built-in algorithm by name; each is imported when it is asked for."""
-    registry.add_algorithm("baseline", "algorithms.baseline:Baseline", origin=ORIGIN)
-    registry.add_algorithm("oracle", "algorithms.oracle:Oracle", origin=ORIGIN)
-    registry.add_algorithm("mscn", "algorithms.mscn.estimator:Mscn", origin=ORIGIN)
-    registry.add_algorithm("lero", "algorithms.lero.chooser:Lero", origin=ORIGIN)
-    registry.add_algorithm("index", "algorithms.index.selection:IndexSelection", origin=ORIGIN)
-    registry.add_algorithm("knob", "algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
+    registry.add_algorithm("baseline", "pytest_pilotscope.algorithms.baseline:Baseline", origin=ORIGIN)
+    registry.add_algorithm("oracle", "pytest_pilotscope.algorithms.oracle:Oracle", origin=ORIGIN)
+    registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
+    registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
+    registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
+    registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
     _add_mscn_options(registry)
     _add_index_options(registry)
     _add_knob_options(registry)

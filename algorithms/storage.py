@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

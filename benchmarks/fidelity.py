@@ -16,11 +16,11 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.accuracy import q_error
 from pytest_pilotscope.datasets.stats import Table, generate
 from pytest_pilotscope.labels import cardinalities, read_schema
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.training import labels_folder
+from pytest_pilotscope.learning.training import labels_folder
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.statistics.accuracy import q_error
 
 Floats = npt.NDArray[np.float64]
 

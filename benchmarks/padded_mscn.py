@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import Batch
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, SetEncoder
+from pytest_pilotscope.algorithms.mscn.ragged import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

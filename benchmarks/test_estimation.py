@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.views import estimation_view
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.runs.single import BenchmarkRun
 
 OpenRun = Callable[[], AbstractContextManager[BenchmarkRun]]
 

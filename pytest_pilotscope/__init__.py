@@ -6,22 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Query as Query
-    from pytest_pilotscope.core.queries import Workload as Workload
-    from pytest_pilotscope.core.settings import Settings as Settings
-    from pytest_pilotscope.provision import PostgreSQLConfig as PostgreSQLConfig
-    from pytest_pilotscope.provision import open_database as open_database
-    from pytest_pilotscope.registry import load_workload as load_workload
+    from pytest_pilotscope.builtins import load_workload as load_workload
+    from pytest_pilotscope.options.settings import Settings as Settings
+    from pytest_pilotscope.provision.database import PostgreSQLConfig as PostgreSQLConfig
+    from pytest_pilotscope.provision.database import open_database as open_database
+    from pytest_pilotscope.queries.queries import Query as Query
+    from pytest_pilotscope.queries.queries import Workload as Workload
     from pytest_pilotscope.tracking.tracker import MLflowTracker as MLflowTracker
 
 _HOMES = {
     "MLflowTracker": "tracking.tracker",
-    "PostgreSQLConfig": "provision",
-    "Query": "core.queries",
-    "Settings": "core.settings",
-    "Workload": "core.queries",
-    "load_workload": "registry",
-    "open_database": "provision",
+    "PostgreSQLConfig": "provision.database",
+    "Query": "queries.queries",
+    "Settings": "options.settings",
+    "Workload": "queries.queries",
+    "load_workload": "builtins",
+    "open_database": "provision.database",
 }
 
 __all__ = sorted(_HOMES)

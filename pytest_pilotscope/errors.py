@@ -176,3 +176,8 @@ class RecordError(PilotscopeError):
 
 class TrackingError(PilotscopeError):
     """The tracking store could not be read or written."""
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 query`, `2 queries`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_pilotscope import hookspecs, options
-from pytest_pilotscope.core.settings import OPTIONS, Settings
+from pytest_pilotscope import hookspecs
+from pytest_pilotscope.builtins import builtin_plugins
 from pytest_pilotscope.errors import PilotscopeError, SideFailed
-from pytest_pilotscope.registry import Registry, builtin_plugins
+from pytest_pilotscope.options import commandline as options
+from pytest_pilotscope.options.settings import OPTIONS, Settings
+from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.bench import Bench, Conclusion
-    from pytest_pilotscope.core.cases import Case
-    from pytest_pilotscope.core.progress import ShowProgress
-    from pytest_pilotscope.core.record import Record
-    from pytest_pilotscope.parallel import Foreman
+    from pytest_pilotscope.options.progress import ShowProgress
+    from pytest_pilotscope.record.record import Record
     from pytest_pilotscope.report.notices import Notices
     from pytest_pilotscope.report.progress import Say
-    from pytest_pilotscope.run import BenchmarkRun
+    from pytest_pilotscope.runs.bench import Bench, Conclusion
+    from pytest_pilotscope.runs.cases import Case
+    from pytest_pilotscope.runs.parallel import Foreman
+    from pytest_pilotscope.runs.single import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
@@ -69,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.measure and options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
     if not settings.measure and config.getoption("dist", "no") != "no":
-        from pytest_pilotscope.parallel import Foreman
+        from pytest_pilotscope.runs.parallel import Foreman
 
         config.stash[FOREMAN] = Foreman(settings=settings)
 
@@ -83,7 +85,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize whatever asks for a case over algorithm x dataset, or over datasets when algorithms are compared."""
     if CASE in metafunc.fixturenames:
-        from pytest_pilotscope.core.cases import cases_of
+        from pytest_pilotscope.runs.cases import cases_of
 
         metafunc.config.stash[OFFERED] = True
         cases = cases_of(metafunc.config.stash[SETTINGS])
@@ -204,7 +206,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """Put the records into pytest-benchmark's JSON, whole, so that a gate can be held against it."""
     bench = config.stash.get(BENCH, None)
     if bench is not None and bench.finished:
-        from pytest_pilotscope.gating import embed
+        from pytest_pilotscope.gate.judging import embed
 
         embed(output_json, [run.record_path for run in bench.finished])
 
@@ -223,7 +225,7 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
     yield lambda: bench.open_run(pilotscope_case)
     session = getattr(request.config, "_benchmarksession", None)
     if session is not None and not session.disabled:
-        from pytest_pilotscope.benchmark_export import add_entries
+        from pytest_pilotscope.report.benchmark_json import add_entries
 
         for run in bench.finished[done:]:
             add_entries(session, run.record, nodeid=request.node.nodeid)
@@ -297,7 +299,7 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
-    from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.runs.bench import Bench
 
     say, progress = _display(config)
     registry = _registry(config)

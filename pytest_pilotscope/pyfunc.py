@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.subplans import key_text
-from pytest_pilotscope.registry import builtin_registry
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
 from itertools import chain
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pytest_pilotscope.core.settings import OPTIONS
 from pytest_pilotscope.errors import UnknownName, UsageError
-from pytest_pilotscope.optiontable import Option, name_of
-
-if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
+from pytest_pilotscope.options.settings import OPTIONS
+from pytest_pilotscope.options.table import Option, name_of
 
 Target = str | Callable[..., Any]
 
@@ -146,36 +140,3 @@ class Registry:
                 f"{entry.kind} {entry.name!r} is registered twice: by {taken.origin} and by {entry.origin}; rename one of them"
             )
         entries[entry.name] = entry
-
-
-def builtin_registry() -> Registry:
-    """Return a registry with the built-in names only, for use without pytest."""
-    registry = Registry()
-    for module in builtin_plugins():
-        module.pytest_pilotscope_register(registry)
-    return registry
-
-
-def builtin_plugins() -> tuple[ModuleType, ...]:
-    """
-    Return the modules that register the built-in names, through the same hook as everybody else's.
-
-    The one of the algorithms is loaded from its file: a project that has this plugin installed may have a package `algorithms` of its own.
-    """
-    from pytest_pilotscope.datasets import plugin as datasets
-
-    algorithms = ModuleType("pytest_pilotscope_algorithms")
-    path = Path(__file__).parents[1] / "algorithms" / "plugin.py"
-    SourceFileLoader(algorithms.__name__, str(path)).exec_module(algorithms)
-    return algorithms, datasets
-
-
-def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:
-    """
-    Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other.
-
-    Published data (`stats`, `imdb`) has those that lie beside it in `data_dir`; `MissingWorkload` without.
-    """
-    dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
-    workload: Workload = dataset.workload()
-    return workload

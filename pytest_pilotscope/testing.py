@@ -21,22 +21,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
+from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.plugin import REGISTRY
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.run import copyable
-from pytest_pilotscope.training import Training, check_algorithm, learn
+from pytest_pilotscope.runs.learn import check_algorithm, learn
+from pytest_pilotscope.runs.single import copyable
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.provision.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

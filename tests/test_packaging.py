@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import pytest_pilotscope
-from pytest_pilotscope import options
-from pytest_pilotscope.cli import cli
+from pytest_pilotscope.commands.cli import cli
+from pytest_pilotscope.options import commandline as options
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

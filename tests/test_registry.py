@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName, UsageError
-from pytest_pilotscope.registry import Registry, builtin_registry
+from pytest_pilotscope.registry import Registry
 
 
 def test_an_unknown_name_shows_near_matches_and_all_names() -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.provision import PostgreSQLConfig
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.scheduler import Scheduler
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.provision.database import PostgreSQLConfig
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.runs.scheduler import Scheduler
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -15,10 +15,10 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.queries import Query
 
 Node: TypeAlias = Any
 """A node of sqlglot's tree; the classes it is typed with differ between releases."""

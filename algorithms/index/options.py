@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from algorithms.index.extend import Limits
-from algorithms.index.whatif import Means
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.whatif import Means
+from pytest_pilotscope.record.results import Scalar
 
 MB = 1 << 20
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from algorithms.index.advisor import StartingPoint
-from algorithms.index.costs import UsedSetCosts
-from algorithms.index.extend import Selection
-from algorithms.index.whatif import OpenWhatIf
+from pytest_pilotscope.algorithms.index.advisor import StartingPoint
+from pytest_pilotscope.algorithms.index.costs import UsedSetCosts
+from pytest_pilotscope.algorithms.index.extend import Selection
+from pytest_pilotscope.algorithms.index.whatif import OpenWhatIf
 from pytest_pilotscope.postgres.indexes import Index
 
 

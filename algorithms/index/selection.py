@@ -11,27 +11,27 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from algorithms.index.advisor import StartingPoint, select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import UsedSetCosts, WhatIf
-from algorithms.index.options import IndexOptions, Start
-from algorithms.index.records import Update, metrics, scalars, write_update
-from algorithms.index.storage import check_columns, load_indexes, save_indexes
-from algorithms.index.whatif import OpenWhatIf, open_what_if
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.index.advisor import StartingPoint, select, take_start
+from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.costs import UsedSetCosts, WhatIf
+from pytest_pilotscope.algorithms.index.options import IndexOptions, Start
+from pytest_pilotscope.algorithms.index.records import Update, metrics, scalars, write_update
+from pytest_pilotscope.algorithms.index.storage import check_columns, load_indexes, save_indexes
+from pytest_pilotscope.algorithms.index.whatif import OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.predicates import quote_identifier
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.provision.database import Database
 
 logger = logging.getLogger(__name__)
 

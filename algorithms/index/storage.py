@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from algorithms.index.options import Start
-from algorithms.index.records import described
-from algorithms.storage import Metadata, one_line, read_json_model, write_json_model
-from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.algorithms.index.options import Start
+from pytest_pilotscope.algorithms.index.records import described
+from pytest_pilotscope.algorithms.storage import Metadata, one_line, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.indexes import Index
+from pytest_pilotscope.queries.joins import Schema
 
 FILE = "indexes.json"
 FORMAT = 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from algorithms.index.costs import Answer, Question
+from pytest_pilotscope.algorithms.index.costs import Answer, Question
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.indexes import (
@@ -32,7 +32,7 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.provision.database import Database
 
 Means = Literal["auto", "hypopg", "hidden"]
 

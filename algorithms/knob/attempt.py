@@ -12,10 +12,10 @@ from math import inf
 from time import perf_counter_ns
 from typing import Protocol
 
-from algorithms.knob.measuring import Pass, Selected, run_pass
-from algorithms.knob.objective import Objective
-from algorithms.knob.space import Values
-from algorithms.knob.trials import Status
+from pytest_pilotscope.algorithms.knob.measuring import Pass, Selected, run_pass
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.space import Values
+from pytest_pilotscope.algorithms.knob.trials import Status
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.knobs import Level
 from pytest_pilotscope.postgres.session import Session

@@ -11,13 +11,13 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from algorithms.knob.attempt import Outcome, Task, attempt
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.stage import Reach, Stage, open_stage
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, attempt
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.stage import Reach, Stage, open_stage
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.cluster import Place
+    from pytest_pilotscope.provision.pool import Place
 
 
 def attempt_there(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:

@@ -19,7 +19,7 @@ from ConfigSpace import (
 from ConfigSpace.conditions import Condition
 from ConfigSpace.hyperparameters import Hyperparameter
 
-from algorithms.knob.space import SPECIAL_SHARE, Knob, KnobSpace, Values
+from pytest_pilotscope.algorithms.knob.space import SPECIAL_SHARE, Knob, KnobSpace, Values
 
 Parameter: TypeAlias = "Hyperparameter[Any, Any]"
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from ConfigSpace.util import deactivate_inactive_hyperparameters
 from smac.model.random_forest import RandomForest
 
-from algorithms.knob.geometry import DirectGeometry
-from algorithms.knob.search import forest
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.trials import Trial
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry
+from pytest_pilotscope.algorithms.knob.search import forest
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.trials import Trial
 
 _POINTS = 256
 _FEWEST = 10

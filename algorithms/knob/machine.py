@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from algorithms.knob.catalogue import GB, Machine
+from pytest_pilotscope.algorithms.knob.catalogue import GB, Machine
 from pytest_pilotscope.postgres.knobs import KnobRow
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

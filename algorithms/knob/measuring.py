@@ -10,14 +10,14 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import Target
-from pytest_pilotscope.core.pairs import Floats, Pairs
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.statistics import Interval, workload_ratios
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.options import Target
 from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.statistics.pairs import Floats, Pairs
+from pytest_pilotscope.statistics.ratios import Interval, workload_ratios
 
 _LONGEST_SHARE = 4.0  # a query that takes more than a quarter of a trial's time by default is left out
 _SLOWER = 10.0  # no query may take more than this many times what it took by default, and never less than

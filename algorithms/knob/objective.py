@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from algorithms.knob.options import Target
+from pytest_pilotscope.algorithms.knob.options import Target
 
 _SHARE = 0.95
 WORST = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.record.results import Scalar
 
 Target = Literal["total_time", "p95_time", "throughput"]
 Projection = Literal["llamatune", "none"]

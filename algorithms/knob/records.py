@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.space import KnobSpace, Values
-from algorithms.knob.stage import Reach
-from algorithms.knob.trials import Trial, best_trial
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.options import KnobOptions
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
+from pytest_pilotscope.algorithms.knob.stage import Reach
+from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
 
 IMPORTANCE = "knob_importance_"
 """Begins the name of the figure of a knob's share."""
@@ -90,7 +90,7 @@ def scalars(found: Found) -> dict[str, int | float]:
 
 
 def _shares(found: Found, options: KnobOptions) -> dict[str, float]:
-    from algorithms.knob.importance import importances  # needs SMAC, which using a model does not
+    from pytest_pilotscope.algorithms.knob.importance import importances  # needs SMAC, which using a model does not
 
     return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=options.seed).items()}
 

@@ -23,11 +23,11 @@ from smac.main.config_selector import ConfigSelector
 from smac.model.random_forest import RandomForest
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
-from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
-from algorithms.knob.options import Projection
-from algorithms.knob.space import KnobSpace, Values
-from algorithms.knob.trials import Proposal
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
+from pytest_pilotscope.algorithms.knob.options import Projection
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
+from pytest_pilotscope.algorithms.knob.trials import Proposal
+from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.files import ServerFolder
 
 Vectors: TypeAlias = npt.NDArray[np.float64]

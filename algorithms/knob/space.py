@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from algorithms.knob.catalogue import CATALOGUE, REFUSED, Bound, Entry, Machine
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE, REFUSED, Bound, Entry, Machine
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.postgres.knobs import KnobRow, Level
 

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from algorithms.knob.catalogue import CATALOGUE
-from algorithms.knob.machine import machine_behind, this_machine, within
-from algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
+from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
@@ -33,7 +33,7 @@ from pytest_pilotscope.postgres.server import Capability
 from pytest_pilotscope.postgres.session import Session
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.provision.database import Database
 
 _LIMITS: Mapping[int, str] = {
     1: "only settings of sessions: our role may not use ALTER SYSTEM on this server",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from algorithms.knob.catalogue import CATALOGUE
-from algorithms.storage import Metadata, read_json_model, write_json_model
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
+from pytest_pilotscope.algorithms.storage import Metadata, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.knobs import read_knobs
 from pytest_pilotscope.postgres.session import Session

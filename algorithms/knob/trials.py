@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from algorithms.knob.space import Values
+from pytest_pilotscope.algorithms.knob.space import Values
 from pytest_pilotscope.postgres.knobs import Level
 
 Status = Literal["ok", "capped", "failed"]

@@ -9,18 +9,18 @@ from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from algorithms.knob.attempt import Outcome, Stage, Task, attempt
-from algorithms.knob.elsewhere import attempt_there
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import WORST, Objective
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.trials import Proposal, Trial, TrialLog
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Stage, Task, attempt
+from pytest_pilotscope.algorithms.knob.elsewhere import attempt_there
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import WORST, Objective
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, TrialLog
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from algorithms.knob.search import Search
-    from algorithms.knob.stage import Reach
-    from pytest_pilotscope.cluster import Crew
+    from pytest_pilotscope.algorithms.knob.search import Search
+    from pytest_pilotscope.algorithms.knob.stage import Reach
+    from pytest_pilotscope.provision.pool import Crew
 
 _PENALTY = 2.0
 """A trial that failed counts as this many times the default, or as the worst one so far."""

@@ -10,25 +10,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from algorithms.knob.measuring import Selected, compare, select_queries
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.records import Found, report_of
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.stage import Stage, open_stage, prepared_database, reach_of, space_of
-from algorithms.knob.storage import check_known, load_values, save_values
-from algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
-from algorithms.knob.tuner import Tuner
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob.measuring import Selected, compare, select_queries
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.options import KnobOptions
+from pytest_pilotscope.algorithms.knob.records import Found, report_of
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.stage import Stage, open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.storage import check_known, load_values, save_values
+from pytest_pilotscope.algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
+from pytest_pilotscope.algorithms.knob.tuner import Tuner
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, UsageError
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
-    from algorithms.knob.search import Search
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.algorithms.knob.search import Search
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.provision.database import Database
 
 UNFINISHED = "unfinished"
 """Folder below that of the records where searches that were interrupted wait to be resumed."""
@@ -158,7 +158,7 @@ def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mappin
 
 def _search(space: KnobSpace, options: KnobOptions) -> Search:
     try:
-        from algorithms.knob.search import RandomSearch, SmacSearch
+        from pytest_pilotscope.algorithms.knob.search import RandomSearch, SmacSearch
     except ImportError as error:
         raise UsageError(f"knob tuning needs SMAC ({error}); install it with: pip install 'pytest-pilotscope[knob]'") from error
     if options.strategy == "random":

@@ -17,7 +17,7 @@ from pytest_pilotscope.postgres.planning import RawPlan, planned_with, planned_w
 from pytest_pilotscope.postgres.steering import has_extension
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.postgres.session import Session
 
 _LARGEST_ROWS = 1e100

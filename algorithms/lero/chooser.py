@@ -12,24 +12,23 @@ from shutil import rmtree
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from algorithms.lero import serving
-from algorithms.lero.collection import collect, known, rules_of, store_of
-from algorithms.lero.decision import Decision, decide
-from algorithms.lero.evaluation import figures, write_explanations
-from algorithms.lero.records import CollectedQuery, sql_key
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.storage import model_metadata, read_model, write_model
-from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
-from algorithms.storage import Metadata
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import Scalar, TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.algorithms.lero import serving
+from pytest_pilotscope.algorithms.lero.collection import collect, known, rules_of, store_of
+from pytest_pilotscope.algorithms.lero.decision import Decision, decide
+from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
+from pytest_pilotscope.algorithms.lero.records import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model, write_model
+from pytest_pilotscope.algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
+from pytest_pilotscope.algorithms.storage import Metadata
+from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.learning.algorithm import Cardinalities
+    from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.training import Training
 
 logger = logging.getLogger(__name__)
 

@@ -17,21 +17,20 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algorithms.lero.candidates import Candidates, all_slots, explore, look
-from algorithms.lero.race import Rules, race
-from algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
-from algorithms.lero.signature import signature_of
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import QueryTimeout, StatementFailed
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.race import Rules, race
+from pytest_pilotscope.algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
+from pytest_pilotscope.algorithms.lero.signature import signature_of
+from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.cluster import Crew, Place
+    from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.pool import Crew, Place
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from difflib import unified_diff
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from algorithms.lero.candidates import Candidates, explore, look
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.signature import signature_of
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, explore, look
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.signature import signature_of
 from pytest_pilotscope.postgres.explain import parse_plan, render
 from pytest_pilotscope.postgres.subplans import key_text
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.planning import RawPlan

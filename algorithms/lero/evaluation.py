@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.lero.decision import plan_difference
-from algorithms.lero.pairs import is_faster
-from algorithms.lero.policy import Policy
-from algorithms.lero.tuning import ScoredQuery, replay
+from pytest_pilotscope.algorithms.lero.decision import plan_difference
+from pytest_pilotscope.algorithms.lero.pairs import is_faster
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay
 
 
 def true_rank(scored: ScoredQuery, plan: int) -> int:

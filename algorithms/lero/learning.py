@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.featurize import Forest, merged
-from algorithms.lero.model import LeroNetwork, Trees
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import Forest, merged
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.errors import AlgorithmError, counted
 
 DRAWN = 1 << 21
 """Features whose dropout is drawn in advance."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.lero.featurize import Forest
+from pytest_pilotscope.algorithms.lero.featurize import Forest
 
 CHANNELS = (256, 128, 64)
 HIDDEN_UNITS = 32

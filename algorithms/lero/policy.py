@@ -16,7 +16,7 @@ from math import exp, floor, isinf, log
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.lero.candidates import Look, Slot, all_slots
+from pytest_pilotscope.algorithms.lero.candidates import Look, Slot, all_slots
 
 Scores = npt.NDArray[np.float32]
 

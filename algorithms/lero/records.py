@@ -19,10 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from algorithms.lero.candidates import Attempt, Candidates, Slot
-from algorithms.lero.race import Outcome
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.lero.candidates import Attempt, Candidates, Slot
+from pytest_pilotscope.algorithms.lero.race import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
+from pytest_pilotscope.queries.queries import Query
 
 logger = logging.getLogger(__name__)
 

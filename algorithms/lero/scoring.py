@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from algorithms.devices import one_thread
-from algorithms.lero.featurize import Featurizer
-from algorithms.lero.model import LeroNetwork, Trees
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.algorithms.devices import one_thread
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.errors import AlgorithmError, counted
 
 if TYPE_CHECKING:
-    from algorithms.lero.policy import Policy
-    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.algorithms.lero.policy import Policy
+    from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.postgres.planning import RawPlan
 
 _CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from algorithms.lero.decision import decide
-from algorithms.lero.storage import model_metadata, read_model
+from pytest_pilotscope.algorithms.lero.decision import decide
+from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.catalog import read_schema
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.fingerprint import data_fingerprint
 from pytest_pilotscope.postgres.planning import is_one_statement
 from pytest_pilotscope.postgres.session import connect

@@ -16,12 +16,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors import torch as tensors
 
-from algorithms.lero.candidates import Slot
-from algorithms.lero.featurize import OPERATORS, Featurizer, Scales
-from algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
-from algorithms.lero.policy import PlannerTime, Policy
-from algorithms.lero.scoring import TrainedModel
-from algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
+from pytest_pilotscope.algorithms.lero.candidates import Slot
+from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, Scales
+from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 
 FORMAT = 2

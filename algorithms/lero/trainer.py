@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from algorithms.devices import device
-from algorithms.lero.collection import CollectionRules
-from algorithms.lero.featurize import Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
-from algorithms.lero.model import LeroNetwork
-from algorithms.lero.pairs import TIE, ordered_pairs
-from algorithms.lero.policy import Policy
-from algorithms.lero.records import CollectedQuery
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.tuning import ScoredQuery, tuned
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork
+from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.records import CollectedQuery
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

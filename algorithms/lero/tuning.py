@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from algorithms.lero.candidates import Look, Slot
-from algorithms.lero.policy import PlannerTime, Policy, Scores
-from algorithms.lero.records import CollectedQuery
+from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
+from pytest_pilotscope.algorithms.lero.records import CollectedQuery
 
 Effort = Literal["auto", "all"]
 

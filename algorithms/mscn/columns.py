@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.predicates import Constant, Operator, TypedText, bare_type
+from pytest_pilotscope.queries.predicates import Constant, Operator, TypedText, bare_type
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Comparable: TypeAlias = int | float | Decimal | str | bool

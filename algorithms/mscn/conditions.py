@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from algorithms.mscn.columns import FUNCTIONS, Column, Mask, comparable, compared
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.algorithms.mscn.columns import FUNCTIONS, Column, Mask, comparable, compared
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.devices import one_blas_thread
-from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
-from algorithms.mscn.forward import Forward
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.samples import Samples
-from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan
-from pytest_pilotscope.core.plainparser import read_plain
+from pytest_pilotscope.algorithms.devices import one_blas_thread
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats, QueryElements
+from pytest_pilotscope.algorithms.mscn.forward import Forward
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.samples import Samples
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
+from pytest_pilotscope.queries.joins import JoinQuery, Relation, Subplan
+from pytest_pilotscope.queries.plainparser import read_plain
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -50,7 +50,7 @@ class TrainedModel:
     @classmethod
     def load(cls, folder: Path, *, session: Session | None = None) -> TrainedModel:
         """Load what `Mscn.save` wrote, without a database; `session` is only needed for predicates that PostgreSQL has to evaluate."""
-        from algorithms.mscn.storage import read_model
+        from pytest_pilotscope.algorithms.mscn.storage import read_model
 
         return read_model(folder, session=session)
 

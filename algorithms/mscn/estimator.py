@@ -10,30 +10,30 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from algorithms.devices import device
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.learning import HyperParameters, Learned, learn
-from algorithms.mscn.meaning import text_says, to_learn, to_steer
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import Samples, draw
-from algorithms.mscn.storage import metadata_of, read_model, write_model
-from algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.joins import JoinQuery
-from pytest_pilotscope.core.plainparser import parse_plain
-from pytest_pilotscope.core.plaintokens import plain_template
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
+from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_steer
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
+from pytest_pilotscope.algorithms.mscn.storage import metadata_of, read_model, write_model
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
+from pytest_pilotscope.queries.joins import JoinQuery
+from pytest_pilotscope.queries.plainparser import parse_plain
+from pytest_pilotscope.queries.plaintokens import plain_template
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
-    from pytest_pilotscope.core.meaning import Statement
     from pytest_pilotscope.labels import Labels
+    from pytest_pilotscope.learning.algorithm import Cardinalities
+    from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.queries.meaning import Statement
 
 logger = logging.getLogger(__name__)
 

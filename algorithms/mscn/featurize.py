@@ -17,10 +17,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.samples import Samples
-from algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Relation
+from pytest_pilotscope.algorithms.mscn.samples import Samples
+from pytest_pilotscope.algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Masks: TypeAlias = npt.NDArray[np.int64]

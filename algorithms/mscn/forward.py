@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from algorithms.mscn.featurize import SETS, Floats
+from pytest_pilotscope.algorithms.mscn.featurize import SETS, Floats
 
 if TYPE_CHECKING:
-    from algorithms.mscn.model import MscnNetwork
+    from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 
 
 class _Encoder(NamedTuple):

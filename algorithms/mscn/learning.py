@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.devices import one_thread, seeded
-from algorithms.mscn.model import MscnNetwork, TensorBags
-from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, TensorBags
+from pytest_pilotscope.algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError
 
 

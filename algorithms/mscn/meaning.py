@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from algorithms.mscn.featurize import Featurizer
-from pytest_pilotscope.core.joins import JoinQuery, Subplan
-from pytest_pilotscope.core.plainparser import parse_plain
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.errors import UnsupportedQuery
+from pytest_pilotscope.queries.joins import JoinQuery, Subplan
+from pytest_pilotscope.queries.plainparser import parse_plain
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.meaning import Statement
     from pytest_pilotscope.labels import Label
+    from pytest_pilotscope.queries.meaning import Statement
 
 MOST_ENUMERATED = 11
 """Relations up to which PostgreSQL considers every subplan: its search is exhaustive below `geqo_threshold`, which is 12."""

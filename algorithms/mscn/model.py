@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.mscn.featurize import SETS
+from pytest_pilotscope.algorithms.mscn.featurize import SETS
 
 
 class TensorBags(NamedTuple):

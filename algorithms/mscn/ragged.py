@@ -14,8 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.featurize import Featurizer, Floats
-from pytest_pilotscope.core.joins import JoinQuery, Relation
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 Features: TypeAlias = tuple[Floats, Floats, Floats]

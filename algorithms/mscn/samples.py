@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.mscn.columns import Column, Mask, column
-from algorithms.mscn.conditions import truth
-from pytest_pilotscope.core.predicates import Predicate, quote_identifier
+from pytest_pilotscope.algorithms.mscn.columns import Column, Mask, column
+from pytest_pilotscope.algorithms.mscn.conditions import truth
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.joins import Relation, Schema
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.joins import Relation, Schema
 
 SAMPLE_ROWS = 1000
 """Rows per table, as in the paper."""

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors import torch as tensors
 
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.samples import Samples, TableSample
-from algorithms.mscn.vocabulary import Vocabulary
-from algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
-from pytest_pilotscope.core.joins import Schema
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import Schema
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from algorithms.mscn.columns import column, comparable, kind_of, number
-from pytest_pilotscope.core.joins import ColumnRef, Relation, Schema
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.algorithms.mscn.columns import column, comparable, kind_of, number
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import ColumnRef, Relation, Schema
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,
@@ -29,7 +30,6 @@ from pytest_pilotscope.core.predicates import (
     condition_columns,
     quote_identifier,
 )
-from pytest_pilotscope.errors import ModelError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -16,11 +16,11 @@ from time import perf_counter
 
 import pytest
 
-from algorithms.lero.collection import CollectionRules, _collect_there
-from algorithms.lero.race import Rules
-from pytest_pilotscope.cluster import Crew, Place, open_crew
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, dataset_of, open_database
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, _collect_there
+from pytest_pilotscope.algorithms.lero.race import Rules
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, dataset_of, open_database
+from pytest_pilotscope.provision.pool import Crew, Place, open_crew
+from pytest_pilotscope.queries.queries import Query
 
 Say = Callable[[str], None]
 QUERIES = 24

@@ -19,21 +19,21 @@ from typing import Any
 
 import pytest
 
-from algorithms.index.advisor import select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import Question, UsedSetCosts, WhatIf
-from algorithms.index.extend import Configuration, Limits, Selection
-from algorithms.index.selection import IndexSelection
-from algorithms.index.whatif import Means, open_what_if
-from algorithms.knob.measuring import Selected, take_turns
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.core.statistics import Interval, query_ratios, workload_ratios
+from pytest_pilotscope.algorithms.index.advisor import select, take_start
+from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.costs import Question, UsedSetCosts, WhatIf
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.index.whatif import Means, open_what_if
+from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer, UsageError
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.statistics.ratios import Interval, query_ratios, workload_ratios
 
 LIMITS = Limits(budget_bytes=250 << 20)
 MEANS: tuple[tuple[Means, int | None], ...] = (("hidden", None), ("hypopg", 15))

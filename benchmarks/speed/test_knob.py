@@ -15,16 +15,16 @@ from time import perf_counter_ns
 
 import pytest
 
-from algorithms.knob.measuring import compare, select_queries
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.stage import open_stage, prepared_database, reach_of, space_of
-from algorithms.knob.tuning import KnobTuning
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.knob.measuring import compare, select_queries
+from pytest_pilotscope.algorithms.knob.options import KnobOptions
+from pytest_pilotscope.algorithms.knob.stage import open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.record.results import TrainingReport
 
 TRIALS = 50
 ROUNDS = 10

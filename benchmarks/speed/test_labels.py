@@ -21,7 +21,6 @@ from time import perf_counter_ns
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.labels import Labels, cardinalities, read_schema
@@ -30,6 +29,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 SAMPLING_S = 60.0
 

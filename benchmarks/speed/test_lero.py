@@ -24,17 +24,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.candidates import Candidates, all_slots, explore, look
-from algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
-from algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
-from algorithms.lero.policy import Policy
-from algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
+from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.builtins import load_workload
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.planning import RawPlan
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.registry import load_workload
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 PLANS = 490
 PER_QUERY = 13

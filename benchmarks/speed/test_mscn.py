@@ -27,23 +27,23 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from sqlglot import parse_one
 from torch import Tensor
 
-from algorithms.devices import one_thread, seeded
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.learning import loss_of
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
-from algorithms.mscn.vocabulary import Vocabulary
 from benchmarks.padded_mscn import padded, reference_loss, reference_rows
-from pytest_pilotscope.core.joins import JoinQuery, Schema
-from pytest_pilotscope.core.plainparser import read_plain
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.learning import loss_of
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.stats.generate import generate
 from pytest_pilotscope.datasets.stats.schema import TABLES
 from pytest_pilotscope.datasets.stats.tables import Table
-from pytest_pilotscope.registry import builtin_registry
+from pytest_pilotscope.queries.joins import JoinQuery, Schema
+from pytest_pilotscope.queries.plainparser import read_plain
+from pytest_pilotscope.queries.queries import Query, Workload
 
 OPTIONS = builtin_registry().options("mscn", {})
 BATCH_SIZE, HIDDEN_UNITS = OPTIONS["batch_size"], OPTIONS["hidden_units"]

@@ -21,13 +21,13 @@ from time import perf_counter_ns
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 ROUNDS = 15
 GOALS = {"idle": 1.01, "enumerate": 1.04, "enumerate with SQL": 1.2, "own rows": 1.08, "changed rows": 1.17}

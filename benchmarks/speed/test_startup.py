@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pytest_pilotscope.core.direction import Direction, direction
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.record.results import Scalar
+from pytest_pilotscope.statistics.direction import Direction, direction
 
 Verdict = Literal["better", "worse", "equal"]
 

@@ -19,7 +19,7 @@ from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerEr
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
-    from pytest_pilotscope.provision import PostgreSQLConfig
+    from pytest_pilotscope.provision.database import PostgreSQLConfig
 
 State = Literal["ok", "none", "FAULT"]
 """It works; it is not here and nothing fails for want of it; it has to be put right."""
@@ -84,7 +84,7 @@ def check_suite() -> Check:
 def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
     """The server that a benchmark would get, its build, the steering library and HypoPG."""
     try:
-        from pytest_pilotscope.provision import open_server
+        from pytest_pilotscope.provision.database import open_server
 
         server = open_server(config)
     except ImportError as error:
@@ -136,8 +136,8 @@ def check_gpu() -> Check:
 def check_cache() -> Check:
     """The folder of prepared databases, and the room on its disk."""
     from pytest_pilotscope.commands.cache import entries_of
-    from pytest_pilotscope.postgres.account import server_account
-    from pytest_pilotscope.postgres.folders import cache_folder
+    from pytest_pilotscope.places.account import server_account
+    from pytest_pilotscope.places.folders import cache_folder
 
     try:
         folder = cache_folder(server_account())

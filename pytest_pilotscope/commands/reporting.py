@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.record.record import Record, read_record
 
 RECORD = ".jsonl"
 
@@ -48,7 +48,7 @@ def _found(reference: str, results: Path, tracking_uri: str | None) -> Iterator[
 
 
 def _read(path: Path) -> Sequence[Record]:
-    from pytest_pilotscope.gating import read_references
+    from pytest_pilotscope.gate.judging import read_references
 
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; name a record (.jsonl), a pytest-benchmark JSON, or a run of the store")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pilotscope.commands.comparison import FINGERPRINT, Result
-from pytest_pilotscope.core.projection import is_comparison, runs_of
-from pytest_pilotscope.core.record import Record, read_record, record_of_lines
-from pytest_pilotscope.core.summary import metrics, summarize
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
+from pytest_pilotscope.record.projection import is_comparison, runs_of
+from pytest_pilotscope.record.record import Record, read_record, record_of_lines
+from pytest_pilotscope.statistics.summary import metrics, summarize
 
 _STAMP = re.compile(r"_(\d{8}_\d{6})(?:_(\d+))?$")
 """The end of a run's name: when it started, and a number when several started in the same second."""
@@ -104,7 +104,7 @@ def experiment_names(results: Path) -> tuple[str, ...]:
 
 
 def _of_file(path: Path) -> Result:
-    from pytest_pilotscope.gating import read_references
+    from pytest_pilotscope.gate.judging import read_references
 
     runs = [run for record in read_references(path) for run in runs_of(record)]
     if len(runs) != 1:

@@ -10,7 +10,7 @@ import click
 
 from pytest_pilotscope.commands.comparison import Comparison, MetricPair, Result
 from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
-from pytest_pilotscope.core.results import PARTIAL, Scalar
+from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
 
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.core.queries import SPLITS
 from pytest_pilotscope.errors import MissingWorkload
-from pytest_pilotscope.provision import open_database
+from pytest_pilotscope.provision.database import open_database
+from pytest_pilotscope.queries.queries import SPLITS
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Query
     from pytest_pilotscope.labels.verifying import Mismatch, Verification
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision import Database, PostgreSQLConfig
+    from pytest_pilotscope.provision.database import Database, PostgreSQLConfig
+    from pytest_pilotscope.queries.queries import Query
 
 _AT_ONCE = 100
 """Queries whose labels are computed together."""

@@ -8,10 +8,10 @@ from typing import Literal
 import click
 
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.core.queries import SPLITS
-from pytest_pilotscope.core.splitting import divide
 from pytest_pilotscope.datasets.logs import extract
 from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.queries.queries import SPLITS
+from pytest_pilotscope.queries.splitting import divide
 
 
 def from_log(

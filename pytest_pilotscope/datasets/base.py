@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.progress import ShowProgress
-    from pytest_pilotscope.core.queries import Workload
+    from pytest_pilotscope.options.progress import ShowProgress
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.queries import Workload
 
 
 class Dataset(Protocol):

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import SPLITS, Query, Split, Unmeasured, Workload
 from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
+from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from pytest_pilotscope.core.queries import SPLITS, Query, Workload
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.queries.queries import SPLITS, Query, Workload
 
 
 def kept(key: str, make: Callable[[], Workload]) -> Workload:

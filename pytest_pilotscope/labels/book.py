@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_pilotscope.core.joins import Subplan
-from pytest_pilotscope.core.meaning import NoCount, Statement
 from pytest_pilotscope.labels.cache import Label, LabelCache
 from pytest_pilotscope.labels.canonical import NamedSet, named_sets
 from pytest_pilotscope.labels.task import Task
+from pytest_pilotscope.queries.joins import Subplan
+from pytest_pilotscope.queries.meaning import NoCount, Statement
 
 Progress: TypeAlias = Callable[[int, int, float | None], None]
 """Called with the distinct subplans done, all of them, and the seconds left (None: not known yet)."""

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_pilotscope.core.joins import JoinQuery, Subplan
-from pytest_pilotscope.core.meaning import Level, NoCount, Statement
+from pytest_pilotscope.queries.joins import JoinQuery, Subplan
+from pytest_pilotscope.queries.meaning import Level, NoCount, Statement
 
 _HASH_BYTES = 16
 

@@ -10,9 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_pilotscope.core.joins import Schema, Subplan
-from pytest_pilotscope.core.meaning import Statement
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.labels.book import Book, Progress, Question
 from pytest_pilotscope.labels.cache import Label, LabelCache
@@ -22,9 +19,12 @@ from pytest_pilotscope.labels.source import RowSource, SessionSource
 from pytest_pilotscope.labels.task import Counter, needs
 from pytest_pilotscope.labels.workers import count_all
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema, Subplan
+from pytest_pilotscope.queries.meaning import Statement
+from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.cluster import Crew, Place
+    from pytest_pilotscope.provision.pool import Crew, Place
 
 OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
 

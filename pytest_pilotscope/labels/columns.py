@@ -23,13 +23,13 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pytest_pilotscope.core.joins import KeyType
-from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import LabelError, StatementFailed
 from pytest_pilotscope.labels.equaltexts import united
 from pytest_pilotscope.labels.files import file_name, load, readable, save, short_hash, write
 from pytest_pilotscope.labels.filters import Integers, Mask
 from pytest_pilotscope.labels.source import Expression, RowSource
+from pytest_pilotscope.queries.joins import KeyType
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 INTEGER = KeyType("integer", True)
 _READ_PER_SCAN = 32

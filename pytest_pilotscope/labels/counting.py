@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_pilotscope.core.joins import JoinQuery, Relation
 from pytest_pilotscope.labels.cyclic import Table, eliminate
 from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
 from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters, KeyColumn
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_pilotscope.core.joins import Subplan
 from pytest_pilotscope.postgres.explain import Plan
+from pytest_pilotscope.queries.joins import Subplan
 
 _APPENDS = ("Append", "Merge Append")
 _BLOCKING = ("Sort", "Hash")

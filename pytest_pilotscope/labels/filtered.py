@@ -11,12 +11,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.joins import KeyType, Relation
-from pytest_pilotscope.core.predicates import Opaque, quote_identifier
 from pytest_pilotscope.labels.columns import Column, ColumnStore
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.exact import Codes, Counts, histogram
 from pytest_pilotscope.labels.filters import holds
+from pytest_pilotscope.queries.joins import KeyType, Relation
+from pytest_pilotscope.queries.predicates import Opaque, quote_identifier
 
 Value = TypeVar("Value")
 KeyColumn: TypeAlias = tuple[str, KeyType]

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.joins import Relation, Schema
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.queries.joins import Relation, Schema
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
-from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, KeyType, Relation
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,

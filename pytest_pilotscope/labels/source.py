@@ -18,8 +18,8 @@ from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.postgres.meaning import read_meaning
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.meaning import Level, Statement
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.meaning import Level, Statement
 
 Kind: TypeAlias = Literal["integer", "text", "boolean"]
 _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_()}

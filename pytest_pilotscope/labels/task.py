@@ -8,14 +8,14 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from pytest_pilotscope.core.joins import JoinQuery, Relation, Schema
-from pytest_pilotscope.core.predicates import Opaque, condition_columns
 from pytest_pilotscope.labels.columns import INTEGER, Bitmap, Column, ColumnStore, Need, Needs
 from pytest_pilotscope.labels.counting import QueryCounter, Vectors
 from pytest_pilotscope.labels.cyclic import TooLarge
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.filtered import Filters, table_of
 from pytest_pilotscope.labels.filters import settled
+from pytest_pilotscope.queries.joins import JoinQuery, Relation, Schema
+from pytest_pilotscope.queries.predicates import Opaque, condition_columns
 
 _FILTERS_BYTES = 512 * 1024**2
 _VECTORS_BYTES = 1024**3

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pytest_pilotscope.core.joins import Subplan
-from pytest_pilotscope.core.meaning import NoCount
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.labels.executed import Executed, Variation, executed_sets, variations
 from pytest_pilotscope.postgres.meaning import read_meaning
+from pytest_pilotscope.queries.joins import Subplan
+from pytest_pilotscope.queries.meaning import NoCount
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.meaning import Level, Statement
-    from pytest_pilotscope.core.queries import Query
     from pytest_pilotscope.postgres.explain import Plan
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.meaning import Level, Statement
+    from pytest_pilotscope.queries.queries import Query
 
 T = TypeVar("T")
 ReadMeaning: TypeAlias = "Callable[[Session, str], Statement]"

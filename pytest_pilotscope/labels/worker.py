@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from pytest_pilotscope.core.joins import KeyType
 from pytest_pilotscope.labels.columns import Column
 from pytest_pilotscope.labels.messages import from_message
 from pytest_pilotscope.labels.task import Counter
+from pytest_pilotscope.queries.joins import KeyType
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithm import Cardinalities, Subplan, unknown_of
-from pytest_pilotscope.core.results import SubplanEstimate
+from pytest_pilotscope.learning.algorithm import Cardinalities, Subplan, unknown_of
 from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from pytest_pilotscope.record.results import SubplanEstimate
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan

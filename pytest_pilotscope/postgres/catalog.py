@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.errors import StatementFailed
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.joins import Schema
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.joins import Schema
 
 _COLUMNS = """
     SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)

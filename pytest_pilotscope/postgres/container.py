@@ -29,8 +29,8 @@ from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from pytest_pilotscope.postgres.settings import PINNED, configuration, shared_buffers
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.places.dsn import Dsn
     from pytest_pilotscope.postgres.containers import Reaper
-    from pytest_pilotscope.postgres.dsn import Dsn
 
 DEFAULT_MAJOR = 18
 _LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # how an embedded server is reached, not a container

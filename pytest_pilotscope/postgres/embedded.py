@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.folders import socket_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster
-from pytest_pilotscope.postgres.folders import socket_folder
 from pytest_pilotscope.postgres.process import Postmaster
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_pilotscope.core.results import PlanNode
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.record.results import PlanNode
 
 _CONDITIONS = (
     "Index Cond",

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import Account
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.folders import server_folder
 from pytest_pilotscope.postgres.process import clean_environment
 
 SUPERUSER = "postgres"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

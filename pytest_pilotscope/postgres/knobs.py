@@ -22,8 +22,8 @@ from typing import Literal
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.session import Session
 
 Level = Literal["session", "reload", "restart"]

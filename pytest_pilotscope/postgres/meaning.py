@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.meaning import Statement, read_statement
 from pytest_pilotscope.postgres.steering import require_extension
+from pytest_pilotscope.queries.meaning import Statement, read_statement
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.postgres.subplans import key_text
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import watchdog
-from pytest_pilotscope.postgres.account import Account
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.session import connect
 
 START_LIMIT_S = 60.0

@@ -17,7 +17,7 @@ import psycopg2.extensions
 from psycopg2 import sql as composing
 
 from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from weakref import WeakSet
 
 import psycopg2
 
-from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

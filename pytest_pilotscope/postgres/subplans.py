@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_pilotscope.core.joins import LeveledSubplan
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 __all__ = ["LeveledSubplan", "alias_text", "key_text"]
 

@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pytest_pilotscope.postgres.account import Account
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.files import make_cluster, run_program
-from pytest_pilotscope.postgres.folders import server_folder
 from pytest_pilotscope.postgres.settings import LAYOUT_VERSION
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.accuracy import Quantiles
-from pytest_pilotscope.core.figures import Against, SideSummary
-from pytest_pilotscope.core.ranking import ranks
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.statistics import Interval
-from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
+from pytest_pilotscope.statistics.accuracy import Quantiles
+from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.ranking import ranks
+from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.figures import QueryTimes, SideSummary
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, Scalar
-from pytest_pilotscope.core.statistics import Interval, Outcome, QueryRatio
-from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryReport, Scalar
 from pytest_pilotscope.report.plans import Node, compared, judged
+from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary
+from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio
+from pytest_pilotscope.statistics.summary import Summary
 
 OFF = 10.0
 """From this q-error on, a node's estimate is marked."""

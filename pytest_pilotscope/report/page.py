@@ -12,15 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import RunHeader, Scalar
-from pytest_pilotscope.core.statistics import Interval
-from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.remarks import Remark, all_remarks
 from pytest_pilotscope.report.svg import Plot
+from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from jinja2 import Environment

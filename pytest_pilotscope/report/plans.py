@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.results import PlanNode, QueryReport, SubplanEstimate
+from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstimate
+from pytest_pilotscope.statistics.accuracy import q_error
 
 Difference = Literal["", "method", "order"]
 """What the other plan does differently here: nothing, the same relations by another method, or it never has these relations together."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.statistics import QueryRatio
-from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.svg import INK, LINE, OUTCOMES, QUIET, SIDES, Plot, link_to, plot_of
+from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.ratios import QueryRatio
+from pytest_pilotscope.statistics.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

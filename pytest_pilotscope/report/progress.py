@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Protocol, TextIO
 
-from pytest_pilotscope.core.progress import Advance, ShowProgress
+from pytest_pilotscope.options.progress import Advance, ShowProgress
 
 Uncaptured = Callable[[], AbstractContextManager[None]]
 

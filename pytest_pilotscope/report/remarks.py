@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_pilotscope.core.figures import NOISE_FLOOR_MS
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport, TrainingReport
-from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, TrainingReport
+from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS
+from pytest_pilotscope.statistics.summary import Summary
 
 NAMED = 5
 """So many queries are named in one remark."""

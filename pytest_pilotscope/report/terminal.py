@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.figures import SideSummary
-from pytest_pilotscope.core.projection import is_comparison
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.summary import Summary, summarize
+from pytest_pilotscope.record.projection import is_comparison
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.comparison import interval_text, text_tables, title_of
 from pytest_pilotscope.report.remarks import all_remarks
+from pytest_pilotscope.statistics.figures import SideSummary
+from pytest_pilotscope.statistics.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from io import StringIO
 from statistics import median
 
-from pytest_pilotscope.core.accuracy import Quantiles, q_errors, quantiles
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.summary import summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.statistics.accuracy import Quantiles, q_errors, quantiles
+from pytest_pilotscope.statistics.summary import summarize
 
 
 def estimation_view(record: Record) -> str | None:

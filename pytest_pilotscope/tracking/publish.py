@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN, RunHeader, TrainingReport
-from pytest_pilotscope.core.summary import metrics, summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
+from pytest_pilotscope.statistics.summary import metrics, summarize
 from pytest_pilotscope.tracking.models import log_pyfunc
 from pytest_pilotscope.tracking.store import translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.errors import RecordError, TrackingError
+from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.tracking.store import open_existing, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 

@@ -17,10 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_pilotscope.core.projection import runs_of
-from pytest_pilotscope.core.record import Record, read_record
-from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.record.projection import runs_of
+from pytest_pilotscope.record.record import Record, read_record
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.store import open_client, translated
 

@@ -10,8 +10,8 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.core.results import PARTIAL
 from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.tracking.store import experiment_id, open_client, translated
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pytest_pilotscope.core.progress import Advance
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query, Workload
 
 _STATEMENTS = (
     "CREATE TABLE users (id int PRIMARY KEY, age int)",

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob import measuring
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import Target
-from algorithms.knob.space import Values
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.knob import measuring
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.options import Target
+from pytest_pilotscope.algorithms.knob.space import Values
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.knobs import Level
+from pytest_pilotscope.queries.queries import Query
 
 QUERIES = tuple(Query(id=f"q{n}", sql=str(n)) for n in range(20))
 SELECTED = Selected(queries=QUERIES, default_s=(0.1,) * 20, too_long=0)

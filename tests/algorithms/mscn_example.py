@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from random import Random
 
-from algorithms.devices import seeded
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import Samples, TableSample
-from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery
-from pytest_pilotscope.core.plainparser import read_plain
+from pytest_pilotscope.algorithms.devices import seeded
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.queries.joins import JoinQuery
+from pytest_pilotscope.queries.plainparser import read_plain
 
 SCHEMA = {
     "users": {"id": "integer", "age": "integer", "name": "text", "born": "timestamp without time zone"},

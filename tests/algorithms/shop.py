@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from algorithms.knob.options import KnobOptions
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.knob.options import KnobOptions
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query, Workload
 
 _STATEMENTS = (
     "CREATE TABLE customers (id int PRIMARY KEY, city int, name text)",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.baseline import Baseline
-from algorithms.index.selection import IndexSelection
-from algorithms.knob.tuning import KnobTuning
-from algorithms.lero.chooser import Lero
-from algorithms.mscn.estimator import Mscn
-from algorithms.oracle import Oracle
+from pytest_pilotscope.algorithms.baseline import Baseline
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.algorithms.lero.chooser import Lero
+from pytest_pilotscope.algorithms.mscn.estimator import Mscn
+from pytest_pilotscope.algorithms.oracle import Oracle
 from pytest_pilotscope.testing import AlgorithmContract
 
 

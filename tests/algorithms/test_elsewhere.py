@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.knob.attempt import Outcome, Task
-from algorithms.knob.elsewhere import attempt_there
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.stage import reach_of, space_of
-from algorithms.knob.tuning import KnobTuning
-from algorithms.lero import collection
-from algorithms.lero.collection import CollectionRules, collect, store_of
-from algorithms.lero.race import Rules
-from algorithms.lero.records import CollectedQuery
-from pytest_pilotscope.cluster import Place
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task
+from pytest_pilotscope.algorithms.knob.elsewhere import attempt_there
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.stage import reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.algorithms.lero import collection
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect, store_of
+from pytest_pilotscope.algorithms.lero.race import Rules
+from pytest_pilotscope.algorithms.lero.records import CollectedQuery
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.provision.pool import Place
+from pytest_pilotscope.queries.queries import Query
 from tests.algorithms import forum as forum_module
 from tests.algorithms import shop as shop_module
 from tests.algorithms.forum import queries

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from algorithms.index.extend import Configuration, Limits, Selection, extend
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection, extend
 from pytest_pilotscope.postgres.indexes import Index
 
 A, B, AB, BA, X, XY = (

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from algorithms import get_index_preset_scheduler, get_knob_preset_scheduler
-from algorithms.index.selection import IndexSelection
-from algorithms.knob.tuning import KnobTuning
-from pytest_pilotscope.provision import PostgreSQLConfig
-from pytest_pilotscope.registry import load_workload
+from pytest_pilotscope.algorithms import get_index_preset_scheduler, get_knob_preset_scheduler
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.builtins import load_workload
+from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import measure

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from algorithms.index.columns import IndexedQuery, indexed_query
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
+from pytest_pilotscope.queries.queries import Query
 
 SCHEMA = {
     "customer": {"c_custkey": "integer", "c_name": "text", "c_phone": "text"},

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from algorithms.index.options import IndexOptions
-from algorithms.index.selection import IndexSelection
-from algorithms.index.whatif import Means
-from algorithms.storage import write_json_model
-from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.index.options import IndexOptions
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.index.whatif import Means
+from pytest_pilotscope.algorithms.storage import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
+from pytest_pilotscope.learning.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
 from tests.algorithms.shop import Shop, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from algorithms.index.advisor import select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import Answer, Question, UsedSetCosts
-from algorithms.index.extend import Limits
-from algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.advisor import select, take_start
+from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
+from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.whatif import Means, OpenWhatIf, open_what_if
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import PREFIX, Index, create_index, explain_cost
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
 from tests.algorithms.shop import Shop
 
 CUSTOMER, PLACED, BOTH = Index("orders", ("customer",)), Index("orders", ("placed",)), Index("orders", ("customer", "placed"))
@@ -129,7 +129,7 @@ def test_hypopg_is_insisted_on_where_it_is_not(shop: Database) -> None:
 
 def test_without_any_means(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither HypoPG nor the library: nothing is guessed."""
-    monkeypatch.setattr("algorithms.index.whatif.has_extension", lambda session: False)
+    monkeypatch.setattr("pytest_pilotscope.algorithms.index.whatif.has_extension", lambda session: False)
     expected = (
         "HypoPG is not on this server, and indexes cannot be hidden from the planner, because the pilotscope library is not loaded "
         "(docs/steering.md); index selection needs one of the two"

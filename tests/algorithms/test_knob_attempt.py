@@ -7,11 +7,11 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from algorithms.knob.attempt import Outcome, Task, attempt
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.space import Values
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, attempt
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.space import Values
+from pytest_pilotscope.queries.queries import Query
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective
 
 __all__ = ["clock"]  # a fixture

@@ -15,23 +15,23 @@ from select import select
 
 import pytest
 
-from algorithms.knob import stage as stage_module
-from algorithms.knob.attempt import Task, attempt
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
-from pytest_pilotscope.bench import Bench
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.knob import stage as stage_module
+from pytest_pilotscope.algorithms.knob.attempt import Task, attempt
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.binaries import available_binaries
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.given import GivenServer
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database, steering_libraries
-from pytest_pilotscope.registry import builtin_registry
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.runs.bench import Bench
 from tests.algorithms.shop import Shop, silent
 
 NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_cost", "geqo")
@@ -330,8 +330,8 @@ def test_nothing_to_prepare(shop: Database) -> None:
 
 _KILLED = """
 import os, signal, sys
-from algorithms.knob.stage import prepared_database
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.algorithms.knob.stage import prepared_database
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
     with prepared_database(database, {"bgwriter_lru_maxpages": "7", "work_mem": "4321"}):

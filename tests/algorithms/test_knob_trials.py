@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob.measuring import Pass, compare, run_pass, select_queries
-from algorithms.knob.objective import WORST
-from algorithms.knob.options import Target
-from algorithms.knob.records import Found, scalars, series, write_configurations
-from algorithms.knob.space import KnobSpace, Values, knob_space
-from algorithms.knob.stage import Reach
-from algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
-from algorithms.knob.tuner import Tuner
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob.measuring import Pass, compare, run_pass, select_queries
+from pytest_pilotscope.algorithms.knob.objective import WORST
+from pytest_pilotscope.algorithms.knob.options import Target
+from pytest_pilotscope.algorithms.knob.records import Found, scalars, series, write_configurations
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.algorithms.knob.stage import Reach
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
+from pytest_pilotscope.algorithms.knob.tuner import Tuner
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.knobs import LEVELS
+from pytest_pilotscope.statistics.ratios import Interval
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective, times
 from tests.algorithms.test_knob_space import MACHINE, ROWS
 
@@ -185,8 +185,8 @@ def test_a_server_that_is_lost_is_no_trial(tmp_path: Path, search: Listed, monke
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from algorithms.knob.stage import Reach
-from algorithms.knob.trials import Proposal, Trial, open_log
+from pytest_pilotscope.algorithms.knob.stage import Reach
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, open_log
 
 with open_log(Path(sys.argv[1]), "k") as log:
     log.begin("k", {"a": 1})

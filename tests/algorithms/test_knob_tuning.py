@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob import catalogue
-from algorithms.knob import tuning as tuning_module
-from algorithms.knob.measuring import select_queries
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.stage import Stage
-from algorithms.knob.tuning import UNFINISHED, KnobTuning
-from algorithms.storage import write_json_model
-from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob import catalogue
+from pytest_pilotscope.algorithms.knob import tuning as tuning_module
+from pytest_pilotscope.algorithms.knob.measuring import select_queries
+from pytest_pilotscope.algorithms.knob.options import KnobOptions
+from pytest_pilotscope.algorithms.knob.stage import Stage
+from pytest_pilotscope.algorithms.knob.tuning import UNFINISHED, KnobTuning
+from pytest_pilotscope.algorithms.storage import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
+from pytest_pilotscope.learning.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.statistics.ratios import Interval
 from tests.algorithms.shop import knob_options, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 from tests.algorithms.test_knob_stage import given, somebodys, state
@@ -163,8 +163,8 @@ def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypat
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from algorithms.knob.trials import TrialLog
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.algorithms.knob.trials import TrialLog
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from tests.algorithms.test_knob_tuning import RANDOM, run
 
 append = TrialLog.append
@@ -277,7 +277,7 @@ def test_untrained_and_unusable(shop: Database, tmp_path: Path, monkeypatch: pyt
         expected = "knob tuning has no training queries; raise --training-size or give a workload that has some"
         with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
             KnobTuning(SMALL).train(given)
-    monkeypatch.setitem(__import__("sys").modules, "algorithms.knob.search", None)
+    monkeypatch.setitem(__import__("sys").modules, "pytest_pilotscope.algorithms.knob.search", None)
     expected = r"^knob tuning needs SMAC \(.*\); install it with: pip install 'pytest-pilotscope\[knob\]'$"
     with training("knob", shop, tmp_path) as given, pytest.raises(UsageError, match=expected):
         KnobTuning(SMALL).train(given)

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look, shape_key
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look, shape_key
 from pytest_pilotscope.errors import MissingExtension, StatementFailed
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.planning import planned_with
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
 
 from .forum import queries
 

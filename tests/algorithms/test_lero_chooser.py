@@ -17,18 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.lero import trainer
-from algorithms.lero.candidates import Candidates, Look, Slot
-from algorithms.lero.chooser import Lero, validation_queries
-from algorithms.lero.collection import rules_of, store_of
-from algorithms.lero.decision import Decision, decide
-from algorithms.lero.policy import Policy
-from algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope import cluster
-from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import QueryReport, TrainingReport
+from pytest_pilotscope.algorithms.lero import trainer
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, Look, Slot
+from pytest_pilotscope.algorithms.lero.chooser import Lero, validation_queries
+from pytest_pilotscope.algorithms.lero.collection import rules_of, store_of
+from pytest_pilotscope.algorithms.lero.decision import Decision, decide
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
+from pytest_pilotscope.learning.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.measurement import sides
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
@@ -37,8 +34,11 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
 from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import learn
+from pytest_pilotscope.provision import pool as cluster
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import QueryReport, TrainingReport
+from pytest_pilotscope.runs.learn import learn
 
 from .forum import queries, training
 from .lero_example import random_plans

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.lero.candidates import all_slots, explore, look
-from algorithms.lero.collection import CollectionRules, Lanes, collect, collect_one, rules_of, store_of
-from algorithms.lero.race import Rules
-from algorithms.lero.records import sql_key
-from pytest_pilotscope.core.progress import Advance
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.lero.candidates import all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, Lanes, collect, collect_one, rules_of, store_of
+from pytest_pilotscope.algorithms.lero.race import Rules
+from pytest_pilotscope.algorithms.lero.records import sql_key
+from pytest_pilotscope.options.progress import Advance
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
 
 from .forum import queries, training
 
@@ -132,8 +132,8 @@ _COLLECTOR = """
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from algorithms.lero.collection import collect, rules_of, store_of
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.algorithms.lero.collection import collect, rules_of, store_of
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from tests.algorithms.forum import Forum, queries, training
 
 @contextmanager

@@ -7,7 +7,7 @@ from math import log1p
 import numpy as np
 import pytest
 
-from algorithms.lero.featurize import OPERATORS, Featurizer, Forest, Grove, OwnRows, Scales, merged, scales_of
+from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, Forest, Grove, OwnRows, Scales, merged, scales_of
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.devices import device, one_thread, seeded
-from algorithms.lero.featurize import Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
-from algorithms.lero.model import LeroNetwork, Trees
-from algorithms.lero.pairs import ordered_pairs
-from algorithms.lero.race import Outcome
+from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
+from pytest_pilotscope.algorithms.lero.race import Outcome
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 from pytest_pilotscope.postgres.planning import RawPlan
 

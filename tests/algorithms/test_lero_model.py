@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.featurize import Featurizer, Forest, merged, scales_of
-from algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, Forest, merged, scales_of
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
 
 from .lero_example import SUBPLANS, TABLES, node, plans, random_plans, scan
 

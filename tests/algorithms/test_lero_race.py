@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from algorithms.lero.pairs import ordered_pairs
-from algorithms.lero.race import Outcome, Rules, race
+from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
+from pytest_pilotscope.algorithms.lero.race import Outcome, Rules, race
 
 from .lero_example import outcome
 

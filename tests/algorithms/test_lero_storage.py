@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from safetensors import torch as tensors
 
-from algorithms.devices import seeded
-from algorithms.lero.candidates import Slot
-from algorithms.lero.featurize import Featurizer, Scales
-from algorithms.lero.model import LeroNetwork
-from algorithms.lero.policy import PlannerTime, Policy
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.storage import model_metadata, read_model, write_model
-from algorithms.storage import Metadata
+from pytest_pilotscope.algorithms.devices import seeded
+from pytest_pilotscope.algorithms.lero.candidates import Slot
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, Scales
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model, write_model
+from pytest_pilotscope.algorithms.storage import Metadata
 from pytest_pilotscope.errors import ModelError
 
 from .lero_example import SUBPLANS, TABLES, random_plans

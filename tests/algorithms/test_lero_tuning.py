@@ -8,10 +8,10 @@ from math import inf
 import numpy as np
 import pytest
 
-from algorithms.lero.candidates import Look, Slot
-from algorithms.lero.evaluation import explained, figures, true_rank
-from algorithms.lero.policy import PlannerTime, Policy
-from algorithms.lero.tuning import ScoredQuery, replay, tuned, useful_slots
+from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
+from pytest_pilotscope.algorithms.lero.evaluation import explained, figures, true_rank
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay, tuned, useful_slots
 
 from .lero_example import SUBPLANS, collected_query, node, outcome
 

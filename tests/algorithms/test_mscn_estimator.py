@@ -14,21 +14,21 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.estimator import Mscn
-from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, TextSteering
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.progress import Advance
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.estimator import Mscn
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.labels import Labels, cardinalities
+from pytest_pilotscope.learning.algorithm import CardinalityEstimator, Persistent, TextSteering
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.statistics.accuracy import q_error
 
 TABLES = """
     CREATE TABLE users (id integer, age integer, name text, key integer NOT NULL);
@@ -347,7 +347,7 @@ def test_learns_from_the_inner_joins_of_every_query(session: Session, tmp_path: 
     assert report.scalars["num_unsupported_queries"] == 1
     assert report.scalars["num_training_queries"] == 5
     assert report.scalars["num_training_samples"] == 2 * 3 + 2 + 2 + 1
-    named = [record.getMessage() for record in caplog.records if record.name == "algorithms.mscn.estimator"]
+    named = [record.getMessage() for record in caplog.records if record.name == "pytest_pilotscope.algorithms.mscn.estimator"]
     nothing = "none of its sets of relations is an inner join of tables by equality of columns that was counted"
     assert named == [f"mscn does not learn from query function: {nothing}", f"mscn does not learn from query division: {nothing}"]
 

@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from algorithms.mscn.featurize import Featurizer, QueryElements
-from algorithms.mscn.vocabulary import OPERATORS, Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Relation
-from pytest_pilotscope.core.plainparser import read_plain
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, QueryElements
+from pytest_pilotscope.algorithms.mscn.vocabulary import OPERATORS, Vocabulary
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
+from pytest_pilotscope.queries.plainparser import read_plain
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,
@@ -25,7 +26,6 @@ from pytest_pilotscope.core.predicates import (
     TypedText,
     predicate,
 )
-from pytest_pilotscope.errors import ModelError
 
 from .mscn_example import RANGES, SAMPLE_ROWS, SCHEMA, SIZE, featurizer
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.devices import device, one_thread, seeded
-from algorithms.mscn.featurize import SETS
-from algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
-from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
+from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.featurize import SETS
+from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, SetEncoder
+from pytest_pilotscope.algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, UsageError
-from pytest_pilotscope.registry import builtin_registry
 
 from .mscn_example import counted, featurizer, queries, training_set
 

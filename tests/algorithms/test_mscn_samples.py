@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.mscn.columns import Mask, column, comparable, kind_of
-from algorithms.mscn.conditions import matcher, truth
-from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
-from algorithms.mscn.vocabulary import read_ranges
-from pytest_pilotscope.core.joins import Relation, Schema
-from pytest_pilotscope.core.predicates import Predicate, TypedText
+from pytest_pilotscope.algorithms.mscn.columns import Mask, column, comparable, kind_of
+from pytest_pilotscope.algorithms.mscn.conditions import matcher, truth
+from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
+from pytest_pilotscope.algorithms.mscn.vocabulary import read_ranges
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Relation, Schema
+from pytest_pilotscope.queries.predicates import Predicate, TypedText
 
 ROWS = """
     INSERT INTO kinds SELECT i,

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algorithms.devices import seeded
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.meaning import text_says
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.samples import Samples, draw
-from algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.meaning import Level
+from pytest_pilotscope.algorithms.devices import seeded
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.meaning import text_says
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.meaning import Level
 from tests.labels.dumps import load_dump
 
 EVERY_ROW = 6000  # more than the largest table of the two dumps has

@@ -10,19 +10,19 @@ from typing import cast
 
 import pytest
 
-from algorithms.oracle import MOST_PLANNINGS, Oracle
-from pytest_pilotscope.algorithm import Cardinalities, PartialCardinalities, Subplan
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.oracle import MOST_PLANNINGS, Oracle
 from pytest_pilotscope.errors import LabelError, UnsupportedQuery
 from pytest_pilotscope.labels import Labels
 from pytest_pilotscope.labels.cache import Label
+from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities, Subplan
+from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates
 from pytest_pilotscope.postgres.adherence import uninjected, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 SCHEMA = {"a": {"x": "integer"}, "b": {"x": "integer"}}
 QUERY = Query(id="q", sql="SELECT count(*) FROM a, b WHERE a.x = b.x")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_pilotscope.cli import PROGRAM, cli
-from pytest_pilotscope.core.projection import COMPARISON
-from pytest_pilotscope.core.record import Entry, RecordWriter
-from pytest_pilotscope.core.results import QueryRun, RunEnd, RunHeader, TrainingReport
+from pytest_pilotscope.commands.cli import PROGRAM, cli
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.record.record import Entry, RecordWriter
+from pytest_pilotscope.record.results import QueryRun, RunEnd, RunHeader, TrainingReport
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 

@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy(workplace: Path) -> None:
     """`--help` and completion answer before one has let go of the key."""
     script = (
         "import sys\n"
-        "from pytest_pilotscope.cli import cli\n"
+        "from pytest_pilotscope.commands.cli import cli\n"
         "try: cli(['--help'])\n"
         "except SystemExit: pass\n"
         "print(*sorted(sys.modules), file=sys.stderr)\n"
@@ -156,7 +156,7 @@ def _environment() -> dict[str, str]:
 
 def _completed(words: str, number: int) -> list[str]:
     environment = {**_environment(), "_PILOTSCOPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
-    command = [sys.executable, "-c", "from pytest_pilotscope.cli import main; main()"]
+    command = [sys.executable, "-c", "from pytest_pilotscope.commands.cli import main; main()"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
 
@@ -166,7 +166,7 @@ def _ui() -> Iterator[str]:
     """The address of a running `pilotscope ui` over the store of the current folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pytest_pilotscope.cli", "ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pytest_pilotscope.commands.cli", "ui", "--port", str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(), start_new_session=True
     ) as ui:

@@ -20,7 +20,7 @@ from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.server import Server
-from pytest_pilotscope.provision import PostgreSQLConfig
+from pytest_pilotscope.provision.database import PostgreSQLConfig
 from tests.commands.conftest import Command
 
 
@@ -146,7 +146,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def absent(*_: object) -> NoReturn:
         raise ImportError("No module named 'psycopg2'")
 
-    monkeypatch.setattr("pytest_pilotscope.provision.open_server", absent)
+    monkeypatch.setattr("pytest_pilotscope.provision.database.open_server", absent)
     assert list(check_postgresql(PostgreSQLConfig())) == [
         Check(
             name="server",

@@ -9,8 +9,8 @@ import pytest
 
 from pytest_pilotscope.commands.comparison import Result, compare
 from pytest_pilotscope.commands.runs import experiment_names
-from pytest_pilotscope.core.direction import direction
-from pytest_pilotscope.core.projection import COMPARISON
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.statistics.direction import direction
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.record import read_record
-from pytest_pilotscope.gating import embed
+from pytest_pilotscope.gate.judging import embed
+from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.tracking.find import runs_of
 from pytest_pilotscope.tracking.records import newest_record, record_of_run
 from pytest_pilotscope.tracking.sync import sync

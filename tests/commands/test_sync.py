@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.core.record import RecordWriter, read_record
+from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.tracking.publish import begin
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -73,7 +73,7 @@ def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command
     """A process that dies by SIGKILL leaves a record without an end; its run ends when the last line was written."""
     script = (
         "import os, pathlib, signal\n"
-        "from pytest_pilotscope.core.record import RecordWriter\n"
+        "from pytest_pilotscope.record.record import RecordWriter\n"
         "from tests.commands.conftest import HEADER, RUNS\n"
         "import dataclasses\n"
         "header = dataclasses.replace(HEADER, run_name='killed', tags={'record_id': 'dead'})\n"

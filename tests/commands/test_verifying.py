@@ -14,7 +14,7 @@ from pytest_pilotscope.labels.executed import Executed
 from pytest_pilotscope.labels.verifying import Mismatch, Verification
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.provision import steering_libraries
+from pytest_pilotscope.provision.database import steering_libraries
 from tests.commands.conftest import Command
 
 TABLES = """

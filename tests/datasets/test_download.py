@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.progress import Advance, silent
 from pytest_pilotscope.datasets.published import download
 from pytest_pilotscope.datasets.published.download import fetch
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import Advance, silent
 from tests.datasets.web import Web, serving
 
 CONTENT = bytes(range(256)) * 4000

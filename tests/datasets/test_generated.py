@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.progress import silent
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.templates import normalized
 from pytest_pilotscope.datasets.generated import generate_training
 from pytest_pilotscope.datasets.generated.conditions import ColumnStatistics, Drawer, name_sql
 from pytest_pilotscope.datasets.generated.shape import Column, edge, shape_of
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.templates import normalized
 
 TEST = (
     Query(id="a", sql="SELECT MIN(o.note) FROM orders AS o, customer AS c WHERE o.customer = c.id AND c.name LIKE '%Q%' AND o.total > 40"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_pilotscope.cli import cli
+from pytest_pilotscope.commands.cli import cli
 from pytest_pilotscope.datasets.files import load_workload_files
 from pytest_pilotscope.datasets.logs import extract
 from pytest_pilotscope.errors import WorkloadError

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.datasets.stats import Table, generate, make_workload
 from pytest_pilotscope.datasets.stats.counting import JoinCounts, Population
 from pytest_pilotscope.datasets.stats.predicates import TEST, Predicate
@@ -19,6 +18,7 @@ from pytest_pilotscope.datasets.stats.schema import TABLES
 from pytest_pilotscope.datasets.stats.templates import ALIASES, Join, figures, parse_template, templates
 from pytest_pilotscope.datasets.stats.workload import JoinQuery, QuerySource, largest_result
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.queries.queries import Query, Workload
 
 SCALE = 0.03
 

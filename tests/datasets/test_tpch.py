@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_pilotscope.core.splitting import check_disjoint
-from pytest_pilotscope.core.templates import template_of
 from pytest_pilotscope.datasets.tpch import TpchDataset
 from pytest_pilotscope.datasets.tpch.parameters import COLORS, REGION_OF, RULES
 from pytest_pilotscope.datasets.tpch.schema import FOREIGN_KEYS, TABLES
 from pytest_pilotscope.errors import DatasetError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.splitting import check_disjoint
+from pytest_pilotscope.queries.templates import template_of
 
 SCALE = 0.01
 

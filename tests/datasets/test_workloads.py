@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.datasets.workloads import kept, source_hash
+from pytest_pilotscope.queries.queries import Query, Workload
 
 WORKLOAD = Workload(dataset="d", train=(Query(id="t1", sql="SELECT 'é'"),), validation=(), test=(Query(id="q1", sql="SELECT 2"),))
 

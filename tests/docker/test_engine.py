@@ -18,17 +18,17 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob.stage import open_stage, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.stage import open_stage, reach_of, space_of
 from pytest_pilotscope.errors import MissingServer, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.container import ContainerServer
 from pytest_pilotscope.postgres.containers import Limits, new_container
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.runs.single import BenchmarkRun
 from tests.docker import rootfs
 from tests.docker.conftest import SECRETS, Compose
 from tests.docker.engine import BASE, IMAGE, Engine, our_containers

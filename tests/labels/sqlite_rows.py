@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.meaning import Statement
 from pytest_pilotscope.labels.source import Expression
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.meaning import Statement
 from tests.labels.statements import built
 
 Rows = Mapping[str, Sequence[Sequence[int | str | None]]]

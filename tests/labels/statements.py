@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from pytest_pilotscope.core.connectivity import planner_subsets
-from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, KeyType, Relation, Schema, Subplan
-from pytest_pilotscope.core.meaning import CountSql, Level, NoCount, Statement, Volatility
-from pytest_pilotscope.core.predicates import ColumnComparison, Comparison, Condition, Opaque, Predicate, predicate
+from pytest_pilotscope.queries.connectivity import planner_subsets
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation, Schema, Subplan
+from pytest_pilotscope.queries.meaning import CountSql, Level, NoCount, Statement, Volatility
+from pytest_pilotscope.queries.predicates import ColumnComparison, Comparison, Condition, Opaque, Predicate, predicate
 
 _QUERY = re.compile(r"SELECT .*? FROM (.*?)(?: WHERE (.*))?", re.DOTALL)
 _EQUALITY = re.compile(r"(\w+)\.(\w+) = (\w+)\.(\w+)")

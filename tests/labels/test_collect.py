@@ -13,12 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.meaning import Statement
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.labels import Labels, cardinalities, collect, equaltexts, workers
 from pytest_pilotscope.labels.source import Expression
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.meaning import Statement
+from pytest_pilotscope.queries.queries import Query
 from tests.labels.sqlite_rows import Rows, SqliteSource
 from tests.labels.statements import BuiltStatement, built
 

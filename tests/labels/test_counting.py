@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.core.joins import Schema, Subplan
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.labels import Label, cardinalities, cyclic
+from pytest_pilotscope.queries.joins import Schema, Subplan
+from pytest_pilotscope.queries.queries import Query
 from tests.labels.sqlite_rows import Rows, SqliteSource
 from tests.labels.statements import built
 

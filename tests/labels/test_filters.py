@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.labels.filters import Integers, fails, holds, is_plain
+from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
     Comparison,
@@ -25,7 +26,6 @@ from pytest_pilotscope.core.predicates import (
     TypedText,
     render,
 )
-from pytest_pilotscope.labels.filters import Integers, fails, holds, is_plain
 
 cells = st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([2**31 - 1, -(2**31)]))
 numbers: st.SearchStrategy[Constant] = st.one_of(st.integers(-4, 4), st.sampled_from([2**31, -(2**31) - 1, 2**70]))

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.core.joins import Subplan
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.labels import Label, cardinalities, read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Subplan
+from pytest_pilotscope.queries.queries import Query
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.joins import Schema, Subplan
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.labels.source import Expression, SessionSource
@@ -18,6 +16,8 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema, Subplan
+from pytest_pilotscope.queries.queries import Query
 from tests.labels.dumps import load_dump
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.files import load_queries
 from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
@@ -24,6 +23,7 @@ from pytest_pilotscope.labels.verifying import Rows, Verification, total, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 from tests.labels.dumps import load_dump
 from tests.labels.forms import FORMS
 from tests.labels.random_statements import random_statement

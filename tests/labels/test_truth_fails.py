@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pilotscope.core.meaning import Level, Pair, Statement
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.labels.executed import executed_sets
 from pytest_pilotscope.labels.verifying import verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -16,6 +14,8 @@ from pytest_pilotscope.postgres.explain import Plan
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.meaning import Level, Pair, Statement
+from pytest_pilotscope.queries.queries import Query
 from tests.labels.forms import FORMS
 from tests.labels.typed_schema import schema_sql
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_pilotscope.core.joins import LeveledSubplan
-from pytest_pilotscope.core.results import SubplanEstimate
 from pytest_pilotscope.measurement.accuracy import estimates_of
+from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.record.results import SubplanEstimate
 
 
 def test_estimates_without_a_truth_are_left_out() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.runs.single import BenchmarkRun
 from tests.lost import measure_and_lose
 
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_pilotscope.algorithm import Cardinalities, PartialCardinalities
-from pytest_pilotscope.core.joins import LeveledSubplan
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import PlanNode, QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import QueryTimeout, SideFailed
+from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun
+from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun
 
 QUERY = Query(id="q", sql="SELECT 1")
 

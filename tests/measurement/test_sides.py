@@ -9,13 +9,13 @@ from typing import cast
 
 import pytest
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities, PartialCardinalities
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
+from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 LISTED = {frozenset("a"): 1.0, frozenset("ab"): 2.0}
 BY_TEXT = {frozenset("a"): 10.0, frozenset("ab"): 20.0}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.core.joins import LeveledSubplan
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, uninjected, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.explain import Plan
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 
 def _scan(alias: str, rows: float, **fields: object) -> Plan:

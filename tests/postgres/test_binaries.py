@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.postgres import binaries as module
-from pytest_pilotscope.postgres.account import Account, server_account
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries, find_binaries, reachable_binaries
 
 

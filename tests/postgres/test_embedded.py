@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres import account as account_module
-from pytest_pilotscope.postgres.account import Account, server_account
+from pytest_pilotscope.places import account as account_module
+from pytest_pilotscope.places.account import Account, server_account
+from pytest_pilotscope.places.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.files import ServerFolder, check_version
-from pytest_pilotscope.postgres.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.templates import Templates
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 

@@ -20,7 +20,7 @@ from pytest_pilotscope.postgres.indexes import (
     index_size_bytes,
 )
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import steering_libraries
+from pytest_pilotscope.provision.database import steering_libraries
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ _KILLED = """
 import os, signal, sys
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.knobs import system_knobs
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn
 
 server = GivenServer(Dsn(f"{sys.argv[1]} dbname=postgres"))
 with system_knobs(server.connect, ["bgwriter_lru_maxpages"]) as system:

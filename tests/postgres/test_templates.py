@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.files import copy_cluster
@@ -24,7 +24,7 @@ KILLED = """
 import os, signal
 from pathlib import Path
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.templates import Templates
 def build(data):

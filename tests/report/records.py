@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
-from tests.core.records import record_of
-from tests.core.test_ranking import contest
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
+from tests.record.records import record_of
+from tests.statistics.test_ranking import contest
 
 HOSTILE = "<script>alert('&')</script>\"'"
 """What a record may hold, and a page must show as it is."""

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
-from pytest_pilotscope.core.summary import summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_of, factor_text, markdown
 from pytest_pilotscope.report.terminal import render_records
-from tests.core.records import record_of
-from tests.core.test_ranking import contest
+from pytest_pilotscope.statistics.summary import summarize
+from tests.record.records import record_of
+from tests.statistics.test_ranking import contest
 
 
 def with_figures() -> Record:

@@ -9,11 +9,11 @@ from xml.dom import minidom
 
 import pytest
 
-from pytest_pilotscope.core.summary import summarize
 from pytest_pilotscope.report.page import page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.svg import COLOURS
-from tests.core.records import record_of
+from pytest_pilotscope.statistics.summary import summarize
+from tests.record.records import record_of
 from tests.report.records import HOSTILE, comparison, minimal
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_pilotscope.core.results import PlanNode, QueryReport, SubplanEstimate
+from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstimate
 from pytest_pilotscope.report.plans import Node, compared, judged
 from tests.report.records import INNER, OTHER_PLAN, PLAN, USERS
 

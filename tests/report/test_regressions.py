@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pilotscope.core.summary import summarize, summary_json
 from pytest_pilotscope.report.remarks import decisions_of, regressions_of
 from pytest_pilotscope.report.terminal import render_records
-from tests.core.records import record_of
-from tests.core.test_ranking import contest
+from pytest_pilotscope.statistics.summary import summarize, summary_json
+from tests.record.records import record_of
 from tests.report.records import comparison
+from tests.statistics.test_ranking import contest
 
 
 def test_slower_queries_are_named_the_worst_first() -> None:

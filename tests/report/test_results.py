@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pilotscope.core.answers import is_empty
-from pytest_pilotscope.core.ranking import ranks
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.summary import summarize
+from pytest_pilotscope.measurement.answers import is_empty
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import remarks_of, results_of
-from tests.core.records import record_of
+from pytest_pilotscope.statistics.ranking import ranks
+from pytest_pilotscope.statistics.summary import summarize
+from tests.record.records import record_of
 
 STEADY = [10.0, 10.01, 10.02, 9.99, 10.0]
 

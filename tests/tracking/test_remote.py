@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from pytest_pilotscope.bench import Bench, FinishedRun
-from pytest_pilotscope.core.cases import Case
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.registry import Registry, builtin_registry
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.bench import Bench, FinishedRun
+from pytest_pilotscope.runs.cases import Case
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import State, sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker

@@ -12,13 +12,13 @@ import mlflow
 import pandas as pd
 import pytest
 
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.storage import write_model
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.storage import write_model
+from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 from pytest_pilotscope.pyfunc import PilotscopeModel
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.tracking.models import fetch_model, log_pyfunc
 from pytest_pilotscope.tracking.publish import log_training
 from pytest_pilotscope.tracking.tracker import MLflowTracker

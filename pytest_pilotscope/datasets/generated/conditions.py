@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.plaintokens import RESERVED
-from pytest_pilotscope.core.predicates import quote_identifier, quote_text
+from pytest_pilotscope.queries.plaintokens import RESERVED
+from pytest_pilotscope.queries.predicates import quote_identifier, quote_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

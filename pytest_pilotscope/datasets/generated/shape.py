@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_pilotscope.core.joins import Relation, Schema
-from pytest_pilotscope.core.plainparser import PlainQuery, parse_plain
-from pytest_pilotscope.core.predicates import And, Comparison, Condition, Not, Or
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.queries.joins import Relation, Schema
+from pytest_pilotscope.queries.plainparser import PlainQuery, parse_plain
+from pytest_pilotscope.queries.predicates import And, Comparison, Condition, Not, Or
+from pytest_pilotscope.queries.queries import Query
 
 
 class Column(NamedTuple):

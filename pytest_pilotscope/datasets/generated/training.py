@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.progress import Advance, ShowProgress
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.templates import normalized
 from pytest_pilotscope.datasets.workloads import kept, source_hash
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.postgres.catalog import read_references, read_schema
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.templates import normalized
 
 from .conditions import ColumnStatistics, Drawer, filterable, name_sql, read_statistics
 from .shape import Column, Shape, edge, shape_of

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import QueryTimeout
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 from .shape import Column, Edge, Shape
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.core.progress import Advance, silent
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.options.progress import Advance, silent
 from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 from .dump import restore
 from .source import Source

@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.core.progress import ShowProgress, silent
-from pytest_pilotscope.core.queries import Workload
-from pytest_pilotscope.core.splitting import without_test_queries
 from pytest_pilotscope.datasets.files import find_workload
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.options.progress import ShowProgress, silent
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.catalog import indexed_columns, read_schema
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.queries.predicates import quote_identifier
+from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.queries.splitting import without_test_queries
 
 from . import imdb, stats
 from .csvfiles import load_csv

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from pytest_pilotscope.core.progress import ShowProgress
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import ShowProgress
 
 ATTEMPTS = 5
 """How often a transfer that brought something before it broke is taken up again."""

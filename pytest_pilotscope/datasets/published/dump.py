@@ -24,7 +24,7 @@ from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.process import clean_environment
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.progress import Advance
+    from pytest_pilotscope.options.progress import Advance
     from pytest_pilotscope.postgres.session import Session
 
 _GZIP, _CUSTOM = b"\x1f\x8b", b"PGDMP"

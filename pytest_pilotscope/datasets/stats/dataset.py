@@ -13,8 +13,8 @@ from .schema import TABLES, create_indexes, create_table
 from .workload import make_workload
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.queries import Workload
 
 SCALES = {"stats_tiny": 0.1, "stats_small": 0.3, "stats_synthetic": 1.0}
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.queries.queries import Query, Workload
 
 from .counting import JoinCounts, Mask, Population
 from .draws import Draws

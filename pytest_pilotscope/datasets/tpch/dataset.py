@@ -12,17 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.progress import ShowProgress, silent
 from pytest_pilotscope.errors import DatasetError, UsageError
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.options.progress import ShowProgress, silent
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 
 from .queries import make_workload
 from .schema import TABLES, constraints, create_table
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.queries import Workload
 
 PROGRAM = "tpchgen-cli"
 SCALE = 0.1

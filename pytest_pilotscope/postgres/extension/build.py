@@ -131,8 +131,8 @@ def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
 
 
 def _default_cache() -> Path:
-    from pytest_pilotscope.postgres.account import server_account
-    from pytest_pilotscope.postgres.folders import cache_folder
+    from pytest_pilotscope.places.account import server_account
+    from pytest_pilotscope.places.folders import cache_folder
 
     return cache_folder(server_account()) / "extension"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats import StatsDataset
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 from .corpora import MODES, Corpus, load_dump
 

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from pytest_pilotscope.core.joins import JoinQuery
 from pytest_pilotscope.postgres.explain import Plan
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import JoinQuery
 
 from .corpora import Corpus, chance, text_plan
 

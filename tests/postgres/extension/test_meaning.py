@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.core.joins import LeveledSubplan
-from pytest_pilotscope.core.meaning import NoCount, Statement
 from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.meaning import NoCount, Statement
 
 _TABLES = """
     CREATE TABLE a (id int PRIMARY KEY, x int, y int, t text);

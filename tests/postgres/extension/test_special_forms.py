@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.core.answers import answer_hash
+from pytest_pilotscope.measurement.answers import answer_hash
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import LeveledSubplan, verify

@@ -1,0 +1,1 @@
+"""The contract of an algorithm, and the data that it is given to learn from."""

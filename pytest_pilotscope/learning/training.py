@@ -1,0 +1,174 @@
+"""What an algorithm is given to learn from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_pilotscope.options.progress import Advance, ShowProgress
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.results import Scalar, TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.labels import Labels
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.pool import Crew
+
+LABEL_STEPS = 100
+"""Labels show their progress in per cent: how many subplans there are is known only on the way."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """
+    The training and validation queries, the database they can be run on, and the user's settings.
+
+    `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts;
+    what is written there and named in the report is kept. Test queries are not here, on purpose.
+    `progress(description, total)` is a context manager that gives a function to call with each step done.
+    """
+
+    algorithm: str
+    dataset: str
+    queries: Sequence[Query]
+    validation: Sequence[Query]
+    database: Database
+    session: Session
+    settings: Settings
+    options: Mapping[str, Any]
+    folder: Path
+    progress: ShowProgress
+    _started_ns: int = field(default_factory=perf_counter_ns, init=False)
+    _schema: Schema | None = field(default=None, init=False)
+    _crew: Crew | None = field(default=None, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        *,
+        algorithm: str,
+        database: Database,
+        session: Session,
+        settings: Settings,
+        options: Mapping[str, Any],
+        folder: Path,
+        progress: ShowProgress,
+    ) -> Training:
+        """Give an algorithm the training queries that the settings allow, and all validation queries."""
+        sizes = [size for size in (settings.training_size, settings.collection_size) if size is not None]
+        return cls(
+            algorithm=algorithm,
+            dataset=workload.dataset,
+            queries=workload.train[: min(sizes, default=None)],
+            validation=workload.validation,
+            database=database,
+            session=session,
+            settings=settings,
+            options=options,
+            folder=folder,
+            progress=progress,
+        )
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Identifies the data; models and labels belong to one."""
+        return self.database.fingerprint.data
+
+    @property
+    def schema(self) -> Schema:
+        """Tables, columns and types, read from the catalog once."""
+        if self._schema is None:
+            from pytest_pilotscope.postgres.catalog import read_schema
+
+            self._schema = read_schema(self.session)
+        return self._schema
+
+    def labels(self, queries: Sequence[Query], *, known_only: bool = False) -> Labels:
+        """
+        Return the true cardinality of every subplan of these queries, from the cache or counted now, with progress.
+
+        `known_only` (and `--no-collection`) count nothing: queries whose labels are not all there are left out.
+        """
+        from pytest_pilotscope.labels import SessionSource, cardinalities
+
+        count = partial(
+            cardinalities,
+            SessionSource(self.session),  # the same for both: every query is planned once
+            queries,
+            schema=self.schema,
+            fingerprint=self.data_fingerprint,
+            cache_dir=labels_folder(self.data_fingerprint),
+        )
+        known = count(known_only=True)
+        if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
+            return known
+        with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
+            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), crew=self.crew)
+
+    @contextmanager
+    def crew(self) -> Iterator[Crew | None]:
+        """The workers of `--dask`, each with a server that has the same data, until `close`; None without that option."""
+        if self.settings.dask is not None and self._crew is None:
+            from pytest_pilotscope.provision.pool import open_crew
+
+            self._crew = self._stack.enter_context(open_crew(self.settings.dask, self.database))
+        yield self._crew
+
+    def close(self) -> None:
+        """Let the workers go, so that nothing runs beside what is measured; they come again when they are needed."""
+        self._crew = None
+        self._stack.close()
+
+    def report(
+        self,
+        *,
+        metrics: Mapping[str, Sequence[float]] | None = None,
+        parameters: Mapping[str, Scalar] | None = None,
+        scalars: Mapping[str, int | float] | None = None,
+        artifacts: Sequence[Path] = (),
+    ) -> TrainingReport:
+        """
+        Make the report that `train` returns: series per epoch or trial, hyper-parameters, final figures, and paths below `folder`.
+
+        Its duration is the time since training began.
+        """
+        return TrainingReport(
+            side=self.algorithm,
+            duration_s=(perf_counter_ns() - self._started_ns) / 1e9,
+            metrics={name: tuple(values) for name, values in (metrics or {}).items()},
+            parameters=dict(parameters or {}),
+            scalars=dict(scalars or {}),
+            artifacts=tuple(str(path) for path in artifacts),
+        )
+
+
+def labels_folder(data_fingerprint: str) -> Path:
+    """Return the cache folder of the labels of some data."""
+    from pytest_pilotscope.places.account import server_account
+    from pytest_pilotscope.places.folders import cache_folder
+
+    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+
+
+def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:
+    shown = 0
+
+    def report(done: int, total: int, _left_s: float | None) -> None:
+        nonlocal shown
+        steps = LABEL_STEPS * done // total if total else LABEL_STEPS
+        if steps > shown:
+            advance(steps - shown)
+            shown = steps
+
+    return report

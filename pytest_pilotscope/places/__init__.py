@@ -1,0 +1,1 @@
+"""Folders of the cache, and the account that owns them."""

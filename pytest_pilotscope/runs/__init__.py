@@ -1,0 +1,1 @@
+"""One run, one comparison, one invocation; none of it knows pytest."""
