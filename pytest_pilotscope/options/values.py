@@ -1,4 +1,4 @@
-"""What the values of options look like: each function reads a text, and `argparse.ArgumentTypeError` says what was expected."""
+"""Readers of option values. Each takes a text and raises `argparse.ArgumentTypeError`, which says what was expected."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 LEAST_CPUS = 0.01
-"""Docker's limit."""
+"""The smallest CPU limit that Docker accepts."""
 
 LEAST_MEMORY_BYTES = 64 << 20
-"""PostgreSQL does not start with our settings in less."""
+"""With our settings PostgreSQL does not start in less memory."""
 
 
 def whole(text: str) -> Any:
@@ -27,7 +27,7 @@ def number(text: str) -> Any:
 
 
 def truth(value: object) -> bool:
-    """Take a truth value, of Python and not as a text."""
+    """Return a Python bool; reject texts such as "true"."""
     if not isinstance(value, bool):
         raise argparse.ArgumentTypeError(f"expected True or False, got {value!r}")
     return value
@@ -56,7 +56,7 @@ def positive_float(text: str) -> Any:
 
 
 def processors(text: str) -> Any:
-    """Read how many processors a container gets, also a fraction."""
+    """Read the number of processors of a container; fractions are allowed."""
     return _bounded(text, float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 
@@ -71,7 +71,7 @@ def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], boo
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """Return a reader of one of some words."""
+    """Return a reader that accepts these words only."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -82,7 +82,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def size(text: str) -> int:
-    """Read a size such as 512m or 2g, in bytes."""
+    """Read a size such as 512m or 2g; return bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
     size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
     if size_bytes < LEAST_MEMORY_BYTES:
@@ -134,4 +134,4 @@ def page(text: str) -> Path:
 
 
 OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}
-"""What reads a value of the type of its default; all others are texts."""
+"""The reader for the type of a default; other types are read as text."""
