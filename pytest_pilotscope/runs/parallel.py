@@ -1,4 +1,4 @@
-"""What is left to do where pytest-xdist's workers have trained: each wrote the records of its runs, and one process sends them."""
+"""The records of pytest-xdist's workers: each worker writes those of its own runs, and one process sends them all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_pilotscope.runs.bench import Conclusion
 
 
 @dataclass(slots=True, kw_only=True)
-class Foreman:
+class WorkerRecords:
     """
-    The process that started the workers. Nothing else writes to MLflow, so a worker that is killed leaves nothing half done there.
+    The records that workers write, for the process that started them.
 
-    Its record, as far as it got, is sent as a KILLED run.
+    Only this process writes to MLflow, so a killed worker leaves no half-finished run there: its incomplete record is sent as KILLED.
     """
 
     settings: Settings
@@ -26,7 +26,7 @@ class Foreman:
         self._before = frozenset(self._records())
 
     def conclude(self) -> Conclusion:
-        """Send the records that are new."""
+        """Send the new records."""
         made = sorted(self._records() - self._before)
         lines = [f"record: {path}" for path in made]
         if made and self.settings.mlflow:

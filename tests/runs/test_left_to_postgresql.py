@@ -16,7 +16,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import QueryReport
-from pytest_pilotscope.runs.single import benchmark_run
+from pytest_pilotscope.runs.opening import benchmark_run
 from tests.toy import Toy
 
 _ALIASES = [f"t{number}" for number in range(8)]

@@ -17,9 +17,8 @@ from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.comparison import comparison_run
+from pytest_pilotscope.runs.opening import benchmark_run
 from pytest_pilotscope.runs.scheduler import Scheduler
-from pytest_pilotscope.runs.single import benchmark_run
 from tests.toy import Toy
 
 
@@ -109,7 +108,7 @@ def test_a_comparison_goes_on_without_it(given: dict[str, Any]) -> None:
     measured: list[object] = []
 
     def compare() -> None:
-        with comparison_run(("estimator", "learner"), **given) as run:
+        with benchmark_run("estimator", "learner", together=True, **given) as run:
             measured.extend([[side.name for side in run.sides], [problems for _, problems in run.measure_all()]])
 
     with pytest.raises(SideFailed, match=f"^estimator failed: MissingExtension: {MESSAGE}$"):
