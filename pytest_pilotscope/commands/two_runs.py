@@ -1,4 +1,4 @@
-"""The two runs that a comparison is asked for: of the store, of two records, or the newest records of two algorithms."""
+"""Find the two runs that `pilotscope compare` compares: in the store, in two records, or the newest of two algorithms."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.commands.comparison import FINGERPRINT, Result
+from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
 from pytest_pilotscope.statistics.summary import metrics, summarize
 
 _STAMP = re.compile(r"_(\d{8}_\d{6})(?:_(\d+))?$")
-"""The end of a run's name: when it started, and a number when several started in the same second."""
+"""The end of a run's name: its start, and a number if several runs started in the same second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
-    """A run that went on to its end, by its record."""
+    """A run that has ended, and the path of its record."""
 
     path: Path
     algorithm: str
@@ -37,9 +37,9 @@ def two_results(
     tracking_uri: str | None = None,
 ) -> tuple[Result, Result]:
     """
-    Return the two that were asked for: two runs of the store, two records, or the newest runs of two algorithms.
+    Return two results: of two runs in the store, of two records, or of the newest runs of two algorithms.
 
-    `UsageError` when it is none or more than one of these, or when one of the two cannot be found.
+    Raise `UsageError` unless exactly one of these is named, and if one of the two cannot be found.
     """
     if sum((bool(references), files is not None, latest is not None)) != 1 or len(references) not in (0, 2):
         raise UsageError("name two runs, or two records with --files A.jsonl B.jsonl, or two algorithms with --latest ALGO ALGO")
@@ -56,7 +56,7 @@ def two_results(
 
 
 def result_of_run(run: Mapping[str, Any]) -> Result:
-    """Return the result of a run as `MLflowTracker.list_runs` gives it."""
+    """Return the result of a run from `MLflowTracker.list_runs`."""
     tags = _below(run, "tags.")
     return Result(
         reference=run["run_id"],
@@ -70,9 +70,9 @@ def result_of_run(run: Mapping[str, Any]) -> Result:
 
 def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None) -> tuple[Result, Result]:
     """
-    Return the newest run of each of two algorithms on one database; if both are the same algorithm, its two newest, the older one first.
+    Return the newest run of each of two algorithms on one database; of a single algorithm its two newest, the older one first.
 
-    Without `database` it must be clear which one is meant. `UsageError` says what there is when there is no such pair.
+    Without `database`, both must have runs on exactly one common database. Raise `UsageError`, which lists the runs, if there is no pair.
     """
     found = list(_recorded(results))
     if not found:
@@ -93,13 +93,13 @@ def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None
 
 
 def names(results: Path) -> tuple[str, ...]:
-    """Return the names of all runs with a record in a folder, newest first."""
+    """Return the names of all runs with a record in a folder, the newest first."""
     records = [path.stem for path in results.glob("*.jsonl")]
     return tuple(sorted(records, key=_stamp, reverse=True))
 
 
 def experiment_names(results: Path) -> tuple[str, ...]:
-    """Return the experiments that the records in a folder belong to: their names without the moment."""
+    """Return the experiments of the records in a folder: the names of the runs without their start."""
     return tuple(sorted({_STAMP.sub("", name) for name in names(results)}))
 
 
@@ -130,7 +130,7 @@ def _of_record(record: Record, path: Path) -> Result:
 
 
 def _recorded(results: Path) -> Iterator[_Recorded]:
-    """Yield the runs in a folder that have ended, the oldest first; files that are no record are passed over."""
+    """Yield the ended runs in a folder, the oldest first; skip files that are no record."""
     for name in reversed(names(results)):
         path = results / f"{name}.jsonl"
         lines = path.read_bytes().splitlines()

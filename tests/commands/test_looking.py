@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.commands.comparison import Result, compare
-from pytest_pilotscope.commands.runs import experiment_names
+from pytest_pilotscope.commands.differences import Result, compare
+from pytest_pilotscope.commands.two_runs import experiment_names
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.statistics.direction import direction
 from tests.commands.conftest import AddRun, Command, WriteRecord
