@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_pilotscope.report.progress import Say
     from pytest_pilotscope.runs.bench import Bench, Conclusion
     from pytest_pilotscope.runs.cases import Case
-    from pytest_pilotscope.runs.parallel import WorkerRecords
     from pytest_pilotscope.runs.single import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -34,7 +34,7 @@ BENCH = pytest.StashKey["Bench"]()
 CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 OFFERED = pytest.StashKey[bool]()
-WORKER_RECORDS: pytest.StashKey[WorkerRecords] = pytest.StashKey()
+RECORDS_BEFORE = pytest.StashKey[Collection[Path]]()
 NOTICES: pytest.StashKey[Notices] = pytest.StashKey()
 WARNINGS = "pilotscope_warnings"
 CASE = "pilotscope_case"
@@ -68,12 +68,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings."""
     settings = config.stash[SETTINGS] = options.settings(config)
-    if settings.measure and options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
+    if settings.measure and options.asks_for(config, options.MEASURING) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
     if not settings.measure and config.getoption("dist", "no") != "no":
-        from pytest_pilotscope.runs.parallel import WorkerRecords
+        from pytest_pilotscope.runs.parallel import recorded
 
-        config.stash[WORKER_RECORDS] = WorkerRecords(settings=settings)
+        config.stash[RECORDS_BEFORE] = recorded(settings)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -146,9 +146,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         told[CASE] = config.stash.get(OFFERED, False)
         told[WARNINGS] = list(config.stash[NOTICES].shown) if NOTICES in config.stash else []
         return
-    worker_records = config.stash.get(WORKER_RECORDS, None)
-    if worker_records is not None:
-        config.stash[CONCLUSION] = worker_records.conclude()
+    if RECORDS_BEFORE in config.stash:
+        from pytest_pilotscope.runs.parallel import send_new
+
+        config.stash[CONCLUSION] = send_new(config.stash[SETTINGS], config.stash[RECORDS_BEFORE])
         return
     if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
         config.stash[BENCH] = _checked_bench(config, ())
@@ -272,7 +273,7 @@ def _is_to_be_judged(config: pytest.Config) -> bool:
     """Tell whether a gate or a calibration is asked for, even if no benchmark was selected."""
     settings = config.stash[SETTINGS]
     wanted = settings.calibrate or settings.gate not in (None, "none")
-    return options.asks_to_judge(config) or (wanted and config.stash.get(OFFERED, False))
+    return options.asks_for(config, options.JUDGING) or (wanted and config.stash.get(OFFERED, False))
 
 
 def _registry(config: pytest.Config) -> Registry:
@@ -294,7 +295,7 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     for algorithm in bench.settings.algorithms:
         if late := options.late(config, bench.registry.declared.get(algorithm, {}).values()):
             keys = ", ".join(option.dest for option in late)
-            bench.say(f"{algorithm} was registered after the command line was read; its options are chosen in the ini file: {keys}")
+            bench.say(f"{algorithm} was registered after the command line was read; set its options in the ini file: {keys}")
     return bench
 
 

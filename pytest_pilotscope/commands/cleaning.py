@@ -108,7 +108,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         return
     click.echo(f"cache folder {cleaning.folder}")
     if not cleaning.entries:
-        click.echo("nothing in it")
+        click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
     show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries])
@@ -117,11 +117,11 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]
         click.echo(f"\nremoved {_count(done)}")
     elif free:
-        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; what is needed again is made again")
+        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
     else:
-        click.echo("\nnothing was removed; all of it is in use")
+        click.echo("\nnothing was removed; every entry is in use")
     for path, reason in cleaning.failures.items():
-        click.echo(f"{path} is still there: {reason}", err=True)
+        click.echo(f"{path} could not be removed: {reason}", err=True)
 
 
 def _row(entry: Entry, cleaning: Cleaning) -> tuple[str, ...]:

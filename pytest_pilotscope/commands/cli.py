@@ -63,6 +63,15 @@ def _results_option(command: F) -> F:
     return click.option("--results", type=kind, default=Path("results"), show_default=True, help="Folder of the records.")(command)
 
 
+def _server_options(command: F) -> F:
+    server = click.option(
+        "--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to use."
+    )
+    bindir = click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
+    major = click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+    return server(bindir(major(command)))
+
+
 def _run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete from the records in the folder of results, because asking MLflow takes seconds."""
     from pytest_pilotscope.commands.two_runs import names
@@ -207,9 +216,7 @@ def sync(results: Path, tracking_uri: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="Which PostgreSQL to look at.")
-@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
-@click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+@_server_options
 @_store_option
 @_json_option
 def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking_uri: str | None, as_json: bool) -> None:
@@ -225,9 +232,7 @@ def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking
 @cli.command("verify-labels")
 @click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names.")
 @click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries.")
-@click.option("--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to count on.")
-@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
-@click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+@_server_options
 @click.option("--scale", type=float, help="Size of a generated dataset.")
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For a generated dataset and for the plans.")
@@ -263,10 +268,9 @@ def clean(yes: bool, as_json: bool) -> None:
     """
     from pytest_pilotscope.commands.cleaning import clean as cleaned
     from pytest_pilotscope.commands.cleaning import show_cleaning
-    from pytest_pilotscope.places.account import server_account
     from pytest_pilotscope.places.folders import cache_folder
 
-    cleaning = cleaned(cache_folder(server_account()), remove=yes)
+    cleaning = cleaned(cache_folder(), remove=yes)
     show_cleaning(cleaning, remove=yes, as_json=as_json)
     if cleaning.failures:
         raise SystemExit(_EXIT_FAULT)

@@ -136,11 +136,10 @@ def check_gpu() -> Check:
 def check_cache() -> Check:
     """Check the folder of prepared databases, and the free space on its disk."""
     from pytest_pilotscope.commands.cleaning import entries_of
-    from pytest_pilotscope.places.account import server_account
     from pytest_pilotscope.places.folders import cache_folder
 
     try:
-        folder = cache_folder(server_account())
+        folder = cache_folder()
     except ServerError as error:
         return _fault("cache", error)
     free_bytes = shutil.disk_usage(folder).free

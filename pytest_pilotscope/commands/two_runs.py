@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
@@ -18,8 +17,7 @@ _STAMP = re.compile(r"_(\d{8}_\d{6})(?:_(\d+))?$")
 """The end of a run's name: its start, and a number if several runs started in the same second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recorded:
+class _Ended(NamedTuple):
     """A run that has ended, and the path of its record."""
 
     path: Path
@@ -74,7 +72,7 @@ def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None
 
     Without `database`, both must have runs on exactly one common database. Raise `UsageError`, which lists the runs, if there is no pair.
     """
-    found = list(_recorded(results))
+    found = list(_ended(results))
     if not found:
         raise UsageError(f"no records of ended runs in {results}; run a benchmark first, or name the folder with --results")
     for algorithm in algorithms:
@@ -85,11 +83,12 @@ def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None
     for algorithm, runs in zip(algorithms, of_each, strict=True):
         if not runs:
             raise UsageError(f"no record of {algorithm!r} on {chosen!r} in {results}; there are: {_listed(found)}")
-    if algorithms[0] != algorithms[1]:
-        return _of_recorded(of_each[0][-1]), _of_recorded(of_each[1][-1])
-    if len(of_each[0]) == 1:
-        raise UsageError(f"only one record of {algorithms[0]!r} on {chosen!r} in {results}: nothing to compare it with")
-    return _of_recorded(of_each[0][-2]), _of_recorded(of_each[0][-1])
+    first, second = of_each
+    if algorithms[0] == algorithms[1]:
+        if len(first) == 1:
+            raise UsageError(f"only one record of {algorithms[0]!r} on {chosen!r} in {results}: nothing to compare it with")
+        first = first[:-1]
+    return _of_ended(first[-1]), _of_ended(second[-1])
 
 
 def names(results: Path) -> tuple[str, ...]:
@@ -112,7 +111,7 @@ def _of_file(path: Path) -> Result:
     return _of_record(runs[0], path)
 
 
-def _of_recorded(run: _Recorded) -> Result:
+def _of_ended(run: _Ended) -> Result:
     (record,) = (one for one in runs_of(read_record(run.path)) if one.header.algorithm == run.algorithm)
     return _of_record(record, run.path)
 
@@ -129,7 +128,7 @@ def _of_record(record: Record, path: Path) -> Result:
     )
 
 
-def _recorded(results: Path) -> Iterator[_Recorded]:
+def _ended(results: Path) -> Iterator[_Ended]:
     """Yield the ended runs in a folder, the oldest first; skip files that are no record."""
     for name in reversed(names(results)):
         path = results / f"{name}.jsonl"
@@ -141,10 +140,10 @@ def _recorded(results: Path) -> Iterator[_Recorded]:
         if ends.end is not None:
             header = ends.header
             for algorithm in header.sides if is_comparison(header) else (header.algorithm,):
-                yield _Recorded(path=path, algorithm=algorithm, database=header.dataset)
+                yield _Ended(path, algorithm, header.dataset)
 
 
-def _common_database(found: list[_Recorded], algorithms: tuple[str, str]) -> str:
+def _common_database(found: list[_Ended], algorithms: tuple[str, str]) -> str:
     databases = [{run.database for run in found if run.algorithm == algorithm} for algorithm in algorithms]
     common = sorted(databases[0] & databases[1])
     if len(common) == 1:
@@ -154,7 +153,7 @@ def _common_database(found: list[_Recorded], algorithms: tuple[str, str]) -> str
     raise UsageError(f"{algorithms[0]!r} and {algorithms[1]!r} were never run on the same database; there are: {_listed(found)}")
 
 
-def _listed(found: list[_Recorded]) -> str:
+def _listed(found: list[_Ended]) -> str:
     return ", ".join(sorted({f"{run.algorithm} on {run.database}" for run in found}))
 
 

@@ -53,32 +53,11 @@ class Training:
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
 
     @classmethod
-    def of(
-        cls,
-        workload: Workload,
-        *,
-        algorithm: str,
-        database: Database,
-        session: Session,
-        settings: Settings,
-        options: Mapping[str, Any],
-        folder: Path,
-        progress: ShowProgress,
-    ) -> Training:
-        """Give an algorithm the training queries that the settings allow, and all validation queries."""
+    def of(cls, workload: Workload, *, settings: Settings, **given: Any) -> Training:
+        """Select the training queries that the settings allow, and all validation queries; `given` are the other fields."""
         sizes = [size for size in (settings.training_size, settings.collection_size) if size is not None]
-        return cls(
-            algorithm=algorithm,
-            dataset=workload.dataset,
-            queries=workload.train[: min(sizes, default=None)],
-            validation=workload.validation,
-            database=database,
-            session=session,
-            settings=settings,
-            options=options,
-            folder=folder,
-            progress=progress,
-        )
+        queries = workload.train[: min(sizes, default=None)]
+        return cls(dataset=workload.dataset, queries=queries, validation=workload.validation, settings=settings, **given)
 
     @property
     def data_fingerprint(self) -> str:
@@ -156,10 +135,9 @@ class Training:
 
 def labels_folder(data_fingerprint: str) -> Path:
     """Return the cache folder of the labels of some data."""
-    from pytest_pilotscope.places.account import server_account
     from pytest_pilotscope.places.folders import cache_folder
 
-    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+    return cache_folder() / "labels" / data_fingerprint.replace("~", "estimated-")
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +19,9 @@ GROUP = "pilotscope"
 
 MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
 """Options that only a measurement uses: whoever gives one wants to measure."""
+
+JUDGING = ("gate", "calibrate")
+"""Options that judge a measurement: with one of them, a session that measures nothing is no success."""
 
 
 def add_options(parser: pytest.Parser, options: Iterable[Option] = OPTIONS) -> None:
@@ -90,14 +93,9 @@ def algorithm_options(config: pytest.Config, registry: Registry) -> dict[str, di
     }
 
 
-def asks_to_measure(config: pytest.Config) -> bool:
-    """Tell whether the command line has an option that only a measurement uses, such as an algorithm or a gate."""
-    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in MEASURING)
-
-
-def asks_to_judge(config: pytest.Config) -> bool:
-    """Tell whether the command line asks for a gate or a calibration; then a session that measures nothing is no success."""
-    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in ("gate", "calibrate"))
+def asks_for(config: pytest.Config, names: Collection[str]) -> bool:
+    """Tell whether the command line has one of these options."""
+    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in names)
 
 
 def _chosen(config: pytest.Config, option: Option) -> Any:

@@ -16,14 +16,26 @@ LEAST_MEMORY_BYTES = 64 << 20
 """With our settings PostgreSQL does not start in less memory."""
 
 
-def whole(text: str) -> Any:
-    """Read a whole number."""
-    return _bounded(text, int, lambda value: True, "a whole number")
+def _number(parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return read
 
 
-def number(text: str) -> Any:
-    """Read a finite number."""
-    return _bounded(text, float, isfinite, "a number")
+whole = _number(int, lambda value: True, "a whole number")
+positive_int = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+non_negative_int = _number(int, lambda value: value >= 0, "a whole number of at least 0")
+number = _number(float, isfinite, "a number")
+_auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
+processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 
 def truth(value: object) -> bool:
@@ -38,36 +50,6 @@ def names(text: str) -> str:
     if not text.replace(",", "").strip():
         raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
     return text
-
-
-def positive_int(text: str) -> Any:
-    """Read a whole number of at least 1."""
-    return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def non_negative_int(text: str) -> Any:
-    """Read a whole number of at least 0."""
-    return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def positive_float(text: str) -> Any:
-    """Read a finite number above 0."""
-    return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
-
-
-def processors(text: str) -> Any:
-    """Read the number of processors of a container; fractions are allowed."""
-    return _bounded(text, float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
-
-
-def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
-    try:
-        value = parse(text)
-    except ValueError:
-        value = None
-    if value is None or not accept(value):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-    return value
 
 
 def one_of(*names: str) -> Callable[[str], str]:
@@ -104,7 +86,7 @@ def factors(text: str) -> tuple[float, ...]:
 
 def margin(text: str) -> Any:
     """Read auto, or a number of at least 0."""
-    return text if text == "auto" else _bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+    return text if text == "auto" else _auto_or_number(text)
 
 
 def share(text: str) -> float:

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.account import Account, server_account
 
 SYSTEM_CACHE = Path("/var/cache/pilotscope")
 """The cache folder for root, because its servers cannot enter its home."""
@@ -26,8 +26,9 @@ SOCKET_PATH_LIMIT_BYTES = 103
 """Longest path of a unix socket, without the final zero, on every system: 107 on Linux, 103 on macOS and the BSDs."""
 
 
-def cache_folder(account: Account) -> Path:
-    """Return the root of the cache; make it if needed. Raise `ServerError` if it is not writable or `account` cannot enter it."""
+def cache_folder(account: Account | None = None) -> Path:
+    """Return the root of the cache; make it if needed. Raise `ServerError` if it is not writable or servers cannot enter it."""
+    account = account or server_account()
     chosen = os.environ.get("PILOTSCOPE_CACHE")
     if chosen:
         return _made(Path(chosen).expanduser().absolute(), account)

@@ -109,7 +109,7 @@ class Bench:
         if name not in known:
             if own_database(self.settings) == name:
                 return None
-            raise UnknownName("dataset", name, known, otherwise=f"a database of yours is named with --server postgresql://HOST/{name}")
+            raise UnknownName("dataset", name, known, otherwise=f"name a database of yours with --server postgresql://HOST/{name}")
         dataset: Dataset = self.registry.dataset(name).resolve()(
             name=name, scale=self.settings.scale, seed=self.settings.seed, data_dir=self.settings.data_dir
         )

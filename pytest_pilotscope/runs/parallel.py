@@ -1,9 +1,9 @@
-"""The records of pytest-xdist's workers: each worker writes those of its own runs, and one process sends them all."""
+"""The records of pytest-xdist's workers: each worker writes those of its own runs, and the process that started them sends them all."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from pathlib import Path
 
 from pytest_pilotscope.errors import TrackingError
@@ -11,35 +11,27 @@ from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.runs.bench import Conclusion
 
 
-@dataclass(slots=True, kw_only=True)
-class WorkerRecords:
+def recorded(settings: Settings) -> frozenset[Path]:
+    """Return the records in the folder of results."""
+    return frozenset(settings.results.glob("*.jsonl"))
+
+
+def send_new(settings: Settings, before: Collection[Path]) -> Conclusion:
     """
-    The records that workers write, for the process that started them.
+    Send the records that did not exist `before`.
 
     Only this process writes to MLflow, so a killed worker leaves no half-finished run there: its incomplete record is sent as KILLED.
     """
+    made = sorted(recorded(settings).difference(before))
+    lines = [f"record: {path}" for path in made]
+    if made and settings.mlflow:
+        from pytest_pilotscope.tracking.sync import sync
 
-    settings: Settings
-    _before: frozenset[Path] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._before = frozenset(self._records())
-
-    def conclude(self) -> Conclusion:
-        """Send the new records."""
-        made = sorted(self._records() - self._before)
-        lines = [f"record: {path}" for path in made]
-        if made and self.settings.mlflow:
-            from pytest_pilotscope.tracking.sync import sync
-
-            try:
-                sent = list(sync(self.settings.results, tracking_uri=self.settings.tracking_uri, but=self._before))
-                counts = Counter(one.status or one.state for one in sent)
-                lines.append(f"MLflow: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
-                lines += [f"{one.path.name}: {one.reason}" for one in sent if one.reason]
-            except TrackingError as error:
-                lines.append(f"MLflow: not sent ({error}); the records are complete, `pilotscope sync` sends them later")
-        return Conclusion(lines=tuple(lines))
-
-    def _records(self) -> set[Path]:
-        return set(self.settings.results.glob("*.jsonl"))
+        try:
+            sent = list(sync(settings.results, tracking_uri=settings.tracking_uri, but=before))
+            counts = Counter(one.status or one.state for one in sent)
+            lines.append(f"MLflow: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
+            lines += [f"{one.path.name}: {one.reason}" for one in sent if one.reason]
+        except TrackingError as error:
+            lines.append(f"MLflow: not sent ({error}); the records are complete, `pilotscope sync` sends them later")
+    return Conclusion(lines=tuple(lines))

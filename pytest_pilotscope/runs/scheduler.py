@@ -102,7 +102,7 @@ class Scheduler:
         if self._side is None or self._clock is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
         if not isinstance(sql, str):
-            raise UsageError(f"scheduler.execute runs a statement that is a text, got {sql!r}")
+            raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
         if (count := _statements(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:

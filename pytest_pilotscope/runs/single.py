@@ -147,8 +147,8 @@ class BenchmarkRun:
         if any(side.session.closed for side in self.sides):
             self.database.server.connect().close()  # raises the reason if the server is gone
             raise ServerError(
-                f"PostgreSQL broke a session off while query {query.id!r} was measured, and serves again; its log says why. "
-                "The rest is not measured"
+                f"PostgreSQL closed a session while query {query.id!r} was measured, and accepts connections again; its log has the "
+                "reason. The other queries are not measured"
             )
 
     def failures_of(self, query: Query, runs: Sequence[QueryRun]) -> list[str]:

@@ -63,7 +63,7 @@ def test_without_yes_nothing_is_removed(pilotscope: Command, cache: Path) -> Non
         "server             1.5 kB  2027-01-15 08:00  there  uid-1/servers/server-a\n"
         "steering library   1.5 kB  2027-01-15 08:00  there  libraries/pilotscope-pg18.so\n"
         "\n"
-        "nothing was removed; `pilotscope clean --yes` removes 3 entries, 4.5 kB; what is needed again is made again\n"
+        "nothing was removed; `pilotscope clean --yes` removes 3 entries, 4.5 kB; a run makes again what it needs\n"
     )
     assert (cache / "uid-1/templates/toy/data/base").exists()
 
@@ -86,7 +86,7 @@ def test_yes_removes_ours_and_only_ours(pilotscope: Command, cache: Path, workpl
     }
     assert {path.name for path in treasure.rglob("*")} == {"gold", "templates", "data"}
     assert (cache / "uid-1/templates/link").is_symlink()
-    assert pilotscope("clean").stdout == f"cache folder {cache}\nnothing in it\n"
+    assert pilotscope("clean").stdout == f"cache folder {cache}\nit is empty\n"
 
 
 def test_while_a_server_runs_everything_is_in_use(pilotscope: Command, cache: Path) -> None:
@@ -95,7 +95,7 @@ def test_while_a_server_runs_everything_is_in_use(pilotscope: Command, cache: Pa
         result = pilotscope("clean", "--json")
         assert [entry["in_use"] for entry in json.loads(result.stdout)["entries"]] == [True, True, True]
         assert pilotscope("clean", "--yes").stdout.endswith("\nremoved 0 entries, 0 bytes\n")
-        assert pilotscope("clean").stdout.endswith("\nnothing was removed; all of it is in use\n")
+        assert pilotscope("clean").stdout.endswith("\nnothing was removed; every entry is in use\n")
     assert (cache / "uid-1/servers/server-a/data").exists()
 
 
@@ -117,4 +117,4 @@ def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monke
     monkeypatch.setattr(Path, "rename", refuse)
     result = pilotscope("clean", "--yes")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[0] == f"{cache}/uid-1/templates/toy is still there: Permission denied"
+    assert result.stderr.splitlines()[0] == f"{cache}/uid-1/templates/toy could not be removed: Permission denied"

@@ -26,7 +26,7 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["--db", "stats_tny"],
             f"unknown dataset 'stats_tny'; did you mean 'stats_tiny' or 'stats' or 'stats_small'? known: {', '.join(sorted(DATASETS))}; "
-            "a database of yours is named with --server postgresql://HOST/stats_tny",
+            "name a database of yours with --server postgresql://HOST/stats_tny",
         ),
         (
             ["--db", "imdb", "--data-dir", "nowhere"],

@@ -72,5 +72,5 @@ def test_an_unknown_dataset_leaves_nothing_in_mlflow(tmp_path: Path, monkeypatch
 def test_a_statement_is_a_text() -> None:
     """An argument that is no text is rejected before it reaches the server."""
     scheduler, _ = get_baseline_preset_scheduler(SMALL, use_mlflow=False)
-    with scheduler, pytest.raises(UsageError, match=r"^scheduler\.execute runs a statement that is a text, got 5$"):
+    with scheduler, pytest.raises(UsageError, match=r"^scheduler\.execute runs an SQL text, got 5$"):
         scheduler.execute(5)  # type: ignore[arg-type] # on purpose
