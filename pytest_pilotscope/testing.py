@@ -13,7 +13,7 @@ to classes with the methods for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -25,6 +25,7 @@ from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.plugin import REGISTRY
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
@@ -121,7 +122,7 @@ class AlgorithmContract:
             settings=cls.settings,
             options=cls._registry.options(name, cls.settings.options),
             folder=folder,
-            progress=lambda text, steps: nullcontext(lambda done: None),
+            progress=silent,
         )
 
     def decisions(self, algorithm: Algorithm, database: Database, queries: tuple[Query, ...], session: Session) -> list[object]:

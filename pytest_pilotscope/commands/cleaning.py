@@ -1,7 +1,7 @@
 """
 List the cache folder, and remove its entries.
 
-Only paths where this suite writes are listed and removed. If somebody sets the cache to a folder with other files by mistake, those stay.
+Only paths where this suite writes are listed and removed. If a user sets the cache to a wrong folder, its files stay.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GROUP = "pilotscope"
 
 MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
-"""Options that only a measurement uses: whoever gives one wants to measure."""
+"""Options that only a measurement uses: a command line with one of them asks for a measurement."""
 
 JUDGING = ("gate", "calibrate")
 """Options that judge a measurement: with one of them, a session that measures nothing is no success."""
@@ -36,7 +36,7 @@ def add_short_names(parser: pytest.Parser, options: Iterable[Option]) -> tuple[s
     """
     Add the short names, after every plugin and conftest.py has added its own options.
 
-    Return the names that somebody else has taken; those options keep their prefixed name only.
+    Return the names that other plugins have taken; those options keep their prefixed name only.
     """
     group = parser.getgroup(GROUP)
     taken = []

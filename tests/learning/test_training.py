@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ import pytest
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import Algorithm
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.runs.learn import learn
@@ -57,7 +57,7 @@ def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> 
         settings=Settings(),
         options={},
         folder=tmp_path,
-        progress=lambda text, steps: nullcontext(lambda done: None),
+        progress=silent,
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         learn(cast(Algorithm, kind()), training, given={})
