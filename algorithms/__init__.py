@@ -7,7 +7,6 @@ arguments: `get_index_preset_scheduler(config, start="none")` is `--index-start 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ Preset = tuple["Scheduler", "MLflowTracker | None"]
 
 
 def get_baseline_preset_scheduler(config: PostgreSQLConfig, *, use_mlflow: bool = True) -> Preset:
-    """Return `(scheduler, tracker)` of plain PostgreSQL."""
-    return _preset("baseline", {**locals(), "enable_training": False})
+    """Return `(scheduler, tracker)` of PostgreSQL without an algorithm."""
+    return _preset("baseline", {"config": config, "enable_training": False, "use_mlflow": use_mlflow})
 
 
 def get_mscn_preset_scheduler(
@@ -77,8 +76,10 @@ def get_lero_preset_scheduler(
 
 def get_lero_dynamic_preset_scheduler(config: PostgreSQLConfig, **chosen: Any) -> Preset:
     """
-    Return `(scheduler, tracker)` of Lero that learns on: after every `update_every` different statements it runs their candidate plans, on
-    the same database, and trains with everything seen so far. The statement that comes next waits for it, and its times do not count it.
+    Return `(scheduler, tracker)` of Lero that learns on.
+
+    After every `update_every` different statements it runs their candidate plans, on the same database, and trains with all statements so
+    far. The next statement waits for that, and its times do not include it.
 
     The arguments are those of `get_lero_preset_scheduler`.
     """
@@ -119,19 +120,19 @@ def get_knob_preset_scheduler(
     Return `(scheduler, tracker)` of knob tuning.
 
     Statements run with the settings found in `num_trials` trials (`--knob-trials`) on `num_training` training queries (all without it), or
-    with the default where nothing better was found. Without training the settings of `load_model_id` are used, by default those of the best
+    with the default if no trial was better. Without training the settings of `load_model_id` are used, by default those of the best
     run of the experiment `knob_<db>`.
     """
-    arguments = locals()
-    if arguments.pop("num_trials") is not None:
-        from pytest_pilotscope.builtins import builtin_registry
+    given = locals()
+    from pytest_pilotscope.builtins import builtin_registry
 
+    if given.pop("num_trials") is not None:
         options["trials"] = builtin_registry().declared["knob"]["trials"].checked(num_trials, "num_trials")
-    return _preset("knob", arguments)
+    return _preset("knob", given)
 
 
-def _preset(algorithm: str, arguments: Mapping[str, Any]) -> Preset:
-    """Make the scheduler of an algorithm with the arguments of its preset, which are named like those of `preset_scheduler`."""
+def _preset(algorithm: str, given: dict[str, Any]) -> Preset:
+    """Make the scheduler of an algorithm from the arguments of its function above, which are those of `preset_scheduler`."""
     from pytest_pilotscope.runs.scheduler import preset_scheduler
 
-    return preset_scheduler(algorithm, **arguments)
+    return preset_scheduler(algorithm, **given)

@@ -55,7 +55,7 @@ class BenchmarkRun:
     def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
         """Train the algorithm and set up its side until `stack` closes. Raise what the algorithm raises."""
         ((name, algorithm),) = algorithms.items()
-        partners = self.settings.algorithms if name == BASELINE else ()  # a baseline measured beside an estimator has an accuracy, too
+        partners = self.settings.algorithms if name == BASELINE else ()  # a baseline measured with an estimator has an accuracy, too
         count = any(hasattr(self.registry.algorithm(partner).resolve(), "steer") for partner in partners)
         sides = [self.trained_side(name, algorithm, stack)]
         self.begin(sides, count_truths=count or isinstance(algorithm, CardinalityEstimator))
