@@ -1,4 +1,4 @@
-"""Learned database components on stock PostgreSQL, steered and measured. The public names; each is imported when it is asked for."""
+"""Learned database components on stock PostgreSQL, steered and measured. This file has the public names, imported on first use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that installing the plugin costs a pytest session nothing (PEP 562)."""
+    """Import a public name on first use, so that a pytest session with the installed plugin starts fast (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

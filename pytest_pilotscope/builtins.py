@@ -1,4 +1,4 @@
-"""The built-in names, for use without pytest."""
+"""The registry of the built-in algorithms and datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def builtin_registry() -> Registry:
-    """Return a registry with the built-in names only, for use without pytest."""
+    """Return a registry with the built-in names only; Python programs without pytest use it."""
     registry = Registry()
     for module in builtin_plugins():
         module.pytest_pilotscope_register(registry)
@@ -21,7 +21,7 @@ def builtin_registry() -> Registry:
 
 
 def builtin_plugins() -> tuple[ModuleType, ...]:
-    """Return the modules that register the built-in names, through the same hook as everybody else's."""
+    """Return the modules that register the built-in names through the hook that third parties use."""
     from pytest_pilotscope.algorithms import plugin as algorithms
     from pytest_pilotscope.datasets import plugin as datasets
 
@@ -30,9 +30,10 @@ def builtin_plugins() -> tuple[ModuleType, ...]:
 
 def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:
     """
-    Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other.
+    Return the queries of a built-in dataset, split into `train`, `validation` and `test`.
 
-    Published data (`stats`, `imdb`) has those that lie beside it in `data_dir`; `MissingWorkload` without.
+    For published data (`stats`, `imdb`) `data_dir` has the queries as well. Raise `UnknownName` for another dataset, and `MissingWorkload`
+    if there are no queries.
     """
     dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
     workload: Workload = dataset.workload()

@@ -1,4 +1,4 @@
-"""Names of algorithms and datasets, and where to import them from when they are asked for."""
+"""The names of algorithms and datasets, and the modules to import them from on demand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Entry:
     origin: str
 
     def resolve(self) -> Callable[..., Any]:
-        """Import the target. Raises `UsageError` that carries the origin when it cannot be imported."""
+        """Import the target. Raise `UsageError`, which names the origin, if the import fails."""
         if not isinstance(self.target, str):
             return self.target
         module_name, _, attribute = self.target.partition(":")
@@ -40,14 +40,14 @@ class Entry:
 
 @dataclass(slots=True)
 class Registry:
-    """What `pytest_pilotscope_register` fills; one per pytest session, or one by `builtin_registry` without pytest."""
+    """The names that `pytest_pilotscope_register` adds: one registry per pytest session, or one of `builtin_registry` without pytest."""
 
     _algorithms: dict[str, Entry] = field(default_factory=dict)
     _datasets: dict[str, Entry] = field(default_factory=dict)
     _options: dict[str, dict[str, Option]] = field(default_factory=dict)
 
     def add_algorithm(self, name: str, target: Target, *, origin: str) -> None:
-        """Register an algorithm: `target` is `"module:Class"` or a class; `origin` is shown in errors. A name is taken once."""
+        """Register an algorithm: `target` is `"module:Class"` or a class; errors show `origin`. A name can be registered once."""
         self._add(self._algorithms, Entry(kind="algorithm", name=name, target=target, origin=origin))
 
     def add_dataset(self, name: str, target: Target, *, origin: str) -> None:
@@ -68,8 +68,8 @@ class Registry:
         """
         Declare an option of an algorithm, which reads the value in `training.options[name]`.
 
-        The option is `--ALGORITHM-NAME`, its ini key `pilotscope_ALGORITHM_NAME`; `Option` says what the other arguments mean. Raises
-        `UsageError` for a name that another option has, that is no Python name, and for a default that the option itself would not take.
+        The option is `--ALGORITHM-NAME`, its ini key `pilotscope_ALGORITHM_NAME`; `Option` explains the other arguments. Raise `UsageError`
+        for a name that another option has or that is no Python name, and for a default that the option itself would reject.
         """
         if not name.isidentifier():
             raise UsageError(f"option {name!r} of algorithm {algorithm!r} must be a Python name such as batch_size")
@@ -90,9 +90,9 @@ class Registry:
 
     def options(self, algorithm: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """
-        Return the values of an algorithm's options: what was `chosen` (by algorithm, as in `Settings.options`), else the defaults.
+        Return the values of an algorithm's options: the `chosen` ones (by algorithm, as in `Settings.options`), else the defaults.
 
-        Raises `UnknownName` for an option that was not declared, and `UsageError` for a value that the command line would not take.
+        Raise `UnknownName` for an undeclared option, and `UsageError` for a value that the command line would reject.
         """
         declared = self._options.get(algorithm, {})
         values = {name: option.default for name, option in declared.items()}

@@ -1,4 +1,4 @@
-"""Names, and what they stand for."""
+"""The registry of names and options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pilotscope.registry import Registry
 
 
 def test_an_unknown_name_shows_near_matches_and_all_names() -> None:
-    """A typo is answered with what was probably meant."""
+    """The message for a typo suggests near names."""
     registry = Registry()
     for name in ("baseline", "mscn", "index"):
         registry.add_algorithm(name, "x:Y", origin="here")
@@ -27,7 +27,7 @@ def test_an_unknown_name_shows_near_matches_and_all_names() -> None:
 
 
 def test_a_name_belongs_to_one() -> None:
-    """Two different things under one name are refused with both origins; the same thing twice is fine."""
+    """Two targets under one name are rejected with both origins; the same target twice is accepted."""
     registry = Registry()
     registry.add_algorithm("naru", "naru_pg:Naru", origin="naru-pg 0.2")
     registry.add_algorithm("naru", "naru_pg:Naru", origin="naru-pg 0.2")
@@ -44,7 +44,7 @@ def test_a_name_belongs_to_one() -> None:
     ],
 )
 def test_a_target_that_cannot_be_imported_names_who_registered_it(target: str, reason: str) -> None:
-    """The message carries the offending origin."""
+    """The message has the origin of the broken entry."""
     registry = Registry()
     registry.add_algorithm("naru", target, origin="naru-pg 0.2")
     message = f"algorithm 'naru' (registered by naru-pg 0.2) cannot be imported from {target!r}: {reason}"
@@ -53,7 +53,7 @@ def test_a_target_that_cannot_be_imported_names_who_registered_it(target: str, r
 
 
 def test_every_builtin_name_can_be_imported() -> None:
-    """No registered name is a promise only."""
+    """Every built-in name can be imported."""
     registry = builtin_registry()
     assert [entry.name for entry in registry.algorithms][:1] == ["baseline"]
     for entry in (*registry.algorithms, *registry.datasets):
@@ -61,7 +61,7 @@ def test_every_builtin_name_can_be_imported() -> None:
 
 
 def test_an_option_has_the_type_of_its_default_or_one_of_its_choices() -> None:
-    """What is chosen is read like the command line; everything else has its default."""
+    """Chosen values are read like those of the command line; all others are defaults."""
     registry = Registry()
     registry.add_option("naru", "layers", default=5, help="layers of the network")
     registry.add_option("naru", "rate", default=0.5, help="learning rate")
@@ -89,7 +89,7 @@ def test_an_option_has_the_type_of_its_default_or_one_of_its_choices() -> None:
     ],
 )
 def test_a_wrong_option_is_refused(chosen: dict[str, Any], message: str) -> None:
-    """By its name, with what was expected; a reader of a third party may raise ValueError."""
+    """The message names the option and the expected value; a third party's reader may raise ValueError."""
     registry = Registry()
     registry.add_option("naru", "layers", default=5, help="layers of the network")
     registry.add_option("naru", "rate", default=0.5, help="learning rate")
@@ -110,7 +110,7 @@ def test_a_wrong_option_is_refused(chosen: dict[str, Any], message: str) -> None
     ],
 )
 def test_an_option_that_cannot_be_declared(algorithm: str, name: str, default: object, message: str) -> None:
-    """One name on the command line is one option, and the default is a value that the option takes."""
+    """Two options cannot share a name on the command line, and the option must accept its own default."""
     choices = ("random", "sorted") if name == "order" else ()
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         builtin_registry().add_option(algorithm, name, default=default, choices=choices, help="")

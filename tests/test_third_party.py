@@ -240,7 +240,7 @@ def test_options_of_a_late_conftest(pytester: pytest.Pytester, monkeypatch: pyte
     assert result.ret == 0, result.stdout.str()
     assert trained_with(pytester.path) == {"shifted_by": 3.0, "shifted_up": True}
     assert (
-        "shifted was registered after the command line was read; its options are chosen in the ini file: "
+        "shifted was registered after the command line was read; set its options in the ini file: "
         "pilotscope_shifted_by, pilotscope_shifted_no_up"
     ) in result.outlines
 

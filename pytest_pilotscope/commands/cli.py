@@ -1,10 +1,9 @@
 """
-The `pilotscope` command: how it is typed. What it does is in `commands/`, imported when a command needs it, so that help is there at once.
+The syntax of the `pilotscope` command. Each command imports its work from `commands/` when it runs, so that help appears at once.
 
-Made with click: MLflow depends on it already, it completes in the shell, suggests near matches, and its commands can be run in a test.
+click is used because MLflow depends on it already, it completes in the shell, suggests near matches, and tests can run its commands.
 
-Exit codes: 0 done; 1 something does not work (the store, a check of the doctor, a record that could not be sent); 2 what was typed makes no
-sense.
+Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that could not be sent); 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ _EXIT_FAULT = 1
 
 
 class _Fault(click.ClickException):
-    """Something does not work."""
+    """A fault: exit code 1."""
 
     exit_code = _EXIT_FAULT
 
 
 class _Misuse(click.ClickException):
-    """What was typed makes no sense."""
+    """Wrong usage: exit code 2."""
 
     exit_code = 2
 
 
 class _Commands(click.Group):
-    """A group that shows our own errors in one line instead of a traceback."""
+    """A group of commands that shows our own errors in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was typed."""
+        """Run a command; turn our errors into click's."""
         try:
             return super().invoke(ctx)
         except PilotscopeError as error:
@@ -64,16 +63,25 @@ def _results_option(command: F) -> F:
     return click.option("--results", type=kind, default=Path("results"), show_default=True, help="Folder of the records.")(command)
 
 
+def _server_options(command: F) -> F:
+    server = click.option(
+        "--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to use."
+    )
+    bindir = click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
+    major = click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+    return server(bindir(major(command)))
+
+
 def _run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete from the records in the folder of results: MLflow would take seconds to be asked."""
-    from pytest_pilotscope.commands.runs import names
+    """Complete from the records in the folder of results, because asking MLflow takes seconds."""
+    from pytest_pilotscope.commands.two_runs import names
 
     folder = context.params.get("results") or Path("results")
     return [CompletionItem(name) for name in names(folder) if name.startswith(incomplete)]
 
 
 def _experiment_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from pytest_pilotscope.commands.runs import experiment_names
+    from pytest_pilotscope.commands.two_runs import experiment_names
 
     return [CompletionItem(name) for name in experiment_names(Path("results")) if name.startswith(incomplete)]
 
@@ -81,7 +89,7 @@ def _experiment_names(context: click.Context, parameter: click.Parameter, incomp
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-pilotscope", prog_name=PROGRAM)
 def cli() -> None:
-    """Look at what pytest-pilotscope has measured, and at what it needs."""
+    """Look at the measurements of pytest-pilotscope, and check this machine."""
 
 
 @cli.command("list")
@@ -110,9 +118,9 @@ def runs(experiment: str, limit: int, tracking_uri: str | None, as_json: bool) -
 
 @cli.command()
 @click.argument("experiment", shell_complete=_experiment_names)
-@click.option("--metric", default=DEFAULT_METRIC, show_default=True, help="What to go by.")
-@click.option("--maximize/--minimize", default=None, help="Which way is good; without it, the metric's name tells.")
-@click.option("--partial", is_flag=True, help="Also runs of some of the test queries (--limit, --queries).")
+@click.option("--metric", default=DEFAULT_METRIC, show_default=True, help="The metric that decides.")
+@click.option("--maximize/--minimize", default=None, help="Which direction is better; without it, the metric's name tells.")
+@click.option("--partial", is_flag=True, help="Include runs of some test queries only (--limit, --queries).")
 @_store_option
 @_json_option
 def best(experiment: str, metric: str, maximize: bool | None, partial: bool, tracking_uri: str | None, as_json: bool) -> None:
@@ -130,7 +138,7 @@ def best(experiment: str, metric: str, maximize: bool | None, partial: bool, tra
 @click.argument("run", nargs=-1, shell_complete=_run_names)
 @click.option("--files", nargs=2, type=click.Path(path_type=Path), metavar="A.jsonl B.jsonl", help="Compare two records instead.")
 @click.option("--latest", nargs=2, metavar="ALGO ALGO", help="Compare the newest records of two algorithms instead.")
-@click.option("--db", metavar="NAME", help="With --latest: on which database.")
+@click.option("--db", metavar="NAME", help="The database, with --latest.")
 @_results_option
 @_store_option
 @_json_option
@@ -146,12 +154,12 @@ def compare(
     """
     Compare two runs.
 
-    Each RUN is the beginning of a run id, or a run's name. Metrics are shown with their difference and whether the second is better,
-    parameters as equal or not.
+    Each RUN is the beginning of a run id, or a run's name. The tables show every metric with its difference and whether the second run is
+    better, and every parameter as equal or not.
     """
-    from pytest_pilotscope.commands.comparison import compare as compared
-    from pytest_pilotscope.commands.runs import two_results
+    from pytest_pilotscope.commands.differences import compare as compared
     from pytest_pilotscope.commands.show import show_comparison
+    from pytest_pilotscope.commands.two_runs import two_results
 
     first, second = two_results(run, files=files, latest=latest, database=db, results=results, tracking_uri=tracking_uri)
     show_comparison(compared(first, second), as_json=as_json)
@@ -196,11 +204,11 @@ def ui(port: int, tracking_uri: str | None, as_json: bool) -> None:
 @_json_option
 def sync(results: Path, tracking_uri: str | None, as_json: bool) -> None:
     """
-    Send records that did not get through to the store.
+    Send records that the store lacks.
 
-    That is those that are not there, or there unfinished; nothing is sent twice.
+    Those are records without a run in the store, or with an unfinished one; nothing is sent twice.
     """
-    from pytest_pilotscope.commands.sending import show_sent
+    from pytest_pilotscope.commands.show import show_sent
     from pytest_pilotscope.tracking.sync import sync as sent
 
     if not show_sent(sent(results, tracking_uri=tracking_uri), results, as_json=as_json):
@@ -208,13 +216,11 @@ def sync(results: Path, tracking_uri: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="Which PostgreSQL to look at.")
-@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
-@click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+@_server_options
 @_store_option
 @_json_option
 def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking_uri: str | None, as_json: bool) -> None:
-    """Say what works here, what does not, and how to put it right."""
+    """Check this machine, and say how to repair faults."""
     from pytest_pilotscope.commands.doctor import examine, show_checks
     from pytest_pilotscope.provision.database import PostgreSQLConfig
 
@@ -226,9 +232,7 @@ def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking
 @cli.command("verify-labels")
 @click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names.")
 @click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries.")
-@click.option("--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to count on.")
-@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
-@click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
+@_server_options
 @click.option("--scale", type=float, help="Size of a generated dataset.")
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For a generated dataset and for the plans.")
@@ -240,8 +244,8 @@ def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeo
     """
     Compare labels with COUNT(*) and with executed plans.
 
-    The label of every set of relations of every query, its SQL, and the nodes of plans that join exactly this set have to agree. Nothing is
-    written to the database; with --db on a server of yours, a copy of the dataset is made there and dropped.
+    For every set of relations of every query, the label, its SQL, and the plan nodes that join exactly this set must agree. The command
+    writes nothing to the database; with --db on a server of yours, it makes a copy of the dataset there and drops it.
     """
     from pytest_pilotscope.commands.verifying import show_verification
     from pytest_pilotscope.commands.verifying import verify_labels as verified
@@ -254,20 +258,19 @@ def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeo
 
 
 @cli.command()
-@click.option("--yes", is_flag=True, help="Remove what is not in use; without it, only show what there is.")
+@click.option("--yes", is_flag=True, help="Remove the entries that are not in use; without it, only list them.")
 @_json_option
 def clean(yes: bool, as_json: bool) -> None:
     """
-    Show what is in the cache folder, or remove it.
+    List the cache folder, or remove its entries.
 
-    That is prepared databases, libraries and leftovers of servers; what is needed again is made again.
+    Entries are prepared databases, libraries and leftovers of servers; a run makes again what it needs.
     """
-    from pytest_pilotscope.commands.cache import clean as cleaned
-    from pytest_pilotscope.commands.cache import show_cleaning
-    from pytest_pilotscope.places.account import server_account
+    from pytest_pilotscope.commands.cleaning import clean as cleaned
+    from pytest_pilotscope.commands.cleaning import show_cleaning
     from pytest_pilotscope.places.folders import cache_folder
 
-    cleaning = cleaned(cache_folder(server_account()), remove=yes)
+    cleaning = cleaned(cache_folder(), remove=yes)
     show_cleaning(cleaning, remove=yes, as_json=as_json)
     if cleaning.failures:
         raise SystemExit(_EXIT_FAULT)
@@ -290,12 +293,12 @@ def workload() -> None:
 @_json_option
 def from_log(file: Path, output: Path, split: Any, db: str | None, per_template: int, seed: int, as_json: bool) -> None:
     """
-    Make a workload of a server's log.
+    Make a workload from a server's log.
 
-    FILE is a csvlog or jsonlog of PostgreSQL, or a CSV export of pg_stat_statements. Queries are extracted with their constants, each kept
-    once, and divided into the folders train, validation and test of --output, a file for each.
+    FILE is a csvlog or jsonlog of PostgreSQL, or a CSV export of pg_stat_statements. The command extracts the queries with their constants,
+    keeps each once, and writes one file each to the folders train, validation and test of --output.
     """
-    from pytest_pilotscope.commands.workload import from_log as made
+    from pytest_pilotscope.commands.server_log import from_log as made
 
     made(file, output, split=split, database=db, per_template=per_template, seed=seed, as_json=as_json)
 
@@ -304,7 +307,7 @@ def from_log(file: Path, output: Path, split: Any, db: str | None, per_template:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """
-    Print a script for the completion of this command.
+    Print a script that completes this command in the shell.
 
     For instance in ~/.bashrc: eval "$(pilotscope completion bash)"
     """

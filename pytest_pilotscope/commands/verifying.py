@@ -1,4 +1,4 @@
-"""`pilotscope verify-labels`: are labels what PostgreSQL counts, on the user's own queries?"""
+"""`pilotscope verify-labels`: compare labels with the counts of PostgreSQL, on the user's own queries."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pytest_pilotscope.queries.queries import Query
 
 _AT_ONCE = 100
-"""Queries whose labels are computed together."""
+"""The number of queries whose labels are computed together."""
 
 
 def verify_labels(config: PostgreSQLConfig, queries: Path | None, *, limit: int | None, plans: int, timeout_ms: int) -> Verification:
-    """Count the labels of a workload afresh and compare them; without `queries` it is the dataset's own."""
+    """Count the labels of a workload again and compare them. Without `queries`, use those of the dataset."""
     from pytest_pilotscope.labels.verifying import total
 
     with open_database(config) as database, database.session() as session:
@@ -61,7 +61,7 @@ def _verified(session: Session, queries: Sequence[Query], seed: int, plans: int,
 
 
 def show_verification(found: Verification, *, as_json: bool) -> None:
-    """Print what was compared, why sets have no count, and every difference in full."""
+    """Show the numbers of comparisons, the reasons for sets without a count, and every difference in full."""
     if as_json:
         show_json(found)
         return

@@ -1,1 +1,1 @@
-"""The contract of an algorithm, and the data that it is given to learn from."""
+"""The protocols of an algorithm, and the data that it learns from."""

@@ -1,8 +1,8 @@
 """
-What a learned component must be able to do: small protocols, one per decision that is taken over.
+The protocols of learned components, one for each decision that a component can take.
 
-An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; which one it has says which decision it takes.
-It imports neither pytest nor mlflow: what is to be logged, it returns.
+An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; that method tells which decision it takes.
+It imports neither pytest nor mlflow: it returns what the run logs.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Cardinalities = Mapping[Subplan, float]
 
 class PartialCardinalities(dict[Subplan, float]):
     """
-    Rows of the subplans that are known, where not all are. `unknown` has the reason for each of the others.
+    Rows of some subplans; `unknown` has the reason for each of the others.
 
-    Only an estimator that cannot know them answers so: PostgreSQL's own estimates hold for the others, and the nodes of the plan that have
-    them count as not steered.
+    An estimator returns this if it cannot know all rows. PostgreSQL then uses its own estimates for the others, and their plan nodes count
+    as not steered.
     """
 
     def __init__(self, rows: Cardinalities, unknown: Mapping[Subplan, str]) -> None:
@@ -38,97 +38,97 @@ class PartialCardinalities(dict[Subplan, float]):
 
 
 def unknown_of(rows: Cardinalities | None) -> Mapping[Subplan, str]:
-    """Return the reasons for the subplans that an answer names as unknown."""
+    """Return the subplans that an answer leaves unknown, each with its reason."""
     return rows.unknown if isinstance(rows, PartialCardinalities) else {}
 
 
 class Algorithm(Protocol):
-    """The life all algorithms share. An algorithm with nothing but this leaves PostgreSQL alone."""
+    """The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone."""
 
     name: str
 
     def train(self, training: Training) -> TrainingReport:
-        """Learn from the training queries, choose by the validation queries, and return what is to be logged."""
+        """Learn from the training queries, select by the validation queries, and return the report to log."""
 
 
 @runtime_checkable
 class CardinalityEstimator(Protocol):
-    """Takes over the estimation of cardinalities."""
+    """An algorithm that estimates cardinalities."""
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """
         Estimate the rows of every subplan the planner will ask about.
 
         `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
-        infinite or a negative value fails the run. `UnsupportedQuery` leaves the query to PostgreSQL: it counts as not steered. A
-        `PartialCardinalities` leaves the sets to PostgreSQL that it gives a reason for.
+        infinite or a negative value fails the run. Raise `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
+        Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason.
         """
 
 
 @runtime_checkable
 class TextSteering(Protocol):
-    """A cardinality estimator that finds the subplans itself, and so spares a query the planning that lists them; it is free to."""
+    """A cardinality estimator that also finds the subplans itself (optional), so that no planning is needed to list them."""
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
         """
-        Estimate the rows of every subplan from the text of a query; None where only the planner knows the subplans: then `steer` is asked.
+        Estimate the rows of every subplan from the text of a query. Return None if only the planner knows the subplans; `steer` follows.
 
-        The answer is held against the planner's own list when the plan is read back: a subplan left out is an `IncompleteEstimate`.
-        What the planner does not know (a relation that it removes) does no harm.
+        The answer is compared with the planner's own list when the plan is read back: a missing subplan raises `IncompleteEstimate`.
+        Additional subplans (of a relation that the planner removes) have no effect.
         """
 
 
 @runtime_checkable
 class PlanChooser(Protocol):
-    """Takes over the choice among candidate plans."""
+    """An algorithm that chooses among candidate plans."""
 
     def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Return the cardinalities whose injection makes PostgreSQL run the chosen plan; nothing for PostgreSQL's own plan."""
+        """Return the cardinalities that make PostgreSQL run the chosen plan; an empty mapping for PostgreSQL's own plan."""
 
 
 @runtime_checkable
 class LearningOn(Protocol):
-    """A plan chooser that learns from the queries it is asked about; it is free to."""
+    """A plan chooser that also learns from the queries it is asked about (optional)."""
 
     def learn_on(self, query: Query) -> None:
-        """Called before `choose`, each time, for learning from earlier queries; however long it takes, it is in no query's time."""
+        """Learn from earlier queries. The run calls this before every `choose` and counts its time for no query."""
 
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A plan chooser that says why; it is free to."""
+    """A plan chooser that also explains its choices (optional)."""
 
     def explain(self, query: Query) -> Mapping[str, Scalar]:
-        """Return facts about the last choice for a query, for the record and the report: short names, with units where there are any."""
+        """Return facts about the last choice for a query, for the record and the report: short names with their units."""
 
 
 @runtime_checkable
 class DatabasePreparer(Protocol):
     """
-    Takes over what a database is set up with: its indexes or its settings.
+    An algorithm that chooses the indexes or the settings of a database.
 
-    A static method `restriction(database)` is optional: it says in a few words what cannot be done on its server, for the header. An
-    attribute `copies` that is true says that `train` or `prepare` uses `database.copy()`, which somebody's own database must be made
-    ready for.
+    Two members are optional. A static method `restriction(database)` returns in a few words what is impossible on its server, for the
+    header. A true attribute `copies` means that `train` or `prepare` calls `database.copy()`; a user's own database is then made ready
+    for copying.
     """
 
     def prepare(self, database: Database) -> AbstractContextManager[Database]:
-        """Change a database for the length of the block, and put back on leaving whatever was changed."""
+        """Change a database for the length of the block, and undo every change on leaving."""
 
 
 @runtime_checkable
 class Persistent(Protocol):
     """
-    Can be saved and loaded again. Loading a model must never run code: safetensors and JSON, no pickle.
+    An algorithm that can be saved and loaded. Loading a model must never run code: safetensors and JSON, no pickle.
 
-    Two attributes are optional: `selection`, the name of the validation metric by which `--load-model best` chooses and whether smaller is
-    better; and `decider(folder)`, a static method that gives a function from SQL to the decision, for serving without a database.
+    Two attributes are optional. `selection` is the validation metric by which `--load-model best` chooses, and True if smaller is better.
+    `decider(folder)` is a static method that returns a function from SQL to the decision, to serve a model without a database.
     """
 
     model_id: str
 
     def save(self, folder: Path) -> None:
-        """Write `model/<model_id>/` and `metadata/<model_id>.json` below `folder`: everything that `load` needs."""
+        """Write all that `load` needs to `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read what `save` wrote; raises `ModelError` for a broken file and for a model of another schema or other data."""
+        """Read the files of `save`. Raise `ModelError` for a broken file and for a model of another schema or other data."""

@@ -1,4 +1,4 @@
-"""What an algorithm is given to learn from."""
+"""The data that an algorithm learns from: queries, a database, labels and settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.provision.pool import Crew
 
 LABEL_STEPS = 100
-"""Labels show their progress in per cent: how many subplans there are is known only on the way."""
+"""Labels show their progress in per cent, because the number of subplans is unknown at the start."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class Training:
     """
     The training and validation queries, the database they can be run on, and the user's settings.
 
-    `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts;
-    what is written there and named in the report is kept. Test queries are not here, on purpose.
-    `progress(description, total)` is a context manager that gives a function to call with each step done.
+    `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts; the run keeps
+    the files there that the report names. Test queries are left out on purpose.
+    `progress(description, total)` is a context manager; call the function that it gives with the number of steps done.
     """
 
     algorithm: str
@@ -53,41 +53,20 @@ class Training:
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
 
     @classmethod
-    def of(
-        cls,
-        workload: Workload,
-        *,
-        algorithm: str,
-        database: Database,
-        session: Session,
-        settings: Settings,
-        options: Mapping[str, Any],
-        folder: Path,
-        progress: ShowProgress,
-    ) -> Training:
-        """Give an algorithm the training queries that the settings allow, and all validation queries."""
+    def of(cls, workload: Workload, *, settings: Settings, **given: Any) -> Training:
+        """Select the training queries that the settings allow, and all validation queries; `given` are the other fields."""
         sizes = [size for size in (settings.training_size, settings.collection_size) if size is not None]
-        return cls(
-            algorithm=algorithm,
-            dataset=workload.dataset,
-            queries=workload.train[: min(sizes, default=None)],
-            validation=workload.validation,
-            database=database,
-            session=session,
-            settings=settings,
-            options=options,
-            folder=folder,
-            progress=progress,
-        )
+        queries = workload.train[: min(sizes, default=None)]
+        return cls(dataset=workload.dataset, queries=queries, validation=workload.validation, settings=settings, **given)
 
     @property
     def data_fingerprint(self) -> str:
-        """Identifies the data; models and labels belong to one."""
+        """The identity of the data that models and labels belong to."""
         return self.database.fingerprint.data
 
     @property
     def schema(self) -> Schema:
-        """Tables, columns and types, read from the catalog once."""
+        """Tables, columns and types; read from the catalog once."""
         if self._schema is None:
             from pytest_pilotscope.postgres.catalog import read_schema
 
@@ -96,15 +75,15 @@ class Training:
 
     def labels(self, queries: Sequence[Query], *, known_only: bool = False) -> Labels:
         """
-        Return the true cardinality of every subplan of these queries, from the cache or counted now, with progress.
+        Return the true cardinality of every subplan of these queries. Count those that are not in the cache, and show the progress.
 
-        `known_only` (and `--no-collection`) count nothing: queries whose labels are not all there are left out.
+        With `known_only` (or `--no-collection`) count nothing, and leave out queries with missing labels.
         """
         from pytest_pilotscope.labels import SessionSource, cardinalities
 
         count = partial(
             cardinalities,
-            SessionSource(self.session),  # the same for both: every query is planned once
+            SessionSource(self.session),  # shared by both calls, so that every query is planned once
             queries,
             schema=self.schema,
             fingerprint=self.data_fingerprint,
@@ -118,7 +97,7 @@ class Training:
 
     @contextmanager
     def crew(self) -> Iterator[Crew | None]:
-        """The workers of `--dask`, each with a server that has the same data, until `close`; None without that option."""
+        """Give the workers of `--dask`, each with a server that has the same data, until `close`; None without that option."""
         if self.settings.dask is not None and self._crew is None:
             from pytest_pilotscope.provision.pool import open_crew
 
@@ -126,7 +105,7 @@ class Training:
         yield self._crew
 
     def close(self) -> None:
-        """Let the workers go, so that nothing runs beside what is measured; they come again when they are needed."""
+        """Stop the workers, so that nothing runs during a measurement. The next `labels` starts them again."""
         self._crew = None
         self._stack.close()
 
@@ -139,9 +118,10 @@ class Training:
         artifacts: Sequence[Path] = (),
     ) -> TrainingReport:
         """
-        Make the report that `train` returns: series per epoch or trial, hyper-parameters, final figures, and paths below `folder`.
+        Make the report that `train` returns.
 
-        Its duration is the time since training began.
+        `metrics` are series per epoch or trial, `parameters` hyper-parameters, `scalars` final figures, `artifacts` paths below `folder`.
+        The duration is the time since training began.
         """
         return TrainingReport(
             side=self.algorithm,
@@ -155,10 +135,9 @@ class Training:
 
 def labels_folder(data_fingerprint: str) -> Path:
     """Return the cache folder of the labels of some data."""
-    from pytest_pilotscope.places.account import server_account
     from pytest_pilotscope.places.folders import cache_folder
 
-    return cache_folder(server_account()) / "labels" / data_fingerprint.replace("~", "estimated-")
+    return cache_folder() / "labels" / data_fingerprint.replace("~", "estimated-")
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

@@ -1,1 +1,1 @@
-"""Every choice, declared once: its name, default, help and check; from the command line and the ini file, and from Python."""
+"""Every option, declared once with name, default, help and check, for the command line, the ini file and Python."""

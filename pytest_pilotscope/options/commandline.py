@@ -1,9 +1,9 @@
-"""Command line and ini file -> `Settings`. The only reader of `config.getoption`."""
+"""Read command line and ini file into `Settings`. Nothing else calls `config.getoption`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 GROUP = "pilotscope"
 
 MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
-"""Options that only a measurement needs."""
+"""Options that only a measurement uses: a command line with one of them asks for a measurement."""
+
+JUDGING = ("gate", "calibrate")
+"""Options that judge a measurement: with one of them, a session that measures nothing is no success."""
 
 
 def add_options(parser: pytest.Parser, options: Iterable[Option] = OPTIONS) -> None:
-    """Add options by their prefixed names, and their ini keys."""
+    """Add the prefixed names and the ini keys of options."""
     group = parser.getgroup(GROUP, "pilotscope: learned database components, measured")
     for option in options:
         group.addoption(f"--pilotscope-{option.name}", **_attributes(option, help_text=argparse.SUPPRESS))
@@ -33,7 +36,7 @@ def add_short_names(parser: pytest.Parser, options: Iterable[Option]) -> tuple[s
     """
     Add the short names, after every plugin and conftest.py has added its own options.
 
-    Returns the names that somebody else has already taken; those options are there by their prefixed name only.
+    Return the names that other plugins have taken; those options keep their prefixed name only.
     """
     group = parser.getgroup(GROUP)
     taken = []
@@ -46,14 +49,14 @@ def add_short_names(parser: pytest.Parser, options: Iterable[Option]) -> tuple[s
 
 
 def add_late_keys(config: pytest.Config, registry: Registry) -> None:
-    """Add the ini keys of the options that a conftest.py declared too late for the command line."""
+    """Add the ini keys of options that a conftest.py declared too late for the command line."""
     for declared in registry.declared.values():
         for option in late(config, declared.values()):
-            _add_ini_key(config._parser, option)  # pytest hands its parser out before the command line is read, and not afterwards
+            _add_ini_key(config._parser, option)  # pytest offers no public access to its parser after it has read the command line
 
 
 def late(config: pytest.Config, options: Iterable[Option]) -> tuple[Option, ...]:
-    """Return those of these options that are not on the command line."""
+    """Return the options that the command line does not know."""
     return tuple(option for option in options if not hasattr(config.option, option.dest))
 
 
@@ -70,38 +73,33 @@ def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
 
 
 def settings(config: pytest.Config) -> Settings:
-    """Read all options; `pytest.UsageError` (exit code 4) for an ini value that cannot be parsed and options that exclude each other."""
+    """Read all options. Raise `pytest.UsageError` (exit code 4) for an unreadable ini value and for options that exclude each other."""
     chosen: dict[str, Any] = {}
     for option in OPTIONS:
         if (value := _chosen(config, option)) is not None:
             chosen[option.key] = value
     if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
-        chosen["datasets"] = (own,)  # one's own queries on one's own server: its database as it is
+        chosen["datasets"] = (own,)  # the user's queries on the user's server: measure its database
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
     return Settings(**chosen)
 
 
 def algorithm_options(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Read the options that algorithms declare, those of late ones from the ini file only, as `Settings.options` has them."""
+    """Read the options that algorithms declare, for `Settings.options`; those declared late come from the ini file only."""
     return {
         algorithm: {name: value for name, option in declared.items() if (value := _chosen(config, option)) is not None}
         for algorithm, declared in registry.declared.items()
     }
 
 
-def asks_to_measure(config: pytest.Config) -> bool:
-    """Whether something was chosen on the command line that only a measurement needs, such as an algorithm or a gate."""
-    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in MEASURING)
-
-
-def asks_to_judge(config: pytest.Config) -> bool:
-    """Whether a gate or a calibration was asked for on the command line: then having measured nothing is not a success."""
-    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in ("gate", "calibrate"))
+def asks_for(config: pytest.Config, names: Collection[str]) -> bool:
+    """Tell whether the command line has one of these options."""
+    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in names)
 
 
 def _chosen(config: pytest.Config, option: Option) -> Any:
-    """Return what the command line says, else the ini file, else None."""
+    """Return the value of the command line, else of the ini file, else None."""
     value = config.getoption(option.dest, None)
     if value is None:
         value = _from_ini(config, option)

@@ -1,4 +1,4 @@
-"""Showing how far a long task is, without knowing where it is shown."""
+"""The two types of a progress display, for code that does not know the terminal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 Advance = Callable[[int], None]
-"""Call it with how many more steps are done."""
+"""A function that takes the number of steps done since the last call."""
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a progress display for a description and a number of steps."""
+"""A function that opens a progress display for a description and a number of steps."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""An option: name, default, help and check, declared once for the command line, the ini file and Python."""
+"""The class of an option, and the dataclass fields that declare one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Option:
     """
     One option: `--pilotscope-NAME`, the short `--NAME`, and the ini key `pilotscope_NAME`.
 
-    Python knows its value by `key`. An option with a truth value as its default is a flag: it takes no value and stands for the other one.
-    `parse` reads the text of a value; it raises `ValueError` or `argparse.ArgumentTypeError` for a wrong one. Without it the value is one
-    of the `choices`, where there are some, or of the type of the default.
+    `key` is its Python name. An option whose default is True or False is a flag: it takes no value and sets the opposite.
+    `parse` reads the text of a value and raises `ValueError` or `argparse.ArgumentTypeError` for a wrong one. Without `parse`, the value is
+    one of the `choices` if there are any, else it has the type of the default.
     """
 
     name: str
@@ -31,28 +31,28 @@ class Option:
 
     @property
     def dest(self) -> str:
-        """The name that argparse keeps the value under; also the ini key."""
+        """The attribute that argparse stores the value in; also the ini key."""
         return f"pilotscope_{self.name.replace('-', '_')}"
 
     @property
     def is_flag(self) -> bool:
-        """Tell whether the option takes no value."""
+        """True if the option takes no value."""
         return isinstance(self.default, bool)
 
     @property
     def repeats(self) -> bool:
-        """Tell whether the option may be given several times, or once with several names."""
+        """True if the option may be repeated, or given once with several names."""
         return self.parse is values.names
 
     @property
     def help_with_default(self) -> str:
-        """The help text, with the default when there is one."""
+        """The help text, with the default if there is one."""
         if self.is_flag or self.default is None or self.default == ():
             return self.help
         return f"{self.help} (default: {_text(self.default)})"
 
     def read(self, text: str) -> Any:
-        """Read a value; `argparse.ArgumentTypeError` says what was expected."""
+        """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
         if self.parse is None:
             parse = values.one_of(*self.choices) if self.choices else values.OF_TYPE.get(type(self.default), str)
             return parse(text)
@@ -63,8 +63,9 @@ class Option:
 
     def checked(self, value: Any, argument: str) -> Any:
         """
-        Return the value that Python was given as this argument; UsageError, which names the argument, for one that the command line would
-        not take. None is taken where it is the default.
+        Return a value that Python passed as this argument.
+
+        None is accepted if it is the default. Raise `UsageError`, which names the argument, if the command line would reject the value.
         """
         if value is None and self.default is None:
             return value
@@ -78,12 +79,12 @@ class Option:
 
 
 def option(default: Any, help: str, *, name: str | None = None, **declared: Any) -> Any:
-    """Declare a field of a dataclass as an option, which is called like the field; `no-` stands before a flag that is on by default."""
+    """Declare a dataclass field as an option with the name of the field, after `no-` for a flag that is on by default."""
     return field(default=default, metadata={"name": name, "help": help, **declared})
 
 
 def options_of(declaring: type) -> tuple[Option, ...]:
-    """Return the options that the fields of a dataclass declare."""
+    """Return the options that a dataclass declares."""
     return tuple(
         Option(**{**one.metadata, "name": one.metadata["name"] or name_of(one.name, one.default)}, key=one.name, default=one.default)
         for one in fields(declaring)

@@ -1,4 +1,4 @@
-"""What the values of options look like: each function reads a text, and `argparse.ArgumentTypeError` says what was expected."""
+"""Readers of option values. Each takes a text and raises `argparse.ArgumentTypeError`, which says what was expected."""
 
 from __future__ import annotations
 
@@ -10,24 +10,36 @@ from pathlib import Path
 from typing import Any
 
 LEAST_CPUS = 0.01
-"""Docker's limit."""
+"""The smallest CPU limit that Docker accepts."""
 
 LEAST_MEMORY_BYTES = 64 << 20
-"""PostgreSQL does not start with our settings in less."""
+"""With our settings PostgreSQL does not start in less memory."""
 
 
-def whole(text: str) -> Any:
-    """Read a whole number."""
-    return _bounded(text, int, lambda value: True, "a whole number")
+def _number(parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return read
 
 
-def number(text: str) -> Any:
-    """Read a finite number."""
-    return _bounded(text, float, isfinite, "a number")
+whole = _number(int, lambda value: True, "a whole number")
+positive_int = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+non_negative_int = _number(int, lambda value: value >= 0, "a whole number of at least 0")
+number = _number(float, isfinite, "a number")
+_auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
+processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 
 def truth(value: object) -> bool:
-    """Take a truth value, of Python and not as a text."""
+    """Return a Python bool; reject texts such as "true"."""
     if not isinstance(value, bool):
         raise argparse.ArgumentTypeError(f"expected True or False, got {value!r}")
     return value
@@ -40,38 +52,8 @@ def names(text: str) -> str:
     return text
 
 
-def positive_int(text: str) -> Any:
-    """Read a whole number of at least 1."""
-    return _bounded(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def non_negative_int(text: str) -> Any:
-    """Read a whole number of at least 0."""
-    return _bounded(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def positive_float(text: str) -> Any:
-    """Read a finite number above 0."""
-    return _bounded(text, float, lambda value: isfinite(value) and value > 0, "a number above 0")
-
-
-def processors(text: str) -> Any:
-    """Read how many processors a container gets, also a fraction."""
-    return _bounded(text, float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
-
-
-def _bounded(text: str, parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
-    try:
-        value = parse(text)
-    except ValueError:
-        value = None
-    if value is None or not accept(value):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-    return value
-
-
 def one_of(*names: str) -> Callable[[str], str]:
-    """Return a reader of one of some words."""
+    """Return a reader that accepts these words only."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -82,7 +64,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def size(text: str) -> int:
-    """Read a size such as 512m or 2g, in bytes."""
+    """Read a size such as 512m or 2g; return bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
     size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
     if size_bytes < LEAST_MEMORY_BYTES:
@@ -104,7 +86,7 @@ def factors(text: str) -> tuple[float, ...]:
 
 def margin(text: str) -> Any:
     """Read auto, or a number of at least 0."""
-    return text if text == "auto" else _bounded(text, float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+    return text if text == "auto" else _auto_or_number(text)
 
 
 def share(text: str) -> float:
@@ -134,4 +116,4 @@ def page(text: str) -> Path:
 
 
 OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}
-"""What reads a value of the type of its default; all others are texts."""
+"""The reader for the type of a default; other types are read as text."""

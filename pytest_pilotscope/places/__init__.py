@@ -1,1 +1,1 @@
-"""Folders of the cache, and the account that owns them."""
+"""The folders of the cache, the account that owns them, and connection strings."""

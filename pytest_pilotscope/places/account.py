@@ -1,4 +1,4 @@
-"""Who runs the server: PostgreSQL refuses to run as root, so root hands it to an unprivileged account."""
+"""The account that runs a server. PostgreSQL refuses to run as root, so root starts it under an unprivileged account."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 from pytest_pilotscope.errors import MissingServer
 
 CANDIDATES = ("postgres", "nobody")
-"""Accounts that root gives the server to, the first that exists: the one made for the purpose, then the one that owns nothing."""
+"""Accounts that root runs servers as; the first that exists is used. `postgres` is made for this, `nobody` owns no files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The operating system account that server processes and their files belong to."""
+    """The operating system account that owns server processes and their files."""
 
     uid: int
     gid: int
     dropped: bool
-    """Whether we are root and have to change to this account."""
+    """True if this process is root and has to change to the account."""
 
     def subprocess_options(self) -> dict[str, Any]:
-        """Keyword arguments that make `subprocess` run a program as this account."""
+        """Return keyword arguments that make `subprocess` run a program as this account."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.dropped else {}
 
     def own(self, path: Path) -> None:
-        """Give one file or folder to this account; nothing to do when it is already ours."""
+        """Make this account the owner of a file or folder, if the account is not our own."""
         if self.dropped:
             os.chown(path, self.uid, self.gid)
 
     def can_reach(self, folder: Path) -> bool:
-        """Whether this account may enter `folder` and everything above it, as far as it exists. Access control lists are not read."""
+        """Tell whether this account may enter `folder` and its parents, as far as they exist. Access control lists are not read."""
         absolute = Path(os.path.abspath(folder))
         return not self.dropped or all(self._may_enter(path) for path in (absolute, *absolute.parents) if path.exists())
 
@@ -46,7 +46,7 @@ class Account:
 
 
 def server_account() -> Account:
-    """The current account, or for root the first of `CANDIDATES`; MissingServer when none of them exists."""
+    """Return the current account, or for root the first of `CANDIDATES`. Raise `MissingServer` if none of them exists."""
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid(), dropped=False)
     for name in CANDIDATES:

@@ -1,8 +1,8 @@
 """
-Connection strings, with their passwords kept out of sight.
+Connection strings that hide their passwords.
 
-A DSN is what libpq takes: `postgresql://user:password@host/database?option=value` or `host=... password=...`. Nothing here imports
-psycopg2, so the plugin can redact a command line without paying for it.
+libpq takes a DSN as `postgresql://user:password@host/database?option=value` or as `host=... password=...`. This file does not import
+psycopg2, so that the plugin can redact a command line quickly.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
-"""What stands in for a password."""
+"""The text shown instead of a password."""
 
 _HIDDEN_KEYS = r"(?:password|sslpassword|oauth_client_secret|scram_client_key|scram_server_key)"
-# A password that holds an unescaped "@" or "/" is a mistake people make: take everything up to the last "@" of the word.
+# People forget to escape "@" and "/" in a password: take everything up to the last "@" of the word.
 _URL_PASSWORD = re.compile(r"(?P<start>\bpostgres(?:ql)?:/*[^\s:@/?]*):(?P<secret>[^\s]*)@", re.IGNORECASE)
 _URL_OPTION = re.compile(rf"(?P<start>[?&]{_HIDDEN_KEYS}=)(?P<secret>[^&\s]*)", re.IGNORECASE)
 _KEYWORD = re.compile(rf"(?P<start>(?<![\w?&]){_HIDDEN_KEYS}\s*=\s*)(?P<secret>'(?:\\.|[^'\\])*(?:'|$)|(?:\\.|[^\s\\])*)", re.IGNORECASE)
@@ -22,7 +22,7 @@ _URL = re.compile(r"^postgres(?:ql)?://", re.IGNORECASE)
 
 
 class Dsn:
-    """A connection string that shows itself only redacted; `reveal()` is for the driver alone."""
+    """A connection string that prints without its password; only the driver calls `reveal()`."""
 
     __slots__ = ("_text",)
 
@@ -30,30 +30,30 @@ class Dsn:
         self._text = text
 
     def reveal(self) -> str:
-        """The connection string with its password."""
+        """Return the connection string with its password."""
         return self._text
 
     @property
     def database(self) -> str | None:
-        """The database that the DSN names, None where it leaves that to libpq."""
+        """The database in the DSN; None if it names none and libpq chooses."""
         if _URL.match(self._text):
             return unquote(urlsplit(self._text).path.lstrip("/")) or None
         named = re.search(r"(?<!\w)dbname\s*=\s*(?:'((?:\\.|[^'\\])*)'|(\S+))", self._text)
         return (named[1] or named[2]) if named else None
 
     def secrets(self) -> frozenset[str]:
-        """Every spelling in which a password of this DSN could turn up in a message, the empty one left out."""
+        """Return every non-empty spelling in which a message could show a password of this DSN."""
         found = {match["secret"] for pattern in (_URL_PASSWORD, _URL_OPTION, _KEYWORD) for match in pattern.finditer(self._text)}
-        plain = {re.sub(r"\\(.)", r"\1", secret.strip("'")) for secret in found}
-        return frozenset(spelling for secret in found | plain for spelling in (secret, unquote(secret)) if spelling)
+        unescaped = {re.sub(r"\\(.)", r"\1", secret.strip("'")) for secret in found}
+        return frozenset(spelling for secret in found | unescaped for spelling in (secret, unquote(secret)) if spelling)
 
     @property
     def ambiguous(self) -> bool:
-        """Whether the password of a URL holds an unescaped `@` or `/`, which libpq would take for the end of the password or the host."""
+        """True if the password of a URL has an unescaped `@` or `/`, which libpq reads as the end of the password or of the host."""
         return any(set("@/") & set(match["secret"]) for match in _URL_PASSWORD.finditer(self._text))
 
     def scrub(self, message: str) -> str:
-        """`message` without this DSN's passwords, in whatever spelling."""
+        """Remove every spelling of this DSN's passwords from a message."""
         for secret in sorted(self.secrets(), key=len, reverse=True):
             message = message.replace(secret, HIDDEN)
         return redact(message)
@@ -72,12 +72,12 @@ class Dsn:
 
 
 def is_dsn(text: str) -> bool:
-    """Whether `text` is a connection string rather than the name of a provider or a database."""
+    """Tell whether `text` is a connection string, and not the name of a provider or a database."""
     return bool(_URL.match(text)) or "=" in text
 
 
 def redact(text: str) -> str:
-    """Any text (a DSN, a command line, a log) with the passwords of the connection strings in it replaced by ***."""
+    """Replace the passwords of all connection strings in a text (a DSN, a command line, a log) by ***."""
     text = _URL_PASSWORD.sub(lambda match: f"{match['start']}:{HIDDEN}@" if match["secret"] else match[0], text)
     text = _URL_OPTION.sub(lambda match: match["start"] + HIDDEN, text)
     return _KEYWORD.sub(lambda match: match["start"] + HIDDEN, text)

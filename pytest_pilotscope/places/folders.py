@@ -1,12 +1,12 @@
 """
-Where prepared databases, copied binaries and running servers live on disk.
+The folders of prepared databases, copied binaries and running servers.
 
     <cache>/                     $PILOTSCOPE_CACHE, else $XDG_CACHE_HOME/pilotscope, else ~/.cache/pilotscope
         binaries/                PostgreSQL copied out of a folder that the server's account cannot enter (only as root)
         uid-<number>/templates/  loaded, analyzed and cleanly stopped data directories, one per key
         uid-<number>/servers/    data directories of running servers, removed with the server
 
-Root hands its servers to another account, which cannot enter root's home; then the cache is /var/cache/pilotscope.
+Root runs its servers under another account, which cannot enter root's home. Then the cache is /var/cache/pilotscope.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import tempfile
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.account import Account, server_account
 
 SYSTEM_CACHE = Path("/var/cache/pilotscope")
-"""The cache of root, whose own home its servers cannot enter."""
+"""The cache folder for root, because its servers cannot enter its home."""
 
 SOCKET_PATH_LIMIT_BYTES = 103
 """Longest path of a unix socket, without the final zero, on every system: 107 on Linux, 103 on macOS and the BSDs."""
 
 
-def cache_folder(account: Account) -> Path:
-    """The cache's root, made when it is not there; ServerError when it cannot be written or `account` cannot enter it."""
+def cache_folder(account: Account | None = None) -> Path:
+    """Return the root of the cache; make it if needed. Raise `ServerError` if it is not writable or servers cannot enter it."""
+    account = account or server_account()
     chosen = os.environ.get("PILOTSCOPE_CACHE")
     if chosen:
         return _made(Path(chosen).expanduser().absolute(), account)
@@ -36,7 +37,7 @@ def cache_folder(account: Account) -> Path:
 
 
 def server_folder(account: Account, kind: str) -> Path:
-    """The folder of this account's `kind` ("templates" or "servers"), made when it is not there."""
+    """Return this account's folder of a `kind` ("templates" or "servers"); make it if needed."""
     own = cache_folder(account) / f"uid-{account.uid}"
     folder = own / kind
     for path in (own, folder):
@@ -47,7 +48,7 @@ def server_folder(account: Account, kind: str) -> Path:
 
 
 def socket_folder(account: Account) -> Path:
-    """A new private folder with a path short enough for a unix socket, owned by `account`; the caller removes it."""
+    """Make a private folder for a unix socket, with a short path and owned by `account`. The caller removes it."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     for base in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - a private folder is made in it
         if len(os.fsencode(base / f"pilotscope-{worker}-01234567/.s.PGSQL.5432")) > SOCKET_PATH_LIMIT_BYTES or not account.can_reach(base):

@@ -1,1 +1,1 @@
-"""One run, one comparison, one invocation; none of it knows pytest."""
+"""One run, one comparison, one invocation. No file here imports pytest."""

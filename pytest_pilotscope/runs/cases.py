@@ -1,4 +1,4 @@
-"""What one invocation measures, one case after the other."""
+"""The cases of one invocation: which algorithms are measured on which dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_pilotscope.record.results import BASELINE, RunHeader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Algorithms to be measured on a dataset in one run: one of them, or several that take turns."""
+    """The algorithms that one run measures on a dataset: one, or several that take turns."""
 
     algorithms: tuple[str, ...]
     dataset: str
@@ -23,9 +23,18 @@ class Case:
         return f"{COMPARISON if self.together else self.algorithms[0]}-{self.dataset}"
 
     def is_of(self, header: RunHeader) -> bool:
-        """Whether a record with this header was made by this case."""
-        algorithm = COMPARISON if self.together and self.opponents else self.algorithms[0]
-        return (header.algorithm, header.dataset) == (algorithm, self.dataset)
+        """Tell whether this case made a record with this header."""
+        return (header.algorithm, header.dataset) == (COMPARISON if self.compares else self.algorithms[0], self.dataset)
+
+    @property
+    def compares(self) -> bool:
+        """True if several algorithms take turns; a baseline by itself is an ordinary run."""
+        return self.together and bool(self.opponents)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The algorithms that the run trains."""
+        return self.opponents if self.compares else self.algorithms[:1]
 
     @property
     def opponents(self) -> tuple[str, ...]:
@@ -34,12 +43,12 @@ class Case:
 
     @property
     def runs(self) -> tuple[tuple[str, str], ...]:
-        """Algorithm and dataset of everything that is compared with the baseline; the baseline by itself is compared with itself."""
+        """Pairs of algorithm and dataset to compare with the baseline; a baseline by itself is compared with itself."""
         return tuple((name, self.dataset) for name in self.opponents or (BASELINE,))
 
 
 def cases_of(settings: Settings) -> tuple[Case, ...]:
-    """Algorithm by dataset; with `compare` one case for each dataset; a calibration is a baseline by itself."""
+    """Return a case for each algorithm and dataset; with `compare`, one for each dataset; to calibrate, the baseline by itself."""
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
     if settings.compare:

@@ -1,4 +1,4 @@
-"""The header of a run: everything that must be known to read its figures later."""
+"""The header of a run: everything that a reader needs to understand its figures later."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_header(
     settings: Settings,
     opponents: Sequence[str] = (),
 ) -> RunHeader:
-    """Describe a run that begins now. A baseline by itself is paired with itself; `opponents` are the sides of a comparison."""
+    """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
     now = datetime.now(timezone.utc)
     report = database.report
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
@@ -68,7 +68,7 @@ def run_header(
 
 
 def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
-    """What each of these algorithms cannot do on the server of a database, in a line."""
+    """Yield a line for each algorithm that is restricted on the server of a database."""
     for name in algorithms:
         restriction = getattr(registry.algorithm(name).resolve(), "restriction", None)
         if restriction is not None and (reason := restriction(database)):
@@ -76,7 +76,7 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
 
 
 def check_results(folder: Path) -> None:
-    """Raise `UsageError` for a folder of --results in which no record can be written; nothing is left there."""
+    """Raise `UsageError` if no record can be written to the folder of --results. Leave no file there."""
     there = folder
     try:
         while not there.exists():
@@ -90,7 +90,7 @@ def check_results(folder: Path) -> None:
 
 
 def open_record(header: RunHeader, results: Path) -> RecordWriter:
-    """Open the record of a run, under another name than the header's where another process was faster; the writer has the header."""
+    """Open the record of a run. If another process has taken the name meanwhile, take another; `writer.header` has it."""
     while True:
         try:
             return RecordWriter(results / f"{header.run_name}.jsonl", header)
@@ -99,7 +99,7 @@ def open_record(header: RunHeader, results: Path) -> RecordWriter:
 
 
 def _free_name(name: str, results: Path) -> str:
-    """The name, with a number behind it when a run of the same second has taken it."""
+    """Return the name, with a number appended if a run of the same second has taken it."""
     taken = {path.stem for path in results.glob(f"{name}*.jsonl")}
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
@@ -144,12 +144,12 @@ def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) ->
 
 
 def _partial(workload: Workload, measured: int) -> dict[str, str]:
-    """What tells a run of some of the test queries from one of all: its times are no times of the workload."""
+    """Return the tag of a run of some test queries only, because its times are not those of the workload."""
     return {PARTIAL: f"{measured} of {len(workload.test)} queries"} if measured < len(workload.test) else {}
 
 
 def git_commit() -> str | None:
-    """The commit of the current directory, with `+` behind it when something is changed; None outside a repository and without git."""
+    """Return the commit of the current directory, with `+` appended if files have changed; None without a repository or git."""
     command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,12 +12,12 @@ from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar]) -> TrainingReport:
     """
-    Train an algorithm, or load the model that the user named; one that has no models is always trained.
+    Train an algorithm, or load the model that the user named. An algorithm without models is always trained.
 
-    `given` are the parameters that the run has already. Raises `AlgorithmError` when training reports one of them with another value: no
-    tracking store would take both; also for what is no algorithm, and for one that reports nothing. Raises `ModelError` for a model that is
-    not there, is broken, or belongs to another schema or to other data, and `MissingExtension`, before anything is learned, where what it
-    decides could not be injected afterwards.
+    `given` are the parameters in the run's header. Raise `AlgorithmError` if training reports another value for one of them, because a
+    tracking store accepts only one; also if the object is not an algorithm, or reports nothing. Raise `ModelError` for a model that is
+    missing, broken, or made for another schema or other data. Raise `MissingExtension` before training, if the server could not be steered
+    afterwards.
     """
     check_algorithm(algorithm)
     if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
@@ -69,5 +69,5 @@ def _load(algorithm: Persistent, training: Training, reference: str) -> Training
         tracking_uri=training.settings.tracking_uri,
     )
     algorithm.load(folder, training)
-    left = sorted(path for path in training.folder.glob("*") if path.is_file())  # for notes on what the loaded model does
+    left = sorted(path for path in training.folder.glob("*") if path.is_file())  # notes that `load` has written
     return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)

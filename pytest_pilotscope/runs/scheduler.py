@@ -1,4 +1,4 @@
-"""An algorithm at work without pytest: give it SQL, get rows and times."""
+"""Run SQL with an algorithm, without pytest: `execute` returns rows and times."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """
-    The answer to one statement and what it took.
+    The rows of one statement, and its times.
 
-    `planning_ms` and `execution_ms` are the server's own figures, `inference_ms` is client wall clock: asking the algorithm and steering.
-    An algorithm that learns on before it answers does so in none of them.
+    The server measures `planning_ms` and `execution_ms`. `inference_ms` is client wall clock: asking the algorithm and steering. Training
+    between two statements is in none of them.
     """
 
     rows: list[tuple[Any, ...]]
@@ -48,12 +48,12 @@ class Execution:
 @dataclass(slots=True, kw_only=True)
 class Scheduler:
     """
-    Runs statements the way an algorithm wants them run; use it as a context manager.
+    Runs statements as an algorithm decides; use it as a context manager.
 
-    Entering provisions the database and trains the algorithm, or loads its model; leaving puts back what was changed. With a tracker,
-    training, the totals of what was executed, and what the algorithm wrote to its folder meanwhile go to its MLflow run.
+    Entering provisions the database and trains the algorithm, or loads its model; leaving undoes every change. With a tracker, the MLflow
+    run gets the training report, the totals of all statements, and the files that the algorithm wrote to its folder.
 
-    The registry has the options that the algorithm declares; `settings.options` chooses among their values.
+    The registry has the options that the algorithm declares; `settings.options` has their values.
     """
 
     config: PostgreSQLConfig
@@ -70,9 +70,9 @@ class Scheduler:
         from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.provision.database import dataset_of, open_database
-        from pytest_pilotscope.runs.single import copyable
+        from pytest_pilotscope.runs.opening import copyable
 
-        dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown one leaves nothing in MLflow
+        dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
         with ExitStack() as stack:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
@@ -94,15 +94,15 @@ class Scheduler:
 
     def execute(self, sql: str) -> Execution:
         """
-        Run one statement; raises `StatementFailed`, and whatever the algorithm raises when it cannot decide.
+        Run one statement. Raise `StatementFailed`, and whatever the algorithm raises.
 
-        Outside a `with` block it is a `UsageError`: there is no server yet. So it is for what is no text, and for several statements at
-        once: to plan them is to run all but the first.
+        Raise `UsageError` outside of a `with` block, because there is no server yet; for an argument that is no text; and for several
+        statements at once, because asking for the plan would run all but the first.
         """
         if self._side is None or self._clock is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
         if not isinstance(sql, str):
-            raise UsageError(f"scheduler.execute runs a statement that is a text, got {sql!r}")
+            raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
         if (count := _statements(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
@@ -129,7 +129,7 @@ class Scheduler:
         if self.tracker is not None:
             from pytest_pilotscope.tracking.publish import log_training
 
-            self.tracker.set_tags({"fingerprint.data": training.data_fingerprint})  # by which `best` finds it
+            self.tracker.set_tags({"fingerprint.data": training.data_fingerprint})  # `--load-model best` searches for it
             log_training(self.tracker, report, at=datetime.now(timezone.utc))
             stack.callback(self._log_later_files, folder, _files(folder))
 
@@ -170,10 +170,10 @@ def preset_scheduler(
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Scheduler, MLflowTracker | None]:
     """
-    Make a scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing is started before `with scheduler`.
+    Return the scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing starts before `with scheduler`.
 
     Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The
-    algorithm declares the `options`. UsageError for values that the command line would not take, and for unknown options.
+    algorithm declares the `options`. Raise `UsageError` for values that the command line would reject, and for unknown options.
     """
     registry = builtin_registry()
     settings = Settings(
@@ -213,12 +213,12 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
 
 
 def _files(folder: Path) -> dict[Path, tuple[int, int]]:
-    """All files below a folder, with when they were written and how large they are."""
+    """Return all files below a folder, each with its time of change and its size."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
 
 
 def _statements(sql: str) -> int:
-    """How many statements this is; one for what is not SQL, of which PostgreSQL says what is wrong."""
+    """Count the statements; 1 for a text that is not SQL, so that PostgreSQL reports the error."""
     try:
         return len(split_statements(sql))
     except NeverEnds:
@@ -226,7 +226,7 @@ def _statements(sql: str) -> int:
 
 
 def _workload(config: PostgreSQLConfig) -> Workload:
-    """The queries to learn from; a database that is no dataset of ours has none."""
+    """Return the queries to learn from; a database that is none of our datasets has none."""
     if config.db is None:
         return Workload(dataset="", train=(), validation=(), test=())
     return load_workload(config.db, scale=config.scale, seed=config.seed)

@@ -27,7 +27,7 @@ AddRun = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty sqlite store, made once: MLflow needs seconds to create its tables."""
+    """Make an empty sqlite store once, because MLflow needs seconds to create its tables."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_client(f"sqlite:///{path}")
     return path
@@ -35,7 +35,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that commands are run in; nothing of this machine's settings reaches them."""
+    """Change to an empty folder, and hide the settings of this machine from the commands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -43,7 +43,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(workplace: Path, empty_store: Path) -> str:
-    """An empty store in the workplace, at the default place."""
+    """Give an empty store at the default path in that folder."""
     shutil.copy(empty_store, workplace / "mlflow.db")
     return f"sqlite:///{workplace}/mlflow.db"
 
@@ -60,7 +60,7 @@ def pilotscope(workplace: Path) -> Command:
 
 @pytest.fixture
 def add_run(store: str) -> AddRun:
-    """Add a run to the store; returns its id."""
+    """Add a run to the store; return its id."""
 
     def add(
         experiment: str,

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.commands.comparison import Result, compare
-from pytest_pilotscope.commands.runs import experiment_names
+from pytest_pilotscope.commands.differences import Result, compare
+from pytest_pilotscope.commands.two_runs import experiment_names
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.statistics.direction import direction
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 
 def test_list_shows_every_experiment_with_its_newest_run(pilotscope: Command, add_run: AddRun) -> None:
-    """Plain, aligned, uncut text; MLflow's own empty experiment is left out."""
+    """The table is aligned and uncut; MLflow's own empty experiment is left out."""
     add_run("mscn_toy", "mscn_toy_20260102_030405")
     add_run("mscn_toy", "mscn_toy_20260102_050405", hour=2, status="FAILED")
     add_run("baseline_toy", "baseline_toy_20260102_030405")
@@ -29,7 +29,7 @@ def test_list_shows_every_experiment_with_its_newest_run(pilotscope: Command, ad
 
 
 def test_list_of_an_empty_store_says_how_to_fill_it(pilotscope: Command, store: str) -> None:
-    """An empty table would leave a new user alone."""
+    """Without experiments, the output names the command that makes one."""
     assert pilotscope("list").stdout == "no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny\n"
     assert json.loads(pilotscope("list", "--json").stdout) == []
 
@@ -66,7 +66,7 @@ def test_a_dead_server_is_noticed_at_once_and_its_password_stays_hidden(pilotsco
 
 
 def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun) -> None:
-    """The figures that one looks for first; what a run does not have is a dash."""
+    """The table has the main figures; a missing one is a dash."""
     figures = {"test_total_time": 12.3456, "test_speedup": 1.25, "test_speedup_ci_low": 1.2, "test_speedup_ci_high": 1.3}
     ids = [add_run("mscn_toy", f"run{hour}", hour=hour) for hour in range(2)]
     ids.append(add_run("mscn_toy", "run2", hour=2, metrics=figures, tags={"partial": "4 of 146 queries"}))
@@ -83,7 +83,7 @@ def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun)
 
 
 def test_an_unknown_experiment_lists_the_near_ones(pilotscope: Command, add_run: AddRun) -> None:
-    """A typing error is answered with what was meant."""
+    """The message for a typo suggests near names."""
     add_run("mscn_toy", "run")
     for command in ("runs", "best"):
         result = pilotscope(command, "mscn_tiy")
@@ -92,7 +92,7 @@ def test_an_unknown_experiment_lists_the_near_ones(pilotscope: Command, add_run:
 
 
 def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: AddRun) -> None:
-    """The smallest time and the largest speed-up are the best, without being told; being told wins."""
+    """By default the smallest time and the largest speed-up are the best; an option overrides it."""
     slow = add_run("lero_toy", "slow", metrics={"test_total_time": 9.0, "test_speedup": 0.5}, params={"seed": 7})
     fast = add_run("lero_toy", "fast", metrics={"test_total_time": 3.0, "test_speedup": 1.5}, params={"seed": 8, "algorithm": "lero"})
     artifacts = json.loads(pilotscope("best", "lero_toy", "--json").stdout)["artifact_uri"]
@@ -114,7 +114,7 @@ def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: 
 
 
 def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddRun) -> None:
-    """A run of a few queries is no faster run of all of them; it is taken when asked for, and mentioned when there is nothing else."""
+    """A run of a few queries is not compared with complete runs; `--partial` includes it, and the message mentions it."""
     part = add_run("mscn_toy", "part", metrics={"test_total_time": 1.0}, tags={"partial": "4 of 146 queries"})
     result = pilotscope("best", "mscn_toy")
     assert (result.exit_code, result.stderr) == (
@@ -128,7 +128,7 @@ def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddR
 
 
 def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> None:
-    """No run with that metric, and no finished run at all, are two different things."""
+    """A missing metric and a missing finished run have different messages."""
     add_run("mscn_toy", "run", metrics={"test_total_time": 1.0})
     result = pilotscope("best", "mscn_toy", "--metric", "test_total_tiem")
     assert (result.exit_code, result.stderr) == (
@@ -200,7 +200,7 @@ def test_compare_shows_differences_and_which_way_they_are_good(pilotscope: Comma
 def test_compare_says_when_speed_ups_are_not_told_apart(
     pilotscope: Command, add_run: AddRun, second: tuple[float, float], overlap: bool
 ) -> None:
-    """A difference within both intervals is no difference that one could rely on."""
+    """If the intervals overlap, the output says that neither is surely faster."""
     for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
         add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
@@ -244,7 +244,7 @@ def _default() -> str:
 
 @pytest.mark.parametrize("arguments", [(), ("one",), ("a", "b", "c"), ("a", "b", "--files", "x", "y"), ("--db", "toy")])
 def test_compare_wants_exactly_one_pair(pilotscope: Command, arguments: tuple[str, ...]) -> None:
-    """Nothing, one, three, or two kinds at once are refused before anything is read."""
+    """No, one or three references, or two kinds at once, are rejected before anything is read."""
     result = pilotscope("compare", *arguments)
     assert (result.exit_code, result.stderr) == (
         2,
@@ -308,7 +308,7 @@ def test_compare_says_which_file_is_no_record(
 
 
 def test_compare_files_wants_one_run_of_each(pilotscope: Command, write_record: WriteRecord) -> None:
-    """Which side of a comparison is meant cannot be told."""
+    """A record of several runs is rejected, because one of them has to be chosen."""
     write_record("compare_toy_20260102_030405", algorithm=COMPARISON)
     path = "results/compare_toy_20260102_030405.jsonl"
     result = pilotscope("compare", "--files", path, path)
@@ -340,7 +340,7 @@ def test_compare_latest_finds_the_sides_of_a_comparison(pilotscope: Command, wri
 
 
 def test_compare_latest_never_mixes_databases(pilotscope: Command, write_record: WriteRecord) -> None:
-    """Which database is meant has to be clear, and there has to be one."""
+    """Without `--db` there must be exactly one common database."""
 
     def refusal(*arguments: str) -> str:
         result = pilotscope("compare", "--latest", *arguments)
@@ -407,7 +407,7 @@ def test_losses_of_different_algorithms_are_different_functions(other: str, verd
     ],
 )
 def test_direction_of_a_metric(metric: str, good: str | None) -> None:
-    """The recorded names say which way they are good."""
+    """The direction of every recorded metric follows from its name."""
     assert direction(metric) == good
 
 

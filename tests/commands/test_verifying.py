@@ -30,7 +30,7 @@ absent\tSELECT count(*) FROM no_such_table
 
 @pytest.fixture(scope="module")
 def steerable() -> Iterator[EmbeddedServer]:
-    """A server with the library in every session."""
+    """Give a server with the library in every session."""
     binaries = find_binaries()
     with EmbeddedServer(binaries, libraries=steering_libraries(binaries.bindir), why="for the tests") as started:
         with started.connect() as session:
@@ -40,13 +40,13 @@ def steerable() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def dsn(steerable: EmbeddedServer) -> str:
-    """The connection string of a database of the user's."""
+    """Give the connection string of a user's database."""
     return steerable.dsn.reveal()
 
 
 @pytest.fixture
 def queries(workplace: Path) -> str:
-    """A file of three queries."""
+    """Give a file of three queries."""
     (workplace / "mine.sql").write_text(QUERIES)
     return "mine.sql"
 
@@ -68,13 +68,13 @@ def test_what_was_compared_is_told(pilotscope: Command, dsn: str, queries: str) 
 
 
 def test_json(pilotscope: Command, dsn: str, queries: str) -> None:
-    """The same for programs."""
+    """`--json` has the same numbers for programs."""
     told = json.loads(pilotscope("verify-labels", "--server", dsn, "--queries-dir", queries, "--limit", "1", "--json").stdout)
     assert (told["statements"], told["counted"], told["labelled"], told["mismatches"]) == (1, 3, 3, [])
 
 
 def test_a_difference_is_shown_in_full(pilotscope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The statement, the set, the three numbers and the SQL; exit code 1."""
+    """A difference is shown with the statement, the set, the three numbers and the SQL; exit code 1."""
     both = frozenset("ab")
     mismatch = Mismatch(
         query_id="joined",
@@ -100,7 +100,7 @@ def test_a_difference_is_shown_in_full(pilotscope: Command, monkeypatch: pytest.
 
 
 def test_a_database_without_queries(pilotscope: Command, dsn: str) -> None:
-    """It has to be told what to verify."""
+    """Without queries the command is rejected."""
     result = pilotscope("verify-labels", "--server", dsn)
     assert (result.exit_code, result.stderr) == (
         2,

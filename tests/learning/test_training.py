@@ -1,9 +1,8 @@
-"""What `learn` refuses of an algorithm, before and after it has trained."""
+"""`learn` rejects broken algorithms, before and after training."""
 
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ import pytest
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import Algorithm
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.runs.learn import learn
@@ -19,20 +19,20 @@ from pytest_pilotscope.testing import AlgorithmContract
 
 
 class Nothing:
-    """Has nothing that an algorithm has."""
+    """A class without name and `train`."""
 
 
 class Named:
-    """Has no `train`."""
+    """A class without `train`."""
 
     name = "named"
 
 
 class Silent(Named):
-    """Reports nothing."""
+    """An algorithm whose `train` returns no report."""
 
     def train(self, training: Training) -> None:
-        """Learn nothing and say nothing."""
+        """Learn nothing and return no report."""
 
 
 NEEDED = "it needs a name (a text) and a method train(training) that returns training.report()"
@@ -48,7 +48,7 @@ MADE_BY = "it must be the class of the algorithm, or a function without argument
     ],
 )
 def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> None:
-    """It is refused with what it lacks, not with an error of Python's."""
+    """The message names what the object lacks, instead of an error of Python's."""
     training = Training.of(
         Workload(dataset="", train=(), validation=(), test=()),
         algorithm="mine",
@@ -57,7 +57,7 @@ def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> 
         settings=Settings(),
         options={},
         folder=tmp_path,
-        progress=lambda text, steps: nullcontext(lambda done: None),
+        progress=silent,
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         learn(cast(Algorithm, kind()), training, given={})
@@ -72,7 +72,7 @@ def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> 
     ],
 )
 def test_the_contract_says_what_it_tests(algorithm: Any, message: str) -> None:
-    """Its attribute is a class or a function, and what that makes is an algorithm."""
+    """The contract rejects an `algorithm` that is not callable or does not make an algorithm."""
 
     class Contract(AlgorithmContract):
         pass

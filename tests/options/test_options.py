@@ -30,7 +30,7 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
 
 @pytest.fixture
 def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
-    """Parse a command line in an empty project and return what it chooses for the options that algorithms declare."""
+    """Parse a command line in an empty project and return its values for the options that algorithms declare."""
 
     def parse(*arguments: str) -> dict[str, dict[str, Any]]:
         config = pytester.parseconfig("-p", "pytest_pilotscope.plugin", *arguments)
@@ -41,12 +41,12 @@ def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]
 
 
 def test_every_field_of_settings_can_be_chosen() -> None:
-    """Every choice has an option, but for those that algorithms declare."""
+    """Every field has an option, except for `options`, which algorithms declare."""
     assert {option.key for option in OPTIONS} == {field.name for field in fields(Settings)} - {"options"}
 
 
 def test_options_of_algorithms(pytester: pytest.Pytester, chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
-    """The command line, by short and by prefixed name, and the ini file choose them; nothing is chosen by default."""
+    """The command line, by short and by prefixed name, and the ini file set them; by default none is set."""
     assert chosen() == {}
     pytester.makeini("[pytest]\npilotscope_knob_trials = 7\npilotscope_index_start = none\npilotscope_index_covering = true")
     arguments = ("--mscn-batch-size", "64", "--pilotscope-mscn-learning-rate", "0.01", "--index-start", "existing", "--lero-dynamic")
@@ -141,7 +141,7 @@ def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> No
 
 
 def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pytester) -> None:
-    """Another's `--db` keeps working; ours is there by its prefix, and the header says so once."""
+    """Another plugin's `--db` keeps working; ours keeps its prefixed name, and the header says so once."""
     pytester.makeconftest(
         """
         def pytest_addoption(parser):
@@ -172,7 +172,7 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:
-    """With a DSN and queries of one's own, the dataset is the database that the DSN names; `--db` says otherwise."""
+    """With a DSN and `--queries-dir`, the dataset is the database in the DSN; `--db` overrides it."""
     own = ("--server", "postgresql://me@127.0.0.1/mine", "--queries-dir", "q")
     assert read(*own).datasets == ("mine",)
     assert read("--server", "host=127.0.0.1 dbname='my db'", "--queries-dir", "q").datasets == ("my db",)

@@ -66,5 +66,5 @@ def test_equality_is_of_the_whole_text() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("auto", False), ("stats_tiny", False), ("postgresql://x", True), ("host=x", True)])
 def test_is_dsn(text: str, expected: bool) -> None:
-    """Connection strings are told apart from names of providers and datasets."""
+    """Connection strings are distinguished from names of providers and datasets."""
     assert is_dsn(text) is expected

@@ -1,4 +1,4 @@
-"""What a user sees who asked for something impossible: exit code 4, one line, nothing started."""
+"""Impossible requests end with exit code 4 and one line, and nothing is started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["--db", "stats_tny"],
             f"unknown dataset 'stats_tny'; did you mean 'stats_tiny' or 'stats' or 'stats_small'? known: {', '.join(sorted(DATASETS))}; "
-            "a database of yours is named with --server postgresql://HOST/stats_tny",
+            "name a database of yours with --server postgresql://HOST/stats_tny",
         ),
         (
             ["--db", "imdb", "--data-dir", "nowhere"],
@@ -61,7 +61,7 @@ def test_usage_errors(pytester: pytest.Pytester, arguments: list[str], message: 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder here in which nobody can make a file")
 def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
-    """The system's reason is given, before anything is started."""
+    """The message has the system's reason, and nothing is started."""
     with pytest.raises(OSError, match=r"/proc/in") as refused:
         Path("/proc/in").touch()
     pytester.makepyfile(test_workload=BENCHMARK)
@@ -72,7 +72,7 @@ def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
 
 
 def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
-    """It is named without its password, the reason is PostgreSQL's own, and nothing is recorded; the password is nowhere in the output."""
+    """The message names the server and PostgreSQL's reason; the password is nowhere in the output, and nothing is recorded."""
     pytester.makepyfile(test_workload=BENCHMARK)
     result = pytester.runpytest_subprocess("--no-mlflow", "-l", "--server", "postgresql://me:s3cret@127.0.0.1:1/mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -85,7 +85,7 @@ def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
 
 
 def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
-    """File and line are named, and nothing is started."""
+    """The message names file and line, and nothing is started."""
     pytester.makepyfile(test_workload=BENCHMARK)
     (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\nSELECT 'never closed;\n")
     result = pytester.runpytest_subprocess("--no-mlflow", "--queries-dir", "mine.sql", "--server", "postgresql://me@127.0.0.1:1/mine")
@@ -109,7 +109,7 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
     ],
 )
 def test_queries_that_postgresql_refuses(split: str, sql: str, reason: str, more: str, pytester: pytest.Pytester) -> None:
-    """PostgreSQL says what it does not take, with file and line, and where else, before anything is trained or measured."""
+    """PostgreSQL's reason is shown with file and line, and with the lines of other refused queries, before any training."""
     for name in ("test", "train"):
         (pytester.path / f"{name}.sql").write_text(f"SELECT count(*) FROM {'users' if name == 'test' else 'posts'};\n")
     with (pytester.path / f"{split}.sql").open("a") as file:

@@ -47,7 +47,7 @@ ALGORITHMS = """
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here, so that the data is loaded once."""
+    """Give a cache folder to all tests of this file, so that the data is loaded once."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-compare-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

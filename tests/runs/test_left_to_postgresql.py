@@ -1,4 +1,4 @@
-"""A whole run over statements that cannot be counted or steered, that are deep, or that GEQO plans: none ends the run of the others."""
+"""A run over statements that are deep, that GEQO plans, or that cannot be counted or steered: none ends the run of the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import QueryReport
-from pytest_pilotscope.runs.single import benchmark_run
+from pytest_pilotscope.runs.opening import benchmark_run
 from tests.toy import Toy
 
 _ALIASES = [f"t{number}" for number in range(8)]
@@ -41,14 +41,14 @@ FEW_JOINS = {"geqo_threshold": "4", "geqo_pool_size": "4", "geqo_generations": "
 
 @dataclass(frozen=True, kw_only=True)
 class Difficult(Toy):
-    """The toy tables, and one of two columns that are equal; PostgreSQL takes them for independent, and looks at few joins of many."""
+    """The toy tables, and a table with two equal columns, which PostgreSQL assumes to be independent. GEQO looks at few joins."""
 
     name: str = "difficult"
     database: str = "difficult"
 
     @property
     def key(self) -> str:
-        """Other than the toy's."""
+        """Another key than the toy's."""
         return f"difficult-{self.rows}"
 
     def load(self, session: Session) -> None:
@@ -57,7 +57,7 @@ class Difficult(Toy):
         session.execute("CREATE TABLE twice AS SELECT g % 20 AS k, g % 20 AS j FROM generate_series(1, 60) AS g")
 
     def workload(self) -> Workload:
-        """All of them are test queries."""
+        """Return test queries only."""
         statements = {**DEEP, **LEFT, "genetic": GENETIC, "plain": "SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = 3"}
         test = tuple(Query(id=name, sql=sql) for name, sql in statements.items())
         return replace(super().workload(), dataset=self.name, test=test)
@@ -65,7 +65,7 @@ class Difficult(Toy):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """What a run of the oracle recorded."""
+    """Give the record of a run of the oracle."""
     folder = tmp_path_factory.mktemp("results")
     data = Difficult()
     with (
@@ -86,12 +86,12 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 
 def of_oracle(record: Record) -> Mapping[str, QueryReport]:
-    """Its reports by query."""
+    """Give the reports of the record by query."""
     return {report.query_id: report for report in record.reports if report.side == "oracle"}
 
 
 def test_every_statement_is_measured(record: Record) -> None:
-    """On both sides, and the run ends as any other."""
+    """Every query is measured on both sides, and the run ends FINISHED."""
     assert record.status == "FINISHED"
     for side in record.header.sides:
         assert [run.query_id for run in record.measured(side)] == [*DEEP, *LEFT, "genetic", "plain"]
@@ -99,7 +99,7 @@ def test_every_statement_is_measured(record: Record) -> None:
 
 @pytest.mark.parametrize("name", [*DEEP, "plain"])
 def test_deep_statements_are_steered(record: Record, name: str) -> None:
-    """PostgreSQL plans them, so they are counted and steered like others."""
+    """PostgreSQL plans these statements, so they are counted and steered like others."""
     report = of_oracle(record)[name]
     assert (report.steered_ratio, report.steering_reasons, report.p_error) == (1.0, (), 1.0)
 
@@ -126,14 +126,14 @@ def test_deep_statements_are_steered(record: Record, name: str) -> None:
 def test_the_others_are_named(
     record: Record, name: str, steered_ratio: float, reasons: tuple[str, ...], p_error_reason: str | None
 ) -> None:
-    """What is known of them is injected, and the rest has its reason; so has a p-error that is not known."""
+    """Known cardinalities are injected; every unknown one, and an unknown p-error, has its reason."""
     report = of_oracle(record)[name]
     assert (report.steered_ratio, report.steering_reasons) == (steered_ratio, reasons)
     assert (report.p_error, report.p_error_reason) == (None, p_error_reason)
 
 
 def test_what_a_genetic_search_looks_at_is_counted(record: Record) -> None:
-    """Every node of the measured plan has its true rows, although the first planning had not looked at all of them."""
+    """Every node of the measured plan has its true rows, even if the first planning did not consider it."""
     report = of_oracle(record)["genetic"]
     assert (report.steered_ratio, report.steering_reasons) == (1.0, ())
     assert report.p_error is None

@@ -1,4 +1,4 @@
-"""Collecting and training beside each other: pytest-xdist's workers, each with a server of its own."""
+"""Several workers of pytest-xdist collect and train at once, each with its own server."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypa
 
 
 def test_two_runs_of_one_second(tmp_path: Path) -> None:
-    """A name that was free when the header was made may be taken when the record is opened: then the run gets another one."""
+    """If another process takes the run's name between header and record, the run gets another name."""
     header = replace(HEADER, run_name="mine")
     with open_record(header, tmp_path) as first, open_record(header, tmp_path) as second:
         assert [writer.header.run_name for writer in (first, second)] == ["mine", "mine_2"]
@@ -88,7 +88,7 @@ def test_nothing_is_judged_without_a_measurement(pytester: pytest.Pytester) -> N
 
 
 def test_there_is_nothing_to_look_at_without_a_measurement(pytester: pytest.Pytester) -> None:
-    """What shows a measurement says why there is none."""
+    """A test that shows a measurement is skipped with the reason why there is none."""
     view = (Path(__file__).resolve().parents[2] / "benchmarks" / "test_estimation.py").read_text(encoding="utf-8")
     pytester.makepyfile(test_estimation=view)
     result = pytester.runpytest_subprocess("test_estimation.py", "--no-measure", "--no-mlflow", "-rs")

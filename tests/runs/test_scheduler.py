@@ -1,4 +1,4 @@
-"""The preset schedulers and MLflow: what one has trained, the next one loads."""
+"""The preset schedulers and MLflow: one trains a model, the next one loads it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_the_best_model_of_a_scheduler_is_loaded_by_the_next(tmp_path: Path, mon
     ],
 )
 def test_what_the_command_line_refuses_is_refused(preset: Callable[..., object], arguments: dict[str, Any], message: str) -> None:
-    """When the scheduler is made, by the name of the argument."""
+    """A wrong argument is rejected by its name when the scheduler is made."""
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         preset(SMALL, use_mlflow=False, **arguments)
 
 
 def test_an_unknown_dataset_leaves_nothing_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused before there is a store."""
+    """An unknown dataset is rejected before a store is made."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     scheduler, _ = get_baseline_preset_scheduler(PostgreSQLConfig("stats_tny", server="embedded"))
     with pytest.raises(UnknownName, match=r"^unknown dataset 'stats_tny'; did you mean 'stats_tiny' "), scheduler:
@@ -70,7 +70,7 @@ def test_an_unknown_dataset_leaves_nothing_in_mlflow(tmp_path: Path, monkeypatch
 
 
 def test_a_statement_is_a_text() -> None:
-    """Anything else is refused before it reaches the server."""
+    """An argument that is no text is rejected before it reaches the server."""
     scheduler, _ = get_baseline_preset_scheduler(SMALL, use_mlflow=False)
-    with scheduler, pytest.raises(UsageError, match=r"^scheduler\.execute runs a statement that is a text, got 5$"):
+    with scheduler, pytest.raises(UsageError, match=r"^scheduler\.execute runs an SQL text, got 5$"):
         scheduler.execute(5)  # type: ignore[arg-type] # on purpose

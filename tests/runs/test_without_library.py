@@ -1,4 +1,4 @@
-"""A server without the pilotscope library: what would have to be steered there is refused before anything is learned."""
+"""On a server without the pilotscope library, algorithms that steer queries are rejected before training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.comparison import comparison_run
+from pytest_pilotscope.runs.opening import benchmark_run
 from pytest_pilotscope.runs.scheduler import Scheduler
-from pytest_pilotscope.runs.single import benchmark_run
 from tests.toy import Toy
 
 
 class Learner:
-    """Decides nothing; notes whether it was trained."""
+    """An algorithm that decides nothing; it notes that it was trained."""
 
     name = "learner"
     trained = False
@@ -36,22 +35,22 @@ class Learner:
 
 
 class Estimator(Learner):
-    """Takes over the estimates."""
+    """An algorithm that estimates cardinalities."""
 
     name = "estimator"
 
     def steer(self, query: object, subplans: Mapping[frozenset[str], float]) -> Mapping[frozenset[str], float]:
-        """PostgreSQL's own."""
+        """Return PostgreSQL's own estimates."""
         return subplans
 
 
 class Chooser(Learner):
-    """Takes over the choice of plans."""
+    """An algorithm that chooses plans."""
 
     name = "chooser"
 
     def choose(self, query: object, session: object) -> Mapping[frozenset[str], float]:
-        """PostgreSQL's own."""
+        """Keep PostgreSQL's own plan."""
         return {}
 
 
@@ -64,14 +63,14 @@ def _no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database() -> Iterator[Database]:
-    """The toy dataset on a server without the library."""
+    """Give the toy dataset on a server without the library."""
     with open_database(PostgreSQLConfig("toy", server="embedded"), Toy()) as opened:
         yield opened
 
 
 @pytest.fixture
 def given(database: Database, tmp_path: Path) -> dict[str, Any]:
-    """What a run is made of."""
+    """Return the arguments of a run."""
     registry = Registry()
     for kind in (Learner, Estimator, Chooser):
         registry.add_algorithm(kind.name, kind, origin=__name__)
@@ -92,7 +91,7 @@ MESSAGE = (
 
 @pytest.mark.parametrize("kind", [Estimator, Chooser])
 def test_a_run_is_refused_before_training(given: dict[str, Any], kind: type[Learner], tmp_path: Path) -> None:
-    """The record has neither training nor queries, and says why; a run that only trains is none of that."""
+    """The record has the reason and neither training nor queries; a run that only trains is allowed."""
     with pytest.raises(MissingExtension, match=f"^{MESSAGE}$"), benchmark_run(kind.name, **given):
         pass
     assert not kind.trained
@@ -105,11 +104,11 @@ def test_a_run_is_refused_before_training(given: dict[str, Any], kind: type[Lear
 
 
 def test_a_comparison_goes_on_without_it(given: dict[str, Any]) -> None:
-    """What needs no steering is compared, the other is out before its training."""
+    """The algorithm that needs no steering is measured; the other is out before its training."""
     measured: list[object] = []
 
     def compare() -> None:
-        with comparison_run(("estimator", "learner"), **given) as run:
+        with benchmark_run("estimator", "learner", together=True, **given) as run:
             measured.extend([[side.name for side in run.sides], [problems for _, problems in run.measure_all()]])
 
     with pytest.raises(SideFailed, match=f"^estimator failed: MissingExtension: {MESSAGE}$"):
@@ -119,7 +118,7 @@ def test_a_comparison_goes_on_without_it(given: dict[str, Any]) -> None:
 
 
 def test_a_scheduler_is_refused_before_training() -> None:
-    """It does not open."""
+    """The scheduler does not open."""
     scheduler = Scheduler(config=PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01), algorithm=Chooser(), settings=Settings())
     with pytest.raises(MissingExtension, match=f"^{MESSAGE}$"), scheduler:
         pass

@@ -19,7 +19,7 @@ MTIME_S = 1_800_000_000
 
 @pytest.fixture
 def cache(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder with one thing of each kind, and with things that are nobody's business."""
+    """Make a cache folder with one entry of each kind, and with foreign files."""
     with tempfile.TemporaryDirectory() as open_to_all:  # as root the folder has to be one that the servers' account can enter
         Path(open_to_all).chmod(0o755)
         folder = Path(open_to_all) / "cache"
@@ -53,7 +53,7 @@ def _held(lock: Path) -> Iterator[None]:
 
 
 def test_without_yes_nothing_is_removed(pilotscope: Command, cache: Path) -> None:
-    """What is there, how large it is, and what to type."""
+    """The table has every entry with its size, and the command that removes them."""
     result = pilotscope("clean")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
@@ -63,13 +63,13 @@ def test_without_yes_nothing_is_removed(pilotscope: Command, cache: Path) -> Non
         "server             1.5 kB  2027-01-15 08:00  there  uid-1/servers/server-a\n"
         "steering library   1.5 kB  2027-01-15 08:00  there  libraries/pilotscope-pg18.so\n"
         "\n"
-        "nothing was removed; `pilotscope clean --yes` removes 3 entries, 4.5 kB; what is needed again is made again\n"
+        "nothing was removed; `pilotscope clean --yes` removes 3 entries, 4.5 kB; a run makes again what it needs\n"
     )
     assert (cache / "uid-1/templates/toy/data/base").exists()
 
 
 def test_yes_removes_ours_and_only_ours(pilotscope: Command, cache: Path, workplace: Path) -> None:
-    """Other files in the folder, and what symbolic links point to, stay: the folder may have been chosen by mistake."""
+    """Foreign files, and the targets of symbolic links, stay: the user may have named a wrong folder."""
     treasure = workplace / "treasure"
     treasure.mkdir()
     (treasure / "gold").write_text("x")
@@ -86,21 +86,21 @@ def test_yes_removes_ours_and_only_ours(pilotscope: Command, cache: Path, workpl
     }
     assert {path.name for path in treasure.rglob("*")} == {"gold", "templates", "data"}
     assert (cache / "uid-1/templates/link").is_symlink()
-    assert pilotscope("clean").stdout == f"cache folder {cache}\nnothing in it\n"
+    assert pilotscope("clean").stdout == f"cache folder {cache}\nit is empty\n"
 
 
 def test_while_a_server_runs_everything_is_in_use(pilotscope: Command, cache: Path) -> None:
-    """A running server needs its programs and its library, and the next one its template."""
+    """While a server runs, its programs and library stay, and so does the data of the next server."""
     with _held(cache / "uid-1/servers/server-a/lock"):
         result = pilotscope("clean", "--json")
         assert [entry["in_use"] for entry in json.loads(result.stdout)["entries"]] == [True, True, True]
         assert pilotscope("clean", "--yes").stdout.endswith("\nremoved 0 entries, 0 bytes\n")
-        assert pilotscope("clean").stdout.endswith("\nnothing was removed; all of it is in use\n")
+        assert pilotscope("clean").stdout.endswith("\nnothing was removed; every entry is in use\n")
     assert (cache / "uid-1/servers/server-a/data").exists()
 
 
 def test_a_database_that_is_being_prepared_is_in_use(pilotscope: Command, cache: Path) -> None:
-    """The process that prepares it holds the lock beside it; the rest can go."""
+    """An entry whose lock another process holds stays; the others are removed."""
     (cache / "uid-1/templates/toy").rename(cache / "uid-1/templates/toy.partial")
     with _held(cache / "uid-1/templates/toy.lock"):
         cleaned = json.loads(pilotscope("clean", "--yes", "--json").stdout)
@@ -109,7 +109,7 @@ def test_a_database_that_is_being_prepared_is_in_use(pilotscope: Command, cache:
 
 
 def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others go, the exit code says that something stayed."""
+    """The other entries are removed; the exit code is 1 because one stayed."""
 
     def refuse(path: Path, target: Path) -> Path:
         raise PermissionError(13, "Permission denied")
@@ -117,4 +117,4 @@ def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monke
     monkeypatch.setattr(Path, "rename", refuse)
     result = pilotscope("clean", "--yes")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[0] == f"{cache}/uid-1/templates/toy is still there: Permission denied"
+    assert result.stderr.splitlines()[0] == f"{cache}/uid-1/templates/toy could not be removed: Permission denied"

@@ -1,8 +1,7 @@
 """
-What lies in the cache folder, and its removal.
+List the cache folder, and remove its entries.
 
-Only what we know to be ours by its place is listed and removed. A cache folder that somebody pointed at a folder full of other things by
-mistake loses nothing else.
+Only paths where this suite writes are listed and removed. If a user sets the cache to a wrong folder, its files stay.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ KINDS = (
     ("steering library", "extension/*"),
     ("labels", "labels/*"),
 )
-"""What there can be and where, below the cache folder."""
+"""The kinds of entries, and where they are below the cache folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing in the cache; `changed_at` is when its folder was last changed."""
+    """One entry of the cache; `changed_at` is the last change of its folder."""
 
     kind: str
     path: Path
@@ -43,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What was found and, if it was asked for, what became of it: `failures` maps a path to the reason why it is still there."""
+    """The entries found and removed; `failures` maps a path to the reason why it could not be removed."""
 
     folder: Path
     entries: tuple[Entry, ...]
@@ -52,7 +51,7 @@ class Cleaning:
 
 
 def clean(folder: Path, *, remove: bool) -> Cleaning:
-    """List what is in the cache folder, and remove what is not in use if `remove` says so."""
+    """List the entries of the cache folder; with `remove`, remove those not in use."""
     entries = tuple(entries_of(folder))
     removed: list[Path] = []
     failures: dict[str, str] = {}
@@ -69,9 +68,9 @@ def clean(folder: Path, *, remove: bool) -> Cleaning:
 
 def entries_of(folder: Path) -> Iterator[Entry]:
     """
-    Everything of ours in the cache folder. While a server of ours runs, whatever servers are made from is in use as well.
+    Yield the entries of the cache folder. While a server of ours runs, all data and binaries that servers start from are in use as well.
 
-    Symbolic links are never followed: what they point to is not ours.
+    Never follow symbolic links: their targets are not ours.
     """
     root = folder.resolve()
     paths = [(kind, path) for kind, pattern in KINDS for path in sorted(folder.glob(pattern)) if _is_inside(path, root)]
@@ -89,7 +88,7 @@ def entries_of(folder: Path) -> Iterator[Entry]:
 
 
 def size_bytes(path: Path) -> int:
-    """The bytes of a file, or of all files below a folder; what vanishes meanwhile does not count."""
+    """Return the bytes of a file, or of all files below a folder; files that vanish meanwhile do not count."""
     if not path.is_dir():
         return path.lstat().st_size
     total = 0
@@ -103,13 +102,13 @@ def size_bytes(path: Path) -> int:
 
 
 def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
-    """What there is, and what was done or what to do."""
+    """Show the entries, and how many were removed or can be."""
     if as_json:
         show_json(cleaning)
         return
     click.echo(f"cache folder {cleaning.folder}")
     if not cleaning.entries:
-        click.echo("nothing in it")
+        click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
     show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries])
@@ -118,11 +117,11 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]
         click.echo(f"\nremoved {_count(done)}")
     elif free:
-        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; what is needed again is made again")
+        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
     else:
-        click.echo("\nnothing was removed; all of it is in use")
+        click.echo("\nnothing was removed; every entry is in use")
     for path, reason in cleaning.failures.items():
-        click.echo(f"{path} is still there: {reason}", err=True)
+        click.echo(f"{path} could not be removed: {reason}", err=True)
 
 
 def _row(entry: Entry, cleaning: Cleaning) -> tuple[str, ...]:
@@ -145,7 +144,7 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # another account's: let it be
+        return True  # another account's lock: leave its entry alone
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,7 +155,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Out of its place first, so that nobody takes what is half removed for whole."""
+    """Remove an entry. Rename it first, so that nobody uses a half-removed one."""
     doomed = path.rename(path.with_name(f"{path.name}.removed"))
     if doomed.is_dir():
         shutil.rmtree(doomed)

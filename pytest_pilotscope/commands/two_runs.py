@@ -1,26 +1,24 @@
-"""The two runs that a comparison is asked for: of the store, of two records, or the newest records of two algorithms."""
+"""Find the two runs that `pilotscope compare` compares: in the store, in two records, or the newest of two algorithms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pytest_pilotscope.commands.comparison import FINGERPRINT, Result
+from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
 from pytest_pilotscope.statistics.summary import metrics, summarize
 
 _STAMP = re.compile(r"_(\d{8}_\d{6})(?:_(\d+))?$")
-"""The end of a run's name: when it started, and a number when several started in the same second."""
+"""The end of a run's name: its start, and a number if several runs started in the same second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recorded:
-    """A run that went on to its end, by its record."""
+class _Ended(NamedTuple):
+    """A run that has ended, and the path of its record."""
 
     path: Path
     algorithm: str
@@ -37,9 +35,9 @@ def two_results(
     tracking_uri: str | None = None,
 ) -> tuple[Result, Result]:
     """
-    Return the two that were asked for: two runs of the store, two records, or the newest runs of two algorithms.
+    Return two results: of two runs in the store, of two records, or of the newest runs of two algorithms.
 
-    `UsageError` when it is none or more than one of these, or when one of the two cannot be found.
+    Raise `UsageError` unless exactly one of these is named, and if one of the two cannot be found.
     """
     if sum((bool(references), files is not None, latest is not None)) != 1 or len(references) not in (0, 2):
         raise UsageError("name two runs, or two records with --files A.jsonl B.jsonl, or two algorithms with --latest ALGO ALGO")
@@ -56,7 +54,7 @@ def two_results(
 
 
 def result_of_run(run: Mapping[str, Any]) -> Result:
-    """Return the result of a run as `MLflowTracker.list_runs` gives it."""
+    """Return the result of a run from `MLflowTracker.list_runs`."""
     tags = _below(run, "tags.")
     return Result(
         reference=run["run_id"],
@@ -70,11 +68,11 @@ def result_of_run(run: Mapping[str, Any]) -> Result:
 
 def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None) -> tuple[Result, Result]:
     """
-    Return the newest run of each of two algorithms on one database; if both are the same algorithm, its two newest, the older one first.
+    Return the newest run of each of two algorithms on one database; of a single algorithm its two newest, the older one first.
 
-    Without `database` it must be clear which one is meant. `UsageError` says what there is when there is no such pair.
+    Without `database`, both must have runs on exactly one common database. Raise `UsageError`, which lists the runs, if there is no pair.
     """
-    found = list(_recorded(results))
+    found = list(_ended(results))
     if not found:
         raise UsageError(f"no records of ended runs in {results}; run a benchmark first, or name the folder with --results")
     for algorithm in algorithms:
@@ -85,21 +83,22 @@ def latest_pair(results: Path, algorithms: tuple[str, str], database: str | None
     for algorithm, runs in zip(algorithms, of_each, strict=True):
         if not runs:
             raise UsageError(f"no record of {algorithm!r} on {chosen!r} in {results}; there are: {_listed(found)}")
-    if algorithms[0] != algorithms[1]:
-        return _of_recorded(of_each[0][-1]), _of_recorded(of_each[1][-1])
-    if len(of_each[0]) == 1:
-        raise UsageError(f"only one record of {algorithms[0]!r} on {chosen!r} in {results}: nothing to compare it with")
-    return _of_recorded(of_each[0][-2]), _of_recorded(of_each[0][-1])
+    first, second = of_each
+    if algorithms[0] == algorithms[1]:
+        if len(first) == 1:
+            raise UsageError(f"only one record of {algorithms[0]!r} on {chosen!r} in {results}: nothing to compare it with")
+        first = first[:-1]
+    return _of_ended(first[-1]), _of_ended(second[-1])
 
 
 def names(results: Path) -> tuple[str, ...]:
-    """Return the names of all runs with a record in a folder, newest first."""
+    """Return the names of all runs with a record in a folder, the newest first."""
     records = [path.stem for path in results.glob("*.jsonl")]
     return tuple(sorted(records, key=_stamp, reverse=True))
 
 
 def experiment_names(results: Path) -> tuple[str, ...]:
-    """Return the experiments that the records in a folder belong to: their names without the moment."""
+    """Return the experiments of the records in a folder: the names of the runs without their start."""
     return tuple(sorted({_STAMP.sub("", name) for name in names(results)}))
 
 
@@ -112,7 +111,7 @@ def _of_file(path: Path) -> Result:
     return _of_record(runs[0], path)
 
 
-def _of_recorded(run: _Recorded) -> Result:
+def _of_ended(run: _Ended) -> Result:
     (record,) = (one for one in runs_of(read_record(run.path)) if one.header.algorithm == run.algorithm)
     return _of_record(record, run.path)
 
@@ -129,8 +128,8 @@ def _of_record(record: Record, path: Path) -> Result:
     )
 
 
-def _recorded(results: Path) -> Iterator[_Recorded]:
-    """Yield the runs in a folder that have ended, the oldest first; files that are no record are passed over."""
+def _ended(results: Path) -> Iterator[_Ended]:
+    """Yield the ended runs in a folder, the oldest first; skip files that are no record."""
     for name in reversed(names(results)):
         path = results / f"{name}.jsonl"
         lines = path.read_bytes().splitlines()
@@ -141,10 +140,10 @@ def _recorded(results: Path) -> Iterator[_Recorded]:
         if ends.end is not None:
             header = ends.header
             for algorithm in header.sides if is_comparison(header) else (header.algorithm,):
-                yield _Recorded(path=path, algorithm=algorithm, database=header.dataset)
+                yield _Ended(path, algorithm, header.dataset)
 
 
-def _common_database(found: list[_Recorded], algorithms: tuple[str, str]) -> str:
+def _common_database(found: list[_Ended], algorithms: tuple[str, str]) -> str:
     databases = [{run.database for run in found if run.algorithm == algorithm} for algorithm in algorithms]
     common = sorted(databases[0] & databases[1])
     if len(common) == 1:
@@ -154,7 +153,7 @@ def _common_database(found: list[_Recorded], algorithms: tuple[str, str]) -> str
     raise UsageError(f"{algorithms[0]!r} and {algorithms[1]!r} were never run on the same database; there are: {_listed(found)}")
 
 
-def _listed(found: list[_Recorded]) -> str:
+def _listed(found: list[_Ended]) -> str:
     return ", ".join(sorted({f"{run.algorithm} on {run.database}" for run in found}))
 
 

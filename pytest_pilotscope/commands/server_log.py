@@ -1,4 +1,4 @@
-"""`pilotscope workload`: workloads made from what a server has run."""
+"""`pilotscope workload from-log`: make a workload from the log of a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pilotscope.queries.splitting import divide
 def from_log(
     log: Path, output: Path, *, split: Literal["random", "template"], database: str | None, per_template: int, seed: int, as_json: bool
 ) -> None:
-    """Extract, divide, write the folders `train`, `validation` and `test`, a file for each query, and say what was found."""
+    """Extract and divide the queries, write one file each to the folders `train`, `validation` and `test`, and show the counts."""
     if output.exists() and any(output.iterdir()):
         raise WorkloadError(f"{output}: there is something in this folder already; name another one with --output")
     found = extract(log, database=database, per_template=per_template)

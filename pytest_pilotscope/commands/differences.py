@@ -1,4 +1,4 @@
-"""Two results side by side: metrics with their difference and which way it is good, parameters equal or not."""
+"""The differences of two results: each metric with its difference and verdict, each parameter equal or not."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pytest_pilotscope.statistics.direction import Direction, direction
 Verdict = Literal["better", "worse", "equal"]
 
 FINGERPRINT = "fingerprint."
-"""What the tags of a run with its fingerprints start with."""
+"""The prefix of the tags that hold a run's fingerprints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One of the two that are compared. `reference` is its run id in the store, or the path of its record."""
+    """One of the two results. `reference` is its run id in the store, or the path of its record."""
 
     reference: str
     name: str
@@ -30,9 +30,9 @@ class Result:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricPair:
     """
-    One metric of both; None where one of them does not have it.
+    One metric of both results; None where a result lacks it.
 
-    `percent` is None when the first is zero. `verdict` is about the second, None when neither way is good.
+    `percent` is None if the first is zero. `verdict` judges the second; None if neither direction is better.
     """
 
     name: str
@@ -45,7 +45,7 @@ class MetricPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterPair:
-    """One parameter of both; None where one of them does not have it."""
+    """One parameter of both results; None where a result lacks it."""
 
     name: str
     first: Scalar
@@ -54,11 +54,12 @@ class ParameterPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Differences:
     """
-    `different` names the fingerprints (build, data, statistics, ...) in which the two differ: then their times say little.
+    Two results and their differences.
 
-    `speedups_overlap` says whether the intervals of the speed-ups do; None where one of the two has none.
+    `different` names the fingerprints (build, data, statistics, ...) that differ: then the times are not comparable. `speedups_overlap`
+    is True if the intervals of the speed-ups overlap; None if a result has none.
     """
 
     first: Result
@@ -69,9 +70,9 @@ class Comparison:
     speedups_overlap: bool | None
 
 
-def compare(first: Result, second: Result) -> Comparison:
+def compare(first: Result, second: Result) -> Differences:
     """Compare the second with the first."""
-    return Comparison(
+    return Differences(
         first=first,
         second=second,
         metrics=tuple(_metrics(first, second)),
