@@ -133,6 +133,7 @@ def test_other_searches_and_targets(shop: Database, tmp_path: Path, options: Kno
     assert report.parameters["target_metric"] == options.target
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C in the third trial, the next run with the same seed and queries tries only what is missing."""
     applied: list[dict[str, str]] = []
