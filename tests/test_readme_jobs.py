@@ -104,6 +104,7 @@ def run_github(checkout: Checkout, **variables: str) -> list[str]:
     return [checkout.run(step["run"], **given, **{name: event[value] for name, value in step.get("env", {}).items()}) for step in steps]
 
 
+@pytest.mark.slow
 def test_the_github_job_measures_base_and_head_and_gates(checkout: Checkout) -> None:
     """It ends with a gate that passes, and leaves what is to be kept."""
     printed = run_github(checkout)

@@ -77,26 +77,30 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (
+        pytest.param(
             "return {subplan: float('nan') for subplan in subplans}",
             r"InvalidEstimate: bad estimated nan rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "return {subplan: -1 for subplan in subplans}",
             r"InvalidEstimate: bad estimated -1 rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
         (
             "return {}",
             r"IncompleteEstimate: bad estimated 0 of (\d+) subplans of query 'q001'; "
             "PostgreSQL would silently use its own estimate for the rest",
         ),
-        (
+        pytest.param(
             "return {subplan: 'many' for subplan in subplans}",
             r"InvalidEstimate: bad estimated 'many' rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "return None",
             r"AlgorithmError: bad answered query 'q001' with None; it must be a mapping of subplans \(frozensets of aliases\) to rows",
+            marks=pytest.mark.slow,
         ),
         ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
     ],
@@ -118,6 +122,7 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
     assert ("\nE   " in result.stdout.str()) is not named
 
 
+@pytest.mark.slow
 def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytester, prepared: Path) -> None:
     """A changed model file and a label cache of other data are named, with what to do; nothing is measured with them."""
     small = ("--limit", "1", "--training-size", "3", "--epochs", "1", "--no-mlflow")
@@ -145,6 +150,7 @@ def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytes
     labels.close()
 
 
+@pytest.mark.slow
 def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:
     """
     What training reports may not contradict what the run says already: no tracking store takes two values of one parameter.
@@ -160,6 +166,7 @@ def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> No
     )
 
 
+@pytest.mark.slow
 def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     """A side that returns other rows than the baseline is not compared: its run is FAILED and says which query."""
     conftest = """
@@ -228,6 +235,7 @@ def test_options_of_a_conftest(pytester: pytest.Pytester) -> None:
     assert ": error: argument --shifted-by: expected a number, got 'far'" in refused.stderr.str()
 
 
+@pytest.mark.slow
 def test_options_of_a_late_conftest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conftest.py that is found while collecting comes too late for the command line: the ini file chooses, and the user is told."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)

@@ -114,6 +114,7 @@ def test_a_worker_whose_server_is_gone(shop: Database) -> None:
             os.kill(place.kept["knob stage"][0]._database.server.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_knobs_are_tried_on_workers(shop: Database, tmp_path: Path) -> None:
     """The default first, then as many at a time as there are workers; the log has them all, in times of the server that asks."""
     options = shop_module.knob_options(trials=5, trial_s=1.0, rounds=2, names=("work_mem", "random_page_cost", "shared_buffers"))

@@ -48,6 +48,7 @@ def _one_cache() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset schedulers run statements where the indexes are, and with the settings that were found or the default."""
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,6 @@ from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.index.whatif import Means
 from pytest_pilotscope.algorithms.storage import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
-from pytest_pilotscope.learning.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
@@ -52,12 +51,6 @@ def trained(database: Database, folder: Path, *, update_every: int = 200, **opti
     with training("index", database, folder, options=options, update_every=update_every) as given:
         report = algorithm.train(given)
     return algorithm, {"metrics": report.metrics, "parameters": report.parameters, "scalars": report.scalars, "artifacts": report.artifacts}
-
-
-def test_it_keeps_the_protocols() -> None:
-    """It prepares a database and can be saved; it steers no query."""
-    assert isinstance(IndexSelection(), DatabasePreparer)
-    assert isinstance(IndexSelection(), Persistent)
 
 
 def test_training_selects_and_records(database: Database, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from pytest_pilotscope.algorithms.knob.stage import Stage
 from pytest_pilotscope.algorithms.knob.tuning import UNFINISHED, KnobTuning
 from pytest_pilotscope.algorithms.storage import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
-from pytest_pilotscope.learning.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
@@ -51,12 +50,6 @@ def decided(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second measurement finds that the best trial takes half the time: these queries are too short to tell for sure."""
     monkeypatch.setattr(tuning_module, "compare", lambda *_, **__: Interval(estimate=0.5, low=0.4, high=0.6))
     monkeypatch.setattr(tuning_module, "best_trial", lambda trials: trials[-1])
-
-
-def test_it_keeps_the_protocols() -> None:
-    """It prepares a database and can be saved; it steers no query."""
-    assert isinstance(KnobTuning(), DatabasePreparer)
-    assert isinstance(KnobTuning(), Persistent)
 
 
 def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
@@ -133,6 +126,7 @@ def test_other_searches_and_targets(shop: Database, tmp_path: Path, options: Kno
     assert report.parameters["target_metric"] == options.target
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C in the third trial, the next run with the same seed and queries tries only what is missing."""
     applied: list[dict[str, str]] = []

@@ -25,7 +25,6 @@ from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
-from pytest_pilotscope.learning.algorithm import CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.measurement import sides
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
@@ -82,13 +81,6 @@ def contrary(trained: tuple[Lero, TrainingReport, Path], forum: Database, sessio
     for parameter in found.model.network.output.parameters():
         parameter.data.neg_()
     return found
-
-
-def test_is_a_persistent_chooser() -> None:
-    """It has the methods by which a run knows what to do with it."""
-    assert isinstance(Lero(), PlanChooser)
-    assert isinstance(Lero(), Persistent)
-    assert not isinstance(Lero(), CardinalityEstimator)
 
 
 def test_training_reports_what_others_read(trained: tuple[Lero, TrainingReport, Path]) -> None:

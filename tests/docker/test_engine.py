@@ -36,6 +36,8 @@ from tests.lost import measure_and_lose
 from tests.postgres.children import REPOSITORY, start_child, wait_for_end
 from tests.toy import Toy
 
+pytestmark = pytest.mark.slow
+
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
 
 

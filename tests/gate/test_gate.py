@@ -68,6 +68,7 @@ def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester:
     assert regressions[0].endswith(" times the reference, allowed is 1.200")
 
 
+@pytest.mark.slow
 def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pytester: pytest.Pytester) -> None:
     """An A/A run gated by an A/A run; `--gate none` measures without a gate."""
     pytester.makeini("[pytest]\npilotscope_gate = results\npilotscope_no_mlflow = true\npilotscope_limit = 8")
@@ -79,7 +80,7 @@ def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pyteste
     assert second.ret == 0
 
 
-@pytest.mark.parametrize("arguments", [("-k", "nothing"), ("--benchmark-only",)])
+@pytest.mark.parametrize("arguments", [("-k", "nothing"), pytest.param(("--benchmark-only",), marks=pytest.mark.slow)])
 def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     """However the measurement is kept from happening, the gate says that it judged nothing, and exits with 1."""
     result = measure(pytester, *RUN, "--gate", "main.json", *arguments, conftest=ALGORITHMS)
@@ -88,6 +89,7 @@ def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester,
     assert MISSED in result.outlines
 
 
+@pytest.mark.slow
 def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> None:
     """`pytest --gate FILE` where no benchmark is collected at all has judged nothing."""
     pytester.makepyfile("def test_other(): pass")
@@ -97,6 +99,7 @@ def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> Non
     assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
 
 
+@pytest.mark.slow
 def test_a_gate_of_the_ini_file_leaves_other_tests_alone(pytester: pytest.Pytester) -> None:
     """A project that has one can run its unit tests; but as soon as a benchmark is there to be deselected, nothing is silent."""
     pytester.makeini("[pytest]\npilotscope_gate = main.json")
@@ -109,6 +112,7 @@ def test_a_gate_of_the_ini_file_leaves_other_tests_alone(pytester: pytest.Pytest
     assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
 
 
+@pytest.mark.slow
 def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -> None:
     """`--benchmark-disable` switches off pytest-benchmark, not the measurement nor the gate."""
     result = measure(pytester, *RUN, "--gate", "main.json", "--benchmark-disable", "--gate-on-missing", "warn", conftest=ALGORITHMS)
@@ -117,6 +121,7 @@ def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -
     assert [line for line in result.outlines if line.startswith("  warning: missing-baseline: main.json does not exist; ")]
 
 
+@pytest.mark.slow
 def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytester) -> None:
     """Workers tell that there was a benchmark; unit tests beside them, without one, are left alone."""
     pytester.makeini("[pytest]\npilotscope_gate = main.json")

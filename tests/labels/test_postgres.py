@@ -101,6 +101,7 @@ def differences(session: Session, queries: Sequence[Query], folder: Path, *, mos
     return compared, len(todo), found
 
 
+@pytest.mark.slow
 def test_every_subplan_of_two_hundred_generated_queries(loaded: MakeDatabase, tmp_path: Path) -> None:
     """Labels equal COUNT(*) on all subplans of 200 queries that PostgreSQL can count (up to 3 million rows each)."""
     session, queries = generated(loaded)

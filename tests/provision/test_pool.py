@@ -137,6 +137,7 @@ def test_a_killed_worker(database: Database, scheduler: str, tmp_path: Path) -> 
         assert {int(key): int(counted) for key, (_, counted) in results} == {n: session.scalar(JOIN % n) for n in range(8)}
 
 
+@pytest.mark.slow
 def test_a_straggler_does_not_block_the_end(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A unit that hangs is done by somebody who is idle; workers can be processes of our own."""
     monkeypatch.setattr(cluster, "LEAST_STRAGGLER_S", 0.0)
@@ -146,6 +147,7 @@ def test_a_straggler_does_not_block_the_end(database: Database, monkeypatch: pyt
         assert sorted(crew.next() for _ in range(4)) == [(str(number), number) for number in range(4)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still(
     database: Database, scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_worker_that_stands_still(
     ]
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_fetched(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker stood still before its result was fetched: another one does the unit."""
     if sys.platform != "linux":

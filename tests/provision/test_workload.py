@@ -125,6 +125,7 @@ def test_a_failing_query_fails_the_run_and_not_the_others(pytester: pytest.Pytes
     assert "metrics.test_total_time" not in run
 
 
+@pytest.mark.slow
 def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) -> None:
     """Every repetition has the limit as its time and is counted; the total is shown as a lower bound."""
     conftest = """
@@ -148,6 +149,7 @@ def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) ->
     assert summary(pytester.path)["metrics"]["timeout_count"] == 1
 
 
+@pytest.mark.slow
 def test_no_collection_without_labels_says_so(pytester: pytest.Pytester) -> None:
     """What lacks its labels names the option that forbids to count them; asking for more training queries than there are is said."""
     result = measure(
@@ -227,6 +229,7 @@ def test_own_queries_on_an_own_server(pytester: pytest.Pytester, newest_server: 
     assert [name for (name,) in newest_scratch.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")] == ["t"]
 
 
+@pytest.mark.slow
 def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: EmbeddedServer) -> None:
     """They are selected and measured in copies, although our sessions are open in the original; it keeps its own, and no copy is left."""
     binaries = newest_server.binaries
@@ -265,7 +268,10 @@ WORRIED = """
 """
 
 
-@pytest.mark.parametrize(("live", "by_us", "in_all"), [((), (1, 1, 1), (1, 1, 1)), (("--log-cli-level=WARNING",), (0, 0, 1), (1, 2, 1))])
+@pytest.mark.parametrize(
+    ("live", "by_us", "in_all"),
+    [((), (1, 1, 1), (1, 1, 1)), pytest.param(("--log-cli-level=WARNING",), (0, 0, 1), (1, 2, 1), marks=pytest.mark.slow)],
+)
 def test_each_warning_is_shown_once(
     live: tuple[str, ...],
     by_us: tuple[int, ...],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest_pilotscope.algorithms.mscn.estimator  # noqa: F401
+import pytest_pilotscope.runs.bench  # noqa: F401 - pytester forgets what is imported during its tests: it would be imported for each
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName
 from tests.projects import BENCHMARK, measure
@@ -51,7 +53,7 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_usage_errors(pytester: pytest.Pytester, arguments: list[str], message: str) -> None:
     """Exit code 4 and the message, without a traceback."""
     pytester.makepyfile(test_workload=BENCHMARK)
-    result = pytester.runpytest_subprocess("--no-mlflow", *arguments)
+    result = pytester.runpytest_inprocess("--no-mlflow", *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in result.stderr.lines if line]
     assert len(lines) == 1, lines

@@ -122,6 +122,7 @@ def test_algorithms_take_turns_within_each_query(pytester: pytest.Pytester) -> N
     assert "doubler on stats_tiny: gate against the reference: PASSED" in gated.outlines
 
 
+@pytest.mark.slow
 def test_one_that_breaks_does_not_take_the_others_along(pytester: pytest.Pytester) -> None:
     """
     One fails in training, one at the second query; the third is measured to the end and its run is FINISHED.
@@ -147,6 +148,7 @@ def test_one_that_breaks_does_not_take_the_others_along(pytester: pytest.Pyteste
     assert status == {"dunce": "FAILED", "dropout": "FAILED", "doubler": "FINISHED"}
 
 
+@pytest.mark.slow
 def test_the_baseline_alone_is_compared_with_itself(pytester: pytest.Pytester) -> None:
     """`--compare` without an opponent is the A/A run that `--algo baseline` is."""
     result = measure(pytester, "--compare", "--limit", "1", "--no-mlflow")

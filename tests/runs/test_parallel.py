@@ -87,6 +87,7 @@ def test_nothing_is_judged_without_a_measurement(pytester: pytest.Pytester) -> N
     assert re.search(r"^ERROR: --no-measure leaves nothing to judge; leave --compare out$", result.stderr.str(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_there_is_nothing_to_look_at_without_a_measurement(pytester: pytest.Pytester) -> None:
     """A test that shows a measurement is skipped with the reason why there is none."""
     view = (Path(__file__).resolve().parents[2] / "benchmarks" / "test_estimation.py").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ EXPERIMENT = "baseline_toy"
 PASSWORD = "correct-horse-battery"  # noqa: S105 - of a server that lives as long as its tests
 
 
-@pytest.fixture(scope="module", params=["sqlite, with a password", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite, with a password", pytest.param("postgresql", marks=pytest.mark.slow)])
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """A line to a tracking server, once for each kind of backend store; the first asks for a password, which is in the environment."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as name, pytest.MonkeyPatch.context() as patch:
@@ -80,6 +80,7 @@ def measure(line: Line, databases: Bench, tmp_path: Path, monkeypatch: pytest.Mo
     return run
 
 
+@pytest.mark.slow
 def test_down_at_the_start(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
     """Nothing got through; the record is whole, and is sent once."""
     line.cut()
@@ -104,6 +105,7 @@ def test_down_in_the_middle(line: Line, measure: Callable[..., FinishedRun], tmp
     _check_sync(tmp_path, finished, "completed")
 
 
+@pytest.mark.slow
 def test_down_at_the_end(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything got through but the metrics and the end; nothing is there twice."""
     end = MLflowTracker.end

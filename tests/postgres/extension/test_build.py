@@ -100,6 +100,7 @@ def test_without_cc_the_pip_compiler_is_taken(monkeypatch: pytest.MonkeyPatch) -
     assert find_compiler() == (sys.executable, "-m", "ziglang", "cc")
 
 
+@pytest.mark.slow
 def test_the_pip_compiler_makes_a_library_that_loads(
     newest_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
