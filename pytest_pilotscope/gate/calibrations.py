@@ -18,7 +18,7 @@ from pathlib import Path
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.gate.decision import Policy
 from pytest_pilotscope.gate.simulation import QUERY_DELTAS, SESSIONS, calibrate
-from pytest_pilotscope.record.plain import from_plain, to_plain
+from pytest_pilotscope.record.json_values import from_json, to_json
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.ratios import Interval
 
@@ -80,7 +80,7 @@ def calibrate_with(record: Record, folder: Path, *, sessions: int = SESSIONS) ->
     )
     path = calibration_path(record, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_plain(kept, "calibration"), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(to_json(kept, "calibration"), indent=2) + "\n", encoding="utf-8")
     return _described(kept, found.observed.total, record.header.dataset, path)
 
 
@@ -91,7 +91,7 @@ def calibrated(record: Record, folder: Path) -> Calibrated | None:
         return None
     try:
         content: Mapping[str, object] = json.loads(path.read_bytes())
-        found = from_plain(Calibrated, content)
+        found = from_json(Calibrated, content)
     except (ValueError, AttributeError) as error:
         raise UsageError(f"{path}: not a calibration ({error}); remove it, or run --calibrate again") from error
     return found if record.header.rounds >= found.rounds else None

@@ -14,7 +14,7 @@ from pytest_pilotscope.gate.simulation import calibrate
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from tests.gate.noise import Machine
-from tests.record.records import record_of
+from tests.record.building import record_of
 
 
 def a_against_a(noise: float, *, luck: float = 1.0, queries: int = 20, rounds: int = 5) -> Record:

@@ -14,7 +14,7 @@ from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_a
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, Scalar, SubplanEstimate, TrainingReport
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 QUERIES = tuple(f"q{i}" for i in range(20))
 

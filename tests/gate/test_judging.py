@@ -15,12 +15,12 @@ from pytest_pilotscope.gate import calibrations as calibrating
 from pytest_pilotscope.gate.calibrations import Calibrated, calibrate_with, calibrated
 from pytest_pilotscope.gate.judging import Gate, embed, judge, open_gate, read_references
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.record.plain import to_plain
+from pytest_pilotscope.record.json_values import to_json
 from pytest_pilotscope.record.record import Record, RecordWriter
 from pytest_pilotscope.record.results import QueryReport, RunEnd
 from tests.gate.test_calibrations import a_against_a
 from tests.gate.test_decision import measured
-from tests.record.records import FINISHED, record_of
+from tests.record.building import FINISHED, record_of
 
 MSCN = ("mscn", "stats_tiny")
 
@@ -201,11 +201,11 @@ def test_typed_deltas_count_most_then_calibrated_ones_then_the_defaults(tmp_path
         run_name="aa", machine="m", delta=0.07, query_delta=0.5, detectable=0.1, false_alarms=0.01, sessions=9, queries=20, rounds=5
     )
     path = calibrating.calibration_path(run, tmp_path)
-    path.write_text(json.dumps(to_plain(noisy, "")), encoding="utf-8")
+    path.write_text(json.dumps(to_json(noisy, "")), encoding="utf-8")
     assert allowed() == "allowed: workload +7.0%, single query +50% (calibrated on this machine by aa)"
     assert allowed(gate_delta=0.02) == "allowed: workload +2.0%, single query +50% (as given, calibrated on this machine by aa)"
     assert allowed(gate_delta=0.02, gate_query_delta=0.3) == "allowed: workload +2.0%, single query +30% (as given)"
-    path.write_text(json.dumps(to_plain(replace(noisy, rounds=6), "")), encoding="utf-8")
+    path.write_text(json.dumps(to_json(replace(noisy, rounds=6), "")), encoding="utf-8")
     assert allowed() == "allowed: workload +3.0%, single query +20% (default)"
 
 

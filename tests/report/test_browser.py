@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.report.page import write_page
-from tests.report.records import comparison, minimal
+from tests.report.samples import comparison, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
 webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)

@@ -11,7 +11,7 @@ from pytest_pilotscope.record.results import QueryReport, RunEnd, SubplanEstimat
 from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_of, factor_text, markdown
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
+from tests.record.building import record_of
 from tests.statistics.test_ranking import contest
 
 

@@ -13,8 +13,8 @@ from pytest_pilotscope.report.page import page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.svg import COLOURS
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
-from tests.report.records import HOSTILE, comparison, minimal
+from tests.record.building import record_of
+from tests.report.samples import HOSTILE, comparison, minimal
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstimate
 from pytest_pilotscope.report.plans import Node, compared, judged
-from tests.report.records import INNER, OTHER_PLAN, PLAN, USERS
+from tests.report.samples import INNER, OTHER_PLAN, PLAN, USERS
 
 
 def nodes_of(plan: PlanNode) -> tuple[Node, ...]:

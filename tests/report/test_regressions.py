@@ -9,8 +9,8 @@ import pytest
 from pytest_pilotscope.report.remarks import decisions_of, regressions_of
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize, summary_json
-from tests.record.records import record_of
-from tests.report.records import comparison
+from tests.record.building import record_of
+from tests.report.samples import comparison
 from tests.statistics.test_ranking import contest
 
 

@@ -11,7 +11,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import remarks_of, results_of
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
+from tests.record.building import record_of
 
 STEADY = [10.0, 10.01, 10.02, 9.99, 10.0]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pytest_pilotscope.statistics.pairs import pairs_of
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 
 def test_a_pair_is_one_round_of_one_query() -> None:

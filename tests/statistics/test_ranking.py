@@ -9,7 +9,7 @@ import numpy as np
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 
 def contest(**factors: float) -> Record:

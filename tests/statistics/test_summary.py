@@ -12,7 +12,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, SubplanEstimate, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 SIDES = {
     "baseline": {"q1": [100.0, 120.0, 90.0], "q2": [1000.0, 1010.0, 990.0]},

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
-from tests.record.records import record_of
+from tests.record.building import record_of
 from tests.statistics.test_ranking import contest
 
 HOSTILE = "<script>alert('&')</script>\"'"
