@@ -7,7 +7,7 @@ from dataclasses import replace
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
 from tests.record.building import record_of
-from tests.statistics.test_ranking import contest
+from tests.statistics.test_ranking import record_of_sides
 
 HOSTILE = "<script>alert('&')</script>\"'"
 """What a record may hold, and a page must show as it is."""
@@ -60,7 +60,7 @@ def comparison() -> Record:
 
     q2 timed out on `slow` and q3 failed there, with a message that is HTML.
     """
-    record = contest(fast=0.5, slow=2.0)
+    record = record_of_sides(fast=0.5, slow=2.0)
     runs = tuple(_disturbed(record))
     queries = {**record.header.queries, "q4": f"SELECT count(*) FROM c, u WHERE c.text <> {HOSTILE!r}"}
     header = replace(record.header, queries=queries, settings={"work_mem": "64MB"}, server={"version": "18.4", "provider": "embedded"})

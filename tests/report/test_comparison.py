@@ -12,12 +12,12 @@ from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize
 from tests.record.building import record_of
-from tests.statistics.test_ranking import contest
+from tests.statistics.test_ranking import record_of_sides
 
 
 def with_figures() -> Record:
     """A fast side with estimates and training, and a slow one that timed out once and was not obeyed."""
-    record = contest(fast=0.5, slow=2.0)
+    record = record_of_sides(fast=0.5, slow=2.0)
     estimate = SubplanEstimate(aliases=("u",), estimated=10, true=20)
     reports = (
         QueryReport(query_id="q0", side="baseline", plan_shape="a"),
@@ -60,7 +60,7 @@ def test_every_figure_has_a_cell_for_every_side() -> None:
 
 def test_figures_that_apply_to_no_side_are_left_out() -> None:
     """A comparison without estimators has no q-error, one without training no break-even."""
-    assert {"q-error", "p-error", "training s", "break-even [95 %]", "steered"}.isdisjoint(rows(contest(fast=0.5)))
+    assert {"q-error", "p-error", "training s", "break-even [95 %]", "steered"}.isdisjoint(rows(record_of_sides(fast=0.5)))
 
 
 def test_a_time_out_makes_a_total_a_lower_bound() -> None:
@@ -90,7 +90,7 @@ def test_the_terminal_has_a_column_for_each_side() -> None:
 def test_no_cell_is_cut_on_a_narrow_terminal(width: int | None) -> None:
     """Sides that do not fit beside each other stand below each other, in lines that fit unless a single side does not."""
     others = [f"opponent-with-a-long-name-{number}" for number in range(6)]
-    record = contest(**dict.fromkeys(others, 1.0))
+    record = record_of_sides(**dict.fromkeys(others, 1.0))
     shown = render_records([record], width=width, color=False).splitlines()
     lines = [line for line in shown if not line.startswith("opponent")]  # what is said below the table may be as long as it likes
     sides = [line.split() for line in lines if "opponent" in line or line.split() == ["baseline"]]

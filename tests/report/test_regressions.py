@@ -11,12 +11,12 @@ from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize, summary_json
 from tests.record.building import record_of
 from tests.report.samples import comparison
-from tests.statistics.test_ranking import contest
+from tests.statistics.test_ranking import record_of_sides
 
 
 def test_slower_queries_are_named_the_worst_first() -> None:
     """Those beyond noise, with their ratio, at most five by name; a side that made nothing slower is not mentioned."""
-    record = contest(fast=0.5, slow=2.0)
+    record = record_of_sides(fast=0.5, slow=2.0)
     (remark,) = regressions_of(summarize(record))
     assert remark.bad
     assert remark.text.startswith("slow made 20 of 20 queries slower beyond noise: q")
@@ -28,7 +28,7 @@ def test_slower_queries_are_named_the_worst_first() -> None:
 
 def test_the_summary_lists_them() -> None:
     """By query, with candidate / baseline, also for sides that have none."""
-    found = summary_json(contest(fast=0.5, slow=2.0))["extra_info"]["regressions"]
+    found = summary_json(record_of_sides(fast=0.5, slow=2.0))["extra_info"]["regressions"]
     assert found["fast"] == {}
     assert len(found["slow"]) == 20
     assert found["slow"]["q1"] == pytest.approx(2.0, rel=0.1)
