@@ -263,7 +263,7 @@ def _read_back(header: RunHeader, results: Path, tracking: _Tracking) -> Finishe
 
 def _comparison_files(record: Record, record_path: Path) -> tuple[Path, Path]:
     """The table and the page of a comparison, beside its record."""
-    from pytest_pilotscope.report.comparison import markdown
+    from pytest_pilotscope.report.figure_table import markdown
     from pytest_pilotscope.report.page import write_page
 
     path = record_path.with_suffix(".md")
