@@ -175,6 +175,13 @@ class TrackingError(PilotscopeError):
     """The tracking store could not be read or written."""
 
 
+def named(names: Iterable[str], limit: int = 5) -> str:
+    """Return names for a sentence, at most `limit` of them: `q1, q2 and 3 more`."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: `1 query`, `2 queries`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

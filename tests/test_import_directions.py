@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "learning": frozenset({"labels", "provision", "postgres", "record", "queries", "options", "places", "errors"}),
     "measurement": frozenset({"learning", "postgres", "record", "queries", "errors"}),
     "tracking": frozenset({"statistics", "record", "errors"}),
-    "gate": frozenset({"tracking", "statistics", "record", "options", "places", "errors"}),
+    "gate": frozenset({"statistics", "record", "options", "places", "errors"}),
     "report": frozenset({"statistics", "record", "options", "errors"}),
     "algorithms": frozenset({"learning", "labels", "postgres", "statistics", "record", "queries", "options", "places", "errors"}),
     "presets": frozenset({"runs", "builtins", "errors"}),

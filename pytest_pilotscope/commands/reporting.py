@@ -42,7 +42,7 @@ def _found(reference: str, results: Path, tracking_uri: str | None) -> Iterator[
         yield read_record(named)
     else:
         from pytest_pilotscope.tracking.find import find_run
-        from pytest_pilotscope.tracking.records import record_of_run
+        from pytest_pilotscope.tracking.record_artifacts import record_of_run
 
         yield record_of_run(find_run(reference, tracking_uri=tracking_uri), tracking_uri=tracking_uri)
 

@@ -1,1 +1,1 @@
-"""The gate: which runs are comparable, what is a regression, how a machine's noise is calibrated."""
+"""The gate: it decides if two runs are comparable and if one is a regression, and calibrates its limits on a machine's noise."""

@@ -1,14 +1,12 @@
-"""
-Whether a run can be gated against a reference at all: every obstacle is a state with a name and a sentence, never a silent pass.
-"""
+"""States that keep the gate from comparing a run with a reference; each has a name and a sentence, and none passes silently."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_pilotscope.errors import counted
+from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.record.record import Record
 
 StateKind = Literal[
@@ -33,14 +31,14 @@ StateKind = Literal[
 ]
 
 FEWEST_ROUNDS = 3
-"""With fewer, a single disturbed execution is half of all there is to know about a query."""
+"""With fewer rounds, a single disturbed execution is half of the data about a query."""
 
 _OTHER: Mapping[str, StateKind] = {"build": "other-build", "statistics": "other-statistics", "data": "other-data"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Why a comparison is not, or not wholly, a comparison of like with like."""
+    """A reason why two runs are not, or only in part, comparable."""
 
     kind: StateKind
     text: str
@@ -52,14 +50,14 @@ MISSING_BASELINE = State(
 
 
 def states_of(candidate: Record) -> Iterator[State]:
-    """What makes a run unfit for any gate: it did not finish, its times were taken beside other workers or on a debug build."""
+    """Yield the states that make a run unfit for any gate: not finished, measured while other workers ran, or on a debug build."""
     if candidate.status != "FINISHED":
         yield State(kind="unfinished", text=f"the run is {candidate.status}, so it proves nothing; see its error and run it again")
     yield from _unfit(candidate, "the run")
 
 
 def states_between(candidate: Record, reference: Record) -> Iterator[State]:
-    """What differs between a run and its reference, other than the figures."""
+    """Yield the differences between a run and its reference, apart from the figures."""
     if reference.status != "FINISHED":
         yield State(kind="unfinished-baseline", text=f"the reference run is {reference.status}; measure it again")
     yield from _unfit(reference, "the reference")
@@ -70,16 +68,9 @@ def states_between(candidate: Record, reference: Record) -> Iterator[State]:
 
 
 def same_queries(candidate: Record, reference: Record) -> tuple[str, ...]:
-    """The ids that both runs were to measure, with the same SQL."""
+    """Return the ids of the queries that both runs planned with the same SQL."""
     theirs = reference.header.queries
     return tuple(query_id for query_id, sql in candidate.header.queries.items() if theirs.get(query_id) == sql)
-
-
-def named(names: Iterable[str], limit: int = 5) -> str:
-    """The names in a sentence, at most `limit` of them."""
-    listed = list(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
 
 
 def _unfit(record: Record, which: str) -> Iterator[State]:
@@ -130,8 +121,8 @@ def _other_queries(candidate: Record, reference: Record) -> Iterator[State]:
         yield State(kind="changed-queries", text=f"{_queries(changed)} with other SQL under the same id: {named(changed)}")
 
 
-def _queries(ids: Iterable[str]) -> str:
-    return counted(len(list(ids)), "query", "queries")
+def _queries(ids: Collection[str]) -> str:
+    return counted(len(ids), "query", "queries")
 
 
 def _other_plans(candidate: Record, reference: Record) -> Iterator[State]:

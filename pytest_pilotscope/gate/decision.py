@@ -1,10 +1,10 @@
 """
-The regression gate: pure decisions over records, so that they can be tested and simulated.
+The regression gate: pure decisions over records, so that tests and simulations can call them.
 
-A regression is a time ratio whose confidence interval lies beyond the allowed delta (of the workload, or of a query after Holm's
-correction), an exact figure that got worse, or a query that fails or always times out where it did not. Whatever keeps the gate from
-comparing like with like is a state with a name; it never passes silently. Against a stored run, the ratios to each run's own baseline are
-compared, because those carry over between machines and times do not.
+A regression is a time ratio whose confidence interval lies above the allowed delta (of the workload, or of a query after Holm's
+correction), an exact figure that got worse, or a query that newly fails or always times out. If two runs are not comparable, the gate
+reports a state with a name and never passes silently. The gate compares a run with a stored one by the ratios to each run's own baseline,
+because ratios are comparable between machines and times are not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_pilotscope.errors import counted
-from pytest_pilotscope.gate.comparable import MISSING_BASELINE, State, named, same_queries, states_between, states_of
+from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.gate.comparable import MISSING_BASELINE, State, same_queries, states_between, states_of
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
@@ -35,10 +35,10 @@ Verdict = Literal["PASSED", "REGRESSED", "NOT COMPARABLE", "PASSED WITH RESERVAT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """
-    What the gate lets through.
+    The limits of the gate.
 
-    `delta` and `query_delta` are the slow-downs (0.03 is 3 %) that the workload and a query may have, `exact` the figures that may not get
-    worse at all, `on_missing` whether states fail or only warn; a run that did not finish always fails.
+    The workload may be slower by `delta` and a query by `query_delta` (0.03 is 3 %). The `exact` figures may not get worse at all. States
+    fail or only warn, as `on_missing` says; a run that did not finish always fails.
     """
 
     delta: float = 0.03
@@ -59,7 +59,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What was compared on one side: the number of queries and the workload's slow-down with its intervals."""
+    """The comparison of one side: the number of queries and the workload's slow-down with its intervals."""
 
     side: str
     queries: int
@@ -68,7 +68,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateReport:
-    """The gate's decision with everything it rests on. `against` says what 1.0 means in its ratios."""
+    """The gate's decision with its reasons. A ratio of 1.0 means as fast as the run it is `against`."""
 
     against: Literal["reference", "baseline"]
     policy: Policy
@@ -78,7 +78,7 @@ class GateReport:
 
     @property
     def verdict(self) -> Verdict:
-        """One word for it; regressions weigh more than states."""
+        """The decision in words; regressions come before states."""
         if self.regressions:
             return "REGRESSED"
         if any(state.kind == "unfinished" for state in self.states) or (self.states and self.policy.on_missing == "fail"):
@@ -87,12 +87,12 @@ class GateReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when passed, with or without reservations, else 1."""
+        """0 if the run passed, with or without reservations, else 1."""
         return 0 if self.verdict.startswith("PASSED") else 1
 
 
 def decide(candidate: Record, reference: Record | None, policy: Policy) -> GateReport:
-    """Gate a run against a stored one: each side's ratio to its own run's baseline. No reference is a state, too."""
+    """Gate a run against a stored one by each side's ratio to the baseline of its own run; report a state if there is no reference."""
     if reference is None:
         return _report("reference", policy, [*states_of(candidate), MISSING_BASELINE])
     found: list[State | Regression | Compared] = [*states_of(candidate), *states_between(candidate, reference)]
@@ -118,7 +118,7 @@ def decide_against_baseline(candidate: Record, policy: Policy) -> GateReport:
 
 
 def gate_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
-    """The part of the decision that is about times; `reference` holds the same queries in the same order."""
+    """Yield the decision about times; `reference` has the same queries in the same order."""
     if not pairs.query_ids:
         yield State(kind="empty", text=f"no query of {side} could be compared; nothing was gated")
         return
@@ -157,7 +157,7 @@ def _failures(candidate: Record, side: str, queries: tuple[str, ...]) -> Iterato
 
 
 def _not_compared(candidate: Record, side: str, expected: Sequence[str], compared: Collection[str]) -> Iterator[State]:
-    """Queries without a verdict of any kind; those that failed on this side have one."""
+    """Yield a state if queries got no verdict; a failure on this side is a verdict."""
     failed = {run.query_id for run in candidate.runs if run.side == side and run.error is not None}
     if lost := [query_id for query_id in expected if query_id not in compared and query_id not in failed]:
         text = f"{counted(len(lost), 'query', 'queries')} of {side} without all rounds on both sides: {named(lost)}"
@@ -165,7 +165,7 @@ def _not_compared(candidate: Record, side: str, expected: Sequence[str], compare
 
 
 def _newly_timed_out(side: str, pairs: Pairs, before: Pairs | None) -> Iterator[Regression]:
-    """Queries that time out in every round, where neither this run's baseline nor the reference ever did."""
+    """Yield the queries that time out in every round, but never in this run's baseline nor in the reference."""
     never = ~pairs.baseline_timed_out.any(axis=1)
     if before is not None:
         never &= ~before.candidate_timed_out.any(axis=1)
@@ -180,7 +180,7 @@ def _sides(record: Record) -> tuple[str, ...]:
 
 def _report(against: Literal["reference", "baseline"], policy: Policy, found: list[State | Regression | Compared]) -> GateReport:
     if not any(isinstance(item, (Compared, State)) for item in found):
-        found.append(State(kind="empty", text="the run has nothing but its baseline; nothing was gated"))
+        found.append(State(kind="empty", text="the run measured only its baseline; nothing was gated"))
     return GateReport(
         against=against,
         policy=policy,
@@ -191,7 +191,7 @@ def _report(against: Literal["reference", "baseline"], policy: Policy, found: li
 
 
 def describe(report: GateReport) -> tuple[str, ...]:
-    """The report as lines for a terminal: the verdict, what was compared, what regressed and by how much, and the states."""
+    """Return lines for a terminal: the verdict, the comparisons, the regressions with their size, and the states."""
     meaning = "the reference" if report.against == "reference" else "the baseline"
     percent = f"{report.policy.confidence:.0%}"
     lines = [f"gate against {meaning}: {report.verdict}"]

@@ -1,27 +1,29 @@
-"""Figures that are the same in every execution, and are therefore compared exactly."""
+"""Figures that are the same in every execution, so that the gate compares them exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from pytest_pilotscope.gate.comparable import State, named
+from pytest_pilotscope.errors import named
+from pytest_pilotscope.gate.comparable import State
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, Scalar
-from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.accuracy import worst_q_error
 from pytest_pilotscope.statistics.ratios import Interval
 
 ROUNDING = 1e-9
-"""Relative; what the order of a summation may change between machines."""
+"""The largest relative difference that the order of a summation may cause between machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
     """
-    One thing that got worse, of a query or (`query_id` None) of the whole workload.
+    A figure that got worse, of a query or (`query_id` None) of the whole workload.
 
-    For times `ratio` is the slow-down with its interval and `allowed` the largest ratio that passes; for exact figures, time-outs and
-    failures `before` and `after` are the values.
+    For times, `ratio` is the slow-down with its interval, and `allowed` is the largest ratio that passes. For exact figures, time-outs and
+    failures, `before` and `after` are the values.
     """
 
     side: str
@@ -33,54 +35,36 @@ class Regression:
     allowed: float | None = None
 
 
-def _worst_q_error(report: QueryReport) -> float | None:
-    if not report.estimates:
-        return None
-    return float(q_error([e.estimated for e in report.estimates], [e.true for e in report.estimates]).max())
-
-
-def _p_error(report: QueryReport) -> float | None:
-    return report.p_error
-
-
 def _unsteered(report: QueryReport) -> float | None:
     return None if report.steered_ratio is None else 1 - report.steered_ratio
-
-
-def _plan_cost(report: QueryReport) -> float | None:
-    return report.plan_cost
-
-
-def _plan_shape(report: QueryReport) -> str | None:
-    return report.plan_shape
 
 
 Figure = Callable[[QueryReport], float | str | None]
 
 OF_QUERIES: Mapping[str, Figure] = {
-    "q-error": _worst_q_error,
-    "p-error": _p_error,
+    "q-error": worst_q_error,
+    "p-error": attrgetter("p_error"),
     "unsteered share": _unsteered,
-    "plan shape": _plan_shape,
-    "plan cost": _plan_cost,
+    "plan shape": attrgetter("plan_shape"),
+    "plan cost": attrgetter("plan_cost"),
 }
-"""Numbers are worse when larger; a text is worse when it is another one."""
+"""A larger number is worse; a different text is worse."""
 
 OF_TRAINING: Mapping[str, str] = {"what-if calls": "whatif_calls"}
-"""Names of exact training scalars, worse when larger."""
+"""The names of exact training scalars; larger is worse."""
 
 FIGURES = frozenset([*OF_QUERIES, *OF_TRAINING])
-"""All exact figures that can be gated."""
+"""All exact figures that the gate can compare."""
 
 
 def exact_regressions(
     candidate: Record, reference: Record, side: str, queries: Collection[str], figures: Collection[str]
 ) -> Iterator[Regression | State]:
     """
-    What got worse among the exact `figures` of one side on these queries; lower values pass.
+    Yield the exact `figures` of one side that got worse on these queries; lower values pass.
 
-    A figure that the reference has and the candidate lacks is a State: nothing that was gated yesterday disappears silently. Where the
-    shape of a plan changed its cost says nothing new and is not compared.
+    If the candidate lacks a figure of the reference, yield a State, so that no figure disappears silently. If the shape of a plan changed,
+    do not compare its cost, which adds nothing.
     """
     ours, theirs = _reports(candidate, side, queries), _reports(reference, side, queries)
     reshaped: set[str] = set()

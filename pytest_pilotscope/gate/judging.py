@@ -1,15 +1,15 @@
 """
-From what the user typed after `--gate` to a decision: references are read before anything is measured, runs are judged afterwards.
+The `--gate` option: `open_gate` reads the references before the measurement, `judge` decides on the runs afterwards.
 
-The decision itself is `core.gate`'s. Here it is decided what is compared with what: a run of an algorithm on a dataset with the stored run
-of the same algorithm on the same dataset, wherever that is kept, and whether it was measured by itself or in a comparison.
+This file pairs each run of an algorithm on a dataset with the stored run of the same algorithm and dataset, in whatever store, measured
+alone or in a comparison. `gate.decision` then compares the pair.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ Case = tuple[str, str]
 """An algorithm and a dataset."""
 
 JSON_KEY = "pilotscope"
-"""Where the records are in a pytest-benchmark JSON."""
+"""The key of the records in a pytest-benchmark JSON."""
+
+NewestRecord = Callable[[str], Record | None]
+"""Reads the newest finished record of an MLflow experiment."""
 
 NONE, BASELINE, MLFLOW = "none", "baseline", "mlflow:"
 DEFAULT_DELTA, DEFAULT_QUERY_DELTA = Policy().delta, Policy().query_delta
@@ -35,9 +38,9 @@ DEFAULT_DELTA, DEFAULT_QUERY_DELTA = Policy().delta, Policy().query_delta
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """
-    What runs are held against: `references` by algorithm and dataset, or each run's own baseline where that is None.
+    The `references` of runs by algorithm and dataset; None compares each run with its own baseline.
 
-    `missing` says of a reference that is not there where it was looked for.
+    If there are none, `missing` says where `open_gate` looked.
     """
 
     settings: Settings
@@ -55,16 +58,16 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """0 when every run passed, else 1."""
+        """0 if every run passed, else 1."""
         return max((report.exit_code for report in self.reports.values()), default=1)
 
 
-def open_gate(settings: Settings) -> Gate | None:
+def open_gate(settings: Settings, newest_record: NewestRecord) -> Gate | None:
     """
-    Read what runs will be held against, before anything is measured; None where no gate was asked for.
+    Read the references of the gate; return None without a gate.
 
-    What is not there yet is a state of the decision. Raises `UsageError` for a file that is there and cannot be read and for an unknown
-    figure, `TrackingError` for a store that does not answer.
+    A missing reference becomes a state of the decision. Raise `UsageError` for a file that cannot be read and for an unknown figure;
+    `newest_record` raises `TrackingError` if the store does not answer.
     """
     chosen = settings.gate
     if chosen is None or chosen == NONE:
@@ -73,12 +76,12 @@ def open_gate(settings: Settings) -> Gate | None:
     folder = calibration_folder()
     if chosen == BASELINE:
         return Gate(settings=settings, references=None, calibrations=folder)
-    records, missing = _from_store(chosen, settings) if chosen.startswith(MLFLOW) else _from_files(Path(chosen))
+    records, missing = _from_store(chosen, newest_record) if chosen.startswith(MLFLOW) else _from_files(Path(chosen))
     return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=folder)
 
 
 def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Judgement:
-    """Decide on every run; an expected one that is not among the records was not measured, which is a state and no pass."""
+    """Decide on every run; report a state for an expected run that was not measured."""
     runs = _by_case(records)
     reports, lines = {}, []
     for case in dict.fromkeys((*expected, *runs)):
@@ -89,7 +92,7 @@ def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Ju
     if not reports:
         lines.append("gate: NOT COMPARABLE: nothing was measured")
     if others := [case for case in gate.references or () if case not in reports]:
-        lines.append(f"in the reference, but not asked for, so not gated: {_listed(others)}")
+        lines.append(f"only in the reference, so not gated: {_listed(others)}")
     return Judgement(reports=reports, lines=tuple(lines))
 
 
@@ -107,10 +110,8 @@ def _decide(gate: Gate, run: Record | None, case: Case, policy: Policy) -> GateR
 
 
 def _told_where(report: GateReport, where: str) -> GateReport:
-    states = tuple(
-        State(kind=state.kind, text=f"{where}; {state.text}") if state.kind == "missing-baseline" else state for state in report.states
-    )
-    return GateReport(against=report.against, policy=report.policy, compared=report.compared, regressions=report.regressions, states=states)
+    states = (replace(state, text=f"{where}; {state.text}") if state.kind == "missing-baseline" else state for state in report.states)
+    return replace(report, states=tuple(states))
 
 
 def _not_among(case: Case, references: Mapping[Case, Record]) -> str:
@@ -122,7 +123,7 @@ def _listed(cases: Iterable[Case]) -> str:
 
 
 def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
-    """The deltas typed, else those calibrated for such a run on this machine, else the defaults; and a sentence about which."""
+    """Return the given deltas, else those calibrated for such a run on this machine, else the defaults; and a sentence about them."""
     settings = gate.settings
     found = calibrated(run, gate.calibrations) if run is not None and gate.calibrations is not None else None
     own = (found.gate_delta, found.gate_query_delta) if found else (DEFAULT_DELTA, DEFAULT_QUERY_DELTA)
@@ -132,12 +133,12 @@ def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
     sources = dict.fromkeys(source if value is None else "as given" for value in given)
     exact = exact_figures(settings.gate_exact)
     policy = Policy(delta=delta, query_delta=query_delta, exact=exact, on_missing=settings.gate_on_missing, seed=settings.seed)
-    ignored = f"; not held: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
+    ignored = f"; not compared: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
     return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
 
 
 def exact_figures(names: Sequence[str]) -> frozenset[str]:
-    """The exact figures of these names, which are written with dashes; `all` and `none` are names, too. `UnknownName` for any other."""
+    """Return the exact figures of these names, which have dashes, or `all`, or `none`; raise `UnknownName` for any other."""
     known = {figure.replace(" ", "-"): figure for figure in FIGURES}
     if set(names) in ({"all"}, {NONE}):
         return FIGURES if names[0] == "all" else frozenset()
@@ -148,16 +149,14 @@ def exact_figures(names: Sequence[str]) -> frozenset[str]:
 
 
 def _by_case(records: Iterable[Record]) -> dict[Case, Record]:
-    """Single runs by algorithm and dataset, the last of each; the baseline within a comparison has nothing to be compared."""
+    """Return the last single run of each algorithm and dataset; leave out the baseline of a comparison, which has no other side."""
     runs = [run for record in records for run in runs_of(record)]
     return {(run.header.algorithm, run.header.dataset): run for run in runs if len(run.header.sides) > 1}
 
 
-def _from_store(chosen: str, settings: Settings) -> tuple[Sequence[Record], str]:
-    from pytest_pilotscope.tracking.records import newest_record
-
+def _from_store(chosen: str, newest_record: NewestRecord) -> tuple[Sequence[Record], str]:
     experiment = chosen.removeprefix(MLFLOW)
-    record = newest_record(experiment, tracking_uri=settings.tracking_uri)
+    record = newest_record(experiment)
     return ((record,), "") if record else ((), f"MLflow experiment {experiment!r} has no finished run with a record")
 
 
@@ -170,9 +169,9 @@ def _from_files(path: Path) -> tuple[Sequence[Record], str]:
 
 def read_references(path: Path) -> tuple[Record, ...]:
     """
-    Read a record, the finished records of a folder, or the records within a pytest-benchmark JSON.
+    Read a record, the finished records of a folder, or the records in a pytest-benchmark JSON.
 
-    Raises `UsageError` that starts with the file for anything else.
+    Raise `UsageError`, which starts with the file, for anything else.
     """
     try:
         if path.is_dir():
@@ -199,5 +198,5 @@ def _embedded(path: Path) -> tuple[Record, ...]:
 
 
 def embed(output: dict[str, Any], record_paths: Iterable[Path]) -> None:
-    """Put whole records into what pytest-benchmark is about to write, so that a gate can be held against its JSON."""
+    """Add whole records to the `output` of pytest-benchmark, so that `--gate` can read its JSON file."""
     output[JSON_KEY] = [[json.loads(line) for line in path.read_bytes().splitlines()] for path in record_paths]

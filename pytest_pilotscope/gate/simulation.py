@@ -1,37 +1,42 @@
 """
-What difference this machine can hold: gates simulated on the noise of an A/A run, in which both sides are the same PostgreSQL.
+Calibration: gates simulated on the noise of an A/A run, in which both sides are the same PostgreSQL.
 
-A simulated session draws queries from the A/A run, and for each round a disturbance of one of the queries most alike in noise. (Drawing
-again from a query's own five rounds would repeat some of them, and sessions would look surer than they are.) What the second side was
-slower by on the whole stays; but the sides change places by the toss of a coin, because which of two equal sides came out slower says
-nothing about the next run. A gate compares two such sessions.
+A simulated session draws queries from the A/A run, and for each round a disturbance of one of the queries with the most similar noise.
+(Drawing from a query's own five rounds would repeat some of them, and sessions would look less noisy than they are.) The session keeps the
+total difference between the sides, but with a random sign, because in the next run the other of two equal sides may be the slower one. A
+simulated gate compares two such sessions.
 """
 
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.gate.decision import Policy
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.statistics.pairs import Floats, Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import CONFIDENCE, WorkloadRatios, holm_after_discarding, mean_ratios, workload_ratios
+from pytest_pilotscope.statistics.ratios import CONFIDENCE, holm_after_discarding, mean_ratios, workload_ratios
 
 Indices = npt.NDArray[np.int64]
 
 FALSE_ALARMS = 0.01
 SESSIONS = 1000
 STEP = 0.001
-"""Deltas are rounded up to this."""
+"""The precision of deltas, which are rounded up."""
 
 NEIGHBOURS = 5
-"""How many queries alike in noise share their disturbances."""
+"""The number of queries with similar noise that share their disturbances."""
 
 QUERY_DELTAS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75, 1.0, 2.0, 5.0, 10.0)
-"""The single-query limits that are tried."""
+"""The limits for single queries that a calibration tries."""
+
+FLOOR = 0.01
+"""The smallest delta of the workload, also after a quiet calibration: one session does not show the differences between sessions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +45,11 @@ class Calibration:
     The smallest deltas at which an unchanged program trips the gate in at most `false_alarms` of the sessions.
 
     `detectable` is the slow-down of the whole workload that a gate with `delta` catches in 95 % of the sessions. `query_delta` is None
-    where even a factor of 11 happens by chance. `observed` is the A/A run's own ratio.
+    if even a factor of 11 happens by chance.
     """
 
+    run_name: str
+    machine: str
     delta: float
     query_delta: float | None
     detectable: float
@@ -50,7 +57,21 @@ class Calibration:
     sessions: int
     queries: int
     rounds: int
-    observed: WorkloadRatios
+
+    @property
+    def gate_delta(self) -> float:
+        """The slow-down that the gate allows the workload."""
+        return max(self.delta, FLOOR)
+
+    @property
+    def gate_detectable(self) -> float:
+        """The slow-down of the workload that the gate catches in 95 % of the sessions."""
+        return (1 + self.detectable) * (1 + self.gate_delta) / (1 + self.delta) - 1
+
+    @property
+    def gate_query_delta(self) -> float:
+        """The slow-down that the gate allows a query: the default, or more on a noisy machine."""
+        return max(QUERY_DELTAS[-1] if self.query_delta is None else self.query_delta, Policy().query_delta)
 
 
 def calibrate(
@@ -59,7 +80,7 @@ def calibrate(
     """
     Simulate gates on the noise of an A/A run.
 
-    Raises ValueError for a record that did not finish, that has no second baseline, or that has fewer than 2 rounds or 2 queries.
+    Raise ValueError for a record that did not finish, that has no second baseline, or that has fewer than 2 rounds or 2 queries.
     """
     pairs = _checked(record, side)
     noise = Noise.of(pairs)
@@ -73,6 +94,8 @@ def calibrate(
     delta = max(0.0, math.ceil((float(np.quantile(lows, 1 - false_alarms)) - 1) / STEP) * STEP)
     holding = (certain.mean(axis=0) <= false_alarms).nonzero()[0]
     return Calibration(
+        run_name=record.header.run_name,
+        machine=platform.node(),
         delta=delta,
         query_delta=QUERY_DELTAS[int(holding[0])] if holding.size else None,
         detectable=math.ceil(((1 + delta) / float(np.quantile(lows, 0.05)) - 1) / STEP) * STEP,
@@ -80,7 +103,6 @@ def calibrate(
         sessions=sessions,
         queries=len(pairs.query_ids),
         rounds=pairs.rounds,
-        observed=workload_ratios(pairs, seed=seed),
     )
 
 
@@ -89,8 +111,8 @@ class Noise:
     """
     The noise of an A/A run, in log ratios.
 
-    `times_ms` (Q,) are the queries' usual times, `disturbances` (Q, NEIGHBOURS * R) the deviations of the rounds of each query and of those
-    most alike in noise from their queries' medians, `bias` is what the second side was slower by on the whole.
+    `times_ms` (Q,) are the median times of the queries. `disturbances` (Q, NEIGHBOURS * R) are the deviations from the query's median, in
+    the rounds of each query and of those with the most similar noise. `bias` is the slow-down of the second side over all queries.
     """
 
     times_ms: Floats
@@ -100,7 +122,7 @@ class Noise:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Noise:
-        """Take the noise of a run apart."""
+        """Return the noise of a run."""
         ratios = pairs.log_ratios
         medians = np.median(ratios, axis=1, keepdims=True)
         deviations = ratios - medians
@@ -112,7 +134,7 @@ class Noise:
         return cls(times_ms=times_ms, disturbances=disturbances, bias=float(medians.mean()), rounds=pairs.rounds)
 
     def sessions(self, random: np.random.Generator) -> tuple[Pairs, Pairs]:
-        """Two independent sessions of the same drawn queries."""
+        """Draw queries, and return two independent sessions of them."""
         rows = random.integers(len(self.times_ms), size=(len(self.times_ms),))
         return self._session(rows, random), self._session(rows, random)
 
@@ -132,7 +154,7 @@ class Noise:
 
 
 def _trips(now: Pairs, before: Pairs) -> list[bool]:
-    """For each of the tried limits: would any query trip it?"""
+    """Tell for each of the tried limits if any query exceeds it."""
     ratios = mean_ratios(now, before)
     alpha = (1 - CONFIDENCE) / 2
     return [bool((holm_after_discarding(ratios.p_above(math.log1p(limit))) <= alpha).any()) for limit in QUERY_DELTAS]

@@ -1,5 +1,5 @@
 """
-Records of format 1 (0.1.0), in which a plan is text.
+Reading plans from records of format 1 (0.1.0), in which a plan is text.
 
 The text has a line for each node, indented by two spaces for each level: `Hash Join [a.id = b.a] rows=10 actual=12 loops=1 cost=3.10`.
 """
@@ -20,7 +20,7 @@ _INDENT = 2
 
 
 def with_tree(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the plain values of a report with its plan as a tree; ValueError where the text is no plan."""
+    """Return the JSON values of a report with its plan as a tree; raise ValueError if the text is not a plan."""
     if not isinstance(report.get("plan"), str):
         return report
     lines = list(_NODE.finditer(report["plan"]))
@@ -30,7 +30,7 @@ def with_tree(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tree(lines: Sequence[re.Match[str]]) -> dict[str, Any]:
-    """Return the node of the first line, with those below it."""
+    """Return the node of the first line, with its children."""
     root, below = lines[0], lines[1:]
     starts = [i for i, line in enumerate(below) if len(line["indent"]) == len(root["indent"]) + _INDENT]
     title, _, conditions = root["text"].partition(" [")
@@ -46,8 +46,8 @@ def _tree(lines: Sequence[re.Match[str]]) -> dict[str, Any]:
 
 
 def _words(title: str) -> dict[str, str | None]:
-    """Take a title apart: `CTE recent: Index Scan posts p using posts_pkey`. A table without another name is an alias only."""
-    what, _, index = title.partition(" using ")
-    subplan, _, what = what.rpartition(": ")
-    scan = _SCAN.fullmatch(what)
-    return {"subplan": subplan or None, "index": index or None, **(scan.groupdict() if scan else {"operation": what})}
+    """Return the fields in a title such as `CTE recent: Index Scan posts p using posts_pkey`; a table without an alias fills `alias`."""
+    node, _, index = title.partition(" using ")
+    subplan, _, operation = node.rpartition(": ")
+    scan = _SCAN.fullmatch(operation)
+    return {"subplan": subplan or None, "index": index or None, **(scan.groupdict() if scan else {"operation": operation})}

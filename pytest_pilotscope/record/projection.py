@@ -1,6 +1,4 @@
-"""
-A record that compares several algorithms, taken apart into one run for each: what stores, summaries and the gate know are single runs.
-"""
+"""Splitting the record of a comparison into one run for each algorithm: stores, summaries and the gate work on single runs."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Scalar
 
 COMPARISON = "compare"
-"""What stands in place of the algorithm in the header of a record that compares several; no side has this name."""
+"""The algorithm in the header of a record that compares several; no side has this name."""
 
 _NOTHING_LEARNED: Mapping[str, Scalar] = {
     "enable_collection": False,
@@ -24,17 +22,17 @@ _NOTHING_LEARNED: Mapping[str, Scalar] = {
 
 
 def is_comparison(header: RunHeader) -> bool:
-    """Whether the record of this header compares several algorithms."""
+    """Tell whether the record of this header compares several algorithms."""
     return header.algorithm not in header.sides
 
 
 def runs_of(record: Record) -> tuple[Record, ...]:
-    """The record itself if it is of one algorithm, else one for each of its sides, paired with the baseline; the baseline's is alone."""
+    """Return the record itself if it has one algorithm, else a record for each side with the baseline, and one for the baseline alone."""
     return tuple(_of_side(record, side) for side in record.header.sides) if is_comparison(record.header) else (record,)
 
 
 def header_of(header: RunHeader, side: str) -> RunHeader:
-    """The header that a run of this side alone would have; it keeps its record's tags, `record_id` among them."""
+    """Return the header of a run of this side alone; it keeps the tags of the record, also `record_id`."""
     baseline = header.baseline_side
     rest = header.run_name.removeprefix(header.algorithm)
     own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side == baseline else {}), "algorithm": side}
@@ -62,7 +60,7 @@ def _of_side(record: Record, side: str) -> Record:
 
 
 def _end(end: RunEnd, sides: tuple[str, ...]) -> RunEnd:
-    """What failed on another side is not this one's failure."""
+    """Drop the failures of other sides, which do not fail this one."""
     failures = {side: why for side, why in end.failures.items() if side in sides}
     others_only = end.status == "FAILED" and end.error is None and not failures
     return replace(end, failures=failures, status="FINISHED" if others_only else end.status)

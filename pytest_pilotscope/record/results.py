@@ -1,9 +1,9 @@
 """
-The values that a measurement produces: one per timed execution, per query and side, per training, and for the run.
+The lines of a record as values: one for each timed execution, for each query and side, for each training, and for the run.
 
-The record's description (docs/record.md) is made from them: `python -m pytest_pilotscope.record.schema > docs/record.md`.
+`python -m pytest_pilotscope.record.schema > docs/record.md` makes the published description from them.
 
-A *side* is one competitor within a run: `baseline`, an algorithm's name, or `baseline-again` when the baseline is measured against itself.
+A *side* is what a run measures: `baseline`, an algorithm by its name, or `baseline-again` if PostgreSQL is measured against itself.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from math import isfinite
 from typing import Literal
 
 BASELINE = "baseline"
-"""The side every other one is paired with: PostgreSQL left alone."""
+"""The side that every other one is paired with: PostgreSQL without steering."""
 
 BASELINE_AGAIN = "baseline-again"
 """The second baseline of an A/A run, which shows the noise of the machine."""
 
 WARM_UP = 0
-"""The repetition number of warm-up runs, which count in no figure."""
+"""The repetition number of warm-up runs, which no figure uses."""
 
 PARTIAL = "partial"
-"""The tag of a run of some of the test queries; it says of how many."""
+"""The tag of a run with a part of the test queries; its value is their number."""
 
 Scalar = str | int | float | bool | None
-"""What a parameter may be: everything that a tracking store and JSON can both hold."""
+"""A parameter: the values that both a tracking store and JSON can hold."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-"""How a run ended, in the words of MLflow."""
+"""The ends of a run, in the words of MLflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,11 @@ class QueryRun:
     """
     One timed execution of one query.
 
-    `query_id` is an id of the header's `queries`, `side` one of its `sides`. `repetition` is the round (0 is the warm-up) and `order` the
-    position within the round, from 0. `planning_ms` and `execution_ms` are the server's own figures, `inference_ms` is client wall clock. A
-    run cut off by the statement timeout has `timed_out` set and the limit as its `execution_ms`, so sums over it are lower bounds. A run
-    that failed has the message in `error` and no meaningful times. `row_count` is the number of rows in the answer. `answer_hash` does not
-    depend on the order of the rows, and `empty` says that the query found nothing; only warm-ups have these two.
+    `query_id` is an id of the header's `queries`, `side` one of its `sides`. `repetition` is the round (0 is the warm-up), and `order` is
+    the position within the round, from 0. The server measures `planning_ms` and `execution_ms`; the client measures `inference_ms` (wall
+    clock). If the statement timeout cut the run off, `timed_out` is set and `execution_ms` is the limit, so sums over it are lower bounds.
+    If the run failed, `error` is the message, and the times mean nothing. `row_count` is the number of rows in the answer. Only warm-ups
+    have `answer_hash`, which does not depend on the order of the rows, and `empty`, which is set if the query found nothing.
     """
 
     query_id: str
@@ -65,23 +65,23 @@ class QueryRun:
 
     @property
     def end_to_end_ms(self) -> float:
-        """The time a client would have waited."""
+        """The time that a client would have waited."""
         return self.inference_ms + self.planning_ms + self.execution_ms
 
     @property
     def server_ms(self) -> float:
-        """Planning and execution: what the server spent."""
+        """The time that the server spent: planning and execution."""
         return self.planning_ms + self.execution_ms
 
     @property
     def warm_up(self) -> bool:
-        """Whether this run only warmed the caches."""
+        """True if this run only warmed the caches."""
         return self.repetition == WARM_UP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubplanEstimate:
-    """The `estimated` and `true` rows of one subplan, which is named by its sorted `aliases`."""
+    """The `estimated` and `true` rows of one subplan; its sorted `aliases` name it."""
 
     aliases: tuple[str, ...]
     estimated: float
@@ -89,7 +89,7 @@ class SubplanEstimate:
 
     @property
     def joins(self) -> int:
-        """The number of joins inside: one less than there are relations."""
+        """The number of joins inside: one fewer than relations."""
         return len(self.aliases) - 1
 
 
@@ -98,11 +98,11 @@ class PlanNode:
     """
     One node of a plan, with the nodes below it in `children`, the outer side first.
 
-    `operation` is the node's type as people say it: `Parallel Hash Left Join`. `subplan` names the part of the query that begins here
+    `operation` is the node's type in words: `Parallel Hash Left Join`. `subplan` names the part of the query that begins here
     (`InitPlan 1`, `CTE recent`). `relation` is the table, the CTE or the function that a scan reads, `alias` its name in the query,
-    `index` the index in use, and `conditions` are those of the index, the join and the filter. `rows` are estimated per execution.
-    `actual_rows` were counted per execution, in so many `loops`; a plan that was not run with counters has neither. `cost` is the total
-    cost in optimizer units.
+    `index` the index in use, and `conditions` are those of the index, the join and the filter. The planner estimated `rows` per execution.
+    The executor counted `actual_rows` per execution and the executions (`loops`); a plan that ran without counters has neither. `cost` is
+    the total cost in optimizer units.
     """
 
     operation: str
@@ -118,7 +118,7 @@ class PlanNode:
     children: tuple[PlanNode, ...] = ()
 
     def nodes(self, depth: int = 0) -> Iterator[tuple[int, PlanNode]]:
-        """Yield each node with its depth, parents before their children."""
+        """Yield each node with its depth, parents before children."""
         yield depth, self
         for child in self.children:
             yield from child.nodes(depth + 1)
@@ -144,11 +144,11 @@ class PlanNode:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryReport:
     """
-    The exact figures of one query (`query_id`) on one `side`: they are the same in every round, so they are recorded once.
+    The exact figures of one query (`query_id`) on one `side`, recorded once because they are the same in every round.
 
-    `steered_ratio` (0..1) is the share of the scans and joins of the plan that carry what was injected for them; `steering_reasons` says
-    why the others do not. `plan_shape` is a hash of the plan without its numbers, `plan` its root (with actual rows where they are known),
-    `plan_cost` its cost in optimizer units. `estimates` and `p_error` exist for cardinality estimators only; `p_error_reason` says why a
+    `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
+    do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
+    and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
     p-error is not known.
     """
 
@@ -167,9 +167,9 @@ class QueryReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryDecision:
     """
-    The decision that the algorithm of a `side` took for one query (`query_id`), explained by `facts` under names of its own, with units.
+    The decision of a `side` for one query (`query_id`), explained by `facts`, whose names the algorithm chooses, with units.
 
-    No figure is made of it.
+    No figure uses it.
     """
 
     query_id: str
@@ -180,15 +180,15 @@ class QueryDecision:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
     """
-    The first line of a record: the run that it is of.
+    The first line of a record: the description of its run.
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
-    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. Each query is measured in so
-    many `rounds` after its warm-up; `seed` is that of everything random. `suite_version` is the version that wrote the record. `queries`
-    maps the ids that are to be measured to their SQL, in order. `parameters` and `tags` go to the tracking store as they are.
-    `fingerprints` identify what must be equal for two runs to be comparable: `data`, `statistics`, `settings`, `indexes`, `build`,
-    `workload`. `server` describes the server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's own.
-    `timeout_ms` is null where the limit follows the baseline. `parallel` marks times taken beside other workers, which no gate accepts.
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
+    `rounds` rounds after its warm-up. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
+    comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
+    server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
+    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts.
     """
 
     run_name: str
@@ -217,11 +217,11 @@ class RunHeader:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
     """
-    The outcome of training one `side`, which `train()` returns and the suite records.
+    The outcome of training one `side`, as `train()` returned it.
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
-    hyper-parameters. `scalars` are figures that training ends with; integers among them (such as `whatif_calls`) are exact and gated as
-    such. `artifacts` are paths.
+    hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
+    `artifacts` are paths.
     """
 
     side: str
@@ -237,7 +237,7 @@ class RunEnd:
     """
     The last line of a record: the run ended with this `status`.
 
-    `finished_at` is ISO 8601 in UTC. `failures` maps the sides that failed to the reason, `error` is the run's own.
+    `finished_at` is ISO 8601 in UTC. `failures` maps each side that failed to the reason; `error` is the reason if the whole run failed.
     """
 
     status: Status

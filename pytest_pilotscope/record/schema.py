@@ -1,4 +1,4 @@
-"""The description of the record for other programs: `python -m pytest_pilotscope.record.schema > docs/record.md`."""
+"""The description of the record for authors of other programs: `python -m pytest_pilotscope.record.schema > docs/record.md`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, Union
 
-from pytest_pilotscope.record.plain import to_plain
+from pytest_pilotscope.record.json_values import to_json
 from pytest_pilotscope.record.record import ENTRIES, FORMAT
 from pytest_pilotscope.record.results import PlanNode, RunHeader, SubplanEstimate
 
@@ -19,13 +19,13 @@ PARTS = (PlanNode, SubplanEstimate)
 """The objects within lines."""
 
 _INTRODUCTION = f"""\
-<!-- Made by `python -m pytest_pilotscope.record.schema > docs/record.md`; a test compares the two. -->
+<!-- Made by `python -m pytest_pilotscope.record.schema > docs/record.md`; a test checks that it is current. -->
 
 # The record
 
-Every run leaves a file `results/<run name>.jsonl`. All tables, pages, MLflow runs and gates are made from it, and so can be yours.
-Each line is a JSON object. Its `kind` says which of the objects below it is; the other fields are those of the object.
-The lines stand in the order in which they were written.
+Every run writes a file `results/<run name>.jsonl`. All tables, pages, MLflow runs and gates read it, and so can your programs.
+Each line is a JSON object. Its `kind` names one of the objects below, which describe the other fields.
+The lines are in the order of writing.
 
 ```bash
 jq -r 'select(.kind == "query_run") | [.query_id, .side, .repetition, .execution_ms] | @tsv' results/mscn_stats_tiny_20260102_030405.jsonl
@@ -35,11 +35,11 @@ jq -r 'select(.kind == "query_run") | [.query_id, .side, .repetition, .execution
 
 This is format {FORMAT}. The format changes whenever a field is added, renamed or removed.
 
-- Read the `format` in the header, the first line, and refuse a format that you do not know.
+- Read the `format` in the header, the first line, and reject a format that you do not know.
 - Skip a line whose `kind` you do not know, and say how many you skipped: later versions add kinds without changing the format.
-- Take the default for a field that is missing: the nodes of plans leave out what is at its default. Refuse a field that you do not know.
-- Leave out a last line that is cut off, and say so: the process died while it wrote. A record without an `end` is one of a run that was
-  killed or still goes on; it can be read all the same.
+- Use the default for a missing field: the nodes of plans leave out fields at their defaults. Reject a field that you do not know.
+- Leave out a last line that is cut off, and say so: the process died while it wrote. If a record has no `end`, its run was killed or still
+  goes on; the record can be read all the same.
 - Read `1e999` as infinity. There is no NaN.
 
 | format | versions | difference from the format before |
@@ -69,14 +69,14 @@ def _rows(cls: Any) -> Iterator[str]:
 
 
 def _default(field: Field[Any]) -> str:
-    """Return the default as JSON, nothing for a field that is always there."""
+    """Return the default as JSON, or nothing for a required field."""
     if field.default_factory is not MISSING:
         return f"`{json.dumps(field.default_factory())}`"
-    return "" if field.default is MISSING else f"`{json.dumps(to_plain(field.default, field.name))}`"
+    return "" if field.default is MISSING else f"`{json.dumps(to_json(field.default, field.name))}`"
 
 
 def _words(hint: Any) -> str:
-    """Say in words what values a type has in JSON."""
+    """Describe the JSON values of a type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         *most, last = map(_words, arguments)

@@ -1,4 +1,4 @@
-"""From a record to pytest-benchmark: one entry per query and side, so that its JSON, storage and comparison work on our runs."""
+"""Entries for pytest-benchmark, one per query and side, so that its JSON, storage and comparison work on our runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, QueryRun
 
 MARK = "pilotscope"
-"""The key in `extra_info` that tells our entries from others."""
+"""The key in `extra_info` that marks our entries."""
 
 
 def add_entries(session: BenchmarkSession, record: Record, *, nodeid: str) -> None:
     """
     Append one entry per query and side to pytest-benchmark's session.
 
-    Samples are end-to-end times in seconds; a timed-out repetition counts with its limit and is counted in `extra_info`. A query without
-    a successful repetition on a side has no entry, because pytest-benchmark has no way to say so.
+    Samples are end-to-end times in seconds. A timed-out repetition counts with its limit, and `extra_info` has the number of these. A query
+    without a successful repetition on a side has no entry, because pytest-benchmark has no field for that.
     """
     runs: dict[tuple[str, str], list[QueryRun]] = defaultdict(list)
     for run in record.runs:

@@ -1,4 +1,4 @@
-"""The plans of a record, node by node, with the rows that are known to be true and what the other plan does differently."""
+"""The nodes of a record's plans, with true rows and the differences from another plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstim
 from pytest_pilotscope.statistics.accuracy import q_error
 
 Difference = Literal["", "method", "order"]
-"""What the other plan does differently here: nothing, the same relations by another method, or it never has these relations together."""
+"""The difference of the other plan: none, another method for the same relations, or it never has exactly these relations together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,8 @@ class Node:
     """
     One node of a plan as the page shows it.
 
-    `estimated_rows` are those that the planner expected of the relations below the node and `true_rows` those that are true, with the
-    q-error between the two; None where they are not known.
+    `estimated_rows` are the planner's estimate for the relations below the node, `true_rows` their true number, and `q_error` is between
+    the two; None if they are unknown.
     """
 
     plan: PlanNode
@@ -35,19 +35,19 @@ def judged(report: QueryReport) -> tuple[Node, ...]:
     """
     Return the nodes of a report's plan, parents first, with true rows.
 
-    These are the rows that were counted while the plan ran, else those known for the same relations. A node that was never executed has
+    These are the rows that PostgreSQL counted while the plan ran, else those known for the same relations. A node without executions has
     none.
     """
     if report.plan is None:
         return ()
     estimates = report.estimates or ()
-    times = Counter(frozenset(estimate.aliases) for estimate in estimates)  # those of several query levels cannot be told apart
+    times = Counter(frozenset(estimate.aliases) for estimate in estimates)  # several query levels may have the same aliases
     known = {aliases: estimate for estimate in estimates if times[aliases := frozenset(estimate.aliases)] == 1}
     return tuple(_judged(node, depth, known) for depth, node in report.plan.nodes())
 
 
 def compared(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
-    """Return the nodes, marked where the other plan does something else."""
+    """Return the nodes, marked with the differences of the other plan."""
     same = Counter((node.plan.title, node.plan.aliases) for node in others)
     together = {node.plan.aliases for node in others}
     marked = []
@@ -69,5 +69,5 @@ def _judged(plan: PlanNode, depth: int, known: dict[frozenset[str], SubplanEstim
 
 
 def _yields_its_relations(plan: PlanNode) -> bool:
-    """Whether the rows of a node are those of the relations below it: scans and joins, not sorts of a part or aggregates."""
+    """Tell whether the rows of a node are those of the relations below it: scans and joins, not sorts or aggregates."""
     return any(word in plan.operation for word in ("Scan", "Join", "Nested Loop"))

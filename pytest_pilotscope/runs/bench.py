@@ -77,8 +77,9 @@ class Bench:
                 _check_calibration(self.settings, len(queries))
         if self.settings.gate and not self.settings.calibrate:
             from pytest_pilotscope.gate.judging import open_gate
+            from pytest_pilotscope.tracking.record_artifacts import newest_record
 
-            self._gate = open_gate(self.settings)
+            self._gate = open_gate(self.settings, partial(newest_record, tracking_uri=self.settings.tracking_uri))
 
     def _check_model(self) -> None:
         """Raise `UsageError` for a model that cannot exist, and for a missing one. Algorithms without `load` need no model."""

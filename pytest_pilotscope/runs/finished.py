@@ -46,7 +46,7 @@ def read_back(header: RunHeader, results: Path, tracking: Tracking) -> FinishedR
 
 def _comparison_files(record: Record, record_path: Path) -> tuple[Path, Path]:
     """Write the table and the page of a comparison beside its record."""
-    from pytest_pilotscope.report.comparison import markdown
+    from pytest_pilotscope.report.figure_table import markdown
     from pytest_pilotscope.report.page import write_page
 
     path = record_path.with_suffix(".md")

@@ -1,1 +1,1 @@
-"""Figures made of a record: pairs, ratios and their intervals, accuracy, summaries."""
+"""Figures of a record: pairs, ratios and their intervals, accuracy, summaries."""

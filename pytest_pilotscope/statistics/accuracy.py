@@ -1,7 +1,5 @@
 """
-How far estimates are from the truth: q-error and p-error, both at least 1.
-
-Sources: Moerkotte et al., PVLDB 2(1), 2009 (q-error); Han et al., PVLDB 15(4), 2022 (p-error).
+The q-error of estimates (Moerkotte et al., PVLDB 2(1), 2009), and the quantiles that papers report of errors.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_pilotscope.record.results import SubplanEstimate
+from pytest_pilotscope.record.results import QueryReport, SubplanEstimate
 from pytest_pilotscope.statistics.pairs import Floats
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantiles:
-    """The quantiles that papers report, of `count` values. Interpolated linearly, as NumPy does."""
+    """The quantiles of `count` values, interpolated linearly as in NumPy."""
 
     count: int
     p50: float
@@ -34,9 +32,9 @@ class Quantiles:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QErrors:
     """
-    Q-errors of a set of subplans: all of them, those whose true result is not empty, and by number of joins.
+    The q-errors of a set of subplans: of all, of those with a true result that is not empty, and by number of joins.
 
-    An estimator that says "one row" to everything is perfect on empty results, so `nonempty` is the one to compare by.
+    Compare by `nonempty`: an estimator that always answers "one row" is perfect on empty results.
     """
 
     all: Quantiles
@@ -46,31 +44,23 @@ class QErrors:
 
 def q_error(estimated: ArrayLike, true: ArrayLike) -> Floats:
     """
-    The factor between estimated and true rows, whichever is larger, elementwise.
+    Return the larger of estimated / true and true / estimated rows, elementwise.
 
-    Both are taken as at least one row, as the planner does and as is usual; so 0 estimated for 0 true is 1. Raises ValueError for NaN,
-    infinite or negative values on either side: a NaN estimate is a broken model, not an infinitely bad one.
+    Both count as at least one row, as in the planner and in the papers, so an estimate of 0 for a true 0 gives 1. Raise ValueError for NaN,
+    infinite or negative values: a NaN estimate is a broken model, not an infinitely bad one.
     """
     guess = np.maximum(_checked(estimated, "estimated"), 1.0)
     truth = np.maximum(_checked(true, "true"), 1.0)
     return np.maximum(guess / truth, truth / guess)
 
 
-def p_error(chosen_cost: ArrayLike, optimal_cost: ArrayLike) -> Floats:
-    """
-    How much more the plan chosen under the estimates costs than the one chosen under the truth, both costed with true cardinalities.
-
-    The planner is a heuristic, so a plan found with wrong cardinalities can cost less than the one found with true ones; that counts as 1.
-    Raises ValueError for costs that are not finite and positive.
-    """
-    chosen, optimal = (np.asarray(cost, dtype=np.float64) for cost in (chosen_cost, optimal_cost))
-    if not all(np.all(np.isfinite(cost) & (cost > 0)) for cost in (chosen, optimal)):
-        raise ValueError("plan costs must be finite and > 0")
-    return np.maximum(chosen / optimal, 1.0)
+def worst_q_error(report: QueryReport) -> float | None:
+    """Return the largest q-error of a query's subplans; None without estimates."""
+    return q_errors(report.estimates).all.max if report.estimates else None
 
 
 def quantiles(values: ArrayLike) -> Quantiles:
-    """The reported quantiles of values of any shape; raises ValueError if there are none."""
+    """Return the quantiles of values of any shape; raise ValueError if there are none."""
     flat = np.asarray(values, dtype=np.float64).ravel()
     if not flat.size:
         raise ValueError("there are no quantiles of no values")
@@ -79,7 +69,7 @@ def quantiles(values: ArrayLike) -> Quantiles:
 
 
 def q_errors(estimates: Sequence[SubplanEstimate]) -> QErrors:
-    """The q-errors of all subplans of all queries; raises ValueError if there are none."""
+    """Return the q-errors of these subplans; raise ValueError if there are none."""
     true = np.array([estimate.true for estimate in estimates], dtype=np.float64)
     joins = np.array([estimate.joins for estimate in estimates], dtype=np.int64)
     errors = q_error([estimate.estimated for estimate in estimates], true)

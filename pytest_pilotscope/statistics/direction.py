@@ -1,4 +1,4 @@
-"""Which way a metric is good, told by the words of its name; None where neither way is: more rounds are not better rounds."""
+"""The better direction of a metric, from the words in its name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LOWER = frozenset(
     {"time", "seconds", "s", "ms", "error", "qerror", "perror", "loss", "losses", "timeout", "cost", "bytes", "calls", "even", "regret"}
 )
 _EXACT: Mapping[str, Direction] = {"query_count": "higher"}
-"""More of the queries that were asked for really ran to the end."""
+"""A higher count is better here: more of the planned queries ran to the end."""
 
 
 def direction(metric: str, *, target: str | None = None) -> Direction | None:
     """
-    Whether lower or higher is better, or None. The prefix `test_` may be left out.
+    Tell whether lower or higher is better, or None if neither is: more rounds are not better rounds. The prefix `test_` is optional.
 
-    `best_performance` is measured in whatever a knob search was after, so it needs the parameter `target_metric` as `target`.
+    `best_performance` has the unit of the metric that a knob search optimized, so it needs the parameter `target_metric` as `target`.
     """
     name = metric.removeprefix("test_")
     if name == "best_performance":

@@ -1,8 +1,8 @@
 """
 The figures of one side of a record.
 
-Times are in seconds and end to end unless the name says otherwise. A query counts with the median of its measured rounds. A timed-out run
-counts with its limit, so the total is then a lower bound and says so.
+Times are end to end and in seconds, unless the name says otherwise. A query counts with the median of its measured rounds. A timed-out run
+counts with its limit, so that the total is a lower bound; `lower_bound` then says so.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pytest_pilotscope.statistics.ratios import Interval, QueryRatio, query_rati
 
 NOISE_FLOOR_MS = 0.5
 """
-A difference of less than this per query is no result, whatever an interval says: one turn of the operating system's scheduler, a page that
-has to be read, or the setting that steers takes as long, and it would be another in the next session.
+A smaller difference per query is not a result, even if the interval excludes 1: one turn of the operating system's scheduler, one page
+read, or the statement that sets the steering takes as long, and the next session would differ.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryTimes:
-    """Medians over the measured rounds of one query on one side, in ms, and how many of the `rounds` timed out."""
+    """The medians over the measured `rounds` of one query on one side, in ms, and the number of rounds that timed out."""
 
     query_id: str
     rounds: int
@@ -43,7 +43,7 @@ class QueryTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanChanges:
-    """Of `queries` whose plans are known on both sides, how many run another plan, and how many of those beyond noise faster or slower."""
+    """Counts of queries: with known plans on both sides, of those with another plan, of these the significantly faster and slower."""
 
     queries: int
     changed: int
@@ -54,13 +54,12 @@ class PlanChanges:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
     """
-    One side against the baseline side.
+    The comparison of one side with the baseline side.
 
-    `speedup` is baseline total / candidate total and `geometric_speedup` the geometric mean over queries, both above 1 if faster.
-    `left_out` queries failed or are incomplete on either side and are in none of these figures. `difference_ms` is how much longer a query
-    takes on average (negative: shorter), in ms.
-    `break_even` is the number of executions of the workload after which the training has paid off, with its interval: infinite where it
-    never does, None where there was no training.
+    `speedup` is baseline total / candidate total, and `geometric_speedup` is the geometric mean over queries; both are above 1 if the side
+    is faster. No figure uses the `left_out` queries, which failed or are incomplete on either side. `difference_ms` is the mean extra time
+    of a query (negative if it is shorter). `break_even` is the number of executions of the workload that pay for the training, with its
+    interval: infinite if none do, None without training.
     """
 
     speedup: Interval
@@ -76,12 +75,12 @@ class Against:
 
     @property
     def below_noise_floor(self) -> bool:
-        """Whether the workload's difference is too small to be a result."""
+        """True if the difference is too small to be a result."""
         return abs(self.difference_ms) < NOISE_FLOOR_MS
 
     @property
     def regressions(self) -> dict[str, float]:
-        """The queries that are slower beyond noise, with candidate / baseline."""
+        """The significantly slower queries, with candidate / baseline."""
         return {query.query_id: query.ratio.estimate for query in self.queries if query.outcome == "loss"}
 
 
@@ -90,10 +89,9 @@ class SideSummary:
     """
     The figures of one side.
 
-    `queries` are those with all their rounds. Of them `query_count` really ran to the end every time and `timeout_count` timed out at
-    least once; `error_count` more failed and `unmeasured_count` were not, or not fully, measured. `total_s` is the sum over queries of the
-    median time; its parts are sums of medians as well, so they add up to it only nearly. `against` is None for the baseline itself and
-    where there is no pair.
+    `queries` have all their rounds: `query_count` of them ran to the end every time, and `timeout_count` timed out at least once. Besides,
+    `error_count` queries failed, and `unmeasured_count` lack rounds. `total_s` is the sum over queries of the median time. Its parts are
+    sums of medians, too, so they add up to it only approximately. `against` is None for the baseline itself and if there is no pair.
     """
 
     side: str
@@ -118,17 +116,17 @@ class SideSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether the total covers the whole workload."""
+        """True if the total covers the whole workload."""
         return bool(self.queries) and not (self.error_count or self.unmeasured_count)
 
     @property
     def lower_bound(self) -> bool:
-        """Whether a time-out makes the total a lower bound."""
+        """True if a time-out makes the total a lower bound."""
         return self.timeout_count > 0
 
 
 def summarize_side(record: Record, side: str) -> SideSummary:
-    """The figures of one of the record's sides."""
+    """Return the figures of one of the record's sides."""
     runs: dict[str, list[QueryRun]] = {query_id: [] for query_id in record.query_ids()}
     for run in record.measured(side):
         runs[run.query_id].append(run)
@@ -217,7 +215,7 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
 
 
 def _break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval | None:
-    """Training time / time saved per execution of the workload, at the speed-up and at the ends of its interval."""
+    """Return training time / time saved per execution of the workload, at the speed-up and at the ends of its interval."""
     if training_s <= 0:
         return None
     baseline_s = float(np.median(pairs.baseline_ms, axis=1).sum()) / 1e3

@@ -1,9 +1,9 @@
 """
 Variances of many small samples, each moderated by all the others (Smyth, Statistical Applications in Genetics 3(1), 2004).
 
-Five rounds say little about the noise of one query, but a hundred queries say a lot about how noisy queries are, and how unlike they are in
-that. The more alike, the more a query's own variance is drawn towards what is usual, and the more degrees of freedom stand behind it; where
-the noise is very unlike from query to query, next to nothing changes.
+Five rounds show little of the noise of one query, but a hundred queries show the usual noise and how much it differs between queries. The
+less it differs, the more each query's own variance moves towards the usual one, and the more degrees of freedom it gets. If the noise
+differs much between queries, nearly nothing changes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from scipy.special import digamma, zeta
 from pytest_pilotscope.statistics.pairs import Floats
 
 FEWEST = 5
-"""Fewer variances say nothing about how alike they are; they stay as they are."""
+"""Fewer variances do not show how alike they are, so they stay unchanged."""
 
 LARGEST_FREEDOM = 1000.0
-"""Beyond, Student's t is the normal distribution."""
+"""Beyond this, Student's t equals the normal distribution."""
 
 
 def moderated(variances: Floats, freedom: int) -> tuple[Floats, float]:
     """
-    The moderated variances and their degrees of freedom.
+    Return the moderated variances and their degrees of freedom.
 
-    `freedom` is that of each variance. Variances of zero take no part in telling what is usual, but are drawn towards it like all others.
+    Each variance has `freedom` degrees of freedom. Variances of zero do not count for the usual variance, but move towards it like the
+    others.
     """
     positive = variances[variances > 0]
     if freedom < 1 or positive.size < FEWEST:
@@ -39,7 +40,7 @@ def moderated(variances: Floats, freedom: int) -> tuple[Floats, float]:
 
 
 def _prior(variances: Floats, freedom: int) -> tuple[float, float]:
-    """The usual variance and, in degrees of freedom, how alike the true variances are: infinitely, where all are the same."""
+    """Return the usual variance, and the likeness of the true variances in degrees of freedom: infinite if all are equal."""
     half = freedom / 2
     logs = np.log(variances) - float(digamma(half)) + math.log(half)
     excess = float(logs.var(ddof=1)) - trigamma(half)
@@ -50,7 +51,7 @@ def _prior(variances: Floats, freedom: int) -> tuple[float, float]:
 
 
 def trigamma(x: float) -> float:
-    """Return the derivative of digamma, which is a zeta function of Hurwitz."""
+    """Return the derivative of digamma, which is a Hurwitz zeta function."""
     return float(zeta(2, x))
 
 

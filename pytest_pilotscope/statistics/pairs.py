@@ -1,4 +1,4 @@
-"""From single executions to pairs: the two sides of one query in one round, which is the unit of every comparison."""
+"""Pairs of executions: the two sides of one query in one round, the unit of every comparison."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
     """
-    End-to-end times of two sides, query by query (rows, Q) and round by round (columns, R), all in ms.
+    The end-to-end times of two sides in ms, by query (rows, Q) and round (columns, R).
 
-    A timed-out run counts with its limit, which is a lower bound of its time; where both sides timed out the pair is a tie. `left_out`
-    maps the queries that have no complete rounds on both sides to the reason.
+    A timed-out run counts with its limit, a lower bound of its time; if both sides timed out, the pair is a tie. `left_out` maps each query
+    without complete rounds on both sides to the reason.
     """
 
     query_ids: tuple[str, ...]
@@ -42,7 +42,7 @@ class Pairs:
         return np.log(self.candidate_ms / self.baseline_ms)
 
     def restricted_to(self, query_ids: Sequence[str]) -> Pairs:
-        """The pairs of these queries, which must be among ours, in this order."""
+        """Return the pairs of these queries, in this order; raise KeyError for a query without pairs."""
         row = {query_id: i for i, query_id in enumerate(self.query_ids)}
         rows = [row[query_id] for query_id in query_ids]
         return Pairs(
@@ -58,7 +58,7 @@ def pairs_of(record: Record, side: str) -> Pairs:
     """
     Pair the measured rounds of `side` with those of the record's baseline side.
 
-    A query takes part when both sides have all rounds of the record and none of them failed; the others are in `left_out`.
+    A query counts if both sides have all rounds of the record and none of them failed; the others are in `left_out`.
     """
     baseline = _rounds(record.measured(record.header.baseline_side))
     candidate = _rounds(record.measured(side))
@@ -111,7 +111,7 @@ def _matrix(chosen: Sequence[tuple[str, list[QueryRun], list[QueryRun]]], rounds
 
 
 CLOCK_RESOLUTION_MS = 0.001
-"""What EXPLAIN's timing can tell apart; shorter times count as this long, so that a ratio always exists."""
+"""The resolution of EXPLAIN's timing; shorter times count as this long, so that a ratio always exists."""
 
 
 def _times_ms(runs: Sequence[Sequence[QueryRun]], shape: tuple[int, int]) -> Floats:

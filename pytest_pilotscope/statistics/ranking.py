@@ -1,4 +1,4 @@
-"""Which side is faster, as far as the intervals part: what they do not tell apart shares its ranks."""
+"""Ranks of sides by speed-up; sides with overlapping intervals share ranks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary
 
 ITSELF = Interval(estimate=1.0, low=1.0, high=1.0)
-"""The speed-up of the baseline over itself, and of whoever differs from it by less than the noise floor."""
+"""The speed-up of the baseline, and of each side that differs from it by less than the noise floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """The ranks (1 is the fastest) that a side may have: from one more than surely are faster, to all but those that surely are slower."""
+    """The ranks (1 is the fastest) that a side may have, given the sides that are certainly faster or certainly slower."""
 
     first: int
     last: int
@@ -24,7 +24,7 @@ class Ranks:
 
 
 def ranks(summary: Summary) -> Mapping[str, Ranks]:
-    """The ranks by speed-up of all sides that were measured on the whole workload; the others have none."""
+    """Rank the sides that were measured on the whole workload by speed-up; the others get no rank."""
     speedups = {
         name: side.against.speedup if side.against and not side.against.below_noise_floor else ITSELF
         for name, side in summary.sides.items()

@@ -1,17 +1,17 @@
 """
-How sure a ratio of times is: intervals for the workload and for single queries, corrected for looking at many.
+Ratios of times with confidence intervals, for the workload and for single queries, corrected for multiple tests.
 
-Everything works on log(candidate / baseline) of pairs measured in the same round. The ratio of a single query is the geometric mean of its
-pairs, its interval Student's t with a moderated variance: five values are too few to resample.
+All functions use log(candidate / baseline) of pairs from the same round. The ratio of a query is the geometric mean of its pairs. Its
+interval is Student's t with a moderated variance: five values are too few to resample.
 
-The workload's interval comes from a hierarchical bootstrap: queries are resampled, and each resampled query is disturbed within its own
-error. (Resampling five rounds instead picks the same outlier twice in a quarter of all cases and makes the interval 3-10 times too wide.)
-For the geometric mean, a query counts with the mean of its rounds without the highest and lowest fifth, and with the error that belongs to
-it (Yuen, Biometrika 1974), so that one disturbed execution among five neither makes nor hides a difference. The spread of the draws is used
-with Student's t, because their percentiles are far too narrow for few queries, and for a total that a few slow queries dominate.
+The workload's interval comes from a hierarchical bootstrap: it resamples queries, and moves each resampled query within its own error.
+(Resampling five rounds instead picks the same outlier twice in a quarter of all cases and makes the interval 3-10 times too wide.)
+In the geometric mean, a query counts with the mean of its rounds without the highest and lowest fifth, and with the error of that mean
+(Yuen, Biometrika 1974), so that one disturbed execution among five neither makes nor hides a difference. The interval is Student's t with
+the spread of the draws, because their percentiles are far too narrow for few queries, and for a total that a few slow queries dominate.
 
-Where a reference is given, a ratio is that of the pairs' ratio to the reference's, which carries over between machines. The tests hold the
-coverage of all of this.
+With a reference, the ratio is the pairs' ratio divided by the reference's ratio, which is comparable between machines. The tests check the
+coverage of all intervals.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from pytest_pilotscope.statistics.pairs import Floats, Pairs
 
 CONFIDENCE = 0.95
 REPLICATES = 500
-"""Draws of the bootstrap: enough for their standard deviation, the only thing taken from them, to be known within 3 %."""
+"""Draws of the bootstrap: enough to know their standard deviation, the only value used, within 3 %."""
 
 TRIMMED = 0.2
-"""The share of a query's rounds that is left out at either end when many queries are averaged."""
+"""The share of a query's rounds left out at either end in means over queries."""
 
 LARGEST_LOG = 700.0
-"""Above e to this, floating point has only infinity."""
+"""The exponential of a larger log is infinite in floating point."""
 
 Outcome = Literal["win", "loss", "tie"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A ratio with the ends of its confidence interval; the ends are 0 and infinity where the data say nothing about it."""
+    """A ratio with the ends of its confidence interval; the ends are 0 and infinity if the data have no spread to estimate it from."""
 
     estimate: float
     low: float
@@ -65,7 +65,7 @@ class WorkloadRatios:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRatio:
-    """Candidate / baseline of one query, and whether it differs beyond noise when all queries are looked at together."""
+    """Candidate / baseline of one query, and its significance after correction for all queries."""
 
     query_id: str
     ratio: Interval
@@ -74,26 +74,26 @@ class QueryRatio:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeanRatios:
-    """Mean log ratio per query, its moderated standard error, and the degrees of freedom behind that; each (Q,)."""
+    """The mean log ratio of each query, its moderated standard error, and the degrees of freedom of that error; each (Q,)."""
 
     mean: Floats
     error: Floats
     freedom: npt.NDArray[np.int64]
 
     def p_above(self, threshold: float) -> Floats:
-        """(Q,): one-sided p-values of the hypothesis that the log ratio is at most `threshold`."""
+        """Return the (Q,) one-sided p-values of the hypothesis that the log ratio is at most `threshold`."""
         return self._tail(_studentized(self.mean - threshold, self.error))
 
     def p_different(self) -> Floats:
-        """(Q,): two-sided p-values of the hypothesis that there is no difference."""
+        """Return the (Q,) two-sided p-values of the hypothesis that there is no difference."""
         return np.minimum(1.0, 2 * self._tail(np.abs(_studentized(self.mean, self.error))))
 
     def _tail(self, t: Floats) -> Floats:
-        """Return the upper tail probabilities of Student's t; 1 where a single round leaves no degree of freedom."""
+        """Return the upper tail probabilities of Student's t; 1 if a single round leaves no degree of freedom."""
         return np.where(self.freedom > 0, stdtr(np.maximum(self.freedom, 1), -t), 1.0)
 
     def margin(self, confidence: float) -> Floats:
-        """(Q,): half the width of the interval of each log ratio; infinite where there is one round only."""
+        """Return (Q,) half the width of the interval of each log ratio; infinite for a single round."""
         quantiles = stdtrit(np.maximum(self.freedom, 1), (1 + confidence) / 2)
         return np.where(self.freedom > 0, quantiles * self.error, math.inf)
 
@@ -102,15 +102,15 @@ def workload_ratios(
     pairs: Pairs, reference: Pairs | None = None, *, confidence: float = CONFIDENCE, replicates: int = REPLICATES, seed: int = 0
 ) -> WorkloadRatios:
     """
-    The workload's ratios and their intervals.
+    Return the workload's ratios and their intervals.
 
-    `reference`, if given, holds the same queries in the same order. Raises ValueError for pairs without queries.
+    A `reference` has the same queries in the same order. Raise ValueError for pairs without queries.
     """
     if not pairs.query_ids:
         raise ValueError("there is no pair to compare: no query ran to the end on both sides")
     sessions = [pairs] if reference is None else [pairs, reference]
     geometric, total = (float(estimate) for estimate in _differences([_log_estimates(session) for session in sessions]))
-    if len(pairs.query_ids) == 1:  # only its rounds vary, and they are its own
+    if len(pairs.query_ids) == 1:  # there are no queries to resample, only rounds
         own = mean_ratios(pairs, reference)
         margin = float(own.margin(confidence)[0])
         return WorkloadRatios(geometric_mean=exponentiated(float(own.mean[0]), margin), total=exponentiated(total, margin))
@@ -125,7 +125,7 @@ def workload_ratios(
 
 
 def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
-    """Per query: the mean log ratio over the rounds, minus that of the reference if there is one (then with Welch's freedom)."""
+    """Return each query's mean log ratio over the rounds, minus that of the reference if there is one (with Welch's freedom)."""
     mean, variance, freedom = _moderated_means(pairs)
     whole = np.full(len(mean), int(freedom), dtype=np.int64)
     if reference is not None:
@@ -135,16 +135,16 @@ def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
     return MeanRatios(mean=mean, error=np.sqrt(variance), freedom=whole)
 
 
-def query_ratios(pairs: Pairs, reference: Pairs | None = None, *, confidence: float = CONFIDENCE) -> tuple[QueryRatio, ...]:
+def query_ratios(pairs: Pairs, reference: Pairs | None = None) -> tuple[QueryRatio, ...]:
     """
-    Each query's ratio with its own interval, and its outcome.
+    Return each query's ratio with its own interval, and its outcome.
 
-    The intervals stand for themselves: of 100 queries without any difference, 5 exclude 1. The outcomes are corrected for that (Holm): with
-    no difference anywhere, all are ties in 95 % of the runs.
+    The intervals are not corrected: of 100 queries without any difference, 5 exclude 1. The outcomes are (Holm): with no difference
+    anywhere, all are ties in 95 % of the runs.
     """
     ratios = mean_ratios(pairs, reference)
-    margin = ratios.margin(confidence)
-    different = holm(ratios.p_different()) <= 1 - confidence
+    margin = ratios.margin(CONFIDENCE)
+    different = holm(ratios.p_different()) <= 1 - CONFIDENCE
     return tuple(
         QueryRatio(
             query_id=query_id,
@@ -156,7 +156,7 @@ def query_ratios(pairs: Pairs, reference: Pairs | None = None, *, confidence: fl
 
 
 def holm(p_values: Floats) -> Floats:
-    """Holm's adjusted p-values (1979), in the order given: rejecting those <= alpha keeps the chance of any false one below alpha."""
+    """Return Holm's adjusted p-values (1979), in the same order: rejecting those <= alpha keeps the chance of any false one below alpha."""
     order = np.argsort(p_values)
     factors = np.arange(len(p_values), 0, -1)
     adjusted = np.empty_like(p_values)
@@ -166,11 +166,11 @@ def holm(p_values: Floats) -> Floats:
 
 def holm_after_discarding(p_values: Floats, *, above: float = 0.5) -> Floats:
     """
-    Holm's adjusted p-values after setting aside the hypotheses with p > `above`, which get 1 (Zhao, Small and Su, JASA 2019).
+    Return Holm's adjusted p-values after discarding the hypotheses with p > `above`, which get 1 (Zhao, Small and Su, JASA 2019).
 
-    Valid where the p-values of true hypotheses are uniformly conservative, as those of t-tests against a limit are that most queries
-    are far below. What is left is divided by `above`, so the chance of any false rejection stays below alpha, and a single slow query
-    need not be hundreds of times more certain because it has many fast neighbours.
+    The method needs uniformly conservative p-values of the true hypotheses. T-tests against a limit far above most queries have them.
+    Dividing the kept p-values by `above` keeps the chance of any false rejection below alpha. So a single slow query need not be hundreds
+    of times more certain because the workload has many fast queries.
     """
     adjusted = np.ones_like(p_values)
     kept = p_values <= above
@@ -179,7 +179,7 @@ def holm_after_discarding(p_values: Floats, *, above: float = 0.5) -> Floats:
 
 
 def exponentiated(estimate: float, margin: float) -> Interval:
-    """The interval of a ratio from its log and half the width of the log's interval."""
+    """Return the interval of a ratio, given its log and half the width of the log's interval."""
     high = math.exp(estimate + margin) if estimate + margin < LARGEST_LOG else math.inf
     return Interval(estimate=math.exp(estimate), low=math.exp(estimate - margin), high=high)
 
@@ -190,7 +190,7 @@ def _log_estimates(pairs: Pairs) -> Floats:
 
 
 def _bootstrap(pairs: Pairs, replicates: int, seed: int, salt: int) -> Floats:
-    """(2, replicates): resampled logs of the geometric mean and of the ratio of totals. The same seed resamples the same queries."""
+    """Return (2, replicates) resampled logs of the geometric mean and of the ratio of totals; the same seed resamples the same queries."""
     mean, variance = _moments(pairs)
     chosen = np.random.default_rng(seed).integers(len(mean), size=(replicates, len(mean)))
     noise = np.random.default_rng((seed, salt)).standard_normal(chosen.shape) * np.sqrt(variance)[chosen]
@@ -199,24 +199,20 @@ def _bootstrap(pairs: Pairs, replicates: int, seed: int, salt: int) -> Floats:
     return np.stack([(mean[chosen] + noise).mean(axis=1), totals])
 
 
-def _cut(rounds: int) -> int:
-    """How many rounds are left out at either end."""
-    return int(TRIMMED * rounds + 1e-9)
-
-
 def _differences(values: Sequence[Floats]) -> Floats:
     return values[0] if len(values) == 1 else values[0] - values[1]
 
 
 def _effective_queries(pairs: Pairs) -> float:
-    """How many equally long queries would make up the total as unevenly (Kish): a total is only as sure as these are many."""
+    """Return Kish's effective number of queries: the certainty of the total grows with it, not with the number of queries."""
     weights = np.median(pairs.baseline_ms, axis=1)
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
-    """(Q,) trimmed means of the log ratios and the variances of these means, by Yuen's formula from the winsorized rounds."""
-    rounds, cut = pairs.rounds, _cut(pairs.rounds)
+    """Return (Q,) trimmed means of the log ratios, and the variances of these means by Yuen's formula from the winsorized rounds."""
+    rounds = pairs.rounds
+    cut = int(TRIMMED * rounds + 1e-9)
     ordered = np.sort(pairs.log_ratios, axis=1)
     means = ordered[:, cut : rounds - cut].mean(axis=1)
     if rounds == 1:
@@ -226,7 +222,7 @@ def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
 
 
 def _moderated_means(pairs: Pairs) -> tuple[Floats, Floats, float]:
-    """(Q,) means of the log ratios, (Q,) variances of these means, and the degrees of freedom of each; 0 for a single round."""
+    """Return (Q,) means of the log ratios, (Q,) variances of these means, and the degrees of freedom of each; 0 for a single round."""
     ratios, rounds = pairs.log_ratios, pairs.rounds
     if rounds == 1:
         return ratios.mean(axis=1), np.zeros(len(ratios)), 0.0
@@ -235,7 +231,7 @@ def _moderated_means(pairs: Pairs) -> tuple[Floats, Floats, float]:
 
 
 def _welch(a: Floats, freedom_a: float, b: Floats, freedom_b: float) -> npt.NDArray[np.int64]:
-    """Welch's degrees of freedom, rounded down; 0 where either has one round only."""
+    """Return Welch's degrees of freedom, rounded down; 0 if either has a single round."""
     least = min(freedom_a, freedom_b)
     if least < 1:
         return np.zeros(len(a), dtype=np.int64)
@@ -246,9 +242,9 @@ def _welch(a: Floats, freedom_a: float, b: Floats, freedom_b: float) -> npt.NDAr
 
 
 def _studentized(difference: Floats, error: Floats) -> Floats:
-    """Difference / error; without any spread a difference is infinitely sure, and none is none."""
-    sure = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
-    return np.divide(difference, error, out=sure, where=error > 0)
+    """Return difference / error; without any spread, a difference gives infinity, and no difference gives 0."""
+    without_spread = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    return np.divide(difference, error, out=without_spread, where=error > 0)
 
 
 def _outcome(different: bool, mean: float) -> Outcome:

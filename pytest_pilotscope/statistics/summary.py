@@ -1,8 +1,8 @@
 """
-What a record amounts to, side by side: the figures of the terminal table, of MLflow and of `results/<run name>.json`.
+The summary of a record by side: the figures of the terminal table, of MLflow and of `results/<run name>.json`.
 
-Where a query failed or was not measured, the figures cover only a part of the workload: they are kept for display, but `metrics` leaves
-them out, lest a run that failed half-way look like the fastest.
+If a query failed or was not measured, the figures cover only a part of the workload. The summary keeps them for display, but `metrics`
+leaves them out, so that a run that failed half-way does not look like the fastest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pytest_pilotscope.statistics.figures import Against, SideSummary, summarize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """All sides of a record, in its order."""
+    """The figures of all sides of a record, in its order."""
 
     header: RunHeader
     status: str
@@ -28,16 +28,16 @@ class Summary:
 
 
 def summarize(record: Record) -> Summary:
-    """Everything that can be said about a record, also about one that was interrupted."""
+    """Return the figures of a record, also of an interrupted one."""
     return Summary(header=record.header, status=record.status, sides={side: summarize_side(record, side) for side in record.header.sides})
 
 
 def metrics(summary: Summary, side: str) -> dict[str, float]:
     """
-    The fixed names (`test_total_time` and so on) and values of one side; times are in seconds.
+    Return the values of one side by their fixed names (`test_total_time` and so on); times are in seconds.
 
-    Figures that do not exist for this side, that would be about a part of the workload only, or that are infinite (the interval of a
-    single round) are left out. Raises KeyError for a side that the record does not have.
+    Leave out figures that do not exist for this side, that cover only a part of the workload, or that are infinite (the interval of a
+    single round). Raise KeyError for a side that the record does not have.
     """
     this = summary.sides[side]
     values: dict[str, float | None] = {
@@ -59,9 +59,9 @@ def metrics(summary: Summary, side: str) -> dict[str, float]:
 
 def summary_json(record: Record) -> dict[str, Any]:
     """
-    What `results/<run name>.json` holds: `algorithm`, `database`, `timestamp`, `metrics` (of the algorithm's side) and `extra_info`.
+    Return the content of `results/<run name>.json`: `algorithm`, `database`, `timestamp`, `metrics` of the algorithm's side, `extra_info`.
 
-    The names of the metrics are those of `metrics` without `test_`. Everything in it is plain JSON.
+    Metrics have the names of `metrics` without `test_`. All values are JSON values.
     """
     summary, header = summarize(record), record.header
     side = header.algorithm if header.algorithm in summary.sides else header.baseline_side

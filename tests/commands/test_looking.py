@@ -120,7 +120,7 @@ def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddR
     assert (result.exit_code, result.stderr) == (
         2,
         "Error: experiment 'mscn_toy' has no finished run of the whole workload with 'test_total_time', only runs of some of its queries; "
-        "--partial takes these\n",
+        "use --partial to include these\n",
     )
     whole = add_run("mscn_toy", "whole", metrics={"test_total_time": 9.0})
     assert json.loads(pilotscope("best", "mscn_toy", "--json").stdout)["run_id"] == whole
@@ -140,7 +140,7 @@ def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> No
     result = pilotscope("best", "lero_toy")
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: experiment 'lero_toy' has no finished run yet; `pilotscope runs lero_toy` shows the others\n",
+        "Error: experiment 'lero_toy' has no finished run; `pilotscope runs lero_toy` shows the others\n",
     )
 
 
@@ -201,11 +201,11 @@ def test_compare_says_when_speed_ups_are_not_told_apart(
     pilotscope: Command, add_run: AddRun, second: tuple[float, float], overlap: bool
 ) -> None:
     """If the intervals overlap, the output says that neither is surely faster."""
-    for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
+    for name, (low, high) in (("one", (1.1, 1.2)), ("two", second)):
         add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
-    assert (said in pilotscope("compare", "a", "b").stdout) == overlap
-    assert json.loads(pilotscope("compare", "a", "b", "--json").stdout)["speedups_overlap"] is overlap
+    assert (said in pilotscope("compare", "one", "two").stdout) == overlap
+    assert json.loads(pilotscope("compare", "one", "two", "--json").stdout)["speedups_overlap"] is overlap
 
 
 def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Command, add_run: AddRun) -> None:
@@ -214,7 +214,7 @@ def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Comm
     result = pilotscope("compare", "same", ids[0])
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: 'same' could be any of these runs; give more of the id:\n"
+        "Error: 'same' matches several runs; give more of the id:\n"
         f"  {ids[1][:12]}  same  FINISHED\n"
         f"  {ids[0][:12]}  same  FINISHED\n",
     )
@@ -227,14 +227,14 @@ def test_compare_lists_the_nearest_runs_of_an_unknown_reference(pilotscope: Comm
     ids = [add_run("mscn_toy", f"mscn_{hour}", hour=hour) for hour in range(9)]
     result = pilotscope("compare", "mscm_7", ids[0])
     assert result.stderr.startswith(
-        f"Error: no run of {_default()} has an id that starts with 'mscm_7', or that name; did you mean:\n"
+        f"Error: no run of {_default()} has the name 'mscm_7' or an id that starts with it; did you mean:\n"
         f"  {ids[8][:12]}  mscn_8  FINISHED\n"
     )
     result = pilotscope("compare", "it's", ids[0])
     newest = "".join(f"  {ids[hour][:12]}  mscn_{hour}  FINISHED\n" for hour in range(8, 0, -1))
     assert (
         result.stderr
-        == f'Error: no run of {_default()} has an id that starts with "it\'s", or that name; the newest runs:\n{newest}  ...\n'
+        == f'Error: no run of {_default()} has the name "it\'s" or an id that starts with it; the newest runs:\n{newest}  ...\n'
     )
 
 

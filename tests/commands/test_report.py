@@ -10,7 +10,7 @@ import pytest
 from pytest_pilotscope.gate.judging import embed
 from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.tracking.find import runs_of
-from pytest_pilotscope.tracking.records import newest_record, record_of_run
+from pytest_pilotscope.tracking.record_artifacts import newest_record, record_of_run
 from pytest_pilotscope.tracking.sync import sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.commands.conftest import AddRun, Command, WriteRecord

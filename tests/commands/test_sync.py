@@ -149,7 +149,7 @@ def test_what_cannot_be_sent_is_named_and_stops_nothing(
     ]
     assert result.stderr == (
         "broken.jsonl: results/broken.jsonl:1: a line must be an object with a 'kind'\n"
-        "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so nobody can tell "
+        "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so it is unknown "
         "whether the record was sent already\n"
     )
 

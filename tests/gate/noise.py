@@ -28,7 +28,7 @@ LUCK = 0.003
 
 
 def recorded() -> Pairs:
-    """A real A/A run, measured on a machine that was busy with other work: noisier than anything one would want to measure on."""
+    """Return a real A/A run, measured on a machine that was busy with other work and so noisier than usual."""
     file = json.loads(Path(__file__).with_name("recorded_noise.json").read_text(encoding="utf-8"))
     times_ms = np.array(file["relative_times"]) * np.array(file["median_ms"])[:, None, None]  # (query, side, round)
     nothing = np.zeros(times_ms[:, 0].shape, dtype=np.bool_)
@@ -52,7 +52,7 @@ class Machine:
 
     def sessions(self, number: int, random: np.random.Generator, *, slowdown: float = 1.0, slow_query: float = 1.0) -> Iterator[Pairs]:
         """
-        A/A sessions of two connections whose order alternates from round to round.
+        Yield A/A sessions of two connections whose order alternates from round to round.
 
         `slowdown` is the true ratio of the whole workload, `slow_query` that of the query in the middle (by position).
         """
@@ -72,7 +72,7 @@ class Machine:
             )
 
     def _noise(self, number: int, random: np.random.Generator) -> Floats:
-        """(number, queries, rounds, 2): factors on the true times, in which the sides take turns at being first."""
+        """Return (number, queries, rounds, 2) factors on the true times; the sides take turns at being first."""
         runs = self.queries * self.rounds * 2
         slow = np.empty((number, runs))
         state = random.normal(0, SLOW, number)

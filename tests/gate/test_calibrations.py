@@ -1,4 +1,4 @@
-"""What a machine can hold, told from an A/A run."""
+"""Calibration from an A/A run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pytest_pilotscope.gate.simulation import calibrate
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from tests.gate.noise import Machine
-from tests.record.records import record_of
+from tests.record.building import record_of
 
 
 def a_against_a(noise: float, *, luck: float = 1.0, queries: int = 20, rounds: int = 5) -> Record:
-    """An A/A record with that much noise on each run, whose second connection takes `luck` times as long."""
+    """Return an A/A record with that much noise on each run, whose second connection takes `luck` times as long."""
     random = np.random.default_rng(0)
     factors = {"baseline": 1.0, BASELINE_AGAIN: luck}
     return record_of(
@@ -42,7 +42,7 @@ def test_a_noisier_machine_needs_more_room() -> None:
 
 
 def test_a_lucky_connection_is_part_of_the_noise() -> None:
-    """Where one of two equal connections is 4 % slower throughout, whichever it is, a delta of 4 % cannot be held."""
+    """If either of two equal connections is 4 % slower throughout, the delta is above 4 %."""
     for luck in (1.04, 1 / 1.04):
         assert 0.04 < calibrate(a_against_a(0.01, luck=luck), sessions=100).delta < 0.12
 

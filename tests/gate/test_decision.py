@@ -1,4 +1,4 @@
-"""What the gate decides, and that nothing passes it silently."""
+"""The gate's decisions; nothing passes silently."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_a
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, Scalar, SubplanEstimate, TrainingReport
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 QUERIES = tuple(f"q{i}" for i in range(20))
 
 
 def measured(seed: int, *, factors: Mapping[str, float] | None = None, slowdown: float = 1.0, queries: tuple[str, ...] = QUERIES) -> Record:
-    """A run of mscn over the queries with 2 % noise, in which some queries take `factors` times as long and all `slowdown` times."""
+    """Return a run of mscn over the queries with 2 % noise, in which some queries take `factors` times as long and all `slowdown` times."""
     random = np.random.default_rng(seed)
     true_ms = {query_id: 10.0 + 5 * i for i, query_id in enumerate(queries)}
     times = {
@@ -37,18 +37,18 @@ def measured(seed: int, *, factors: Mapping[str, float] | None = None, slowdown:
 
 
 def changed(record: Record, **changes: object) -> Record:
-    """The record with another header."""
+    """Return the record with another header."""
     return replace(record, header=replace(record.header, **changes))  # type: ignore[arg-type]  # the names are the tests' own
 
 
 def reported(record: Record, *reports: QueryReport, scalars: Mapping[str, int | float] | None = None) -> Record:
-    """The record with exact figures."""
+    """Return the record with exact figures."""
     training = (TrainingReport(side="mscn", duration_s=1.0, scalars=scalars),) if scalars else ()
     return replace(record, reports=reports, training=training)
 
 
 def kinds(report: GateReport) -> list[str]:
-    """The states of a report by name."""
+    """Return the names of a report's states."""
     return [state.kind for state in report.states]
 
 
@@ -79,7 +79,7 @@ def test_a_slower_query_regresses_by_name() -> None:
 
 
 def test_a_faster_program_passes() -> None:
-    """The gate is about getting worse."""
+    """A faster run passes."""
     assert decide(measured(1, slowdown=0.5), measured(2), Policy()).verdict == "PASSED"
 
 
@@ -100,7 +100,7 @@ def test_a_slower_machine_is_no_regression() -> None:
 
 
 def test_being_slower_than_the_baseline_all_along_is_no_regression() -> None:
-    """A method that was twice as slow as plain PostgreSQL yesterday may be so today; against its own baseline it fails."""
+    """A method that was and is twice as slow as plain PostgreSQL passes against its stored run, and fails against its own baseline."""
     today, yesterday = measured(1, slowdown=2.0), measured(2, slowdown=2.0)
     assert decide(today, yesterday, Policy()).verdict == "PASSED"
     report = decide_against_baseline(today, Policy())
@@ -110,7 +110,7 @@ def test_being_slower_than_the_baseline_all_along_is_no_regression() -> None:
 
 @pytest.mark.parametrize("decision", ["fail", "warn"])
 def test_no_baseline_is_a_state(decision: Literal["fail", "warn"]) -> None:
-    """Without anything to compare with the gate fails, or says so and passes, as asked."""
+    """Without a reference the gate fails, or warns and passes, as the policy says."""
     report = decide(measured(1), None, Policy(on_missing=decision))
     assert kinds(report) == ["missing-baseline"]
     expected = {"fail": ("NOT COMPARABLE", 1), "warn": ("PASSED WITH RESERVATIONS", 0)}
@@ -165,7 +165,7 @@ NEW = "SELECT 1"
     ],
 )
 def test_what_differs_is_a_state_of_its_own(change: dict[str, object], kind: str, text: str) -> None:
-    """Each difference between the runs has a name, says what was found, and fails the gate unless it only warns."""
+    """Each difference between the runs has a name and a sentence, and fails the gate unless states only warn."""
     candidate, reference = (measured(seed, queries=("q0", "q1")) for seed in (1, 2))
     report = decide(changed(candidate, **change), reference, Policy())
     assert (kind, text) in [(state.kind, state.text) for state in report.states]
@@ -174,36 +174,36 @@ def test_what_differs_is_a_state_of_its_own(change: dict[str, object], kind: str
 
 
 def test_a_reference_is_as_suspect_as_a_run() -> None:
-    """A reference that did not finish, was measured in parallel or lacks a side is no reference."""
+    """A reference that did not finish, was measured in parallel or lacks a side is rejected."""
     reference = changed(replace(measured(2), end=None), parallel=True, sides=("baseline", "mscn", "lero"))
     assert kinds(decide(measured(1), reference, Policy())) == ["unfinished-baseline", "parallel", "missing-side"]
 
 
 def test_a_run_that_did_not_finish_never_passes() -> None:
-    """An interrupted or failed run fails the gate also where states only warn."""
+    """An interrupted or failed run fails the gate even if states only warn."""
     for end in (None, RunEnd(status="FAILED", finished_at="2025-01-01T00:00:00+00:00")):
         report = decide(replace(measured(1), end=end), measured(2), Policy(on_missing="warn"))
         assert (kinds(report), report.exit_code) == (["unfinished"], 1)
 
 
 def test_a_deselected_query_is_not_a_pass() -> None:
-    """A run of half the workload compares that half and says what it did not compare."""
+    """A run of half the workload compares that half and names the missing queries."""
     report = decide(measured(1, queries=QUERIES[:10]), measured(2), Policy())
     assert (report.verdict, report.compared[0].queries) == ("NOT COMPARABLE", 10)
     assert report.states[0].text == "10 queries of the reference not in this run: q10, q11, q12, q13, q14 and 5 more"
 
 
 def test_an_empty_selection_is_not_a_pass() -> None:
-    """No common query, no query at all, and nothing but the baseline: each is empty, none is green."""
+    """No common query, no query at all, and only the baseline: each gives the state `empty`, and none passes."""
     assert "empty" in kinds(decide(measured(1, queries=("a",)), measured(2, queries=("b",)), Policy()))
     assert kinds(decide_against_baseline(record_of({"baseline": {}, "mscn": {}}), Policy())) == ["empty"]
     alone = record_of({"baseline": {"q1": [1.0] * 5}})
     for report in (decide(alone, alone, Policy()), decide_against_baseline(alone, Policy())):
-        assert [state.text for state in report.states] == ["the run has nothing but its baseline; nothing was gated"]
+        assert [state.text for state in report.states] == ["the run measured only its baseline; nothing was gated"]
 
 
 def test_rounds_that_are_missing_are_not_a_pass() -> None:
-    """A query without all of its rounds has no verdict, and that is said."""
+    """A state names a query that lacks rounds and so has no verdict."""
     run = measured(1)
     cut = replace(run, runs=run.runs[:-1])
     for report in (decide(cut, measured(2), Policy()), decide_against_baseline(cut, Policy())):
@@ -212,14 +212,14 @@ def test_rounds_that_are_missing_are_not_a_pass() -> None:
 
 @pytest.mark.parametrize(("rounds", "text"), [(1, "1 round"), (2, "2 rounds")])
 def test_one_or_two_rounds_are_too_few(rounds: int, text: str) -> None:
-    """Too few rounds say too little about noise, in the run as in the reference."""
+    """Too few rounds are a state of the run as of the reference."""
     few = record_of({side: {query_id: [10.0] * rounds for query_id in QUERIES} for side in ("baseline", "mscn")})
     expected = [f"{which} has {text}, which say too little about noise; use --rounds 5 or more" for which in ("the run", "the reference")]
     assert [state.text for state in decide(few, few, Policy()).states] == expected
 
 
 def test_a_query_that_fails_is_a_regression() -> None:
-    """A failure is reported with its message, whatever the times say."""
+    """A failure is reported with its message, at any times."""
     run = measured(1)
     broken = replace(run, runs=(*run.runs, run_of("mscn", "q3", 5, "division by zero")))
     report = decide(broken, measured(2), Policy())
@@ -228,7 +228,7 @@ def test_a_query_that_fails_is_a_regression() -> None:
 
 
 def test_a_query_that_now_always_times_out_is_a_regression() -> None:
-    """Time-outs in every round where there were none regress, also where the limit itself is within the allowed ratio."""
+    """New time-outs in every round regress, even if the limit itself is within the allowed ratio."""
     before = record_of({"baseline": {"q0": [100.0] * 5}, "mscn": {"q0": [100.0] * 5}})
     now = record_of({"baseline": {"q0": [100.0] * 5}, "mscn": {"q0": [">101"] * 5}})
     expected = Regression(side="mscn", figure="time-outs", query_id="q0", before="0 rounds", after="5 of 5 rounds")
@@ -237,7 +237,7 @@ def test_a_query_that_now_always_times_out_is_a_regression() -> None:
 
 
 def test_time_outs_on_both_sides_are_a_tie() -> None:
-    """Where plain PostgreSQL times out as well, nothing regressed."""
+    """A query on which plain PostgreSQL also times out does not regress."""
     run = record_of({side: {"q0": [">500"] * 5, "q1": [10.0] * 5} for side in ("baseline", "mscn")})
     assert decide(run, run, Policy()).verdict == "PASSED"
 
@@ -288,7 +288,7 @@ def test_what_if_calls_are_gated_exactly() -> None:
 
 
 def test_a_figure_that_disappears_is_a_state() -> None:
-    """What the reference had and the run has not is not compared silently with nothing."""
+    """A state names a figure of the reference that the run lacks."""
     reference = reported(measured(2), BEFORE, scalars={"whatif_calls": 100})
     report = decide(measured(1), reference, Policy())
     assert set(kinds(report)) == {"missing-figures"}
@@ -298,7 +298,7 @@ def test_a_figure_that_disappears_is_a_state() -> None:
 
 
 def test_other_plans_of_the_baseline_are_a_state() -> None:
-    """Where PostgreSQL itself plans differently, times cannot be compared, and it is nobody's regression."""
+    """If PostgreSQL itself plans differently, times are not comparable, and nothing regresses."""
     now, before = (reported(measured(1), QueryReport(query_id="q0", side="baseline", plan_shape=shape)) for shape in ("aa", "bb"))
     report = decide(now, before, Policy())
     assert [state.text for state in report.states] == ["PostgreSQL itself plans 1 query differently than in the reference: q0"]
@@ -306,7 +306,7 @@ def test_other_plans_of_the_baseline_are_a_state() -> None:
 
 
 def test_the_report_can_be_read() -> None:
-    """The lines name the verdict, the comparison, what regressed by how much, and the states."""
+    """The lines show the verdict, the comparison, the regressions with their size, and the states."""
     run = replace(measured(1), runs=(*measured(1).runs, run_of("mscn", "q3", 5, "boom")))
     now = reported(changed(run, parallel=True), replace(BEFORE, p_error=1.6))
     report = decide(now, reported(measured(2), BEFORE), Policy())
@@ -323,7 +323,7 @@ def test_the_report_can_be_read() -> None:
 
 
 def test_a_slow_down_can_be_read() -> None:
-    """A time that regressed comes with its interval and with what is allowed."""
+    """A regression of a time shows its interval and the allowed ratio."""
     before = record_of({side: {"q0": [100.0] * 5, "q1": [50.0] * 5} for side in ("baseline", "mscn")})
     now = record_of({"baseline": {"q0": [100.0] * 5, "q1": [50.0] * 5}, "mscn": {"q0": [150.0] * 5, "q1": [75.0] * 5}})
     assert describe(decide(now, before, Policy()))[2:] == (
@@ -335,7 +335,7 @@ def test_a_slow_down_can_be_read() -> None:
 
 
 def test_reservations_are_warnings() -> None:
-    """Where states only warn, the lines call them warnings."""
+    """If states only warn, the lines call them warnings."""
     lines = describe(decide(changed(measured(1), parallel=True), measured(2), Policy(on_missing="warn")))
     assert lines[0] == "gate against the reference: PASSED WITH RESERVATIONS"
     assert lines[-1] == "  warning: parallel: the run measured beside other workers; measure without -n"
@@ -353,6 +353,6 @@ def test_reservations_are_warnings() -> None:
     ],
 )
 def test_an_impossible_policy_is_refused(policy: dict[str, object], message: str) -> None:
-    """A gate that could not mean anything is not built."""
+    """Wrong deltas and unknown figures are rejected."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Policy(**policy)  # type: ignore[arg-type]  # on purpose

@@ -1,4 +1,4 @@
-"""`--gate` and `--calibrate` on a real PostgreSQL: what got slower is caught, what did not is not, and nothing passes unnoticed."""
+"""`--gate` and `--calibrate` on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MISSED = "  state: empty: sleeper was not measured on stats_tiny: deselected, sk
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here, so that the data is loaded once."""
+    """Give a cache folder for all tests here, so that the data is loaded once."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-gate-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -82,7 +82,7 @@ def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pyteste
 
 @pytest.mark.parametrize("arguments", [("-k", "nothing"), pytest.param(("--benchmark-only",), marks=pytest.mark.slow)])
 def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
-    """However the measurement is kept from happening, the gate says that it judged nothing, and exits with 1."""
+    """If the measurement does not happen for any reason, the gate says that it judged nothing, and exits with 1."""
     result = measure(pytester, *RUN, "--gate", "main.json", *arguments, conftest=ALGORITHMS)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "sleeper on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
@@ -91,7 +91,7 @@ def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester,
 
 @pytest.mark.slow
 def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> None:
-    """`pytest --gate FILE` where no benchmark is collected at all has judged nothing."""
+    """`pytest --gate FILE` fails if no benchmark is collected at all."""
     pytester.makepyfile("def test_other(): pass")
     result = pytester.runpytest_subprocess("--gate", "main.json")
     result.assert_outcomes(passed=1)
@@ -101,7 +101,7 @@ def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> Non
 
 @pytest.mark.slow
 def test_a_gate_of_the_ini_file_leaves_other_tests_alone(pytester: pytest.Pytester) -> None:
-    """A project that has one can run its unit tests; but as soon as a benchmark is there to be deselected, nothing is silent."""
+    """A gate in the ini file does not disturb unit tests; but if a benchmark is deselected, the gate says so."""
     pytester.makeini("[pytest]\npilotscope_gate = main.json")
     pytester.makepyfile(test_other="def test_other(): pass")
     result = pytester.runpytest_subprocess()
@@ -123,7 +123,7 @@ def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -
 
 @pytest.mark.slow
 def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytester) -> None:
-    """Workers tell that there was a benchmark; unit tests beside them, without one, are left alone."""
+    """Workers report that there was a benchmark; unit tests without one pass."""
     pytester.makeini("[pytest]\npilotscope_gate = main.json")
     pytester.makepyfile(test_other="def test_other(): pass")
     alone = pytester.runpytest_subprocess("-n", "1")
@@ -136,7 +136,7 @@ def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytes
 
 
 def test_workers_are_refused(pytester: pytest.Pytester) -> None:
-    """A gate beside xdist's workers is a usage error, not a gate that nobody asks."""
+    """A gate with xdist's workers is a usage error."""
     result = measure(pytester, "--gate", "main.json", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "times taken beside other workers are noise" in result.stderr.str()
@@ -152,7 +152,7 @@ def test_a_broken_reference_is_refused_before_anything_is_measured(pytester: pyt
 
 
 def test_a_calibration_is_printed_and_used_by_the_gate(pytester: pytest.Pytester, prepared: Path) -> None:
-    """What was found is said, kept in the cache folder, and named by the gate that uses it."""
+    """The calibration is printed, written to the cache folder, and named by the gate that uses it."""
     chosen = ("--rounds", "3", "--limit", "4", "--no-mlflow")
     result = measure(pytester, "--calibrate", *chosen)
     assert result.ret == 0, result.stdout.str()

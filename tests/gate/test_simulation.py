@@ -16,7 +16,7 @@ SLOW_QUERY = "q25"
 
 
 def regressions(number: int, seed: int, machine: Machine = MACHINE, **changes: float) -> list[list[Regression]]:
-    """What the default gate reports for so many independent pairs of a run and its reference."""
+    """Return the regressions of the default gate for so many independent pairs of a run and its reference."""
     random = np.random.default_rng(seed)
     now, before = machine.sessions(number, random, **changes), machine.sessions(number, random)
     policy = Policy()
@@ -44,7 +44,7 @@ def test_one_query_twice_as_slow_is_caught_and_named() -> None:
 
 
 def test_queries_that_are_noisier_than_others_raise_no_alarm() -> None:
-    """Where some queries are ten times as noisy as others (their log noise spreads by 0.8), still at most 1 % of A/A sessions trip."""
+    """If some queries are ten times as noisy as others (their log noise spreads by 0.8), at most 1 % of A/A sessions trip."""
     assert sum(map(bool, regressions(POWER_SESSIONS, 4, Machine(unlike=0.8)))) <= 0.01 * POWER_SESSIONS
 
 

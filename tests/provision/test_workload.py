@@ -172,7 +172,7 @@ def test_a_store_that_does_not_answer_loses_nothing(pytester: pytest.Pytester) -
     assert record_lines(pytester.path)[-1]["status"] == "FINISHED"
     result.stdout.fnmatch_lines(
         [
-            "baseline-again: 1 round of 1 query cannot tell twice as fast from twice as slow; more of either narrow the interval",
+            "baseline-again: the interval of 1 round of 1 query is too wide to be useful; measure more rounds or more queries",
             "record: results/baseline_stats_tiny_*.jsonl; MLflow: not sent (the MLflow server 'http://127.0.0.1:1' does not answer: *); "
             "the record is complete, `pilotscope sync` sends it later",
             "*= pilotscope: conclusion =*",

@@ -8,29 +8,29 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.record.format1 import with_tree
-from pytest_pilotscope.record.plain import from_plain
+from pytest_pilotscope.record.json_values import from_json
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import PlanNode
 from pytest_pilotscope.report.page import page
 from pytest_pilotscope.statistics.summary import summarize
 
 OLD_RECORD = Path(__file__).parent / "record_0.1.0.jsonl"
-"""What `pytest benchmarks --algo oracle` wrote; the plans of its third query have counted rows and a line break."""
+"""The record that `pytest benchmarks --algo oracle` wrote; the plans of its third query have counted rows and a line break."""
 
 
 @pytest.fixture(scope="module")
 def old() -> Record:
-    """The record of 0.1.0."""
+    """Return the record of 0.1.0."""
     return read_record(OLD_RECORD)
 
 
 def plan_of(text: str) -> PlanNode:
-    """The tree of a plan's text."""
-    return from_plain(PlanNode, with_tree({"plan": text})["plan"])
+    """Return the tree of a plan's text."""
+    return from_json(PlanNode, with_tree({"plan": text})["plan"])
 
 
 def test_a_record_of_0_1_0_is_read_whole(old: Record) -> None:
-    """Every line of it, with no figure lost."""
+    """The reader keeps every line and every figure."""
     lines = [json.loads(line) for line in OLD_RECORD.read_text(encoding="utf-8").splitlines()]
     assert (lines[0]["format"], lines[0]["suite_version"]) == (1, "0.1.0")
     assert len(lines) == 2 + len(old.runs) + len(old.reports) + len(old.training)
@@ -39,7 +39,7 @@ def test_a_record_of_0_1_0_is_read_whole(old: Record) -> None:
 
 
 def test_its_plans_say_what_their_text_said(old: Record) -> None:
-    """Written as text again, node by node, each plan is what stands in the file."""
+    """Written as text again, node by node, each plan equals the text in the file."""
     texts = [line["plan"] for line in map(json.loads, OLD_RECORD.read_text(encoding="utf-8").splitlines()) if "plan" in line]
     assert [_text(report.plan) for report in old.reports if report.plan] == texts
 
@@ -71,7 +71,7 @@ def test_it_is_reported(old: Record) -> None:
 
 
 def test_an_alias_is_found_behind_every_kind_of_scan() -> None:
-    """With and without another name for the table, with an index, in parallel; an index scan below a bitmap scan has no relation."""
+    """Scans are read with and without an alias, with an index, and in parallel; an index scan below a bitmap scan has no relation."""
     plan = plan_of(
         "Append rows=1 cost=1.00\n"
         "  Parallel Bitmap Heap Scan posts p [x = 1] rows=1 cost=1.00\n"
@@ -83,13 +83,13 @@ def test_an_alias_is_found_behind_every_kind_of_scan() -> None:
 
 
 def test_a_text_that_is_no_plan_is_refused() -> None:
-    """Like any other value that does not belong into a record."""
+    """The reader rejects a text that is not a plan, like any other wrong value."""
     with pytest.raises(ValueError, match=r"^field 'plan' must be the text of a plan, found 'Hash Join\\n  Seq Scan users'$"):
         with_tree({"plan": "Hash Join\n  Seq Scan users"})
 
 
 def _text(plan: PlanNode) -> str:
-    """A plan as 0.1.0 wrote it."""
+    """Return a plan as 0.1.0 wrote it."""
     return "\n".join("  " * depth + _line(node) for depth, node in plan.nodes())
 
 

@@ -1,4 +1,4 @@
-"""A comparison taken apart into single runs."""
+"""Splitting a comparison into single runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytest_pilotscope.record.projection import COMPARISON, is_comparison, runs_
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryDecision, QueryReport, RunEnd, Scalar, TrainingReport
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
+from tests.record.building import record_of
 
 TIMES = {
     "baseline": {"q0": [10.0, 10.0, 10.0], "q1": [20.0, 20.0, 20.0]},
@@ -18,7 +18,7 @@ TIMES = {
 
 
 def comparison(end: RunEnd | None = None) -> Record:
-    """Three sides, of which two have learned."""
+    """Return a record of three sides, of which two have learned."""
     record = record_of(TIMES, algorithm=COMPARISON)
     parameters: dict[str, Scalar] = {"algorithm": COMPARISON, "num_epoch": 7, "enable_training": True, "rounds": 3}
     return replace(
@@ -40,7 +40,7 @@ def test_a_single_run_stays_as_it_is() -> None:
 
 
 def test_a_comparison_is_one_run_for_each_side() -> None:
-    """Each has the name, the parameters, the figures and the training that it would have by itself, and says what it is a part of."""
+    """Each run has the name, parameters, figures and training that it would have alone, and names its comparison."""
     baseline, mscn, lero = runs_of(comparison())
     assert [run.header.run_name for run in (baseline, mscn)] == ["baseline_stats_tiny_20250101_000000", "mscn_stats_tiny_20250101_000000"]
     assert [run.header.sides for run in (baseline, mscn, lero)] == [("baseline",), ("baseline", "mscn"), ("baseline", "lero")]
@@ -56,7 +56,7 @@ def test_a_comparison_is_one_run_for_each_side() -> None:
 
 
 def test_only_the_side_that_failed_has_failed() -> None:
-    """A failure of one algorithm is nobody else's; one of the baseline, or of the run itself, is everybody's."""
+    """If an algorithm fails, only its run is FAILED; if the baseline or the whole run fails, all are."""
     failed = RunEnd(status="FAILED", finished_at="2025-01-01T00:10:00+00:00", failures={"lero": "boom"})
     assert [run.status for run in runs_of(comparison(failed))] == ["FINISHED", "FINISHED", "FAILED"]
     assert [run.status for run in runs_of(comparison(replace(failed, failures={"baseline": "boom"})))] == ["FAILED"] * 3

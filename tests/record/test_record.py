@@ -1,4 +1,4 @@
-"""The record survives what a run does not, and refuses what does not belong in it."""
+"""A record can be read after its run died, and rejects wrong entries and lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_pilotscope.errors import RecordError
-from pytest_pilotscope.record.plain import from_plain, to_line
+from pytest_pilotscope.record.json_values import from_json, to_line
 from pytest_pilotscope.record.record import Entry, RecordWriter, read_record
 from pytest_pilotscope.record.results import (
     PlanNode,
@@ -82,7 +82,7 @@ END = RunEnd(status="FAILED", finished_at="2025-01-01T00:01:00+00:00", error="q1
 
 
 def write(path: Path, *entries: Entry) -> Path:
-    """A closed record of these entries."""
+    """Write a closed record with these entries."""
     with RecordWriter(path, HEADER) as writer:
         for entry in entries:
             writer.write(entry)
@@ -121,17 +121,17 @@ NUMBER = st.floats(allow_nan=False)
 
 @given(NUMBER, TEXT, st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | NUMBER | TEXT))
 def test_any_value_survives_a_line(number: float, text: str, parameters: dict[str, str | int | float | bool | None]) -> None:
-    """Whatever a parameter or a series holds (but NaN) comes back equal, and the line is valid JSON on one line."""
+    """Any value of a parameter or a series, except NaN, comes back equal, and the text is one line of valid JSON."""
     report = TrainingReport(side=text, duration_s=number, metrics={"m": (number,)}, parameters=parameters)
     line = to_line("training", report)
     plain = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert "\n" not in line
     assert plain.pop("kind") == "training"
-    assert from_plain(TrainingReport, plain) == report
+    assert from_json(TrainingReport, plain) == report
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    """Figures straight from NumPy are written as the plain numbers they are."""
+    """NumPy numbers are written as JSON numbers."""
     report = TrainingReport(side="a", duration_s=np.float32(0.5), scalars={"n": np.int64(3)})
     assert '"duration_s":0.5' in to_line("training", report)
     assert '"n":3' in to_line("training", report)
@@ -182,7 +182,7 @@ def test_nothing_follows_the_end(tmp_path: Path) -> None:
     path = tmp_path / "r"
     with RecordWriter(path, HEADER) as writer:
         writer.write(END)
-        with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: the record has its end, nothing can follow')}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: the record has ended; no entry can follow')}$"):
             writer.write(RUN)
     with path.open("a") as file:
         file.write(to_line("query_run", RUN) + "\n")
@@ -204,7 +204,7 @@ def test_a_side_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
     """A second run of the same name does not touch the first one's record."""
     path = write(tmp_path / "r", RUN)
-    message = f"{path}: there is a record of this name already; move it away or wait a second for another name"
+    message = f"{path}: the record exists already; move it away, or wait a second to get another name"
     with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
         RecordWriter(path, HEADER)
     assert read_record(path).runs == (RUN,)
@@ -274,7 +274,7 @@ def test_warm_ups_are_not_measured(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named_with_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
-    """Anything in the middle that does not belong there stops the reader, which says where it is and what is wrong."""
+    """A wrong line in the middle stops the reader, which names the file, the line and the error."""
     path = write(tmp_path / "r", RUN)
     with path.open("ab") as file:
         file.write(line + b'\n{"kind":"note"}\n')

@@ -26,14 +26,14 @@ def test_repetition_zero_is_the_warm_up() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 @pytest.mark.parametrize("clock", ["inference_ms", "planning_ms", "execution_ms"])
 def test_an_impossible_time_is_refused(clock: str, value: float) -> None:
-    """A time is finite and not negative; anything else is a defect of whoever measured."""
+    """A time that is negative or not finite is rejected."""
     message = f"{clock} of query 'q1', side 'mscn' must be finite and >= 0, found {value}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replace(BASE, **{clock: value})  # type: ignore[arg-type]  # the name is a parameter of the test
 
 
 def test_the_baseline_is_one_of_the_sides() -> None:
-    """A header whose baseline is not measured is refused."""
+    """A header without its baseline side is rejected."""
     message = "the baseline side 'baseline' of run 'r' is not among its sides ['mscn']"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunHeader(

@@ -1,4 +1,4 @@
-"""Plans node by node, judged by what is known to be true, and marked where the other plan differs."""
+"""The nodes of plans, with true rows and the differences from another plan."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import replace
 
 from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstimate
 from pytest_pilotscope.report.plans import Node, compared, judged
-from tests.report.records import INNER, OTHER_PLAN, PLAN, USERS
+from tests.report.samples import INNER, OTHER_PLAN, PLAN, USERS
 
 
 def nodes_of(plan: PlanNode) -> tuple[Node, ...]:
-    """The nodes of a plan of which nothing is known to be true."""
+    """Return the nodes of a plan without known true rows."""
     return judged(QueryReport(query_id="q", side="mscn", plan=plan))
 
 
 def counted(plan: PlanNode, rows: float, loops: float = 1) -> PlanNode:
-    """A node that was run with counters."""
+    """Return a node that ran with counters."""
     return replace(plan, actual_rows=rows, loops=loops)
 
 
 def joined(outer: PlanNode, inner: PlanNode) -> PlanNode:
-    """A hash join of two plans."""
+    """Return a hash join of two plans."""
     return PlanNode(operation="Hash Join", rows=1, cost=1, children=(outer, inner))
 
 
@@ -36,7 +36,7 @@ def test_every_node_is_there_with_its_depth() -> None:
 
 
 def test_counted_rows_are_the_truth() -> None:
-    """Where the plan was run with counters, each node is judged by them; per execution, as they are shown."""
+    """If the plan ran with counters, they are the true rows of each node, per execution."""
     join = replace(counted(OTHER_PLAN.children[0], 200), rows=175, children=(counted(USERS, 400), counted(INNER, 0.5, 400)))
     nodes = judged(QueryReport(query_id="q", side="mscn", plan=join))
     assert [(node.estimated_rows, node.true_rows, node.q_error) for node in nodes] == [
@@ -47,13 +47,13 @@ def test_counted_rows_are_the_truth() -> None:
 
 
 def test_what_was_never_executed_is_not_judged() -> None:
-    """The inner side of a join without outer rows yields nothing, and that says nothing about its estimate."""
+    """The inner side of a join without outer rows never runs, so it has no q-error."""
     (node,) = nodes_of(counted(INNER, 0, 0))
     assert (node.true_rows, node.q_error) == (None, None)
 
 
 def test_known_cardinalities_are_the_truth_of_scans_and_joins() -> None:
-    """A node is judged by the estimate for its relations and their true rows; aggregates and hash tables are none."""
+    """A scan or join has the estimated and true rows of its relations; aggregates and hash tables have none."""
     estimates = tuple(
         SubplanEstimate(aliases=aliases, estimated=estimated, true=true)
         for aliases, estimated, true in ((("c", "u"), 175.0, 350.0), (("c",), 1706.0, 1706.0))
@@ -69,7 +69,7 @@ def test_known_cardinalities_are_the_truth_of_scans_and_joins() -> None:
 
 
 def test_what_the_other_plan_does_differently_is_marked() -> None:
-    """The same relations by another method; what both do the same way is not marked, wherever it stands."""
+    """Another method for the same relations is marked; equal nodes are not, at any position."""
     assert [node.difference for node in compared(nodes_of(OTHER_PLAN), nodes_of(PLAN))] == ["", "method", "", "method"]
     assert [node.difference for node in compared(nodes_of(PLAN), nodes_of(PLAN))] == [""] * 5
 
@@ -82,5 +82,5 @@ def test_relations_that_the_other_plan_never_joins_are_another_order() -> None:
 
 
 def test_without_a_plan_there_are_no_nodes() -> None:
-    """Nothing recorded, nothing shown."""
+    """A report without a plan has no nodes."""
     assert judged(QueryReport(query_id="q", side="mscn")) == ()

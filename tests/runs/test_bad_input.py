@@ -42,7 +42,7 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["--load-model", "nonsense"],
-            "no model 'nonsense': give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there",
+            "no model 'nonsense': give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of an existing folder",
         ),
         (["--register-model"], "--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out"),
         (["--results", "test_workload.py"], "--results test_workload.py: test_workload.py is a file; name a folder"),

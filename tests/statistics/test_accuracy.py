@@ -1,4 +1,4 @@
-"""q-error and p-error."""
+"""The q-error and its quantiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_pilotscope.record.results import SubplanEstimate
-from pytest_pilotscope.statistics.accuracy import p_error, q_error, q_errors, quantiles
+from pytest_pilotscope.statistics.accuracy import q_error, q_errors, quantiles
 
 ROWS = st.floats(min_value=0, max_value=1e18)
 
@@ -35,20 +35,8 @@ def test_q_error_rejects_impossible_rows(rows: float) -> None:
         q_error([1, 1], [1, rows])
 
 
-def test_p_error_is_a_ratio_of_costs_and_never_below_one() -> None:
-    """A plan that happens to beat the one found with true cardinalities counts as just as good."""
-    assert p_error([20, 10, 9], [10, 10, 10]).tolist() == [2, 1, 1]
-
-
-@pytest.mark.parametrize("cost", [0, -1, np.nan, np.inf])
-def test_p_error_rejects_impossible_costs(cost: float) -> None:
-    """A plan cost is positive and finite."""
-    with pytest.raises(ValueError, match=r"^plan costs must be finite and > 0$"):
-        p_error([1.0], [cost])
-
-
 def test_quantiles_are_those_of_numpy() -> None:
-    """1..101 has its quantiles at the obvious places."""
+    """The 90th percentile of 1..101 is 91, and so on."""
     q = quantiles(range(1, 102))
     assert (q.count, q.p50, q.p90, q.p95, q.p99, q.max) == (101, 51, 91, 96, 100, 101)
 
@@ -60,7 +48,7 @@ def test_quantiles_of_nothing_are_refused() -> None:
 
 
 def test_q_errors_keep_empty_results_apart() -> None:
-    """An estimator of one row is perfect on empty results; without them it shows how wrong it is. Joins are aliases less one."""
+    """An estimator of one row is perfect on empty results; `nonempty` shows its error. Joins are aliases less one."""
     estimates = [
         SubplanEstimate(aliases=("a",), estimated=1, true=0),
         SubplanEstimate(aliases=("b",), estimated=1, true=4),
@@ -75,5 +63,5 @@ def test_q_errors_keep_empty_results_apart() -> None:
 
 
 def test_q_errors_of_empty_results_only() -> None:
-    """Where every true result is empty there is no honest figure, so there is none."""
+    """If every true result is empty, `nonempty` is None."""
     assert q_errors([SubplanEstimate(aliases=("a",), estimated=3, true=0)]).nonempty is None

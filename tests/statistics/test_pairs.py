@@ -1,4 +1,4 @@
-"""Which runs are compared with which."""
+"""Pairing of runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pytest_pilotscope.statistics.pairs import pairs_of
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 
 def test_a_pair_is_one_round_of_one_query() -> None:
@@ -36,7 +36,7 @@ def test_a_time_out_counts_with_its_limit_and_two_are_a_tie() -> None:
 
 
 def test_a_query_without_all_rounds_on_both_sides_is_left_out_with_the_reason() -> None:
-    """Failed, unmeasured and cut-short queries are named; none silently takes part."""
+    """Failed, unmeasured and incomplete queries are left out and named."""
     record = record_of(
         {
             "baseline": {"ok": [1.0, 1.0], "short": [1.0, 1.0], "baseline_failed": ["no", 1.0], "failed": [1.0, 1.0], "never": []},
@@ -54,7 +54,7 @@ def test_a_query_without_all_rounds_on_both_sides_is_left_out_with_the_reason() 
 
 
 def test_a_failed_warm_up_is_a_failure() -> None:
-    """A query that already failed in its warm-up has no measured run, and counts as failed all the same."""
+    """A query that failed in its warm-up has no measured run, and still counts as failed."""
     record = record_of({"baseline": {"q1": [1.0]}, "mscn": {"q1": []}})
     failed = replace(record, runs=(*record.runs, run_of("mscn", "q1", 0, "boom")))
     assert pairs_of(failed, "mscn").left_out == {"q1": "failed"}

@@ -1,4 +1,4 @@
-"""Ranks are given only where intervals part."""
+"""Ranks by speed-up."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 
-def contest(**factors: float) -> Record:
-    """A comparison of sides that take so many times as long as the baseline, with 1 % of noise."""
+def record_of_sides(**factors: float) -> Record:
+    """Return a comparison of sides that take so many times as long as the baseline, with 1 % of noise."""
     random = np.random.default_rng(0)
     return record_of(
         {
@@ -25,23 +25,23 @@ def contest(**factors: float) -> Record:
 
 
 def shown(record: Record) -> dict[str, str]:
-    """The ranks as they are printed."""
+    """Return the ranks as they are printed."""
     return {side: str(rank) for side, rank in ranks(summarize(record)).items()}
 
 
 def test_sides_that_differ_are_ranked() -> None:
-    """The fastest is first, and the baseline has its place among them."""
-    assert shown(contest(slow=2.0, fast=0.5)) == {"baseline": "2", "slow": "3", "fast": "1"}
+    """The fastest side is first, and the baseline has a rank, too."""
+    assert shown(record_of_sides(slow=2.0, fast=0.5)) == {"baseline": "2", "slow": "3", "fast": "1"}
 
 
 def test_sides_that_noise_does_not_tell_apart_share_their_ranks() -> None:
     """Two equal sides are both first or second, whichever of them has the better figure."""
-    assert shown(contest(a=0.5, b=0.5, c=2.0)) == {"baseline": "3", "a": "1-2", "b": "1-2", "c": "4"}
+    assert shown(record_of_sides(a=0.5, b=0.5, c=2.0)) == {"baseline": "3", "a": "1-2", "b": "1-2", "c": "4"}
 
 
 def test_half_a_workload_has_no_rank() -> None:
-    """A side on which a query failed is not ranked, and takes no rank from anybody."""
-    record = contest(fast=0.5, broken=0.1)
+    """A side with a failed query gets no rank, and the others are ranked without it."""
+    record = record_of_sides(fast=0.5, broken=0.1)
     failure = run_of("broken", "q0", 5, "boom")
     runs = tuple(run for run in record.runs if (run.side, run.query_id) != ("broken", "q0"))
     assert shown(replace(record, runs=(*runs, failure))) == {"baseline": "2", "fast": "1"}

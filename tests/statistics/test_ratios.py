@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise."""
+"""Ratios, and the coverage of their intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gate.noise import Machine
 
 
 def pairs(baseline_ms: Floats, candidate_ms: Floats) -> Pairs:
-    """Pairs of matrices (Q, R) in which nothing timed out."""
+    """Return the pairs of two matrices (Q, R) in which nothing timed out."""
     nothing = np.zeros(baseline_ms.shape, dtype=np.bool_)
     return Pairs(
         query_ids=tuple(f"q{i}" for i in range(len(baseline_ms))),
@@ -36,7 +36,7 @@ def pairs(baseline_ms: Floats, candidate_ms: Floats) -> Pairs:
 def noisy(
     random: np.random.Generator, queries: int, rounds: int, *, unlike: float = 0.0, uneven: float = 0.5, noise: float = 0.023
 ) -> Pairs:
-    """Pairs with a median ratio of 1; `unlike` is the spread of the queries' true log ratios, `uneven` that of their log times."""
+    """Return pairs with a median ratio of 1; `unlike` is the spread of the queries' true log ratios, `uneven` that of their log times."""
     true_ms = np.exp(random.normal(2, uneven, (queries, 1)))
     baseline = true_ms * np.exp(random.normal(0, noise / math.sqrt(2), (queries, rounds)))
     ratios = np.exp(random.normal(0, unlike, (queries, 1)))
@@ -44,7 +44,7 @@ def noisy(
 
 
 def test_a_constant_ratio_is_known_exactly() -> None:
-    """Where every pair has the same ratio, the estimate is that ratio and the interval has no width."""
+    """If every pair has the same ratio, the estimate is that ratio and the interval has no width."""
     baseline = np.array([[1.0, 2.0, 4.0], [10.0, 30.0, 20.0]])
     ratios = workload_ratios(pairs(baseline, baseline * 2))
     for interval in (ratios.geometric_mean, ratios.total):
@@ -102,13 +102,13 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_nothing_to_compare_is_an_error() -> None:
-    """No pairs have no ratio, rather than a ratio of 1."""
+    """Without pairs there is an error, not a ratio of 1."""
     with pytest.raises(ValueError, match=r"^there is no pair to compare: no query ran to the end on both sides$"):
         workload_ratios(pairs(np.ones((0, 5)), np.ones((0, 5))))
 
 
 def test_one_round_of_one_query_says_nothing_about_noise() -> None:
-    """The estimate stands, its interval is everything, and no outcome is beyond noise."""
+    """A single round has an estimate, an infinite interval and no significant outcome."""
     run = pairs(np.array([[10.0]]), np.array([[50.0]]))
     total = workload_ratios(run).total
     assert (total.estimate, total.low, total.high) == pytest.approx((5, 0, math.inf))
@@ -125,7 +125,7 @@ def test_the_interval_of_a_query_covers_its_ratio(rounds: int) -> None:
 
 
 def test_resampling_five_rounds_would_not_cover() -> None:
-    """Why a query's interval is Student's: the percentile bootstrap of five rounds holds the truth in less than 88 % of the cases."""
+    """The percentile bootstrap of five rounds holds the truth in less than 88 % of the cases, so a query's interval is Student's."""
     random = np.random.default_rng(0)
     log_ratios = noisy(random, 1000, 5).log_ratios
     draws = log_ratios[:, random.integers(5, size=(500, 5))].mean(axis=-1)
@@ -160,7 +160,7 @@ def test_one_disturbed_execution_makes_no_difference() -> None:
 
 
 def estimates(run: Pairs) -> tuple[float, float]:
-    """The two estimates for the workload."""
+    """Return the two estimates for the workload."""
     ratios = workload_ratios(run)
     return ratios.geometric_mean.estimate, ratios.total.estimate
 
@@ -173,7 +173,7 @@ def test_without_a_difference_all_queries_tie() -> None:
 
 
 def test_wins_and_losses_are_found() -> None:
-    """Queries that are really 2 x faster or slower are told apart from those that are not."""
+    """Queries that are really 2 x faster or slower win or lose; the others tie."""
     random = np.random.default_rng(0)
     run = noisy(random, 30, 5)
     factors = np.repeat([[0.5], [1.0], [2.0]], 10, axis=0)

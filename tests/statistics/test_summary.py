@@ -1,4 +1,4 @@
-"""The figures a record amounts to."""
+"""The summary of a record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, SubplanEstimate, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
-from tests.record.records import record_of, run_of
+from tests.record.building import record_of, run_of
 
 SIDES = {
     "baseline": {"q1": [100.0, 120.0, 90.0], "q2": [1000.0, 1010.0, 990.0]},
@@ -21,7 +21,7 @@ SIDES = {
 
 
 def with_reports(record: Record) -> Record:
-    """The record with exact figures and a training of 5.49 s."""
+    """Return the record with exact figures and a training of 5.49 s."""
     reports = (
         QueryReport(query_id="q1", side="baseline", plan_shape="aa"),
         QueryReport(query_id="q2", side="baseline", plan_shape="aa"),
@@ -83,7 +83,7 @@ def test_a_time_out_makes_the_total_a_flagged_lower_bound() -> None:
 
 
 def test_a_failed_query_never_makes_a_method_look_fast() -> None:
-    """Where one query failed there is no total and no speed-up to compare by: only the counts are reported."""
+    """If a query failed, the metrics have only counts: no total and no speed-up."""
     record = record_of({"baseline": {"q1": [10.0] * 3, "q2": [1000.0] * 3}, "mscn": {"q1": [10.0] * 3, "q2": ["boom"] * 3}})
     assert metrics(summarize(record), "mscn") == {"test_query_count": 1, "test_timeout_count": 0, "test_error_count": 1}
     assert "test_speedup" not in metrics(summarize(record), "baseline")
@@ -106,7 +106,7 @@ def test_a_failure_in_the_warm_up_is_an_error() -> None:
 
 
 def test_an_interrupted_run_has_counts_but_no_total() -> None:
-    """What was measured is kept for display, the query that was cut short is not, and nothing of it is a metric."""
+    """Complete queries of an interrupted run are displayed, incomplete ones are not, and none is in a metric."""
     whole = record_of(SIDES)
     record = replace(whole, end=None, runs=tuple(run for run in whole.runs if (run.query_id, run.repetition) != ("q2", 3)))
     summary = summarize(record)
@@ -123,7 +123,7 @@ def test_a_record_without_runs_can_be_summarized() -> None:
 
 
 def test_changed_plans_are_counted_with_their_outcome() -> None:
-    """Of two known plans one changed, and the queries that run it got faster beyond noise."""
+    """One of two known plans changed, and its query got significantly faster."""
     against = summarize(with_reports(record_of(SIDES))).sides["mscn"].against
     assert against is not None
     assert against.plans is not None
@@ -132,7 +132,7 @@ def test_changed_plans_are_counted_with_their_outcome() -> None:
 
 
 def test_nothing_pays_off_that_saves_nothing() -> None:
-    """A slower method never breaks even, one that may be slower may never do so, and one without training has nothing to pay off."""
+    """A slower method never breaks even, one that may be slower may never do so, and one without training has no such figure."""
     slower = record_of({"baseline": {"q1": [10.0] * 3}, "mscn": {"q1": [20.0] * 3}})
     trained = replace(slower, training=(TrainingReport(side="mscn", duration_s=1.0),))
     unsure = record_of({"baseline": {"q1": [10.0] * 3, "q2": [10.0] * 3}, "mscn": {"q1": [5.0] * 3, "q2": [12.0] * 3}})
@@ -152,7 +152,7 @@ def test_nothing_pays_off_that_saves_nothing() -> None:
 
 
 def test_infinite_intervals_are_no_metrics() -> None:
-    """One round of one query says nothing about noise: the speed-up is there, its interval is not."""
+    """One round of one query does not show the noise: there is a speed-up without an interval."""
     summary = summarize(record_of({"baseline": {"q1": [10.0]}, "mscn": {"q1": [5.0]}}))
     against = summary.sides["mscn"].against
     assert against is not None

@@ -1,4 +1,4 @@
-"""Typed values to plain JSON values and back: strict in both directions, no pickle, nothing guessed."""
+"""Conversion of dataclasses to JSON values and back: strict in both directions, without pickle."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_INFINITY = "\0inf"  # stands for infinity until the text exists; no other text may hold a NUL, and PostgreSQL's cannot
+_INFINITY = "\0inf"  # replaces infinity until the text exists; other texts with a NUL are rejected, and PostgreSQL's never have one
 
 
 def to_line(kind: str, value: DataclassInstance, **extra: int) -> str:
     """
-    Return the JSON text (one line, without its end) of a dataclass, led by its `kind` and `extra`.
+    Return the JSON text (one line, without its end) of a dataclass, after its `kind` and `extra`.
 
-    Every field of the line is there; an object within it leaves out what is at its default, because a plan has many of them.
-    Infinity is written as `1e999`, which is valid JSON and reads back as infinity; a NaN, and a NUL in a text,
-    raise ValueError with the path to it.
+    The line has every field. An object within it leaves out the fields at their defaults, because a plan has many nodes.
+    Infinity is written as `1e999`, which is valid JSON and reads back as infinity. Raise ValueError, with the path to the value, for a NaN
+    and for a NUL in a text.
     """
-    plain = {f.name: to_plain(getattr(value, f.name), f"{kind}.{f.name}") for f in fields(value)}
-    text = json.dumps({"kind": kind, **extra, **plain}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    values = {f.name: to_json(getattr(value, f.name), f"{kind}.{f.name}") for f in fields(value)}
+    text = json.dumps({"kind": kind, **extra, **values}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace('"-\\u0000inf"', "-1e999").replace('"\\u0000inf"', "1e999")
 
 
-def to_plain(value: Any, path: str) -> Any:
+def to_json(value: Any, path: str) -> Any:
     """
-    Turn dataclasses, mappings, sequences and numbers (NumPy's too) into what JSON knows; `path` is for the message.
+    Turn dataclasses, mappings, sequences and numbers (also NumPy's) into JSON values; error messages name the `path`.
 
-    The fields of a dataclass that are at their defaults are left out.
+    Leave out the fields of a dataclass that are at their defaults.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -45,11 +45,11 @@ def to_plain(value: Any, path: str) -> Any:
         return _text(value, path)
     if is_dataclass(value):
         present = {f.name: item for f in fields(value) if (item := getattr(value, f.name)) != f.default}
-        return {name: to_plain(item, f"{path}.{name}") for name, item in present.items()}
+        return {name: to_json(item, f"{path}.{name}") for name, item in present.items()}
     if isinstance(value, Mapping):
-        return {_text(key, path): to_plain(item, f"{path}.{key}") for key, item in value.items()}
+        return {_text(key, path): to_json(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [to_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return [to_json(item, f"{path}[{i}]") for i, item in enumerate(value)]
     return _number(value, path)
 
 
@@ -72,20 +72,20 @@ def _number(value: Any, path: str) -> int | float | str:
     return number
 
 
-def from_plain(target: type[T], plain: Mapping[str, Any]) -> T:
+def from_json(target: type[T], values: Mapping[str, Any]) -> T:
     """
-    Build a dataclass from plain values.
+    Build a dataclass from JSON values.
 
-    Unknown fields, missing fields and values of another type raise ValueError with the name of the field.
+    Raise ValueError, with the name of the field, for unknown fields, missing fields and values of another type.
     """
-    hints = _hints(target)  # type: ignore[arg-type]  # a class can be hashed, whatever its instances can
-    unknown = sorted(plain.keys() - hints.keys())
+    hints = _hints(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
+    unknown = sorted(values.keys() - hints.keys())
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r}")
     for field in fields(target):  # type: ignore[arg-type]  # callers pass dataclasses
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in plain:
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in values:
             raise ValueError(f"field {field.name!r} is missing")
-    return target(**{name: _convert(hints[name], item, name) for name, item in plain.items()})
+    return target(**{name: _convert(hints[name], item, name) for name, item in values.items()})
 
 
 @cache
@@ -97,7 +97,7 @@ def _convert(hint: Any, value: Any, name: str, *, wanted: str = "") -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     wanted = wanted or _describe(hint)
     if origin in (Union, types.UnionType):
-        if type(value) in arguments:  # the exact type wins, so that an int in `int | float` stays one
+        if type(value) in arguments:  # the exact type first, so that an int in `int | float` stays an int
             return value
         options = [option for option in arguments if option is not type(None)]
         if len(options) == 1:
@@ -109,7 +109,7 @@ def _convert(hint: Any, value: Any, name: str, *, wanted: str = "") -> Any:
     if origin is Mapping and isinstance(value, dict):
         return {key: _convert(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-        return from_plain(hint, value)
+        return from_json(hint, value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is hint:

@@ -1,4 +1,4 @@
-"""Records out of the store: a run carries the record it was made from as an artifact."""
+"""Reading records from the store, where each run has its record as an artifact."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pytest_pilotscope.tracking.store import open_existing, resolve_uri, sqlite_
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 _RECORD = re.compile(r".+_\d{8}_\d{6}(_\d+)?\.jsonl")
-"""Named after its run and when that began; an algorithm's own artifacts may be JSON lines, too."""
+"""The name of a record: its run and the start of that; an algorithm's own artifacts may be JSON Lines, too."""
 
 
 def newest_record(experiment: str, *, tracking_uri: str | None = None) -> Record | None:
     """
-    The record of the newest finished run of an experiment that has one; None when there is no such run, experiment or local store yet.
+    Return the record of the newest finished run that has one; None if there is no such run, experiment or local store.
 
-    Raises `TrackingError` for a store that does not answer and for a record that cannot be read.
+    Raise `TrackingError` if the store does not answer or the record cannot be read.
     """
     path = sqlite_path(resolve_uri(tracking_uri))
     if path is not None and not path.is_file():
@@ -33,7 +33,7 @@ def newest_record(experiment: str, *, tracking_uri: str | None = None) -> Record
 
 
 def record_of_run(run: Mapping[str, Any], *, tracking_uri: str | None = None) -> Record:
-    """The record of a run as `MLflowTracker.list_runs` gives it; `TrackingError` when it has none."""
+    """Return the record of a run in the form of `MLflowTracker.list_runs`; raise `TrackingError` if it has none."""
     name = _record_name(run["run_id"], tracking_uri)
     if name is None:
         raise TrackingError(f"run {run['run_id']} ({run['run_name']}) has no record among its artifacts")

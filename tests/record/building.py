@@ -1,4 +1,4 @@
-"""Records for tests, written as the times in them."""
+"""Building records for tests from execution times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINISHED = RunEnd(status="FINISHED", finished_at="2025-01-01T00:10:00+00:00")
 
 def record_of(times: Mapping[str, Mapping[str, Sequence[Time]]], *, algorithm: str = "mscn", seed: int = 0) -> Record:
     """
-    A finished record from execution times by side, query and round (the first is round 1).
+    Return a finished record with these execution times by side, query and round (the first is round 1).
 
     Every run has 1 ms of planning inside its time (a quarter of it, if it is shorter than 4 ms), and every side but the baseline as much
     inference.
@@ -45,7 +45,7 @@ def record_of(times: Mapping[str, Mapping[str, Sequence[Time]]], *, algorithm: s
 
 
 def run_of(side: str, query_id: str, repetition: int, time: Time) -> QueryRun:
-    """One run, see `record_of`."""
+    """Return one run; `record_of` describes the text."""
     run = QueryRun(query_id=query_id, side=side, repetition=repetition, order=0, inference_ms=0.0, planning_ms=0.0, execution_ms=0.0)
     if isinstance(time, str) and not time.startswith(">"):
         return replace(run, error=time)

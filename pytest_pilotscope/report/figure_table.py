@@ -1,7 +1,7 @@
 """
-The table of a comparison: a column for each side and a row for each figure, so that it fits a terminal however many figures there are.
+The table of a comparison: a column for each side and a row for each figure, so that it fits a terminal with any number of figures.
 
-The same cells are shown on a terminal, in a Markdown file and on the page.
+The terminal, the Markdown file and the page show the same cells.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
+from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
 from pytest_pilotscope.statistics.ranking import ranks
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 NOTHING = "-"
 GAP = 2
-"""Blanks that a column of the terminal's table has around it, at most."""
+"""The largest number of blanks around a column of the terminal's table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure's name, what it is in a sentence, and its cell for a side; None where it does not apply."""
+    """A figure: its name, its meaning in a sentence, and a function that returns the cell of a side, or None if it does not apply."""
 
     name: str
     meaning: str
@@ -37,82 +38,73 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A table: `rows` are a figure and its cells, in the order of `sides`. Figures that apply to no side are not there."""
+class FigureTable:
+    """A table: each of the `rows` is a figure and its cells, in the order of `sides`. Figures that apply to no side are left out."""
 
     sides: tuple[str, ...]
     rows: tuple[tuple[Figure, tuple[str, ...]], ...]
 
 
-def comparison_of(summary: Summary) -> Comparison:
-    """All figures of all sides of a record."""
+def figure_table(summary: Summary) -> FigureTable:
+    """Return all figures of all sides of a record."""
     ranking = ranks(summary)
 
     def rank(side: SideSummary) -> str | None:
         return str(ranking[side.side]) if side.side in ranking else None
 
-    first = Figure(name="rank", meaning="by speed-up; sides whose intervals overlap share their ranks", cell=rank)
+    first = Figure(name="rank", meaning="by speed-up; sides with overlapping intervals share ranks", cell=rank)
     rows = [(figure, [figure.cell(side) for side in summary.sides.values()]) for figure in (first, *FIGURES)]
-    return Comparison(
+    return FigureTable(
         sides=tuple(summary.sides),
         rows=tuple((figure, tuple(cell or NOTHING for cell in cells)) for figure, cells in rows if any(cells)),
     )
 
 
 def text_tables(summary: Summary, width: int | None) -> Iterator[Table]:
-    """The table for a terminal of `width` columns, in as many parts as it takes to cut nothing; in one part without a width."""
-    from rich import box
-    from rich.table import Table
-
-    comparison = comparison_of(summary)
-    for places in _fitting(comparison, width):
-        title = title_of(summary) if places.start == 0 else None
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("", no_wrap=True)
-        for side in comparison.sides[places.start : places.stop]:
-            table.add_column(side, justify="right", no_wrap=True)
-        for figure, cells in comparison.rows:
-            table.add_row(figure.name, *cells[places.start : places.stop])
-        yield table
+    """Yield the table for a terminal of `width` columns, in as many parts as fit without cutting cells; in one part without a width."""
+    table = figure_table(summary)
+    for columns in _fitting(table, width):
+        rows = [[figure.name, *cells[columns]] for figure, cells in table.rows]
+        yield text_table(["", *table.sides[columns]], rows, title=None if columns.start else title_of(summary))
 
 
-def _fitting(comparison: Comparison, width: int | None) -> Iterator[range]:
-    """The places of the sides that fit beside each other, one side at least."""
-    names = max(len(figure.name) for figure, _ in comparison.rows) + GAP
+def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
+    """Yield the groups of sides that fit next to each other, at least one side each."""
+    names = max(len(figure.name) for figure, _ in table.rows) + GAP
     start, used = 0, names
-    for place, side in enumerate(comparison.sides):
-        own = max(len(side), *(len(cells[place]) for _, cells in comparison.rows)) + GAP
-        if width is not None and place > start and used + own > width:
-            yield range(start, place)
-            start, used = place, names
+    for column, side in enumerate(table.sides):
+        own = max(len(side), *(len(cells[column]) for _, cells in table.rows)) + GAP
+        if width is not None and column > start and used + own > width:
+            yield slice(start, column)
+            start, used = column, names
         used += own
-    yield range(start, len(comparison.sides))
+    yield slice(start, len(table.sides))
 
 
 def title_of(summary: Summary) -> str:
-    """The run, how it ended, and how it was measured."""
+    """Return the name of the run, its status, and the parameters of the measurement."""
     header = summary.header
     return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
 
 
 def markdown(record: Record) -> str:
-    """The table as a Markdown document, with what is to be remarked, and what the figures mean."""
+    """Return the table as a Markdown document, with the remarks and the meanings of the figures."""
     summary = summarize(record)
-    header, comparison = record.header, comparison_of(summary)
+    header, table = record.header, figure_table(summary)
     remarks = all_remarks(record, summary)
     lines = [
-        f"# {header.dataset}: {', '.join(comparison.sides)}",
+        f"# {header.dataset}: {', '.join(table.sides)}",
         "",
         f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
         f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
         "",
-        _row(["", *comparison.sides]),
-        _row(["---", *("---:" for _ in comparison.sides)]),
-        *(_row([figure.name, *cells]) for figure, cells in comparison.rows),
+        _row(["", *table.sides]),
+        _row(["---", *("---:" for _ in table.sides)]),
+        *(_row([figure.name, *cells]) for figure, cells in table.rows),
         "",
         *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks),
         "",
-        *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in comparison.rows),
+        *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in table.rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -122,22 +114,22 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown takes for nothing else."""
+    """Escape text for Markdown."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 def interval_text(interval: Interval) -> str:
-    """A ratio with its interval."""
+    """Format a ratio with its interval."""
     return f"{interval.estimate:.3f} [{bound_text(interval.low)}, {bound_text(interval.high)}]"
 
 
 def bound_text(value: float) -> str:
-    """One end of an interval."""
+    """Format one end of an interval."""
     return "∞" if isinf(value) else f"{value:.3f}" if value < 100 else f"{value:.3g}"
 
 
 def factor_text(value: float) -> str:
-    """An error or another factor, to three digits or to the last one before the point."""
+    """Format an error or another factor to three digits, or to the last one before the point."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -177,8 +169,8 @@ def _q_errors(side: SideSummary) -> str | None:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure(name="queries", meaning="that ran to the end in every round", cell=lambda side: str(side.query_count)),
-    Figure(name="timeouts", meaning="queries that were cut off at least once", cell=lambda side: str(side.timeout_count)),
+    Figure(name="queries", meaning="queries that ran to the end in every round", cell=lambda side: str(side.query_count)),
+    Figure(name="timeouts", meaning="queries that timed out at least once", cell=lambda side: str(side.timeout_count)),
     Figure(name="errors", meaning="queries that failed", cell=lambda side: str(side.error_count)),
     Figure(
         name="total s",
@@ -196,17 +188,17 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="per query [95 %]",
-        meaning="geometric mean of the queries' speed-ups, in which short queries count as much as long ones",
+        meaning="geometric mean of the queries' speed-ups; short queries count as much as long ones",
         cell=_compared(lambda against: interval_text(against.geometric_speedup)),
     ),
     Figure(
         name="won/lost/tied",
-        meaning="queries that are faster or slower than the baseline beyond noise, corrected for looking at all of them",
+        meaning="queries that are significantly faster or slower than the baseline, corrected for multiple tests",
         cell=_compared(lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these faster/slower beyond noise)",
+        meaning="queries with another plan than the baseline's (of these significantly faster/slower)",
         cell=_compared(_plans),
     ),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
@@ -217,12 +209,12 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="training s",
-        meaning="what learning or searching took, on its own clock",
+        meaning="duration of learning or searching",
         cell=lambda side: None if side.training_s is None else f"{side.training_s:.1f}",
     ),
     Figure(
         name="break-even [95 %]",
-        meaning="executions of the workload after which the training has paid off; never, as far as it is not surely faster",
+        meaning="executions of the workload that pay for the training; never if the side is not certainly faster",
         cell=_compared(lambda against: _executions(against.break_even) if against.break_even else None),
     ),
     Figure(

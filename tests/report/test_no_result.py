@@ -1,4 +1,4 @@
-"""What is no result: queries that find nothing, and differences below the noise floor."""
+"""Remarks that figures are no result: queries that find nothing, and differences below the noise floor."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import pytest
 
 from pytest_pilotscope.measurement.answers import is_empty
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.report.remarks import remarks_of, results_of
+from pytest_pilotscope.report.remarks import no_results, record_remarks
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
+from tests.record.building import record_of
 
 STEADY = [10.0, 10.01, 10.02, 9.99, 10.0]
 
 
 def compared(added_ms: float) -> Record:
-    """Four queries that take about 10 ms, and as much more on the other side in every round."""
+    """Return four queries that take about 10 ms, and `added_ms` more on the other side in every round."""
     baseline = {f"q{i}": STEADY for i in range(4)}
     return record_of({"baseline": baseline, "mscn": {name: [time + added_ms for time in times] for name, times in baseline.items()}})
 
 
 def texts(record: Record) -> list[str]:
-    """What is remarked."""
-    return [remark.text for remark in results_of(record, summarize(record))]
+    """Return the remarks."""
+    return [remark.text for remark in no_results(record, summarize(record))]
 
 
 def test_below_the_noise_floor() -> None:
-    """0.3 ms per query are no result, however sure the interval is: ties, the same ranks, and a sentence."""
+    """0.3 ms per query are no result, even with a narrow interval: the queries tie, the ranks are equal, and a remark says so."""
     summary = summarize(compared(0.3))
     against = summary.sides["mscn"].against
     assert against is not None
@@ -40,7 +40,7 @@ def test_below_the_noise_floor() -> None:
 
 
 def test_above_the_noise_floor() -> None:
-    """0.8 ms per query that are there in every round are one."""
+    """0.8 ms per query in every round are a result."""
     summary = summarize(compared(0.8))
     against = summary.sides["mscn"].against
     assert against is not None
@@ -50,14 +50,14 @@ def test_above_the_noise_floor() -> None:
 
 @pytest.mark.parametrize(("empty", "told"), [(4, True), (3, True), (2, False)])
 def test_empty_results_are_counted(empty: int, told: bool) -> None:
-    """More than half of the baseline's queries without a result are told, with their share."""
+    """If more than half of the baseline's queries find nothing, a remark states their share."""
     record = compared(5.0)
     names = [f"q{i}" for i in range(empty)]
     warm = [replace(run, repetition=0, empty=run.query_id in names) for run in record.runs if run.repetition == 1]
     found = texts(replace(record, runs=(*record.runs, *warm)))
     expected = (
         f"{empty} of 4 queries ({empty / 4:.0%}) have an empty result: PostgreSQL stops as soon as it finds nothing to join, so these "
-        "times say little about plans; this data is good for checking that everything works"
+        "times say little about plans; use this data only to check that everything works"
     )
     assert found == ([expected] if told else [])
 
@@ -67,14 +67,14 @@ def test_empty_results_are_counted(empty: int, told: bool) -> None:
     [([], True), ([(0,)], True), ([(None, None)], True), ([(None, 1)], False), ([(0,), (0,)], False), ([("",)], False)],
 )
 def test_what_is_empty(rows: list[tuple[object, ...]], empty: bool) -> None:
-    """No row, or the one row of an aggregate over none."""
+    """An answer is empty if it has no row, or the single row of an aggregate over nothing."""
     assert is_empty(rows) is empty
 
 
 def test_lines_that_were_left_out_are_told() -> None:
-    """A line that is cut off, and lines of kinds that a later version may have added."""
+    """Remarks name a line that is cut off, and lines of unknown kinds."""
     record = replace(compared(0.8), truncated=True, ignored={"note": 2, "mark": 1})
-    assert [remark.text for remark in remarks_of(record)] == [
+    assert [remark.text for remark in record_remarks(record)] == [
         "The last line of the record is cut off and left out.",
         "2 lines of the record left out: this version does not know the kind 'note'.",
         "1 line of the record left out: this version does not know the kind 'mark'.",

@@ -1,4 +1,4 @@
-"""A record with everything that a page can show, and with whatever could break one."""
+"""A record with everything that a page can show, and with texts that could break it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun, RunEnd, SubplanEstimate, TrainingReport
-from tests.record.records import record_of
-from tests.statistics.test_ranking import contest
+from tests.record.building import record_of
+from tests.statistics.test_ranking import record_of_sides
 
 HOSTILE = "<script>alert('&')</script>\"'"
-"""What a record may hold, and a page must show as it is."""
+"""A text that a page must show unchanged."""
 
 USERS = PlanNode(operation="Seq Scan", relation="users", alias="u", rows=393, cost=10.05)
 PLAN = PlanNode(
@@ -56,11 +56,11 @@ OTHER_PLAN = PlanNode(
 
 def comparison() -> Record:
     """
-    Twenty queries on three sides: `fast` has learned, estimates and runs other plans; `slow` was not obeyed on q1.
+    Return twenty queries on three sides: `fast` has training, estimates and other plans; `slow` is steered only in part on q1.
 
-    q2 timed out on `slow` and q3 failed there, with a message that is HTML.
+    q2 timed out on `slow`, and q3 failed there, with a message that is HTML.
     """
-    record = contest(fast=0.5, slow=2.0)
+    record = record_of_sides(fast=0.5, slow=2.0)
     runs = tuple(_disturbed(record))
     queries = {**record.header.queries, "q4": f"SELECT count(*) FROM c, u WHERE c.text <> {HOSTILE!r}"}
     header = replace(record.header, queries=queries, settings={"work_mem": "64MB"}, server={"version": "18.4", "provider": "embedded"})
@@ -84,7 +84,7 @@ def comparison() -> Record:
 
 
 def minimal() -> Record:
-    """An interrupted run of one query in one round, without plans, training or estimates."""
+    """Return an interrupted run of one query in one round, without plans, training or estimates."""
     return replace(record_of({"baseline": {"only": [1.0]}, "mscn": {"only": [2.0]}}), end=None)
 
 

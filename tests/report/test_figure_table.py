@@ -1,4 +1,4 @@
-"""The table of a comparison, as text and as Markdown."""
+"""The table of figures, as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
-from pytest_pilotscope.report.comparison import FIGURES, bound_text, comparison_of, factor_text, markdown
+from pytest_pilotscope.report.figure_table import FIGURES, bound_text, factor_text, figure_table, markdown
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize
-from tests.record.records import record_of
-from tests.statistics.test_ranking import contest
+from tests.record.building import record_of
+from tests.statistics.test_ranking import record_of_sides
 
 
 def with_figures() -> Record:
-    """A fast side with estimates and training, and a slow one that timed out once and was not obeyed."""
-    record = contest(fast=0.5, slow=2.0)
+    """Return a fast side with estimates and training, and a slow one that is steered only in part."""
+    record = record_of_sides(fast=0.5, slow=2.0)
     estimate = SubplanEstimate(aliases=("u",), estimated=10, true=20)
     reports = (
         QueryReport(query_id="q0", side="baseline", plan_shape="a"),
@@ -29,12 +29,12 @@ def with_figures() -> Record:
 
 
 def rows(record: Record) -> dict[str, tuple[str, ...]]:
-    """The cells by figure."""
-    return {figure.name: cells for figure, cells in comparison_of(summarize(record)).rows}
+    """Return the cells by figure."""
+    return {figure.name: cells for figure, cells in figure_table(summarize(record)).rows}
 
 
 def test_every_figure_has_a_cell_for_every_side() -> None:
-    """What does not apply to a side is a dash; the rest is in the units of its name."""
+    """A figure that does not apply to a side is a dash; the others have the unit in their name."""
     table = rows(with_figures())
     assert table["rank"] == ("2", "1", "3")
     assert table["queries"] == ("20", "20", "20")
@@ -60,7 +60,7 @@ def test_every_figure_has_a_cell_for_every_side() -> None:
 
 def test_figures_that_apply_to_no_side_are_left_out() -> None:
     """A comparison without estimators has no q-error, one without training no break-even."""
-    assert {"q-error", "p-error", "training s", "break-even [95 %]", "steered"}.isdisjoint(rows(contest(fast=0.5)))
+    assert {"q-error", "p-error", "training s", "break-even [95 %]", "steered"}.isdisjoint(rows(record_of_sides(fast=0.5)))
 
 
 def test_a_time_out_makes_a_total_a_lower_bound() -> None:
@@ -79,7 +79,7 @@ def test_a_side_without_a_complete_query_has_no_times() -> None:
 
 
 def test_the_terminal_has_a_column_for_each_side() -> None:
-    """The run is named above the table, and what was not obeyed is said below."""
+    """The title names the run, and a line below names the unused steering."""
     lines = render_records([with_figures()], width=None, color=False).splitlines()
     assert lines[0].strip() == "compare_stats_tiny_20250101_000000: FINISHED, 5 rounds, seed 0"
     assert [line.split() for line in lines if line.strip().startswith("baseline")] == [["baseline", "fast", "slow"]]
@@ -88,11 +88,11 @@ def test_the_terminal_has_a_column_for_each_side() -> None:
 
 @pytest.mark.parametrize("width", [None, 120, 80, 20])
 def test_no_cell_is_cut_on_a_narrow_terminal(width: int | None) -> None:
-    """Sides that do not fit beside each other stand below each other, in lines that fit unless a single side does not."""
+    """Sides that do not fit next to each other are below each other, in lines that fit unless a single side does not."""
     others = [f"opponent-with-a-long-name-{number}" for number in range(6)]
-    record = contest(**dict.fromkeys(others, 1.0))
+    record = record_of_sides(**dict.fromkeys(others, 1.0))
     shown = render_records([record], width=width, color=False).splitlines()
-    lines = [line for line in shown if not line.startswith("opponent")]  # what is said below the table may be as long as it likes
+    lines = [line for line in shown if not line.startswith("opponent")]  # remarks below the table may be longer
     sides = [line.split() for line in lines if "opponent" in line or line.split() == ["baseline"]]
     assert [name for names in sides for name in names] == ["baseline", *others]
     speedups = [line.count("[") - 1 for line in lines if line.strip().startswith("speed-up")]
@@ -110,13 +110,13 @@ def test_markdown_is_a_table_with_its_explanation() -> None:
     table = [line for line in lines if line.startswith("| ")]
     assert table[:3] == ["|  | baseline | fast | slow |", "| --- | ---: | ---: | ---: |", "| rank | 2 | 1 | 3 |"]
     assert {line.replace("\\|", "").count("|") for line in table} == {5}
-    assert [line for line in lines if line.startswith("- **slow made 20 of 20 queries slower beyond noise: ")]
+    assert [line for line in lines if line.startswith("- **slow is significantly slower on 20 of 20 queries: ")]
     assert "- **q0: slow steered 50.0%: Seq Scan u \\| v**" in lines
     assert len([line for line in lines if line.startswith("*")]) == 1 + len(FIGURES)
 
 
 def test_large_factors_have_no_digits_behind_the_point() -> None:
-    """Three digits, and more only before the point."""
+    """Factors have three digits, and more only before the point."""
     assert [factor_text(value) for value in (1.234, 12.34, 123.4, 12345.6)] == ["1.23", "12.3", "123", "12,346"]
 
 
