@@ -3,7 +3,7 @@
 from .copying import copy_chunks
 from .dataset import StatsDataset
 from .generate import generate
+from .queries import make_workload
 from .tables import Column, Table
-from .workload import make_workload
 
 __all__ = ["Column", "StatsDataset", "Table", "copy_chunks", "generate", "make_workload"]
