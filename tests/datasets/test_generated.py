@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.datasets.generated import generate_training
-from pytest_pilotscope.datasets.generated.sampling import ColumnStatistics, ConditionSampler, name_sql
+from pytest_pilotscope.datasets.generated.sampled_conditions import ColumnStatistics, ConditionSampler, name_sql
 from pytest_pilotscope.datasets.generated.shape import Column, edge, shape_of
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.options.progress import silent

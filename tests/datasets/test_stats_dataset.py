@@ -7,8 +7,8 @@ import re
 import pytest
 
 from pytest_pilotscope.datasets.stats import StatsDataset, generate
-from pytest_pilotscope.datasets.stats.filters import TEST
-from pytest_pilotscope.datasets.stats.queries import QuerySource
+from pytest_pilotscope.datasets.stats.drawn_predicates import TEST
+from pytest_pilotscope.datasets.stats.drawn_queries import QuerySource
 from pytest_pilotscope.datasets.stats.schema import FOREIGN_KEYS, TABLES
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.postgres.session import Session

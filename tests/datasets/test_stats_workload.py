@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pytest_pilotscope.datasets.stats import Table, generate, make_workload
-from pytest_pilotscope.datasets.stats.filters import TEST, Predicate
-from pytest_pilotscope.datasets.stats.joinsizes import JoinSizes, Population
-from pytest_pilotscope.datasets.stats.jointemplates import ALIASES, Join, figures, parse_template, templates
-from pytest_pilotscope.datasets.stats.queries import GeneratedQuery, QuerySource, largest_result
+from pytest_pilotscope.datasets.stats.drawn_predicates import TEST, Predicate
+from pytest_pilotscope.datasets.stats.drawn_queries import GeneratedQuery, QuerySource, largest_result
+from pytest_pilotscope.datasets.stats.join_sizes import JoinSizes, Population
+from pytest_pilotscope.datasets.stats.join_templates import ALIASES, Join, figures, parse_template, templates
 from pytest_pilotscope.datasets.stats.schema import TABLES
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -251,7 +251,7 @@ def test_a_predicate_fails_on_null(tables: dict[str, Table]) -> None:
 
 def test_queries_that_cannot_be_drawn(tables: dict[str, Table], monkeypatch: pytest.MonkeyPatch) -> None:
     """If no query is small enough, an error says so, and the generator does not run for ever."""
-    monkeypatch.setattr("pytest_pilotscope.datasets.stats.queries.largest_result", lambda scale: 0)
+    monkeypatch.setattr("pytest_pilotscope.datasets.stats.drawn_queries.largest_result", lambda scale: 0)
     source = QuerySource(tables, scale=SCALE, seed=0)
     message = "no query of at most 0 rows could be drawn for the test workload; choose a larger scale"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):

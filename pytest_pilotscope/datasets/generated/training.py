@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.datasets.workloadcache import cached_workload, source_hash
+from pytest_pilotscope.datasets.workload_cache import cached_workload, source_hash
 from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.postgres.catalog import read_references, read_schema
@@ -24,8 +24,8 @@ from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.templates import normalized
 
-from .jointrees import JoinTree, JoinTreeSampler, Row
-from .sampling import ColumnStatistics, ConditionSampler, filterable, name_sql, read_statistics
+from .join_trees import JoinTree, JoinTreeSampler, Row
+from .sampled_conditions import ColumnStatistics, ConditionSampler, filterable, name_sql, read_statistics
 from .shape import Column, Shape, edge, shape_of
 
 if TYPE_CHECKING:

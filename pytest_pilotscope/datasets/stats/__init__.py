@@ -2,8 +2,8 @@
 
 from .copying import copy_chunks
 from .dataset import StatsDataset
+from .drawn_queries import make_workload
 from .generate import generate
-from .queries import make_workload
 from .tables import Column, Table
 
 __all__ = ["Column", "StatsDataset", "Table", "copy_chunks", "generate", "make_workload"]

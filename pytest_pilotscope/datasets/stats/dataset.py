@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.errors import UsageError
 
 from .copying import copy_chunks
+from .drawn_queries import make_workload
 from .generate import GENERATOR_VERSION, LARGEST, SMALLEST, generate
-from .queries import make_workload
 from .schema import TABLES, create_indexes, create_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class StatsDataset:
 
     def workload(self) -> Workload:
         """Return the queries of the same scale and seed; the cache keeps them for this version of the generator's code."""
-        from pytest_pilotscope.datasets.workloadcache import cached_workload, source_hash
+        from pytest_pilotscope.datasets.workload_cache import cached_workload, source_hash
 
         return cached_workload(
             f"{self.name}-{self.key}-{source_hash(Path(__file__).parent)}",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draws import Draws
-from .jointemplates import ALIASES, figures
+from .join_templates import ALIASES, figures
 from .tables import Table
 
 MILLION = 1_000_000

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .jointemplates import ALIASES, Join
+from .join_templates import ALIASES, Join
 from .schema import FOREIGN_KEYS
 from .tables import Table
 

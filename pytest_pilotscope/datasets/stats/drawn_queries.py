@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.queries.queries import Query, Workload
 
+from .drawn_predicates import TEST, TRAIN, Predicate, PredicateSource
 from .draws import Draws
-from .filters import TEST, TRAIN, Predicate, PredicateSource
-from .joinsizes import JoinSizes, Mask, Population
-from .jointemplates import ALIASES, Template, templates
+from .join_sizes import JoinSizes, Mask, Population
+from .join_templates import ALIASES, Template, templates
 from .tables import Table
 
 TRAIN_QUERIES, VALIDATION_QUERIES, TEST_QUERIES = 1000, 100, 146

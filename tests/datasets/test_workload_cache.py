@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.datasets.workloadcache import cached_workload, source_hash
+from pytest_pilotscope.datasets.workload_cache import cached_workload, source_hash
 from pytest_pilotscope.queries.queries import Query, Workload
 
 WORKLOAD = Workload(dataset="d", train=(Query(id="t1", sql="SELECT 'é'"),), validation=(), test=(Query(id="q1", sql="SELECT 2"),))
