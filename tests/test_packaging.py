@@ -25,6 +25,7 @@ PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(RO
 BESIDE_DOCS = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 FENCED = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"^    (?=(?:\w+=\S+ )?(?:pytest|pilotscope|tox) ).*", re.MULTILINE)
+OUR_PATH = re.compile(r"`((?:pytest_pilotscope|algorithms|benchmarks|tests|docker|docs)/[\w./-]*)")
 COMMAND = re.compile(r"(?<![\w'.-])(pytest|pilotscope|tox) ([^#|&)\n]+)")
 
 
@@ -111,6 +112,13 @@ def test_the_navigation_has_every_page_once() -> None:
     """All of docs/, and the three pages that are made from files beside it."""
     listed = sorted(_leaves(yaml.safe_load(_read("mkdocs.yml"))["nav"]))
     assert listed == sorted(BESIDE_DOCS.get(page, page.removeprefix("docs/")) for page in PAGES)
+
+
+def test_every_path_on_a_page_exists() -> None:
+    """The files and folders that README, CONTRIBUTING and docs name in code are in the repository."""
+    named = {(page, path) for page in PAGES for path in OUR_PATH.findall(_read(page))}
+    assert len(named) > 50
+    assert sorted(f"{page}: {path}" for page, path in named if not (ROOT / path).exists()) == []
 
 
 def test_the_reference_has_every_public_name() -> None:

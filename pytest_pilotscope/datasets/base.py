@@ -1,4 +1,4 @@
-"""What a dataset is: tables that can be loaded into an empty database, and the queries that belong to them."""
+"""The protocol of a dataset: tables that can be loaded into an empty database, and the queries that belong to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Dataset(Protocol):
 
     @property
     def name(self) -> str:
-        """What users type after `--db`."""
+        """The name after `--db`."""
 
     @property
     def database(self) -> str:
@@ -28,21 +28,21 @@ class Dataset(Protocol):
 
     @property
     def key(self) -> str:
-        """Identifies the loaded bytes."""
+        """Identity of the loaded bytes, for the cache."""
 
     def load(self, session: Session) -> None:
         """
         Fill the empty database of `session`: tables, rows, constraints, indexes.
 
-        VACUUM and ANALYZE are done by the caller, with statistics that read every row.
+        The caller runs VACUUM and ANALYZE, with statistics that read every row.
         """
 
     def workload(self) -> Workload:
-        """The queries, split into training, validation and test."""
+        """Return the queries, split into training, validation and test."""
 
 
 @runtime_checkable
 class ShowsProgress(Protocol):
-    """A dataset that takes long to load, and says how far it is if it is given a way to."""
+    """A dataset that takes long to load and reports its progress to `show_progress`."""
 
     show_progress: ShowProgress

@@ -1,4 +1,4 @@
-"""Query files in all their formats, and what is wrong with broken ones."""
+"""Query files are read in all their formats, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TRICKY = [
 
 
 def written(folder: Path, text: str, name: str = "queries.sql") -> Path:
-    """The path of a new file with this text."""
+    """Return the path of a new file with this text."""
     path = folder / name
     path.write_bytes(text.encode())
     return path
 
 
 def fails(path: Path, message: str) -> None:
-    """Loading `path` raises exactly `message`, in which {path} stands for the path."""
+    """Check that loading `path` raises exactly `message`, in which {path} stands for the path."""
     with pytest.raises(WorkloadError, match=f"^{re.escape(message.format(path=path))}$"):
         load_queries(path)
 
@@ -109,7 +109,7 @@ def test_folder(tmp_path: Path) -> None:
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
-    """What is wrong is said with file and line, what was found and what to do."""
+    """An error has file and line, what was found and what to do."""
     fails(written(tmp_path, text), message)
 
 

@@ -23,7 +23,7 @@ SCALE = 0.01
 
 @pytest.fixture(scope="module")
 def tpch(newest_server: EmbeddedServer) -> Iterator[Session]:
-    """A small TPC-H database."""
+    """Open a small TPC-H database."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE tpch_test")
         with newest_server.connect("tpch_test") as session:
@@ -124,7 +124,7 @@ def test_bad_scales() -> None:
 
 
 def test_without_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tpchgen-cli is not installed it is said how to get it."""
+    """If tpchgen-cli is not installed, the error says how to install it."""
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     message = "dataset 'tpch' needs tpchgen-cli; install it with: pip install 'pytest-pilotscope[tpch]'"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):

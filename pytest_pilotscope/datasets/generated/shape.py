@@ -1,4 +1,4 @@
-"""What the queries of a workload look like, without the constants in them: joins, sizes, filtered columns, kinds of conditions."""
+"""The shape of a workload's queries, without their constants: joins, sizes, filtered columns, kinds of conditions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Column(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Two columns that relations are joined by, the smaller one first."""
+    """Two columns that join relations, in ascending order."""
 
     left: Column
     right: Column
 
 
 def edge(one: Column, other: Column) -> Edge:
-    """Make the edge of two columns in any order."""
+    """Return the edge of two columns in any order."""
     return Edge(*sorted((one, other)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """
-    `edges` with how often they occur, numbers of relations (`sizes`, one for each query), how often a table is in one query at most
-    (`copies`), the columns that are filtered, by table, and the `kinds` of conditions: operators, and the names of condition classes.
+    The shape of a workload: `edges` with their number of occurrences, `sizes` in relations, one for each query, the largest number of
+    `copies` of a table in one query, the `filtered` columns by table, and the `kinds` of conditions (operators and condition classes).
     """
 
     edges: Mapping[Edge, int]
@@ -47,7 +47,7 @@ class Shape:
 
 
 def shape_of(queries: Iterable[Query], schema: Schema, references: Iterable[Edge]) -> Shape:
-    """Look at the plain queries, whose text is enough, and add the edges of foreign keys."""
+    """Return the shape of the conjunctive queries that can be read without a planner, with the edges of foreign keys added."""
     edges: Counter[Edge] = Counter(references)
     sizes: list[int] = []
     copies: Counter[str] = Counter()
@@ -66,7 +66,7 @@ def shape_of(queries: Iterable[Query], schema: Schema, references: Iterable[Edge
 
 
 def _kinds(relation: Relation) -> Iterator[str]:
-    """Name the kinds of a relation's conditions; both ends of a range of one column are a BETWEEN, too."""
+    """Yield the kinds of a relation's conditions; both ends of a range of one column are a BETWEEN, too."""
     comparisons = [one.condition for one in relation.predicates if isinstance(one.condition, Comparison)]
     lows, highs = ({one.column for one in comparisons if one.operator == operator} for operator in (">=", "<="))
     if lows & highs:
@@ -76,7 +76,7 @@ def _kinds(relation: Relation) -> Iterator[str]:
 
 
 def kinds_of(condition: Condition) -> Iterator[str]:
-    """Name the operators and classes of a condition and of those in it."""
+    """Yield the operators and classes of a condition and of the conditions in it."""
     if isinstance(condition, Comparison):
         yield condition.operator
     elif isinstance(condition, Not):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draws import Draws
+from .join_templates import ALIASES, figures
 from .tables import Table
-from .templates import ALIASES, figures
 
 MILLION = 1_000_000
 TEST, TRAIN = 0, 1  # which of the two figures of STATS-CEB a split follows
@@ -32,7 +32,7 @@ class Predicate:
         return f"{self.alias}.{self.column} {self.operator} {self.value}"
 
     def holds(self, table: Table) -> NDArray[np.bool_]:
-        """A mask over the rows of the table; NULL fails."""
+        """Return a mask over the rows of the table; NULL fails."""
         column = table[self.column]
         compared: NDArray[np.bool_]
         if self.operator == "=":
@@ -45,7 +45,7 @@ class Predicate:
 
 
 class PredicateSource:
-    """Draws the predicates of a query on generated tables; sorted columns are kept, so that a quantile is one look-up."""
+    """A source of predicates on generated tables; it keeps sorted columns, so that a quantile is one look-up."""
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
         self._tables = tables
@@ -57,7 +57,7 @@ class PredicateSource:
 
     def draw(self, draws: Draws, aliases: Sequence[str], split: int, strictness: int) -> list[Predicate]:
         """
-        Predicates on some of the relations, at least one in all.
+        Draw predicates on some of the relations, at least one in all.
 
         `strictness` 0 follows STATS-CEB; each step up filters more relations and keeps a smaller share of each range.
         """
@@ -73,7 +73,7 @@ class PredicateSource:
                 return predicates
 
     def always_holds(self, predicate: Predicate) -> bool:
-        """Whether every row passes: a bound at the very end of a column without NULLs."""
+        """Tell whether every row passes: the bound is at the very end of a column without NULLs."""
         table = ALIASES[predicate.alias]
         values = self._values(table, predicate.column)
         if predicate.operator == "=" or len(values) < self._tables[table].rows:
@@ -124,7 +124,7 @@ def _occurrences(name: str, split: int) -> int:
 
 
 def _weighted(draws: Draws, weights: Sequence[int]) -> int:
-    """An index, in proportion to the weights."""
+    """Draw an index, in proportion to the weights."""
     dice = draws.one_below(sum(weights))
     for index, weight in enumerate(weights):
         dice -= weight
@@ -134,16 +134,16 @@ def _weighted(draws: Draws, weights: Sequence[int]) -> int:
 
 
 def _selectivity(draws: Draws, known: Sequence[int]) -> int:
-    """A share of the non-null rows in millionths, from its 10 %, 50 % and 90 % quantiles; beyond them the tails go on."""
+    """Draw a share of the non-null rows in millionths, from its 10 %, 50 % and 90 % quantiles; beyond them the tails go on."""
     p10, p50, p90 = known
     points = (max(20_000, p10 - 3 * (p50 - p10)), p10, p50, p90, MILLION)
-    places = (0, 100_000, 500_000, 900_000, MILLION)
+    shares = (0, 100_000, 500_000, 900_000, MILLION)
     dice = _chance(draws)
-    right = next(i for i, place in enumerate(places) if dice < place)
+    right = next(i for i, share in enumerate(shares) if dice < share)
     left = right - 1
-    return points[left] + (points[right] - points[left]) * (dice - places[left]) // (places[right] - places[left])
+    return points[left] + (points[right] - points[left]) * (dice - shares[left]) // (shares[right] - shares[left])
 
 
 def _quantile(values: NDArray[np.int32], position: int) -> int:
-    """The smallest value with at least this share (in millionths) of all values at or below it."""
+    """Return the smallest value with at least this share (in millionths) of all values at or below it."""
     return int(values[min(max(-(-len(values) * position // MILLION) - 1, 0), len(values) - 1)])

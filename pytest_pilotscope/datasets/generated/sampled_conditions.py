@@ -1,4 +1,4 @@
-"""Conditions drawn from column statistics, such that a given row fulfils them."""
+"""Conditions sampled from column statistics, such that a given row fulfils them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 TEXTS = ("text", "character varying", "character")
 
 ALL_KINDS = frozenset({"=", "<=", ">=", "Between", "InList", "Like", "NotLike", "IsNull", "NotIsNull", "Or"})
-"""What is drawn when the workload shows no kinds of conditions."""
+"""The kinds to sample if the workload has no conditions."""
 
 _FEW = 200
-"""A column with at most so many distinct values is compared by `=` and IN, whatever the value."""
+"""A column with at most so many distinct values is compared by `=` and IN, even if the value is not a most common one."""
 
 _PLAIN_NAME = re.compile("[a-z_][a-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z]{3,}")
@@ -37,7 +37,7 @@ _STATISTICS = """
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStatistics:
     """
-    What the planner knows of a column: its type, most common values and bounds of its histogram as text, in PostgreSQL's order.
+    The planner's statistics of a column: its type, most common values and bounds of its histogram as text, in PostgreSQL's order.
 
     `few` tells whether it has few distinct values, `unique` whether all are different, `nulls` whether it has any NULL.
     """
@@ -67,14 +67,14 @@ def read_statistics(session: Session, types: Mapping[tuple[str, str], str]) -> d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawer:
-    """Draws conditions of the given `kinds` (`ALL_KINDS` when there are none)."""
+class ConditionSampler:
+    """A sampler of conditions of the given `kinds` (`ALL_KINDS` if there are none)."""
 
     rng: random.Random
     kinds: frozenset[str]
 
     def condition(self, alias: str, column: str, value: str | None, statistics: ColumnStatistics) -> str | None:
-        """Return SQL that holds for a row with this value (as text), or None when there is nothing to say about it."""
+        """Return SQL that holds for a row with this value (as text), or None if no kind of condition fits it."""
         made = [make for kind, make in self._makers(value, statistics) if kind in self._wanted]
         text = self.rng.choice(made)() if made else None
         return text.format(c=f"{alias}.{name_sql(column)}") if text else None
@@ -139,12 +139,12 @@ class Drawer:
 
 
 def _literal(text: str) -> str:
-    """A literal, safe within `str.format`."""
+    """Return a literal, safe within `str.format`."""
     return quote_text(text).replace("{", "{{").replace("}", "}}")
 
 
 def _order(statistics: ColumnStatistics) -> Callable[[str], tuple[Decimal, str]]:
-    """PostgreSQL's order of the values: ISO dates and times of one time zone are in the order of their texts."""
+    """Return the sort key of PostgreSQL's order; ISO dates and times of one time zone are in the order of their texts."""
     return (lambda text: (Decimal(text), "")) if statistics.type in NUMBERS else (lambda text: (Decimal(0), text))
 
 
@@ -156,15 +156,15 @@ def _is_number(text: str) -> bool:
 
 
 def _bare(kind: str) -> str:
-    """A type without its length."""
+    """Return a type without its length."""
     return re.sub(r"\([^)]*\)", "", kind).strip()
 
 
 def name_sql(name: str) -> str:
-    """A name as people write it, quoted only where it must be."""
+    """Return a name as people write it, quoted only if it must be."""
     return name if _PLAIN_NAME.fullmatch(name) and name not in RESERVED else quote_identifier(name)
 
 
 def filterable(columns: Mapping[str, str], keys: Sequence[str]) -> list[str]:
-    """The columns of a table that conditions can be drawn for: not its keys, and of a type that is understood."""
+    """Return the columns of a table that can have conditions: no keys, and of a type that the sampler knows."""
     return [name for name, kind in columns.items() if name not in keys and _bare(kind) in (*NUMBERS, *TIMES, *TEXTS, "boolean")]

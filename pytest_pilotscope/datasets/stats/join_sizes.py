@@ -1,8 +1,8 @@
 """
 Exact sizes of acyclic joins without running them.
 
-Along a tree of equalities the number of result rows is a sum of products: every relation sends its neighbour, for each key, how
-many rows of its side of the tree have that key (Yannakakis, VLDB 1981, with counts in place of sets).
+In a tree of equalities the number of result rows is a sum of products. Every relation sends its neighbour a message: for each key, the
+number of rows with that key on its side of the tree (Yannakakis, VLDB 1981, with counts in place of sets).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .join_templates import ALIASES, Join
 from .schema import FOREIGN_KEYS
 from .tables import Table
-from .templates import ALIASES, Join
 
 Weights = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,15 +35,15 @@ class Population:
             self._codes[table, column] = codes if data.nulls is None else np.where(data.nulls, 0, codes)
 
     def domain(self, table: str, column: str) -> int:
-        """The number of different keys that the column may have, and one for NULL."""
+        """Return the number of different keys that the column may have, plus one for NULL."""
         return self.tables[FOREIGN_KEYS.get((table, column), table)].rows + 1
 
     def codes(self, table: str, column: str) -> Codes:
-        """The key of every row, (rows,)."""
+        """Return the key of every row, (rows,)."""
         return np.arange(1, self.tables[table].rows + 1) if column == "id" else self._codes[table, column]
 
     def degrees(self, table: str, column: str) -> Weights:
-        """How many rows have each key, (keys,); 0 for NULL, which joins with nothing."""
+        """Return the number of rows of each key, (keys,); 0 for NULL, which joins with nothing."""
         if (table, column) not in self._degrees:
             degrees = np.bincount(self.codes(table, column), minlength=self.domain(table, column)).astype(np.float64)
             degrees[0] = 0.0
@@ -51,7 +51,7 @@ class Population:
         return self._degrees[table, column]
 
     def density(self, join: Join) -> float:
-        """The selectivity of the join by the textbook: the shares of non-NULL keys over the larger number of distinct keys."""
+        """Return the selectivity of the join by the textbook: the shares of non-NULL keys over the larger number of distinct keys."""
         distinct, present = 1, 1.0
         for alias, column, _, _ in join.sides():
             keys, share = self._key_statistics(ALIASES[alias], column)
@@ -59,18 +59,18 @@ class Population:
         return present / distinct
 
     def _key_statistics(self, table: str, column: str) -> tuple[int, float]:
-        """The number of distinct keys and the share of rows that have one."""
+        """Return the number of distinct keys and the share of rows that have one."""
         if (table, column) not in self._statistics:
             degrees = self.degrees(table, column)
             self._statistics[table, column] = int(np.count_nonzero(degrees)), float(degrees.sum()) / self.tables[table].rows
         return self._statistics[table, column]
 
 
-class JoinCounts:
+class JoinSizes:
     """
     Sizes of the join of filtered relations, and of connected parts of it. Exact up to 2**53 rows, nearly exact beyond.
 
-    `masks` has a mask over the rows of its table for every alias, or None where the relation is not filtered.
+    `masks` has for every alias a mask over the rows of its table, or None if the relation is not filtered.
     """
 
     def __init__(self, population: Population, joins: Sequence[Join], masks: Mapping[str, Mask | None]) -> None:
@@ -84,14 +84,14 @@ class JoinCounts:
         self._messages: dict[tuple[str, str, frozenset[str]], Weights] = {}
 
     def size(self, aliases: Iterable[str] | None = None) -> int:
-        """The rows in the join of all relations, or of these (which must be connected)."""
+        """Return the rows in the join of all relations, or of these (which must be connected)."""
         part = frozenset(self._rows if aliases is None else aliases)
         root = max(part, key=lambda alias: (len(self._neighbours[alias]), alias))
         weights = self._weights(root, "", part)
         return self.filtered(root) if weights is None else int(weights.sum())
 
     def size_unfiltered(self, alias: str) -> int:
-        """The rows in the join of all relations when the predicates of this one are left out."""
+        """Return the rows in the join of all relations without the predicates of this one."""
         rows, self._rows[alias] = self._rows[alias], None
         try:
             weights = self._weights(alias, "", frozenset(self._rows))
@@ -100,12 +100,12 @@ class JoinCounts:
             self._rows[alias] = rows
 
     def filtered(self, alias: str) -> int:
-        """The rows of one relation after its predicates."""
+        """Return the rows of one relation after its predicates."""
         rows = self._rows[alias]
         return self._population.tables[ALIASES[alias]].rows if rows is None else len(rows)
 
     def textbook_estimate(self) -> float:
-        """What independence and uniform fan-outs predict from the exact sizes of the filtered relations (Selinger, SIGMOD 1979)."""
+        """Return the estimate by independence and uniform fan-outs from exact sizes of the filtered relations (Selinger, SIGMOD 1979)."""
         estimate = 1.0
         for alias in self._rows:
             estimate *= self.filtered(alias)
@@ -114,7 +114,7 @@ class JoinCounts:
         return estimate
 
     def _weights(self, alias: str, to: str, part: frozenset[str]) -> Weights | None:
-        """How many rows of its side of the tree each selected row of `alias` stands for, (selected,); None where that is one."""
+        """Return the rows on its side of the tree that each selected row of `alias` joins with, (selected,); None if always one."""
         weights: Weights | None = None
         for column, other, other_column in self._neighbours[alias]:
             if other != to and other in part:
@@ -124,7 +124,7 @@ class JoinCounts:
         return weights
 
     def _selected(self, alias: str, values: Weights) -> Weights:
-        """The values of the selected rows; the id of row n is key n + 1 of its domain."""
+        """Return the values of the selected rows; the id of row n is key n + 1 of its domain."""
         rows = self._rows[alias]
         return values[1:] if rows is None else values[rows + 1]
 
@@ -134,7 +134,7 @@ class JoinCounts:
         return codes if rows is None else codes[rows]
 
     def _message(self, alias: str, column: str, to: str, part: frozenset[str]) -> Weights:
-        """For every key of `column`, how many rows of the side of `alias` have it: (keys,), 0 for NULL."""
+        """Return the number of rows of each key of `column` on the side of `alias`: (keys,), 0 for NULL."""
         side = self._side(alias, to, part)
         key = (alias, column, side)
         if key not in self._messages:
@@ -149,7 +149,7 @@ class JoinCounts:
         return self._messages[key]
 
     def _side(self, alias: str, to: str, part: frozenset[str]) -> frozenset[str]:
-        """The relations of `part` that hang on `alias` when the edge to `to` is cut."""
+        """Return the relations of `part` that stay connected with `alias` without the edge to `to`."""
         found, open_ends = {alias}, [alias]
         while open_ends:
             for _, other, _ in self._neighbours[open_ends.pop()]:

@@ -1,4 +1,4 @@
-"""Random join trees over the edges of a workload, and rows that are really in their results."""
+"""Random join trees over the edges of a workload, with some rows of their results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .shape import Column, Edge, Shape
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
-WITNESSES = 200
-"""So many rows of a join are looked at."""
+_ROWS_READ = 200
+"""Rows to read of a join."""
 
 LIMIT_MS = 5_000
-"""A join whose first rows take longer is left out."""
+"""A join is left out if its first rows take longer."""
 
 _SAMPLED_ROWS = 2_000
 _GROWTHS = 8
@@ -30,21 +30,21 @@ Row = Mapping[tuple[str, str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """Relations (alias -> table) and the equalities between them, (alias, column) = (alias, column)."""
+class JoinTree:
+    """A join tree: relations (alias -> table) and the equalities between them, (alias, column) = (alias, column)."""
 
     relations: Mapping[str, str]
     joins: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = ()
 
-    def with_edge(self, alias: str, mine: str, table: str, theirs: str) -> Tree:
-        """The tree with one more relation."""
+    def with_edge(self, alias: str, mine: str, table: str, theirs: str) -> JoinTree:
+        """Return the tree with one more relation."""
         new = f"r{len(self.relations) + 1}"
-        return Tree({**self.relations, new: table}, (*self.joins, ((alias, mine), (new, theirs))))
+        return JoinTree({**self.relations, new: table}, (*self.joins, ((alias, mine), (new, theirs))))
 
 
 @dataclass(slots=True, kw_only=True)
-class Forest:
-    """Draws trees that have rows; what was found empty is not tried again. `columns` are those whose values are wanted, by table."""
+class JoinTreeSampler:
+    """A sampler of join trees with rows; it remembers each tree's rows. `columns` are the columns to read, by table."""
 
     session: Session
     schema: Schema
@@ -54,10 +54,10 @@ class Forest:
     _rows: dict[tuple[object, ...], list[Row]] = field(default_factory=dict)
     _sizes: dict[str, float] = field(default_factory=dict)
 
-    def draw(self) -> tuple[Tree, list[Row]]:
-        """Return a tree of a size like the workload's, or the largest below it that has rows, with some of its rows; maybe none."""
+    def draw(self) -> tuple[JoinTree, list[Row]]:
+        """Return a tree of one of the workload's sizes, or a smaller one if no larger one has rows, with some of its rows (maybe none)."""
         wanted = self.rng.choice(self.shape.sizes)
-        tree = Tree({"r1": self._first_table()})
+        tree = JoinTree({"r1": self._first_table()})
         rows = self.rows(tree)
         for _ in range(_GROWTHS * wanted):
             if len(tree.relations) >= wanted or not rows:
@@ -70,8 +70,8 @@ class Forest:
                 tree, rows = grown, found
         return tree, rows
 
-    def rows(self, tree: Tree) -> list[Row]:
-        """Some rows of a tree's join, found once; none when there are none or they take too long to find."""
+    def rows(self, tree: JoinTree) -> list[Row]:
+        """Return some rows of a tree's join, read once; none if it is empty or takes too long."""
         key = (*tree.relations.values(), tree.joins)
         if key not in self._rows:
             self._rows[key] = self._found(tree)
@@ -85,7 +85,7 @@ class Forest:
         tables = sorted(weights) or sorted(self.shape.copies) or sorted(self.schema)
         return self.rng.choices(tables, [weights[table] or 1 for table in tables])[0]
 
-    def _grown(self, tree: Tree) -> Tree | None:
+    def _grown(self, tree: JoinTree) -> JoinTree | None:
         used = Counter(tree.relations.values())
         joined = {(here, Column(tree.relations[there[0]], there[1])) for pair in tree.joins for here, there in (pair, pair[::-1])}
         steps = [
@@ -102,18 +102,18 @@ class Forest:
         alias, mine, there, _ = self.rng.choices(steps, [count for *_, count in steps])[0]
         return tree.with_edge(alias, mine, there.table, there.column)
 
-    def _found(self, tree: Tree) -> list[Row]:
+    def _found(self, tree: JoinTree) -> list[Row]:
         names = [(alias, column) for alias, table in tree.relations.items() for column in self.columns.get(table, ())]
         selected = ", ".join(f"{_column(name)}::text" for name in names) or "1"
         try:
             with self.session.statement_timeout(LIMIT_MS):
-                found = self.session.execute(f"SELECT {selected} FROM {self._from(tree)} LIMIT {WITNESSES}")  # noqa: S608 - quoted
+                found = self.session.execute(f"SELECT {selected} FROM {self._from(tree)} LIMIT {_ROWS_READ}")  # noqa: S608 - quoted
         except QueryTimeout:
             return []
         return [dict(zip(names, row, strict=False)) for row in found]
 
-    def _from(self, tree: Tree) -> str:
-        """The join, from a sample of the first relation on: the rows of a whole large table would all be about its beginning."""
+    def _from(self, tree: JoinTree) -> str:
+        """Return the FROM clause with a sample of the first relation: otherwise all rows would be from the beginning of a large table."""
         (first, table), *_ = tree.relations.items()
         share = 100 * _SAMPLED_ROWS / max(self._size(table), 1)
         sample = f" TABLESAMPLE SYSTEM ({min(share, 100):.6f}) REPEATABLE ({self.rng.randrange(1 << 16)})" if share < 100 else ""

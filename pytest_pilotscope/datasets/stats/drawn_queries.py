@@ -2,7 +2,7 @@
 The workload: 1000 training, 100 validation and 146 test queries over a generated database.
 
 Templates, kinds and numbers of predicates follow STATS-CEB (training and validation its training set, test its test
-set); constants come from the quantiles of the data. A query is taken when its exact result is not empty and no larger
+set); constants come from the quantiles of the data. A query is accepted if its exact result is not empty and no larger
 than a limit that grows with the scale, so that it can be run; if a template's queries are too large, its predicates get
 stricter. Everything is a function of tables, scale and seed.
 """
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.queries.queries import Query, Workload
 
-from .counting import JoinCounts, Mask, Population
+from .drawn_predicates import TEST, TRAIN, Predicate, PredicateSource
 from .draws import Draws
-from .predicates import TEST, TRAIN, Predicate, PredicateSource
+from .join_sizes import JoinSizes, Mask, Population
+from .join_templates import ALIASES, Template, templates
 from .tables import Table
-from .templates import ALIASES, Template, templates
 
 TRAIN_QUERIES, VALIDATION_QUERIES, TEST_QUERIES = 1000, 100, 146
 _ATTEMPTS = 40  # draws for one query of a template
@@ -31,8 +31,8 @@ _CHOICE = (8, 3)  # acceptable draws (test, training) to choose from where other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinQuery:
-    """A generated query in parts: what it joins, in which order it names the relations, and its predicates."""
+class GeneratedQuery:
+    """A generated query: its join template, the order of its relations, its predicates, and its true and estimated `rows`."""
 
     template: Template
     aliases: tuple[str, ...]
@@ -49,15 +49,15 @@ class JoinQuery:
 
 
 def largest_result(scale: float) -> int:
-    """The largest result that a query may count: 4 million rows at scale 0.1, growing with the square of the scale."""
+    """Return the largest result that a query may count: 4 million rows at scale 0.1, growing with the square of the scale."""
     return 4 * round(scale * 10_000) ** 2
 
 
 def most_touched(scale: float) -> int:
     """
-    The most rows that an index may fetch for a query before predicates apply: 12 million at scale 0.1, with the cube of the scale.
+    Return the most rows that an index may fetch for a query before predicates apply: 12 million at scale 0.1, with the cube of the scale.
 
-    This keeps every query of the small databases under 2 s; larger databases are allowed their monsters.
+    This keeps every query of the small databases under 2 s; queries of larger databases may take longer.
     """
     return max(3 * largest_result(scale), 12 * round(scale * 1_000) ** 3)
 
@@ -73,12 +73,12 @@ def make_workload(dataset: str, tables: Mapping[str, Table], *, scale: float, se
     )
 
 
-def _named(prefix: str, digits: int, queries: list[JoinQuery]) -> tuple[Query, ...]:
+def _named(prefix: str, digits: int, queries: list[GeneratedQuery]) -> tuple[Query, ...]:
     return tuple(Query(id=f"{prefix}{number:0{digits}}", sql=query.sql) for number, query in enumerate(queries, 1))
 
 
 class QuerySource:
-    """Draws queries over one database, and remembers them so that none is drawn twice."""
+    """A source of queries over one database; it remembers them, so that none occurs twice."""
 
     def __init__(self, tables: Mapping[str, Table], *, scale: float, seed: int) -> None:
         self._tables = tables
@@ -90,8 +90,8 @@ class QuerySource:
         self._seed = seed
         self._taken: set[str] = set()
 
-    def queries(self, name: str, count: int, split: int) -> list[JoinQuery]:
-        """`count` queries of the split `name`, with the template mix of STATS-CEB's test or training set."""
+    def queries(self, name: str, count: int, split: int) -> list[GeneratedQuery]:
+        """Draw `count` queries of the split `name`, with the template mix of STATS-CEB's test or training set."""
         mix = [(template, template.test if split == TEST else template.train) for template in templates()]
         deck = [template for template, weight in mix for _ in range(weight)]
         order = Draws(self._seed, f"{name} templates").shuffled(len(deck))
@@ -109,12 +109,12 @@ class QuerySource:
             drawn.append(query)
         return drawn
 
-    def _query(self, draws: Draws, template: Template, split: int) -> JoinQuery | None:
+    def _query(self, draws: Draws, template: Template, split: int) -> GeneratedQuery | None:
         """
-        One query of the template, or None where no try was new, non-empty and small enough.
+        Draw one query of the template, or None if no draw was new, non-empty and small enough.
 
-        The limit takes away the draws that are hardest to estimate. To make up for it, a template that has met the limit
-        gives the one of several acceptable draws that the textbook estimate gets most wrong.
+        The limit removes the draws that are hardest to estimate. To make up for it, a template that has met the limit
+        gives, of several acceptable draws, the one with the worst textbook estimate.
         """
         aliases = tuple(template.aliases[i] for i in draws.shuffled(len(template.aliases)))
         for _ in range(_ROUNDS):
@@ -126,9 +126,9 @@ class QuerySource:
             self._excess[template.code] = self._excess.get(template.code, 0) + _PATIENCE
         return None
 
-    def _acceptable(self, draws: Draws, template: Template, aliases: tuple[str, ...], split: int) -> list[JoinQuery]:
-        """New, non-empty and small enough queries of the template: one, or several if it is known to meet the limit."""
-        found: list[JoinQuery] = []
+    def _acceptable(self, draws: Draws, template: Template, aliases: tuple[str, ...], split: int) -> list[GeneratedQuery]:
+        """Draw new, non-empty and small enough queries of the template: one, or several if it is known to meet the limit."""
+        found: list[GeneratedQuery] = []
         for _ in range(_ATTEMPTS):
             excess = self._excess.get(template.code, 0)
             strictness = min(excess // _PATIENCE, _STRICTEST)
@@ -143,25 +143,27 @@ class QuerySource:
             self._excess[template.code] = max(0, self._excess[template.code] - 1)
         return found
 
-    def _touched(self, query: JoinQuery) -> int:
+    def _touched(self, query: GeneratedQuery) -> int:
         """
-        The largest result with the predicates of one relation left out.
+        Return the largest result with the predicates of one relation left out.
 
         A nested loop over an index fetches these rows before it applies the predicates, and a relation whose predicates
         remove the heavy users may be joined last, so the result alone does not bound the time.
         """
-        counts = self._counts(query.template, self._masks(query.aliases, query.predicates))
-        return max(counts.size_unfiltered(alias) for alias in query.aliases)
+        sizes = self._sizes(query.template, self._masks(query.aliases, query.predicates))
+        return max(sizes.size_unfiltered(alias) for alias in query.aliases)
 
-    def _tried(self, template: Template, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> JoinQuery:
-        counts = self._counts(template, self._masks(aliases, predicates))
-        return JoinQuery(template=template, aliases=aliases, predicates=predicates, rows=counts.size(), estimate=counts.textbook_estimate())
+    def _tried(self, template: Template, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> GeneratedQuery:
+        sizes = self._sizes(template, self._masks(aliases, predicates))
+        return GeneratedQuery(
+            template=template, aliases=aliases, predicates=predicates, rows=sizes.size(), estimate=sizes.textbook_estimate()
+        )
 
-    def _counts(self, template: Template, masks: dict[str, Mask | None]) -> JoinCounts:
-        return JoinCounts(self._population, template.joins, masks)
+    def _sizes(self, template: Template, masks: dict[str, Mask | None]) -> JoinSizes:
+        return JoinSizes(self._population, template.joins, masks)
 
     def _masks(self, aliases: tuple[str, ...], predicates: tuple[Predicate, ...]) -> dict[str, Mask | None]:
-        """The rows of each relation that pass its predicates, None where it has none."""
+        """Return a mask of each relation's rows that pass its predicates, None if it has none."""
         masks: dict[str, Mask | None] = dict.fromkeys(aliases)
         for predicate in predicates:
             if self._predicates.always_holds(predicate):

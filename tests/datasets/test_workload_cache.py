@@ -1,4 +1,4 @@
-"""Generated workloads on disk."""
+"""The cache of generated workloads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.datasets.workloads import kept, source_hash
+from pytest_pilotscope.datasets.workload_cache import cached_workload, source_hash
 from pytest_pilotscope.queries.queries import Query, Workload
 
 WORKLOAD = Workload(dataset="d", train=(Query(id="t1", sql="SELECT 'é'"),), validation=(), test=(Query(id="q1", sql="SELECT 2"),))
@@ -18,8 +18,8 @@ def _not_made() -> Workload:
 
 def test_a_workload_is_made_once(cache: Path) -> None:
     """The second time it comes from the file, the same to the letter."""
-    assert kept("k", lambda: WORKLOAD) is WORKLOAD
-    assert kept("k", _not_made) == WORKLOAD
+    assert cached_workload("k", lambda: WORKLOAD) is WORKLOAD
+    assert cached_workload("k", _not_made) == WORKLOAD
     assert list((cache / "workloads").iterdir()) == [cache / "workloads" / "k.json"]
 
 
@@ -28,8 +28,8 @@ def test_a_broken_file_is_made_again(cache: Path, content: str) -> None:
     """Whatever is in the file, the workload is right afterwards."""
     (cache / "workloads").mkdir()
     (cache / "workloads" / "k.json").write_text(content)
-    assert kept("k", lambda: WORKLOAD) is WORKLOAD
-    assert kept("k", _not_made) == WORKLOAD
+    assert cached_workload("k", lambda: WORKLOAD) is WORKLOAD
+    assert cached_workload("k", _not_made) == WORKLOAD
 
 
 def test_the_source_hash_changes_with_every_edit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generated workloads, kept on disk: making one takes seconds, and it is the same every time."""
+"""The cache of generated workloads: generating one takes seconds, and gives the same queries every time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.queries.queries import SPLITS, Query, Workload
 
 
-def kept(key: str, make: Callable[[], Workload]) -> Workload:
+def cached_workload(key: str, make: Callable[[], Workload]) -> Workload:
     """
-    Return the workload of a key, made once and then read from the cache.
+    Return the workload of a key; call `make` only if the cache does not have it.
 
-    The key must change whenever the queries would. A file that cannot be read is made again.
+    The key must change whenever the queries would. A file that cannot be read is replaced.
     """
     path = cache_folder(server_account()) / "workloads" / f"{key}.json"
     known = _read(path)
@@ -48,7 +48,7 @@ def _read(path: Path) -> Workload | None:
 
 
 def _write(path: Path, workload: Workload) -> None:
-    """Write beside the place and rename, so that nobody reads half a file."""
+    """Write a temporary file and rename it, so that nobody reads half a file."""
     content = {split: [(query.id, query.sql) for query in workload.of(split)] for split in SPLITS}
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

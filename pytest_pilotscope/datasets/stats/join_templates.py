@@ -1,4 +1,4 @@
-"""Join templates: which tables a query joins over which columns, without its predicates."""
+"""Join templates: the tables and join columns of a query, without its predicates."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Join:
         return f"{self.left}.{self.left_column} = {self.right}.{self.right_column}"
 
     def sides(self) -> tuple[tuple[str, str, str, str], tuple[str, str, str, str]]:
-        """Both directions: (alias, column, other alias, other column)."""
+        """Return both directions: (alias, column, other alias, other column)."""
         there = (self.left, self.left_column, self.right, self.right_column)
         return there, (self.right, self.right_column, self.left, self.left_column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A tree of joins; `code` is its short form, `test` and `train` how many queries have it in STATS-CEB."""
+    """A tree of joins; `code` is its short form, `test` and `train` are its numbers of queries in STATS-CEB."""
 
     code: str
     joins: tuple[Join, ...]
@@ -62,7 +62,7 @@ def parse_template(code: str) -> tuple[Join, ...]:
     """
     Read edges: `c>p` joins comments with their posts, `pLE>u` posts with their last editors, `b~c@u` badges and comments of one user.
 
-    Raises KeyError for a relation that has no such column.
+    Raise KeyError for a relation that has no such column.
     """
     return tuple(_join(edge) for edge in code.split())
 
@@ -79,13 +79,13 @@ def _join(edge: str) -> Join:
 
 
 def _alias(name: str) -> str:
-    """`pLE` and `plR` are the relations p and pl, joined over another column."""
+    """Return the relation of a name: `pLE` and `plR` are p and pl, joined over another column."""
     return {"pLE": "p", "plR": "pl"}.get(name, name)
 
 
 @cache
 def figures() -> dict[str, Any]:
-    """`workload.json`: how often STATS-CEB uses each template, table, column and kind of predicate (counts, no query)."""
+    """Return `workload.json`: STATS-CEB's counts of each template, table, column and kind of predicate (no query)."""
     text = resources.files(__package__).joinpath("workload.json").read_text(encoding="utf-8")
     read: dict[str, Any] = json.loads(text)
     return read
@@ -93,7 +93,7 @@ def figures() -> dict[str, Any]:
 
 @cache
 def templates() -> tuple[Template, ...]:
-    """Every template, most frequent in the test workload first."""
+    """Return every template, most frequent in the test workload first."""
     return tuple(
         Template(code=code, joins=parse_template(code), test=test, train=train) for code, (test, train) in figures()["templates"].items()
     )
