@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery
 from pytest_pilotscope.algorithms.index.extend import Columns, Limits, Selection, WorkloadCosts, extend
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import ExistingIndex, Index, drop_index, existing_indexes
 from pytest_pilotscope.postgres.session import Session
+
+Start = Literal["existing", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from itertools import islice
 from operator import or_
 from typing import NamedTuple, Protocol
 
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery
 from pytest_pilotscope.algorithms.index.extend import Configuration
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
 _ROUNDS = 3

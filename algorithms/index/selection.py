@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.algorithms.index.advisor import StartingPoint, select, take_start
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.advisor import Start, StartingPoint, select, take_start
 from pytest_pilotscope.algorithms.index.costs import UsedSetCosts, WhatIf
-from pytest_pilotscope.algorithms.index.options import IndexOptions, Start
-from pytest_pilotscope.algorithms.index.records import Update, metrics, scalars, write_update
-from pytest_pilotscope.algorithms.index.storage import check_columns, load_indexes, save_indexes
-from pytest_pilotscope.algorithms.index.whatif import OpenWhatIf, open_what_if
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
+from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
+from pytest_pilotscope.algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
@@ -27,13 +27,49 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.predicates import quote_identifier
 from pytest_pilotscope.queries.queries import Query
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.provision.database import Database
 
+MB = 1 << 20
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """
+    The options that `algorithms/plugin.py` declares, `update_every` of the settings, and what only Python can choose.
+
+    Each step must exceed `min_improvement`, the ratio old / new cost.
+    """
+
+    budget_mb: float
+    width: int
+    start: Start
+    whatif: Means
+    covering: bool
+    update_every: int
+    min_improvement: float = 1.003
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of Extend."""
+        return Limits(budget_bytes=int(self.budget_mb * MB), width=self.width, min_improvement=self.min_improvement)
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """As they are recorded."""
+        return {
+            "index_budget_mb": self.budget_mb,
+            "index_width": self.width,
+            "index_min_improvement": self.min_improvement,
+            "index_start": self.start,
+            "index_covering": self.covering,
+            "update_every": self.update_every,
+        }
 
 
 class IndexSelection:

@@ -1,7 +1,7 @@
 """
 One trial: settings, tried on a server.
 
-It needs nothing but a task, which is plain values and can be sent anywhere, and a stage, which is whatever server is at hand. Trying the
+It needs nothing but a task, which is plain values and can be sent anywhere, and a trial_server, which is whatever server is at hand. Trying the
 same task again does the same again, so an attempt that was lost is simply made once more.
 """
 
@@ -24,8 +24,8 @@ _WARM_UP = 1.3
 """With cold caches everything takes longer, by an eighth or so: the warm-up after a start is cut off this much later."""
 
 
-class Stage(Protocol):
-    """Where settings are tried; `algorithms.knob.stage.Stage` is the real one. `cold` is True until a pass has run since the last start."""
+class TrialServer(Protocol):
+    """Where settings are tried; `algorithms.knob.trial_server.TrialServer` is the real one. `cold` is True until a pass has run since the last start."""
 
     session: Session
     cold: bool
@@ -62,31 +62,31 @@ class Outcome:
     message: str = ""
 
 
-def attempt(task: Task, stage: Stage) -> Outcome:
+def attempt(task: Task, trial_server: TrialServer) -> Outcome:
     """
     Put the settings of a task in force and take the times of its queries, after a warm-up where the caches are cold.
 
     Settings that the server refuses and queries that fail with them are an outcome, not an error. So is a server that goes down with them,
     but ServerError when it does not come back: then there is no telling whether it was the settings.
     """
-    stage.ready()
+    trial_server.ready()
     started_ns = perf_counter_ns()
     applied: Level | None = None
     apply_s = 0.0
     try:
-        applied = stage.apply(task.values)
+        applied = trial_server.apply(task.values)
         apply_s = (perf_counter_ns() - started_ns) / 1e9
-        result = _measured(task, stage)
+        result = _measured(task, trial_server)
     except ServerError as error:
-        stage.ready()
+        trial_server.ready()
         return Outcome(status="failed", times_s=(), applied=applied, apply_s=apply_s, message=str(error))
     return Outcome(status="capped" if result.capped else "ok", times_s=result.times_s, applied=applied, apply_s=apply_s)
 
 
-def _measured(task: Task, stage: Stage) -> Pass:
-    if stage.cold:
-        warm_up = run_pass(stage.session, task.selected, task.objective, _WARM_UP * task.limit)
+def _measured(task: Task, trial_server: TrialServer) -> Pass:
+    if trial_server.cold:
+        warm_up = run_pass(trial_server.session, task.selected, task.objective, _WARM_UP * task.limit)
         if warm_up.capped and task.limit < inf:
             return warm_up
-        stage.cold = False
-    return run_pass(stage.session, task.selected, task.objective, task.limit)
+        trial_server.cold = False
+    return run_pass(trial_server.session, task.selected, task.objective, task.limit)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from ConfigSpace import (
@@ -21,6 +21,7 @@ from ConfigSpace.hyperparameters import Hyperparameter
 
 from pytest_pilotscope.algorithms.knob.space import SPECIAL_SHARE, Knob, KnobSpace, Values
 
+Projection = Literal["llamatune", "none"]
 Parameter: TypeAlias = "Hyperparameter[Any, Any]"
 
 _MODE = ".mode"  # a categorical beside a number that has a special value

@@ -10,8 +10,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.knob.objective import Objective
-from pytest_pilotscope.algorithms.knob.options import Target
+from pytest_pilotscope.algorithms.knob.objective import Objective, Target
 from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension

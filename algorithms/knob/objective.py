@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from pytest_pilotscope.algorithms.knob.options import Target
+Target = Literal["total_time", "p95_time", "throughput"]
 
 _SHARE = 0.95
 WORST = 10.0

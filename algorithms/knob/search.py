@@ -23,8 +23,7 @@ from smac.main.config_selector import ConfigSelector
 from smac.model.random_forest import RandomForest
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
-from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
-from pytest_pilotscope.algorithms.knob.options import Projection
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, Projection, projected_dimensions
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
 from pytest_pilotscope.algorithms.knob.trials import Proposal
 from pytest_pilotscope.places.account import server_account

@@ -9,17 +9,17 @@ from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.algorithms.knob.attempt import Outcome, Stage, Task, attempt
-from pytest_pilotscope.algorithms.knob.elsewhere import attempt_there
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, TrialServer, attempt
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import WORST, Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
 from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, TrialLog
+from pytest_pilotscope.algorithms.knob.worker_trials import attempt_on_worker
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.knob.search import Search
-    from pytest_pilotscope.algorithms.knob.stage import Reach
+    from pytest_pilotscope.algorithms.knob.trial_server import Reach
     from pytest_pilotscope.provision.pool import Crew
 
 _PENALTY = 2.0
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuner:
     """
-    Tries settings on a stage until there are enough trials in the log; those that are in it already count.
+    Tries settings on a trial_server until there are enough trials in the log; those that are in it already count.
 
     A trial is cut off at `cap` times the incumbent's cost.
     """
 
     space: KnobSpace
-    stage: Stage
+    trial_server: TrialServer
     search: Search
     log: TrialLog
     objective: Objective
@@ -92,7 +92,7 @@ class Tuner:
                 started_ns = perf_counter_ns()
                 proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
                 pending[str(number)] = proposal, _since_s(started_ns), started_ns
-                crew.submit(str(number), attempt_there, (self.task(proposal), self.space, reach))
+                crew.submit(str(number), attempt_on_worker, (self.task(proposal), self.space, reach))
                 number += 1
             key, outcome = crew.next()
             proposal, search_s, started_ns = pending.pop(key)
@@ -112,7 +112,7 @@ class Tuner:
         started_ns = perf_counter_ns()
         proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
         search_s = _since_s(started_ns)
-        outcome = attempt(self.task(proposal), self.stage)
+        outcome = attempt(self.task(proposal), self.trial_server)
         return self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns))
 
     def _refuse_default(self, message: str) -> None:

@@ -6,26 +6,27 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_pilotscope.algorithms.knob.measuring import Selected, compare, select_queries
-from pytest_pilotscope.algorithms.knob.objective import Objective
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
-from pytest_pilotscope.algorithms.knob.records import Found, report_of
+from pytest_pilotscope.algorithms.knob.objective import Objective, Target
+from pytest_pilotscope.algorithms.knob.saved_settings import check_known, load_values, save_values
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
-from pytest_pilotscope.algorithms.knob.stage import Stage, open_stage, prepared_database, reach_of, space_of
-from pytest_pilotscope.algorithms.knob.storage import check_known, load_values, save_values
+from pytest_pilotscope.algorithms.knob.trial_server import TrialServer, open_trial_server, prepared_database, reach_of, space_of
 from pytest_pilotscope.algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
 from pytest_pilotscope.algorithms.knob.tuner import Tuner
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.knob.tuning_report import Found, report_of
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 from pytest_pilotscope.queries.queries import Query
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.algorithms.knob.geometry import Projection
     from pytest_pilotscope.algorithms.knob.search import Search
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.provision.database import Database
@@ -33,7 +34,43 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished"
 """Folder below that of the records where searches that were interrupted wait to be resumed."""
 
+Strategy = Literal["smac", "random"]
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnobOptions:
+    """
+    The options that `algorithms/plugin.py` declares, the seed, and what only Python can choose.
+
+    A trial ends early at `cap` times the incumbent's cost. `rounds` is how often the incumbent is measured against the default before it is
+    called better. `names` restricts the knobs; None is the whole catalogue. `strategy` random is there to compare with.
+    """
+
+    trials: int
+    target: Target
+    projection: Projection
+    trial_s: float
+    seed: int
+    cap: float = 1.5
+    rounds: int = 3
+    names: tuple[str, ...] | None = None
+    strategy: Strategy = "smac"
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """As they are recorded."""
+        return {
+            "knob_trials": self.trials,
+            "target_metric": self.target,
+            "knob_projection": self.projection,
+            "knob_trial_s": self.trial_s,
+            "knob_cap": self.cap,
+            "knob_rounds": self.rounds,
+            "knob_strategy": self.strategy,
+            "knob_seed": self.seed,
+        }
 
 
 class KnobTuning:
@@ -74,24 +111,33 @@ class KnobTuning:
         key = search_key(_about(training, space, options))
         with (
             open_log(training.settings.results / UNFINISHED, key) as log,
-            open_stage(training.database, space, reach) as stage,
+            open_trial_server(training.database, space, reach) as trial_server,
         ):
-            selected = _selected(log, key, stage, training, options)
+            selected = _selected(log, key, trial_server, training, options)
             objective = Objective(target=options.target, count=len(selected.queries))
-            tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
+            tuner = Tuner(
+                space=space, trial_server=trial_server, search=search, log=log, objective=objective, selected=selected, cap=options.cap
+            )
             with training.crew() as crew, training.progress("tuning knobs", options.trials) as advance:
                 if crew is None:
                     tuner.run(options.trials, advance)
                 else:
                     tuner.run_on(crew, reach, options.trials, advance)
             trials = log.trials[: options.trials]
-            confirmed = _confirm(training, stage, trials, options)
+            confirmed = _confirm(training, trial_server, trials, options)
             values = space.changed(_result(trials, confirmed).values)
             self._take(values, training, options)
             found = Found(
                 space=space, reach=reach, trials=trials, objective=objective, selected=selected, confirmed=confirmed, values=values
             )
-            return report_of(training, found, options, log.path, model=(self.model_id, *save_values(training.folder, *self._found())))
+            return report_of(
+                training,
+                found,
+                options.parameters,
+                log.path,
+                seed=options.seed,
+                model=(self.model_id, *save_values(training.folder, *self._found())),
+            )
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
@@ -166,19 +212,19 @@ def _search(space: KnobSpace, options: KnobOptions) -> Search:
     return SmacSearch(space, trials=options.trials, seed=options.seed, projection=options.projection)
 
 
-def _selected(log: TrialLog, key: str, stage: Stage, training: Training, options: KnobOptions) -> Selected:
+def _selected(log: TrialLog, key: str, trial_server: TrialServer, training: Training, options: KnobOptions) -> Selected:
     """The queries of every trial: those of the log, or drawn now and written to it."""
     if log.common:
         by_id = {query.id: query for query in training.queries}
         queries = tuple(by_id[query_id] for query_id in log.common["queries"])
         return Selected(queries=queries, default_s=tuple(log.common["default_s"]), too_long=log.common["too_long"])
-    selected = select_queries(stage.session, training.queries, trial_s=options.trial_s, seed=options.seed)
+    selected = select_queries(trial_server.session, training.queries, trial_s=options.trial_s, seed=options.seed)
     ids = [query.id for query in selected.queries]
     log.begin(key, {"queries": ids, "default_s": selected.default_s, "too_long": selected.too_long})
     return selected
 
 
-def _confirm(training: Training, stage: Stage, trials: list[Trial], options: KnobOptions) -> Interval | None:
+def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial], options: KnobOptions) -> Interval | None:
     """
     Measure the best trial against the default, in turns, on the validation queries (the training ones where there are none).
 
@@ -190,8 +236,8 @@ def _confirm(training: Training, stage: Stage, trials: list[Trial], options: Kno
     queries: list[Query] = list(training.validation or training.queries)
     with training.database.measuring_session() as default:
         selected = select_queries(default, queries, trial_s=options.trial_s, seed=options.seed)
-        stage.apply(best.values)
-        return compare(default, stage.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
+        trial_server.apply(best.values)
+        return compare(default, trial_server.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
 
 
 def _result(trials: list[Trial], confirmed: Interval | None) -> Trial:

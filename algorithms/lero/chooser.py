@@ -13,14 +13,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.lero import serving
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
 from pytest_pilotscope.algorithms.lero.collection import collect, known, rules_of, store_of
 from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
-from pytest_pilotscope.algorithms.lero.records import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
-from pytest_pilotscope.algorithms.storage import Metadata
+from pytest_pilotscope.algorithms.model_files import Metadata
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
-from pytest_pilotscope.algorithms.lero.race import Rules, race
-from pytest_pilotscope.algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
+from pytest_pilotscope.algorithms.lero.collected import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
 from pytest_pilotscope.algorithms.lero.signature import signature_of
+from pytest_pilotscope.algorithms.lero.timing import TimingRules, time_plans
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.folders import cache_folder
@@ -43,13 +43,13 @@ class CollectionRules:
 
     factors: tuple[float, ...]
     max_candidates: int
-    timing: Rules
+    timing: TimingRules
 
 
 def rules_of(training: Training) -> CollectionRules:
     """What the user's settings say."""
     limit_ms, options = training.settings.query_timeout_ms, training.options
-    timing = Rules() if limit_ms is None else replace(Rules(), last_limit_ms=limit_ms)
+    timing = TimingRules() if limit_ms is None else replace(TimingRules(), last_limit_ms=limit_ms)
     return CollectionRules(factors=options["factors"], max_candidates=options["max_candidates"], timing=timing)
 
 
@@ -98,9 +98,9 @@ def _collect_missing(training: Training, queries: Sequence[Query], store: Collec
 
 
 def _collected_here(database: Database, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
-    with closing(Lanes(database)) as lanes:
+    with closing(CandidateSessions(database)) as sessions:
         for query in queries:
-            yield query, _collected_or_refused(query, lanes, rules)
+            yield query, _collected_or_refused(query, sessions, rules)
 
 
 def _collected_by(crew: Crew, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
@@ -114,34 +114,34 @@ def _collected_by(crew: Crew, queries: Sequence[Query], rules: CollectionRules) 
 
 def _collect_there(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
     query, rules = task
-    with closing(Lanes(place.database)) as lanes:
-        return _collected_or_refused(query, lanes, rules)
+    with closing(CandidateSessions(place.database)) as sessions:
+        return _collected_or_refused(query, sessions, rules)
 
 
-def _collected_or_refused(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery | str:
+def _collected_or_refused(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery | str:
     """What was collected, or what PostgreSQL said."""
     try:
-        return collect_one(query, lanes, rules)
+        return collect_one(query, sessions, rules)
     except StatementFailed as error:
         return str(error)
 
 
-def collect_one(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:
+def collect_one(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery:
     """
     Find the candidates of a query and time them: the unit of work of a collection.
 
     It depends on nothing but its arguments and changes nothing, so it can be done again, and anywhere that the same data is. Raises
     `StatementFailed` for a query that PostgreSQL refuses.
     """
-    session = lanes.first
+    session = sessions.first
     found = look(session, query.sql)
     candidates = explore(session, query.sql, found, all_slots(found.subplans, rules.factors), max_candidates=rules.max_candidates)
-    with lanes.prepared(query.sql, candidates) as run:
-        outcomes = race(len(candidates.plans), run, rules.timing)
+    with sessions.prepared(query.sql, candidates) as run:
+        outcomes = time_plans(len(candidates.plans), run, rules.timing)
     return collected(query, signature_of(query.sql), candidates, outcomes)
 
 
-class Lanes:
+class CandidateSessions:
     """Sessions, one for each candidate of a query, opened when they are needed first. Nothing can be written in them."""
 
     def __init__(self, database: Database) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pytest_pilotscope.algorithms.devices import one_thread, seeded
-from pytest_pilotscope.algorithms.lero.featurize import Forest, merged
+from pytest_pilotscope.algorithms.lero.featurize import PlanArrays, merged
 from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
 from pytest_pilotscope.errors import AlgorithmError, counted
 
@@ -51,7 +51,7 @@ class HyperParameters:
 class RankedPlans:
     """The plans of one query and the (P, 2) pairs of them whose order is known, the faster one first."""
 
-    forest: Forest
+    arrays: PlanArrays
     pairs: Sequence[tuple[int, int]]
 
 
@@ -96,7 +96,7 @@ def learn(
             "queries (--collection-size), or queries with more joins"
         )
     with one_thread(), seeded(parameters.seed), no_denormals():
-        network = LeroNetwork(queries[0].forest.features.shape[1])
+        network = LeroNetwork(queries[0].arrays.features.shape[1])
         if start is not None:
             network.load_state_dict(start.state_dict())
         network.to(device)
@@ -135,10 +135,10 @@ def batched(
 
 
 def _batch(queries: Sequence[RankedPlans], device: torch.device) -> PairBatch:
-    offsets = np.cumsum([0, *(len(query.forest.trees) for query in queries[:-1])])
+    offsets = np.cumsum([0, *(len(query.arrays.trees) for query in queries[:-1])])
     pairs = np.concatenate([np.array(query.pairs, dtype=np.int64) + offset for query, offset in zip(queries, offsets, strict=True)])
     faster, slower = (torch.from_numpy(np.ascontiguousarray(pairs[:, side])).to(device) for side in (0, 1))
-    return PairBatch(Trees.of(merged([query.forest for query in queries]), device), faster, slower)
+    return PairBatch(Trees.of(merged([query.arrays for query in queries]), device), faster, slower)
 
 
 def _epochs(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pytest_pilotscope.algorithms.lero.featurize import Forest
+from pytest_pilotscope.algorithms.lero.featurize import PlanArrays
 
 CHANNELS = (256, 128, 64)
 HIDDEN_UNITS = 32
@@ -22,7 +22,7 @@ HIDDEN_UNITS = 32
 
 class Trees(NamedTuple):
     """
-    A forest as tensors.
+    A arrays as tensors.
 
     `inputs` (N, 3F) are the features of a node and its children side by side. For the layers above, an edge goes from the row of a child
     to that of its parent. `plans` (T, M) are the rows of each plan.
@@ -36,10 +36,10 @@ class Trees(NamedTuple):
     plans: Tensor
 
     @classmethod
-    def of(cls, forest: Forest, device: torch.device) -> Trees:
+    def of(cls, arrays: PlanArrays, device: torch.device) -> Trees:
         """Gather once what every epoch needs."""
         features, left, right, plans = (
-            torch.from_numpy(part).to(device) for part in (forest.features, forest.left, forest.right, forest.trees)
+            torch.from_numpy(part).to(device) for part in (arrays.features, arrays.left, arrays.right, arrays.trees)
         )
         padded = functional.pad(features, (0, 0, 0, 1))  # row -1: no child
         left_parents, right_parents = (torch.nonzero(side >= 0).squeeze(1) for side in (left, right))

@@ -33,9 +33,9 @@ class TrainedModel:
 
     def scores(self, plans: Sequence[RawPlan], subplans: Cardinalities) -> npt.NDArray[np.float32]:
         """Score the plans of one query in one batch: (T,), smaller is predicted to be faster. AlgorithmError for NaN and infinity."""
-        forest = self.featurizer.forest(plans, subplans)
+        arrays = self.featurizer.arrays(plans, subplans)
         with one_thread(), torch.inference_mode():
-            scores: npt.NDArray[np.float32] = self.network(Trees.of(forest, _CPU)).numpy()
+            scores: npt.NDArray[np.float32] = self.network(Trees.of(arrays, _CPU)).numpy()
         if not np.isfinite(scores).all():
             bad, of = scores[~np.isfinite(scores)][0], counted(len(plans), "plan")
             raise AlgorithmError(f"lero gave the score {bad} to one of {of}; train it again")

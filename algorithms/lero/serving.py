@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from pytest_pilotscope.algorithms.lero.decision import decide
-from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.catalog import read_schema

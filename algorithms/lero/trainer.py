@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules
 from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
 from pytest_pilotscope.algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
 from pytest_pilotscope.algorithms.lero.model import LeroNetwork
 from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
 from pytest_pilotscope.algorithms.lero.policy import Policy
-from pytest_pilotscope.algorithms.lero.records import CollectedQuery
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _featurizer(training: Training, queries: Sequence[CollectedQuery]) -> Featur
 
 def _ranked(featurizer: Featurizer, queries: Sequence[CollectedQuery]) -> list[RankedPlans]:
     return [
-        RankedPlans(forest=featurizer.forest(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
+        RankedPlans(arrays=featurizer.arrays(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
         for query in queries
         if len(query.plans) > 1
     ]

@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 
 from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
-from pytest_pilotscope.algorithms.lero.records import CollectedQuery
 
 Effort = Literal["auto", "all"]
 

@@ -50,7 +50,7 @@ class TrainedModel:
     @classmethod
     def load(cls, folder: Path, *, session: Session | None = None) -> TrainedModel:
         """Load what `Mscn.save` wrote, without a database; `session` is only needed for predicates that PostgreSQL has to evaluate."""
-        from pytest_pilotscope.algorithms.mscn.storage import read_model
+        from pytest_pilotscope.algorithms.mscn.saved_network import read_model
 
         return read_model(folder, session=session)
 

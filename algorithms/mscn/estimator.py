@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
@@ -18,9 +19,8 @@ from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_st
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
 from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
-from pytest_pilotscope.algorithms.mscn.storage import metadata_of, read_model, write_model
+from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import parse_plain

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.columns import Column, Mask, column
-from pytest_pilotscope.algorithms.mscn.conditions import truth
+from pytest_pilotscope.algorithms.mscn.three_valued import truth
+from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 

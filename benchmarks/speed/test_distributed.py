@@ -17,7 +17,7 @@ from time import perf_counter
 import pytest
 
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules, _collect_there
-from pytest_pilotscope.algorithms.lero.race import Rules
+from pytest_pilotscope.algorithms.lero.timing import TimingRules
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, dataset_of, open_database
 from pytest_pilotscope.provision.pool import Crew, Place, open_crew
 from pytest_pilotscope.queries.queries import Query
@@ -25,7 +25,7 @@ from pytest_pilotscope.queries.queries import Query
 Say = Callable[[str], None]
 QUERIES = 24
 ROUNDS = 3
-RULES = CollectionRules(factors=(0.1, 10.0), max_candidates=6, timing=Rules(rounds=1, last_limit_ms=2000.0))
+RULES = CollectionRules(factors=(0.1, 10.0), max_candidates=6, timing=TimingRules(rounds=1, last_limit_ms=2000.0))
 CONFIG = PostgreSQLConfig("stats_tiny", server="embedded")
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.algorithms.index.advisor import select, take_start
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.costs import Question, UsedSetCosts, WhatIf
 from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.index.whatif import Means, open_what_if
 from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns

@@ -16,9 +16,8 @@ from time import perf_counter_ns
 import pytest
 
 from pytest_pilotscope.algorithms.knob.measuring import compare, select_queries
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
-from pytest_pilotscope.algorithms.knob.stage import open_stage, prepared_database, reach_of, space_of
-from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobOptions, KnobTuning
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.learning.training import Training
@@ -60,13 +59,13 @@ def test_applying(stats: Database, show: Show) -> None:
         reach = reach_of(stats, session)
         space = space_of(session, reach, None)
     knobs = {"session": "work_mem", "reload": "bgwriter_lru_maxpages", "restart": "shared_buffers"}
-    with open_stage(stats, space, reach) as stage:
+    with open_trial_server(stats, space, reach) as trial_server:
         for level, name in knobs.items():
             times_ms = []
             for number in range(ROUNDS):
                 values = space.complete({name: str(20_000 + number if level != "reload" else 200 + number)})
                 started_ns = perf_counter_ns()
-                assert stage.apply(values) == level
+                assert trial_server.apply(values) == level
                 times_ms.append((perf_counter_ns() - started_ns) / 1e6)
             show(f"\n{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
 

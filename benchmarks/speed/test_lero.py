@@ -150,7 +150,7 @@ def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, capsy
     """One epoch over all pairs; the report has pairs per second of both ways."""
     featurizer = featurizer_of(explored)
     queries = [
-        RankedPlans(forest=featurizer.forest(each.plans, each.look.subplans), pairs=list(combinations(range(len(each.plans)), 2)))
+        RankedPlans(arrays=featurizer.arrays(each.plans, each.look.subplans), pairs=list(combinations(range(len(each.plans)), 2)))
         for each in explored
     ]
     pairs = sum(len(query.pairs) for query in queries)
@@ -207,7 +207,7 @@ def test_featurizing(explored: list[Candidates], benchmark: BenchmarkFixture, ca
 
     def ours() -> None:
         for each in explored:
-            featurizer.forest(each.plans, each.look.subplans)
+            featurizer.arrays(each.plans, each.look.subplans)
 
     def theirs() -> None:
         for each in explored:

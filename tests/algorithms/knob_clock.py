@@ -1,4 +1,4 @@
-"""Queries that take what a test says, and a stage without a server."""
+"""Queries that take what a test says, and a trial_server without a server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def times(factor: float = 1.0, **slow: float) -> Clock:
 
 @dataclass
 class Tried:
-    """A stage on which a setting makes queries `factor(values)` times as slow, and 16 MB of shared_buffers refuse to start."""
+    """A trial_server on which a setting makes queries `factor(values)` times as slow, and 16 MB of shared_buffers refuse to start."""
 
     session: Any = field(default_factory=times)
     applied: list[Values] = field(default_factory=list)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.knob.tuning import KnobOptions
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings

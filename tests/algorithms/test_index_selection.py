@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.algorithms.index.options import IndexOptions
-from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.index.selection import IndexOptions, IndexSelection
 from pytest_pilotscope.algorithms.index.whatif import Means
-from pytest_pilotscope.algorithms.storage import write_json_model
+from pytest_pilotscope.algorithms.model_files import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.learning.algorithm import DatabasePreparer, Persistent
 from pytest_pilotscope.postgres import hypopg

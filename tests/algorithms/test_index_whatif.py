@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from pytest_pilotscope.algorithms.index.advisor import select, take_start
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
 from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.whatif import Means, OpenWhatIf, open_what_if
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg

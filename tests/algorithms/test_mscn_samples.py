@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.algorithms.mscn.columns import Mask, column, comparable, kind_of
-from pytest_pilotscope.algorithms.mscn.conditions import matcher, truth
 from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
+from pytest_pilotscope.algorithms.mscn.three_valued import matcher, truth
+from pytest_pilotscope.algorithms.mscn.typed_columns import Mask, column, comparable, kind_of
 from pytest_pilotscope.algorithms.mscn.vocabulary import read_ranges
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema

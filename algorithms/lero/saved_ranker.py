@@ -1,5 +1,5 @@
 """
-A model on disk; `algorithms.storage` has the layout and the checks.
+A model on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/weights.safetensors   the network
     model/<model_id>/model.json            what features mean (operators, tables, scales), the sizes of the layers, and the policy
@@ -21,7 +21,7 @@ from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, S
 from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
+from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 
 FORMAT = 2

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_pilotscope.algorithms.lero.candidates import Attempt, Candidates, Slot
-from pytest_pilotscope.algorithms.lero.race import Outcome
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.queries.queries import Query
 

@@ -19,7 +19,7 @@ Run = Callable[[int, float], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class TimingRules:
     """
     `multiple` of the best time so far, but at least `floor_ms`, is the limit of a run. The first runs have `first_limit_ms`, then
     `growth` times as much, up to `last_limit_ms`. A plan whose best time is more than `behind` times the best of all is not run again.
@@ -61,7 +61,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Runner:
+class _PlanTimes:
     """One plan in the race."""
 
     warm_up_ms: float | None = None
@@ -69,28 +69,28 @@ class _Runner:
     cut_ms: float | None = None
 
 
-def race(plans: int, run: Run, rules: Rules) -> tuple[Outcome, ...]:
+def time_plans(plans: int, run: Run, rules: TimingRules) -> tuple[Outcome, ...]:
     """Time some plans against each other; where nothing finishes within the last limit or the budget, all are censored."""
-    runners = [_Runner() for _ in range(plans)]
-    course = _Course(run, rules)
-    _warm_up(runners, course)
-    _rounds(runners, course)
-    return tuple(_outcome(runner) for runner in runners)
+    all_times = [_PlanTimes() for _ in range(plans)]
+    timer = _Timer(run, rules)
+    _warm_up(all_times, timer)
+    _rounds(all_times, timer)
+    return tuple(_outcome(times) for times in all_times)
 
 
-def _outcome(runner: _Runner) -> Outcome:
-    times_ms = runner.times_ms
-    if not times_ms and runner.cut_ms is None and runner.warm_up_ms is not None:
-        times_ms = [runner.warm_up_ms]
-    return Outcome(warm_up_ms=runner.warm_up_ms, times_ms=tuple(times_ms), censored_ms=None if times_ms else runner.cut_ms or 0.0)
+def _outcome(times: _PlanTimes) -> Outcome:
+    times_ms = times.times_ms
+    if not times_ms and times.cut_ms is None and times.warm_up_ms is not None:
+        times_ms = [times.warm_up_ms]
+    return Outcome(warm_up_ms=times.warm_up_ms, times_ms=tuple(times_ms), censored_ms=None if times_ms else times.cut_ms or 0.0)
 
 
 @dataclass(slots=True)
-class _Course:
+class _Timer:
     """Runs plans by the rules and adds up what they took."""
 
     run: Run
-    rules: Rules
+    rules: TimingRules
     spent_ms: float = 0.0
 
     @property
@@ -109,41 +109,41 @@ class _Course:
         return found_ms
 
 
-def _warm_up(runners: list[_Runner], course: _Course) -> None:
+def _warm_up(all_times: list[_PlanTimes], timer: _Timer) -> None:
     """Run every plan until it has finished or was cut off at the multiple of the best, or at the last limit."""
-    rules = course.rules
+    rules = timer.rules
     limit_ms, best_ms = min(rules.first_limit_ms, rules.last_limit_ms), None
-    pending = list(range(len(runners)))
+    pending = list(range(len(all_times)))
     while pending:
         for plan in pending:
-            runner = runners[plan]
-            bound_ms = limit_ms if best_ms is None else course.limit_ms(best_ms)
-            if course.over or (runner.cut_ms is not None and runner.cut_ms >= bound_ms):
+            times = all_times[plan]
+            bound_ms = limit_ms if best_ms is None else timer.limit_ms(best_ms)
+            if timer.over or (times.cut_ms is not None and times.cut_ms >= bound_ms):
                 continue
-            runner.warm_up_ms = course.timed(plan, bound_ms)
-            runner.cut_ms = bound_ms if runner.warm_up_ms is None else None
-            best_ms = min((ms for ms in (best_ms, runner.warm_up_ms) if ms is not None), default=None)
-        enough_ms = rules.last_limit_ms if best_ms is None else course.limit_ms(best_ms)
-        pending = [] if course.over else [plan for plan in pending if (cut := runners[plan].cut_ms) is not None and cut < enough_ms]
+            times.warm_up_ms = timer.timed(plan, bound_ms)
+            times.cut_ms = bound_ms if times.warm_up_ms is None else None
+            best_ms = min((ms for ms in (best_ms, times.warm_up_ms) if ms is not None), default=None)
+        enough_ms = rules.last_limit_ms if best_ms is None else timer.limit_ms(best_ms)
+        pending = [] if timer.over else [plan for plan in pending if (cut := all_times[plan].cut_ms) is not None and cut < enough_ms]
         limit_ms = min(limit_ms * rules.growth, rules.last_limit_ms)
 
 
-def _rounds(runners: list[_Runner], course: _Course) -> None:
-    alive = [plan for plan, runner in enumerate(runners) if runner.warm_up_ms is not None]
-    for number in range(course.rules.rounds):
+def _rounds(all_times: list[_PlanTimes], timer: _Timer) -> None:
+    alive = [plan for plan, times in enumerate(all_times) if times.warm_up_ms is not None]
+    for number in range(timer.rules.rounds):
         start = number % max(len(alive), 1)
         for plan in [*alive[start:], *alive[:start]]:
-            if course.over:
+            if timer.over:
                 return
-            limit_ms = course.limit_ms(min(_known(runners[other]) for other in alive))
-            found_ms = course.timed(plan, limit_ms)
+            limit_ms = timer.limit_ms(min(_known(all_times[other]) for other in alive))
+            found_ms = timer.timed(plan, limit_ms)
             if found_ms is None:
-                runners[plan].cut_ms = limit_ms
+                all_times[plan].cut_ms = limit_ms
             else:
-                runners[plan].times_ms.append(found_ms)
-        best_ms = min((min(runners[plan].times_ms) for plan in alive if runners[plan].times_ms), default=0.0)
-        alive = [plan for plan in alive if runners[plan].times_ms and min(runners[plan].times_ms) <= course.rules.behind * best_ms]
+                all_times[plan].times_ms.append(found_ms)
+        best_ms = min((min(all_times[plan].times_ms) for plan in alive if all_times[plan].times_ms), default=0.0)
+        alive = [plan for plan in alive if all_times[plan].times_ms and min(all_times[plan].times_ms) <= timer.rules.behind * best_ms]
 
 
-def _known(runner: _Runner) -> float:
-    return min(runner.times_ms) if runner.times_ms else runner.warm_up_ms or 0.0
+def _known(times: _PlanTimes) -> float:
+    return min(times.times_ms) if times.times_ms else times.warm_up_ms or 0.0

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.columns import FUNCTIONS, Column, Mask, comparable, compared
+from pytest_pilotscope.algorithms.mscn.typed_columns import FUNCTIONS, Column, Mask, comparable, compared
 from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,

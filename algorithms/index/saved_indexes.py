@@ -1,5 +1,5 @@
 """
-A selection on disk; `algorithms.storage` has the layout and the checks.
+A selection on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/indexes.json    the indexes, and whether those that were there before are kept
     metadata/<model_id>.json         what they were selected for and how, and the SHA-256 of the file
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pytest_pilotscope.algorithms.index.options import Start
-from pytest_pilotscope.algorithms.index.records import described
-from pytest_pilotscope.algorithms.storage import Metadata, one_line, read_json_model, write_json_model
+from pytest_pilotscope.algorithms.index.advisor import Start
+from pytest_pilotscope.algorithms.index.selection_report import described
+from pytest_pilotscope.algorithms.model_files import Metadata, one_line, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.indexes import Index
 from pytest_pilotscope.queries.joins import Schema

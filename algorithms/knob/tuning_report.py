@@ -13,11 +13,10 @@ import numpy as np
 
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
-from pytest_pilotscope.algorithms.knob.stage import Reach
+from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ class Found:
     values: Values
 
 
-def report_of(training: Training, found: Found, options: KnobOptions, log_path: Path, *, model: tuple[str, Path, Path]) -> TrainingReport:
+def report_of(
+    training: Training, found: Found, parameters: Mapping[str, Scalar], log_path: Path, *, seed: int, model: tuple[str, Path, Path]
+) -> TrainingReport:
     """What `train` returns; the log of the trials becomes an artifact. `model` is its id and where it is."""
     model_id, *model_paths = model
     artifacts = write_configurations(training.folder, found.trials, found.space, found.values)
@@ -53,8 +54,8 @@ def report_of(training: Training, found: Found, options: KnobOptions, log_path: 
     limit = found.reach.limit or None
     return training.report(
         metrics=series(found.trials),
-        parameters={"model_id": model_id, **options.parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
-        scalars={**scalars(found), **_shares(found, options)},
+        parameters={"model_id": model_id, **parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
+        scalars={**scalars(found), **_shares(found, seed)},
         artifacts=[*model_paths, *artifacts],
     )
 
@@ -89,10 +90,10 @@ def scalars(found: Found) -> dict[str, int | float]:
     return figures
 
 
-def _shares(found: Found, options: KnobOptions) -> dict[str, float]:
+def _shares(found: Found, seed: int) -> dict[str, float]:
     from pytest_pilotscope.algorithms.knob.importance import importances  # needs SMAC, which using a model does not
 
-    return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=options.seed).items()}
+    return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=seed).items()}
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:

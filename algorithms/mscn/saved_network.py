@@ -1,5 +1,5 @@
 """
-A model on disk; `algorithms.storage` has the layout and the checks.
+A model on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/weights.safetensors    the network
     model/<model_id>/vocabulary.json        schema, ranges of the columns, units of the network
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors import torch as tensors
 
+from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import Schema
 

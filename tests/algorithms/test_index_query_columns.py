@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
 from pytest_pilotscope.queries.queries import Query

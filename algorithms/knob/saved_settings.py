@@ -1,5 +1,5 @@
 """
-Settings that were found, on disk; `algorithms.storage` has the layout and the checks.
+Settings that were found, on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/knobs.json    the settings, in their own units
     metadata/<model_id>.json       what they were found on and how, and the SHA-256 of the file
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
-from pytest_pilotscope.algorithms.storage import Metadata, read_json_model, write_json_model
+from pytest_pilotscope.algorithms.model_files import Metadata, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.knobs import read_knobs
 from pytest_pilotscope.postgres.session import Session

@@ -83,9 +83,9 @@ def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> K
     return space
 
 
-class Stage:
+class TrialServer:
     """
-    A server with settings in force; made by `open_stage`. `session` is the one to measure in, and nothing can be written there.
+    A server with settings in force; made by `open_trial_server`. `session` is the one to measure in, and nothing can be written there.
 
     `cold` is True until somebody has run the queries since the last start.
     """
@@ -190,8 +190,8 @@ def check_values(session: Session, values: Values) -> None:
 
 
 @contextmanager
-def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[Stage]:
-    """A stage on a second server like that of `database`, or, where there can be none, on the same one."""
+def open_trial_server(database: Database, space: KnobSpace, reach: Reach) -> Iterator[TrialServer]:
+    """A trial_server on a second server like that of `database`, or, where there can be none, on the same one."""
     with ExitStack() as stack:
         system = None
         if reach.own:
@@ -199,9 +199,9 @@ def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[S
         elif "reload" in reach.levels:
             names = [knob.name for knob in space.knobs if knob.level == "reload"]
             system = stack.enter_context(system_knobs(database.server.connect, names))
-        stage = Stage(database, space, system, own=reach.own)
-        stack.callback(stage.close)
-        yield stage
+        trial_server = TrialServer(database, space, system, own=reach.own)
+        stack.callback(trial_server.close)
+        yield trial_server
 
 
 @contextmanager
