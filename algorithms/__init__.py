@@ -27,10 +27,8 @@ Preset = tuple["Scheduler", "MLflowTracker | None"]
 
 
 def get_baseline_preset_scheduler(config: PostgreSQLConfig, *, use_mlflow: bool = True) -> Preset:
-    """Return `(scheduler, tracker)` of plain PostgreSQL."""
-    from pytest_pilotscope.runs.scheduler import preset_scheduler
-
-    return preset_scheduler("baseline", config, enable_training=False, use_mlflow=use_mlflow)
+    """Return `(scheduler, tracker)` of PostgreSQL without an algorithm."""
+    return _preset("baseline", {"config": config, "enable_training": False, "use_mlflow": use_mlflow})
 
 
 def get_mscn_preset_scheduler(
@@ -51,20 +49,7 @@ def get_mscn_preset_scheduler(
     `num_collection` and `num_training` limit the training queries to label and to learn from. Without training the model `load_model_id` is
     used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `mscn_<db>`.
     """
-    from pytest_pilotscope.runs.scheduler import preset_scheduler
-
-    return preset_scheduler(
-        "mscn",
-        config,
-        enable_collection=enable_collection,
-        enable_training=enable_training,
-        num_collection=num_collection,
-        num_training=num_training,
-        num_epoch=num_epoch,
-        load_model_id=load_model_id,
-        use_mlflow=use_mlflow,
-        options=options,
-    )
+    return _preset("mscn", locals())
 
 
 def get_lero_preset_scheduler(
@@ -86,27 +71,15 @@ def get_lero_preset_scheduler(
     `num_collection` and `num_training` limit the training queries whose candidate plans are run and learned from. Without training the
     model `load_model_id` is used (`best`, a run id, a path, `models:/NAME/VERSION`), by default the best one of the experiment `lero_<db>`.
     """
-    from pytest_pilotscope.runs.scheduler import preset_scheduler
-
-    return preset_scheduler(
-        "lero",
-        config,
-        update_every=update_every,
-        enable_collection=enable_collection,
-        enable_training=enable_training,
-        num_collection=num_collection,
-        num_training=num_training,
-        num_epoch=num_epoch,
-        load_model_id=load_model_id,
-        use_mlflow=use_mlflow,
-        options=options,
-    )
+    return _preset("lero", locals())
 
 
 def get_lero_dynamic_preset_scheduler(config: PostgreSQLConfig, **chosen: Any) -> Preset:
     """
-    Return `(scheduler, tracker)` of Lero that learns on: after every `update_every` different statements it runs their candidate plans, on
-    the same database, and trains with everything seen so far. The statement that comes next waits for it, and its times do not count it.
+    Return `(scheduler, tracker)` of Lero that learns on.
+
+    After every `update_every` different statements it runs their candidate plans, on the same database, and trains with all statements so
+    far. The next statement waits for that, and its times do not include it.
 
     The arguments are those of `get_lero_preset_scheduler`.
     """
@@ -130,18 +103,7 @@ def get_index_preset_scheduler(
     `budget_mb` (of 2^20 bytes) and of at most `width` columns. `start="none"` leaves out the indexes that no constraint needs. Without
     training the indexes of `load_model_id` are built, by default those of the best run of the experiment `index_<db>`.
     """
-    from pytest_pilotscope.runs.scheduler import preset_scheduler
-
-    return preset_scheduler(
-        "index",
-        config,
-        update_every=update_every,
-        enable_training=enable_training,
-        num_training=num_training,
-        load_model_id=load_model_id,
-        use_mlflow=use_mlflow,
-        options=options,
-    )
+    return _preset("index", locals())
 
 
 def get_knob_preset_scheduler(
@@ -158,20 +120,19 @@ def get_knob_preset_scheduler(
     Return `(scheduler, tracker)` of knob tuning.
 
     Statements run with the settings found in `num_trials` trials (`--knob-trials`) on `num_training` training queries (all without it), or
-    with the default where nothing better was found. Without training the settings of `load_model_id` are used, by default those of the best
+    with the default if no trial was better. Without training the settings of `load_model_id` are used, by default those of the best
     run of the experiment `knob_<db>`.
     """
+    given = locals()
     from pytest_pilotscope.builtins import builtin_registry
+
+    if given.pop("num_trials") is not None:
+        options["trials"] = builtin_registry().declared["knob"]["trials"].checked(num_trials, "num_trials")
+    return _preset("knob", given)
+
+
+def _preset(algorithm: str, given: dict[str, Any]) -> Preset:
+    """Make the scheduler of an algorithm from the arguments of its function above, which are those of `preset_scheduler`."""
     from pytest_pilotscope.runs.scheduler import preset_scheduler
 
-    if num_trials is not None:
-        options["trials"] = builtin_registry().declared["knob"]["trials"].checked(num_trials, "num_trials")
-    return preset_scheduler(
-        "knob",
-        config,
-        enable_training=enable_training,
-        num_training=num_training,
-        load_model_id=load_model_id,
-        use_mlflow=use_mlflow,
-        options=options,
-    )
+    return preset_scheduler(algorithm, **given)

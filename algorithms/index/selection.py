@@ -1,4 +1,4 @@
-"""The algorithm `index`: selects indexes from the training queries and builds them in a copy of the database."""
+"""The algorithm `index`: it selects indexes for the training queries and builds them in a copy of the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pilotscope.algorithms.index.extend import Limits
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
 from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
-from pytest_pilotscope.algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
 from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
     """
-    The options that `algorithms/plugin.py` declares, `update_every` of the settings, and what only Python can choose.
+    The options that `algorithms/plugin.py` declares, `update_every` of the settings, and one that only Python can choose.
 
     Each step must exceed `min_improvement`, the ratio old / new cost.
     """
@@ -49,7 +49,7 @@ class IndexOptions:
     budget_mb: float
     width: int
     start: Start
-    whatif: Means
+    whatif: BackEnd
     covering: bool
     update_every: int
     min_improvement: float = 1.003
@@ -61,7 +61,7 @@ class IndexOptions:
 
     @property
     def parameters(self) -> dict[str, Scalar]:
-        """As they are recorded."""
+        """The options as the record has them."""
         return {
             "index_budget_mb": self.budget_mb,
             "index_width": self.width,
@@ -74,9 +74,9 @@ class IndexOptions:
 
 class IndexSelection:
     """
-    Takes over the index set: Extend on what-if costs of the training queries, within a storage budget.
+    Index selection: Extend on what-if costs of the training queries, within a storage budget.
 
-    The original database is never changed: what is tried out and what is measured are copies of their own.
+    It never changes the original database: training and measuring use copies.
     """
 
     name = "index"
@@ -104,11 +104,11 @@ class IndexSelection:
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
-                means = what_if.name
+                back_end = what_if.name
                 figures = {**scalars(updates[-1], costs, start), **_validated(what_if, validation, updates[-1].selection.indexes)}
         return training.report(
             metrics=metrics(updates),
-            parameters={"model_id": self.model_id, **options.parameters, "index_whatif": means},
+            parameters={"model_id": self.model_id, **options.parameters, "index_whatif": back_end},
             scalars=figures,
             artifacts=[*save_indexes(training.folder, *self._selected()), *artifacts],
         )
@@ -143,7 +143,7 @@ class IndexSelection:
         save_indexes(folder, *self._selected())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read what `save` wrote; `ModelError` for a broken file and for one of another schema or other data."""
+        """Read saved indexes; `ModelError` for a broken file and for one of another schema or other data."""
         indexes, start, metadata = load_indexes(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_columns(indexes, metadata, training.schema)
@@ -166,7 +166,7 @@ class IndexSelection:
 
 
 def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:
-    """Read the columns of queries; one that cannot be read is left out, and named."""
+    """Read the columns of queries; leave out a query that cannot be read, with a warning that names it."""
     found = []
     for query in queries:
         try:
@@ -177,7 +177,7 @@ def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: I
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
-    """The estimated cost of the validation queries, by which selections can be compared that were made for different training queries."""
+    """Return the estimated cost of the validation queries, which compares selections for different training queries."""
     return {"validation_estimated_cost": UsedSetCosts(what_if, queries).totals([frozenset(indexes)])[0]} if queries else {}
 
 
@@ -208,8 +208,8 @@ def _analyze(session: Session, tables: set[str]) -> None:
     """
     Analyze the tables that got an index.
 
-    A dataset of ours is loaded with statistics targets that make ANALYZE read every row, so the copy keeps the statistics of the original.
-    A user's database would get another random sample than the original has, and plans could differ by that alone: there it is left out.
+    Our datasets have statistics targets that make ANALYZE read every row, so the copy keeps the statistics of the original. The copy of a
+    user's database would get another random sample than the original, and plans could differ by that alone, so the caller leaves it out.
     """
     for table in sorted(tables):
         session.execute(f"ANALYZE {quote_identifier(table)}")

@@ -1,4 +1,4 @@
-"""The loop: ask, try, tell, write down."""
+"""The loop of a search: ask for settings, try them, tell the cost, log the trial."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuner:
     """
-    Tries settings on a trial_server until there are enough trials in the log; those that are in it already count.
+    Tries settings on a trial server until the log has enough trials; those of an earlier run count.
 
     A trial is cut off at `cap` times the incumbent's cost.
     """
@@ -45,23 +45,23 @@ class Tuner:
     cap: float
 
     def run(self, trials: int, advance: Callable[[int], None]) -> None:
-        """Tell the search what is known, then try and tell; `advance` is called per trial."""
+        """Tell the search the logged trials, then try and tell; call `advance` per trial."""
         self._recall(trials, advance)
         while len(self.log.trials) < trials:
             self._note(self._next(), advance)
 
     @property
     def incumbent_cost(self) -> float:
-        """The lowest cost of a trial that ran to its end; infinite as long as there is none."""
+        """The lowest cost of a trial that ran to its end; infinite if there is none."""
         return min((trial.cost for trial in self.log.trials if trial.status == "ok"), default=inf)
 
     def task(self, proposal: Proposal) -> Task:
-        """What is to be tried for a proposal, by what is known now."""
+        """Make the task of a proposal, with the limit that the incumbent sets now."""
         limit = self.cap * self.incumbent_cost
         return Task(values=proposal.values, selected=self.selected, objective=self.objective, limit=limit)
 
     def trial(self, proposal: Proposal, outcome: Outcome, *, search_s: float, elapsed_s: float) -> Trial:
-        """What came of a proposal, as the next line of the log; AlgorithmError when not even the default can be measured."""
+        """Make the trial of a proposal, the next line of the log; AlgorithmError if not even the default can be measured."""
         if outcome.status == "failed":
             self._refuse_default(outcome.message)
             logger.info("trial %d failed: %s", len(self.log.trials), outcome.message)
@@ -80,9 +80,9 @@ class Tuner:
 
     def run_on(self, crew: Crew, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
         """
-        The same with as many trials at a time as there are workers; the default is tried first, by itself.
+        Do the same with as many trials at a time as there are workers; try the default first, by itself.
 
-        Trials are in the log in the order in which they ended, and what is proposed depends on it.
+        The log has the trials in the order in which they ended, and the proposals depend on that order.
         """
         self._recall(trials, advance)
         pending: dict[str, tuple[Proposal, float, int]] = {}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database
 
 UNFINISHED = "unfinished"
-"""Folder below that of the records where searches that were interrupted wait to be resumed."""
+"""Folder below that of the records, for interrupted searches that can be resumed."""
 
 Strategy = Literal["smac", "random"]
 
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnobOptions:
     """
-    The options that `algorithms/plugin.py` declares, the seed, and what only Python can choose.
+    The options that `algorithms/plugin.py` declares, the seed, and four that only Python can choose.
 
-    A trial ends early at `cap` times the incumbent's cost. `rounds` is how often the incumbent is measured against the default before it is
-    called better. `names` restricts the knobs; None is the whole catalogue. `strategy` random is there to compare with.
+    A trial ends early at `cap` times the incumbent's cost. The incumbent is measured against the default in `rounds` rounds. `names`
+    restricts the knobs; None is the whole catalogue. The `strategy` random exists for comparison.
     """
 
     trials: int
@@ -60,7 +60,7 @@ class KnobOptions:
 
     @property
     def parameters(self) -> dict[str, Scalar]:
-        """As they are recorded."""
+        """The options as the record has them."""
         return {
             "knob_trials": self.trials,
             "target_metric": self.target,
@@ -75,9 +75,9 @@ class KnobOptions:
 
 class KnobTuning:
     """
-    Takes over the settings: SMAC on the times of training queries, confirmed against the default on validation queries.
+    Knob tuning: SMAC on the times of training queries, confirmed against the default on validation queries.
 
-    `values` are the settings that differ from the default, as text in their own units; none of them when nothing was found that is better.
+    `values` are the settings that differ from the default, as text in their own units; empty if the search found nothing better.
     """
 
     name = "knob"
@@ -91,15 +91,15 @@ class KnobTuning:
 
     @staticmethod
     def restriction(database: Database) -> str:
-        """What cannot be tuned on a server, and why, for the header; empty when everything can."""
+        """Return the settings that cannot be tuned on a server and the reason, for the header; empty if all can."""
         with database.session() as session:
             return reach_of(database, session).limit
 
     def train(self, training: Training) -> TrainingReport:
         """
-        Search, or go on with a search that was killed, then measure what was found against the default in turns.
+        Search, or resume a search that was killed, then measure the best settings against the default in turns.
 
-        Raises `AlgorithmError` when there are no training queries, none that is short enough, or no knob to tune.
+        Raises `AlgorithmError` if there are no training queries, none that is short enough, or no knob to tune.
         """
         options = self._options or KnobOptions(**training.options, seed=training.settings.seed)
         if not training.queries:
@@ -142,9 +142,9 @@ class KnobTuning:
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
         """
-        Give a database that runs with the settings found: the same one where sessions can set them, else one on a second server.
+        Give a database with the settings found: the same one if sessions can set them, else one on a second server.
 
-        On a server that is not ours, settings of the whole server hold for the baseline, too, and are put back on leaving.
+        On a server that is not ours, settings of the whole server hold for the baseline, too; leaving puts them back.
         """
         if self.values is None:
             raise AlgorithmError("knob tuning has no settings to prepare: train it or load a model first")
@@ -163,8 +163,8 @@ class KnobTuning:
 
     def load(self, folder: Path, training: Training) -> None:
         """
-        Read what `save` wrote; `ModelError` for a broken file, for one of another schema or other data, and for settings that this server
-        does not have.
+        Read saved settings; `ModelError` for a broken file, for another schema or other data, and for settings that this server does not
+        have.
         """
         values, metadata = load_values(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
@@ -188,7 +188,7 @@ class KnobTuning:
 
 
 def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mapping[str, Any]:
-    """What makes this search this one: with anything else, earlier trials mean nothing."""
+    """Return everything that the trials depend on: a search that differs in one of them cannot use earlier trials."""
     queries = hashlib.sha256("".join(f"{query.id}\0{query.sql}\0" for query in training.queries).encode()).hexdigest()
     fingerprint = training.database.fingerprint
     parameters = {name: value for name, value in options.parameters.items() if name not in ("knob_trials", "knob_rounds")}
@@ -213,7 +213,7 @@ def _search(space: KnobSpace, options: KnobOptions) -> Search:
 
 
 def _selected(log: TrialLog, key: str, trial_server: TrialServer, training: Training, options: KnobOptions) -> Selected:
-    """The queries of every trial: those of the log, or drawn now and written to it."""
+    """Return the queries of every trial: those of the log, or new ones, which go to the log."""
     if log.common:
         by_id = {query.id: query for query in training.queries}
         queries = tuple(by_id[query_id] for query_id in log.common["queries"])
@@ -228,7 +228,7 @@ def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial],
     """
     Measure the best trial against the default, in turns, on the validation queries (the training ones where there are none).
 
-    None when no trial was better than the default.
+    Return None if no trial was better than the default.
     """
     best = best_trial(trials)
     if best.number == 0:
@@ -241,7 +241,7 @@ def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial],
 
 
 def _result(trials: list[Trial], confirmed: Interval | None) -> Trial:
-    """The best trial if the second measurement leaves no doubt that it is better, else the default."""
+    """Return the best trial if the second measurement confirms it (interval below 1), else the default."""
     if confirmed is not None and confirmed.high < 1:
         return best_trial(trials)
     if confirmed is not None:

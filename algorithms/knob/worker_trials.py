@@ -1,8 +1,8 @@
 """
-A trial on a worker's own server.
+Trials on a worker's own server.
 
-Machines are not equally fast. So a worker first takes the times of the default settings, and from then on every time is brought to the
-scale of the server that asks: what a trial reports is how much longer or shorter than the default it took there.
+Machines are not equally fast. So a worker first measures the default settings, and then scales every time to the server that asks: a trial
+reports how much longer or shorter than the default it took on the worker.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def attempt_on_worker(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
-    """`attempt` on the worker's server, in times of the server that asks."""
+    """Run `attempt` on the worker's server and scale its times to the server that asks."""
     task, space, reach = work
-    trial_server, scale = _stage(place, task, space, reach)
+    trial_server, scale = _opened(place, task, space, reach)
     selected = replace(task.selected, default_s=tuple(time_s / scale for time_s in task.selected.default_s))
     outcome = attempt(replace(task, selected=selected, limit=task.limit / scale), trial_server)
     return replace(outcome, times_s=tuple(time_s * scale for time_s in outcome.times_s))
 
 
-def _stage(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[TrialServer, float]:
-    """The trial_server that the first trial has opened, and how much faster than this worker the server that asks is: below 1 where it is."""
+def _opened(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[TrialServer, float]:
+    """Return the trial server that the first trial opened, and the asking server's times over this worker's (below 1: it is faster)."""
     if "knob trial server" not in place.kept:
         trial_server = place.stack.enter_context(open_trial_server(place.database, space, reach))
         place.kept["knob trial server"] = (trial_server, _scale(task, space, trial_server))
@@ -39,7 +39,7 @@ def _stage(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[Tr
 
 
 def _scale(task: Task, space: KnobSpace, trial_server: TrialServer) -> float:
-    """From the queries that ran with the default settings; one that was cut off is the last, and counts with what it took until then."""
+    """Compare the times of the default settings; a query that was cut off is the last, and counts with its time until then."""
     default = attempt(replace(task, values=space.defaults, limit=inf), trial_server)
     if default.status == "failed":
         raise AlgorithmError(

@@ -1,8 +1,8 @@
 """
-Collecting what Lero learns from: the candidates of every training query, run and timed on the database.
+Collection of Lero's training data: the candidates of every training query, timed on the database.
 
-Each candidate has a session of its own, in which it is prepared under its cardinalities. So it is planned once however often it is
-run, and all candidates of a query can take turns.
+Each candidate has a session of its own, in which it is prepared under its cardinalities. So PostgreSQL plans it once however often it runs,
+and all candidates of a query can take turns.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PREPARED = "pilotscope_candidate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionRules:
-    """Which plans are looked for, and how they are timed: part of what identifies a collection."""
+    """The rules of looking for plans and of timing them; they are part of a collection's key."""
 
     factors: tuple[float, ...]
     max_candidates: int
@@ -47,14 +47,14 @@ class CollectionRules:
 
 
 def rules_of(training: Training) -> CollectionRules:
-    """What the user's settings say."""
+    """Return the rules that the user's settings give."""
     limit_ms, options = training.settings.query_timeout_ms, training.options
     timing = TimingRules() if limit_ms is None else replace(TimingRules(), last_limit_ms=limit_ms)
     return CollectionRules(factors=options["factors"], max_candidates=options["max_candidates"], timing=timing)
 
 
 def store_of(training: Training, rules: CollectionRules) -> CollectionStore:
-    """The store for the data, statistics, server and rules at hand, with what is in it; in the user's cache folder."""
+    """Open and read the store of this data, these statistics, this server and these rules, in the user's cache folder."""
     found = training.database.fingerprint
     state = (FORMAT, found.statistics, found.settings, found.indexes, found.build, asdict(rules))
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
@@ -71,7 +71,7 @@ def collect(training: Training, queries: Sequence[Query], store: CollectionStore
     """
     Return these queries with their timed candidates, in order: from the store, or run now, with progress.
 
-    With `--no-collection` nothing is run. A query that PostgreSQL refuses is left out, with a warning.
+    With `--no-collection` no query runs. A query that PostgreSQL refuses is left out, with a warning.
     """
     if training.settings.collection and any(sql_key(query.sql) not in store.known for query in queries):
         with store.locked():
@@ -81,7 +81,7 @@ def collect(training: Training, queries: Sequence[Query], store: CollectionStore
 
 
 def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQuery]:
-    """Return those of these queries that were collected before, in order."""
+    """Return the queries among these that the store has, in order."""
     return [store.known[key] for query in queries if (key := sql_key(query.sql)) in store.known]
 
 
@@ -119,7 +119,7 @@ def _collect_there(place: Place, task: tuple[Query, CollectionRules]) -> Collect
 
 
 def _collected_or_refused(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery | str:
-    """What was collected, or what PostgreSQL said."""
+    """Return the collected query, or PostgreSQL's error."""
     try:
         return collect_one(query, sessions, rules)
     except StatementFailed as error:
@@ -128,10 +128,10 @@ def _collected_or_refused(query: Query, sessions: CandidateSessions, rules: Coll
 
 def collect_one(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery:
     """
-    Find the candidates of a query and time them: the unit of work of a collection.
+    Find the candidates of a query and time them: the task of a worker.
 
-    It depends on nothing but its arguments and changes nothing, so it can be done again, and anywhere that the same data is. Raises
-    `StatementFailed` for a query that PostgreSQL refuses.
+    It depends only on its arguments and changes nothing, so any worker with the same data can do or repeat it. Raises `StatementFailed` for
+    a query that PostgreSQL refuses.
     """
     session = sessions.first
     found = look(session, query.sql)
@@ -142,7 +142,7 @@ def collect_one(query: Query, sessions: CandidateSessions, rules: CollectionRule
 
 
 class CandidateSessions:
-    """Sessions, one for each candidate of a query, opened when they are needed first. Nothing can be written in them."""
+    """Read-only sessions, one for each candidate of a query, opened on demand."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -156,7 +156,7 @@ class CandidateSessions:
 
     @property
     def first(self) -> Session:
-        """The session in which candidates are looked for."""
+        """The session that looks for candidates."""
         return self._opened(1)[0]
 
     def _opened(self, count: int) -> list[Session]:
@@ -168,7 +168,7 @@ class CandidateSessions:
 
     @contextmanager
     def prepared(self, sql: str, candidates: Candidates) -> Iterator[_PreparedRun]:
-        """Prepare every candidate in its session; the value runs them."""
+        """Prepare every candidate in its session, and give a function that runs them."""
         used = self._opened(len(candidates.plans))
         with ExitStack() as stack:
             for plan, session in enumerate(used):
@@ -180,7 +180,7 @@ class CandidateSessions:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedRun:
-    """Runs prepared candidates; see `race.Run`."""
+    """Runs prepared candidates; see `timing.Run`."""
 
     sessions: Sequence[Session]
 

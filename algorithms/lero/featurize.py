@@ -1,8 +1,8 @@
 """
 Plans as arrays: one pass over EXPLAIN's decoded JSON, one row per distinct subtree, indices instead of nested objects.
 
-The rows of a join are PostgreSQL's own estimate for its relations, whatever was injected to get the plan, so that equal subtrees of
-different candidates of a query are equal, and are kept (and convolved) once.
+The rows of a join are PostgreSQL's own estimate for its relations, not the injected one, so that equal subtrees of different candidates of
+a query have equal features, and are stored (and convolved) once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOTHING = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; beyond them is cut off."""
+    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; values outside are clipped."""
 
     rows: tuple[float, float]
     width: tuple[float, float]
@@ -49,7 +49,7 @@ class Scales:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanArrays:
     """
-    The distinct nodes of some plans. -1 stands for no child.
+    The distinct nodes of some plans as arrays. -1 stands for no child.
 
     `features` is (N, F), `left` and `right` are (N,) rows of the children, `trees` is (T, M): the rows of each plan, its root first, and
     repeated up to the width, so that a maximum over them does not change.
@@ -70,7 +70,7 @@ class OwnRows:
 
     @classmethod
     def of(cls, subplans: Mapping[frozenset[str], float]) -> OwnRows:
-        """Take the result of an enumeration; of several query levels with the same aliases the first counts."""
+        """Take the planner's estimates; of several query levels with the same aliases the first counts."""
         bits: dict[str, int] = {}
         rows: dict[int, float] = {}
         for subplan, number in subplans.items():
@@ -91,7 +91,7 @@ class DistinctNodes:
     trees: list[list[int]] = field(default_factory=list)
 
     def add(self, plan: RawPlan) -> None:
-        """Walk one plan."""
+        """Add the nodes of one plan."""
         tree: list[int] = []
         self._walk(plan, tree)
         tree.reverse()
@@ -173,7 +173,7 @@ class Featurizer:
 
 
 def table_bits(tables: Sequence[str]) -> dict[str, int]:
-    """One bit per table."""
+    """Return one bit per table."""
     return {table: 1 << position for position, table in enumerate(tables)}
 
 
@@ -190,7 +190,7 @@ def scales_of(plans: Iterable[tuple[Sequence[RawPlan], Mapping[frozenset[str], f
 
 
 def merged(parts: Sequence[PlanArrays]) -> PlanArrays:
-    """Put parts side by side; nothing in one refers to another."""
+    """Concatenate the arrays of several queries; rows of one never refer to another."""
     offsets = np.cumsum([0, *(len(arrays.left) for arrays in parts[:-1])])
     longest = max(arrays.trees.shape[1] for arrays in parts)
     return PlanArrays(

@@ -1,11 +1,11 @@
 """
-How the candidates of one query are timed against each other. Knows no database: `run(plan, limit_ms)` is handed in.
+Comparison of the candidates of one query by time. The caller hands in `run(plan, limit_ms)`; this file knows no database.
 
-First every plan is run once, which warms the caches for all of them and is not counted. The limit of these runs starts low and grows only
-while nothing has finished, so that a plan that takes minutes costs little more than the fastest one. Then come rounds in which the
-plans take turns, starting with another one each time. A run is cut off at a multiple of the best time so far; what was cut off is censored:
-its time is known to be larger than that. A plan that is clearly behind after a round is not run again. Once the time for the
-query is spent, nothing more is run: plans that finished then count with the time of their first run.
+First every plan runs once, uncounted, which warms the caches for all of them. The limit of these runs starts low and grows only while no
+plan has finished, so that a plan that takes minutes costs little more than the fastest one. Then the plans take turns in rounds, each round
+starting with another plan. A run is cut off at a multiple of the best time so far; the plan is then censored: its time is known to be
+larger than the limit. A plan that is clearly behind after a round does not run again. Once the time for the query is spent, no plan runs
+any more: plans that finished then count with the time of their first run.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ Run = Callable[[int, float], float | None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingRules:
     """
+    The limits of the runs of a query's candidates.
+
     `multiple` of the best time so far, but at least `floor_ms`, is the limit of a run. The first runs have `first_limit_ms`, then
-    `growth` times as much, up to `last_limit_ms`. A plan whose best time is more than `behind` times the best of all is not run again.
-    After `budget_ms` no further run is begun.
+    `growth` times as much, up to `last_limit_ms`. A plan whose best time is more than `behind` times the best of all does not run again.
+    No run begins after `budget_ms`.
     """
 
     rounds: int = 3
@@ -41,7 +43,7 @@ class Outcome:
     """
     The times of one plan, in ms: of its first run and of the counted ones.
 
-    `censored_ms` is the limit that cut it off, where no counted run finished; then `warm_up_ms` may still be there.
+    `censored_ms` is the limit that cut the plan off, if no counted run finished; its `warm_up_ms` may still be known.
     """
 
     warm_up_ms: float | None = None
@@ -50,19 +52,19 @@ class Outcome:
 
     @property
     def ms(self) -> float | None:
-        """The median of the counted times; None when it is censored."""
+        """The median of the counted times; None for a censored plan."""
         return median(self.times_ms) if self.times_ms else None
 
     @property
     def at_least_ms(self) -> float:
-        """Its time, or the lower bound that is known of it."""
+        """The time of the plan, or its known lower bound."""
         found = self.ms if self.times_ms else self.censored_ms
         return found if found is not None else 0.0
 
 
 @dataclass(slots=True)
 class _PlanTimes:
-    """One plan in the race."""
+    """The times of one plan so far."""
 
     warm_up_ms: float | None = None
     times_ms: list[float] = field(default_factory=list)
@@ -70,7 +72,7 @@ class _PlanTimes:
 
 
 def time_plans(plans: int, run: Run, rules: TimingRules) -> tuple[Outcome, ...]:
-    """Time some plans against each other; where nothing finishes within the last limit or the budget, all are censored."""
+    """Compare plans by time; if no plan finishes within the last limit or the budget, all are censored."""
     all_times = [_PlanTimes() for _ in range(plans)]
     timer = _Timer(run, rules)
     _warm_up(all_times, timer)
@@ -87,7 +89,7 @@ def _outcome(times: _PlanTimes) -> Outcome:
 
 @dataclass(slots=True)
 class _Timer:
-    """Runs plans by the rules and adds up what they took."""
+    """Runs plans by the rules and adds up their times."""
 
     run: Run
     rules: TimingRules
@@ -95,15 +97,15 @@ class _Timer:
 
     @property
     def over(self) -> bool:
-        """Whether the time for the query is spent."""
+        """True if the time for the query is spent."""
         return self.spent_ms >= self.rules.budget_ms
 
     def limit_ms(self, best_ms: float) -> float:
-        """The limit of a run while the best time is known."""
+        """Return the limit of a run, given the best time."""
         return min(max(self.rules.multiple * best_ms, self.rules.floor_ms), self.rules.last_limit_ms)
 
     def timed(self, plan: int, limit_ms: float) -> float | None:
-        """Run a plan."""
+        """Run a plan and add its time."""
         found_ms = self.run(plan, limit_ms)
         self.spent_ms += limit_ms if found_ms is None else found_ms
         return found_ms

@@ -1,4 +1,4 @@
-"""From collected queries to a model: features, pairs, network, policy, and the figures that are logged."""
+"""Training from collected queries to a model: features, pairs, network, policy, and the logged figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A model, how it came about, and the figures that training ends with."""
+    """A model, the parameters and history of its training, and the final figures."""
 
     model: TrainedModel
     parameters: HyperParameters
@@ -56,7 +56,7 @@ def trained(
     advance: Callable[[int], None],
     start: TrainedModel | None = None,
 ) -> Trained:
-    """Learn to rank the plans of these queries, from the beginning or from the network of `start`, and tune the policy."""
+    """Learn to rank the plans of these queries, from scratch or from the network of `start`, and tune the policy."""
     settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
     featurizer = _featurizer(training, queries) if start is None else start.featurizer
     parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=_batch_size(where))
@@ -94,7 +94,7 @@ def scored(model: TrainedModel, query: CollectedQuery) -> ScoredQuery:
 
 
 def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> dict[str, Scalar]:
-    """Everything that the result depends on, and the policy that came out."""
+    """Return everything that the result depends on, and the learned policy."""
     policy = done.model.policy
     chosen = {name: value for name, value in asdict(done.parameters).items() if name != "epochs"}
     return {
@@ -112,7 +112,7 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
 
 
 def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
-    """What the model says of itself on disk."""
+    """Return the metadata of the model for its files."""
     return Metadata(
         model_id=model_id,
         data_fingerprint=training.data_fingerprint,
@@ -122,7 +122,7 @@ def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
 
 
 def _batch_size(where: torch.device) -> int:
-    """64 pairs, for each GPU where it is trained on one: on a CPU the same seed gives the same weights whatever else the machine has."""
+    """Return 64 pairs for each GPU, or 64 on a CPU, where the same seed gives the same weights whatever else the machine has."""
     return 64 * (torch.cuda.device_count() if where.type == "cuda" else 1)
 
 

@@ -1,4 +1,4 @@
-"""`--algo mscn`: learns from the true rows of every subplan of the training queries, and replaces PostgreSQL's estimates by its own."""
+"""The algorithm `mscn`: it learns from the true rows of the training queries' subplans, and replaces PostgreSQL's estimates by its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Mscn:
     """
     Multi-set convolutional network (Kipf et al., Learned Cardinalities, CIDR 2019).
 
-    `model` can be used without a database; it is None before `train` or `load`.
+    `model` works without a database; it is None before `train` or `load`.
     """
 
     name = "mscn"
@@ -56,10 +56,10 @@ class Mscn:
         self._metadata: Metadata | None = None
         self._session: Session | None = None
         self._planned: dict[str, JoinQuery | UnsupportedQuery] = {}  # by text
-        self._alike: dict[str, bool] = {}  # by template: the text alone gives what the planner means
+        self._alike: dict[str, bool] = {}  # by template: the text alone gives the planner's sets
 
     def train(self, training: Training) -> TrainingReport:
-        """Count, draw samples, learn, save; AlgorithmError when there is nothing to learn from."""
+        """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
         settings = training.settings
         parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, **training.options)
         where = device(settings.device)
@@ -85,7 +85,7 @@ class Mscn:
         )
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Estimate all subplans of a plain query by its text, if `steer` has met its template and found that the planner means the same."""
+        """Estimate all subplans of a plain query by its text, if `steer` has checked its template against the planner's report."""
         model, _ = self._trained()
         if not self._alike.get(plain_template(query.sql), False):
             return None
@@ -94,10 +94,10 @@ class Mscn:
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """
-        Estimate the rows of the asked subplans in one batch, from what the planner means by them; its own estimates are not looked at.
+        Estimate the rows of the given subplans in one batch, from the planner's report of relations and joins, without its estimates.
 
-        The first query of a template decides whether the text of the others is enough. Raises `UnsupportedQuery` where there are several
-        query levels, or other joins than inner ones by equality: there are no features for them.
+        The first query of a template decides whether the text of the others is enough. Raises `UnsupportedQuery` for several query levels
+        and for joins other than inner ones by equality, which have no features.
         """
         model, _ = self._trained()
         planned = self._meaning(query.sql, model.featurizer)
@@ -111,7 +111,7 @@ class Mscn:
         return dict(zip(subplans, rows.tolist(), strict=True))
 
     def _meaning(self, sql: str, featurizer: Featurizer) -> JoinQuery:
-        """Ask the planner, once for each text."""
+        """Return the planner's report of a query, read once for each text."""
         from pytest_pilotscope.postgres.meaning import read_meaning
 
         if self._session is None:
@@ -135,7 +135,7 @@ class Mscn:
         write_model(folder, *self._trained())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        """Read a saved model for the database of `training`; ModelError if it is broken or belongs to another schema or other data."""
         metadata = metadata_of(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         self.model, self._session = read_model(folder, session=training.session), training.session
@@ -168,7 +168,7 @@ def _featurizer(training: Training) -> Featurizer:
 
 
 def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -> LabelledSubplans:
-    """Make samples of the inner joins by equality that were counted; a query that has none is named."""
+    """Make samples of the counted inner joins by equality; log a warning for a query that has none."""
     learnt = []
     for query in queries:
         if query.id not in labels:

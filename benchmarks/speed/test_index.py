@@ -24,7 +24,7 @@ from pytest_pilotscope.algorithms.index.costs import Question, UsedSetCosts, Wha
 from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
-from pytest_pilotscope.algorithms.index.whatif import Means, open_what_if
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, open_what_if
 from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer, UsageError
@@ -36,7 +36,7 @@ from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, ope
 from pytest_pilotscope.statistics.ratios import Interval, query_ratios, workload_ratios
 
 LIMITS = Limits(budget_bytes=250 << 20)
-MEANS: tuple[tuple[Means, int | None], ...] = (("hidden", None), ("hypopg", 15))
+MEANS: tuple[tuple[BackEnd, int | None], ...] = (("hidden", None), ("hypopg", 15))
 Show = Callable[[str], None]
 
 
@@ -96,7 +96,7 @@ def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator
 
 
 @pytest.mark.parametrize(("means", "pg_version"), MEANS, ids=[means for means, _ in MEANS])
-def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
+def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
     """The same indexes as by the reference way; the report shows how many times fewer EXPLAINs and less time it took."""
     with provisioned(pg_version) as database, database.copy() as copy, copy.session() as session:
         start = take_start(session, drop=True)

@@ -76,7 +76,7 @@ def silent(_: str, __: int) -> Iterator[Advance]:
 
 
 def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:
-    """What `train` is given: few epochs unless chosen otherwise, and options of lero."""
+    """Make the argument of `train`: few epochs unless chosen otherwise, and options of lero."""
     return Training.of(
         Forum().workload(),
         algorithm="lero",

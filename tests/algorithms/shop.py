@@ -67,7 +67,7 @@ def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
 def training(
     name: str, database: Database, folder: Path, *, options: Mapping[str, object] | None = None, **settings: object
 ) -> Iterator[Training]:
-    """What an algorithm is given to learn from, with some settings and options of its own that are not the default."""
+    """Make the argument of `train`, with some settings and options that are not the default."""
     workload = Shop().workload()
     chosen: Mapping[str, object] = {"results": folder / "results", **settings}
     with database.session() as session:
@@ -91,6 +91,6 @@ def knob_options(**chosen: Any) -> KnobOptions:
 
 
 def metadata_for(given: Training, model_id: str) -> Metadata:
-    """What a model of this database says of itself."""
+    """Return the metadata of a model of this database."""
     schema = schema_fingerprint(given.schema)
     return Metadata(model_id=model_id, data_fingerprint=given.data_fingerprint, schema_fingerprint=schema, training={})

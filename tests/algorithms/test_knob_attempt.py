@@ -1,4 +1,4 @@
-"""One trial: a function of its task, whatever trial_server it is given."""
+"""One trial: a function of its task, whatever its server."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def task(limit: float = math.inf, **values: str) -> Task:
 
 
 def passes(trial_server: Tried) -> float:
-    """How often the queries were run."""
+    """Return the number of passes over the queries."""
     return len(trial_server.session.runs) / len(QUERIES)
 
 
 def test_the_same_task_does_the_same_again() -> None:
-    """On another trial_server, and on the same one, where only the warm-up is gone."""
-    trial_server, elsewhere = Tried(), Tried()
+    """A trial gives the same on another server, and on the same one, where only the warm-up is missing."""
+    trial_server, another = Tried(), Tried()
     first = attempt(task(), trial_server)
     assert (first.status, first.times_s, first.applied) == ("ok", (0.1,) * 20, "session")
     assert passes(trial_server) == 2
     again = attempt(task(), trial_server)
     assert passes(trial_server) == 1
-    for other in (again, attempt(task(), elsewhere)):
+    for other in (again, attempt(task(), another)):
         assert replace(other, apply_s=first.apply_s) == first
 
 
@@ -57,7 +57,7 @@ def test_a_task_and_its_outcome_are_plain_values() -> None:
 
 
 def test_a_hopeless_warm_up_is_enough() -> None:
-    """With cold caches a trial may take 1.3 times its limit; beyond that it is not measured, and the trial_server is still cold."""
+    """With cold caches a trial may take 1.3 times its limit; beyond that it is not measured, and the server is still cold."""
     trial_server = Tried()
     outcome = attempt(task(limit=2.0, random_page_cost="12"), trial_server)
     assert (outcome.status, len(outcome.times_s), trial_server.cold) == ("capped", 9, True)

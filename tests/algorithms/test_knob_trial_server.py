@@ -15,7 +15,7 @@ from select import select
 
 import pytest
 
-from pytest_pilotscope.algorithms.knob import trial_server as stage_module
+from pytest_pilotscope.algorithms.knob import trial_server as trial_server_module
 from pytest_pilotscope.algorithms.knob.attempt import Task, attempt
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
@@ -38,7 +38,7 @@ NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_co
 
 
 def reached(database: Database, names: tuple[str, ...] | None = NAMES) -> tuple[Reach, KnobSpace]:
-    """What can be changed on a server, and the space of that."""
+    """Return the knobs that can be changed on a server, and their space."""
     with database.session() as session:
         reach = reach_of(database, session)
         return reach, space_of(session, reach, names)
@@ -102,7 +102,7 @@ def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -
 
 
 def header(dsn: str, name: str, folder: Path) -> list[str]:
-    """What is said of a server before anything is measured, knob tuning being one of the algorithms."""
+    """Return the header's text about a server for a run with knob tuning."""
     (folder / "q1.sql").write_text("SELECT count(*) FROM orders")
     lines: list[str] = []
 
@@ -190,7 +190,7 @@ def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
         assert trial_server.apply(values) is None
 
 
-def test_a_stage_survives_the_loss_of_its_session(shop: Database) -> None:
+def test_a_trial_server_survives_the_loss_of_its_session(shop: Database) -> None:
     """When a query takes its server process down, the next settings go to a new session of a server that has the defaults again."""
     reach, space = reached(shop)
     with open_trial_server(shop, space, reach) as trial_server:
@@ -225,7 +225,7 @@ def test_a_server_of_ours_that_is_killed_is_started_again(shop: Database) -> Non
 
 def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not the settings that failed: an error says what became of the server."""
-    monkeypatch.setattr(stage_module, "RECOVERY_LIMIT_S", 1.0)
+    monkeypatch.setattr(trial_server_module, "RECOVERY_LIMIT_S", 1.0)
     reach, space = reached(shop)
     with open_trial_server(shop, space, reach) as trial_server:
         trial_server.apply(space.complete({"work_mem": "5678"}))
@@ -233,7 +233,7 @@ def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.Mo
         os.kill(own(trial_server).pid, signal.SIGKILL)
         expected = (
             "the server on which settings are tried was lost and did not come back within 1 s; "
-            "the trials so far are kept: start again to go on. What it said last: "
+            "the trials so far are kept: start again to go on. Its last error: "
             "PostgreSQL stopped while starting (exit status 2); its log ends with:\n"
         )
         with pytest.raises(ServerError, match=f"^{re.escape(expected)}"):
@@ -297,7 +297,7 @@ def test_prepared_by_sessions(shop: Database) -> None:
 
 
 def test_prepared_on_a_second_server(shop: Database) -> None:
-    """What needs a restart runs beside the baseline's server, with the same data and statistics."""
+    """A setting that needs a restart runs on a second server, with the same data and statistics as the baseline's."""
     before = state(shop)
     values = {"shared_buffers": "4096", "work_mem": "4321", "random_page_cost": "1.1"}
     with prepared_database(shop, values) as prepared, prepared.session() as session, shop.session() as plain:
@@ -325,7 +325,7 @@ def test_prepared_on_somebody_elses_server(given: Database, plain: Database, cap
 
 
 def test_nothing_to_prepare(shop: Database) -> None:
-    """Where the default is best, the database is the baseline's own."""
+    """If the default is best, the database is the baseline's own."""
     with prepared_database(shop, {}) as prepared:
         assert prepared is shop
 

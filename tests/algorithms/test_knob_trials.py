@@ -1,4 +1,4 @@
-"""Objectives, the log of trials, and the loop on a trial_server without a server."""
+"""Objectives, the log of trials, and the loop without a real server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.algorithms.knob.measuring import Pass, compare, run_pass, select_queries
-from pytest_pilotscope.algorithms.knob.objective import WORST
-from pytest_pilotscope.algorithms.knob.options import Target
+from pytest_pilotscope.algorithms.knob.objective import WORST, Target
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
 from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
@@ -113,7 +112,7 @@ PROPOSALS = ({"random_page_cost": "2"}, {"random_page_cost": "8"}, {"shared_buff
 
 
 def tuner(folder: Path, log: Any, search: Listed, trial_server: Tried) -> Tuner:
-    """The loop on a fake trial_server."""
+    """Make the loop with a fake server."""
     return Tuner(space=search.space, trial_server=trial_server, search=search, log=log, objective=objective(), selected=SELECTED, cap=1.5)
 
 
@@ -142,7 +141,7 @@ def test_the_loop(tmp_path: Path, search: Listed) -> None:
 
 
 def test_a_search_is_resumed(tmp_path: Path, search: Listed) -> None:
-    """What is in the log is told again and not tried again; the rest follows."""
+    """Logged trials are told to the search and not tried again; the rest follows."""
     with open_log(tmp_path, "k") as log:
         log.begin("k", {"queries": ["q0"]})
         tuner(tmp_path, log, search, Tried()).run(3, lambda n: None)

@@ -253,7 +253,7 @@ def test_queries_that_write_are_left_out(given: Database, tmp_path: Path, caplog
 
 
 def test_no_query_can_be_drawn(newest_scratch: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """Where all queries fail with the default settings the error says so, beside their warnings."""
+    """If all queries fail with the default settings the error says so, beside their warnings."""
     expected = (
         "none of the 1 queries runs within 1 s with the default settings, a quarter of a trial (1 of them fail, see the warnings); "
         "raise --knob-trial-s (now 4)"

@@ -1,4 +1,4 @@
-"""What was collected, on disk."""
+"""Collected queries on disk."""
 
 from __future__ import annotations
 

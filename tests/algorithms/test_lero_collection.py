@@ -53,7 +53,7 @@ def test_every_candidate_is_timed(forum: Database) -> None:
 
 
 def test_a_lane_runs_the_candidate_it_was_prepared_for(forum: Database, forum_session: Session) -> None:
-    """What is executed in a lane has the shape of the candidate; it is planned once, and the sessions are clean afterwards."""
+    """The plan that a session executes has the shape of the candidate; it is planned once, and the sessions are clean afterwards."""
     found = look(forum_session, FOUR.sql)
     candidates = explore(forum_session, FOUR.sql, found, all_slots(found.subplans, RULES.factors), max_candidates=20)
     with closing(CandidateSessions(forum)) as sessions:

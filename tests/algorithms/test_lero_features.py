@@ -46,7 +46,7 @@ def test_joins_have_postgresqls_own_rows() -> None:
 
 
 def test_rows_above_an_aggregate_are_the_plans() -> None:
-    """What is above an aggregate has no longer the rows of the join below it."""
+    """Nodes above an aggregate do not have the rows of the join below it."""
     aggregate = node("Sort", node("Aggregate", join("Nested Loop", scan("u"), scan("p"), rows=3.0), rows=7.0), rows=7.0)
     arrays = FEATURIZER.arrays([aggregate], SUBPLANS)
     rows = [row_of(arrays, 0, position)["rows"] * log1p(9999) for position in range(3)]

@@ -91,7 +91,7 @@ def silent(description: str, total: int) -> Iterator[Advance]:
 def training(
     session: Session, folder: Path, *, data: str = "data-1", count: int = 60, options: Mapping[str, Any] | None = None, **chosen: Any
 ) -> OwnTraining:
-    """What `train` is given, on 60 queries."""
+    """Give `train` 60 queries."""
     folder.mkdir(parents=True, exist_ok=True)
     return OwnTraining(
         algorithm="mscn",
@@ -284,7 +284,7 @@ def test_empty_relation_is_estimated(trained: tuple[Mscn, Any, Path]) -> None:
 
 
 def test_subplan_of_unknown_aliases_is_an_incomplete_estimate(trained: tuple[Mscn, Any, Path]) -> None:
-    """What was asked about something else than the query's relations is not guessed."""
+    """A subplan of other relations than the query's gets no estimate."""
     message = "mscn estimated 1 of 2 subplans of query 'x'; PostgreSQL would silently use its own estimate for the rest"
     with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
         trained[0].steer(Query(id="x", sql=SQL), {frozenset({"u"}): 1.0, frozenset({"u", "q"}): 1.0})

@@ -30,7 +30,7 @@ SQL = "SELECT * FROM users u, posts p WHERE u.id = p.userid AND u.age < 30 AND u
 
 
 def metadata() -> Metadata:
-    """What the model says of itself."""
+    """Return the metadata of the model."""
     return Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
 
 

@@ -88,7 +88,7 @@ def tried(place: Place, sql: str, default_s: float, **values: str) -> Outcome:
 
 
 def test_a_worker_that_is_much_slower(shop: Database) -> None:
-    """Where the default itself is cut off the scale is that of what it took until then, and the settings get as much more time."""
+    """If the default itself is cut off, its time until then gives the scale, and the settings get as much more time."""
     with ExitStack() as stack:
         outcome = tried(Place(database=shop, stack=stack), "SELECT pg_sleep(1.2)", 0.01)
     assert outcome.status == "ok"
