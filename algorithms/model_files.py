@@ -11,11 +11,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import Schema
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.learning.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,16 @@ class Metadata:
                     f"model {self.model_id} was trained on {what}: its fingerprint is {own}, that of this database is {found}; "
                     "use the dataset it was trained on, or train again"
                 )
+
+
+def new_metadata(prefix: str, training: Training, parameters: Mapping[str, Any]) -> Metadata:
+    """Describe a model that was trained just now; its id is the prefix and the local time."""
+    return Metadata(
+        model_id=f"{prefix}_{datetime.now().astimezone():%Y%m%d_%H%M%S}",
+        data_fingerprint=training.data_fingerprint,
+        schema_fingerprint=schema_fingerprint(training.schema),
+        training=parameters,
+    )
 
 
 def schema_fingerprint(schema: Schema) -> str:

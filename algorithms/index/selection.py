@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, index
 from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
 from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
 from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
-from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
@@ -150,14 +149,8 @@ class IndexSelection:
         self.indexes, self._start, self.model_id, self._metadata = indexes, start, metadata.model_id, metadata
 
     def _take(self, indexes: tuple[Index, ...], training: Training, options: IndexOptions) -> None:
-        self.indexes, self._start = indexes, options.start
-        self.model_id = f"index_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training=options.parameters,
-        )
+        self.indexes, self._start, self._metadata = indexes, options.start, new_metadata("index", training, options.parameters)
+        self.model_id = self._metadata.model_id
 
     def _selected(self) -> tuple[tuple[Index, ...], Start, Metadata]:
         if self.indexes is None or self._metadata is None:

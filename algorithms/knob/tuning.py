@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,7 @@ from pytest_pilotscope.algorithms.knob.trial_server import TrialServer, open_tri
 from pytest_pilotscope.algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
 from pytest_pilotscope.algorithms.knob.tuner import Tuner
 from pytest_pilotscope.algorithms.knob.tuning_report import Found, report_of
-from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -126,7 +125,8 @@ class KnobTuning:
             trials = log.trials[: options.trials]
             confirmed = _confirm(training, trial_server, trials, options)
             values = space.changed(_result(trials, confirmed).values)
-            self._take(values, training, options)
+            self.values, self._metadata = values, new_metadata("knob", training, options.parameters)
+            self.model_id = self._metadata.model_id
             found = Found(
                 space=space, reach=reach, trials=trials, objective=objective, selected=selected, confirmed=confirmed, values=values
             )
@@ -170,16 +170,6 @@ class KnobTuning:
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_known(values, metadata, training.session)
         self.values, self.model_id, self._metadata = values, metadata.model_id, metadata
-
-    def _take(self, values: dict[str, str], training: Training, options: KnobOptions) -> None:
-        self.values = values
-        self.model_id = f"knob_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training=options.parameters,
-        )
 
     def _found(self) -> tuple[dict[str, str], Metadata]:
         if self.values is None or self._metadata is None:

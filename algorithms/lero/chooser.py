@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from time import perf_counter
@@ -19,8 +18,8 @@ from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
-from pytest_pilotscope.algorithms.model_files import Metadata
+from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -64,7 +63,6 @@ class Lero:
         self.model: TrainedModel | None = None
         self._metadata: Metadata | None = None
         self._training: Training | None = None
-        self._trained: Trained | None = None
         self._records: tuple[list[CollectedQuery], list[CollectedQuery]] = ([], [])
         self._noted: set[str] = set()
         self._decision: Decision | None = None
@@ -142,9 +140,9 @@ class Lero:
         return serving.decider(folder)
 
     def _take(self, done: Trained, training: Training) -> None:
-        self._trained, self.model = done, done.model
-        self.model_id = f"lero_pair_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = metadata_of(self.model_id, done, training)
+        about = {**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss}
+        self.model, self._metadata = done.model, new_metadata("lero_pair", training, about)
+        self.model_id = self._metadata.model_id
 
     def _ready(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:

@@ -20,7 +20,6 @@ from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
-from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
@@ -109,16 +108,6 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
         "learned_slots": "all" if policy.slots is None else " ".join(f"{slot.factor:g}x{slot.size}" for slot in policy.slots),
         "skipped_signatures": f"{len(policy.skipped)} of {len(policy.known)}",
     }
-
-
-def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
-    """Return the metadata of the model for its files."""
-    return Metadata(
-        model_id=model_id,
-        data_fingerprint=training.data_fingerprint,
-        schema_fingerprint=schema_fingerprint(training.schema),
-        training={**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss},
-    )
 
 
 def _batch_size(where: torch.device) -> int:

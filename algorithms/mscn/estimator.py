@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.devices import device
-from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
@@ -146,13 +145,9 @@ class Mscn:
         network.load_state_dict(learned.weights)
         self.model = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
         self._session = training.session
-        self.model_id = f"mscn_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training={**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss},
-        )
+        about = {**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss}
+        self._metadata = new_metadata("mscn", training, about)
+        self.model_id = self._metadata.model_id
 
     def _trained(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:

@@ -10,14 +10,11 @@ Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.datasets.stats import StatsDataset, Table, copy_chunks, generate, make_workload
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 
@@ -26,17 +23,6 @@ from pytest_pilotscope.postgres.session import Session
 def tables() -> dict[str, Table]:
     """The database at scale 1."""
     return generate(1.0, 0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An empty embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark") as running:
-        yield running
 
 
 def test_generate(benchmark: BenchmarkFixture) -> None:

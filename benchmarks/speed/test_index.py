@@ -70,17 +70,6 @@ class RelevanceCache:
         return self.known[query.id, relevant]
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Say something that pytest does not keep for itself."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            print(text)  # noqa: T201 - the figures are what a benchmark is for
-
-    return shown
-
-
 @contextmanager
 def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
     """A dataset on one PostgreSQL; skips where that is not there."""
@@ -114,7 +103,7 @@ def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
             reference = RelevanceCache(what_if, queries)
             theirs, theirs_s = timed(lambda: select(queries, reference, LIMITS, start.kept_indexes))
     show(
-        f"\n{means}: {len(ours.steps)} steps, {len(ours.indexes)} indexes, {ours.size_bytes / 2**20:.1f} MB, estimated cost "
+        f"{means}: {len(ours.steps)} steps, {len(ours.indexes)} indexes, {ours.size_bytes / 2**20:.1f} MB, estimated cost "
         f"{ours.cost_before:.0f} -> {ours.cost_after:.0f}; {costs.calls} EXPLAINs in {ours_s:.1f} s; "
         f"reference {reference.calls} EXPLAINs in {theirs_s:.1f} s: {reference.calls / costs.calls:.2f} x fewer, {theirs_s / ours_s:.2f} x faster"  # noqa: E501 - one table row
     )
@@ -162,7 +151,7 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
     ratios = workload_ratios(pairs)
     outcomes = Counter(query.outcome for query in query_ratios(pairs))
     show(
-        f"\n{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
+        f"{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
         f"{report.scalars['whatif_calls']} EXPLAINs; {len(workload.test)} test queries are {as_text(ratios.total.inverse)} times as fast "
         f"in total as without secondary indexes, {as_text(ratios.geometric_mean.inverse)} per query; beyond noise: {dict(outcomes)}"
     )

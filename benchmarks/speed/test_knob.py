@@ -30,17 +30,6 @@ ROUNDS = 10
 Show = Callable[[str], None]
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Say something that pytest does not keep for itself."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            print(text)  # noqa: T201 - the figures are what a benchmark is for
-
-    return shown
-
-
 @pytest.fixture(scope="module")
 def stats() -> Iterator[Database]:
     """STATS on the default PostgreSQL."""
@@ -67,7 +56,7 @@ def test_applying(stats: Database, show: Show) -> None:
                 started_ns = perf_counter_ns()
                 assert trial_server.apply(values) == level
                 times_ms.append((perf_counter_ns() - started_ns) / 1e6)
-            show(f"\n{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
+            show(f"{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
 
 
 def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None:
@@ -79,7 +68,7 @@ def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None
     for strategy in ("smac", "random"):
         algorithm = KnobTuning(replace(options, strategy=strategy))
         report = train(algorithm, stats, tmp_path / strategy)
-        show(f"\n{strategy}: {described(report)}")
+        show(f"{strategy}: {described(report)}")
         best = best_values(Path(report.artifacts[-3]))
         with stats.session() as default, prepared_database(stats, best) as prepared, prepared.session() as candidate:
             selected = select_queries(default, workload.test, trial_s=5.0, seed=0)

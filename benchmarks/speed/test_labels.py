@@ -24,7 +24,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.labels import Labels, cardinalities, read_schema
-from pytest_pilotscope.postgres.binaries import available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
@@ -49,17 +48,6 @@ CASES = [
     Case(dataset="stats_tiny", test_only=False, count_limit_ms=2_000, goal_s=10, goal_ratio=50),
     Case(dataset="stats_synthetic", test_only=True, count_limit_ms=10_000, goal_s=180, goal_ratio=50),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """The embedded server of the default PostgreSQL version."""
-    binaries = next(available_binaries(), None)
-    if binaries is None:
-        pytest.skip("no PostgreSQL on this machine")
-    running = EmbeddedServer(binaries, why="for the benchmark of labels")
-    yield running
-    running.stop()
 
 
 @pytest.fixture

@@ -89,17 +89,6 @@ def generated() -> Generated:
     return Generated(workload=dataset.workload(), tables=generate(dataset.scale, dataset.seed))
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Print a line past pytest's capturing."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}")  # noqa: T201  # the report of a benchmark
-
-    return line
-
-
 @pytest.fixture(autouse=True)
 def single_thread() -> Iterator[None]:
     """One core for both ways."""

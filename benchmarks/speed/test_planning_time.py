@@ -22,8 +22,6 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
 from pytest_pilotscope.postgres.session import Session
@@ -33,17 +31,6 @@ ROUNDS = 15
 GOALS = {"idle": 1.01, "enumerate": 1.04, "enumerate with SQL": 1.2, "own rows": 1.08, "changed rows": 1.17}
 
 Setup = Callable[[dict[frozenset[str], float]], Mapping[str, str]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark of planning time") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

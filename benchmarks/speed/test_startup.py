@@ -17,21 +17,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An empty embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark") as running:
-        yield running
 
 
 @pytest.fixture

@@ -52,12 +52,12 @@ def test_every_candidate_is_timed(forum: Database) -> None:
     assert again.query_id == "t0"
 
 
-def test_a_lane_runs_the_candidate_it_was_prepared_for(forum: Database, forum_session: Session) -> None:
+def test_a_session_runs_its_candidate(forum: Database, forum_session: Session) -> None:
     """The plan that a session executes has the shape of the candidate; it is planned once, and the sessions are clean afterwards."""
     found = look(forum_session, FOUR.sql)
     candidates = explore(forum_session, FOUR.sql, found, all_slots(found.subplans, RULES.factors), max_candidates=20)
-    with closing(CandidateSessions(forum)) as sessions:
-        with sessions.prepared(FOUR.sql, candidates) as run:
+    with closing(CandidateSessions(forum)) as opened:
+        with opened.prepared(FOUR.sql, candidates) as run:
             for plan, session in enumerate(run.sessions):
                 wanted = parse_plan([{"Plan": candidates.plans[plan]}]).shape_hash
                 assert session.explain("EXECUTE pilotscope_candidate").shape_hash == wanted
