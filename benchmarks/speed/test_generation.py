@@ -1,10 +1,10 @@
 """
-How fast the generated data is made and loaded.
+Speed of generating and loading the data.
 
     pytest benchmarks/speed/test_generation.py
 
 Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), written in COPY's binary format, and loaded and indexed
-(goal with ANALYZE: under 25 s on 2 cores). The queries of `stats_tiny` are what a first run waits for; afterwards they are in the cache.
+(goal with ANALYZE: under 25 s on 2 cores). A first run also waits for the queries of `stats_tiny`; later runs take them from the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_pilotscope.postgres.session import Session
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
-    """The database at scale 1."""
+    """Generate the database at scale 1."""
     return generate(1.0, 0)
 
 

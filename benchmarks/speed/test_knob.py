@@ -1,5 +1,5 @@
 """
-What a change of settings costs, what a search costs, and SMAC beside pure chance with the same number of trials.
+Cost of a change of settings and of a search, and SMAC beside random search with the same number of trials.
 
     pytest benchmarks/speed/test_knob.py
 """
@@ -32,7 +32,7 @@ Show = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def stats() -> Iterator[Database]:
-    """STATS on the default PostgreSQL."""
+    """Open STATS on the default PostgreSQL."""
     try:
         opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
         database = opening.__enter__()
@@ -43,7 +43,7 @@ def stats() -> Iterator[Database]:
 
 
 def test_applying(stats: Database, show: Show) -> None:
-    """Changing settings of a session, of what is reloaded, and of what needs a restart, until they are in force and checked."""
+    """Settings of each level come into force; the report has the times until they are checked."""
     with stats.session() as session:
         reach = reach_of(stats, session)
         space = space_of(session, reach, None)
@@ -60,7 +60,7 @@ def test_applying(stats: Database, show: Show) -> None:
 
 
 def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None:
-    """Both search the same space with the same queries; what each found is then measured against the default in turns."""
+    """Both search the same space with the same queries; each result is then measured against the default in turns."""
     assert stats.dataset is not None
     workload = stats.dataset.workload()
     options = KnobOptions(**builtin_registry().options("knob", {"knob": {"trials": TRIALS, "trial_s": 1.0}}), seed=0)
@@ -83,7 +83,7 @@ def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None
 
 
 def best_values(path: Path) -> dict[str, str]:
-    """The changed settings of the last `knob_config_iteration_<n>.json`."""
+    """Return the changed settings of the last `knob_config_iteration_<n>.json`."""
     import json
 
     changed: dict[str, str] = json.loads(path.read_text())["changed"]
@@ -91,7 +91,7 @@ def best_values(path: Path) -> dict[str, str]:
 
 
 def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingReport:
-    """A whole search."""
+    """Run a whole search."""
     assert database.dataset is not None
     workload = database.dataset.workload()
     folder.mkdir()
@@ -112,7 +112,7 @@ def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingRe
 
 
 def described(report: TrainingReport) -> str:
-    """The figures of a search in a sentence."""
+    """Return the figures of a search in a sentence."""
     scalars = report.scalars
     trials = ", ".join(f"{scalars[f'knob_trials_{status}']} {status}" for status in ("ok", "capped", "failed"))
     return (

@@ -1,5 +1,5 @@
 """
-What steering costs: planning time as a ratio to stock PostgreSQL, median over the 146 test queries of `stats_tiny`.
+Cost of steering: planning time as a ratio to stock PostgreSQL, median over the 146 test queries of `stats_tiny`.
 
     pytest benchmarks/speed/test_planning_time.py
 
@@ -12,7 +12,6 @@ SET + EXPLAIN + SHOW seen from Python 1.2 of one EXPLAIN, and 2 s for a build.
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,13 +34,13 @@ Setup = Callable[[dict[frozenset[str], float]], Mapping[str, str]]
 
 @pytest.fixture(scope="module")
 def queries() -> tuple[Query, ...]:
-    """The test queries."""
+    """Return the test queries."""
     return StatsDataset(name="stats_tiny").workload().test
 
 
 @pytest.fixture(scope="module")
 def stock(server: EmbeddedServer) -> Iterator[Session]:
-    """A session without the library in a database with the data."""
+    """Open a session without the library in a database with the data."""
     with server.connect() as administrator:
         administrator.execute("CREATE DATABASE planning")
     with server.connect("planning") as session:
@@ -52,7 +51,7 @@ def stock(server: EmbeddedServer) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def steered(server: EmbeddedServer, stock: Session) -> Iterator[Session]:
-    """A session with the library in the same database."""
+    """Open a session with the library in the same database."""
     with server.connect(stock.database) as session:
         session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
         yield session
@@ -86,7 +85,7 @@ def _sides(steered: Session, sql: str) -> dict[str, dict[str, str]]:
 
 
 def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
-    """Planning time of every side over that of stock, for one query."""
+    """Return the planning time of every side over that of stock, for one query."""
     sides = _sides(steered, sql)
     times: dict[str, list[float]] = {name: [] for name in ("stock", "stock again", *sides)}
     for session in (stock, steered):
@@ -97,7 +96,7 @@ def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
             session = steered if name in sides else stock
             if name in sides:
                 _enter(steered, sides[name])
-            _planning_ms(session, sql)  # else whoever comes after itself, at the turn of two rounds, has the warmer caches
+            _planning_ms(session, sql)  # without it, a side that follows itself, at the turn of two rounds, has the warmer caches
             times[name].append(_planning_ms(session, sql))
     _enter(steered, {})
     base = statistics.median(times["stock"])
@@ -105,9 +104,9 @@ def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
 
 
 def test_planning_time(
-    benchmark: BenchmarkFixture, stock: Session, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]
+    benchmark: BenchmarkFixture, stock: Session, steered: Session, queries: tuple[Query, ...], show: Callable[[str], None]
 ) -> None:
-    """The planner's time on every side, paired query by query."""
+    """Planning time is paired query by query; the report has the ratio of every side beside its goal."""
 
     def measure() -> dict[str, float]:
         per_query = [_ratios(stock, steered, query.sql) for query in queries]
@@ -116,11 +115,11 @@ def test_planning_time(
     found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     benchmark.extra_info.update({f"ratio of {name} to stock": round(ratio, 4) for name, ratio in found.items()})
     lines = [f"{name}: {ratio:.3f}" + (f" (goal {GOALS[name]})" if name in GOALS else "") for name, ratio in found.items()]
-    _say(capsys, "planning time / stock, median of 146 queries", lines)
+    show("\n  ".join(["planning time / stock, median of 146 queries", *lines]))
 
 
-def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """What a client pays for all estimates of a query, beside one EXPLAIN."""
+def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tuple[Query, ...], show: Callable[[str], None]) -> None:
+    """The report has a client's time for all estimates of a query, beside one EXPLAIN."""
 
     def seconds(work: Callable[[], object]) -> int:
         begin = perf_counter_ns()
@@ -133,11 +132,11 @@ def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tup
 
     found = benchmark.pedantic(lambda: statistics.median(ratio(query.sql) for query in queries), rounds=1)  # type: ignore[no-untyped-call]  # typed in part
     benchmark.extra_info["ratio of SET + EXPLAIN + SHOW to EXPLAIN"] = round(found, 4)
-    _say(capsys, "from Python, median of 146 queries", [f"SET + EXPLAIN + SHOW / EXPLAIN: {found:.3f} (goal 1.2)"])
+    show(f"from Python, median of 146 queries\n  SET + EXPLAIN + SHOW / EXPLAIN: {found:.3f} (goal 1.2)")
 
 
-def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Compiling the library from scratch."""
+def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, show: Callable[[str], None]) -> None:
+    """The report has the time to compile the library from scratch."""
     times_s: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
 
@@ -149,10 +148,4 @@ def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pyte
         benchmark.pedantic(build, rounds=3)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     compiler = " ".join(find_compiler())
     benchmark.extra_info["compiler"] = compiler
-    _say(capsys, f"build with {compiler}", [f"{statistics.median(times_s):.2f} s (goal 2 s)"])
-
-
-def _say(capsys: pytest.CaptureFixture[str], title: str, lines: list[str]) -> None:
-    """Show figures that are not times of one function."""
-    with capsys.disabled():
-        sys.stdout.write("\n" + "\n".join([title, *(f"  {line}" for line in lines)]) + "\n")
+    show(f"build with {compiler}\n  {statistics.median(times_s):.2f} s (goal 2 s)")

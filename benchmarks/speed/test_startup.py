@@ -1,10 +1,10 @@
 """
-How long it takes until a database can be measured.
+Time until a database can be measured.
 
     pytest benchmarks/speed/test_startup.py
 
-Warm: from nothing running to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
-empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: what a knob trial pays (goal:
+Warm: from no running server to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
+empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: the cost of a knob trial (goal:
 under 0.3 s).
 """
 
@@ -23,7 +23,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 @pytest.fixture
 def empty_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder with nothing in it, which the server's account can enter."""
+    """Make an empty cache folder that the server's account can enter."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-benchmark-") as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setenv("PILOTSCOPE_CACHE", folder)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -11,7 +10,7 @@ from typing import Any
 
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -67,12 +66,6 @@ def queries(split: str, count: int) -> tuple[Query, ...]:
         filters = [_FILTERS[alias].format(drawn.randrange(1, 12)) for alias in aliases]
         made.append(Query(id=f"{split}{number}", sql=f"SELECT count(*) FROM {sources} WHERE {joined} AND {' AND '.join(filters)}"))
     return tuple(made)
-
-
-@contextmanager
-def silent(_: str, __: int) -> Iterator[Advance]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
 
 
 def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:

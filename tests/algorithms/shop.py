@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pytest_pilotscope.algorithms.knob.tuning import KnobOptions
 from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -55,12 +56,6 @@ def _queries(split: str, numbers: range | list[int]) -> Iterator[Query]:
     for number in numbers:
         for position, template in enumerate(_TEMPLATES):
             yield Query(id=f"{split}{number}-{position}", sql=template.format(n=number))
-
-
-@contextmanager
-def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
 
 
 @contextmanager

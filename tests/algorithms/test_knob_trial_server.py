@@ -23,6 +23,7 @@ from pytest_pilotscope.algorithms.knob.space import KnobSpace
 from pytest_pilotscope.algorithms.knob.trial_server import Reach, TrialServer, open_trial_server, prepared_database, reach_of, space_of
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.binaries import available_binaries
@@ -32,7 +33,7 @@ from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.runs.bench import Bench
-from tests.algorithms.shop import Shop, silent
+from tests.algorithms.shop import Shop
 
 NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_cost", "geqo")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,7 +20,7 @@ from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelEr
 from pytest_pilotscope.labels import Labels, cardinalities
 from pytest_pilotscope.learning.algorithm import CardinalityEstimator, Persistent, TextSteering
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -80,12 +79,6 @@ class OwnTraining(Training):
             for query, plans in counted.items()
         }
         return Labels(rows, counted.unsupported, counted.reasons, counted.statements)
-
-
-@contextmanager
-def silent(description: str, total: int) -> Iterator[Advance]:
-    """Show no progress."""
-    yield lambda steps: None
 
 
 def training(
