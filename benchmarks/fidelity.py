@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import spearmanr
 
 from pytest_pilotscope.datasets.stats import Table, generate
 from pytest_pilotscope.labels import cardinalities, read_schema
@@ -81,14 +82,7 @@ def amplification(tables: Mapping[str, Table], names: str) -> float:
 def rank_correlation(tables: Mapping[str, Table], name: str, other: str) -> float:
     """Return Spearman's correlation over users of a fan-out with another one, or with a column of users."""
     second = fanout(tables, other) if other in CHILDREN else tables["users"][other].values
-    return float(np.corrcoef(_ranks(fanout(tables, name)), _ranks(second))[0, 1])
-
-
-def _ranks(values: npt.NDArray[np.generic]) -> Floats:
-    """Return mean ranks, equal for equal values."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[places], dtype=np.float64)
+    return float(spearmanr(fanout(tables, name), second).statistic)
 
 
 def q_errors(scale: float) -> Floats:

@@ -70,14 +70,6 @@ class _Known:
             return answer[1]
         return max((cost for _, asked, cost in self.ranges if mask & asked == mask), default=0.0)
 
-    def costs(self, masks: Iterable[int]) -> list[float]:
-        """Return the costs of configurations that are all known."""
-        return [self.answers[mask][1] for mask in masks]
-
-    def bounds(self, masks: Iterable[int]) -> list[float]:
-        """Return lower bounds of the costs of configurations."""
-        return [self.bound(mask) for mask in masks]
-
     def add(self, used: int, asked: int, cost: float) -> None:
         self.answers[asked] = (used, cost)
         self.ranges.append((used, asked, cost))
@@ -117,13 +109,13 @@ class UsedSetCosts:
         """Return the sum over all queries, for each configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=True)
-        return [sum(costs) for costs in zip(*(self._known[need.query.sql].costs(need.masks) for need in needs), strict=True)]
+        return _sums([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs)
 
     def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
         """Return lower bounds of the totals, without a question about a single configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=False)
-        return [sum(costs) for costs in zip(*(self._known[need.query.sql].bounds(need.masks) for need in needs), strict=True)]
+        return _sums([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs)
 
     def _needs(self, configurations: Sequence[Configuration]) -> list[_Group]:
         """Return, per query, the relevant part of each configuration."""
@@ -197,6 +189,10 @@ class UsedSetCosts:
                     mask |= 1 << bit
             self._relevant[query.sql] = (mask, len(self._bits))
         return mask
+
+
+def _sums(costs: Iterable[Sequence[float]]) -> list[float]:
+    return [sum(of_configuration) for of_configuration in zip(*costs, strict=True)]
 
 
 def _union(masks: Iterable[int]) -> int:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_pilotscope.algorithms.index.costs import Answer, Question
 from pytest_pilotscope.errors import StatementFailed, UsageError
@@ -115,7 +115,36 @@ class _Workers:
         self._pool.shutdown()
 
 
-class HypotheticalWhatIf:
+class OpenWhatIf:
+    """A back end with several connections, which `open_what_if` opens and closes; `name` is the one in the record."""
+
+    name = ""
+
+    def __init__(self, sessions: Sequence[hypopg.HypotheticalIndexes] | Sequence[HiddenIndexes], planners: Sequence[_Planner]) -> None:
+        self._opened = sessions
+        self._refused = _Refused()
+        self._workers = _Workers(planners)
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Return one answer per question, in their order."""
+        return self._workers.ask(questions)
+
+    def size_bytes(self, index: Index) -> int:
+        """Return the storage of an index, `UNBUILDABLE_BYTES` if it cannot be built."""
+        raise NotImplementedError
+
+    def confirm(self, indexes: Sequence[Index]) -> bool:
+        """Tell whether all of these can be built; from now on the others have `UNBUILDABLE_BYTES`."""
+        return not any(index in self._refused for index in indexes)
+
+    def close(self) -> None:
+        """End the threads, and forget or show the indexes again."""
+        self._workers.close()
+        for session in self._opened:
+            session.close()
+
+
+class HypotheticalWhatIf(OpenWhatIf):
     """Questions to HypoPG, one set of hypothetical indexes per session."""
 
     name = "hypopg"
@@ -123,14 +152,9 @@ class HypotheticalWhatIf:
     def __init__(self, sessions: Sequence[Session]) -> None:
         hypopg.install(sessions[0])
         self._builder = sessions[0]
-        self._refused = _Refused()
         self._confirmed: set[Index] = set()
         self._sessions = [hypopg.HypotheticalIndexes(session) for session in sessions]
-        self._workers = _Workers([_Hypothesizing(session) for session in self._sessions])
-
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Return one answer per question, in their order."""
-        return self._workers.ask(questions)
+        super().__init__(self._sessions, [_Hypothesizing(session) for session in self._sessions])
 
     def size_bytes(self, index: Index) -> int:
         """Return HypoPG's estimate."""
@@ -140,26 +164,16 @@ class HypotheticalWhatIf:
         return UNBUILDABLE_BYTES
 
     def confirm(self, indexes: Sequence[Index]) -> bool:
-        """
-        Tell whether all of these can be built; from now on the others have `UNBUILDABLE_BYTES`.
-
-        HypoPG reads no values, so an index with columns of variable length is built once and rolled back.
-        """
+        """Build each index with columns of variable length once and roll it back, because HypoPG reads no values."""
         for index in indexes:
             if index not in self._confirmed and not has_fixed_length(self._builder, index):
                 with self._refused.noting(index), self._builder.rolled_back():
                     create_index(self._builder, index)
             self._confirmed.add(index)
-        return not any(index in self._refused for index in indexes)
-
-    def close(self) -> None:
-        """Forget all hypothetical indexes."""
-        self._workers.close()
-        for session in self._sessions:
-            session.close()
+        return super().confirm(indexes)
 
 
-class HiddenWhatIf:
+class HiddenWhatIf(OpenWhatIf):
     """
     Questions to real indexes that are hidden from the planner; the sessions must be in a database of our own.
 
@@ -172,15 +186,14 @@ class HiddenWhatIf:
         self._builder = sessions[0]
         self._built: dict[str, Index] = {}
         self._sizes: dict[Index, int] = {}
-        self._refused = _Refused()
-        self._sessions = [HiddenIndexes(session) for session in sessions]
-        self._workers = _Workers([_Hiding(session, self._built) for session in self._sessions])
+        hiding = [HiddenIndexes(session) for session in sessions]
+        super().__init__(hiding, [_Hiding(session, self._built) for session in hiding])
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Build the indexes that do not exist yet, and return one answer per question, in their order."""
         for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions))):
             self.size_bytes(index)
-        return self._workers.ask(questions)
+        return super().ask(questions)
 
     def size_bytes(self, index: Index) -> int:
         """Return the real size; build the index if it does not exist."""
@@ -195,16 +208,6 @@ class HiddenWhatIf:
                 self._built[index.name] = index
                 self._sizes[index] = index_size_bytes(self._builder, index)
         return self._sizes.get(index, UNBUILDABLE_BYTES)
-
-    def confirm(self, indexes: Sequence[Index]) -> bool:
-        """Tell whether all of these can be built; `ask` has built them already."""
-        return not any(index in self._refused for index in indexes)
-
-    def close(self) -> None:
-        """Show all indexes again."""
-        self._workers.close()
-        for session in self._sessions:
-            session.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +229,8 @@ class _Hiding:
         return Answer(*self.session.cost(question.query.sql, question.indexes, self.built))
 
 
-OpenWhatIf: TypeAlias = HypotheticalWhatIf | HiddenWhatIf
-
-
 @contextmanager
-def open_what_if(
-    database: Database, back_end: BackEnd = "auto", *, connections: int = CONNECTIONS
-) -> Iterator[HypotheticalWhatIf | HiddenWhatIf]:
+def open_what_if(database: Database, back_end: BackEnd = "auto", *, connections: int = CONNECTIONS) -> Iterator[OpenWhatIf]:
     """
     Open a back end in `database`, which must be ours to change: HypoPG if it can be used, else built and hidden indexes.
 

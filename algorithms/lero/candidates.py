@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _LARGEST_ROWS = 1e100
-_SHAPE = (
+SHAPE = (
     *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
     *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name"),
 )
+"""Properties of a plan's node that make its shape, apart from `Parallel Aware`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +155,4 @@ def shape_key(plan: RawPlan) -> tuple[Any, ...]:
     """Return a key of a plan's shape: two keys are equal if the plans' `Plan.shape_hash` is, and ten times cheaper than parsing."""
     get = plan.get
     children: Sequence[RawPlan] = get("Plans", ())
-    return (*[get(name) for name in _SHAPE], get("Parallel Aware", False), *[shape_key(child) for child in children])
+    return (*[get(name) for name in SHAPE], get("Parallel Aware", False), *[shape_key(child) for child in children])

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_pilotscope.algorithms.lero.candidates import Attempt, Candidates, Slot
+from pytest_pilotscope.algorithms.lero.candidates import SHAPE, Attempt, Candidates, Slot
 from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.queries.queries import Query
@@ -27,13 +27,7 @@ from pytest_pilotscope.queries.queries import Query
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_NODE = frozenset(
-    {
-        *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
-        *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name", "Parallel Aware", "Workers Planned"),
-        *("Plan Rows", "Plan Width", "Total Cost", "Startup Cost"),
-    }
-)
+_NODE = frozenset({*SHAPE, "Parallel Aware", "Workers Planned", "Plan Rows", "Plan Width", "Total Cost", "Startup Cost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
