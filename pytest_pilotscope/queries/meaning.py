@@ -219,7 +219,10 @@ class Level:
     def in_memory(self, mask: int) -> bool:
         """Tell whether a set is an inner join of tables by equality of plain columns, each with immutable predicates only."""
         clauses = self._links(mask)
-        return clauses is not None and _partition(self._equalities(clauses, mask)) == self._classes_within(mask)
+        if clauses is None:
+            return False
+        classes = self._classes_within(mask)
+        return _partition(self._equalities(clauses, mask)) == classes and all(map(self._filtered_alike, classes))
 
     def count_sql(self, mask: int) -> CountSql:
         """Return the SQL that counts a set; raises `NoCount`."""
@@ -264,6 +267,15 @@ class Level:
     def _filtered_equal(self) -> Mapping[str, Sequence[tuple[ColumnRef, ColumnRef]]]:
         types = _key_types(self.clauses)
         return {relation.alias: list(_equal_columns(relation, types)) for relation in self.query.relations.values()}
+
+    def _filtered_alike(self, members: frozenset[ColumnRef]) -> bool:
+        """Tell whether each relation's columns of a class are equal by its own filters: counting takes one of them for all."""
+        of_alias: dict[str, set[ColumnRef]] = {}
+        for ref in members:
+            of_alias.setdefault(ref.alias, set()).add(ref)
+        return all(
+            len(own) == 1 or any(own <= equal for equal in _partition(self._filtered_equal[alias])) for alias, own in of_alias.items()
+        )
 
     def _classes_within(self, mask: int) -> set[frozenset[ColumnRef]]:
         """Return the classes of the level, cut down to a set of relations."""
