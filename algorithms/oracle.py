@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
 
 MOST_PLANNINGS = 10
-"""How often a query is planned at most to find what GEQO looks at when it is given the true rows."""
+"""At most so many plannings of a query, to find the sets that GEQO looks at when it is given the true rows."""
 
 
 class Oracle:
     """
     Knows the exact cardinality of every subplan that can be counted.
 
-    A query's labels are taken from the cache, or counted when the query is met for the first time, which is its warm-up. So the times
-    measured are those of an estimator that is perfect and free. Subqueries that are planned on their own are counted, too. What cannot be
-    counted is left to PostgreSQL, with the reason.
+    The oracle takes a query's labels from the cache, or counts them in the query's warm-up. So the measured times are those of an estimator
+    that is perfect and free. It also counts in subqueries that PostgreSQL plans on their own. PostgreSQL keeps its own estimate of a set
+    that cannot be counted, and the oracle gives the reason.
 
-    With `geqo_threshold` or more relations, PostgreSQL looks at other sets of relations each time that it is given other rows. Such a query
-    is planned with all rows that are known, and what that planning looked at is counted, until its plan has known sets only.
+    With `geqo_threshold` or more relations, PostgreSQL looks at other sets of relations each time that it is given other rows. The oracle
+    then plans the query with all rows that it knows, counts the sets that PostgreSQL looked at, and repeats this until the plan has known
+    sets only.
     """
 
     name = "oracle"
@@ -40,18 +41,18 @@ class Oracle:
         self._refused: dict[str, str] = {}
 
     def train(self, training: Training) -> TrainingReport:
-        """Learn nothing, but remember where labels come from."""
+        """Learn nothing, but keep the source of labels."""
         self._training = training
         return training.report(parameters={"no_ai": True})
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Return the true rows of the subplans of a query that was met before, None of one that was not; refuse what was refused."""
+        """Return the true rows of a known query's subplans, None for a new query; raise `UnsupportedQuery` again for a refused one."""
         if query.sql in self._refused:
             raise UnsupportedQuery(self._refused[query.sql], query.sql)
         return self._known.get(query.sql)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
-        """Return the true rows of the subplans that can be counted; `UnsupportedQuery` where none can, `LabelError` where none may be."""
+        """Return the true rows of the subplans that can be counted; `UnsupportedQuery` if none can, `LabelError` if counting is off."""
         if self._training is None:
             raise RuntimeError("the oracle has no data to count in: call train() first")
         try:
@@ -63,7 +64,7 @@ class Oracle:
 
 
 def _counted(training: Training, query: Query) -> PartialCardinalities:
-    """Return the rows of all sets of a query that PostgreSQL may look at, as far as they can be counted."""
+    """Return the rows of all sets of a query that PostgreSQL may look at and that can be counted."""
     found = PartialCardinalities({}, {})
     for _ in range(MOST_PLANNINGS):
         if not _learn(training, query, found) or _is_settled(training, query, found):
@@ -74,7 +75,7 @@ def _counted(training: Training, query: Query) -> PartialCardinalities:
 
 
 def _learn(training: Training, query: Query, found: PartialCardinalities) -> bool:
-    """Add the rows of what PostgreSQL considers when it is given those in `found`; False where some may not be counted any more."""
+    """Add the rows of the sets that PostgreSQL considers when it is given those in `found`; return False if counting is off."""
     with training.session.cardinalities(found) if found else nullcontext():
         labels = training.labels([query])
     if query.id in labels.unsupported:
@@ -90,9 +91,9 @@ def _learn(training: Training, query: Query, found: PartialCardinalities) -> boo
 
 
 def _is_settled(training: Training, query: Query, found: PartialCardinalities) -> bool:
-    """Tell whether the plan that PostgreSQL makes with these rows has nothing but sets that were counted, or cannot be."""
+    """Tell whether PostgreSQL's plan with these rows has only sets that were counted or cannot be counted."""
     if max(map(len, found), default=0) < 3:
-        return True  # there is one way to look at two relations
+        return True  # PostgreSQL looks at two relations in one way only
     with training.session.cardinalities(found):
         considered = training.session.subplans(query.sql)
         new = considered.keys() - found.keys() - found.unknown.keys()

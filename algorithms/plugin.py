@@ -1,4 +1,4 @@
-"""Registers the built-in algorithms and their options through the same hook as everybody else's."""
+"""The built-in algorithms and their options, registered through the same hook as anybody's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ORIGIN = "pytest-pilotscope"
 
 
 def pytest_pilotscope_register(registry: Registry) -> None:
-    """Add every built-in algorithm by name; each is imported when it is asked for."""
+    """Add every built-in algorithm by name; the registry imports each on demand."""
     registry.add_algorithm("baseline", "pytest_pilotscope.algorithms.baseline:Baseline", origin=ORIGIN)
     registry.add_algorithm("oracle", "pytest_pilotscope.algorithms.oracle:Oracle", origin=ORIGIN)
     registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
@@ -31,9 +31,7 @@ def _add_mscn_options(registry: Registry) -> None:
         "mscn", "batch_size", default=2048, metavar="N", parse=positive_int, help="subplans that mscn learns from in one step"
     )
     registry.add_option("mscn", "hidden_units", default=256, metavar="N", parse=positive_int, help="units of each layer of mscn's network")
-    registry.add_option(
-        "mscn", "learning_rate", default=1e-3, metavar="RATE", parse=positive_float, help="how far mscn goes in one step (Adam)"
-    )
+    registry.add_option("mscn", "learning_rate", default=1e-3, metavar="RATE", parse=positive_float, help="learning rate of mscn (Adam)")
 
 
 def _add_index_options(registry: Registry) -> None:
@@ -66,7 +64,7 @@ def _add_index_options(registry: Registry) -> None:
 def _add_knob_options(registry: Registry) -> None:
     registry.add_option("knob", "trials", default=50, metavar="N", parse=positive_int, help="settings to try, the default one included")
     registry.add_option(
-        "knob", "target", default="total_time", choices=("total_time", "p95_time", "throughput"), help="what knob tuning makes better"
+        "knob", "target", default="total_time", choices=("total_time", "p95_time", "throughput"), help="target of knob tuning"
     )
     registry.add_option(
         "knob",
@@ -81,7 +79,7 @@ def _add_knob_options(registry: Registry) -> None:
         default=3.0,
         metavar="S",
         parse=positive_float,
-        help="how long one pass of a knob trial takes with the default settings, in s; it decides how many training queries a trial runs",
+        help="length of one pass of a knob trial with the default settings, in s; it decides how many training queries a trial runs",
     )
 
 
@@ -115,7 +113,7 @@ def _add_lero_options(registry: Registry) -> None:
         "effort",
         default="auto",
         choices=("auto", "all"),
-        help="look for plans where and as long as it pays off, or try every factor on every query as in the paper",
+        help="auto: look for plans only if the search pays off; all: try every factor on every query, as in the paper",
     )
     registry.add_option(
         "lero", "dynamic", default=False, help="let lero learn on from the measured queries, after every --update-every of them"

@@ -1,8 +1,8 @@
 """
-The knobs that are tuned: a curated list for analytical queries, each with the reason why it is there.
+The knobs that are tuned: a curated list for analytical queries, each with its reason.
 
-What trades durability away is out, whatever it would gain, and so is what only helps writing, what no query without parallel plans, JIT or
-huge pages can see, and what needs ANALYZE to act (default_statistics_target).
+The list has no knob that trades durability away, whatever it would gain, none that only helps writing, none that affects only JIT or huge
+pages, and none that needs ANALYZE to act (default_statistics_target).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What bounds memory and parallelism: `memory_bytes` that the server may use, `cpus`, and how much data there is."""
+    """The bounds of memory and parallelism: `memory_bytes` that the server may use, `cpus`, and the size of the data."""
 
     memory_bytes: int
     cpus: int
@@ -28,33 +28,33 @@ Bound = Callable[[Machine], float]
 
 
 def fixed(value: float) -> Bound:
-    """A limit that is the same on every machine."""
+    """Return a limit that is the same on every machine."""
     return lambda machine: value
 
 
 def share(part: float, most: float = float("inf")) -> Bound:
-    """A share of the machine's memory, in bytes, and never more than `most`."""
+    """Return a limit that is a share of the machine's memory, in bytes, and never more than `most`."""
     return lambda machine: min(machine.memory_bytes * part, most)
 
 
 def buffers(machine: Machine) -> float:
-    """Four times the data, beyond which a cache cannot help and only takes longer to set up; 40 % of the memory at most."""
+    """Return four times the data, beyond which a cache only takes longer to set up; 40 % of the memory at most."""
     return min(0.4 * machine.memory_bytes, max(4 * machine.data_bytes, 256 * MB))
 
 
 def processors(machine: Machine) -> float:
-    """As many as there are processors, and 8 at most."""
+    """Return the number of processors, and 8 at most."""
     return min(machine.cpus, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """
-    One knob of the list. `low` and `high` are ours; PostgreSQL's own limits and the value that is in force hold besides.
+    One knob of the list. `low` and `high` are our limits, within PostgreSQL's own; the value in force is always allowed.
 
-    `special` are values that mean something else than their neighbours (0 switches a feature off). `parent` names a knob and `active` the
-    values under which this one matters; None stands for every value of the parent that is not special. What is `coarse` is only halved and
-    doubled: neighbouring values make no difference, and settings that share the value need no restart.
+    `special` is a value that means something else than its neighbours (0 switches a feature off). `parent` names a knob, and `active` the
+    value of it under which this knob has an effect; None stands for every value of the parent that is not special. A `coarse` knob is only
+    halved and doubled: neighbouring values make no difference, and settings that share the value need no restart.
     """
 
     why: str

@@ -1,4 +1,4 @@
-"""A trained model: from a query, or a plain text, to the rows of its subplans. Knows no database unless it is given a session."""
+"""A trained model, from a query or its text to the rows of its subplans; it needs no database."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass(slots=True, kw_only=True)
 class TrainedModel:
     """
-    A network, the vocabulary it was trained with, and the sample rows that its bitmaps are about (None: no bitmaps).
+    A network, its vocabulary, and the sample rows of its bitmaps (None: no bitmaps).
 
-    Estimates are computed on one thread of the CPU.
+    It estimates on one thread of the CPU.
     """
 
     vocabulary: Vocabulary
@@ -49,8 +49,8 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: Path, *, session: Session | None = None) -> TrainedModel:
-        """Load what `Mscn.save` wrote, without a database; `session` is only needed for predicates that PostgreSQL has to evaluate."""
-        from pytest_pilotscope.algorithms.mscn.storage import read_model
+        """Load a model that `Mscn.save` wrote; only predicates that PostgreSQL has to evaluate need a `session`."""
+        from pytest_pilotscope.algorithms.mscn.saved_network import read_model
 
         return read_model(folder, session=session)
 
@@ -58,14 +58,14 @@ class TrainedModel:
         """
         Estimate the rows of every subplan of a query, single relations included.
 
-        ModelError for a query that is no plain conjunction over tables, and for a table, column or join that is not in the vocabulary: the
-        message names it.
+        ModelError for a query that is no conjunction of predicates over tables, and for a table, column or join that is not in the
+        vocabulary: the message names it.
         """
         query = self.parse(sql)
         return dict(zip(query.subplans(), self.rows(query, query.masks).tolist(), strict=True))
 
     def parse(self, sql: str) -> JoinQuery:
-        """Take a plain query apart by its text and the model's own schema; `ModelError` says why another one cannot be."""
+        """Parse a plain query by its text and the model's own schema; `ModelError` gives the reason for any other query."""
         try:
             return read_plain(sql, self.vocabulary.schema)
         except UnsupportedQuery as error:
@@ -82,7 +82,7 @@ class TrainedModel:
         return np.exp(logarithms.astype(np.float64))
 
     def _encoded(self, elements: QueryElements) -> list[Floats]:
-        """Encode all elements, in order. Joins, and tables without a bitmap of their own, are few: they are encoded once per model."""
+        """Encode all elements, in order; keep the encodings of joins and of tables without predicates, which are few."""
         write, encode = self.featurizer, self._forward.encode
         tables = self._once(0, [relation.table for relation in elements.relations], self._unfiltered)
         if self.samples is not None:
@@ -98,7 +98,7 @@ class TrainedModel:
         return self.featurizer.table_features([Relation(alias=table, table=table, predicates=())])
 
     def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[Floats]:
-        """Encode each element of a set by itself when it is met for the first time, so that its encoding does not depend on the query."""
+        """Encode each new element of a set by itself, so that its encoding does not depend on the query."""
         kept = self._kept[number]
         for key in keys:
             if key not in kept:

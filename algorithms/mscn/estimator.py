@@ -1,16 +1,16 @@
-"""`--algo mscn`: learns from the true rows of every subplan of the training queries, and replaces PostgreSQL's estimates by its own."""
+"""The algorithm `mscn`: it learns from the true rows of the training queries' subplans, and replaces PostgreSQL's estimates by its own."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
@@ -18,9 +18,8 @@ from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_st
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
 from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
-from pytest_pilotscope.algorithms.mscn.storage import metadata_of, read_model, write_model
+from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import parse_plain
@@ -44,7 +43,7 @@ class Mscn:
     """
     Multi-set convolutional network (Kipf et al., Learned Cardinalities, CIDR 2019).
 
-    `model` can be used without a database; it is None before `train` or `load`.
+    `model` works without a database; it is None before `train` or `load`.
     """
 
     name = "mscn"
@@ -56,10 +55,10 @@ class Mscn:
         self._metadata: Metadata | None = None
         self._session: Session | None = None
         self._planned: dict[str, JoinQuery | UnsupportedQuery] = {}  # by text
-        self._alike: dict[str, bool] = {}  # by template: the text alone gives what the planner means
+        self._alike: dict[str, bool] = {}  # by template: the text alone gives the planner's sets
 
     def train(self, training: Training) -> TrainingReport:
-        """Count, draw samples, learn, save; AlgorithmError when there is nothing to learn from."""
+        """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
         settings = training.settings
         parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, **training.options)
         where = device(settings.device)
@@ -85,7 +84,7 @@ class Mscn:
         )
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Estimate all subplans of a plain query by its text, if `steer` has met its template and found that the planner means the same."""
+        """Estimate all subplans of a plain query by its text, if `steer` has checked its template against the planner's report."""
         model, _ = self._trained()
         if not self._alike.get(plain_template(query.sql), False):
             return None
@@ -94,10 +93,10 @@ class Mscn:
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """
-        Estimate the rows of the asked subplans in one batch, from what the planner means by them; its own estimates are not looked at.
+        Estimate the rows of the given subplans in one batch, from the planner's report of relations and joins, without its estimates.
 
-        The first query of a template decides whether the text of the others is enough. Raises `UnsupportedQuery` where there are several
-        query levels, or other joins than inner ones by equality: there are no features for them.
+        The first query of a template decides whether the text of the others is enough. Raises `UnsupportedQuery` for several query levels
+        and for joins other than inner ones by equality, which have no features.
         """
         model, _ = self._trained()
         planned = self._meaning(query.sql, model.featurizer)
@@ -111,7 +110,7 @@ class Mscn:
         return dict(zip(subplans, rows.tolist(), strict=True))
 
     def _meaning(self, sql: str, featurizer: Featurizer) -> JoinQuery:
-        """Ask the planner, once for each text."""
+        """Return the planner's report of a query, read once for each text."""
         from pytest_pilotscope.postgres.meaning import read_meaning
 
         if self._session is None:
@@ -135,7 +134,7 @@ class Mscn:
         write_model(folder, *self._trained())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        """Read a saved model for the database of `training`; ModelError if it is broken or belongs to another schema or other data."""
         metadata = metadata_of(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         self.model, self._session = read_model(folder, session=training.session), training.session
@@ -146,13 +145,9 @@ class Mscn:
         network.load_state_dict(learned.weights)
         self.model = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
         self._session = training.session
-        self.model_id = f"mscn_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training={**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss},
-        )
+        about = {**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss}
+        self._metadata = new_metadata("mscn", training, about)
+        self.model_id = self._metadata.model_id
 
     def _trained(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:
@@ -168,7 +163,7 @@ def _featurizer(training: Training) -> Featurizer:
 
 
 def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -> LabelledSubplans:
-    """Make samples of the inner joins by equality that were counted; a query that has none is named."""
+    """Make samples of the counted inner joins by equality; log a warning for a query that has none."""
     learnt = []
     for query in queries:
         if query.id not in labels:

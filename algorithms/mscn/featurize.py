@@ -1,7 +1,7 @@
 """
-From a query to three sets of elements, and from a subplan to the elements that it holds.
+Features: three sets of elements for a query, and for each subplan the elements that it holds.
 
-A query's elements are found once; a subplan is a row of three 0/1 matrices over them. Nothing is parsed or looked up per subplan.
+The featurizer finds a query's elements once; a subplan is a row of weights over them, without any parsing or look-up of its own.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Masks: TypeAlias = npt.NDArray[np.int64]
 
 SETS = ("tables", "joins", "predicates")
-"""The three sets, in the order in which their encodings are concatenated."""
+"""The three sets, in the order of their concatenated encodings."""
 
 MOST_RELATIONS = 62
-"""Relations of one query: a subplan is a bit mask in an int64."""
+"""Most relations of one query: a subplan is a bit mask in an int64."""
 
 _CACHED_PREDICATES = 50_000
 
@@ -37,11 +37,11 @@ _CACHED_PREDICATES = 50_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryElements:
     """
-    The elements of the three sets of one query, and for all of them in order the (E,) masks of the relations that they need.
+    The elements of the three sets of one query, and the (E,) masks of the relations that they need, in the same order.
 
-    An element is in the set of a subplan when the subplan has all the relations that the element needs. Aliases of the same
-    table are separate elements. `joins` are pairs of column positions: all pairs of each class of equal columns, so that the order
-    of the FROM clause and which of the implied equalities were written make no difference.
+    An element is in the set of a subplan if the subplan has all the relations that the element needs. Aliases of the same table are
+    separate elements. `joins` are pairs of column positions: all pairs of each class of equal columns, so that neither the order of the
+    FROM clause nor the choice of written equalities makes a difference.
     """
 
     relations: tuple[Relation, ...]
@@ -51,7 +51,7 @@ class QueryElements:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """How many elements there are in each set."""
+        """The number of elements in each set."""
         return (len(self.relations), len(self.joins), len(self.predicates))
 
     def averages(self, masks: Masks) -> Floats:
@@ -70,7 +70,7 @@ class QueryElements:
 
 
 class Featurizer:
-    """Finds the elements of queries and writes their features; without samples there are no bitmaps."""
+    """Finds the elements of queries and writes their features; without samples, tables have no bitmaps."""
 
     def __init__(self, vocabulary: Vocabulary, samples: Samples | None) -> None:
         self.vocabulary = vocabulary
@@ -105,7 +105,7 @@ class Featurizer:
         )
 
     def described(self, query: JoinQuery) -> Counter[Hashable]:
-        """Return all elements of a query, bitmaps included, each with its relations: equal for queries that are estimated alike."""
+        """Return all elements of a query, bitmaps included, each with its relations: equal for queries with equal estimates."""
         elements = self.elements(query, query.masks)
         tables = [(relation.table, self._bitmap(relation)) for relation in elements.relations]
         needs = [query.subplan(need) for need in elements.needs.tolist()]

@@ -1,4 +1,4 @@
-"""The planner's report as mscn's features: which sets of relations have some, and whether the text of a query alone would give the same."""
+"""The planner's report as mscn's features: the sets of relations that have features, and the check of a query's text against it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING_COUNTED = "none of its sets of relations is an inner join of tables by e
 
 
 def to_steer(statement: Statement, featurizer: Featurizer) -> JoinQuery:
-    """Return the query of a statement that has features in all of its sets; raises `UnsupportedQuery`, which says what has none."""
+    """Return the query of a statement whose sets all have features; raises `UnsupportedQuery`, which names a set without features."""
     level = statement.outermost
     if level is None:
         raise UnsupportedQuery("it has no relations", statement.sql)
@@ -36,7 +36,7 @@ def to_steer(statement: Statement, featurizer: Featurizer) -> JoinQuery:
 
 
 def to_learn(statement: Statement, labels: Mapping[Subplan, Label], featurizer: Featurizer) -> tuple[JoinQuery, dict[int, int]]:
-    """Return the query of a statement and the true rows of its sets that have features; raises `UnsupportedQuery` where none has."""
+    """Return the query of a statement and the true rows of its sets that have features; raises `UnsupportedQuery` if none has."""
     level = statement.outermost
     counted = {key: label.rows for key, label in labels.items() if label.rows is not None}
     rows = {mask: counted[key] for key, (at, mask) in statement.subplans().items() if at is level and key in counted and at.in_memory(mask)}
@@ -56,7 +56,7 @@ def check_features(query: JoinQuery, aliases: Iterable[str], featurizer: Featuri
 
 
 def text_says(planned: JoinQuery, subplans: Collection[Subplan], featurizer: Featurizer) -> bool:
-    """Tell whether the text of a query alone gives the planner's sets, no more and no fewer, and the features of what it means by them."""
+    """Tell whether the text of a query alone gives exactly the planner's sets and their features."""
     parsed = parse_plain(planned.sql, featurizer.vocabulary.schema)
     if parsed is None or len(parsed.relations) > MOST_ENUMERATED:
         return False

@@ -1,8 +1,8 @@
 """
-Labelled subplans of many queries, stored once: distinct elements, and for every sample the numbers of its elements.
+Labelled subplans of many queries: the distinct elements once, and for every sample the numbers of its elements.
 
-The elements of the three sets are numbered through: tables, then joins, then predicates. The samples of a query lie together, so a batch
-of whole queries is a few slices, and equal elements are encoded once per batch.
+One numbering covers the elements of the three sets: tables, then joins, then predicates. The samples of a query lie together, so a batch of
+whole queries is a few slices, and the network encodes equal elements once per batch.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Element = TypeVar("Element")
 
 
 class Bags(NamedTuple):
-    """Weighted sums of rows: (M,) which rows, (M,) their weights, (B,) where the rows of each sum begin."""
+    """Weighted sums of rows: (M,) numbers of the rows, (M,) their weights, (B,) the first member of each sum."""
 
     members: Indices
     weights: Floats
     offsets: Indices
 
     def transposed(self, rows: int) -> Bags:
-        """Return the sums by which gradients go back: for each of `rows` rows, the sums that it was part of."""
+        """Return the sums for the gradients: for each of `rows` rows, the sums that it was part of."""
         counts = np.bincount(self.members, minlength=rows)
         sums = np.repeat(np.arange(self.offsets.size), np.diff(np.append(self.offsets, self.members.size)))
         narrow = self.members.astype(np.uint16) if rows <= np.iinfo(np.uint16).max else self.members  # radix sort
@@ -43,7 +43,7 @@ class Batch:
     """
     B samples: (E, F) features of the distinct elements of each set, the averages over them, and (B,) logarithms of true rows.
 
-    The elements of the three sets are numbered through. A sample's bag has the weight 1 / size for each element of a set.
+    One numbering covers the elements of the three sets. A sample's bag has the weight 1 / size for each element of a set.
     """
 
     features: Features
@@ -54,7 +54,7 @@ class Batch:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledSubplans:
     """
-    N samples of Q queries, with the elements of the three sets numbered through.
+    N samples of Q queries, with one numbering of the elements of the three sets.
 
     (E, F) features of all distinct elements of each set; (M,) members and weights, (N + 1,) offsets; (N,) logarithms of true rows,
     of which 0 count as 1; (Q + 1,) first sample of each query.
@@ -76,7 +76,7 @@ class LabelledSubplans:
         return int(np.count_nonzero(np.diff(self.queries)))
 
     def batches(self, size: int, order: Indices) -> Iterator[Batch]:
-        """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is cut."""
+        """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is split."""
         for starts, counts in _packed(self.queries, size, order):
             yield self._batch(starts, counts)
 
@@ -109,7 +109,7 @@ def spans(starts: Indices, counts: Indices) -> Indices:
 
 
 def _packed(queries: Indices, size: int, order: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Pack queries into batches; each is the first samples and the numbers of samples of its slices."""
+    """Pack queries into batches; a batch is the first samples and the numbers of samples of its slices."""
     starts: list[int] = []
     counts: list[int] = []
     room = size
@@ -130,7 +130,7 @@ def _packed(queries: Indices, size: int, order: Indices) -> Iterator[tuple[Indic
 
 @dataclass(slots=True)
 class _Interned(Generic[Element]):
-    """Distinct elements in the order they were met."""
+    """Distinct elements in the order of their first use."""
 
     key: Callable[[Element], Hashable]
     numbers: dict[Hashable, int] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class _Interned(Generic[Element]):
 
 @dataclass(slots=True)
 class _Collected:
-    """The members of the samples so far: which set, the number within the set, the weight; members per sample; true rows."""
+    """The members of the samples so far: set, number within the set, weight; members per sample; true rows."""
 
     tables: _Interned[Relation]
     joins: _Interned[tuple[int, int]] = field(default_factory=lambda: _Interned(lambda pair: pair))
@@ -179,7 +179,7 @@ class _Collected:
         self.firsts.append(len(self.rows))
 
     def finish(self, featurizer: Featurizer) -> LabelledSubplans:
-        """Number the elements through and write their features."""
+        """Give the elements of all sets one numbering and write their features."""
         starts = np.cumsum([0, len(self.tables.elements), len(self.joins.elements)])
         sizes = np.concatenate([np.zeros(1, dtype=np.int64), *self.sizes])
         return LabelledSubplans(

@@ -1,5 +1,5 @@
 """
-Materialised samples: the rows a model keeps of every table, and which of them pass a filter.
+Materialised samples: the rows that a model keeps of every table, and the bitmaps of those that pass a filter.
 
 The bitmaps of the paper: 1000 rows per table, bit i of a relation's bitmap says that sample row i passes all its predicates.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.columns import Column, Mask, column
-from pytest_pilotscope.algorithms.mscn.conditions import truth
+from pytest_pilotscope.algorithms.mscn.three_valued import truth
+from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
@@ -31,7 +31,7 @@ class TableSample:
     """
     Sample rows of one table: for each column PostgreSQL's text of the values, None for NULL.
 
-    A table with fewer rows than the sample is sampled completely; the bits beyond are never set.
+    The sample of a smaller table is the whole table; the remaining bits are never set.
     """
 
     def __init__(self, table: str, types: Mapping[str, str], texts: Mapping[str, Sequence[str | None]]) -> None:
@@ -52,10 +52,10 @@ class Samples:
     """
     The samples of all tables, and the bitmaps of filters on them.
 
-    Each distinct predicate is evaluated once and kept. Most are evaluated here, exactly as PostgreSQL would; the others (order of
-    text, functions, casts) by PostgreSQL itself in one round trip that sends the sample values of the columns they need and
-    changes nothing on the server. Without a session those are an `AlgorithmError`; one that fails on a sample row (a division by
-    zero, which another condition may keep away from the query) is an `UnsupportedQuery`.
+    They evaluate each distinct predicate once and keep its mask. Most are evaluated here, exactly as PostgreSQL would; PostgreSQL itself
+    evaluates the others (order of text, functions, casts) in one round trip that sends the sample values of their columns and changes
+    nothing on the server. Without a session those raise `AlgorithmError`. A predicate that fails on a sample row (a division by zero, from
+    which another condition may protect the query) raises `UnsupportedQuery`.
     """
 
     def __init__(self, tables: Mapping[str, TableSample], *, session: Session | None = None, rows: int = SAMPLE_ROWS) -> None:

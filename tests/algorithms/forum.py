@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -11,7 +10,7 @@ from typing import Any
 
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -69,14 +68,8 @@ def queries(split: str, count: int) -> tuple[Query, ...]:
     return tuple(made)
 
 
-@contextmanager
-def silent(_: str, __: int) -> Iterator[Advance]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
-
-
 def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:
-    """What `train` is given: few epochs unless chosen otherwise, and options of lero."""
+    """Make the argument of `train`: few epochs unless chosen otherwise, and options of lero."""
     return Training.of(
         Forum().workload(),
         algorithm="lero",

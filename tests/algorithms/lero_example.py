@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from pytest_pilotscope.algorithms.lero.candidates import Attempt, Slot
-from pytest_pilotscope.algorithms.lero.race import Outcome
-from pytest_pilotscope.algorithms.lero.records import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 
 TABLES = ("comments", "posts", "users", "votes")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.knob.tuning import KnobOptions
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -58,16 +59,10 @@ def _queries(split: str, numbers: range | list[int]) -> Iterator[Query]:
 
 
 @contextmanager
-def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
-
-
-@contextmanager
 def training(
     name: str, database: Database, folder: Path, *, options: Mapping[str, object] | None = None, **settings: object
 ) -> Iterator[Training]:
-    """What an algorithm is given to learn from, with some settings and options of its own that are not the default."""
+    """Make the argument of `train`, with some settings and options that are not the default."""
     workload = Shop().workload()
     chosen: Mapping[str, object] = {"results": folder / "results", **settings}
     with database.session() as session:
@@ -91,6 +86,6 @@ def knob_options(**chosen: Any) -> KnobOptions:
 
 
 def metadata_for(given: Training, model_id: str) -> Metadata:
-    """What a model of this database says of itself."""
+    """Return the metadata of a model of this database."""
     schema = schema_fingerprint(given.schema)
     return Metadata(model_id=model_id, data_fingerprint=given.data_fingerprint, schema_fingerprint=schema, training={})

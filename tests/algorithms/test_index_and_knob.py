@@ -111,7 +111,7 @@ def _check_run(name: str, store: str) -> None:
 
 
 def _served(store: str, run_id: str) -> dict[str, Any]:
-    """What the run's pyfunc model says to a statement."""
+    """Return the answer of the run's pyfunc model to a statement."""
     import mlflow
     import pandas as pd
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.algorithms.index.options import IndexOptions
-from pytest_pilotscope.algorithms.index.selection import IndexSelection
-from pytest_pilotscope.algorithms.index.whatif import Means
-from pytest_pilotscope.algorithms.storage import write_json_model
+from pytest_pilotscope.algorithms.index.selection import IndexOptions, IndexSelection
+from pytest_pilotscope.algorithms.index.whatif import BackEnd
+from pytest_pilotscope.algorithms.model_files import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
@@ -232,7 +231,7 @@ def odd(shop_of_15: Database) -> Iterator[Database]:
 
 
 @pytest.mark.parametrize("means", ["hypopg", "hidden"])
-def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, means: Means, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, means: BackEnd, caplog: pytest.LogCaptureFixture) -> None:
     """Foreign tables, types without an order, and values too long for a btree leave the rest to be selected and built."""
     with odd.session() as session:
         if means == "hypopg" and hypopg.obstacle(session):

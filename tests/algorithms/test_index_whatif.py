@@ -1,4 +1,4 @@
-"""What-if questions to real planners: both means give the costs of really built indexes, side by side and in order."""
+"""Questions to real planners: both back ends give the costs of real indexes, in parallel and in order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_pilotscope.algorithms.index.advisor import select, take_start
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
 from pytest_pilotscope.algorithms.index.extend import Limits
-from pytest_pilotscope.algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.catalog import read_schema
@@ -34,7 +34,7 @@ def read_queries(database: Database) -> list[IndexedQuery]:
 
 
 @contextmanager
-def asking(database: Database, means: Means) -> Iterator[tuple[Database, OpenWhatIf]]:
+def asking(database: Database, means: BackEnd) -> Iterator[tuple[Database, OpenWhatIf]]:
     """A what-if of these means in a copy; skips with the reason where there is none."""
     with database.session() as session:
         if means == "hypopg" and hypopg.obstacle(session):

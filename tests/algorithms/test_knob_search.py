@@ -34,7 +34,7 @@ def cost(values: Values) -> float:
 
 
 def test_the_default_is_a_point_of_smacs_space(space: KnobSpace) -> None:
-    """What the server runs with can be told to SMAC, exactly, special and inactive values included."""
+    """The search can tell SMAC the server's settings exactly, special and inactive values included."""
     geometry = DirectGeometry(space, 0)
     point = geometry.point(space.defaults)
     assert geometry.values(point) == space.defaults

@@ -16,10 +16,9 @@ import pytest
 from pytest_pilotscope.algorithms.knob import catalogue
 from pytest_pilotscope.algorithms.knob import tuning as tuning_module
 from pytest_pilotscope.algorithms.knob.measuring import select_queries
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
-from pytest_pilotscope.algorithms.knob.stage import Stage
-from pytest_pilotscope.algorithms.knob.tuning import UNFINISHED, KnobTuning
-from pytest_pilotscope.algorithms.storage import write_json_model
+from pytest_pilotscope.algorithms.knob.trial_server import TrialServer
+from pytest_pilotscope.algorithms.knob.tuning import UNFINISHED, KnobOptions, KnobTuning
+from pytest_pilotscope.algorithms.model_files import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
@@ -29,7 +28,7 @@ from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 from tests.algorithms.shop import knob_options, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
-from tests.algorithms.test_knob_stage import given, somebodys, state
+from tests.algorithms.test_knob_trial_server import given, somebodys, state
 
 __all__ = ["given", "somebodys"]  # fixtures
 
@@ -130,9 +129,9 @@ def test_other_searches_and_targets(shop: Database, tmp_path: Path, options: Kno
 def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C in the third trial, the next run with the same seed and queries tries only what is missing."""
     applied: list[dict[str, str]] = []
-    original = Stage.apply
+    original = TrialServer.apply
 
-    def apply(self: Stage, values: Any) -> Any:
+    def apply(self: TrialServer, values: Any) -> Any:
         if len(applied) == 2:
             raise KeyboardInterrupt("stop")
         applied.append(dict(values))
@@ -140,7 +139,7 @@ def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypat
 
     before = state(shop)
     with monkeypatch.context() as patch:
-        patch.setattr(Stage, "apply", apply)
+        patch.setattr(TrialServer, "apply", apply)
         with pytest.raises(KeyboardInterrupt, match=r"^stop$"):
             run(shop, tmp_path)
     assert state(shop) == before
@@ -248,7 +247,7 @@ def test_queries_that_write_are_left_out(given: Database, tmp_path: Path, caplog
 
 
 def test_no_query_can_be_drawn(newest_scratch: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """Where all queries fail with the default settings the error says so, beside their warnings."""
+    """If all queries fail with the default settings the error says so, beside their warnings."""
     expected = (
         "none of the 1 queries runs within 1 s with the default settings, a quarter of a trial (1 of them fail, see the warnings); "
         "raise --knob-trial-s (now 4)"

@@ -125,7 +125,7 @@ def test_choices_are_explained(trained: tuple[Lero, TrainingReport, Path]) -> No
 
 
 def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session: Session) -> None:
-    """What is injected makes PostgreSQL plan exactly the candidate that was scored best, and other plans than its own among them."""
+    """The injected cardinalities make PostgreSQL choose exactly the plan with the best score, and some of these are not its own."""
     assert contrary.model is not None
     chosen = []
     for query in TEST:
@@ -312,7 +312,7 @@ def test_a_served_model_refuses_what_cannot_be_planned(
 
 
 def test_a_served_model_takes_one_statement(session: Session, served: Callable[[str], dict[str, Any]]) -> None:
-    """What comes after a semicolon is not run: it is refused before anything is sent."""
+    """A second statement after a semicolon does not run: it is refused before anything is sent."""
     text = (
         "lero chooses a plan for one statement, and this may be more than one: SELECT 1; DELETE FROM users; ask for each by itself, and "
         "leave out comments (a semicolon inside the statement is taken as its end where there is a comment, a backslash or a $)"

@@ -12,7 +12,7 @@ import torch
 
 from pytest_pilotscope.algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
 from pytest_pilotscope.algorithms.lero.chooser import Lero
-from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model
 from pytest_pilotscope.builtins import load_workload
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.provision.database import PostgreSQLConfig

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +19,7 @@ from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.labels import Labels, cardinalities
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.progress import Advance
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -81,16 +80,10 @@ class OwnTraining(Training):
         return Labels(rows, counted.unsupported, counted.reasons, counted.statements)
 
 
-@contextmanager
-def silent(description: str, total: int) -> Iterator[Advance]:
-    """Show no progress."""
-    yield lambda steps: None
-
-
 def training(
     session: Session, folder: Path, *, data: str = "data-1", count: int = 60, options: Mapping[str, Any] | None = None, **chosen: Any
 ) -> OwnTraining:
-    """What `train` is given, on 60 queries."""
+    """Give `train` 60 queries."""
     folder.mkdir(parents=True, exist_ok=True)
     return OwnTraining(
         algorithm="mscn",
@@ -276,7 +269,7 @@ def test_empty_relation_is_estimated(trained: tuple[Mscn, Any, Path]) -> None:
 
 
 def test_subplan_of_unknown_aliases_is_an_incomplete_estimate(trained: tuple[Mscn, Any, Path]) -> None:
-    """What was asked about something else than the query's relations is not guessed."""
+    """A subplan of other relations than the query's gets no estimate."""
     message = "mscn estimated 1 of 2 subplans of query 'x'; PostgreSQL would silently use its own estimate for the rest"
     with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
         trained[0].steer(Query(id="x", sql=SQL), {frozenset({"u"}): 1.0, frozenset({"u", "q"}): 1.0})

@@ -1,4 +1,4 @@
-"""What the three sets of a subplan hold, and what has no features."""
+"""The elements of a subplan's three sets, and names without features."""
 
 from __future__ import annotations
 

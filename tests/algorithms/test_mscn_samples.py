@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.algorithms.mscn.columns import Mask, column, comparable, kind_of
-from pytest_pilotscope.algorithms.mscn.conditions import matcher, truth
 from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
+from pytest_pilotscope.algorithms.mscn.three_valued import matcher, truth
+from pytest_pilotscope.algorithms.mscn.typed_columns import Mask, column, comparable, kind_of
 from pytest_pilotscope.algorithms.mscn.vocabulary import read_ranges
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
@@ -181,7 +181,7 @@ def test_evaluates_like_postgres(session: Session, sampled: dict[str, TableSampl
 
 @pytest.mark.parametrize("condition", ASKED)
 def test_asks_postgres_about_the_rest(session: Session, sampled: dict[str, TableSample], condition: str) -> None:
-    """What depends on collations, time zones, casts or functions is evaluated by PostgreSQL on the sample's own values."""
+    """PostgreSQL evaluates predicates with collations, time zones, casts or functions on the sample's own values."""
     predicate = only(session, condition)
     assert truth(predicate.condition, sampled["kinds"].column) is None
     mask = Samples(sampled, session=session).mask(sampled["kinds"], predicate)

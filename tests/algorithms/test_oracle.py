@@ -113,7 +113,7 @@ def counted(subplan: Subplan) -> int:
 
 
 def test_a_genetic_search_is_followed(genetic: Session) -> None:
-    """What PostgreSQL looks at under the rows that are known so far is counted too, until its plan has known sets only."""
+    """The sets that PostgreSQL looks at under the known rows are counted too, until its plan has known sets only."""
     plannings: list[Cardinalities] = []
 
     def labels(queries: list[Query]) -> Labels:

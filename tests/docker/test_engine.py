@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.algorithms.knob.stage import open_stage, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, reach_of, space_of
 from pytest_pilotscope.errors import MissingServer, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import container as module
@@ -134,15 +134,15 @@ def test_knobs_in_a_container(docker: Any) -> None:
             reach = reach_of(database, session)
             space = space_of(session, reach, ("shared_buffers", "bgwriter_lru_maxpages"))
         others = {container.id for container in docker.containers.list()}
-        with open_stage(database, space, reach) as stage:
+        with open_trial_server(database, space, reach) as trial_server:
             values = space.complete({"bgwriter_lru_maxpages": "7"})
-            assert stage.apply(values) == "reload"
-            assert stage.apply({**values, "shared_buffers": "4096"}) == "restart"
-            assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
+            assert trial_server.apply(values) == "reload"
+            assert trial_server.apply({**values, "shared_buffers": "4096"}) == "restart"
+            assert trial_server.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
             (container,) = (each for each in docker.containers.list() if each.id not in others)
             container.kill()
-            stage.ready()
-            shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+            trial_server.ready()
+            shown = trial_server.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
             assert dict(shown) == space.defaults
 
 

@@ -12,9 +12,9 @@ import mlflow
 import pandas as pd
 import pytest
 
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
-from pytest_pilotscope.algorithms.mscn.storage import write_model
-from pytest_pilotscope.algorithms.storage import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.mscn.saved_network import write_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 from pytest_pilotscope.pyfunc import PilotscopeModel

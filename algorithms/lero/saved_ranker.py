@@ -1,8 +1,8 @@
 """
-A model on disk; `algorithms.storage` has the layout and the checks.
+A lero model on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/weights.safetensors   the network
-    model/<model_id>/model.json            what features mean (operators, tables, scales), the sizes of the layers, and the policy
+    model/<model_id>/model.json            the meaning of features (operators, tables, scales), the sizes of the layers, and the policy
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, S
 from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
+from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 
 FORMAT = 2
@@ -44,12 +44,12 @@ def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[
 
 
 def model_metadata(folder: Path) -> Metadata:
-    """Read what the one model in a folder says of itself; raises `ModelError`."""
+    """Read the metadata of the one model in a folder; raises `ModelError`."""
     return read_metadata(folder, "lero", format_number=FORMAT)[0]
 
 
 def read_model(folder: Path) -> TrainedModel:
-    """Read a model that `write_model` wrote; raises `ModelError` that names the file for one that is missing, broken or changed."""
+    """Read a model that `write_model` wrote; `ModelError` names a file that is missing, broken or changed."""
     metadata, hashes = read_metadata(folder, "lero", format_number=FORMAT)
     inner = folder / "model" / metadata.model_id
     contents = read_files(folder, metadata, hashes, {WEIGHTS, MODEL})

@@ -1,8 +1,8 @@
 """
-Settings that were found, on disk; `algorithms.storage` has the layout and the checks.
+The settings of a search, on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/knobs.json    the settings, in their own units
-    metadata/<model_id>.json       what they were found on and how, and the SHA-256 of the file
+    metadata/<model_id>.json       fingerprints of the data, the parameters of the search, and the SHA-256 of the file
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
-from pytest_pilotscope.algorithms.storage import Metadata, read_json_model, write_json_model
+from pytest_pilotscope.algorithms.model_files import Metadata, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.knobs import read_knobs
 from pytest_pilotscope.postgres.session import Session
@@ -27,9 +27,9 @@ def save_values(folder: Path, values: Mapping[str, str], metadata: Metadata) -> 
 
 def load_values(folder: Path) -> tuple[dict[str, str], Metadata]:
     """
-    Read settings; `ModelError` for a broken file and for settings that are not tuned.
+    Read settings; `ModelError` for a broken file and for settings outside the catalogue.
 
-    A model that came from elsewhere cannot switch off durability.
+    So a foreign model cannot switch off durability.
     """
     metadata, content = read_json_model(folder, "knob", FILE, format_number=FORMAT)
     settings = content.get("settings")
@@ -44,7 +44,7 @@ def load_values(folder: Path) -> tuple[dict[str, str], Metadata]:
 
 
 def check_known(values: Mapping[str, str], metadata: Metadata, session: Session) -> None:
-    """`ModelError` for settings that this server does not have."""
+    """Raise `ModelError` for settings that this server does not have."""
     missing = sorted(values.keys() - read_knobs(session, list(values)).keys())
     if missing:
         raise ModelError(

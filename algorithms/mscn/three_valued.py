@@ -1,7 +1,7 @@
 """
 Conditions on sample rows, in three-valued logic: for a row a condition is true, false, or unknown because of a NULL.
 
-`truth` answers only where the answer is exactly PostgreSQL's; where it cannot know, it says None.
+`truth` gives exactly PostgreSQL's answer, or None if only PostgreSQL knows it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.columns import FUNCTIONS, Column, Mask, comparable, compared
+from pytest_pilotscope.algorithms.mscn.typed_columns import FUNCTIONS, Column, Mask, comparable, compared
 from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
@@ -114,7 +114,7 @@ def matcher(pattern: str) -> Callable[[str], bool] | None:
     """
     Return a test for LIKE with the backslash as escape character; None for a pattern that PostgreSQL refuses.
 
-    The pieces between the `%` are looked for one after the other, each at the first place where it fits, so the time is
+    The test searches the pieces between the `%` one after the other, each at the first place where it fits, so the time is
     linear in the text, however many `%` there are.
     """
     pieces = list(_pieces(pattern))

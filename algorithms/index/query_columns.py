@@ -1,7 +1,7 @@
 """
-Which columns of a query an index can help, and which columns it reads at all.
+The columns that a query reads, and those that an index can help with.
 
-Works on any SELECT that sqlglot can read: subqueries, WITH and outer joins included, because an index needs no join graph.
+The reader takes any SELECT that sqlglot can parse, with subqueries, WITH and outer joins, because an index needs no join graph.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _CLAUSES = (exp.Where, exp.Join, exp.Group, exp.Order, exp.Having)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedQuery:
     """
-    A query as index selection sees it: per table, the columns it reads and those of them that can be searched or sorted by an index.
+    A query for index selection: per table, the columns it reads and those that an index can search or sort.
 
-    A table that is counted only has no columns in `referenced`.
+    A table has no columns in `referenced` if the query only counts its rows.
     """
 
     id: str
@@ -42,9 +42,9 @@ class IndexedQuery:
 
     def touched_by(self, index: Index) -> bool:
         """
-        Whether the planner's choice for this query can depend on the index.
+        Tell whether the planner's choice for this query can depend on the index.
 
-        Without one of the query's columns in it, an index can only be used to count a table of which nothing is read.
+        The planner can use an index without any of the query's columns only to count the rows of a table.
         """
         referenced = self.referenced.get(index.table)
         return referenced is not None and (not referenced or not referenced.isdisjoint(index.columns))
@@ -52,11 +52,11 @@ class IndexedQuery:
 
 def indexed_query(query: Query, schema: Schema, *, possible: Schema | None = None, covering: bool = False) -> IndexedQuery:
     """
-    Resolve the columns of a query against the catalog; with `covering` every column that is read counts as indexable.
+    Resolve the columns of a query against the catalog; with `covering` every column that the query reads counts as indexable.
 
     `possible` is the part of the schema that indexes can be on; None is all of it.
 
-    Raises `UnsupportedQuery` for a text that sqlglot cannot read, or that is nested too deeply for it.
+    Raises `UnsupportedQuery` for a text that sqlglot cannot parse, or that is nested too deeply for it.
     """
     try:
         scopes = traverse_scope(sqlglot.parse_one(query.sql, dialect="postgres"))
@@ -125,7 +125,7 @@ class _Reader:
                 self.referenced.setdefault(table, set()).update(self.schema[table])
 
     def _table_of(self, scope: Scope | None, column: exp.Column) -> str | None:
-        """The table of a column, looked for from its own scope outwards; None for a column of a subquery."""
+        """Return the table of a column, searched from its own scope outwards; None for a column of a subquery."""
         name, qualifier = _name(column.this), _name(column.args["table"]) if column.table else ""
         while scope is not None:
             tables = self._tables(scope)
@@ -139,7 +139,7 @@ class _Reader:
         return None
 
     def _tables(self, scope: Scope) -> dict[str, str]:
-        """Alias -> table, of the relations of a scope that are tables of the schema."""
+        """Return alias -> table for the relations of a scope that are tables of the schema."""
         found = {}
         for alias, source in scope.sources.items():
             if isinstance(source, exp.Table) and _name(source.this) in self.schema:
@@ -148,7 +148,7 @@ class _Reader:
 
 
 def _clause(column: Node, root: Node) -> Node | None:
-    """The clause of the SELECT that a column stands in, or None for its output list."""
+    """Return the clause of the SELECT that has a column, or None for the output list."""
     found: Node | None = None
     node = column.parent
     while node is not None and node is not root:
@@ -169,7 +169,7 @@ def _sorts(column: exp.Column) -> bool:
 
 
 def _searches(column: exp.Column) -> bool:
-    """Whether the column is the bare operand of a comparison that a btree answers, and not under a NOT."""
+    """Tell whether the column is the bare operand of a comparison that a btree answers, and not under a NOT."""
     operand: Node = column
     while isinstance(operand.parent, exp.Paren):
         operand = operand.parent
@@ -195,7 +195,7 @@ def _has_prefix(pattern: Node) -> bool:
 
 
 def _output(select: Node, name: str) -> Node | None:
-    """What an output name of a SELECT stands for; ORDER BY looks there first."""
+    """Return the expression of an output name of a SELECT; ORDER BY looks there first."""
     for item in select.args.get("expressions") or ():
         if isinstance(item, exp.Alias) and item.alias.lower() == name.lower():
             return item.this.unnest() if isinstance(item.this, exp.Expression) else None
@@ -203,7 +203,7 @@ def _output(select: Node, name: str) -> Node | None:
 
 
 def _named_keys(select: Node) -> Iterator[exp.Column]:
-    """The columns that `GROUP BY 1`, `ORDER BY 2 DESC` or `ORDER BY output_name` mean."""
+    """Yield the columns that `GROUP BY 1`, `ORDER BY 2 DESC` or `ORDER BY output_name` mean."""
     items = select.args.get("expressions") or ()
     for clause in (select.args.get("group"), select.args.get("order")):
         for part in clause.expressions if clause is not None else ():
@@ -224,7 +224,7 @@ def _stars(scope: Scope) -> Iterator[Node]:
 
 
 def _name(identifier: Node | str) -> str:
-    """A name as the catalog has it: folded to lower case unless quoted."""
+    """Return a name as the catalog has it: folded to lower case unless quoted."""
     if isinstance(identifier, str):
         return identifier.lower()
     name: str = identifier.name

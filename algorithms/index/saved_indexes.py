@@ -1,8 +1,8 @@
 """
-A selection on disk; `algorithms.storage` has the layout and the checks.
+An index selection on disk; `algorithms.model_files` has the layout and the checks.
 
-    model/<model_id>/indexes.json    the indexes, and whether those that were there before are kept
-    metadata/<model_id>.json         what they were selected for and how, and the SHA-256 of the file
+    model/<model_id>/indexes.json    the indexes, and whether existing ones stay
+    metadata/<model_id>.json         fingerprints of the data, the parameters of the selection, and the SHA-256 of the file
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pytest_pilotscope.algorithms.index.options import Start
-from pytest_pilotscope.algorithms.index.records import described
-from pytest_pilotscope.algorithms.storage import Metadata, one_line, read_json_model, write_json_model
+from pytest_pilotscope.algorithms.index.advisor import Start
+from pytest_pilotscope.algorithms.index.selection_report import described
+from pytest_pilotscope.algorithms.model_files import Metadata, one_line, read_json_model, write_json_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.indexes import Index
 from pytest_pilotscope.queries.joins import Schema
@@ -29,7 +29,7 @@ def save_indexes(folder: Path, indexes: Sequence[Index], start: Start, metadata:
 
 
 def load_indexes(folder: Path) -> tuple[tuple[Index, ...], Start, Metadata]:
-    """Read a selection; `ModelError` for a broken one."""
+    """Read a selection; `ModelError` for a broken file."""
     metadata, content = read_json_model(folder, "index", FILE, format_number=FORMAT)
     try:
         indexes = tuple(Index(str(entry["table"]), tuple(map(str, entry["columns"]))) for entry in content["indexes"])
@@ -45,7 +45,7 @@ def load_indexes(folder: Path) -> tuple[tuple[Index, ...], Start, Metadata]:
 
 
 def check_columns(indexes: Sequence[Index], metadata: Metadata, schema: Schema) -> None:
-    """`ModelError` for an index on what this database does not have."""
+    """Raise `ModelError` for an index on a table or column that this database does not have."""
     for index in indexes:
         if any(column not in schema.get(index.table, {}) for column in index.columns):
             raise ModelError(f"model {metadata.model_id} has an index on {index}, but this database has no such columns; train again")

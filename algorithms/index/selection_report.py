@@ -1,4 +1,4 @@
-"""What index selection leaves behind: series, figures and one artifact per update. The names are fixed; users' scripts read them."""
+"""The report of index selection: series, figures and one artifact per update. The names are fixed; users' scripts read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pilotscope.postgres.indexes import Index
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One selection: after how many queries, what came out, and what it took so far."""
+    """One selection, the number of its queries, and its duration."""
 
     number: int
     queries: int
@@ -26,7 +26,7 @@ class Update:
 
 
 def metrics(updates: Sequence[Update]) -> dict[str, list[float]]:
-    """Series with one value per update."""
+    """Return series with one value per update."""
     return {
         "index_optimization_time_seconds": [update.duration_s for update in updates],
         "num_indexes_selected": [len(update.selection.indexes) for update in updates],
@@ -35,7 +35,7 @@ def metrics(updates: Sequence[Update]) -> dict[str, list[float]]:
 
 
 def scalars(last: Update, costs: UsedSetCosts, start: StartingPoint) -> dict[str, int | float]:
-    """What it ended with; the questions are those of all updates together."""
+    """Return the final figures; the questions are those of all updates together."""
     return {
         "whatif_calls": costs.calls,
         "whatif_cache_hits": costs.hits,
@@ -47,12 +47,12 @@ def scalars(last: Update, costs: UsedSetCosts, start: StartingPoint) -> dict[str
 
 
 def described(index: Index) -> dict[str, Any]:
-    """An index as JSON has it."""
+    """Return an index as JSON values."""
     return {"table": index.table, "columns": list(index.columns)}
 
 
 def write_update(folder: Path, update: Update, start: StartingPoint, what_if: OpenWhatIf) -> Path:
-    """Write `index_config_iteration_<n>.json`: what was selected, what it should bring, and what it started from."""
+    """Write `index_config_iteration_<n>.json`: the selected indexes, their estimated gain, and the starting point."""
     selection = update.selection
     content = {
         "iteration": update.number,

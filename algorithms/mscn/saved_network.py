@@ -1,10 +1,10 @@
 """
-A model on disk; `algorithms.storage` has the layout and the checks.
+An mscn model on disk; `algorithms.model_files` has the layout and the checks.
 
     model/<model_id>/weights.safetensors    the network
     model/<model_id>/vocabulary.json        schema, ranges of the columns, units of the network
-    model/<model_id>/samples.json           the sample rows that the bitmaps are about, when there are bitmaps
-    metadata/<model_id>.json                what it was trained on and how, and the SHA-256 of each of the files
+    model/<model_id>/samples.json           the sample rows of the bitmaps, if there are bitmaps
+    metadata/<model_id>.json                fingerprints of its training data, its parameters, and the SHA-256 of each file
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors import torch as tensors
 
+from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.algorithms.storage import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import Schema
 
@@ -41,12 +41,12 @@ def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[
 
 
 def metadata_of(folder: Path) -> Metadata:
-    """Read what the model in a folder says of itself; raises `ModelError`."""
+    """Read the metadata of the one model in a folder; raises `ModelError`."""
     return read_metadata(folder, "mscn", format_number=FORMAT)[0]
 
 
 def read_model(folder: Path, *, session: Session | None = None) -> TrainedModel:
-    """Read a model that `write_model` wrote; raises `ModelError` that names the file for one that is missing, broken or changed."""
+    """Read a model that `write_model` wrote; `ModelError` names a file that is missing, broken or changed."""
     metadata, hashes = read_metadata(folder, "mscn", format_number=FORMAT)
     contents = read_files(folder, metadata, hashes, {WEIGHTS, VOCABULARY} | ({SAMPLES} & hashes.keys()))
     inner = folder / "model" / metadata.model_id

@@ -1,8 +1,8 @@
 """
-What was collected, on disk: JSON Lines, one line per query, written as soon as a query is done.
+Collected queries on disk: JSON Lines, one line per query, written as soon as the query is done.
 
-A killed collection loses at most the query it was at: a line that is not whole is ignored, and collected again. There is one file for each
-state of the data, the statistics, the server and the rules of collecting, since other plans or other times come of another state.
+A killed collection loses at most one query: the store ignores an incomplete line, and collects the query again. There is one file for each
+state of the data, the statistics, the server and the rules of collecting, since another state gives other plans or other times.
 """
 
 from __future__ import annotations
@@ -19,21 +19,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_pilotscope.algorithms.lero.candidates import Attempt, Candidates, Slot
-from pytest_pilotscope.algorithms.lero.race import Outcome
+from pytest_pilotscope.algorithms.lero.candidates import SHAPE, Attempt, Candidates, Slot
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.queries.queries import Query
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_NODE = frozenset(
-    {
-        *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
-        *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name", "Parallel Aware", "Workers Planned"),
-        *("Plan Rows", "Plan Width", "Total Cost", "Startup Cost"),
-    }
-)
+_NODE = frozenset({*SHAPE, "Parallel Aware", "Workers Planned", "Plan Rows", "Plan Width", "Total Cost", "Startup Cost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +36,7 @@ class CollectedQuery:
     The candidates of one query and their times.
 
     `subplans` are PostgreSQL's own estimates. `plans` are EXPLAIN's nodes without conditions, PostgreSQL's own plan first; `slots` and
-    `outcomes` are theirs. `look_ms` and those of the `attempts` are what asking the planner took.
+    `outcomes` belong to them in order. `look_ms` and the `elapsed_ms` of the `attempts` are the times of the planner calls.
     """
 
     query_id: str
@@ -62,27 +56,27 @@ class CollectedQuery:
 
     def counted_ms(self, plan: int) -> float:
         """
-        What a plan counts with where times are added up: its time, or the limit that cut it off.
+        Return the time of a plan for sums: its time, or the limit that cut it off.
 
-        A plan that was cut off is never counted as faster than PostgreSQL's own: its limit may have been low (the budget of the query was
-        spent before it could be raised), and then nothing is known in its favour.
+        A plan that was cut off never counts as faster than PostgreSQL's own: its limit may have been low (the budget of the query was spent
+        before the limit could be raised), and then nothing is known in its favour.
         """
         outcome = self.outcomes[plan]
         return outcome.ms if outcome.ms is not None else max(outcome.at_least_ms, self.own.at_least_ms)
 
     @property
     def largest(self) -> int:
-        """How many relations the largest subplan has."""
+        """The number of relations of the largest subplan."""
         return max(map(len, self.subplans), default=0)
 
     @property
     def best_ms(self) -> float | None:
-        """The time of the fastest plan; None when none finished."""
+        """The time of the fastest plan; None if none finished."""
         return min((ms for outcome in self.outcomes if (ms := outcome.ms) is not None), default=None)
 
 
 def collected(query: Query, signature: str, candidates: Candidates, outcomes: Sequence[Outcome]) -> CollectedQuery:
-    """Put together what is kept of a query."""
+    """Make the record of a query from its candidates and their outcomes."""
     return CollectedQuery(
         query_id=query.id,
         sql_key=sql_key(query.sql),
@@ -97,7 +91,7 @@ def collected(query: Query, signature: str, candidates: Candidates, outcomes: Se
 
 
 def trimmed(plan: RawPlan) -> RawPlan:
-    """A plan without its conditions and what else is neither learned from nor shown."""
+    """Return a plan with only those properties of its nodes that are learned from or shown."""
     kept: RawPlan = {name: value for name, value in plan.items() if name in _NODE}
     if "Plans" in plan:
         kept["Plans"] = [trimmed(child) for child in plan["Plans"]]
@@ -118,14 +112,14 @@ class CollectionStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from collecting the same, and see what they have collected."""
+        """Lock the file against other processes, and read the queries that they have collected."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             self.read()
             yield
 
     def read(self) -> None:
-        """Read what is on disk; lines that are not whole are skipped, with a warning."""
+        """Read the file; skip incomplete lines, with a warning."""
         self.known.clear()
         if not self.path.exists():
             return
@@ -138,7 +132,7 @@ class CollectionStore:
             self.known[found.sql_key] = found
 
     def add(self, found: CollectedQuery) -> None:
-        """Append a query, on disk when this returns."""
+        """Append a query; it is on disk when this returns."""
         line = json.dumps(to_json(found), allow_nan=False).encode() + b"\n"
         with self.path.open("a+b") as file:
             if file.tell() and not _ends_with_newline(file):
@@ -155,7 +149,7 @@ def _ends_with_newline(file: Any) -> bool:
 
 
 def to_json(found: CollectedQuery) -> dict[str, Any]:
-    """A line of the file, before it is text."""
+    """Return a line of the file as JSON values."""
     return {
         "format": FORMAT,
         "query_id": found.query_id,
@@ -172,7 +166,7 @@ def to_json(found: CollectedQuery) -> dict[str, Any]:
 
 
 def from_json(line: Mapping[str, Any]) -> CollectedQuery:
-    """Read what `to_json` gave; ValueError, KeyError, TypeError or IndexError for anything else."""
+    """Read a line that `to_json` made; ValueError, KeyError, TypeError or IndexError for anything else."""
     if line["format"] != FORMAT:
         raise ValueError(f"format {line['format']!r}, expected {FORMAT}")
     plans = line["plans"]

@@ -17,9 +17,9 @@ from pytest_pilotscope.algorithms.lero.candidates import Slot
 from pytest_pilotscope.algorithms.lero.featurize import Featurizer, Scales
 from pytest_pilotscope.algorithms.lero.model import LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.lero.storage import model_metadata, read_model, write_model
-from pytest_pilotscope.algorithms.storage import Metadata
+from pytest_pilotscope.algorithms.model_files import Metadata
 from pytest_pilotscope.errors import ModelError
 
 from .lero_example import SUBPLANS, TABLES, random_plans

@@ -15,14 +15,15 @@ from select import select
 
 import pytest
 
-from pytest_pilotscope.algorithms.knob import stage as stage_module
+from pytest_pilotscope.algorithms.knob import trial_server as trial_server_module
 from pytest_pilotscope.algorithms.knob.attempt import Task, attempt
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
-from pytest_pilotscope.algorithms.knob.stage import Reach, Stage, open_stage, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.trial_server import Reach, TrialServer, open_trial_server, prepared_database, reach_of, space_of
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.binaries import available_binaries
@@ -32,13 +33,13 @@ from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.runs.bench import Bench
-from tests.algorithms.shop import Shop, silent
+from tests.algorithms.shop import Shop
 
 NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_cost", "geqo")
 
 
 def reached(database: Database, names: tuple[str, ...] | None = NAMES) -> tuple[Reach, KnobSpace]:
-    """What can be changed on a server, and the space of that."""
+    """Return the knobs that can be changed on a server, and their space."""
     with database.session() as session:
         reach = reach_of(database, session)
         return reach, space_of(session, reach, names)
@@ -102,7 +103,7 @@ def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -
 
 
 def header(dsn: str, name: str, folder: Path) -> list[str]:
-    """What is said of a server before anything is measured, knob tuning being one of the algorithms."""
+    """Return the header's text about a server for a run with knob tuning."""
     (folder / "q1.sql").write_text("SELECT count(*) FROM orders")
     lines: list[str] = []
 
@@ -136,20 +137,20 @@ def test_each_change_takes_what_it_needs(shop: Database) -> None:
     """Session, reload, restart, nothing: never more, and every value is in force digit by digit."""
     before = state(shop)
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
-        assert stage.apply(space.defaults) is None
+    with open_trial_server(shop, space, reach) as trial_server:
+        assert trial_server.apply(space.defaults) is None
         values = space.complete({"work_mem": "5678", "cpu_operator_cost": "0.00123457", "geqo": "off"})
-        assert stage.apply(values) == "session"
-        assert stage.apply(values) is None
+        assert trial_server.apply(values) == "session"
+        assert trial_server.apply(values) is None
         values = {**values, "bgwriter_lru_maxpages": "0"}
-        stage.cold = False
-        assert (stage.apply(values), stage.cold) == ("reload", False)
+        trial_server.cold = False
+        assert (trial_server.apply(values), trial_server.cold) == ("reload", False)
         values = {**values, "shared_buffers": "4096", "work_mem": "1234"}
-        assert (stage.apply(values), stage.cold) == ("restart", True)
-        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+        assert (trial_server.apply(values), trial_server.cold) == ("restart", True)
+        shown = trial_server.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
         assert dict(shown) == values
-        assert stage.session.scalar("SHOW shared_buffers") == "32MB"
-        assert stage.apply(space.defaults) == "restart"
+        assert trial_server.session.scalar("SHOW shared_buffers") == "32MB"
+        assert trial_server.apply(space.defaults) == "restart"
     assert state(shop) == before
 
 
@@ -164,45 +165,45 @@ def test_settings_that_a_restart_forgets(shop: Database, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(EmbeddedServer, "restart", restart)
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
+    with open_trial_server(shop, space, reach) as trial_server:
         values = space.complete({"bgwriter_lru_maxpages": "7"})
-        stage.apply(values)
-        assert stage.apply({**values, "shared_buffers": "4096"}) == "restart"
-        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
+        trial_server.apply(values)
+        assert trial_server.apply({**values, "shared_buffers": "4096"}) == "restart"
+        assert trial_server.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
         with pytest.raises(ServerError, match=r"^the old settings are back, these were refused: "):
-            stage.apply({**values, "shared_buffers": "1000000000"})
-        shown = stage.session.execute("SELECT current_setting('shared_buffers'), current_setting('bgwriter_lru_maxpages')")
+            trial_server.apply({**values, "shared_buffers": "1000000000"})
+        shown = trial_server.session.execute("SELECT current_setting('shared_buffers'), current_setting('bgwriter_lru_maxpages')")
         assert shown == [("32MB", "7")]
 
 
 def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
     """A server that does not start with them comes back with the old ones, all of them; so does a session that does not take one."""
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
+    with open_trial_server(shop, space, reach) as trial_server:
         values = space.complete({"work_mem": "5678", "bgwriter_lru_maxpages": "7"})
-        stage.apply(values)
+        trial_server.apply(values)
         with pytest.raises(ServerError, match=r"^the old settings are back, these were refused: "):
-            stage.apply({**values, "shared_buffers": "1000000000", "work_mem": "9999", "bgwriter_lru_maxpages": "9"})
+            trial_server.apply({**values, "shared_buffers": "1000000000", "work_mem": "9999", "bgwriter_lru_maxpages": "9"})
         with pytest.raises(StatementFailed, match=r"^statement failed: 1 kB is outside the valid range for parameter \"work_mem\""):
-            stage.apply({**values, "work_mem": "1", "bgwriter_lru_maxpages": "9"})
-        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+            trial_server.apply({**values, "work_mem": "1", "bgwriter_lru_maxpages": "9"})
+        shown = trial_server.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
         assert dict(shown) == values
-        assert stage.apply(values) is None
+        assert trial_server.apply(values) is None
 
 
-def test_a_stage_survives_the_loss_of_its_session(shop: Database) -> None:
+def test_a_trial_server_survives_the_loss_of_its_session(shop: Database) -> None:
     """When a query takes its server process down, the next settings go to a new session of a server that has the defaults again."""
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
+    with open_trial_server(shop, space, reach) as trial_server:
         values = space.complete({"shared_buffers": "4096", "bgwriter_lru_maxpages": "7", "work_mem": "5678"})
-        stage.apply(values)
-        stage.cold = False
+        trial_server.apply(values)
+        trial_server.cold = False
         with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: "):
-            stage.session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
-        stage.ready()
-        shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
-        assert (dict(shown), stage.cold) == (space.defaults, True)
-        assert stage.apply(values) == "restart"
+            trial_server.session.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000), pg_sleep(5)")
+        trial_server.ready()
+        shown = trial_server.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+        assert (dict(shown), trial_server.cold) == (space.defaults, True)
+        assert trial_server.apply(values) == "restart"
 
 
 def task(space: KnobSpace, sql: str, **values: str) -> Task:
@@ -214,33 +215,35 @@ def task(space: KnobSpace, sql: str, **values: str) -> Task:
 def test_a_server_of_ours_that_is_killed_is_started_again(shop: Database) -> None:
     """Also while nothing is tried: the next settings are not taken for bad ones."""
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
+    with open_trial_server(shop, space, reach) as trial_server:
         for _ in range(2):
-            assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="7"), stage).status == "ok"
-            os.kill(own(stage).pid, signal.SIGKILL)
-            assert select([stage.session._connection], [], [], 10)[0]  # the session's process is gone, which nobody has asked about yet
+            assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="7"), trial_server).status == "ok"
+            os.kill(own(trial_server).pid, signal.SIGKILL)
+            assert select([trial_server.session._connection], [], [], 10)[
+                0
+            ]  # the session's process is gone, which nobody has asked about yet
 
 
 def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not the settings that failed: an error says what became of the server."""
-    monkeypatch.setattr(stage_module, "RECOVERY_LIMIT_S", 1.0)
+    monkeypatch.setattr(trial_server_module, "RECOVERY_LIMIT_S", 1.0)
     reach, space = reached(shop)
-    with open_stage(shop, space, reach) as stage:
-        stage.apply(space.complete({"work_mem": "5678"}))
-        (own(stage).data_folder / "global" / "pg_control").unlink()
-        os.kill(own(stage).pid, signal.SIGKILL)
+    with open_trial_server(shop, space, reach) as trial_server:
+        trial_server.apply(space.complete({"work_mem": "5678"}))
+        (own(trial_server).data_folder / "global" / "pg_control").unlink()
+        os.kill(own(trial_server).pid, signal.SIGKILL)
         expected = (
             "the server on which settings are tried was lost and did not come back within 1 s; "
-            "the trials so far are kept: start again to go on. What it said last: "
+            "the trials so far are kept: start again to go on. Its last error: "
             "PostgreSQL stopped while starting (exit status 2); its log ends with:\n"
         )
         with pytest.raises(ServerError, match=f"^{re.escape(expected)}"):
-            attempt(task(space, "SELECT 1", geqo="off"), stage)
+            attempt(task(space, "SELECT 1", geqo="off"), trial_server)
 
 
-def own(stage: Stage) -> EmbeddedServer:
+def own(trial_server: TrialServer) -> EmbeddedServer:
     """The second server."""
-    server = stage._database.server
+    server = trial_server._database.server
     assert isinstance(server, EmbeddedServer)
     return server
 
@@ -249,22 +252,22 @@ def test_somebody_elses_server_that_crashes(given: Database) -> None:
     """A trial whose query takes it down has failed; the server recovers, has the defaults, is tried on, and is put back."""
     before = state(given)
     reach, space = reached(given)
-    with open_stage(given, space, reach) as stage:
-        crash = f"COPY (SELECT 1) TO PROGRAM 'kill -9 {stage.session.backend_pid}'"
-        outcome = attempt(task(space, crash, bgwriter_lru_maxpages="7"), stage)
+    with open_trial_server(given, space, reach) as trial_server:
+        crash = f"COPY (SELECT 1) TO PROGRAM 'kill -9 {trial_server.session.backend_pid}'"
+        outcome = attempt(task(space, crash, bgwriter_lru_maxpages="7"), trial_server)
         assert (outcome.status, outcome.applied) == ("failed", "reload")
         assert outcome.message.startswith("statement failed: the connection to the server is closed: COPY ")
-        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "100"
-        assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="9"), stage).status == "ok"
-        assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "9"
+        assert trial_server.session.scalar("SHOW bgwriter_lru_maxpages") == "100"
+        assert attempt(task(space, "SELECT 1", bgwriter_lru_maxpages="9"), trial_server).status == "ok"
+        assert trial_server.session.scalar("SHOW bgwriter_lru_maxpages") == "9"
     assert state(given) == before
 
 
 def change(given: Database, error: type[BaseException] | None) -> None:
     """Reach for settings of the whole server, then fail."""
     reach, space = reached(given)
-    with open_stage(given, space, reach) as stage:
-        assert stage.apply(space.complete({"bgwriter_lru_maxpages": "7", "work_mem": "9999"})) == "reload"
+    with open_trial_server(given, space, reach) as trial_server:
+        assert trial_server.apply(space.complete({"bgwriter_lru_maxpages": "7", "work_mem": "9999"})) == "reload"
         with given.session() as other:
             assert other.execute("SELECT current_setting('bgwriter_lru_maxpages'), current_setting('work_mem')") == [("7", "4MB")]
         if error is not None:
@@ -295,7 +298,7 @@ def test_prepared_by_sessions(shop: Database) -> None:
 
 
 def test_prepared_on_a_second_server(shop: Database) -> None:
-    """What needs a restart runs beside the baseline's server, with the same data and statistics."""
+    """A setting that needs a restart runs on a second server, with the same data and statistics as the baseline's."""
     before = state(shop)
     values = {"shared_buffers": "4096", "work_mem": "4321", "random_page_cost": "1.1"}
     with prepared_database(shop, values) as prepared, prepared.session() as session, shop.session() as plain:
@@ -323,14 +326,14 @@ def test_prepared_on_somebody_elses_server(given: Database, plain: Database, cap
 
 
 def test_nothing_to_prepare(shop: Database) -> None:
-    """Where the default is best, the database is the baseline's own."""
+    """If the default is best, the database is the baseline's own."""
     with prepared_database(shop, {}) as prepared:
         assert prepared is shop
 
 
 _KILLED = """
 import os, signal, sys
-from pytest_pilotscope.algorithms.knob.stage import prepared_database
+from pytest_pilotscope.algorithms.knob.trial_server import prepared_database
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pytest_pilotscope.algorithms.index.columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.postgres.indexes import Index
 from pytest_pilotscope.queries.queries import Query
@@ -77,7 +77,7 @@ def test_unqualified_columns_are_resolved_by_the_catalog() -> None:
 
 
 def test_subqueries_with_and_outer_joins() -> None:
-    """What core.joins refuses can be indexed all the same; columns of a derived table belong to no table."""
+    """Outer joins and subqueries can be indexed, too; columns of a derived table belong to no table."""
     derived = """
         SELECT c_count, count(*) FROM (SELECT c_custkey, count(o_orderkey) FROM customer
         LEFT JOIN orders ON c_custkey = o_custkey AND o_totalprice > 1 GROUP BY c_custkey) AS x (c_custkey, c_count)
@@ -191,7 +191,7 @@ def test_a_text_that_cannot_be_read_is_refused(sql: str, reason: str) -> None:
 
 @pytest.mark.parametrize("covering", [False, True])
 def test_only_what_is_possible_counts(covering: bool) -> None:
-    """What an index cannot be on is read all the same, and is no candidate, also where every column is one."""
+    """Columns that cannot have an index are read, and are no candidates, also if every other column is one."""
     query = Query(id="q", sql="SELECT p_flag FROM part, nation WHERE p_partkey = n_nationkey AND p_brand = 'x'")
     found = indexed_query(query, SCHEMA, possible={"part": {"p_partkey": "integer"}}, covering=covering)
     assert found.indexable == {"part": {"p_partkey"}}

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task
-from pytest_pilotscope.algorithms.knob.elsewhere import attempt_there
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
-from pytest_pilotscope.algorithms.knob.stage import reach_of, space_of
+from pytest_pilotscope.algorithms.knob.trial_server import reach_of, space_of
 from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.algorithms.knob.worker_trials import attempt_on_worker
 from pytest_pilotscope.algorithms.lero import collection
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect, store_of
-from pytest_pilotscope.algorithms.lero.race import Rules
-from pytest_pilotscope.algorithms.lero.records import CollectedQuery
+from pytest_pilotscope.algorithms.lero.timing import TimingRules
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -31,7 +31,7 @@ from tests.algorithms.forum import queries
 
 pytest.importorskip("distributed")
 
-RULES = CollectionRules(factors=(0.1, 10.0), max_candidates=6, timing=Rules(rounds=1))
+RULES = CollectionRules(factors=(0.1, 10.0), max_candidates=6, timing=TimingRules(rounds=1))
 NOTE = "PILOTSCOPE_TEST_NOTE"
 """Names a file; the worker that makes it is killed in the middle of a unit."""
 
@@ -68,8 +68,8 @@ def test_lero_collects_on_workers(
     (path,) = cache.rglob("lero/*/*.jsonl")
     assert len(path.read_bytes().splitlines()) == 6
     here = forum_module.training(forum, forum_session, tmp_path)
-    with closing(collection.Lanes(forum)) as lanes:
-        again = [collection.collect_one(query, lanes, RULES) for query in some[:6]]
+    with closing(collection.CandidateSessions(forum)) as sessions:
+        again = [collection.collect_one(query, sessions, RULES) for query in some[:6]]
     assert [(each.plans, each.slots, dict(each.subplans)) for each in found] == [
         (each.plans, each.slots, dict(each.subplans)) for each in again
     ]
@@ -84,11 +84,11 @@ def tried(place: Place, sql: str, default_s: float, **values: str) -> Outcome:
     selected = Selected(queries=(Query(id="q", sql=sql),), default_s=(default_s,), too_long=0)
     objective = Objective(target="total_time", count=1)
     task = Task(values=space.complete(values), selected=selected, objective=objective, limit=4 * default_s)
-    return attempt_there(place, (task, space, reach))
+    return attempt_on_worker(place, (task, space, reach))
 
 
 def test_a_worker_that_is_much_slower(shop: Database) -> None:
-    """Where the default itself is cut off the scale is that of what it took until then, and the settings get as much more time."""
+    """If the default itself is cut off, its time until then gives the scale, and the settings get as much more time."""
     with ExitStack() as stack:
         outcome = tried(Place(database=shop, stack=stack), "SELECT pg_sleep(1.2)", 0.01)
     assert outcome.status == "ok"
@@ -111,7 +111,7 @@ def test_a_worker_whose_server_is_gone(shop: Database) -> None:
         place = Place(database=shop, stack=stack)
         for _ in range(2):
             assert tried(place, "SELECT pg_sleep(0.01)", 0.01, bgwriter_lru_maxpages="7").status == "ok"
-            os.kill(place.kept["knob stage"][0]._database.server.pid, signal.SIGKILL)
+            os.kill(place.kept["knob trial server"][0]._database.server.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow

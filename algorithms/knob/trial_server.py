@@ -1,9 +1,9 @@
 """
 The server on which settings are tried.
 
-Where we can start servers, it is a second one with the same data: what needs a restart can be tried, and the baseline's server is never
-touched. On a server that was given to us only sessions of our own are changed, and, where our role may use ALTER SYSTEM, what the server
-re-reads; that is put back on leaving, and after a kill when the server is opened next.
+If we can start servers, it is a second one with the same data: settings that need a restart can be tried, and nobody touches the baseline's
+server. On a server that was given to us we change only our own sessions and, if our role may use ALTER SYSTEM, the settings that the server
+re-reads. We put those back on leaving; after a kill, the next opening of the server puts them back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LIMITS: Mapping[int, str] = {
 }
 
 RECOVERY_LIMIT_S = 60.0
-"""How long a server that was lost may take to come back; recovery after a crash takes seconds."""
+"""A lost server may take so long to come back; recovery after a crash takes seconds."""
 
 _POLL_S = 0.2
 
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What can be changed: the levels, whether that is on a server of our own, and what limits a container sets to it."""
+    """The levels of settings that can be changed, whether the server is our own, and the limits of its container."""
 
     levels: tuple[Level, ...]
     own: bool
@@ -60,12 +60,12 @@ class Reach:
 
     @property
     def limit(self) -> str:
-        """What cannot be tuned here and why; empty when everything can."""
+        """The settings that cannot be tuned here and the reason; empty if all can."""
         return _LIMITS[len(self.levels)]
 
 
 def reach_of(database: Database, session: Session) -> Reach:
-    """Find out what can be changed on the server of a database."""
+    """Find the levels of settings that can be changed on the server of a database."""
     if database.config is not None and Capability.RESTART in database.server.capabilities:
         config = database.config
         return Reach(levels=LEVELS, own=True, memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
@@ -73,7 +73,7 @@ def reach_of(database: Database, session: Session) -> Reach:
 
 
 def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
-    """The space of the knobs that can be reached; UsageError for a refused one, `AlgorithmError` when nothing is left."""
+    """Return the space of the knobs that can be changed; UsageError for a refused knob, `AlgorithmError` if none is left."""
     rows = read_knobs(session, tuple(CATALOGUE))
     machine = within(this_machine(), reach.memory_bytes, reach.cpus) if reach.own else machine_behind(rows)
     machine = replace(machine, data_bytes=int(session.scalar("SELECT pg_database_size(current_database())")))
@@ -83,11 +83,11 @@ def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> K
     return space
 
 
-class Stage:
+class TrialServer:
     """
-    A server with settings in force; made by `open_stage`. `session` is the one to measure in, and nothing can be written there.
+    A server with settings in force; made by `open_trial_server`. Measure in `session`, which is read-only.
 
-    `cold` is True until somebody has run the queries since the last start.
+    `cold` is True from a start of the server until somebody has run the queries.
     """
 
     def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None, *, own: bool) -> None:
@@ -107,9 +107,9 @@ class Stage:
 
     def apply(self, values: Values) -> Level | None:
         """
-        Put a value for every knob in force, exactly as given, and return what that took; None when nothing had to change.
+        Put a value for every knob in force, exactly as given; return the highest level that had to change, None for no change.
 
-        StatementFailed or ServerError when PostgreSQL does not take them; then the old ones are in force.
+        StatementFailed or ServerError if PostgreSQL refuses the values; the old ones are then in force.
         """
         changed = {name for name, value in values.items() if value != self._current[name]}
         needed = [level for level in LEVELS if any(self._level[name] == level for name in changed)]
@@ -123,9 +123,9 @@ class Stage:
 
     def ready(self) -> None:
         """
-        Return when the server answers with the settings in force, or, where the session was lost, with the defaults in a new one.
+        Wait until the server answers: with the settings in force, or, after a lost session, with the defaults in a new session.
 
-        ServerError when the server stays away.
+        ServerError if the server does not come back.
         """
         deadline_s = time.monotonic() + RECOVERY_LIMIT_S
         while True:
@@ -138,12 +138,12 @@ class Stage:
                 if time.monotonic() > deadline_s:
                     raise ServerError(
                         f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
-                        f"the trials so far are kept: start again to go on. What it said last: {error}"
+                        f"the trials so far are kept: start again to go on. Its last error: {error}"
                     ) from error
             time.sleep(_POLL_S)
 
     def _start_over(self) -> None:
-        """Have the defaults in a new session: on a server of our own after a restart, on another one once it is there again."""
+        """Open a new session with the defaults: after a restart of our own server, or once somebody else's server is back."""
         if self._own:
             self._database.server.restart(self._base)
         self.cold = True
@@ -177,12 +177,12 @@ class Stage:
         set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
 
     def _check(self, values: Values) -> None:
-        """What is evaluated is what was asked for, digit by digit."""
+        """Compare the settings in force with the requested ones, digit by digit."""
         check_values(self.session, values)
 
 
 def check_values(session: Session, values: Values) -> None:
-    """`AlgorithmError` when a setting in force in the session is not the one that was asked for."""
+    """Raise `AlgorithmError` if a setting in force in the session is not the requested one."""
     rows = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
     wrong = [f"{name} is {found}, not {values[name]}" for name, found in rows if found != values[name]]
     if wrong:
@@ -190,8 +190,8 @@ def check_values(session: Session, values: Values) -> None:
 
 
 @contextmanager
-def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[Stage]:
-    """A stage on a second server like that of `database`, or, where there can be none, on the same one."""
+def open_trial_server(database: Database, space: KnobSpace, reach: Reach) -> Iterator[TrialServer]:
+    """Open a second server like that of `database` for trials, or use the same server if there can be no second one."""
     with ExitStack() as stack:
         system = None
         if reach.own:
@@ -199,18 +199,18 @@ def open_stage(database: Database, space: KnobSpace, reach: Reach) -> Iterator[S
         elif "reload" in reach.levels:
             names = [knob.name for knob in space.knobs if knob.level == "reload"]
             system = stack.enter_context(system_knobs(database.server.connect, names))
-        stage = Stage(database, space, system, own=reach.own)
-        stack.callback(stage.close)
-        yield stage
+        trial_server = TrialServer(database, space, system, own=reach.own)
+        stack.callback(trial_server.close)
+        yield trial_server
 
 
 @contextmanager
 def prepared_database(database: Database, values: Values) -> Iterator[Database]:
     """
-    The database with settings in force, for the length of the block.
+    Give the database with settings in force, for the length of the block.
 
-    Settings of sessions need nothing but sessions that have them. Others need a second server, or, on a server that was given to us and for
-    what can be reloaded, ALTER SYSTEM. `AlgorithmError` for what cannot be changed on this server.
+    Settings of sessions need only new sessions. Others need a second server or, on a server that was given to us, a reload after ALTER
+    SYSTEM. `AlgorithmError` names the settings that cannot be changed on this server.
     """
     if not values:
         yield database

@@ -1,4 +1,4 @@
-"""What was collected, on disk."""
+"""Collected queries on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.algorithms.lero.records import CollectionStore, trimmed
+from pytest_pilotscope.algorithms.lero.collected import CollectionStore, trimmed
 
 from .lero_example import collected_query, node, outcome, scan
 

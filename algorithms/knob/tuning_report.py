@@ -1,4 +1,4 @@
-"""What knob tuning leaves behind: series, figures and artifacts. The names are fixed; users' scripts read them."""
+"""The report of knob tuning: series, figures and artifacts. The names are fixed; users' scripts read them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ import numpy as np
 
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
-from pytest_pilotscope.algorithms.knob.options import KnobOptions
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
-from pytest_pilotscope.algorithms.knob.stage import Reach
+from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
 
 IMPORTANCE = "knob_importance_"
-"""Begins the name of the figure of a knob's share."""
+"""Prefix of the figure of a knob's share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """
-    A search that has come to its end: what was searched, how, and the trials.
+    A finished search: its space, its queries, its objective and its trials.
 
-    `confirmed` is the best trial's ratio to the default in turns, None where no trial was better; `values` are the settings that come out.
+    `confirmed` is the best trial's ratio to the default in turns, None if no trial was better; `values` are the resulting settings.
     """
 
     space: KnobSpace
@@ -44,8 +43,10 @@ class Found:
     values: Values
 
 
-def report_of(training: Training, found: Found, options: KnobOptions, log_path: Path, *, model: tuple[str, Path, Path]) -> TrainingReport:
-    """What `train` returns; the log of the trials becomes an artifact. `model` is its id and where it is."""
+def report_of(
+    training: Training, found: Found, parameters: Mapping[str, Scalar], log_path: Path, *, seed: int, model: tuple[str, Path, Path]
+) -> TrainingReport:
+    """Return the report of `train`; the log of the trials becomes an artifact. `model` is the model's id, folder and metadata file."""
     model_id, *model_paths = model
     artifacts = write_configurations(training.folder, found.trials, found.space, found.values)
     artifacts.append(training.folder / "knob_trials.jsonl")
@@ -53,17 +54,17 @@ def report_of(training: Training, found: Found, options: KnobOptions, log_path: 
     limit = found.reach.limit or None
     return training.report(
         metrics=series(found.trials),
-        parameters={"model_id": model_id, **options.parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
-        scalars={**scalars(found), **_shares(found, options)},
+        parameters={"model_id": model_id, **parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
+        scalars={**scalars(found), **_shares(found, seed)},
         artifacts=[*model_paths, *artifacts],
     )
 
 
 def scalars(found: Found) -> dict[str, int | float]:
     """
-    What it ended with. Performances are those of the trials, in the target's own unit; speed-ups are measured in turns.
+    Return the final figures. Performances are those of the trials, in the target's own unit; speed-ups are measured in turns.
 
-    `knob_validation_speedup` is of the settings that come out: 1 where the default stays.
+    `knob_validation_speedup` is that of the resulting settings: 1 if the default stays.
     """
     trials, objective = found.trials, found.objective
     figures: dict[str, int | float] = {
@@ -89,14 +90,14 @@ def scalars(found: Found) -> dict[str, int | float]:
     return figures
 
 
-def _shares(found: Found, options: KnobOptions) -> dict[str, float]:
+def _shares(found: Found, seed: int) -> dict[str, float]:
     from pytest_pilotscope.algorithms.knob.importance import importances  # needs SMAC, which using a model does not
 
-    return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=options.seed).items()}
+    return {IMPORTANCE + name: share for name, share in importances(found.space, found.trials, seed=seed).items()}
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    """Per trial: its cost in s, and the lowest one up to it."""
+    """Return, per trial, its cost in s and the lowest cost so far."""
     incumbent = trials[0].cost
     incumbents = []
     for trial in trials:
@@ -106,7 +107,7 @@ def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
 
 
 def write_configurations(folder: Path, trials: Sequence[Trial], space: KnobSpace, final: Values) -> list[Path]:
-    """Write `knob_config_iteration_<n>.json` for the default (n = 0), for every trial n that was the best so far, and what came out."""
+    """Write `knob_config_iteration_<n>.json` for the default (n = 0) and every trial n that was the best so far, and the result."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_write(folder / f"knob_config_iteration_{trial.number}.json", _described(trial, space)) for trial in _improvements(trials)]
     return [*paths, _write(folder / "knob_space.json", {"knobs": space.description, "result": dict(final)})]

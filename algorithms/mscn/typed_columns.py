@@ -1,8 +1,8 @@
 """
-Values of a column as NumPy arrays, and constants in the same terms, so that comparing them is what PostgreSQL does.
+Values of a column as NumPy arrays, and constants of the same type, which compare as in PostgreSQL.
 
-Only where that is exact: whole numbers, decimals, floats without NaN, booleans, times, and equality of text. For the rest
-(order of text, which depends on a collation, `char(n)`, arrays, ...) there is no typed column and PostgreSQL has to answer.
+Types that compare exactly: whole numbers, decimals, floats without NaN, booleans, times, and text for equality. The rest (order of text,
+which depends on a collation, `char(n)`, arrays, ...) has no typed column, and PostgreSQL has to answer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """(N,) values of one kind; where (N,) `known` is not set they are NULL, and the value is anything."""
+    """(N,) values of one kind; a value whose (N,) `known` is not set is NULL."""
 
     kind: Kind
     values: npt.NDArray[Any]
@@ -49,12 +49,12 @@ class Column:
 
 
 def kind_of(column_type: str) -> Kind | None:
-    """Return how values of a type are compared here; None when only PostgreSQL can compare them."""
+    """Return the kind of a type's values; None if only PostgreSQL can compare them."""
     return _KINDS.get(bare_type(column_type))
 
 
 def column(texts: Sequence[str | None], column_type: str) -> Column | None:
-    """Make a column of PostgreSQL's text of its values; None when only PostgreSQL can compare them."""
+    """Make a column from PostgreSQL's text of its values; return None if only PostgreSQL can compare them."""
     kind = kind_of(column_type)
     if kind is None:
         return None
@@ -69,7 +69,7 @@ def column(texts: Sequence[str | None], column_type: str) -> Column | None:
 
 
 def comparable(value: Constant, kind: Kind) -> Comparable | None:
-    """Return a constant in the terms of a column's values; None when only PostgreSQL knows how they compare."""
+    """Return a constant as a value of a column's kind; None if only PostgreSQL can compare them."""
     if kind == "text":
         return value if isinstance(value, str) else None
     if kind == "boolean":
@@ -85,7 +85,7 @@ def number(value: Comparable) -> float | None:
 
 
 def compared(found: Column, symbol: Operator, value: Comparable) -> Mask | None:
-    """Compare a column with a value; what it says of NULLs means nothing. None: the order of text is PostgreSQL's."""
+    """Compare a column with a value; ignore the result for NULLs. None for the order of text, which only PostgreSQL knows."""
     if found.kind == "text" and symbol not in ("=", "<>"):
         return None
     return np.asarray(FUNCTIONS[symbol](found.values, value), dtype=np.bool_)
@@ -102,7 +102,7 @@ FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
 
 
 def _typed_constant(value: TypedText, kind: Kind) -> Comparable | None:
-    """Return a constant of a column's own kind; None where PostgreSQL would convert with the session's time zone."""
+    """Return a constant of a column's own kind; None if PostgreSQL would convert it with the session's time zone."""
     given = kind_of(value.type)
     if given in ("date", "time", "instant"):
         return _microseconds(value.text, given) if kind in _ALIKE[given] else None
@@ -129,7 +129,7 @@ def _microseconds(text: str, kind: Kind) -> int | None:
 
 
 def _offset(text: str | None) -> int:
-    """Microseconds east of UTC."""
+    """Return an offset in microseconds east of UTC."""
     if text is None or text == "Z":
         return 0
     minutes = int(text[1:3]) * 60 + int(text[3:].lstrip(":") or 0)

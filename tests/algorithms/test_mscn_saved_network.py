@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors import torch as tensors
 
+from pytest_pilotscope.algorithms.model_files import Metadata, read_metadata, schema_fingerprint
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.estimator import Mscn
 from pytest_pilotscope.algorithms.mscn.learning import estimated
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import labelled
-from pytest_pilotscope.algorithms.mscn.storage import read_model, write_model
-from pytest_pilotscope.algorithms.storage import Metadata, read_metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.mscn.saved_network import read_model, write_model
 from pytest_pilotscope.errors import ModelError
 
 from .mscn_example import SCHEMA, counted, featurizer, queries
@@ -30,7 +30,7 @@ SQL = "SELECT * FROM users u, posts p WHERE u.id = p.userid AND u.age < 30 AND u
 
 
 def metadata() -> Metadata:
-    """What the model says of itself."""
+    """Return the metadata of the model."""
     return Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
 
 

@@ -1,8 +1,8 @@
 """
-A model on disk: files of data, and what they are. Reading never runs code, and nothing is believed unchecked.
+A model on disk: its files and their metadata. Reading never runs code, and checks every file against its hash.
 
     model/<model_id>/...       the files: safetensors and JSON
-    metadata/<model_id>.json   what it was trained on and how, and the SHA-256 of each of the files
+    metadata/<model_id>.json   fingerprints of its training data, its training parameters, and the SHA-256 of each file
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import Schema
 
+if TYPE_CHECKING:
+    from pytest_pilotscope.learning.training import Training
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What a model is: the fingerprints of what it was trained on, and whatever its training wants to tell."""
+    """A model's id, the fingerprints of its training data and schema, and its training parameters."""
 
     model_id: str
     data_fingerprint: str
@@ -28,7 +32,7 @@ class Metadata:
     training: Mapping[str, Any]
 
     def check(self, *, data_fingerprint: str, schema: Schema) -> None:
-        """Refuse a database other than the one the model was trained on; `ModelError` shows both fingerprints."""
+        """Raise `ModelError` with both fingerprints for a database other than the one the model was trained on."""
         for what, own, found in (
             ("another schema", self.schema_fingerprint, schema_fingerprint(schema)),
             ("other data", self.data_fingerprint, data_fingerprint),
@@ -38,6 +42,16 @@ class Metadata:
                     f"model {self.model_id} was trained on {what}: its fingerprint is {own}, that of this database is {found}; "
                     "use the dataset it was trained on, or train again"
                 )
+
+
+def new_metadata(prefix: str, training: Training, parameters: Mapping[str, Any]) -> Metadata:
+    """Describe a model that was trained just now; its id is the prefix and the local time."""
+    return Metadata(
+        model_id=f"{prefix}_{datetime.now().astimezone():%Y%m%d_%H%M%S}",
+        data_fingerprint=training.data_fingerprint,
+        schema_fingerprint=schema_fingerprint(training.schema),
+        training=parameters,
+    )
 
 
 def schema_fingerprint(schema: Schema) -> str:
@@ -71,7 +85,7 @@ def write_files(folder: Path, metadata: Metadata, contents: Mapping[str, bytes],
 
 
 def read_metadata(folder: Path, algorithm: str, *, format_number: int) -> tuple[Metadata, dict[str, str]]:
-    """Read what the one model of an algorithm in a folder says of itself, and the SHA-256 of its files; raises `ModelError`."""
+    """Read the metadata of the one model of an algorithm in a folder, and the SHA-256 of its files; raises `ModelError`."""
     found = sorted((folder / "metadata").glob(f"{algorithm}_*.json"))
     if len(found) != 1:
         raise ModelError(f"{folder} holds {len(found)} {algorithm} models (metadata/{algorithm}_*.json); name a folder that holds one")
@@ -94,7 +108,7 @@ def read_metadata(folder: Path, algorithm: str, *, format_number: int) -> tuple[
 
 
 def read_files(folder: Path, metadata: Metadata, hashes: Mapping[str, str], names: set[str]) -> dict[str, bytes]:
-    """Read the files of a model, of exactly these names; `ModelError` names the one that is missing, empty or changed."""
+    """Read the files of a model, of exactly these names; `ModelError` names a file that is missing, empty or changed."""
     if hashes.keys() != names:
         raise ModelError(f"model {metadata.model_id} names the files {sorted(hashes)}, expected {sorted(names)}; train again")
     inner = folder / "model" / metadata.model_id
@@ -107,7 +121,7 @@ def write_json_model(folder: Path, metadata: Metadata, name: str, content: Mappi
 
 
 def read_json_model(folder: Path, algorithm: str, name: str, *, format_number: int) -> tuple[Metadata, dict[str, Any]]:
-    """Read what `write_json_model` wrote; raises `ModelError`."""
+    """Read a model that `write_json_model` wrote; raises `ModelError`."""
     metadata, hashes = read_metadata(folder, algorithm, format_number=format_number)
     content = read_files(folder, metadata, hashes, {name})[name]
     return metadata, json_object(folder / "model" / metadata.model_id / name, content)
@@ -119,7 +133,7 @@ def to_json(value: Any, *, indent: int | None = None) -> bytes:
 
 
 def json_object(path: Path, content: bytes) -> dict[str, Any]:
-    """Decode a JSON object; `ModelError` names the file it came from."""
+    """Decode a JSON object; `ModelError` names its file."""
     try:
         value = json.loads(content)
     except ValueError as error:
@@ -130,7 +144,7 @@ def json_object(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error on one line of at most 200 characters."""
+    """Return the message of an error on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
