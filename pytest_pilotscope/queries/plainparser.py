@@ -10,13 +10,13 @@ PostgreSQL knows the meaning of such a query. Sets and predicates are what the p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
 from pytest_pilotscope.errors import UnsupportedQuery
-from pytest_pilotscope.queries.connectivity import planner_subsets
+from pytest_pilotscope.queries.connectivity import mask_of, merged, planner_subsets
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.plaintokens import END, NUMBER, STRING, SYMBOL, Tokens
 from pytest_pilotscope.queries.predicates import (
@@ -243,8 +243,9 @@ class _Reader:
         """Close the equalities and add what follows from them for single relations (`generate_base_implied_equalities`)."""
         position = {alias: at for at, alias in enumerate(self._tables)}
         equalities = [*self._equalities, *((ref, ref) for ref in self._constants)]
-        classes = _closed(equalities, key=lambda ref: (position[ref.alias], ref.column))
-        joining = tuple(members for members in classes if self._joins(members))
+        order = {ref: (position[ref.alias], ref.column) for pair in equalities for ref in pair}
+        classes = sorted((sorted(members, key=order.__getitem__) for members in merged(equalities)), key=lambda members: order[members[0]])
+        joining = tuple(tuple(members) for members in classes if self._joins(members))
         relations = {
             alias: Relation(alias=alias, table=table, predicates=tuple(map(predicate, dict.fromkeys(self._conditions.get(alias, ())))))
             for alias, table in self._tables.items()
@@ -270,17 +271,6 @@ class _Reader:
         return len({ref.alias for ref in members}) > 1
 
 
-def _closed(
-    equalities: Sequence[tuple[ColumnRef, ColumnRef]], key: Callable[[ColumnRef], tuple[int, str]]
-) -> tuple[tuple[ColumnRef, ...], ...]:
-    """Return the classes of columns that are equal, members and classes sorted by `key`."""
-    classes: list[set[ColumnRef]] = []
-    for pair in equalities:
-        touched = [members for members in classes if members & set(pair)]
-        classes = [members for members in classes if members not in touched] + [set(pair).union(*touched)]
-    return tuple(sorted((tuple(sorted(members, key=key)) for members in classes), key=lambda members: key(members[0])))
-
-
 def _by_constant(constants: Mapping[ColumnRef, Sequence[Constant]]) -> Iterator[list[ColumnRef]]:
     """Yield the columns that are equal to the same constant: `a.x = 2 AND b.y = 2` is one class for the planner, too."""
     groups: dict[Constant, list[ColumnRef]] = {}
@@ -293,7 +283,7 @@ def _neighbours(groups: Sequence[set[int]], relations: int) -> list[int]:
     """Return for each relation the mask of those that are in a group with it."""
     found = [0] * relations
     for group in groups:
-        mask = sum(1 << at for at in group)
+        mask = mask_of(group)
         for at in group:
             found[at] |= mask & ~(1 << at)
     return found

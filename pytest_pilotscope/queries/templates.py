@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.queries.connectivity import merged
 from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def _structure(tables: Mapping[str, str], pairs: Iterable[tuple[Column, Column]]
     """Tables and equivalence classes of their columns; None for a single table, whose queries have other things in common."""
     if len(tables) < 2:
         return None
-    classes: list[set[Column]] = []
-    for pair in pairs:
-        touched = [members for members in classes if members & set(pair)]
-        classes = [members for members in classes if members not in touched] + [set(pair).union(*touched)]
-    named = sorted(" = ".join(sorted(f"{tables[alias]}.{column}" for alias, column in members)) for members in classes)
+    named = sorted(" = ".join(sorted(f"{tables[alias]}.{column}" for alias, column in members)) for members in merged(pairs))
     return f"{', '.join(sorted(tables.values()))}: {'; '.join(named)}"
 
 
