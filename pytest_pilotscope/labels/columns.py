@@ -26,8 +26,9 @@ import pyarrow as pa
 from pytest_pilotscope.errors import LabelError, StatementFailed
 from pytest_pilotscope.labels.equaltexts import united
 from pytest_pilotscope.labels.files import file_name, load, readable, save, short_hash, write
-from pytest_pilotscope.labels.filters import Integers, Mask
+from pytest_pilotscope.labels.integers import Integers
 from pytest_pilotscope.labels.source import Expression, RowSource
+from pytest_pilotscope.queries.evaluation import Mask
 from pytest_pilotscope.queries.joins import KeyType
 from pytest_pilotscope.queries.predicates import quote_identifier
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pytest_pilotscope.labels.columns import Column, ColumnStore
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.exact import Codes, Counts, histogram
-from pytest_pilotscope.labels.filters import holds
+from pytest_pilotscope.labels.integers import truth
 from pytest_pilotscope.queries.joins import KeyType, Relation
-from pytest_pilotscope.queries.predicates import Opaque, quote_identifier
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 Value = TypeVar("Value")
 KeyColumn: TypeAlias = tuple[str, KeyType]
@@ -113,10 +113,8 @@ class Filters:
         table = table_of(relation)
         mask: npt.NDArray[np.bool_] | None = None
         for predicate in {predicate.sql: predicate for predicate in relation.predicates}.values():
-            if isinstance(predicate.condition, Opaque):
-                passing = self._store.mask(table, predicate.sql)
-            else:
-                passing = holds(predicate.condition, partial(self._store.integers, table))
+            found = truth(predicate.condition, partial(self._store.integers, table))
+            passing = self._store.mask(table, predicate.sql) if found is None else found.true
             mask = passing if mask is None else mask & passing
         positions = None if mask is None else np.flatnonzero(mask)
         count = self._store.rows(table) if positions is None else positions.size

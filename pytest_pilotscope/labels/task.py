@@ -13,7 +13,7 @@ from pytest_pilotscope.labels.counting import QueryCounter, Vectors
 from pytest_pilotscope.labels.cyclic import TooLarge
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.filtered import Filters, table_of
-from pytest_pilotscope.labels.filters import settled
+from pytest_pilotscope.labels.integers import settled
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.predicates import Opaque, condition_columns
 
