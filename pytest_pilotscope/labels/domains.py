@@ -1,6 +1,4 @@
-"""
-Dense codes for join keys: columns that are ever compared share a domain, in which equal values have equal codes.
-"""
+"""Dense codes for join keys: columns that some query compares share a domain, in which equal values have equal codes."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pytest_pilotscope.labels.columns import Column, ColumnStore
+from pytest_pilotscope.labels.columnstore import Column, ColumnStore
 from pytest_pilotscope.queries.connectivity import merged
 
 _SPARSE = 4  # a domain may have this many times as many codes as its columns have rows, before codes are looked up
@@ -29,7 +27,7 @@ class Domain:
 
 
 class Domains:
-    """The domains of all columns that a set of queries joins by."""
+    """The domains of all columns by which some queries join."""
 
     def __init__(self, classes: Iterable[Sequence[Column]], store: ColumnStore) -> None:
         self._group_of = {column: tuple(sorted(group)) for group in merged(classes) for column in group}
