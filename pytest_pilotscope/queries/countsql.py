@@ -9,8 +9,8 @@ SQL that counts the rows of a set of relations, put together from the planner's 
     UNIQUE          the distinct values of the inner side: its other columns are hidden from then on
     placeholder     an item of FROM that computes the expression, so that outer joins above make it NULL
 
-A clause of an equivalence class may name a hidden relation; any visible member of the class on the same side says the same. Where values
-that an anti join made NULL are used above it, anti joins are written as LEFT JOIN ... WHERE ... IS NULL instead.
+A clause of an equivalence class may name a hidden relation; any visible member of the class on the same side is equal to it. If a condition
+uses values that an anti join made NULL, anti joins are written as LEFT JOIN ... WHERE ... IS NULL instead.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Writer:
         if mask.bit_count() == 1:
             return self._with_placeholders(self._base(mask.bit_length() - 1), mask, ())
         pairs = sorted(self.level.pairs.get(mask, ()), key=lambda pair: pair.kind == "UNIQUE")
-        reason = NoCount("the planner did not say what joins it")
+        reason = NoCount("the planner reported no join that makes it")
         for number, pair in enumerate(pairs):
             try:
                 return self._joined(pair)
@@ -133,7 +133,7 @@ class Writer:
         raise reason
 
     def _empty(self, mask: int) -> Parts:
-        """Write a set that the planner proved to be empty: its relations as they are, and nothing of them."""
+        """Write a set that the planner proved to be empty: its relations, and a condition that is false."""
         items = tuple(self._item(number) for number in range(len(self.level.sources)) if mask >> number & 1)
         return Parts(items=items, conditions=("false",), visible=mask)
 
@@ -143,7 +143,7 @@ class Writer:
         clauses = [self.level.clauses[filter_] for filter_ in source.filters]
         for clause in clauses:
             self._met(clause.volatility)
-        # The branches of a UNION ALL have its filters: above it they could name a column that is NULL, since nothing else needs it.
+        # The branches of a UNION ALL apply its filters: a column that only a filter needs is NULL in what they return.
         conditions = () if source.branches else tuple(scope.resolved(clause.sql) for clause in clauses)
         return Parts(items=(self._item(number),), conditions=conditions, visible=1 << number)
 
@@ -239,7 +239,7 @@ class Writer:
         return self._inner(pair, outer, side)
 
     def _with_placeholders(self, parts: Parts, mask: int, sides: Sequence[int]) -> Parts:
-        """Add the placeholders that are computed where this set is joined."""
+        """Add the placeholders that are computed when this set is joined."""
         for number, placeholder in self.level.placeholders.items():
             within = [side for side in (mask, *sides) if not placeholder.at & ~side]
             if within != [mask] or number in parts.computed:

@@ -31,7 +31,7 @@ _REASONS = {
 
 
 class Scope:
-    """Resolves the marks in expressions of a level at one place of its SQL, where some placeholders are computed already."""
+    """A place in the SQL of a level, where some placeholders are computed already; it resolves the marks in expressions."""
 
     def __init__(self, writer: Writer, computed: frozenset[int]) -> None:
         self._writer = writer

@@ -1,9 +1,9 @@
 """
-What the planner means by each set of relations of a statement, as its library reported it (`pilotscope.meaning`).
+The planner's view of a statement: levels, relations, conditions, and the joins that make each set of relations.
 
-The planner decides by rules of its own, which change from version to version, what a set of relations is: constants that reach a relation
-through an equality, what it takes out of an OR, outer joins that a condition reduces, joins that it removes. None of that is known here.
-The report names for every set the joins that make it; `queries.countsql` puts the SQL that counts the set together from it.
+The planner rewrites a statement by rules that change from version to version: it moves constants through equalities, derives filters from
+an OR, reduces outer joins and removes joins. The library reports the result (`meaning_report` reads it), so no rule is repeated here.
+`countsql` writes the SQL that counts a set of relations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Level
 from pytest_pilotscope.queries.predicates import ColumnComparison
 
 Volatility: TypeAlias = Literal["i", "s", "v"]
-"""As in pg_proc.provolatile: immutable, stable within a statement, volatile. A count that is not immutable is not kept."""
+"""As in pg_proc.provolatile: immutable, stable within a statement, volatile. Counts by immutable SQL are kept, others are not."""
 
 JoinKind: TypeAlias = Literal["INNER", "LEFT", "FULL", "SEMI", "ANTI", "UNIQUE"]
 
@@ -27,7 +27,7 @@ MARK = '"pilotscope ?".'
 
 
 class NoCount(Exception):
-    """A set of relations that no SQL counts; the text says why."""
+    """No SQL counts a set of relations; the text is the reason."""
 
 
 class CountSql(NamedTuple):
@@ -55,7 +55,7 @@ class Clause(NamedTuple):
     """
     A condition on relations, as SQL with their names.
 
-    An equality of an equivalence class has `left` and `right`, and in `members` all that may stand for them.
+    An equality of an equivalence class has `left` and `right`, and `members`, each of which may replace them.
     """
 
     sql: str
@@ -68,16 +68,14 @@ class Clause(NamedTuple):
     @property
     def key(self) -> KeyType | None:
         """The type in which two plain columns are compared, None for any other clause."""
-        if self.left is None or self.right is None or self.left.key != self.right.key:
-            return None
-        return self.left.key
+        return self.left.key if self.left and self.right and self.left.key == self.right.key else None
 
 
 class Pair(NamedTuple):
     """
     Two sets of relations that a join puts together.
 
-    `where` filters the result of an outer join, `unique` is what the inner side is distinct by.
+    `where` filters the result of an outer join; the inner side is made distinct by the expressions `unique`.
     """
 
     kind: JoinKind
@@ -93,7 +91,7 @@ class Branch:
     """
     A branch of a UNION ALL: `targets` of a table (`item`), or of another level with `columns` columns, by its `name`.
 
-    `filters` are the conditions above the UNION ALL, but for those that the planner has put into the branch's own level.
+    `filters` are the conditions above the UNION ALL, without those that the planner moved into the branch's own level.
     """
 
     name: str
@@ -110,7 +108,7 @@ class Source:
     A relation of a level as an item of FROM.
 
     It is a table (`item` names it), an expression (`item`) with `columns` columns, the result of another level, or a UNION ALL of branches.
-    `why` tells that no SQL says what it is. `lateral` are the relations whose rows it needs, `filters` the numbers of its clauses.
+    If no SQL describes it, `why` is the reason. `lateral` are the relations whose rows it needs, `filters` the numbers of its clauses.
     """
 
     name: str
@@ -142,9 +140,9 @@ class Placeholder(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """
-    What a subquery returns, from the join of all its relations. `where` are the conditions of one without relations.
+    The result of a subquery, computed from the join of all its relations. `where` are the conditions of one without relations.
 
-    Of a UNION, INTERSECT or EXCEPT there is the `operation` only: a tree of words and the numbers of levels.
+    A UNION, INTERSECT or EXCEPT has an `operation` only: a tree of words and the numbers of levels.
     """
 
     why: str | None
@@ -169,7 +167,7 @@ class Subquery(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A value that an inner level gets: an expression of the level around it, or a column of a subplan that runs first."""
+    """A value that is handed to an inner level: an expression of the level around it, or a column of a subquery that runs first."""
 
     level: int = 0
     sql: str = ""
@@ -182,8 +180,8 @@ class Level:
     """
     One query level: the statement itself, or a subquery that is planned on its own.
 
-    `query` has all its relations and classes, and as `masks` the sets that the planner considered. `rows` are the planner's estimates by
-    mask. `pairs` are the joins that make a set, none for one that the planner proved `empty`.
+    `query.masks` are the sets that the planner considered, `rows` its estimates by mask. `pairs` are the joins that make a set; a set that
+    the planner proved `empty` has none.
     """
 
     id: int
@@ -213,10 +211,10 @@ class Level:
     def _links(self, mask: int) -> int | None:
         """Return the numbers of the clauses of an inner join of tables, as a bit mask; None for any other set."""
         if mask not in self._linked:
-            self._linked[mask] = self._linked_anew(mask)
+            self._linked[mask] = self._find_links(mask)
         return self._linked[mask]
 
-    def _linked_anew(self, mask: int) -> int | None:
+    def _find_links(self, mask: int) -> int | None:
         if mask in self.empty:
             return None
         if mask.bit_count() == 1:

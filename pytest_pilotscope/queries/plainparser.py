@@ -1,10 +1,10 @@
 """
-Plain conjunctive queries, understood without planning: what MSCN estimates within a millisecond, and without a database.
+Plain conjunctive queries, understood without planning, so that MSCN estimates them within a millisecond and without a database.
 
     SELECT ... FROM table [AS] alias, ... [JOIN table [AS] alias ON condition AND ...] WHERE condition AND condition ...
 
-with conditions between two columns, or a column and constants of its type. Any other word, character or order of them is refused: only
-PostgreSQL knows the meaning of such a query. Sets and predicates are what the planner makes of most such texts; who has a planner compares.
+with conditions between two columns, or a column and constants of its type. The parser refuses any other word, character or order of them:
+only PostgreSQL knows the meaning of such a query. The planner makes the same sets and predicates of most such texts, but not of all.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_plain(sql: str, schema: Schema) -> PlainQuery | None:
 
 
 def read_plain(sql: str, schema: Schema) -> PlainQuery:
-    """Take a plain query apart; raises `UnsupportedQuery`, which names what is not plain."""
+    """Take a plain query apart; raises `UnsupportedQuery` with the part that is not plain."""
     return _Reader(sql, schema).read()
 
 
@@ -240,7 +240,7 @@ class _Reader:
         self._conditions.setdefault(alias, []).append(condition)
 
     def _finished(self) -> PlainQuery:
-        """Close the equalities and add what follows from them for single relations (`generate_base_implied_equalities`)."""
+        """Close the equalities and add the conditions on single relations that follow (`generate_base_implied_equalities`)."""
         position = {alias: at for at, alias in enumerate(self._tables)}
         equalities = [*self._equalities, *((ref, ref) for ref in self._constants)]
         order = {ref: (position[ref.alias], ref.column) for pair in equalities for ref in pair}
@@ -257,7 +257,7 @@ class _Reader:
         )
 
     def _joins(self, members: Sequence[ColumnRef]) -> bool:
-        """Restrict single relations by what their columns are equal to; tell whether it joins several. A constant joins nothing."""
+        """Restrict single relations by the equalities of a class; tell whether the class joins several. One with a constant does not."""
         constants = list(dict.fromkeys(value for ref in members for value in self._constants.get(ref, ())))
         if len(constants) > 1:
             self._tokens.refuse(f"a column that is equal to {len(constants)} constants")
