@@ -9,83 +9,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache, reduce
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.typed_columns import FUNCTIONS, Column, Mask, comparable, compared
-from pytest_pilotscope.queries.predicates import (
-    And,
-    ColumnComparison,
-    Comparison,
-    Condition,
-    Constant,
-    InList,
-    IsNull,
-    Like,
-    Not,
-    Operator,
-    Or,
-)
+from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, comparable, compared
+from pytest_pilotscope.queries.evaluation import OPERATORS, Leaf, Truth, evaluated, where_known
+from pytest_pilotscope.queries.predicates import ColumnComparison, Comparison, Condition, Constant, InList, IsNull, Like, Operator
 
 Columns: TypeAlias = Callable[[str], Column | None]
 """From the name of a column to its values, or None where only PostgreSQL can compare them."""
 
 
-class Truth(NamedTuple):
-    """(N,) rows for which a condition is true, and (N,) for which it is false; for the others it is unknown."""
-
-    true: Mask
-    false: Mask
-
-
 def truth(condition: Condition, columns: Columns) -> Truth | None:
     """Evaluate a condition; None when only PostgreSQL can."""
-    if isinstance(condition, _LEAVES):
-        found = columns(condition.column)
-        return None if found is None else _leaf(condition, found)
-    if isinstance(condition, Not):
-        inner = truth(condition.child, columns)
-        return None if inner is None else Truth(inner.false, inner.true)
-    if isinstance(condition, And | Or):
-        return _connected(condition, columns)
-    if isinstance(condition, ColumnComparison):
-        return _columns_compared(condition, columns)
-    return None
-
-
-_LEAVES = (Comparison, InList, Like, IsNull)
-
-
-def _connected(condition: And | Or, columns: Columns) -> Truth | None:
-    parts: list[Truth] = []
-    for child in condition.children:
-        part = truth(child, columns)
-        if part is None:
-            return None
-        parts.append(part)
-    both, either = (np.logical_and, np.logical_or) if isinstance(condition, And) else (np.logical_or, np.logical_and)
-    return Truth(reduce(both, (part.true for part in parts)), reduce(either, (part.false for part in parts)))
+    return evaluated(condition, lambda leaf: _leaf(leaf, columns))
 
 
 def _columns_compared(condition: ColumnComparison, columns: Columns) -> Truth | None:
     left, right = columns(condition.left), columns(condition.right)
     if left is None or right is None or left.kind != right.kind or (left.kind == "text" and condition.operator not in ("=", "<>")):
         return None
-    holds = np.asarray(FUNCTIONS[condition.operator](left.values, right.values), dtype=np.bool_)
-    return _known(holds, left.known & right.known)
+    holds = np.asarray(OPERATORS[condition.operator](left.values, right.values), dtype=np.bool_)
+    return where_known(holds, left.known, right.known)
 
 
-def _leaf(condition: Comparison | InList | Like | IsNull, found: Column) -> Truth | None:
+def _leaf(condition: Leaf, columns: Columns) -> Truth | None:
+    if isinstance(condition, ColumnComparison):
+        return _columns_compared(condition, columns)
+    found = columns(condition.column)
+    if found is None:
+        return None
     if isinstance(condition, IsNull):
-        return Truth(~found.known, found.known)
+        return Truth(~found.known)
     holds = _holds(condition, found)
-    return None if holds is None else _known(holds, found.known)
-
-
-def _known(holds: Mask, known: Mask) -> Truth:
-    true = holds & known
-    return Truth(true, known ^ true)
+    return None if holds is None else where_known(holds, found.known)
 
 
 def _holds(condition: Comparison | InList | Like, found: Column) -> Mask | None:

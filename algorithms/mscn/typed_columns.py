@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.queries.evaluation import OPERATORS
 from pytest_pilotscope.queries.predicates import Constant, Operator, TypedText, bare_type
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -88,17 +89,7 @@ def compared(found: Column, symbol: Operator, value: Comparable) -> Mask | None:
     """Compare a column with a value; ignore the result for NULLs. None for the order of text, which only PostgreSQL knows."""
     if found.kind == "text" and symbol not in ("=", "<>"):
         return None
-    return np.asarray(FUNCTIONS[symbol](found.values, value), dtype=np.bool_)
-
-
-FUNCTIONS: dict[Operator, Callable[[Any, Any], Any]] = {
-    "=": np.equal,
-    "<>": np.not_equal,
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
-}
+    return np.asarray(OPERATORS[symbol](found.values, value), dtype=np.bool_)
 
 
 def _typed_constant(value: TypedText, kind: Kind) -> Comparable | None:

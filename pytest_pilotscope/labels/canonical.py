@@ -1,4 +1,4 @@
-"""A name for a set of relations that does not depend on the query it was met in."""
+"""Names of sets of relations: queries that contain the same set, under whatever aliases, give it the same name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _HASH_BYTES = 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedSet:
     """
-    A set of relations, as the planner calls it, and as the cache does.
+    A set of relations with the planner's key of it (`subplan`) and its `name` in the cache.
 
-    `sql` counts it; it is None for a set that is counted in memory. `lasting` tells whether the count depends on nothing but the data.
+    `sql` counts it; it is None for a set that is counted in memory. `lasting` tells that the count depends on the data only.
     """
 
     subplan: Subplan
@@ -30,10 +30,10 @@ class NamedSet:
 
 class Canonical:
     """
-    Names the sets of one query level that are joined by equalities only, by their filters and keys: aliases do not matter.
+    Names of the sets of one query level that are joined by equalities only, made of filters and keys without aliases.
 
-    Sets with the same name have the same cardinality on the same data. The reverse holds except for self-joins of
-    equally filtered relations under other aliases, which may be counted again.
+    Sets with the same name have the same cardinality on the same data. The same set always has the same name, except for self-joins of
+    equally filtered relations: under other aliases they may have another name, and are counted again.
     """
 
     def __init__(self, query: JoinQuery, context: str) -> None:
@@ -56,7 +56,7 @@ class Canonical:
 
 
 def named_sets(statement: Statement, context: str) -> Iterator[NamedSet | tuple[Subplan, str]]:
-    """Name the sets of a statement; yield the reason instead for a set that nothing counts."""
+    """Name the sets of a statement; yield subplan and reason instead for a set that cannot be counted."""
     canonical = {level.id: Canonical(level.query, context) for level in statement.levels}
     for subplan, (level, mask) in statement.subplans().items():
         if level.in_memory(mask):

@@ -1,4 +1,4 @@
-"""The exact cardinality of every subplan of many queries: from the cache, from memory, or from PostgreSQL."""
+"""The exact cardinality of every subplan of many queries: read from the cache, counted in memory, or counted by PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
-from pytest_pilotscope.labels.book import Book, Progress, Question
-from pytest_pilotscope.labels.cache import Label, LabelCache
-from pytest_pilotscope.labels.columns import ColumnStore
+from pytest_pilotscope.labels.columnstore import ColumnStore
 from pytest_pilotscope.labels.filtered import table_of
+from pytest_pilotscope.labels.labelcache import Label, LabelCache
 from pytest_pilotscope.labels.source import RowSource, SessionSource
 from pytest_pilotscope.labels.task import Counter, needs
 from pytest_pilotscope.labels.workers import count_all
+from pytest_pilotscope.labels.worklist import Progress, Question, WorkList
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Schema, Subplan
 from pytest_pilotscope.queries.meaning import Statement
@@ -30,14 +30,14 @@ OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
 
 logger = logging.getLogger(__name__)
 
-_WORTH_A_PROCESS = 2_000_000_000  # rows read, some three seconds; starting a process takes one
+_WORTH_A_PROCESS = 2_000_000_000  # rows, which take some three seconds to read; starting a process takes one
 
 
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
     """
-    Query id -> subplan -> label, for every query that has subplans; subplans are called as the planner calls them.
+    Query id -> subplan -> label, for every query that has subplans, by the planner's keys of them.
 
-    `unsupported` gives the reason for each query that has none: PostgreSQL does not plan it, or it has no relations. `reasons` gives for
+    `unsupported` has the reason for each query without subplans: PostgreSQL does not plan it, or it has no relations. `reasons` has for
     each query the subplans without a label: no SQL counts them, or counting them failed. `statements` are the planner's reports.
     """
 
@@ -113,21 +113,26 @@ def cardinalities(
     settings = source.settings()
     context = json.dumps(settings, sort_keys=True)
     with LabelCache(cache_dir, fingerprint) as cache:
-        book = Book(dict(statements.values()), context, cache, timeout_ms=timeout_ms, progress=progress)
+        work = WorkList(dict(statements.values()), context, cache, timeout_ms=timeout_ms, progress=progress)
         if not known_only:
             try:
-                _count_in_memory(book, ColumnStore(cache_dir / "columns", context, source), cache_dir / "columns", context, schema, workers)
-                _count_by_database(book, source, settings, timeout_ms, crew)
+                _count_in_memory(work, ColumnStore(cache_dir / "columns", context, source), cache_dir / "columns", context, schema, workers)
+                _count_by_database(work, source, settings, timeout_ms, crew)
             finally:
-                book.flush()
-        found = {query_id: sql for query_id, (sql, _) in statements.items() if not known_only or book.knows(sql)}
-        labels = {query_id: book.labels(sql) for query_id, sql in found.items()}
-        reasons = {query_id: of_query for query_id, sql in found.items() if (of_query := book.reasons(sql))}
-        for query_id, of_query in {} if known_only else reasons.items():
-            subplan, reason = next(iter(of_query.items()))
-            counts = len(of_query), len(of_query) + len(labels[query_id])
-            logger.warning("query %s: %d of %d subplans have no label; {%s}: %s", query_id, *counts, " ".join(sorted(subplan)), reason)
+                work.flush()
+        found = {query_id: sql for query_id, (sql, _) in statements.items() if not known_only or work.knows(sql)}
+        labels = {query_id: work.labels(sql) for query_id, sql in found.items()}
+        reasons = {query_id: of_query for query_id, sql in found.items() if (of_query := work.reasons(sql))}
+        if not known_only:
+            _warn(labels, reasons)
         return Labels(labels, unsupported, reasons, {query_id: statements[query_id][1] for query_id in found})
+
+
+def _warn(labels: Mapping[str, Mapping[Subplan, Label]], reasons: Mapping[str, Mapping[Subplan, str]]) -> None:
+    for query_id, of_query in reasons.items():
+        subplan, reason = next(iter(of_query.items()))
+        counts = len(of_query), len(of_query) + len(labels[query_id])
+        logger.warning("query %s: %d of %d subplans have no label; {%s}: %s", query_id, *counts, " ".join(sorted(subplan)), reason)
 
 
 def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> tuple[dict[str, tuple[str, Statement]], dict[str, str]]:
@@ -136,7 +141,7 @@ def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> t
     unsupported: dict[str, str] = {}
     for query in queries:
         if query.id in statements or query.id in unsupported:
-            raise LabelError(f"two queries are called {query.id!r}: their labels could not be told apart")
+            raise LabelError(f"two queries have the id {query.id!r}: their labels could not be told apart; give one of them another id")
         try:
             statement = source.statement(query.sql, timeout_ms)
         except QueryTimeout:
@@ -154,8 +159,8 @@ def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> t
     return statements, unsupported
 
 
-def _count_in_memory(book: Book, store: ColumnStore, folder: Path, context: str, schema: Schema, workers: int) -> None:
-    tasks = [task.settled(schema) for task in book.tasks()]
+def _count_in_memory(work: WorkList, store: ColumnStore, folder: Path, context: str, schema: Schema, workers: int) -> None:
+    tasks = [task.settled(schema) for task in work.tasks()]
     failed = store.fetch(needs(tasks))
     tasks = [task for task in (task.without(failed) for task in tasks) if task.masks]
     if not tasks:
@@ -166,21 +171,21 @@ def _count_in_memory(book: Book, store: ColumnStore, folder: Path, context: str,
     logger.debug("%d query levels to count in %d processes", len(tasks), processes)
     if processes > 1:
         for task, counted in count_all(tasks, processes=processes, folder=folder, context=context, classes=classes):
-            book.enter(task, counted)
+            work.add_counted(task, counted)
         return
     counter = Counter(folder, context, classes)
     for task in tasks:
-        book.enter(task, counter.count(task.query, task.masks, task.empty))
+        work.add_counted(task, counter.count(task.query, task.masks, task.empty))
 
 
-def _count_by_database(book: Book, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_crew: OpenCrew) -> None:
-    asked = book.questions()
+def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_crew: OpenCrew) -> None:
+    asked = work.questions()
     if not asked:
         return
     with open_crew() as crew:
         for questions, answers in _answered(crew, source, settings, asked, timeout_ms):
             for question, answer in zip(questions, answers, strict=True):
-                book.enter_answer(question, answer)
+                work.add_answer(question, answer)
 
 
 def _answered(
@@ -212,7 +217,7 @@ def _answer_there(place: Place, task: tuple[Sequence[str], int, Mapping[str, str
 
 
 def _reason(error: StatementFailed) -> str:
-    """Return why a statement failed; a lost connection is the end of all."""
+    """Return why a statement failed; raise the error again if the connection is lost."""
     if not error.sqlstate:
         raise error
     return error.reason

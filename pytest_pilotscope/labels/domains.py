@@ -1,6 +1,4 @@
-"""
-Dense codes for join keys: columns that are ever compared share a domain, in which equal values have equal codes.
-"""
+"""Dense codes for join keys: columns that some query compares share a domain, in which equal values have equal codes."""
 
 from __future__ import annotations
 
@@ -13,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pytest_pilotscope.labels.columns import Column, ColumnStore
+from pytest_pilotscope.labels.columnstore import Column, ColumnStore
+from pytest_pilotscope.queries.connectivity import merged
 
 _SPARSE = 4  # a domain may have this many times as many codes as its columns have rows, before codes are looked up
 
@@ -28,10 +27,10 @@ class Domain:
 
 
 class Domains:
-    """The domains of all columns that a set of queries joins by."""
+    """The domains of all columns by which some queries join."""
 
     def __init__(self, classes: Iterable[Sequence[Column]], store: ColumnStore) -> None:
-        self._group_of = {column: group for group in merged(classes) for column in group}
+        self._group_of = {column: tuple(sorted(group)) for group in merged(classes) for column in group}
         self._domains: dict[tuple[Column, ...], Domain] = {}
         self._store = store
 
@@ -41,16 +40,6 @@ class Domains:
         if group not in self._domains:
             self._domains[group] = _integer_domain(group, self._store) if group[0].is_integer else _text_domain(group, self._store)
         return self._domains[group]
-
-
-def merged(classes: Iterable[Sequence[Column]]) -> list[tuple[Column, ...]]:
-    """Unite the classes that share a column; groups and their columns are sorted."""
-    group_of: dict[Column, set[Column]] = {}
-    for members in classes:
-        united = set(members).union(*(group_of.get(column, ()) for column in members))
-        for column in united:
-            group_of[column] = united
-    return sorted({tuple(sorted(group)) for group in group_of.values()})
 
 
 def _integer_domain(group: tuple[Column, ...], store: ColumnStore) -> Domain:

@@ -1,8 +1,8 @@
 """
-Texts of a type that PostgreSQL takes for equal (1.0 and 1.00, -0 and 0), each with the one that stands for all of them.
+Texts that are equal as values of a type (1.0 and 1.00, -0 and 0), each with the one text that stands for all of them.
 
-Columns are read at different times, by different processes, and compared later without a database. So which text stands for a value is
-kept beside the columns and never changes: <folder>/equal-<hash of the type>.arrow, texts and what stands for them.
+Columns are read at different times, by different processes, and compared later without a database. So the text that stands for a value
+is kept beside the columns and never changes: <folder>/equal-<hash of the type>.arrow has two columns, texts and their stand-ins.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock
 
-from pytest_pilotscope.labels.files import readable, short_hash, write
+from pytest_pilotscope.labels.atomicfiles import readable, short_hash, write
 from pytest_pilotscope.labels.source import RowSource
 
 _SCHEMA = pa.schema([("text", pa.string()), ("standing", pa.string())])
 
 
 def united(column: pa.Array, *, type_name: str, folder: Path, context: str, source: RowSource) -> pa.Array:
-    """Return a column of texts, (N,), with those that stand for them; new ones are compared by the database and written down."""
+    """Replace each text of a column, (N,), by its stand-in; the database compares new texts, and the result is kept."""
     encoded = column.dictionary_encode()
     texts = encoded.dictionary.to_pylist()
     path = folder / f"equal-{short_hash(f'{context}{type_name}')}.arrow"

@@ -1,8 +1,8 @@
 """
 The rows of sets of relations, as plans counted them while they were executed.
 
-Only a node that was executed once and read to its end has all rows of its set. Which nodes those are follows from the nodes above them
-(src/backend/executor); where it does not follow for certain, the node says nothing.
+Only a node that was executed once and read to its end has all rows of its set. The nodes above it decide whether it was
+(src/backend/executor); a node for which this is not certain is left out.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _HASHED = {"enable_nestloop": "off", "enable_mergejoin": "off", "enable_material
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """Settings and injected rows that make the planner choose another plan of the same meaning."""
+    """Settings and injected rows that make the planner choose another plan for the same statement."""
 
     settings: Mapping[str, str]
     rows: Mapping[Subplan, float]
 
 
 class Executed(NamedTuple):
-    """A set of relations with the rows of a node that joined exactly this set."""
+    """The rows of a plan node that joined exactly this set of relations."""
 
     subplan: Subplan
     rows: int
@@ -70,10 +70,11 @@ def variations(subplans: Iterable[Subplan], *, count: int, seed: int | str) -> I
 
 def executed_sets(plan: Plan, aliases: frozenset[str], whole: Subplan) -> list[Executed]:
     """
-    Return the sets of relations whose rows the nodes of an analyzed, serial plan tell.
+    Return the sets of relations whose rows an analyzed, serial plan shows.
 
     `aliases` are relations of the statement's own level whose names EXPLAIN uses for nothing else, `whole` are all that the level joins.
-    Where the plan names all of them but one, what it has instead is that one: a subquery or a UNION ALL whose alias EXPLAIN leaves out.
+    If the plan names all of them but one, the only part of it without a name is that one: EXPLAIN leaves out the alias of some subqueries
+    and of UNION ALL.
     """
     reader = _Reader(aliases, _unnamed(plan, aliases, whole))
     reader.visit(plan, _Reading(once=True, to_the_end=True))
@@ -105,14 +106,14 @@ def _without_names(node: Plan, aliases: frozenset[str]) -> Iterator[Plan]:
 
 
 class _Reading(NamedTuple):
-    """`once`: the node does not depend on rows of another one. `to_the_end`: if it was executed, all its rows were asked for."""
+    """`once`: the node does not depend on rows of another one. `to_the_end`: if it was executed, its parent asked for all rows."""
 
     once: bool
     to_the_end: bool
 
 
 class _Reader:
-    """Collects what the nodes of a plan tell; `unnamed` is a node whose relation EXPLAIN does not name."""
+    """Collects the rows of the nodes of a plan; `unnamed` is a node whose relation EXPLAIN does not name."""
 
     def __init__(self, aliases: frozenset[str], unnamed: tuple[Plan, str] | None) -> None:
         self._aliases = aliases
@@ -120,17 +121,17 @@ class _Reader:
         self.found: list[Executed] = []
 
     def visit(self, node: Plan, reading: _Reading) -> None:
-        """Collect from a node that is read like this, and from those below it."""
+        """Collect from a node that is read in this way, and from those below it."""
         relations = self._relations(node)
-        tells = node.is_join or node.alias is not None or node.node_type in _APPENDS
-        if tells and relations is not None and reading == (True, True) and node.actual_loops == 1:
+        is_set = node.is_join or node.alias is not None or node.node_type in _APPENDS
+        if is_set and relations is not None and reading == (True, True) and node.actual_loops == 1:
             self.found.append(Executed(relations, round(node.actual_rows or 0.0), f"{node.join_type or ''} {node.node_type}".strip()))
         if node.alias is None:
             for child in _own(node):
                 self.visit(child, _below(node, child, reading))
 
     def _relations(self, node: Plan) -> Subplan | None:
-        """The relations of the statement's level that a node joins; None where that is not certain."""
+        """Return the relations of the statement's level that a node joins, None if that is not certain."""
         if self._unnamed is not None and node is self._unnamed[0]:
             return frozenset({self._unnamed[1]})
         if node.node_type in _APPENDS:
@@ -175,12 +176,12 @@ def _below_nested_loop(node: Plan, child: Plan, reading: _Reading) -> _Reading:
 
 
 def _own(node: Plan) -> list[Plan]:
-    """The children in the same query level."""
+    """Return the children in the same query level."""
     return [child for child in node.children if child.relationship in ("Outer", "Inner")]
 
 
 def _appended(node: Plan, aliases: frozenset[str]) -> Subplan | None:
-    """The table whose partitions or children are appended; EXPLAIN names them t_1, t_2 for t."""
+    """Return the table whose partitions or children are appended; EXPLAIN names them t_1, t_2 for t."""
     scans = [child for child in node.children if child.relationship == "Member"]
     names = {_MEMBER.sub("", scan.alias) for scan in scans if scan.alias and _MEMBER.search(scan.alias)}
     all_named = all(scan.alias and _MEMBER.search(scan.alias) for scan in scans)

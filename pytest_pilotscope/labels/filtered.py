@@ -11,12 +11,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.labels.columns import Column, ColumnStore
+from pytest_pilotscope.labels.columnstore import Column, ColumnStore
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.exact import Codes, Counts, histogram
-from pytest_pilotscope.labels.filters import holds
+from pytest_pilotscope.labels.integers import truth
 from pytest_pilotscope.queries.joins import KeyType, Relation
-from pytest_pilotscope.queries.predicates import Opaque, quote_identifier
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 Value = TypeVar("Value")
 KeyColumn: TypeAlias = tuple[str, KeyType]
@@ -29,7 +29,7 @@ def table_of(relation: Relation) -> str:
 
 
 class Bounded(Generic[Value]):
-    """A dictionary that forgets what was not used for longest once it holds more than `budget_bytes`."""
+    """A dictionary that drops the values that were not used for longest while it holds more than `budget_bytes`."""
 
     def __init__(self, budget_bytes: int, size_bytes: Callable[[Value], int]) -> None:
         self._budget_bytes = budget_bytes
@@ -38,7 +38,7 @@ class Bounded(Generic[Value]):
         self._values: OrderedDict[Any, Value] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made now if it is not there (any more)."""
+        """Return the value of a key; make it if it is missing or was dropped."""
         found = self._values.get(key)
         if found is not None:
             self._values.move_to_end(key)
@@ -69,7 +69,7 @@ class Filtered:
 
     @property
     def nbytes(self) -> int:
-        """Memory held by the positions and, at most, by the codes that were asked for."""
+        """Upper bound of the memory held by the positions and the codes that were asked for."""
         return 8 * self.count * (4 + (self.positions is not None))
 
     def codes(self, columns: tuple[KeyColumn, ...]) -> tuple[Codes, ...]:
@@ -98,7 +98,7 @@ class Filtered:
 
 
 class Filters:
-    """Filtered relations, made once for all queries that filter a table in the same way."""
+    """Filtered relations; queries that filter a table in the same way share one."""
 
     def __init__(self, store: ColumnStore, domains: Domains, budget_bytes: int) -> None:
         self._store = store
@@ -113,10 +113,8 @@ class Filters:
         table = table_of(relation)
         mask: npt.NDArray[np.bool_] | None = None
         for predicate in {predicate.sql: predicate for predicate in relation.predicates}.values():
-            if isinstance(predicate.condition, Opaque):
-                passing = self._store.mask(table, predicate.sql)
-            else:
-                passing = holds(predicate.condition, partial(self._store.integers, table))
+            found = truth(predicate.condition, partial(self._store.integers, table))
+            passing = self._store.mask(table, predicate.sql) if found is None else found.true
             mask = passing if mask is None else mask & passing
         positions = None if mask is None else np.flatnonzero(mask)
         count = self._store.rows(table) if positions is None else positions.size

@@ -24,7 +24,7 @@ _KINDS: dict[str, Callable[..., object]] = {kind.__name__: kind for kind in (And
 
 
 def to_message(query: JoinQuery) -> dict[str, Any]:
-    """Return what counting needs of a query, without its masks."""
+    """Return the parts of a query that are needed to count it, without its masks."""
     relations = [
         [relation.alias, relation.table, relation.source, [[one.sql, _condition(one)] for one in relation.predicates]]
         for relation in query.relations.values()

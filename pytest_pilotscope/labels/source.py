@@ -1,4 +1,4 @@
-"""Where rows come from: PostgreSQL, or anything else that can evaluate SQL expressions over a table in a stable row order."""
+"""The rows of tables, read from PostgreSQL or from another database that evaluates SQL over a table in a stable row order."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Expression(NamedTuple):
 
 
 class RowSource(Protocol):
-    """What the labels need from a database. `table` is always the SQL that reads a table."""
+    """A database as labels need it. `table` is always the SQL that reads a table."""
 
     def statement(self, sql: str, timeout_ms: int) -> Statement:
-        """Plan a statement and return what the planner means by its sets of relations; 0 ms is no limit."""
+        """Plan a statement and return the planner's report of its sets of relations; 0 ms is no limit."""
 
     def settings(self) -> Mapping[str, str]:
-        """Return what the meaning of an SQL text depends on, besides the data: versions, collations, settings."""
+        """Return the versions, collations and settings on which the result of an SQL text depends, besides the data."""
 
     def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
         """
@@ -75,7 +75,7 @@ _STABLE_TEXT = """
 _SETTINGS = (
     "search_path", "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "lc_monetary", "array_nulls"
 )  # fmt: skip
-"""Settings that the planner's text of a condition is written and read by."""
+"""Settings that decide how PostgreSQL writes and reads the text of a condition."""
 _VERSIONS = "SELECT datcollate, datctype FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
 _FIRST_EQUALS = """
     SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
@@ -111,9 +111,9 @@ class SessionSource:
 
     def _depends_on_statistics(self, level: Level) -> bool:
         """
-        Tell whether the planner chooses by its statistics which sets it considers, or what they mean.
+        Tell whether the planner's statistics decide which sets it considers, or which filters they have.
 
-        From an OR over several relations it takes a filter of each, but not one that nearly all rows pass (orclauses.c).
+        From an OR over several relations it derives a filter for each, but not one that nearly all rows pass (orclauses.c).
         """
         return len(level.query.relations) >= self._all_sets_below or any(
             clause.relations.bit_count() > 1 and " OR " in clause.sql for clause in level.clauses
@@ -121,7 +121,7 @@ class SessionSource:
 
     @cached_property
     def _all_sets_below(self) -> float:
-        """The number of relations from which the planner considers a part of the sets only."""
+        """The number of relations from which on the planner considers only a part of the sets."""
         geqo, threshold = self._session.execute("SELECT current_setting('geqo'), current_setting('geqo_threshold')")[0]
         return int(threshold) if geqo == "on" else math.inf
 
@@ -137,7 +137,7 @@ class SessionSource:
             self._session.execute("SELECT set_config(%s, %s, false)", (name, settings[name]))
 
     def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
-        """Read with a sequential scan, in physical order; texts with one of their own, since conditions keep the session's styles."""
+        """Read with a sequential scan, in physical order; a second scan reads texts, since conditions keep the session's styles."""
         read = {
             is_text: iter(self._copy(table, [one for one in expressions if (one.kind == "text") is is_text], stable_text=is_text))
             for is_text in (False, True)
@@ -179,9 +179,7 @@ class SessionSource:
 
 
 def _parse_copy(content: bytes, kinds: Sequence[Kind]) -> list[pa.Array]:
-    """
-    Parse COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are.
-    """
+    """Parse COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are."""
     names = [str(position) for position in range(len(kinds))]
     if not content:
         return [pa.array([], type=_ARROW_TYPES[kind]) for kind in kinds]

@@ -1,4 +1,4 @@
-"""What is to be counted in memory for one query level, and the counting of it in this process."""
+"""The sets of a query level that are to be counted in memory, and the counting in this process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from pytest_pilotscope.labels.columns import INTEGER, Bitmap, Column, ColumnStore, Need, Needs
+from pytest_pilotscope.labels.columnstore import INTEGER, Bitmap, Column, ColumnStore, Need, Needs
 from pytest_pilotscope.labels.counting import QueryCounter, Vectors
 from pytest_pilotscope.labels.cyclic import TooLarge
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.filtered import Filters, table_of
-from pytest_pilotscope.labels.filters import settled
+from pytest_pilotscope.labels.integers import settled
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.predicates import Opaque, condition_columns
 
@@ -35,7 +35,7 @@ class Task:
     empty: tuple[int, ...] = ()
 
     def settled(self, schema: Schema) -> Task:
-        """Decide of every predicate who evaluates it."""
+        """Decide for every predicate whether NumPy or PostgreSQL evaluates it."""
         relations = {alias: settled(relation, schema) for alias, relation in self.query.relations.items()}
         return replace(self, query=replace(self.query, relations=relations))
 
@@ -69,9 +69,9 @@ class Task:
 @dataclass(slots=True)
 class Counter:
     """
-    Counts in memory what has equalities only; everything it needs must be in the folder.
+    Counts joins by equalities in memory, from the columns in the folder.
 
-    It is one of `processes` that share the memory for filtered relations and intermediate counts, 1.5 GB in all.
+    `processes` counters share the memory for filtered relations and intermediate counts, 1.5 GB in all.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Counter:
         self._vectors = Vectors(self._filters, _VECTORS_BYTES // self.processes)
 
     def count(self, query: JoinQuery, masks: Iterable[int], empty: Iterable[int]) -> list[int | None]:
-        """Count sets, in their order; None for a cycle that is too much to count in memory."""
+        """Count sets, in their order; None for a cycle that does not fit into memory."""
         counter = QueryCounter(query, self._filters, self._vectors)
         for mask in empty:
             counter.note_empty(mask)
@@ -95,7 +95,7 @@ class Counter:
 
 
 def needs(tasks: Iterable[Task]) -> Needs:
-    """Return what must be read to count some tasks."""
+    """Return the tables, columns and bitmaps that are needed to count some tasks."""
     needed = Needs()
     for task in tasks:
         needed.read.update(column for members in task.classes for column in members)

@@ -1,8 +1,8 @@
 """
-Labels against two other ways to count: `COUNT(*)` by the SQL of each set of relations, and the nodes of executed plans.
+Compares labels with two other counts: `COUNT(*)` by the SQL of each set of relations, and the rows of the nodes of executed plans.
 
-The three have little in common: labels are counted in memory wherever that is possible, the SQL is put together from the planner's report,
-and an executed plan knows nothing of either.
+The three have little in common: most labels are counted in memory, the SQL is made from the planner's report, and an executed plan uses
+neither.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Mismatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """
-    How many sets were compared, and those that differ.
+    The number of sets that were compared, and those that differ.
 
     `counted` sets have SQL that was run, `labelled` ones a label that was compared with it, `executed` ones were joined by a plan node that
     was read to its end; `joins` are those of two relations and more. `wholes` are statements whose own COUNT(*) was compared. `without_sql`
@@ -113,7 +113,7 @@ def total(parts: Sequence[Verification]) -> Verification:
 
 
 class _Check:
-    """The comparison of one query; `known` are counts by SQL that no later statement changes."""
+    """The comparison of one query; `known` are counts by SQL, which other queries may have made before."""
 
     def __init__(self, session: Session, query: Query, labels: Rows | None, known: dict[str, int]) -> None:
         self._session = session
@@ -165,7 +165,7 @@ class _Check:
                 self._known[sql] = rows
 
     def _attempt(self, run: Callable[[], T], subplan: Subplan = frozenset()) -> T | None:
-        """Run in a savepoint; None, with the reason noted, where PostgreSQL does not get to the end."""
+        """Run in a savepoint; return None, and note the reason, when PostgreSQL does not get to the end."""
         try:
             with self._session.rolled_back():
                 return run()
@@ -181,7 +181,7 @@ class _Check:
         return None
 
     def _execute(self, statement: Statement, own: Level, variation: Variation) -> None:
-        """Note the rows of plan nodes; a plan that fails on the values of a row or takes too long says nothing."""
+        """Note the rows of plan nodes; skip a plan that fails on the values of a row or takes too long."""
         plan = self._attempt(lambda: self._plan(variation))
         if plan is not None:
             names = _names(statement, own)
@@ -197,7 +197,7 @@ class _Check:
             return self._session.explain(self._query.sql, analyze=True, verbose=True, timing=False)
 
     def _compare_whole(self, statement: Statement, own: Level) -> None:
-        """A statement that is COUNT(*) over its FROM and WHERE counts the set of all its relations."""
+        """Run a statement that is COUNT(*) over its FROM and WHERE: it counts the set of all its relations."""
         plan = self._attempt(lambda: self._session.explain(self._query.sql, verbose=True))
         whole = _names(statement, own).get(_whole(own))
         if plan is None or not _only_counts(plan) or whole not in self._sql:
@@ -244,20 +244,20 @@ class _Check:
 
 
 def _names(statement: Statement, own: Level) -> dict[Subplan, Subplan]:
-    """The sets of the statement's own level: from aliases to the planner's name."""
+    """Return the planner's key of each set of the statement's own level, by its aliases."""
     return {level.query.subplan(mask): subplan for subplan, (level, mask) in statement.subplans().items() if level is own}
 
 
 def _whole(own: Level) -> Subplan:
-    """All relations that the level joins: what the planner removed is in no set."""
+    """Return all relations that the level joins. A relation that the planner removed is in no set."""
     return frozenset().union(*own.query.subplans())
 
 
 def _unambiguous(statement: Statement, own: Level) -> Subplan:
     """
-    Relations of the statement's own level that EXPLAIN calls by their alias.
+    Return the relations of the statement's own level that EXPLAIN calls by their alias.
 
-    Of an alias that occurs more than once in a statement it makes a, a_1, a_2, and which is which is not said.
+    If an alias occurs more than once in a statement, EXPLAIN writes a, a_1, a_2, and does not tell which is which.
     """
     occurrences = Counter(_COPY.sub("", alias) for level in statement.levels for alias in level.query.relations)
     return frozenset(alias for alias in own.query.relations if occurrences[_COPY.sub("", alias)] == 1)

@@ -1,4 +1,4 @@
-"""Counting in several processes: plain subprocesses that share the column files, so nothing is pickled and nothing is left behind."""
+"""Counting in several processes: subprocesses that share the column files, so that nothing is pickled and none outlives its parent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO
 
 from pytest_pilotscope.errors import LabelError
-from pytest_pilotscope.labels.columns import Column
+from pytest_pilotscope.labels.columnstore import Column
 from pytest_pilotscope.labels.messages import to_message
 from pytest_pilotscope.labels.task import Task
 
 _PACKAGES = str(Path(__file__).parents[2])
 WORKER = ["-m", "pytest_pilotscope.labels.worker"]
-"""Arguments of Python that make it count."""
+"""Arguments with which Python starts as a worker."""
 
 
 class Worker:
@@ -98,12 +98,12 @@ def count_all(
                     idle.append(worker)
                     yield task, future.result()
         finally:
-            for worker, _ in running.values():  # a thread that waits for an answer would otherwise be waited for
+            for worker, _ in running.values():  # else leaving the block waits for the threads, which wait for answers
                 worker.stop()
 
 
 def _close(stream: IO[bytes]) -> None:
     try:
         stream.close()
-    except BrokenPipeError:  # what was not sent any more
+    except BrokenPipeError:  # the process ended before it read everything
         return

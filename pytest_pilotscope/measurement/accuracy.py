@@ -1,5 +1,5 @@
 """
-How good the estimates of one query were: against the truth (q-error), and in what the plan they led to costs (p-error).
+The accuracy of the estimates of one query: against the true rows (q-error), and by the cost of the plan that they lead to (p-error).
 
 P-error as in Han et al., "Cardinality Estimation in DBMS: A Comprehensive Benchmark Evaluation", PVLDB 15(4), 2022: the cost of the chosen
 plan, computed with the true cardinalities, over the cost of the plan PostgreSQL chooses when it knows them.
@@ -49,38 +49,37 @@ def estimates_of(estimated: Cardinalities, truth: Cardinalities) -> tuple[Subpla
 
 def p_error(session: Session, sql: str, plan: Plan, truth: Cardinalities) -> PError:
     """
-    Cost of `plan` over the cost of the best plan, both with the true cardinalities; at least 1 but for ties in the planner's search.
+    Return the cost of `plan` over the cost of the best plan, both with the true cardinalities, at least 1.
 
-    It is not known where the planner considers a set whose true rows are not, and where PostgreSQL cannot be made to plan `plan` again (a
-    shape that hints cannot say).
+    It is not known if the planner considers a set whose true rows are not known, or if no hints make PostgreSQL plan `plan` again.
     """
     join_order, methods = hints_of(plan)
     with session.cardinalities(truth):
         best = session.explain(sql)
-        reason = _untold(session.subplans(sql), truth)
+        reason = _without_truth(session.subplans(sql), truth)
         if reason is not None or best.shape_hash == plan.shape_hash:
             return PError(value=1.0) if reason is None else PError(reason=reason)
         with session.hints(join_order=join_order, methods=methods):
             again = session.explain(sql)
-            reason = _untold(session.subplans(sql), truth)
+            reason = _without_truth(session.subplans(sql), truth)
     if reason is None and hints_of(again) != (join_order, methods):
         reason = "no hints make PostgreSQL plan it once more with the true rows"
     return PError(value=max(again.total_cost / best.total_cost, 1.0)) if reason is None else PError(reason=reason)
 
 
-def _untold(considered: Iterable[Subplan], truth: Cardinalities) -> str | None:
-    """Return which of the sets that the planner considered have no true rows, and why; None where all have."""
+def _without_truth(considered: Iterable[Subplan], truth: Cardinalities) -> str | None:
+    """Return the reason why sets that the planner considered have no true rows; None when all have them."""
     considered = list(considered)
-    untold = [subplan for subplan in considered if subplan not in truth]
-    if not untold:
+    unknown = [subplan for subplan in considered if subplan not in truth]
+    if not unknown:
         return None
-    first = next((subplan for subplan in untold if subplan in unknown_of(truth)), untold[0])
+    first = next((subplan for subplan in unknown if subplan in unknown_of(truth)), unknown[0])
     why = unknown_of(truth).get(first, "PostgreSQL did not consider them together when true rows were counted")
-    return f"the true rows of {len(untold)} of {len(considered)} sets are not known, those of {' '.join(sorted(first))} because: {why}"
+    return f"the true rows of {len(unknown)} of {len(considered)} sets are not known, those of {' '.join(sorted(first))} because: {why}"
 
 
 def hints_of(plan: Plan) -> tuple[str | None, dict[str, str]]:
-    """The hints that ask for a plan's join order and methods: a tree with the outer side first, and methods by aliases."""
+    """Return the hints for a plan's join order and methods: a tree with the outer side first, and methods by aliases."""
     methods: dict[str, str] = {}
     tree = _tree(plan, methods)
     return (tree if tree is not None and tree.startswith("(") else None), methods

@@ -1,4 +1,4 @@
-"""Whether two executions returned the same rows, whatever their order."""
+"""Hashes of rows, to compare the answers of two executions whatever their order."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 The paired, interleaved protocol.
 
 For each query: one warm-up of every side, in which answers are compared and plans read back; then rounds in which the sides take turns in
-an order that rotates and reverses, so that no side is always first and drift hits all of them alike (docs/measurement.md has the evidence).
+an order that rotates and reverses, so that no side is always first and drift affects all alike (docs/measurement.md has the evidence).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
 FIRST_RUN_LIMIT_MS = 600_000.0
-"""The limit of a query of which nothing is known yet: its first baseline run."""
+"""The limit of the first baseline run of a query."""
 
 Line = QueryRun | QueryReport | QueryDecision
-"""What measuring a query adds to a record."""
+"""A line of the record that measuring a query adds."""
 
 Write = Callable[[Line], None]
 
@@ -50,8 +50,8 @@ class QueryMeasurement:
     Measures one query on all sides; the first side is the baseline.
 
     `clock` times a statement on a session (`clocks.clock_of`). `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline
-    repetition so far, at least 1 s. Every execution is handed to `write` as soon as it is there. `truth` are the true
-    cardinalities, where they are known; with the reasons for the others, if it is a `PartialCardinalities`.
+    repetition so far, at least 1 s. Every execution goes to `write` at once. `truth` are the true cardinalities that are known; a
+    `PartialCardinalities` has reasons for the others.
     """
 
     query: Query
@@ -84,7 +84,7 @@ class QueryMeasurement:
 
     @property
     def limit_ms(self) -> float:
-        """The limit of the next round. A baseline run that was cut off says nothing about how long the query takes: it moves no limit."""
+        """The limit of the next round. A baseline run that timed out does not change it: the query's time is still unknown."""
         if self.timeout_ms is not None:
             return self.timeout_ms
         if self._slowest_baseline_ms is None:
@@ -141,7 +141,7 @@ class QueryMeasurement:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
-            return replace(report, steered_ratio=0.0, steering_reasons=(f"not taken apart: {steering.unsupported}",))
+            return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
         if not (steering.cardinalities or unknown_of(steering.cardinalities)):
             return report
         if plan is None:
@@ -150,7 +150,7 @@ class QueryMeasurement:
         return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
     def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
-        """Add q-errors, but of rows that only force a plan, and the p-error, or why there is none."""
+        """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None
@@ -164,9 +164,9 @@ class QueryMeasurement:
 
     def _adherence(self, side: Side, seen: _Seen, plan: Plan) -> Adherence:
         """
-        Hold the plan against what was injected. Rows that only force a plan are meant for some sets; an estimator's are for all.
+        Compare the plan with the injected rows. Rows that only force a plan are for some sets; an estimator's are for all.
 
-        SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
+        Raises SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
         """
         rows = seen.steering.cardinalities or {}
         if seen.steering.by_candidate:
@@ -181,7 +181,7 @@ class QueryMeasurement:
         return verify(plan, {subplan: number for subplan, number in rows.items() if subplan <= there}, unknown)
 
     def _seen(self, side: Side, *, ends: bool) -> _Seen:
-        """Look at the plan; with the rows that its nodes really have where no cardinalities are known and it `ends`."""
+        """Read the plan; with the actual rows of its nodes if no cardinalities are known and the statement `ends` in time."""
         if ends and not self.truth:
             with suppress(QueryTimeout), side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
                 return self._explained(side, steering, analyze=True)
@@ -189,7 +189,7 @@ class QueryMeasurement:
             return self._explained(side, steering, analyze=False)
 
     def _explained(self, side: Side, steering: Steering, *, analyze: bool) -> _Seen:
-        """Explain within the block of a steered side. What cannot be explained (a command that is no query) has no plan."""
+        """Explain within the block of a steered side. A statement that EXPLAIN refuses (a command that is no query) has no plan."""
         options = {"analyze": True, "timing": False} if analyze else {}
         try:
             plan = side.session.explain(self.query.sql, **options)
@@ -202,7 +202,7 @@ class QueryMeasurement:
 
 
 def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:
-    """The order of one round: forwards and backwards in turn, starting one side later every second round."""
+    """Return the sides in the order of one round: forwards and backwards in turn, starting one side later every second round."""
     start = (repetition - 1) // 2 % max(len(sides), 1)
     rotated = [*sides[start:], *sides[:start]]
     return rotated if repetition % 2 else rotated[::-1]

@@ -1,4 +1,4 @@
-"""The competitors of a measurement: what each does between receiving a query and having its rows."""
+"""The sides of a measurement: each decides on a query and steers its session while the query runs."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side.
+    The decision of a side for one query: the injected cardinalities (none for PostgreSQL left alone), and the ms that deciding took.
 
-    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are a means to get a plan, and nobody's
-    estimates. `unsupported` says why a query could not be decided on, so that PostgreSQL was left alone.
+    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are used only to force a plan.
+    `unsupported` is the reason why the side could not decide and left PostgreSQL alone.
     """
 
     inference_ms: float
@@ -52,15 +52,15 @@ class Steering:
 
 
 class Side(Protocol):
-    """One competitor. `steered` yields inside a block in which the session behaves as the side decided."""
+    """One side of a measurement."""
 
     @property
     def name(self) -> str:
-        """What its figures are recorded under."""
+        """The name under which its figures are recorded."""
 
     @property
     def session(self) -> Session:
-        """Where its queries run."""
+        """The session in which its queries run."""
 
     def steered(self, query: Query) -> AbstractContextManager[Steering]:
         """Decide, and keep the session steered for the length of the block."""
@@ -81,7 +81,7 @@ class PlainSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorSide:
-    """A cardinality estimator: it is asked about every subplan, and its answers are injected."""
+    """A cardinality estimator: it estimates every subplan, and its estimates are injected."""
 
     name: str
     session: Session
@@ -105,7 +105,7 @@ class EstimatorSide:
             yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
-        """Return the subplans that were asked for, none where the text was enough, and the answer."""
+        """Return the subplans that were asked for, none if the text was enough, and their estimates."""
         by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
         if by_text is not None:
             return {}, by_text
@@ -116,7 +116,7 @@ class EstimatorSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChooserSide:
-    """A plan chooser: it looks at candidate plans and the cardinalities of the one it prefers are injected."""
+    """A plan chooser: it compares candidate plans, and the cardinalities that force its choice are injected."""
 
     name: str
     session: Session
@@ -124,7 +124,7 @@ class ChooserSide:
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Choose and inject; all of it is inference time. Learning on, which is done before, and explaining are not."""
+        """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
             self.algorithm.learn_on(query)
         started_ns = perf_counter_ns()
@@ -147,23 +147,23 @@ class ChooserSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardedSide:
-    """A side whose algorithm may break without taking its competitors along: whatever it raises becomes `SideFailed`."""
+    """A side whose algorithm may raise any error: it becomes `SideFailed`, so that the other sides go on."""
 
     side: Side
 
     @property
     def name(self) -> str:
-        """The guarded side's."""
+        """Of the guarded side."""
         return self.side.name
 
     @property
     def session(self) -> Session:
-        """The guarded side's."""
+        """Of the guarded side."""
         return self.side.session
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Decide as the guarded side does; what happens inside the block is none of its business."""
+        """Decide as the guarded side does; errors inside the block are not changed."""
         with ExitStack() as stack:
             try:
                 steering = stack.enter_context(self.side.steered(query))
@@ -174,7 +174,7 @@ class GuardedSide:
 
 @contextmanager
 def _planning(query: Query) -> Iterator[None]:
-    """Raise `UnsupportedQuery` where PostgreSQL does not plan a statement; a lost connection is the end of all."""
+    """Raise `UnsupportedQuery` when PostgreSQL does not plan a statement; a lost connection stays an error."""
     try:
         yield
     except QueryTimeout as error:
@@ -196,8 +196,8 @@ def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
 
 def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
     """
-    Raise `IncompleteEstimate` for a subplan without an estimate or a reason, `InvalidEstimate` for one that is not finite and >= 0, and
-    `AlgorithmError` for what is no mapping of subplans to numbers.
+    Raise `IncompleteEstimate` for a subplan without an estimate or a reason, `InvalidEstimate` for an estimate that is not finite and >= 0,
+    and `AlgorithmError` for an answer that is no mapping of subplans to numbers.
     """
     if not isinstance(estimates, Mapping):
         raise AlgorithmError(

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.postgres.steering import require_extension
-from pytest_pilotscope.queries.meaning import Statement, read_statement
+from pytest_pilotscope.queries.meaning import Statement
+from pytest_pilotscope.queries.meaning_report import read_statement
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session

@@ -1,12 +1,15 @@
 """
-Which sets of relations an optimizer builds plans for, on bit masks: bit i is the i-th relation of the query.
+Sets of relations as bit masks: bit i is the i-th relation of the query.
 
 The join search is the one of PostgreSQL's `join_search_one_level` (src/backend/optimizer/path/joinrels.c) for inner joins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+Member = TypeVar("Member", bound=Hashable)
 
 
 def connected_subsets(neighbours: Sequence[int]) -> list[int]:
@@ -65,6 +68,24 @@ def is_connected(subset: int, neighbours: Sequence[int]) -> bool:
 def smaller_first(masks: Iterable[int]) -> list[int]:
     """Sort subsets by their size, then by mask."""
     return sorted(sorted(masks), key=int.bit_count)
+
+
+def mask_of(numbers: Iterable[int]) -> int:
+    """Return the bit mask of some relations, which may be named twice."""
+    mask = 0
+    for number in numbers:
+        mask |= 1 << number
+    return mask
+
+
+def merged(groups: Iterable[Iterable[Member]]) -> list[frozenset[Member]]:
+    """Unite the groups that share a member, such as columns that are equal to each other; return each united group once."""
+    group_of: dict[Member, frozenset[Member]] = {}
+    for members in groups:
+        group = frozenset(members)
+        united = group.union(*(group_of.get(member, ()) for member in group))
+        group_of.update(dict.fromkeys(united, united))
+    return list(dict.fromkeys(group_of.values()))
 
 
 def _linear_joins(smaller: set[int], neighbours: Sequence[int], everything: int) -> set[int]:

@@ -1,8 +1,8 @@
 """
-Relations, their predicates and the classes of equal columns: what is joined, whoever said so.
+The relations of a query, their predicates, and the classes of columns that its joins make equal.
 
-The planner's report (`queries.meaning`) and the parser of plain queries (`queries.plainparser`) both make a `JoinQuery`. Labels are counted
-from the first, MSCN's features are made of both.
+The planner's report (`meaning_report`) and the parser of plain queries (`plainparser`) both make a `JoinQuery`. Labels are counted from the
+first; MSCN's features are made of both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Schema: TypeAlias = Mapping[str, Mapping[str, str]]
 
 class LeveledSubplan(frozenset[str]):
     """
-    A set of aliases that is meant for one query level only; it equals no plain set.
+    A set of aliases of one query level; it equals no frozenset without a level.
 
     Levels are numbered in the order in which PostgreSQL plans them: first subqueries in expressions and CTEs, then subqueries in FROM, the
     query itself last. The same statement under the same settings has the same numbers.

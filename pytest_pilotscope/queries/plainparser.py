@@ -1,22 +1,22 @@
 """
-Plain conjunctive queries, understood without planning: what MSCN estimates within a millisecond, and without a database.
+Plain conjunctive queries, understood without planning, so that MSCN estimates them within a millisecond and without a database.
 
     SELECT ... FROM table [AS] alias, ... [JOIN table [AS] alias ON condition AND ...] WHERE condition AND condition ...
 
-with conditions between two columns, or a column and constants of its type. Any other word, character or order of them is refused: only
-PostgreSQL knows the meaning of such a query. Sets and predicates are what the planner makes of most such texts; who has a planner compares.
+with conditions between two columns, or a column and constants of its type. The parser refuses any other word, character or order of them:
+only PostgreSQL knows the meaning of such a query. The planner makes the same sets and predicates of most such texts, but not of all.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
 from pytest_pilotscope.errors import UnsupportedQuery
-from pytest_pilotscope.queries.connectivity import planner_subsets
+from pytest_pilotscope.queries.connectivity import mask_of, merged, planner_subsets
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.plaintokens import END, NUMBER, STRING, SYMBOL, Tokens
 from pytest_pilotscope.queries.predicates import (
@@ -63,7 +63,7 @@ def parse_plain(sql: str, schema: Schema) -> PlainQuery | None:
 
 
 def read_plain(sql: str, schema: Schema) -> PlainQuery:
-    """Take a plain query apart; raises `UnsupportedQuery`, which names what is not plain."""
+    """Take a plain query apart; raises `UnsupportedQuery` with the part that is not plain."""
     return _Reader(sql, schema).read()
 
 
@@ -240,11 +240,12 @@ class _Reader:
         self._conditions.setdefault(alias, []).append(condition)
 
     def _finished(self) -> PlainQuery:
-        """Close the equalities and add what follows from them for single relations (`generate_base_implied_equalities`)."""
+        """Close the equalities and add the conditions on single relations that follow (`generate_base_implied_equalities`)."""
         position = {alias: at for at, alias in enumerate(self._tables)}
         equalities = [*self._equalities, *((ref, ref) for ref in self._constants)]
-        classes = _closed(equalities, key=lambda ref: (position[ref.alias], ref.column))
-        joining = tuple(members for members in classes if self._joins(members))
+        order = {ref: (position[ref.alias], ref.column) for pair in equalities for ref in pair}
+        classes = sorted((sorted(members, key=order.__getitem__) for members in merged(equalities)), key=lambda members: order[members[0]])
+        joining = tuple(tuple(members) for members in classes if self._joins(members))
         relations = {
             alias: Relation(alias=alias, table=table, predicates=tuple(map(predicate, dict.fromkeys(self._conditions.get(alias, ())))))
             for alias, table in self._tables.items()
@@ -256,7 +257,7 @@ class _Reader:
         )
 
     def _joins(self, members: Sequence[ColumnRef]) -> bool:
-        """Restrict single relations by what their columns are equal to; tell whether it joins several. A constant joins nothing."""
+        """Restrict single relations by the equalities of a class; tell whether the class joins several. One with a constant does not."""
         constants = list(dict.fromkeys(value for ref in members for value in self._constants.get(ref, ())))
         if len(constants) > 1:
             self._tokens.refuse(f"a column that is equal to {len(constants)} constants")
@@ -268,17 +269,6 @@ class _Reader:
             if left.alias == right.alias:
                 self._add(left.alias, ColumnComparison(left.column, "=", right.column))
         return len({ref.alias for ref in members}) > 1
-
-
-def _closed(
-    equalities: Sequence[tuple[ColumnRef, ColumnRef]], key: Callable[[ColumnRef], tuple[int, str]]
-) -> tuple[tuple[ColumnRef, ...], ...]:
-    """Return the classes of columns that are equal, members and classes sorted by `key`."""
-    classes: list[set[ColumnRef]] = []
-    for pair in equalities:
-        touched = [members for members in classes if members & set(pair)]
-        classes = [members for members in classes if members not in touched] + [set(pair).union(*touched)]
-    return tuple(sorted((tuple(sorted(members, key=key)) for members in classes), key=lambda members: key(members[0])))
 
 
 def _by_constant(constants: Mapping[ColumnRef, Sequence[Constant]]) -> Iterator[list[ColumnRef]]:
@@ -293,7 +283,7 @@ def _neighbours(groups: Sequence[set[int]], relations: int) -> list[int]:
     """Return for each relation the mask of those that are in a group with it."""
     found = [0] * relations
     for group in groups:
-        mask = sum(1 << at for at in group)
+        mask = mask_of(group)
         for at in group:
             found[at] |= mask & ~(1 << at)
     return found

@@ -26,7 +26,7 @@ _RESERVED_WORDS = (
     "then to trailing true union unique user using variadic verbose when where window with"
 )
 RESERVED = frozenset(_RESERVED_WORDS.split())
-"""What no table, column or alias is called without quotes."""
+"""Words that are no name of a table, a column or an alias unless they are quoted."""
 
 
 def plain_template(sql: str) -> str:

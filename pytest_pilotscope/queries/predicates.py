@@ -1,8 +1,8 @@
 """
 Conditions on the columns of one relation, in typed form and as canonical SQL.
 
-A condition knows its columns by name only, never by alias, so that two queries that filter a table in the same way
-share the text (and whatever was computed for it). What has no typed form is `Opaque`: SQL that only PostgreSQL evaluates.
+A condition has the names of its columns and no alias, so that two queries that filter a table in the same way
+share the text, and results that are cached by it. A condition without a typed form is `Opaque`: only PostgreSQL evaluates its SQL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Queries and workloads: what is run, and in which role."""
+"""Queries, and workloads: queries for training, validation and test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmeasured:
-    """A statement of a workload that is no query, so that it is not run; `reason` says what it is."""
+    """A statement of a workload that is not run because it is no query; `reason` says what it is."""
 
     id: str
     sql: str
@@ -39,8 +39,8 @@ class Workload:
     """
     The ordered queries of one dataset, split by purpose.
 
-    Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring. What the
-    user's files hold besides queries is `unmeasured`. `origin` says where training queries come from when they were not given.
+    Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring.
+    `unmeasured` are the other statements of the user's files. `origin` says where training queries come from if the user gave none.
     """
 
     dataset: str
@@ -51,12 +51,12 @@ class Workload:
     origin: str | None = None
 
     def of(self, split: Split) -> tuple[Query, ...]:
-        """The queries of one split."""
+        """Return the queries of one split."""
         found: tuple[Query, ...] = getattr(self, split)
         return found
 
     def with_splits(self, splits: Mapping[Split, Sequence[Query]]) -> Workload:
-        """The same workload with other queries in all three splits."""
+        """Return the workload with other queries in all three splits."""
         return replace(self, train=tuple(splits["train"]), validation=tuple(splits["validation"]), test=tuple(splits["test"]))
 
     @cached_property

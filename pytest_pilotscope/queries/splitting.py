@@ -1,4 +1,4 @@
-"""Dividing the queries of a workload anew, and what must hold between its splits."""
+"""Divides the queries of a workload into splits, and checks that no query is in two of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Workload
 from pytest_pilotscope.queries.templates import normalized, same_queries, template_of
 
 SHARES: Mapping[Split, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
-"""Which share of the queries (or, by template, of the templates) each split gets."""
+"""The share of the queries (or, by template, of the templates) that each split gets."""
 
 
 def divide(workload: Workload, how: Literal["random", "template"], seed: int) -> Workload:
     """
-    Divide all queries of a workload anew. What is the same query twice is kept once; which ones go where depends on seed and text only.
+    Divide all queries of a workload anew, by seed and text only. A query that occurs twice is kept once.
 
-    Raises `WorkloadError` where there are too few queries, or templates, for three splits.
+    Raises `WorkloadError` if there are too few queries, or templates, for three splits.
     """
     queries = list({normalized(query.sql): query for split in reversed(SPLITS) for query in workload.of(split)}.values())
     group = (lambda query: query.sql) if how == "random" else (lambda query: template_of(query.sql))
@@ -40,7 +40,7 @@ def divide(workload: Workload, how: Literal["random", "template"], seed: int) ->
 
 
 def check_disjoint(workload: Workload) -> None:
-    """Raise `WorkloadError` when the same query is in two splits: what was trained on proves nothing when it is measured."""
+    """Raise `WorkloadError` when the same query is in two splits: measuring a query that was trained on proves nothing."""
     for one, other in combinations(SPLITS, 2):
         for first, second in same_queries(workload.of(one), workload.of(other)):
             raise WorkloadError(
@@ -50,7 +50,7 @@ def check_disjoint(workload: Workload) -> None:
 
 
 def without_test_queries(workload: Workload) -> Workload:
-    """Leave out training and validation queries that are test queries too, as published workloads have some; `origin` says how many."""
+    """Leave out training and validation queries that are test queries too: published workloads have some. `origin` has their number."""
     repeated = {normalized(query.sql) for query in workload.test}
     train, validation = (
         tuple(query for query in part if normalized(query.sql) not in repeated) for part in (workload.train, workload.validation)
@@ -63,7 +63,7 @@ def without_test_queries(workload: Workload) -> Workload:
 
 
 def _dealt(texts: Sequence[str]) -> dict[Split, Sequence[str]]:
-    """Each split gets its share, at least one; training what is left."""
+    """Give each split its share, at least one text, and training the rest."""
     test = max(1, round(SHARES["test"] * len(texts)))
     validation = max(1, round(SHARES["validation"] * len(texts)))
     return {"test": texts[:test], "validation": texts[test : test + validation], "train": texts[test + validation :]}

@@ -1,9 +1,10 @@
 """
-What queries have in common when their filters are taken away.
+Templates: the part of a query that remains without its filters.
 
-The *template* of a query that joins is its join structure: which tables are equal in which columns, whatever the aliases, the select list
-and the filters. The variants 1a to 1d of a JOB family have one template, and so have all queries of one join template of STATS-CEB. Of any
-other statement (a single table, subqueries) it is the text without constants and without the conditions on single relations.
+The *template* of a query that joins is its join structure: its tables and the columns in which they are equal, whatever the aliases, the
+select list and the filters. The variants 1a to 1d of a JOB family have one template, and so have all queries of one join template of
+STATS-CEB. The template of any other statement (a single table, subqueries) is its text without constants and without the conditions on
+single relations.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.queries.connectivity import merged
 from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _BLANK = re.compile(r"\s+")
 
 
 def template_of(sql: str) -> str:
-    """Return the template, as text that is equal for queries of one template. What cannot be parsed is a template of its own."""
+    """Return the template, a text that is equal for queries of one template; the statement itself if it cannot be parsed."""
     found = _plain_template(sql)
     if found is not None:
         return found
@@ -60,19 +62,15 @@ def same_queries(one: Iterable[Query], other: Iterable[Query]) -> Iterator[tuple
 
 
 def _structure(tables: Mapping[str, str], pairs: Iterable[tuple[Column, Column]]) -> str | None:
-    """Tables and equivalence classes of their columns; None for a single table, whose queries have other things in common."""
+    """Return tables and the classes of their equal columns as text; None for a single table."""
     if len(tables) < 2:
         return None
-    classes: list[set[Column]] = []
-    for pair in pairs:
-        touched = [members for members in classes if members & set(pair)]
-        classes = [members for members in classes if members not in touched] + [set(pair).union(*touched)]
-    named = sorted(" = ".join(sorted(f"{tables[alias]}.{column}" for alias, column in members)) for members in classes)
+    named = sorted(" = ".join(sorted(f"{tables[alias]}.{column}" for alias, column in members)) for members in merged(pairs))
     return f"{', '.join(sorted(tables.values()))}: {'; '.join(named)}"
 
 
 def _plain_template(sql: str) -> str | None:
-    """The template of a conjunction over tables, without a parser (there are thousands of those); None for anything else."""
+    """Return the template of a conjunction over tables, without a parser (there are thousands of those); None for anything else."""
     text, inside = _LITERAL.sub("0", sql.strip().rstrip(";")), ""
     while (shorter := _PARENTHESES.sub("0", text)) != text:
         inside += " ".join(_PARENTHESES.findall(text))
@@ -95,7 +93,7 @@ def _plain_template(sql: str) -> str | None:
 
 
 def _join_template(select: exp.Select) -> str | None:
-    """The join structure of a SELECT over tables; None where there are subqueries or columns without their relation."""
+    """Return the join structure of a SELECT over tables; None for one with subqueries, or columns without their relation."""
     from sqlglot import exp
 
     if sum(1 for _ in select.find_all(exp.Query)) > 1:
@@ -112,7 +110,7 @@ def _join_template(select: exp.Select) -> str | None:
 
 
 def _masked(tree: exp.Expr) -> str:
-    """The text without constants and without what filters a single relation."""
+    """Return the text without constants and without conditions on single relations."""
     from sqlglot import exp
 
     for where in list(tree.find_all(exp.Where)):
@@ -134,7 +132,7 @@ def _conjuncts(condition: exp.Expr) -> Sequence[exp.Expr]:
 
 
 def _ties(condition: exp.Expr) -> bool:
-    """Whether a condition ties relations together: by a subquery, by columns of several relations, or by `=` of two other columns."""
+    """Tell whether a condition connects relations: by a subquery, columns of several relations, or `=` of two columns without relation."""
     from sqlglot import exp
 
     if condition.find(exp.Query) is not None:

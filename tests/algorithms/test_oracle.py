@@ -13,7 +13,7 @@ import pytest
 from pytest_pilotscope.algorithms.oracle import MOST_PLANNINGS, Oracle
 from pytest_pilotscope.errors import LabelError, UnsupportedQuery
 from pytest_pilotscope.labels import Labels
-from pytest_pilotscope.labels.cache import Label
+from pytest_pilotscope.labels.labelcache import Label
 from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities, Subplan
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates

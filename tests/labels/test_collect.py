@@ -321,7 +321,9 @@ def test_equal_texts_of_a_type_stay_equal(source: SqliteSource, tmp_path: Path) 
 
 def test_two_queries_of_one_name_are_refused(source: SqliteSource, tmp_path: Path) -> None:
     """Labels are found by the id of their query."""
-    with pytest.raises(LabelError, match=r"^two queries are called 'q0': their labels could not be told apart$"):
+    with pytest.raises(
+        LabelError, match=r"^two queries have the id 'q0': their labels could not be told apart; give one of them another id$"
+    ):
         labelled(source, tmp_path, [QUERIES[0], QUERIES[0]])
 
 
@@ -369,8 +371,8 @@ def stop_midway(done, total, left_s):
         print("midway", flush=True)
         sys.stdin.read()  # until killed
 
-import pytest_pilotscope.labels.book as book
-book._WRITE_EVERY_S = 0.0
+import pytest_pilotscope.labels.worklist as worklist
+worklist._WRITE_EVERY_S = 0.0
 cardinalities(SqliteSource(SCHEMA, ROWS), QUERIES, schema=SCHEMA, fingerprint="f", cache_dir=Path(sys.argv[1]), progress=stop_midway)
 """
 

@@ -119,8 +119,8 @@ def test_deep_statements_are_steered(record: Record, name: str) -> None:
             ("Seq Scan b: not known: it depends on a row of the query around it",),
             "the true rows of 1 of 2 sets are not known, those of b because: it depends on a row of the query around it",
         ),
-        ("no relation", 0.0, ("not taken apart: it has no relations",), "it has no relations"),
-        ("command", 0.0, ('not taken apart: PostgreSQL does not plan it: syntax error at or near "SHOW"',), None),
+        ("no relation", 0.0, ("not steered: it has no relations",), "it has no relations"),
+        ("command", 0.0, ('not steered: PostgreSQL does not plan it: syntax error at or near "SHOW"',), None),
     ],
 )
 def test_the_others_are_named(

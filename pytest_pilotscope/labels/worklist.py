@@ -1,4 +1,4 @@
-"""Which sets of relations have a label, which are still to be counted, and how far that is."""
+"""The sets of relations of some statements: their labels, those that are still to be counted, and the progress of counting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_pilotscope.labels.cache import Label, LabelCache
 from pytest_pilotscope.labels.canonical import NamedSet, named_sets
+from pytest_pilotscope.labels.labelcache import Label, LabelCache
 from pytest_pilotscope.labels.task import Task
 from pytest_pilotscope.queries.joins import Subplan
 from pytest_pilotscope.queries.meaning import NoCount, Statement
@@ -16,20 +16,20 @@ from pytest_pilotscope.queries.meaning import NoCount, Statement
 Progress: TypeAlias = Callable[[int, int, float | None], None]
 """Called with the distinct subplans done, all of them, and the seconds left (None: not known yet)."""
 
-_WRITE_EVERY_S = 0.2  # what a kill can cost; a transaction per query would take longer than counting
+_WRITE_EVERY_S = 0.2  # a kill costs at most the labels of this time; a transaction per query would take longer than counting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A set for PostgreSQL to count."""
+    """A set that PostgreSQL counts, by its canonical name."""
 
     name: bytes
     sql: str
 
 
-class Book:
+class WorkList:
     """
-    Keeps the labels of some statements by canonical name, and writes new ones to the cache several times a second.
+    Labels of some statements by canonical name; new ones are written to the cache several times a second.
 
     A set that cannot be counted has a reason instead. A count that depends on more than the data is not written.
     """
@@ -48,9 +48,9 @@ class Book:
         self._timeout_ms = timeout_ms
         self._progress = progress
         distinct = {one.name: one.lasting for sets in self._sets.values() for one in sets}
-        self._passing = {name for name, lasting in distinct.items() if not lasting}
+        self._transient = {name for name, lasting in distinct.items() if not lasting}
         self._total = len(distinct)
-        known = cache.look_up(distinct.keys() - self._passing)
+        known = cache.look_up(distinct.keys() - self._transient)
         self._labels = {name: label for name, label in known.items() if label.answers(timeout_ms)}
         self._found = len(self._labels)
         self._started_s = self._written_s = time.monotonic()
@@ -58,7 +58,7 @@ class Book:
         self._report()
 
     def tasks(self) -> list[Task]:
-        """Return what is without a label and can be counted in memory; each set once."""
+        """Return the sets without a label that can be counted in memory, each set once."""
         claimed: set[bytes] = set()
         tasks = []
         for sets in self._sets.values():
@@ -74,17 +74,17 @@ class Book:
         return tasks
 
     def questions(self) -> list[list[Question]]:
-        """Return all that is without a label, each set once, by statement."""
+        """Return the SQL of all other sets without a label, each set once, by statement."""
         claimed: set[bytes] = set()
         return [asked for sets in self._sets.values() if (asked := self._questions(sets, claimed))]
 
-    def enter(self, task: Task, counted: Iterable[int | None]) -> None:
-        """Keep what was counted in memory; None was too much for it and stays to be counted."""
+    def add_counted(self, task: Task, counted: Iterable[int | None]) -> None:
+        """Keep the counts of a task; a set whose count is None was too large for memory and is still to be counted."""
         found = zip(task.names, counted, strict=True)
         self._keep({name: Label(rows=rows, source="memory") for name, rows in found if rows is not None})
 
-    def enter_answer(self, question: Question, answer: int | str | None) -> None:
-        """Keep what PostgreSQL counted; None did not finish, a text is the reason why it cannot."""
+    def add_answer(self, question: Question, answer: int | str | None) -> None:
+        """Keep PostgreSQL's count of a set: None if it did not finish in time, a text if it failed, with the reason."""
         if isinstance(answer, str):
             self._reasons[question.name] = answer
             self._report()
@@ -104,7 +104,7 @@ class Book:
         return self._never[sql] | {one.subplan: self._reasons[one.name] for one in self._sets[sql] if one.name in self._reasons}
 
     def flush(self) -> None:
-        """Write what was counted since the last time."""
+        """Write the labels that were counted since the last time."""
         self._cache.store(self._unwritten)
         self._unwritten.clear()
         self._written_s = time.monotonic()
@@ -131,7 +131,7 @@ class Book:
 
     def _keep(self, labels: Mapping[bytes, Label]) -> None:
         self._labels.update(labels)
-        self._unwritten.update((name, label) for name, label in labels.items() if name not in self._passing)
+        self._unwritten.update((name, label) for name, label in labels.items() if name not in self._transient)
         if time.monotonic() - self._written_s > _WRITE_EVERY_S:
             self.flush()
         self._report()

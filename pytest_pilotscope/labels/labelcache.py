@@ -1,4 +1,4 @@
-"""Labels on disk: one SQLite file per data set, written as they are computed."""
+"""The labels of a data set in an SQLite file, written while they are computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TABLES = """
     ) WITHOUT ROWID;
 """
 
-# Another process may have finished meanwhile what this one did not.
+# Another process may have finished a count meanwhile that this one did not.
 _STORE = """
     INSERT INTO labels VALUES (?, ?, ?, ?) ON CONFLICT (subplan) DO UPDATE
     SET rows = excluded.rows, source = excluded.source, timeout_ms = excluded.timeout_ms WHERE labels.rows IS NULL
@@ -36,8 +36,7 @@ class Label:
     """
     The true cardinality of a subplan.
 
-    `rows` is None when PostgreSQL did not finish counting within `timeout_ms` (then `finished` is False). `source` says
-    who counted. Rows may exceed 64 bits.
+    `rows` is None when PostgreSQL did not finish counting within `timeout_ms`; it may exceed 64 bits. `source` says who counted.
     """
 
     rows: int | None
@@ -46,19 +45,19 @@ class Label:
 
     @property
     def finished(self) -> bool:
-        """Whether the count came to its end."""
+        """True unless PostgreSQL was stopped while it counted."""
         return self.rows is not None
 
     def answers(self, timeout_ms: int) -> bool:
-        """Tell whether asking again with this limit (0: none) cannot give more."""
+        """Tell whether counting again with this limit (0: none) is useless."""
         return self.finished or (self.timeout_ms >= timeout_ms > 0)
 
 
 class LabelCache:
     """
-    Labels by the canonical name of their subplan, for one data set.
+    Labels of one data set by the canonical name of their subplan; a context manager.
 
-    A context manager. What was written is there after the process is killed; processes may share the file.
+    Labels that were written survive a kill of the process. Processes may share the file.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -100,7 +99,7 @@ class LabelCache:
             )
 
     def look_up(self, names: Iterable[bytes]) -> dict[bytes, Label]:
-        """Return the labels that are there, by name."""
+        """Return the labels in the file for some names, by name."""
         wanted = list(names)
         found: dict[bytes, Label] = {}
         with closing(self._connection.cursor()) as cursor:

@@ -1,4 +1,4 @@
-"""Files of the label folder: written under another name first, so that a process that is killed leaves nothing that is half a file."""
+"""Files of the label folder, written under another name first: a process that is killed leaves no half file under the right name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def short_hash(text: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return a name for the file system: quoted, and different for names that are long or differ in case only."""
+    """Quote a name for the file system; long names, and names that differ in case only, stay different."""
     quoted = quote(name, safe=" ").replace("%", "=").replace(".", "=2E")
     return quoted if name == name.lower() and len(quoted) <= _LONGEST else f"{quoted[:_LONGEST]}={short_hash(name)[:8]}"
 
@@ -39,7 +39,7 @@ def load(path: Path) -> npt.NDArray[Any]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Name the file that turns out to be damaged."""
+    """Raise `LabelError` with the name of the file when the block finds it damaged."""
     try:
         yield
     except (ValueError, EOFError, pa.ArrowInvalid) as error:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.labels.filters import Integers, fails, holds, is_plain
+from pytest_pilotscope.labels.integers import Integers, settled, truth
+from pytest_pilotscope.queries.joins import Relation
 from pytest_pilotscope.queries.predicates import (
     And,
     ColumnComparison,
@@ -24,6 +25,7 @@ from pytest_pilotscope.queries.predicates import (
     Opaque,
     Or,
     TypedText,
+    predicate,
     render,
 )
 
@@ -55,15 +57,16 @@ def integers(values: list[int | None]) -> Integers:
 @settings(deadline=None)
 @given(st.lists(st.tuples(cells, cells), max_size=6), st.recursive(leaves, combined, max_leaves=5))
 def test_a_condition_holds_and_fails_where_sqlite_says_so(rows: list[tuple[int | None, int | None]], condition: Condition) -> None:
-    """True, false and unknown are told apart for every kind of plain condition."""
+    """True, false and unknown are told apart for every kind of condition on integers."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE t (x INTEGER, y INTEGER)")
         connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         expected = [value for (value,) in connection.execute(f"SELECT {render(condition)} FROM t ORDER BY rowid")]
     table = {name: integers([row[place] for row in rows]) for place, name in enumerate(("x", "y"))}
-    assert is_plain(condition, lambda column: True)
-    assert holds(condition, table.__getitem__).tolist() == [value == 1 for value in expected]
-    assert fails(condition, table.__getitem__).tolist() == [value == 0 for value in expected]
+    found = truth(condition, table.__getitem__)
+    assert found is not None
+    assert found.true.tolist() == [value == 1 for value in expected]
+    assert found.false.tolist() == [value == 0 for value in expected]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,8 @@ def test_a_condition_holds_and_fails_where_sqlite_says_so(rows: list[tuple[int |
         Or((IsNull("x"), InList("x", (1, "b")))),
     ],
 )
-def test_what_depends_on_the_database_is_not_plain(condition: Condition) -> None:
+def test_postgresql_evaluates_conditions_that_follow_its_own_rules(condition: Condition) -> None:
     """Text, truth values, dates and anything with SQL of its own is left to PostgreSQL, also deep inside."""
-    assert not is_plain(condition, lambda column: column == "x")
-    assert not is_plain(Not(And((IsNull("x"), condition))), lambda column: column == "x")
+    relation = Relation(alias="t", table="t", predicates=(predicate(condition), predicate(Not(And((IsNull("x"), condition))))))
+    found = settled(relation, {"t": {"x": "integer", "s": "text"}}).predicates
+    assert [type(one.condition) for one in found] == [Opaque, Opaque]

@@ -1,12 +1,12 @@
 """
-The columns that labels need, read once from the database and kept on disk.
+The columns that are needed to count labels, read once from the database and kept on disk.
 
     <folder>/<table>/rows.txt               number of rows, and a digest of all of them in their order
     <folder>/<table>/<column>.npy           (N,) int32 or int64, 0 where NULL      integers
     <folder>/<table>/<column>.null.npy      (N,) bool, only where there are NULLs
     <folder>/<table>/<column>-<hash>.arrow  (N,) text that is equal exactly when the values of a key's type are
     <folder>/<table>/where-<hash>.npy       (N / 8,) bits                          rows that satisfy a condition
-    <folder>/equal-<hash>.arrow             texts of a type that are equal         see `equaltexts`
+    <folder>/equal-<hash>.arrow             texts of a type that are equal         (`equaltexts`)
 
 Everything is in the physical order of the table. Processes that read the same data may share a folder.
 """
@@ -24,10 +24,11 @@ import numpy as np
 import pyarrow as pa
 
 from pytest_pilotscope.errors import LabelError, StatementFailed
+from pytest_pilotscope.labels.atomicfiles import file_name, load, readable, save, short_hash, write
 from pytest_pilotscope.labels.equaltexts import united
-from pytest_pilotscope.labels.files import file_name, load, readable, save, short_hash, write
-from pytest_pilotscope.labels.filters import Integers, Mask
+from pytest_pilotscope.labels.integers import Integers
 from pytest_pilotscope.labels.source import Expression, RowSource
+from pytest_pilotscope.queries.evaluation import Mask
 from pytest_pilotscope.queries.joins import KeyType
 from pytest_pilotscope.queries.predicates import quote_identifier
 
@@ -46,12 +47,12 @@ class Column(NamedTuple):
 
     @property
     def is_integer(self) -> bool:
-        """Whether the values are held as numbers."""
+        """True if the values are held as numbers."""
         return self.key.name == INTEGER.name
 
 
 class Bitmap(NamedTuple):
-    """The rows of a table that satisfy a condition, which PostgreSQL evaluates."""
+    """The rows of a table that satisfy a condition, as PostgreSQL evaluates it."""
 
     table: str
     condition: str
@@ -62,7 +63,7 @@ Need: TypeAlias = Column | Bitmap
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Tables whose rows are counted, and what must be read of them."""
+    """Tables whose rows are counted, and the columns and bitmaps that must be read of them."""
 
     tables: set[str] = field(default_factory=set)
     read: set[Need] = field(default_factory=set)
@@ -70,10 +71,10 @@ class Needs:
 
 class ColumnStore:
     """
-    Columns and condition masks of one data set.
+    Columns and bitmaps of one data set.
 
-    With a `source` it reads what is missing (`fetch`); without one it serves what is there. `context` names the settings that SQL was read
-    by. A store is for one process; the files behind it may be shared.
+    `fetch` reads missing ones from the `source`; a store without a source only serves files. `context` names the settings under which
+    PostgreSQL read the SQL. A store is for one process; processes may share the files.
     """
 
     def __init__(self, folder: Path, context: str, source: RowSource | None = None) -> None:
@@ -85,7 +86,7 @@ class ColumnStore:
         self._verified: set[str] = set()
 
     def fetch(self, needed: Needs) -> Needs:
-        """Read what is not there yet, one scan per table; return what PostgreSQL cannot read, such as a condition that fails on a row."""
+        """Read the missing ones, one scan per table; return those that PostgreSQL cannot read, such as a condition that fails on a row."""
         failed = Needs()
         wanted: dict[str, list[Need]] = {table: [] for table in sorted(needed.tables)}
         for one in sorted(needed.read, key=repr):
@@ -135,7 +136,7 @@ class ColumnStore:
         return self._rows[table]
 
     def _read(self, table: str, missing: Sequence[Need]) -> set[Need]:
-        """Read with one scan, or one by one when that fails; return what cannot be read."""
+        """Read with one scan, or one by one when that fails; return those that cannot be read."""
         try:
             arrays = self._database().rows(table, [_expression(one) for one in missing])
             if len(arrays[0]) != self.rows(table):
@@ -153,7 +154,7 @@ class ColumnStore:
         return set()
 
     def _verify(self, table: str) -> None:
-        """Before anything is added to a table from an earlier process: are its rows the same, in the same order?"""
+        """Raise `LabelError` if the rows of a table, or their order, changed since its first column was read."""
         if table in self._verified:
             return
         path, found = self._table_folder(table) / "rows.txt", self._database().digest(table)
@@ -211,7 +212,7 @@ def _expression(one: Need) -> Expression:
 
 
 def _note(error: StatementFailed, what: str) -> None:
-    """Log what cannot be read, so that its sets are left to PostgreSQL; a lost connection is an error."""
+    """Log a column or condition that PostgreSQL cannot read, so that it counts the sets itself; raise again if the connection is lost."""
     if not error.sqlstate:
         raise error
     logger.warning("PostgreSQL cannot evaluate %s for all rows (%s): sets of relations with it are counted one by one", what, error.reason)

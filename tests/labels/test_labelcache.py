@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import LabelError
-from pytest_pilotscope.labels.cache import LABELS_FILE, Label, LabelCache
+from pytest_pilotscope.labels.labelcache import LABELS_FILE, Label, LabelCache
 
 NAME, OTHER = b"n" * 16, b"o" * 16
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_a_cache_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A format that this version does not read is not guessed at."""
     with monkeypatch.context() as other_version:
-        other_version.setattr("pytest_pilotscope.labels.cache._FORMAT", "99")
+        other_version.setattr("pytest_pilotscope.labels.labelcache._FORMAT", "99")
         LabelCache(tmp_path, "f1").__exit__(None, None, None)
     expected = f"the label cache {tmp_path / LABELS_FILE} has format 99, and this version reads format 2: remove it"
     with pytest.raises(LabelError, match=f"^{re.escape(expected)}$"):
