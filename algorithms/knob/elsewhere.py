@@ -17,10 +17,10 @@ from pytest_pilotscope.algorithms.knob.stage import Reach, Stage, open_stage
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision.pool import Place
+    from pytest_pilotscope.provision.pool import Worker
 
 
-def attempt_there(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
+def attempt_there(place: Worker, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
     """`attempt` on the worker's server, in times of the server that asks."""
     task, space, reach = work
     stage, scale = _stage(place, task, space, reach)
@@ -29,7 +29,7 @@ def attempt_there(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
     return replace(outcome, times_s=tuple(time_s * scale for time_s in outcome.times_s))
 
 
-def _stage(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[Stage, float]:
+def _stage(place: Worker, task: Task, space: KnobSpace, reach: Reach) -> tuple[Stage, float]:
     """The stage that the first trial has opened, and how much faster than this worker the server that asks is: below 1 where it is."""
     if "knob stage" not in place.kept:
         stage = place.stack.enter_context(open_stage(place.database, space, reach))

@@ -79,11 +79,11 @@ class KnobTuning:
             selected = _selected(log, key, stage, training, options)
             objective = Objective(target=options.target, count=len(selected.queries))
             tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
-            with training.crew() as crew, training.progress("tuning knobs", options.trials) as advance:
-                if crew is None:
+            with training.pool() as pool, training.progress("tuning knobs", options.trials) as advance:
+                if pool is None:
                     tuner.run(options.trials, advance)
                 else:
-                    tuner.run_on(crew, reach, options.trials, advance)
+                    tuner.run_on(pool, reach, options.trials, advance)
             trials = log.trials[: options.trials]
             confirmed = _confirm(training, stage, trials, options)
             values = space.changed(_result(trials, confirmed).values)

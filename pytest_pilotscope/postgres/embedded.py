@@ -1,6 +1,5 @@
 """
-A PostgreSQL of our own: no installation, no root, no Docker. It lives in a private folder, on a private socket, and never longer than we
-do.
+Start PostgreSQL without installation, root or Docker: in a private folder, on a private socket, and never longer than this process lives.
 """
 
 from __future__ import annotations
@@ -84,21 +83,21 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Process id of PostgreSQL itself (not of its watchdog)."""
+        """Process id of PostgreSQL itself, not of its watchdog."""
         return int((self._folder.data / "postmaster.pid").read_text().split("\n", 1)[0])
 
     @property
     def dsn(self) -> Dsn:
-        """How to reach it; there is no password, only the private folder of the socket."""
+        """The connection string; there is no password, only the private folder of the socket."""
         return dsn_of(host=str(self._sockets), port=PORT, user=SUPERUSER, options="")
 
     def connect(self, database: str | None = None) -> Session:
-        """A new session of the superuser in `database`, or in the empty database `postgres`."""
+        """Open a session of the superuser in `database`, or in the empty database `postgres`."""
         return connect(self.dsn, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
-        Restart with `settings` on top of the pinned ones, in place of those of the last restart; the old ones come back when it fails.
+        Restart with `settings` on top of the pinned ones, in place of those of the last restart; put the old ones back when it fails.
         """
         text = configuration(settings)  # refuses bad names before anything is stopped
         if self._postmaster is not None:
@@ -125,7 +124,7 @@ class EmbeddedServer:
         self._folder.remove()
 
     def report(self) -> ServerReport:
-        """What it is and how it was built and set up."""
+        """Report the server's version, build and settings."""
         with self.connect() as session:
             return describe(session, provider=self.provider, why=self.why)
 
@@ -135,7 +134,7 @@ class EmbeddedServer:
         copy_cluster(source, self._folder.data, self._account)
 
     def _placed(self, library: Path) -> Path:
-        """A copy of `library` that the server's account can read."""
+        """Copy `library` to where the server's account can read it."""
         target = self._folder.path / "lib" / library.name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(library, target)

@@ -1,4 +1,4 @@
-"""Ask the planner what the sets of relations of a statement mean."""
+"""Ask the planner for the meaning of each set of relations of a statement."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SWITCHES = ("pilotscope.enumerate", "pilotscope.enumerate_sql")
 
 def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Statement:
     """
-    Plan a statement once and return what the planner means by each set of relations that it considered.
+    Plan a statement once and return the meaning of each set of relations that the planner considered.
 
-    Without `statistics` the planner does not look at them, which takes most of its time where there are many; then its estimates mean
-    nothing, and neither does its choice of sets where it considers a random part of them (GEQO).
+    Without `statistics` the planner ignores them, which saves most of its time where there are many. Its estimates are then useless, and so
+    is its choice of sets where it considers a random part of them (GEQO).
 
-    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run what comes after a semicolon. Raises
+    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run the rest after a semicolon. Raises
     `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
     require_extension(session)

@@ -1,7 +1,7 @@
 """
-How subplans are written for the library.
+Write subplans in the notation of the library.
 
-A key of a setting is the aliases of a subplan, separated by blanks, maybe after the number of a query level: "a b", "2:x y".
+A key of a setting consists of the aliases of a subplan, separated by blanks, maybe after the number of a query level: "a b", "2:x y".
 """
 
 from __future__ import annotations

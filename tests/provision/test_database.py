@@ -23,7 +23,7 @@ from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session, dsn_of
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
-from pytest_pilotscope.provision.loaded import pristine_name, vacuum_analyze
+from pytest_pilotscope.provision.loaded import loaded_name, vacuum_analyze
 from tests.toy import Toy
 
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
@@ -57,15 +57,15 @@ def test_config_hides_the_password() -> None:
         ),
         (
             {"server": "postgresql://me:hunter2@db/x", "settings": {"work_mem": "8MB"}},
-            "the server postgresql://me:***@db/x is not ours, so it cannot be started with work_mem",
+            "the server postgresql://me:***@db/x was not started here, so it cannot be restarted with work_mem",
         ),
         (
             {"server": "container", "pg_bindir": Path("/x")},
-            "--pg-bindir chooses nothing where the server is 'container'; leave one of the two out",
+            "--pg-bindir has no effect on the server 'container'; leave one of the two out",
         ),
         (
             {"server": "postgresql://me:hunter2@db/x", "pg_version": 16},
-            "--pg-version chooses nothing where the server is 'postgresql://me:***@db/x'; leave one of the two out",
+            "--pg-version has no effect on the server 'postgresql://me:***@db/x'; leave one of the two out",
         ),
         ({"scale": "0.01"}, "scale: expected 0.01, got '0.01'"),
         ({"scale": 0}, "scale: expected a number above 0, got '0'"),
@@ -253,7 +253,7 @@ def test_without_the_steering_library(monkeypatch: pytest.MonkeyPatch, caplog: p
 
     monkeypatch.setattr(build, "build_library", refuse)
     assert steering_libraries(Path("/x")) == ()
-    assert caplog.messages == ["no headers in /x; only what needs no steering can be measured"]
+    assert caplog.messages == ["no headers in /x; only algorithms that do not steer can be measured"]
 
 
 def _dsn(server: EmbeddedServer, database: str) -> str:
@@ -265,11 +265,11 @@ def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer) -> None:
     with newest_server.connect() as administrator:
         before = {row[0] for row in administrator.execute("SELECT datname FROM pg_database")}
         with open_database(PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres")), Toy()) as opened:
-            assert opened.name.startswith(f"{pristine_name(Toy())}_")
+            assert opened.name.startswith(f"{loaded_name(Toy())}_")
             assert opened.report.header().startswith("given PostgreSQL ")
             with opened.session() as session, opened.copy() as copy, copy.session() as other:
                 assert session.scalar(JOIN) == other.scalar(JOIN) == 100
-        assert {row[0] for row in administrator.execute("SELECT datname FROM pg_database")} - before <= {pristine_name(Toy())}
+        assert {row[0] for row in administrator.execute("SELECT datname FROM pg_database")} - before <= {loaded_name(Toy())}
 
 
 def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
@@ -279,7 +279,7 @@ def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
         with newest_server.connect("of_my_own") as session:
             session.execute("CREATE TABLE mine AS SELECT 1 AS i")
         with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"))) as opened:
-            assert (opened.name, opened.dataset, opened.pristine) == ("of_my_own", None, None)
+            assert (opened.name, opened.dataset, opened.copy_source) == ("of_my_own", None, None)
             with opened.session() as session:
                 assert session.scalar("SELECT i FROM mine") == 1
             with opened.copy() as copy, copy.session() as session:
