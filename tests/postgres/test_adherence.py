@@ -1,4 +1,4 @@
-"""How far a plan carries what was injected: plans are made up, and those of a server."""
+"""The comparison of plans with injected cardinalities: made-up plans, and those of a server."""
 
 from __future__ import annotations
 

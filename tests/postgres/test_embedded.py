@@ -82,7 +82,7 @@ def test_restart_with_settings_and_back(server: EmbeddedServer) -> None:
 
 
 def test_a_failed_restart_brings_the_old_settings_back(server: EmbeddedServer) -> None:
-    """What PostgreSQL refuses is named with its own words, and the server is up as before."""
+    """The error quotes PostgreSQL's refusal of a setting, and the server is up as before."""
     with EmbeddedServer(server.binaries) as own:
         own.restart({"work_mem": "6MB"})
         expected = (
@@ -319,7 +319,7 @@ def test_as_an_ordinary_user(cache: Path) -> None:
 
 
 def _python_for(account: Account) -> str:
-    """A Python of our version that `account` can run together with this checkout."""
+    """Return a Python of this version that `account` can run together with this checkout."""
     needs = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import psycopg2, pytest_pilotscope"
     for python in (sys.executable, "/usr/bin/python3"):
         environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
@@ -380,7 +380,7 @@ def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None
 
 
 def test_the_log_can_be_read(newest_server: EmbeddedServer) -> None:
-    """What PostgreSQL writes to its standard error is in the server's folder."""
+    """PostgreSQL's standard error is in the server's folder."""
     assert "database system is ready to accept connections" in newest_server.log.read_text(errors="replace")
 
 

@@ -28,7 +28,7 @@ SECRET = "hunter2"  # noqa: S105 - what must not show
 
 @pytest.fixture
 def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
-    """A superuser on the server that plays the given one; what tests make there is dropped."""
+    """Open a superuser's session on the given server; drop everything that tests make there."""
     with newest_server.connect() as session:
         yield session
         for name in _ours(session):
@@ -46,14 +46,14 @@ def _ours(session: Session) -> set[str]:
 
 @pytest.fixture
 def maker(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
-    """The server as seen by a role that may create databases and nothing else."""
+    """Give the server to a role that may create databases and nothing else."""
     administrator.execute("CREATE ROLE maker LOGIN CREATEDB")
     return _given(newest_server, "maker")
 
 
 @pytest.fixture
 def elsewhere(newest_server: EmbeddedServer, maker: GivenServer, administrator: Session) -> Iterator[GivenServer]:
-    """The same server and role by a DSN that names another database."""
+    """Give the same server and role by a DSN that names another database."""
     administrator.execute("CREATE DATABASE elsewhere")
     assert maker.capabilities
     yield _given(newest_server, "maker", "elsewhere")
@@ -62,7 +62,7 @@ def elsewhere(newest_server: EmbeddedServer, maker: GivenServer, administrator: 
 
 @pytest.fixture
 def reader(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
-    """The server as seen by a role without any right."""
+    """Give the server to a role without any right."""
     administrator.execute("CREATE ROLE reader LOGIN")
     return _given(newest_server, "reader")
 
@@ -76,7 +76,7 @@ def test_capabilities_follow_the_role(newest_server: EmbeddedServer, maker: Give
 
 
 def test_report_without_rights(reader: GivenServer, newest_server: EmbeddedServer) -> None:
-    """What the role may not read is said to be unknown."""
+    """The report calls everything unknown that the role may not read."""
     report = reader.report()
     assert report.header() == f"given PostgreSQL {newest_server.binaries.version} (--server); no assertions, optimization unknown"
     assert report.configure == ""
@@ -168,7 +168,7 @@ def test_autovacuum_is_kept_off_our_tables_only(newest_server: EmbeddedServer, c
 
 @pytest.fixture
 def cache_of_settings(newest_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
-    """A server with autovacuum on."""
+    """Start a server with autovacuum on."""
     with EmbeddedServer(newest_server.binaries, settings={"autovacuum": "on"}) as server:
         yield server
 
@@ -368,7 +368,7 @@ def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> Non
 
 
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
-    """Where the user forbids to write, not even a superuser's sessions can, no database is copied and no setting changed."""
+    """With --read-only not even a superuser's session can write, no database is copied and no setting changed."""
     dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
     server = GivenServer(dsn, read_only=True)
     assert server.capabilities == {Capability.LOAD_LIBRARY}

@@ -50,13 +50,13 @@ class Builder:
 
 @pytest.fixture
 def builder(newest_server: EmbeddedServer) -> Builder:
-    """Builds from the shared empty cluster; asked for before `cache`, which hides it."""
+    """Return a build from the shared empty cluster; asked for before `cache`, which hides it."""
     return Builder(Templates(server_account()).empty(newest_server.binaries))
 
 
 @pytest.fixture
 def binaries(newest_server: EmbeddedServer) -> Binaries:
-    """The default PostgreSQL."""
+    """Return the default PostgreSQL."""
     return newest_server.binaries
 
 

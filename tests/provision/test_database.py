@@ -31,7 +31,7 @@ JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    """The toy dataset on the default PostgreSQL."""
+    """Open the toy dataset on the default PostgreSQL."""
     with open_database(PostgreSQLConfig("toy"), Toy()) as opened:
         yield opened
 
@@ -175,7 +175,7 @@ def test_config_session(monkeypatch: pytest.MonkeyPatch, database: Database) -> 
 
 
 def test_settings_are_those_of_the_server() -> None:
-    """What the configuration asks for is in force and in the fingerprint."""
+    """The settings of the configuration are in force and in the fingerprint."""
     with open_database(PostgreSQLConfig("toy", settings={"work_mem": "9MB"}), Toy()) as opened, opened.session() as session:
         assert session.scalar("SHOW work_mem") == "9MB"
         assert opened.report.settings["work_mem"] == "9MB"
@@ -197,7 +197,7 @@ def test_a_failed_load_leaves_nothing(cache: Path) -> None:
 
 @pytest.mark.parametrize("size_mb", [45, 110])
 def test_a_full_disk(size_mb: int, cache: Path) -> None:
-    """Whether it fills while PostgreSQL is set up or while rows are loaded, the message is the same and nothing half-made stays."""
+    """A disk that fills during initdb or while rows are loaded gives the same message, and nothing half-made stays."""
     if (
         os.geteuid() != 0
         or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", cache], capture_output=True, check=False).returncode
@@ -221,7 +221,7 @@ def test_a_full_disk(size_mb: int, cache: Path) -> None:
 
 @pytest.fixture
 def no_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without PostgreSQL and without Docker."""
+    """Set up a machine without PostgreSQL and without Docker."""
     monkeypatch.setattr(binaries_module, "_wheel_bindirs", lambda: iter(()))
     monkeypatch.setattr(binaries_module, "_system_bindirs", list)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
@@ -230,7 +230,7 @@ def no_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_binaries")
 def test_nothing_to_start() -> None:
     """`auto` says what was looked for, in order, and what to install; `embedded` looks no further."""
-    pytest.importorskip("testcontainers")
+    pytest.importorskip("docker")
     missing = "no PostgreSQL on this machine; install one with: pip install 'pytest-pilotscope[embedded]'"
     expected = (
         rf"^nothing to start: {re.escape(missing)}; and no container: "
@@ -246,7 +246,7 @@ def test_nothing_to_start() -> None:
 
 
 def test_without_the_steering_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where it cannot be built the server runs without it, and the log says why."""
+    """A server whose library cannot be built runs without it, and the log says why."""
 
     def refuse(bindir: Path) -> Path:
         raise MissingExtension(f"no headers in {bindir}")

@@ -32,14 +32,14 @@ JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.id < %d"
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    """The toy dataset on an embedded server."""
+    """Open the toy dataset on an embedded server."""
     with open_database(PostgreSQLConfig("toy", server="embedded"), Toy()) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """The address of a scheduler with two worker processes."""
+    """Return the address of a scheduler with two worker processes."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
@@ -93,7 +93,7 @@ def freezes_afterwards(worker: Worker, task: tuple[int, Path]) -> int:
 
 
 def wait_until_stopped(note: Path) -> int:
-    """The process whose number is in `note`, once it stands still."""
+    """Return the process whose number is in `note`, once it hangs."""
     for _ in range(300):
         time.sleep(0.1)
         if note.exists() and (pid := note.read_text()) and "(stopped)" in Path(f"/proc/{pid}/status").read_text():
@@ -125,7 +125,7 @@ def test_every_worker_has_its_own_server(database: Database, scheduler: str) -> 
 
 
 def test_a_killed_worker(database: Database, scheduler: str, tmp_path: Path) -> None:
-    """What it was at is done elsewhere, nothing is lost or doubled, and its PostgreSQL does not outlive it."""
+    """Another worker repeats its task, nothing is lost or doubled, and its PostgreSQL does not outlive it."""
     note = tmp_path / "note"
     with open_pool(scheduler, database) as pool:
         for number in range(8):
@@ -149,7 +149,7 @@ def test_a_straggler_does_not_block_the_end(database: Database, monkeypatch: pyt
 def test_a_worker_that_stands_still(
     database: Database, scheduler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """What it was at is done by the other one, and nobody waits for it at the end."""
+    """The other worker repeats its task, and nobody waits for it at the end."""
     monkeypatch.setattr(cluster, "LEAST_STRAGGLER_S", 0.0)
     monkeypatch.setattr(cluster, "STOP_LIMIT_S", 0.5)
     note = tmp_path / "note"
@@ -250,7 +250,7 @@ def test_one_server_for_all_is_refused(database: Database) -> None:
 
 
 def test_labels(database: Database, scheduler: str, tmp_path: Path) -> None:
-    """What PostgreSQL has to count is counted by the workers, and what was counted before an interruption is not counted again."""
+    """The workers count what PostgreSQL has to count, and no count is repeated after an interruption."""
     queries = [Query(id=f"q{n}", sql=f"SELECT count(*) FROM a, b WHERE a.id < b.a + {n} AND a.v = {n}") for n in range(4)]
     asked: list[str] = []
 
