@@ -21,9 +21,9 @@ from pytest_pilotscope.postgres.dockerclient import (
     start,
     wait_until_ready,
 )
+from pytest_pilotscope.postgres.pinned import PINNED, configuration, shared_buffers
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.postgres.settings import PINNED, configuration, shared_buffers
 
 if TYPE_CHECKING:
     from pytest_pilotscope.places.dsn import Dsn

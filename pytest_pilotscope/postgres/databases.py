@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
+from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
 _FILE_COPY_SINCE = 150000
@@ -171,3 +172,43 @@ def _parsed(comment: str | None) -> dict[str, str]:
     except (ValueError, TypeError, KeyError):
         return {}
     return dict(mark) if isinstance(mark, dict) else {}
+
+
+@contextmanager
+def temporary_copy(server: Server, source: str) -> Iterator[str]:
+    """
+    Copy the idle database `source`, give the name of the copy, and at the end drop it, disconnecting its sessions.
+
+    Raise DatasetError when this role may not create databases, or while somebody is connected to `source`.
+    """
+    name = unique_name(source)
+    with server.connect() as keeper:
+        make_copy(server, keeper, source, name)
+        try:
+            yield name
+        except BaseException:
+            _drop_if_possible(server, name)
+            raise
+        with server.connect() as administrator:  # a restart of the server has ended the keeper
+            drop_database(administrator, name)
+
+
+def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
+    """Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends."""
+    if Capability.CREATE_DATABASE not in server.capabilities:
+        why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
+        raise DatasetError(f"database {source!r} cannot be copied: {why}")
+    if server.provider == "given":  # nobody else makes databases on a server started here
+        drop_leftovers(keeper)
+    hold(keeper, name)
+    mark = mark_of(keeper, source) or {}
+    copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
+
+
+def _drop_if_possible(server: Server, name: str) -> None:
+    """Drop a database after an error, and only warn when that fails: the server may be the reason of both."""
+    try:
+        with server.connect() as administrator:
+            drop_database(administrator, name)
+    except ServerError as error:
+        logger.warning("the database %s could not be dropped: %s", name, error)

@@ -13,12 +13,12 @@ from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.folders import socket_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
-from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster
+from pytest_pilotscope.postgres.clustercache import ClusterCache
+from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
+from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster
 from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
-from pytest_pilotscope.postgres.templates import Templates
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -129,7 +129,7 @@ class EmbeddedServer:
             return describe(session, provider=self.provider, why=self.why)
 
     def _fill(self, template: Path | None) -> None:
-        source = template or Templates(self._account).empty(self.binaries)
+        source = template or ClusterCache(self._account).empty(self.binaries)
         check_version(source, self.binaries)
         copy_cluster(source, self._folder.data, self._account)
 

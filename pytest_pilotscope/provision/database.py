@@ -147,7 +147,7 @@ class Database:
 
         Sessions in this database may stay open if it has a `copy_source`. Raise DatasetError when this role may not create databases.
         """
-        from pytest_pilotscope.postgres.copies import temporary_copy
+        from pytest_pilotscope.postgres.databases import temporary_copy
 
         with temporary_copy(self.server, self.copy_source or self.name) as name:
             yield _described(self.server, self.dataset, name, self.copy_source, self.config)
@@ -159,7 +159,7 @@ class Database:
 
         Raise DatasetError when this role may not create databases, and while somebody is connected to the user's database.
         """
-        from pytest_pilotscope.postgres.copies import temporary_copy
+        from pytest_pilotscope.postgres.databases import temporary_copy
 
         if self.copy_source is not None:
             yield self
@@ -191,9 +191,9 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
     On a given server, first put back the settings that a killed run had changed. Raise MissingServer, ServerError, DatasetError or
     UnknownName.
     """
-    from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
+    from pytest_pilotscope.postgres.databases import make_copy, temporary_copy
     from pytest_pilotscope.postgres.knobs import restore_left_over
-    from pytest_pilotscope.provision.loaded import load_database, loaded_name
+    from pytest_pilotscope.provision.loading import load_database, loaded_name
 
     if dataset is None and config.db is not None:
         dataset = dataset_of(config)
@@ -250,11 +250,11 @@ def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Ser
 def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
     from pytest_pilotscope.postgres.binaries import find_binaries
     from pytest_pilotscope.postgres.embedded import EmbeddedServer
-    from pytest_pilotscope.provision.loaded import prepared_template
+    from pytest_pilotscope.provision.loading import prepared_cluster
 
     binaries = find_binaries(config.pg_bindir, config.pg_version)
     why = f"{binaries.origin}, --server {config.server}" if config.server != "auto" else f"{binaries.origin}, first choice of --server auto"
-    template = prepared_template(dataset, binaries) if dataset is not None else None
+    template = prepared_cluster(dataset, binaries) if dataset is not None else None
     return EmbeddedServer(binaries, template=template, settings=config.settings, libraries=steering_libraries(binaries.bindir), why=why)
 
 

@@ -23,9 +23,9 @@ from pytest_pilotscope.places import account as account_module
 from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.places.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.clustercache import ClusterCache
+from pytest_pilotscope.postgres.clusters import ServerFolder, check_version
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.files import ServerFolder, check_version
-from pytest_pilotscope.postgres.templates import Templates
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 
 
@@ -372,7 +372,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None:
     """A server works on a copy; what it does is not seen by the next one."""
-    template = Templates(server_account()).empty(newest_server.binaries)
+    template = ClusterCache(server_account()).empty(newest_server.binaries)
     with EmbeddedServer(newest_server.binaries, template=template) as one, one.connect() as session:
         session.execute("CREATE TABLE t (i int)")
     with EmbeddedServer(newest_server.binaries, template=template) as other, other.connect() as session:

@@ -23,7 +23,7 @@ from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session, dsn_of
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
-from pytest_pilotscope.provision.loaded import loaded_name, vacuum_analyze
+from pytest_pilotscope.provision.loading import loaded_name, vacuum_analyze
 from tests.toy import Toy
 
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"

@@ -26,19 +26,19 @@ from pathlib import Path
 from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.files import make_cluster, run_program
-from pytest_pilotscope.postgres.settings import LAYOUT_VERSION
+from pytest_pilotscope.postgres.clusters import make_cluster, run_program
+from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
 
 logger = logging.getLogger(__name__)
 
 
-def template_key(name: str, content: str, binaries: Binaries) -> str:
+def cluster_key(name: str, content: str, binaries: Binaries) -> str:
     """Return the cache key of `content` (any text that identifies it) prepared by this build of PostgreSQL with the pinned settings."""
     identity = "\0".join((content, binaries.version, str(binaries.program.stat().st_size), platform.machine(), str(LAYOUT_VERSION)))
     return f"{name}-pg{binaries.major}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
-class Templates:
+class ClusterCache:
     """The prepared data directories of one account."""
 
     def __init__(self, account: Account) -> None:
@@ -47,7 +47,7 @@ class Templates:
 
     def empty(self, binaries: Binaries) -> Path:
         """Return a cluster without a database of its own, as `initdb` leaves it."""
-        return self.ensure(template_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
+        return self.ensure(cluster_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
 
     def ensure(self, key: str, binaries: Binaries, build: Callable[[Path], None]) -> Path:
         """

@@ -15,6 +15,7 @@ from pytest_pilotscope.datasets.base import Dataset
 from pytest_pilotscope.errors import DatasetError, PilotscopeError, ServerError, StatementFailed
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.clustercache import ClusterCache, cluster_key
 from pytest_pilotscope.postgres.databases import (
     create_database,
     drop_database,
@@ -30,7 +31,6 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.postgres.templates import Templates, template_key
 
 LAYOUT_VERSION = 2
 """Part of every key: raise it when the steps here after loading change."""
@@ -73,13 +73,13 @@ def content_key(dataset: Dataset) -> str:
     return hashlib.sha256(f"{dataset.key}\0{LAYOUT_VERSION}".encode()).hexdigest()[:16]
 
 
-def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
+def prepared_cluster(dataset: Dataset, binaries: Binaries) -> Path:
     """
     Return the cached data directory that holds `dataset` in the database `loaded_name(dataset)`; make it when it is not there yet.
 
     Raise DatasetError when the disk is full, with path and size. After any failure nothing half-made is left.
     """
-    templates = Templates(server_account())
+    clusters = ClusterCache(server_account())
 
     def build(data_folder: Path) -> None:
         logger.info("preparing dataset %r for %s", dataset.name, binaries)
@@ -88,7 +88,7 @@ def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
                 load_database(server, dataset)
             server.stop(keep_data=data_folder)
 
-    return templates.ensure(template_key(dataset.database, content_key(dataset), binaries), binaries, build)
+    return clusters.ensure(cluster_key(dataset.database, content_key(dataset), binaries), binaries, build)
 
 
 def load_database(server: Server, dataset: Dataset) -> None:
