@@ -22,7 +22,7 @@ from pytest_pilotscope.postgres.dockerclient import (
     wait_until_ready,
 )
 from pytest_pilotscope.postgres.pinned import PINNED, configuration, shared_buffers
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ DEFAULT_MAJOR = 18
 _LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # for the socket of an embedded server
 
 
-class ContainerServer:
+class ContainerServer(Server):
     """
     A container of the official image (`postgres:<version>`), or of a similar one in $PILOTSCOPE_IMAGE; it ends with this process.
 
@@ -77,12 +77,6 @@ class ContainerServer:
     def __repr__(self) -> str:
         return f"ContainerServer({self.image!r})"
 
-    def __enter__(self) -> ContainerServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def container_id(self) -> str:
         """Docker's id of the container."""
@@ -115,11 +109,6 @@ class ContainerServer:
         if self._reaper is not None:
             self._reaper.dismiss()
             self._reaper = None
-
-    def report(self) -> ServerReport:
-        """Report the server's version, build and settings."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
 
     def _check_major(self, wanted: int | None) -> None:
         if wanted is not None and self.version_num // 10_000 != wanted:

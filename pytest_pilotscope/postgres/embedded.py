@@ -17,14 +17,14 @@ from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
 
 
-class EmbeddedServer:
+class EmbeddedServer(Server):
     """
     A running server on a copy of `template` (a stopped cluster), or on a new, empty cluster.
 
@@ -64,12 +64,6 @@ class EmbeddedServer:
 
     def __repr__(self) -> str:
         return f"EmbeddedServer({self.binaries}, {self._folder.data})"
-
-    def __enter__(self) -> EmbeddedServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def data_folder(self) -> Path:
@@ -122,11 +116,6 @@ class EmbeddedServer:
             self._folder.data.rename(keep_data)
         shutil.rmtree(self._sockets, ignore_errors=True)  # first: when we are killed here, the next start removes the other folder
         self._folder.remove()
-
-    def report(self) -> ServerReport:
-        """Report the server's version, build and settings."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
 
     def _fill(self, template: Path | None) -> None:
         source = template or ClusterCache(self._account).empty(self.binaries)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.dsn import Dsn
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect
 
 CONNECT_LIMIT_S = 10
@@ -17,7 +17,7 @@ CONNECT_LIMIT_S = 10
 _RIGHTS = "SELECT rolsuper, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
 
 
-class GivenServer:
+class GivenServer(Server):
     """
     The server behind a DSN. Connecting finds out the rights of the role.
 
@@ -45,12 +45,6 @@ class GivenServer:
     def __repr__(self) -> str:
         return f"GivenServer({str(self.dsn)!r})"
 
-    def __enter__(self) -> GivenServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def connect(self, database: str | None = None) -> Session:
         """Open a session in `database`, or in the one that the DSN names."""
         session = connect(self.dsn, **({} if database is None else {"dbname": database}), connect_timeout=CONNECT_LIMIT_S)
@@ -67,11 +61,6 @@ class GivenServer:
 
     def stop(self) -> None:
         """Do nothing: the server was running before and stays."""
-
-    def report(self) -> ServerReport:
-        """Report the server's version, build and settings."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
 
     def _first_session(self) -> Session:
         try:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.postgres.subplans import key_text
-from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.postgres.subplans import key_text, parse_subplans
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -50,11 +49,7 @@ def planned_with_subplans(session: Session, sql: str) -> tuple[RawPlan, dict[fro
     Needs the library (`steering.has_extension`).
     """
     plan = _explained(session, composing.SQL("SET LOCAL pilotscope.enumerate = on"), sql)
-    considered = json.loads(session.scalar("SHOW pilotscope.subplans"))
-    leveled = any(entry["level"] != 1 for entry in considered)
-    return plan, {
-        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
-    }
+    return plan, parse_subplans(session.scalar("SHOW pilotscope.subplans"))
 
 
 def planned_with(session: Session, sql: str, rows: Mapping[frozenset[str], float]) -> RawPlan:

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.postgres.session import Session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Provider = Literal["embedded", "container", "given"]
 
@@ -63,19 +66,22 @@ class ServerReport:
 
 
 class Server(Protocol):
-    """A running PostgreSQL; `connect` opens sessions, `stop` ends it if it was started here and does not touch it otherwise."""
+    """
+    A running PostgreSQL; `connect` opens sessions, `stop` ends it if it was started here and does not touch it otherwise.
 
-    @property
-    def provider(self) -> Provider:
-        """One of the three kinds."""
+    `why` tells how it was chosen; `version_num` is PostgreSQL's version as one number, 160014 for 16.14.
+    """
 
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """The rights and abilities there."""
+    provider: Provider
+    capabilities: frozenset[Capability]
+    why: str
+    version_num: int
 
-    @property
-    def version_num(self) -> int:
-        """PostgreSQL's version as one number, 160014 for 16.14."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def connect(self, database: str | None = None) -> Session:
         """Open a session in `database`, else in a database for administration; raise ServerError when the server does not answer."""
@@ -92,6 +98,8 @@ class Server(Protocol):
 
     def report(self) -> ServerReport:
         """Report the server's version, build and settings."""
+        with self.connect() as session:
+            return describe(session, provider=self.provider, why=self.why)
 
 
 # File locations, access, logging and the display of values have no influence on a plan or its speed.

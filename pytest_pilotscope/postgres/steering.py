@@ -18,7 +18,7 @@ import psycopg2
 
 from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.adherence import Adherence, verify
-from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
     shown = session.scalar(
         f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
-    considered = json.loads(shown)
-    leveled = any(entry["level"] != 1 for entry in considered)
-    return {
-        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
-    }
+    return parse_subplans(shown)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
@@ -110,8 +110,12 @@ def described(workload: Workload) -> Iterable[str]:
     """Describe in sentences the queries that are trained on, measured and left out."""
     seen = workload.templates_seen
     overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
-    yield f"{_origin(workload)}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
-    yield from _listed("no queries, so not run", {one.id: one.reason for one in workload.unmeasured})
+    origin = workload.origin or f"{len(workload.train)} training"
+    yield f"{origin}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
+    left_out = [f"{one.id} ({one.reason})" for one in workload.unmeasured]
+    if left_out:
+        more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        yield f"{len(left_out)} no queries, so not run: {', '.join(left_out[:_NAMED])}{more}"
 
 
 def too_few(workload: Workload, settings: Settings) -> Iterable[str]:
@@ -119,14 +123,3 @@ def too_few(workload: Workload, settings: Settings) -> Iterable[str]:
     for option, wanted in (("--training-size", settings.training_size), ("--collection-size", settings.collection_size)):
         if wanted is not None and wanted > len(workload.train):
             yield f"{option} {wanted} asks for more training queries than there are: {len(workload.train)}"
-
-
-def _origin(workload: Workload) -> str:
-    return workload.origin or f"{len(workload.train)} training"
-
-
-def _listed(what: str, reasons: Mapping[str, str]) -> Iterable[str]:
-    if reasons:
-        named = ", ".join(f"{id_} ({reason})" for id_, reason in list(reasons.items())[:_NAMED])
-        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        yield f"{len(reasons)} {what}: {named}{more}"

@@ -20,6 +20,7 @@ from pytest_pilotscope.places.dsn import Dsn, is_dsn
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
     from pytest_pilotscope.options.settings import Settings
+    from pytest_pilotscope.postgres.binaries import Binaries
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
     from pytest_pilotscope.postgres.server import Server, ServerReport
     from pytest_pilotscope.postgres.session import Session
@@ -208,7 +209,8 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
                 name = session.database
             yield _described(server, None, name, None, config)
             return
-        load_database(server, dataset)
+        if server.provider != "embedded":  # that one started on a data directory with the dataset
+            load_database(server, dataset)
         source = loaded_name(dataset)
         if server.provider == "given":
             name = stack.enter_context(temporary_copy(server, source))
@@ -239,20 +241,21 @@ def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Ser
         return GivenServer(config.server, read_only=config.read_only)
     if config.server == "container":
         return _container(config, why="--server container")
+    from pytest_pilotscope.postgres.binaries import find_binaries
+
     try:
-        return _embedded(config, dataset)
+        binaries = find_binaries(config.pg_bindir, config.pg_version)
     except MissingServer as error:
         if config.server == "embedded" or config.pg_bindir is not None:
             raise
         return _container_instead(config, error)
+    return _embedded(config, binaries, dataset)
 
 
-def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
-    from pytest_pilotscope.postgres.binaries import find_binaries
+def _embedded(config: PostgreSQLConfig, binaries: Binaries, dataset: Dataset | None) -> Server:
     from pytest_pilotscope.postgres.embedded import EmbeddedServer
     from pytest_pilotscope.provision.loading import prepared_cluster
 
-    binaries = find_binaries(config.pg_bindir, config.pg_version)
     why = f"{binaries.origin}, --server {config.server}" if config.server != "auto" else f"{binaries.origin}, first choice of --server auto"
     template = prepared_cluster(dataset, binaries) if dataset is not None else None
     return EmbeddedServer(binaries, template=template, settings=config.settings, libraries=steering_libraries(binaries.bindir), why=why)
