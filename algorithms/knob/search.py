@@ -27,7 +27,7 @@ from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry,
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
 from pytest_pilotscope.algorithms.knob.trials import Proposal
 from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.postgres.files import ServerFolder
+from pytest_pilotscope.postgres.clusters import ServerFolder
 
 Vectors: TypeAlias = npt.NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from pytest_pilotscope.errors import AlgorithmError
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.knob.search import Search
     from pytest_pilotscope.algorithms.knob.trial_server import Reach
-    from pytest_pilotscope.provision.pool import Crew
+    from pytest_pilotscope.provision.pool import WorkerPool
 
 _PENALTY = 2.0
 """A trial that failed counts as this many times the default, or as the worst one so far."""
@@ -78,7 +78,7 @@ class Tuner:
             message=outcome.message,
         )
 
-    def run_on(self, crew: Crew, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
+    def run_on(self, pool: WorkerPool, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
         """
         Do the same with as many trials at a time as there are workers; try the default first, by itself.
 
@@ -88,13 +88,13 @@ class Tuner:
         pending: dict[str, tuple[Proposal, float, int]] = {}
         number = 0
         while len(self.log.trials) < trials:
-            while len(pending) < (crew.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
+            while len(pending) < (pool.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
                 started_ns = perf_counter_ns()
                 proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
                 pending[str(number)] = proposal, _since_s(started_ns), started_ns
-                crew.submit(str(number), attempt_on_worker, (self.task(proposal), self.space, reach))
+                pool.submit(str(number), attempt_on_worker, (self.task(proposal), self.space, reach))
                 number += 1
-            key, outcome = crew.next()
+            key, outcome = pool.next()
             proposal, search_s, started_ns = pending.pop(key)
             self._note(self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns)), advance)
 

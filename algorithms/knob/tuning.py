@@ -117,11 +117,11 @@ class KnobTuning:
             tuner = Tuner(
                 space=space, trial_server=trial_server, search=search, log=log, objective=objective, selected=selected, cap=options.cap
             )
-            with training.crew() as crew, training.progress("tuning knobs", options.trials) as advance:
-                if crew is None:
+            with training.pool() as pool, training.progress("tuning knobs", options.trials) as advance:
+                if pool is None:
                     tuner.run(options.trials, advance)
                 else:
-                    tuner.run_on(crew, reach, options.trials, advance)
+                    tuner.run_on(pool, reach, options.trials, advance)
             trials = log.trials[: options.trials]
             confirmed = _confirm(training, trial_server, trials, options)
             values = space.changed(_result(trials, confirmed).values)

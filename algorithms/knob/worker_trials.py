@@ -17,24 +17,24 @@ from pytest_pilotscope.algorithms.knob.trial_server import Reach, TrialServer, o
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision.pool import Place
+    from pytest_pilotscope.provision.pool import Worker
 
 
-def attempt_on_worker(place: Place, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
+def attempt_on_worker(worker: Worker, work: tuple[Task, KnobSpace, Reach]) -> Outcome:
     """Run `attempt` on the worker's server and scale its times to the server that asks."""
     task, space, reach = work
-    trial_server, scale = _opened(place, task, space, reach)
+    trial_server, scale = _opened(worker, task, space, reach)
     selected = replace(task.selected, default_s=tuple(time_s / scale for time_s in task.selected.default_s))
     outcome = attempt(replace(task, selected=selected, limit=task.limit / scale), trial_server)
     return replace(outcome, times_s=tuple(time_s * scale for time_s in outcome.times_s))
 
 
-def _opened(place: Place, task: Task, space: KnobSpace, reach: Reach) -> tuple[TrialServer, float]:
+def _opened(worker: Worker, task: Task, space: KnobSpace, reach: Reach) -> tuple[TrialServer, float]:
     """Return the trial server that the first trial opened, and the asking server's times over this worker's (below 1: it is faster)."""
-    if "knob trial server" not in place.kept:
-        trial_server = place.stack.enter_context(open_trial_server(place.database, space, reach))
-        place.kept["knob trial server"] = (trial_server, _scale(task, space, trial_server))
-    found: tuple[TrialServer, float] = place.kept["knob trial server"]
+    if "knob trial server" not in worker.kept:
+        trial_server = worker.stack.enter_context(open_trial_server(worker.database, space, reach))
+        worker.kept["knob trial server"] = (trial_server, _scale(task, space, trial_server))
+    found: tuple[TrialServer, float] = worker.kept["knob trial server"]
     return found
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
-    from pytest_pilotscope.provision.pool import Crew, Place
+    from pytest_pilotscope.provision.pool import Worker, WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQue
 
 def _collect_missing(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> None:
     what = f"lero plans of {counted(len(queries), 'query', 'queries')}"
-    with training.crew() as crew, training.progress(what, len(queries)) as advance:
-        found = _collected_here(training.database, queries, rules) if crew is None else _collected_by(crew, queries, rules)
+    with training.pool() as pool, training.progress(what, len(queries)) as advance:
+        found = _collected_here(training.database, queries, rules) if pool is None else _collected_by(pool, queries, rules)
         for query, result in found:
             if isinstance(result, CollectedQuery):
                 store.add(result)
@@ -103,16 +103,16 @@ def _collected_here(database: Database, queries: Sequence[Query], rules: Collect
             yield query, _collected_or_refused(query, sessions, rules)
 
 
-def _collected_by(crew: Crew, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
+def _collected_by(pool: WorkerPool, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
     by_key = {str(number): query for number, query in enumerate(queries)}
     for key, query in by_key.items():
-        crew.submit(key, _collect_there, (query, rules))
+        pool.submit(key, _collect_there, (query, rules))
     for _ in queries:
-        key, result = crew.next()
+        key, result = pool.next()
         yield by_key[key], result
 
 
-def _collect_there(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
+def _collect_there(place: Worker, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
     query, rules = task
     with closing(CandidateSessions(place.database)) as sessions:
         return _collected_or_refused(query, sessions, rules)

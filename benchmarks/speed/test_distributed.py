@@ -18,7 +18,7 @@ import pytest
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules, _collect_there
 from pytest_pilotscope.algorithms.lero.timing import TimingRules
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, dataset_of, open_database
-from pytest_pilotscope.provision.pool import Crew, Place, open_crew
+from pytest_pilotscope.provision.pool import Worker, WorkerPool, open_pool
 from pytest_pilotscope.queries.queries import Query
 
 Say = Callable[[str], None]
@@ -35,22 +35,22 @@ def database() -> Iterator[Database]:
         yield opened
 
 
-def warm(place: Place, task: int) -> float:
+def warm(worker: Worker, task: int) -> float:
     """Read everything once; it takes so long that every worker gets one of these tasks."""
     started_s = perf_counter()
-    with place.database.session() as session:
+    with worker.database.session() as session:
         while perf_counter() - started_s < 1.0:
             session.scalar("SELECT count(*) FROM users, badges WHERE users.id = badges.userid")
     return task
 
 
-def collected_s(crew: Crew, queries: tuple[Query, ...]) -> float:
+def collected_s(pool: WorkerPool, queries: tuple[Query, ...]) -> float:
     """Return the time of the workers for all queries."""
     started_s = perf_counter()
     for number, query in enumerate(queries):
-        crew.submit(str(number), _collect_there, (query, RULES))
+        pool.submit(str(number), _collect_there, (query, RULES))
     for _ in queries:
-        crew.next()
+        pool.next()
     return perf_counter() - started_s
 
 
@@ -58,14 +58,14 @@ def test_two_workers_beside_one(database: Database, show: Callable[[str], None])
     """Two workers collect the same as one; the report has the medians of rounds in turns and their ratio."""
     queries = dataset_of(CONFIG).workload().train[:QUERIES]
     took: dict[int, list[float]] = {1: [], 2: []}
-    with open_crew("local:1", database) as one, open_crew("local:2", database) as two:
-        for crew in (one, two):
-            for number in range(crew.size):
-                crew.submit(str(number), warm, number)
-            for _ in range(crew.size):
-                crew.next()
+    with open_pool("local:1", database) as one, open_pool("local:2", database) as two:
+        for pool in (one, two):
+            for number in range(pool.size):
+                pool.submit(str(number), warm, number)
+            for _ in range(pool.size):
+                pool.next()
         for _ in range(ROUNDS):
-            for workers, crew in ((1, one), (2, two)):
-                took[workers].append(collected_s(crew, queries))
+            for workers, pool in ((1, one), (2, two)):
+                took[workers].append(collected_s(pool, queries))
     found = {workers: median(times) for workers, times in took.items()}
     show(f"{QUERIES} queries: 1 worker {found[1]:.2f} s, 2 workers {found[2]:.2f} s, ratio {found[1] / found[2]:.2f}; all {took}")

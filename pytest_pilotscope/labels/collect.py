@@ -24,9 +24,9 @@ from pytest_pilotscope.queries.meaning import Statement
 from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision.pool import Crew, Place
+    from pytest_pilotscope.provision.pool import Worker, WorkerPool
 
-OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
+OpenPool: TypeAlias = "Callable[[], AbstractContextManager[WorkerPool | None]]"
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def cardinalities(
     workers: int = 1,
     progress: Progress | None = None,
     known_only: bool = False,
-    crew: OpenCrew = nullcontext,
+    pool: OpenPool = nullcontext,
 ) -> Labels:
     """
     Return the exact cardinality of every subplan of every query, as the planner means it: every query is planned once.
@@ -101,7 +101,7 @@ def cardinalities(
     by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again
     when asked for with a larger limit. `timeout_ms` limits planning, too.
 
-    What PostgreSQL counts is counted by the workers of `crew()`, where it gives some, each on a server of its own.
+    What PostgreSQL counts is counted by the workers of `pool()`, where it gives some, each on a server of its own.
 
     With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
 
@@ -117,7 +117,7 @@ def cardinalities(
         if not known_only:
             try:
                 _count_in_memory(work, ColumnStore(cache_dir / "columns", context, source), cache_dir / "columns", context, schema, workers)
-                _count_by_database(work, source, settings, timeout_ms, crew)
+                _count_by_database(work, source, settings, timeout_ms, pool)
             finally:
                 work.flush()
         found = {query_id: sql for query_id, (sql, _) in statements.items() if not known_only or work.knows(sql)}
@@ -178,26 +178,26 @@ def _count_in_memory(work: WorkList, store: ColumnStore, folder: Path, context: 
         work.add_counted(task, counter.count(task.query, task.masks, task.empty))
 
 
-def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_crew: OpenCrew) -> None:
+def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_pool: OpenPool) -> None:
     asked = work.questions()
     if not asked:
         return
-    with open_crew() as crew:
-        for questions, answers in _answered(crew, source, settings, asked, timeout_ms):
+    with open_pool() as pool:
+        for questions, answers in _answered(pool, source, settings, asked, timeout_ms):
             for question, answer in zip(questions, answers, strict=True):
                 work.add_answer(question, answer)
 
 
 def _answered(
-    crew: Crew | None, source: RowSource, settings: Mapping[str, str], asked: Sequence[Sequence[Question]], timeout_ms: int
+    pool: WorkerPool | None, source: RowSource, settings: Mapping[str, str], asked: Sequence[Sequence[Question]], timeout_ms: int
 ) -> Iterator[tuple[Sequence[Question], Iterable[int | str | None]]]:
-    if crew is None:
+    if pool is None:
         yield from ((questions, (_answer(source, question.sql, timeout_ms) for question in questions)) for questions in asked)
         return
     for number, questions in enumerate(asked):
-        crew.submit(str(number), _answer_there, ([question.sql for question in questions], timeout_ms, settings))
+        pool.submit(str(number), _answer_there, ([question.sql for question in questions], timeout_ms, settings))
     for _ in asked:
-        key, answers = crew.next()
+        key, answers = pool.next()
         yield asked[int(key)], answers
 
 
@@ -208,7 +208,7 @@ def _answer(source: RowSource, sql: str, timeout_ms: int) -> int | str | None:
         return _reason(error)
 
 
-def _answer_there(place: Place, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[int | str | None]:
+def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[int | str | None]:
     statements, timeout_ms, settings = task
     with place.database.session() as session:
         source = SessionSource(session)

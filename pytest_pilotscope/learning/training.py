@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.labels import Labels
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
-    from pytest_pilotscope.provision.pool import Crew
+    from pytest_pilotscope.provision.pool import WorkerPool
 
 LABEL_STEPS = 100
 """Labels show their progress in per cent, because the number of subplans is unknown at the start."""
@@ -49,7 +49,7 @@ class Training:
     progress: ShowProgress
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
     _schema: Schema | None = field(default=None, init=False)
-    _crew: Crew | None = field(default=None, init=False)
+    _pool: WorkerPool | None = field(default=None, init=False)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
 
     @classmethod
@@ -93,20 +93,20 @@ class Training:
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
         with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
-            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), crew=self.crew)
+            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), pool=self.pool)
 
     @contextmanager
-    def crew(self) -> Iterator[Crew | None]:
+    def pool(self) -> Iterator[WorkerPool | None]:
         """Give the workers of `--dask`, each with a server that has the same data, until `close`; None without that option."""
-        if self.settings.dask is not None and self._crew is None:
-            from pytest_pilotscope.provision.pool import open_crew
+        if self.settings.dask is not None and self._pool is None:
+            from pytest_pilotscope.provision.pool import open_pool
 
-            self._crew = self._stack.enter_context(open_crew(self.settings.dask, self.database))
-        yield self._crew
+            self._pool = self._stack.enter_context(open_pool(self.settings.dask, self.database))
+        yield self._pool
 
     def close(self) -> None:
         """Stop the workers, so that nothing runs during a measurement. The next `labels` starts them again."""
-        self._crew = None
+        self._pool = None
         self._stack.close()
 
     def report(

@@ -1,8 +1,8 @@
 """
-How far a plan carries the cardinalities that were injected.
+Compare the rows in a plan with the cardinalities that were injected.
 
-PostgreSQL prints the rows of a node per execution and per process, so that some nodes rightly show another number than what was injected
-for their relations. What these rules explain is counted apart; every other node either carries what was injected, or has a reason.
+PostgreSQL prints the rows of a node per execution and per process, so some nodes rightly show another number than the one injected for
+their relations. Nodes that these rules explain are counted apart; every other node carries the injected rows, or has a reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from pytest_pilotscope.postgres.explain import Plan
-from pytest_pilotscope.postgres.scans import APPENDS, Place, clamped, is_copy, places, stems
+from pytest_pilotscope.postgres.scans import APPENDS, RelationNode, clamped, is_copy, relation_nodes, stems
 from pytest_pilotscope.queries.joins import LeveledSubplan
 
 NOT_INJECTED = "no rows were injected for it"
@@ -22,7 +22,7 @@ LEFT_OUT = "not known: no rows were given for it"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adherence:
     """
-    How far a plan carries injected cardinalities.
+    The result of comparing one plan with the injected cardinalities.
 
     `steered_ratio` (0..1) is the share of the `compared` nodes that carry injected rows, 1 when there are none to compare. `reasons` has
     a line for each that does not; `not_injected` of them had nothing injected. `explained` has one for each that a rule lets off: it is
@@ -38,7 +38,7 @@ class Adherence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """A set of relations with the rows that were injected for it at a level (None: at all of them), or why there are none."""
+    """A set of relations with the rows injected for it at a level (None: at all levels), or the reason why there are none."""
 
     aliases: frozenset[str]
     level: int | None
@@ -48,7 +48,7 @@ class _Given:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sets:
-    """The sets that may be those of a node of a plan, by the aliases that EXPLAIN prints for them."""
+    """The sets that a node of a plan may belong to, by the aliases that EXPLAIN prints for them."""
 
     given: tuple[_Given, ...]
     present: frozenset[str]
@@ -68,7 +68,7 @@ class _Sets:
 
     def around(self, relations: frozenset[str]) -> list[_Given]:
         """
-        Return the joins that may be of these relations, some of which are inside of a subquery or union that EXPLAIN does not name.
+        Return the joins that may be of these relations when some of them are inside a subquery or union that EXPLAIN does not name.
 
         Such a join is of the relations of its level, and of relations that the plan does not have.
         """
@@ -107,7 +107,7 @@ class _Sets:
 
 @dataclass(slots=True)
 class _Tally:
-    """What was found node by node."""
+    """The counts and reasons of the nodes judged so far."""
 
     carried: int = 0
     not_injected: int = 0
@@ -125,9 +125,9 @@ class _Tally:
             not_injected=self.not_injected,
         )
 
-    def lack(self, place: Place, why: str) -> None:
+    def lack(self, node: RelationNode, why: str) -> None:
         """Count a node for which nothing was injected."""
-        self.reasons.append(f"{place}: {why}")
+        self.reasons.append(f"{node}: {why}")
         self.not_injected += 1
 
 
@@ -149,8 +149,8 @@ def verify(
     given += [_given(subplan, why=why) for subplan, why in (unknown or {}).items()]
     sets = _Sets(given=tuple(given), present=plan.aliases)
     tally = _Tally()
-    for place in places(plan):
-        _judge(place, sets, tally, only_injected=only_injected, all_known=unknown is not None)
+    for node in relation_nodes(plan):
+        _judge(node, sets, tally, only_injected=only_injected, all_known=unknown is not None)
     return tally.adherence()
 
 
@@ -185,7 +185,7 @@ def _why(
     if subplan in given:
         return f"not known: {given[subplan]}"
     if subplan not in asked:
-        return "GEQO looked elsewhere: PostgreSQL did not consider these relations together when it was asked"
+        return "GEQO: PostgreSQL did not consider these relations together when it was asked"
     level = _level(subplan)
     if level is not None and not levels & {level, None}:
         return f"another level: nothing was injected for query level {level}"
@@ -201,28 +201,28 @@ def _given(subplan: frozenset[str], *, rows: float | None = None, why: str = "")
     return _Given(aliases=frozenset(subplan), level=_level(subplan), rows=rows, why=why)
 
 
-def _judge(place: Place, sets: _Sets, tally: _Tally, *, only_injected: bool, all_known: bool) -> None:
+def _judge(node: RelationNode, sets: _Sets, tally: _Tally, *, only_injected: bool, all_known: bool) -> None:
     """Count one node."""
-    named = [] if place.unnamed else sets.named(place.relations)
-    found = named or ([] if place.unnamed else sets.copies(place.relations))
-    if all_known and not named and place.node.alias is None:
-        found = found + sets.around(place.relations)  # a numbered alias may be one inside of a subquery that has the same table
+    named = [] if node.unnamed else sets.named(node.relations)
+    found = named or ([] if node.unnamed else sets.copies(node.relations))
+    if all_known and not named and node.plan.alias is None:
+        found = found + sets.around(node.relations)  # a numbered alias may be one inside of a subquery that has the same table
     wanted = sorted({given.rows for given in found if given.rows is not None})
     why = next((given.why for given in found if given.rows is None), "")
-    if any(place.carries(rows) for rows in wanted):
+    if any(node.carries(rows) for rows in wanted):
         tally.carried += 1
-    elif place.node.node_type in APPENDS and not (named and len(place.relations) == 1):
+    elif node.plan.node_type in APPENDS and not (named and len(node.relations) == 1):
         return  # neither a scan nor a join, but what is below it
-    elif place.member and not named and not sets.numbered(place.relations):
-        tally.explained.append(f"{place}: a partition or branch of a union has a share of the rows of the whole")
-    elif wanted and place.per_execution and place.node.rows <= wanted[-1]:
-        tally.explained.append(f"{place}: rows are per execution of the inner side of a nested loop")
+    elif node.member and not named and not sets.numbered(node.relations):
+        tally.explained.append(f"{node}: a partition or branch of a union has a share of the rows of the whole")
+    elif wanted and node.per_execution and node.plan.rows <= wanted[-1]:
+        tally.explained.append(f"{node}: rows are per execution of the inner side of a nested loop")
     elif wanted and not why:
         numbers = " or ".join(f"{rows:.0f}" for rows in wanted)
-        tally.reasons.append(f"{place}: injected {numbers} rows, the plan has {place.node.rows:.0f}")
+        tally.reasons.append(f"{node}: injected {numbers} rows, the plan has {node.plan.rows:.0f}")
     elif only_injected:
-        tally.explained.append(f"{place}: {why or NOT_INJECTED}")
-    elif found or not all_known or (sets.one_level(place.relations) and not place.unnamed):
-        tally.lack(place, why or NOT_INJECTED)
+        tally.explained.append(f"{node}: {why or NOT_INJECTED}")
+    elif found or not all_known or (sets.one_level(node.relations) and not node.unnamed):
+        tally.lack(node, why or NOT_INJECTED)
     else:
-        tally.explained.append(f"{place}: EXPLAIN does not say which relations are below it")
+        tally.explained.append(f"{node}: EXPLAIN does not say which relations are below it")

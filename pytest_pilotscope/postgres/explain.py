@@ -1,8 +1,7 @@
 """
-EXPLAIN's JSON as a typed tree, for PostgreSQL 13 to 18.
+Read EXPLAIN's JSON into a typed tree, for PostgreSQL 13 to 18.
 
-Every node type of these versions has the same few fields that matter to an optimizer; what is specific to one of them, or unknown here, is
-kept in `details`.
+All node types of these versions share the few fields that matter to an optimizer; `details` keeps every other field.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class Plan:
         return render(self)
 
     def nodes(self) -> Iterator[Plan]:
-        """All nodes, parents before their children, outer sides before inner ones."""
+        """Yield all nodes, parents before their children, outer sides before inner ones."""
         pending = [self]
         while pending:
             node = pending.pop()
@@ -120,13 +119,13 @@ class Plan:
 
     @property
     def is_join(self) -> bool:
-        """Whether this node joins its two inputs."""
+        """True when this node joins its two inputs."""
         return self.join_type is not None
 
     @property
     def shape_hash(self) -> str:
         """
-        16 hex digits of what the plan does, whatever it is thought to cost.
+        16 hex digits of the plan's operations, whatever their estimated cost.
 
         It covers, node by node, type, join type, strategy, relation and alias, index and direction, parallel awareness and the place
         among the children; it leaves out costs, rows, widths, workers, conditions and everything measured.
@@ -138,7 +137,7 @@ def parse_plan(explained: object) -> Plan:
     """
     Read what `EXPLAIN (FORMAT JSON)` returned, as text or already decoded.
 
-    ServerError when it is anything else.
+    Raise ServerError for anything else.
     """
     decoded = json.loads(explained) if isinstance(explained, str | bytes) else explained
     statement = decoded[0] if isinstance(decoded, list) and decoded else decoded
@@ -163,7 +162,7 @@ def _node(raw: dict[str, Any]) -> Plan:
 
 
 def _text(condition: object) -> str:
-    """One condition; some kinds are lists of keys."""
+    """Return one condition as text; some kinds are lists of keys."""
     return ", ".join(map(str, condition)) if isinstance(condition, list) else str(condition)
 
 
@@ -182,7 +181,7 @@ def render(plan: Plan) -> str:
 
 
 def node_of(plan: Plan) -> PlanNode:
-    """Return what a record keeps of a plan: the fields that every version of PostgreSQL has, and the conditions."""
+    """Return the plan as a record keeps it: the fields that every version of PostgreSQL has, and the conditions."""
     return PlanNode(
         operation=_operation(plan),
         rows=plan.rows,
@@ -221,7 +220,7 @@ def _operation(node: Plan) -> str:
 
 
 def _bare(condition: str) -> str:
-    """A condition without the one pair of parentheses around all of it."""
+    """Return a condition without the one pair of parentheses around all of it."""
     if not (condition.startswith("(") and condition.endswith(")")):
         return condition
     depth = 0

@@ -1,4 +1,4 @@
-"""Ask the planner what the sets of relations of a statement mean."""
+"""Ask the planner for the meaning of each set of relations of a statement."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SWITCHES = ("pilotscope.enumerate", "pilotscope.enumerate_sql")
 
 def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Statement:
     """
-    Plan a statement once and return what the planner means by each set of relations that it considered.
+    Plan a statement once and return the meaning of each set of relations that the planner considered.
 
     Without `statistics` the planner does not look at them, which takes most of its time where there are many. Then its estimates mean
     nothing, and neither do its choice of sets where it considers a random part of them (GEQO) and the filters that it takes out of an OR
     over several relations: it does so only where they seem to help.
 
-    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run what comes after a semicolon. Raises
+    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run the rest after a semicolon. Raises
     `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
     require_extension(session)

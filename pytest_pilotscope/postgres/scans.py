@@ -1,4 +1,4 @@
-"""The scans and joins of a plan: which relations they are of, and how PostgreSQL prints their rows."""
+"""Find the scans and joins of a plan, with their relations and the rows that PostgreSQL prints for them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _UNIONS = ("Append", "Merge Append", "SetOp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Around:
-    """What the nodes above make of its rows: shared by processes, part of a union, per execution of a nested loop's inner side."""
+    """The effect of the nodes above on its rows: shared by processes, part of a union, per execution of a nested loop's inner side."""
 
     workers: int = 0
     member: bool = False
     repeated: bool = False
 
     def below(self, node: Plan, child: Plan) -> _Around:
-        """Return what `node` makes of its child."""
+        """Return the effect of `node` and those above it on its child."""
         workers = node.workers if node.workers and node.node_type.startswith("Gather") else self.workers
         if child.relationship not in _OWN_LEVEL:
             return _Around(workers=workers)
@@ -37,46 +37,46 @@ class _Around:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RelationNode:
     """
-    A scan, a join or a union, and what surrounds it.
+    A scan, a join or a union of relations in a plan.
 
-    `relations` are those that EXPLAIN names below it in its query level; `unnamed` tells that there are others. A `member` is a partition
+    `relations` are those that EXPLAIN names below it in its query level; `unnamed` is True when there are others. A `member` is a partition
     or a branch of a union.
     """
 
-    node: Plan
+    plan: Plan
     relations: frozenset[str]
     unnamed: bool
     around: _Around
 
     def __str__(self) -> str:
-        return f"{self.node.node_type} {' '.join(sorted(self.relations))}"
+        return f"{self.plan.node_type} {' '.join(sorted(self.relations))}"
 
     @property
     def member(self) -> bool:
-        """Whether it is below a union."""
+        """True below a union."""
         return self.around.member
 
     @property
     def per_execution(self) -> bool:
-        """Whether it gets the rows of a relation outside of it one at a time, so that its own are those of one execution."""
-        if self.around.repeated and "Function Scan" in self.node.node_type:
+        """True when it gets the rows of a relation outside of it one at a time, so that its own are those of one execution."""
+        if self.around.repeated and "Function Scan" in self.plan.node_type:
             return True  # EXPLAIN does not show the arguments of a function
-        return any(alias not in self.relations and not self._is_own_copy(alias) for alias in _referenced(self.node))
+        return any(alias not in self.relations and not self._is_own_copy(alias) for alias in _referenced(self.plan))
 
     def carries(self, rows: float) -> bool:
-        """Tell whether it has these rows. Below a Gather, every node has a number of processes of its own, which EXPLAIN does not say."""
+        """Tell whether it has these rows. Below a Gather, each node has its own number of processes, which EXPLAIN does not print."""
         shared = range(1, max(self.around.workers, _MOST_WORKERS) + 1) if self.around.workers else ()
-        return self.node.rows in (rows, *(clamped(rows / _divisor(workers)) for workers in shared))
+        return self.plan.rows in (rows, *(clamped(rows / _divisor(workers)) for workers in shared))
 
     def _is_own_copy(self, alias: str) -> bool:
         return any(_COPY_SUFFIX.sub("", other) == alias for other in self.relations)
 
 
-def places(plan: Plan) -> list[Place]:
-    """Return all scans and joins of relations, and the unions of some."""
-    found: list[Place] = []
+def relation_nodes(plan: Plan) -> list[RelationNode]:
+    """Return all scans and joins of relations, and their unions."""
+    found: list[RelationNode] = []
     present = frozenset(node.alias for node in plan.nodes() if node.alias is not None and node.node_type != "ModifyTable")
     _visit(plan, _Around(), present, found)
     return found
@@ -98,7 +98,7 @@ def stems(aliases: Iterable[str]) -> tuple[str, ...]:
 
 
 def _divisor(workers: int) -> float:
-    """Processes that share the rows (get_parallel_divisor in costsize.c): the leader helps the less the more workers there are."""
+    """Return the processes that share the rows (get_parallel_divisor in costsize.c): the leader helps less the more workers there are."""
     return workers + max(1.0 - 0.3 * workers, 0.0)
 
 
@@ -109,7 +109,7 @@ def _referenced(node: Plan) -> Iterator[str]:
                 yield quoted.replace('""', '"') or plain
 
 
-def _visit(node: Plan, around: _Around, present: frozenset[str], found: list[Place]) -> tuple[frozenset[str], bool]:
+def _visit(node: Plan, around: _Around, present: frozenset[str], found: list[RelationNode]) -> tuple[frozenset[str], bool]:
     """Note the scans and joins at and below `node`; return the relations of its level below it, and whether there are unnamed ones."""
     visited = [(child, _visit(child, around.below(node, child), present, found)) for child in node.children]
     below = [relations for child, relations in visited if child.relationship in _OWN_LEVEL]
@@ -121,5 +121,5 @@ def _visit(node: Plan, around: _Around, present: frozenset[str], found: list[Pla
     if node.node_type in APPENDS and present.isdisjoint(tables := stems(named)):
         named = frozenset(tables)  # EXPLAIN does not name a partitioned table, but its partitions: t_1, t_2 for t
     if node.node_type != "ModifyTable" and (node.alias is not None or node.is_join or node.node_type in APPENDS):
-        found.append(Place(node=node, relations=named, unnamed=unnamed, around=around))
+        found.append(RelationNode(plan=node, relations=named, unnamed=unnamed, around=around))
     return named, unnamed

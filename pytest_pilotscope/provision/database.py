@@ -1,5 +1,5 @@
 """
-From what the user asked for to a database that can be measured: a server, the dataset in it, and its fingerprint.
+Open the database that the user asked for: start or reach a server, load the dataset, take its fingerprint.
 
     with open_database(PostgreSQLConfig(db="stats_tiny")) as database, database.session() as session:
         ...
@@ -20,6 +20,7 @@ from pytest_pilotscope.places.dsn import Dsn, is_dsn
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
     from pytest_pilotscope.options.settings import Settings
+    from pytest_pilotscope.postgres.binaries import Binaries
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
     from pytest_pilotscope.postgres.server import Server, ServerReport
     from pytest_pilotscope.postgres.session import Session
@@ -32,11 +33,11 @@ PROVIDERS = ("auto", "embedded", "container")
 @dataclass(frozen=True, slots=True)
 class PostgreSQLConfig:
     """
-    Which database, on which PostgreSQL. `db=None` with a `dsn` is the database that the DSN names, as it is.
+    A database and the PostgreSQL that has it. `db=None` with a `dsn` is the database that the DSN names, as it is.
 
-    `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to say the latter. `pg_bindir` and `pg_version` choose the
-    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, and the two of a container limit it. `data_dir` has a
-    copy of a published dataset, `read_only` forbids to write anything to the server of the DSN. UsageError for what does not go together.
+    `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to give a DSN. `pg_bindir` and `pg_version` choose the
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, the two of a container limit it. `data_dir` has a
+    copy of a published dataset, `read_only` forbids to write anything to the server of the DSN. Contradictory values raise UsageError.
     """
 
     db: str | None = "stats_tiny"
@@ -72,12 +73,12 @@ class PostgreSQLConfig:
                 "a server that is started here has no database of its own; name a dataset with --db, or give a DSN with --server"
             )
         if self.read_only and not isinstance(chosen, Dsn):
-            raise UsageError("--read-only is about a server of yours: name it with --server postgresql://user@host:port/database")
+            raise UsageError("--read-only needs a server of yours: name it with --server postgresql://user@host:port/database")
         if isinstance(chosen, Dsn) and self.settings:
-            raise UsageError(f"the server {chosen} is not ours, so it cannot be started with {', '.join(sorted(self.settings))}")
+            raise UsageError(f"the server {chosen} was not started here, so it cannot be restarted with {', '.join(sorted(self.settings))}")
         pointless = "--pg-bindir" if self.pg_bindir is not None else "--pg-version" if self.pg_version and isinstance(chosen, Dsn) else None
         if pointless and chosen not in ("auto", "embedded"):
-            raise UsageError(f"{pointless} chooses nothing where the server is {str(chosen)!r}; leave one of the two out")
+            raise UsageError(f"{pointless} has no effect on the server {str(chosen)!r}; leave one of the two out")
         if (self.container_memory_bytes or self.container_cpus) and chosen != "container":
             raise UsageError(
                 f"--container-memory and --container-cpus limit a container, and the server is {str(chosen)!r}; add --server container"
@@ -85,7 +86,7 @@ class PostgreSQLConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, db: str | None) -> PostgreSQLConfig:
-        """What the command line says, for one of its datasets."""
+        """Return the configuration that the command line gives for one of its datasets."""
         return cls(
             db,
             server=settings.server,
@@ -101,7 +102,7 @@ class PostgreSQLConfig:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """Provision the database, give a session in it, and stop the server afterwards if it is ours."""
+        """Provision the database, give a session in it, and afterwards stop the server if it was started here."""
         with open_database(self) as database, database.session() as session:
             yield session
 
@@ -111,8 +112,8 @@ class Database:
     """
     A database to measure, named `name`, on `server`.
 
-    `fingerprint` and `report` are as of opening. `pristine` is the idle database that copies are made from, or None when this database is
-    the user's. `config` is what it was opened with. Sessions start with `session_settings`, in PostgreSQL's own units.
+    `fingerprint` and `report` are as of opening. `copy_source` is the idle database that copies are made from, or None when this database
+    is the user's. It was opened with `config`. Sessions start with `session_settings`, in PostgreSQL's own units.
     """
 
     server: Server
@@ -120,12 +121,12 @@ class Database:
     name: str
     fingerprint: Fingerprint
     report: ServerReport
-    pristine: str | None = None
+    copy_source: str | None = None
     config: PostgreSQLConfig | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
 
     def session(self) -> Session:
-        """A new session in this database; close it, or use it as a context manager."""
+        """Open a session in this database; close it, or use it as a context manager."""
         from pytest_pilotscope.postgres.knobs import set_session_knobs
 
         session = self.server.connect(self.name)
@@ -137,43 +138,42 @@ class Database:
         return session
 
     def measuring_session(self) -> Session:
-        """A session in which nothing can be written: a workload may change data unnoticed, and the database may be the user's."""
+        """Open a session that cannot write: a workload may change data unnoticed, and the database may be the user's."""
         return replace(self, session_settings={**self.session_settings, "default_transaction_read_only": "on"}).session()
 
     @contextmanager
     def copy(self) -> Iterator[Database]:
         """
-        A copy of the data as it was loaded, with its statistics, that can be changed at will and is dropped on leaving.
+        Copy the data as it was loaded, with its statistics, give the copy to be changed at will, and drop it at the end of the block.
 
-        Sessions in this database may stay open, if there is something `pristine`. DatasetError when the server does not let us create
-        databases.
+        Sessions in this database may stay open if it has a `copy_source`. Raise DatasetError when this role may not create databases.
         """
-        from pytest_pilotscope.postgres.copies import temporary_copy
+        from pytest_pilotscope.postgres.databases import temporary_copy
 
-        with temporary_copy(self.server, self.pristine or self.name) as name:
-            yield _described(self.server, self.dataset, name, self.pristine, self.config)
+        with temporary_copy(self.server, self.copy_source or self.name) as name:
+            yield _described(self.server, self.dataset, name, self.copy_source, self.config)
 
     @contextmanager
     def copyable(self) -> Iterator[Database]:
         """
-        This database with something `pristine`: of the user's own an idle copy is made, which is dropped on leaving.
+        Give this database with a `copy_source`: that of the user's own database is an idle copy, dropped at the end of the block.
 
-        DatasetError when the server does not let us create databases, and while somebody is connected to the user's.
+        Raise DatasetError when this role may not create databases, and while somebody is connected to the user's database.
         """
-        from pytest_pilotscope.postgres.copies import temporary_copy
+        from pytest_pilotscope.postgres.databases import temporary_copy
 
-        if self.pristine is not None:
+        if self.copy_source is not None:
             yield self
             return
         with temporary_copy(self.server, self.name) as name:
-            yield replace(self, pristine=name)
+            yield replace(self, copy_source=name)
 
     @contextmanager
     def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
         """
-        The same data on another server of the same kind, which is started with `settings` on top of its own and stopped on leaving.
+        Start another server of the same kind with the same data and `settings` on top of its own; stop it at the end of the block.
 
-        It can be restarted while sessions on this one stay open. UsageError when this server was not started here.
+        It can be restarted while sessions on this one stay open. Raise UsageError when this server was not started here.
         """
         from pytest_pilotscope.postgres.server import Capability
 
@@ -187,14 +187,14 @@ class Database:
 @contextmanager
 def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Iterator[Database]:
     """
-    Provision a server with a dataset (made from `config.db` when it is not given) and give the database; what was started is stopped on
-    leaving. On a server that was given, what a killed run had changed of its settings is put back first.
+    Provision a server with a dataset (that of `config.db` when it is None) and give the database; stop a server started here at the end.
 
-    MissingServer, ServerError, DatasetError and UnknownName say what is wrong and what to do.
+    On a given server, first put back the settings that a killed run had changed. Raise MissingServer, ServerError, DatasetError or
+    UnknownName.
     """
-    from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
+    from pytest_pilotscope.postgres.databases import make_copy, temporary_copy
     from pytest_pilotscope.postgres.knobs import restore_left_over
-    from pytest_pilotscope.provision.loaded import load_database, pristine_name
+    from pytest_pilotscope.provision.loading import load_database, loaded_name
 
     if dataset is None and config.db is not None:
         dataset = dataset_of(config)
@@ -209,19 +209,20 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
                 name = session.database
             yield _described(server, None, name, None, config)
             return
-        load_database(server, dataset)
-        pristine = pristine_name(dataset)
+        if server.provider != "embedded":  # that one started on a data directory with the dataset
+            load_database(server, dataset)
+        source = loaded_name(dataset)
         if server.provider == "given":
-            name = stack.enter_context(temporary_copy(server, pristine))
-        else:  # it goes with the server
+            name = stack.enter_context(temporary_copy(server, source))
+        else:  # its server is deleted with it
             name = dataset.database
             with server.connect() as keeper:
-                make_copy(server, keeper, pristine, name)
-        yield _described(server, dataset, name, pristine, config)
+                make_copy(server, keeper, source, name)
+        yield _described(server, dataset, name, source, config)
 
 
 def dataset_of(config: PostgreSQLConfig) -> Dataset:
-    """The registered dataset of `config.db`; UnknownName with the near matches."""
+    """Return the registered dataset of `config.db`; raise UnknownName with the near matches."""
     from pytest_pilotscope.builtins import builtin_registry
 
     dataset: Dataset = (
@@ -233,40 +234,41 @@ def dataset_of(config: PostgreSQLConfig) -> Dataset:
 
 
 def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Server:
-    """Start or reach the server of `config`; an embedded one comes with `dataset` prepared."""
+    """Start or reach the server of `config`; an embedded one starts with `dataset` loaded."""
     if isinstance(config.server, Dsn):
         from pytest_pilotscope.postgres.given import GivenServer
 
         return GivenServer(config.server, read_only=config.read_only)
     if config.server == "container":
         return _container(config, why="--server container")
+    from pytest_pilotscope.postgres.binaries import find_binaries
+
     try:
-        return _embedded(config, dataset)
+        binaries = find_binaries(config.pg_bindir, config.pg_version)
     except MissingServer as error:
         if config.server == "embedded" or config.pg_bindir is not None:
             raise
         return _container_instead(config, error)
+    return _embedded(config, binaries, dataset)
 
 
-def _embedded(config: PostgreSQLConfig, dataset: Dataset | None) -> Server:
-    from pytest_pilotscope.postgres.binaries import find_binaries
+def _embedded(config: PostgreSQLConfig, binaries: Binaries, dataset: Dataset | None) -> Server:
     from pytest_pilotscope.postgres.embedded import EmbeddedServer
-    from pytest_pilotscope.provision.loaded import prepared_template
+    from pytest_pilotscope.provision.loading import prepared_cluster
 
-    binaries = find_binaries(config.pg_bindir, config.pg_version)
     why = f"{binaries.origin}, --server {config.server}" if config.server != "auto" else f"{binaries.origin}, first choice of --server auto"
-    template = prepared_template(dataset, binaries) if dataset is not None else None
+    template = prepared_cluster(dataset, binaries) if dataset is not None else None
     return EmbeddedServer(binaries, template=template, settings=config.settings, libraries=steering_libraries(binaries.bindir), why=why)
 
 
 def steering_libraries(bindir: Path) -> tuple[Path, ...]:
-    """The library that makes this PostgreSQL steerable; none, with a warning in the log, where it cannot be built."""
+    """Return the library that makes this PostgreSQL steerable; none, with a warning in the log, where it cannot be built."""
     from pytest_pilotscope.postgres.extension.build import build_library
 
     try:
         return (build_library(bindir),)
     except MissingExtension as error:
-        logger.warning("%s; only what needs no steering can be measured", error)
+        logger.warning("%s; only algorithms that do not steer can be measured", error)
         return ()
 
 
@@ -279,7 +281,7 @@ def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Serv
 
 def _container(config: PostgreSQLConfig, *, why: str) -> Server:
     from pytest_pilotscope.postgres.container import ContainerServer
-    from pytest_pilotscope.postgres.containers import Limits
+    from pytest_pilotscope.postgres.dockerclient import Limits
     from pytest_pilotscope.postgres.steering import has_extension
 
     limits = Limits(memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
@@ -287,17 +289,17 @@ def _container(config: PostgreSQLConfig, *, why: str) -> Server:
     with server.connect() as session:
         if not has_extension(session):
             logger.warning(
-                "image %s has no pilotscope library, so only what needs no steering can be measured; build one that has it from "
+                "image %s has no pilotscope library, so only algorithms that do not steer can be measured; build one that has it from "
                 "docker/postgres/Dockerfile and name it in PILOTSCOPE_IMAGE (docs/servers.md)",
                 server.image,
             )
     return server
 
 
-def _described(server: Server, dataset: Dataset | None, name: str, pristine: str | None, config: PostgreSQLConfig | None) -> Database:
+def _described(server: Server, dataset: Dataset | None, name: str, source: str | None, config: PostgreSQLConfig | None) -> Database:
     from pytest_pilotscope.postgres.fingerprint import fingerprint
 
     with server.connect(name) as session:
         found = fingerprint(session)
     report = replace(server.report(), statistics=found.statistics)
-    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, pristine=pristine, config=config)
+    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, copy_source=source, config=config)

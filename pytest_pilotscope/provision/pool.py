@@ -1,14 +1,14 @@
 """
-Work on many machines: Dask workers, each with a PostgreSQL of its own that has the same data.
+Run tasks on Dask workers, each with its own PostgreSQL that has the same data.
 
-    with open_crew("local:2", database) as crew:
-        for number, task in enumerate(tasks):
-            crew.submit(str(number), work, task)
-        for _ in tasks:
-            key, result = crew.next()
+    with open_pool("local:2", database) as pool:
+        for number, argument in enumerate(arguments):
+            pool.submit(str(number), function, argument)
+        for _ in arguments:
+            key, result = pool.next()
 
-A unit of work is a function of a `Place` and plain values. It must be possible to do it again, anywhere: Dask does, when a worker dies, and
-so do we, when one takes much longer than the others while somebody has nothing to do.
+A task calls a function with a `Worker` and one picklable value. Every worker must be able to repeat it: Dask repeats it when a worker dies,
+and the pool runs it a second time when it takes much longer than the others while a worker is idle.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT_S = 10.0
 WORKERS_LIMIT_S = 60.0
-GOODBYE_LIMIT_S = 5.0
+STOP_LIMIT_S = 5.0
 STRAGGLER = 2.0
-"""A unit that takes more than this many times the median is tried a second time, where somebody is idle."""
+"""A task that takes more than this many times the median is run a second time, on an idle worker."""
 LOOK_EVERY_S = 1.0
 LEAST_STRAGGLER_S = 5.0
 
@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class WorkerSetup:
     """
-    What a worker needs to provision its server, and what its database must be: all that bears on plans, as a fingerprint.
+    The configuration of a worker's server, and the fingerprint that its database must have.
 
-    Each has a `name` of its own, since one crew's work may have changed the settings of its servers.
+    Each has a `name` of its own: tasks of one pool may have changed the settings of their servers, so the next pool starts new ones.
     """
 
     config: PostgreSQLConfig
@@ -60,44 +60,44 @@ class Opening:
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
-    """Where units are done, one after the other: a database of the worker's own; `kept` is what one unit leaves there for the next."""
+class Worker:
+    """A worker that runs tasks one after the other on its own database; `kept` holds values that one task leaves for the next."""
 
     database: Database
     stack: ExitStack
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-Work = Callable[[Place, Any], Any]
+TaskFunction = Callable[[Worker, Any], Any]
 
 
 @dataclass(slots=True)
-class _Unit:
-    work: Work
-    task: Any
+class _Task:
+    function: TaskFunction
+    argument: Any
     futures: list[Future] = field(default_factory=list)
     since_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """What a unit raised, as text: not every exception can travel."""
+    """The exception of a task, as text: not every exception can be pickled."""
 
     reason: str
 
 
 class _NotFetched(Exception):
-    """A unit is done, and its result is not to be had from the worker that did it."""
+    """The worker that holds the result of a finished task does not answer."""
 
 
-class Crew:
-    """The workers of a scheduler, for one database."""
+class WorkerPool:
+    """The workers of a Dask scheduler, for one database."""
 
-    def __init__(self, client: Client, opening: Opening, address: str) -> None:
+    def __init__(self, client: Client, setup: WorkerSetup, address: str) -> None:
         self._client = client
         self._address = address
-        self._opening = opening  # sent with each unit: what is scattered can be lost with a worker
-        self._units: dict[str, _Unit] = {}
+        self._setup = setup  # sent with each task: scattered data can be lost with a worker
+        self._tasks: dict[str, _Task] = {}
         self._keys: dict[str, str] = {}
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._took_s: list[float] = []
@@ -105,20 +105,20 @@ class Crew:
 
     @property
     def size(self) -> int:
-        """How many workers there are now, at least one."""
+        """The number of workers now, at least one."""
         return max(1, len(self._client.nthreads()))
 
-    def submit(self, key: str, work: Work, task: Any) -> None:
-        """Have a unit done; `key` is given back with its result."""
-        unit = self._units[key] = _Unit(work, task)
-        self._launch(key, unit)
+    def submit(self, key: str, function: TaskFunction, argument: Any) -> None:
+        """Submit a task; `next` returns `key` with its result."""
+        task = self._tasks[key] = _Task(function, argument)
+        self._launch(key, task)
 
     def next(self) -> tuple[str, Any]:
         """
-        Wait for the next unit that is done, whichever it is; each is given back once.
+        Wait for any task to finish and return its key and result; each task is returned once.
 
-        ServerError for what a unit raised, for one that took every worker down that tried it, for a scheduler that is gone, and when all
-        workers have been gone for a while.
+        Raise ServerError when a task failed, when it took down every worker that ran it, when the scheduler is gone, and when all workers
+        have been gone for `WORKERS_LIMIT_S`.
         """
         while True:
             try:
@@ -128,34 +128,34 @@ class Crew:
                 continue
             self._gone_since_s = None
             key = self._keys[future.key]
-            if key not in self._units or all(future is not ours for ours in self._units[key].futures):
-                continue  # done already, perhaps with another unit of that key since
+            if key not in self._tasks or all(future is not ours for ours in self._tasks[key].futures):
+                continue  # returned already; a new task may have its key by now
             try:
                 return key, self._result(key, future)
             except _NotFetched:
-                self._try_elsewhere(key, future)
+                self._retry_on_another_worker(key, future)
 
     def close(self) -> None:
-        """Give up what is not done yet, and have the workers stop their servers."""
-        for unit in self._units.values():
-            self._client.cancel(unit.futures, force=True)
-        self._units.clear()
+        """Cancel unfinished tasks and make the workers stop their servers."""
+        for task in self._tasks.values():
+            self._client.cancel(task.futures, force=True)
+        self._tasks.clear()
         if self._client.status == "running":
-            self._say_goodbye()
+            self._stop_servers()
 
-    def _say_goodbye(self) -> None:
+    def _stop_servers(self) -> None:
         from distributed import TimeoutError
 
         try:
-            self._client.run(leave_places, on_error="ignore", callback_timeout=GOODBYE_LIMIT_S)
-        except TimeoutError:  # a machine that stands still: not what anybody should wait for
-            logger.warning("not every Dask worker answers; one that does later stops its server then")
+            self._client.run(stop_server, on_error="ignore", callback_timeout=STOP_LIMIT_S)
+        except TimeoutError:  # do not wait for a machine that hangs
+            logger.warning("not every Dask worker answers; each stops its server as soon as it answers again")
 
-    def _launch(self, key: str, unit: _Unit, workers: list[str] | None = None) -> None:
+    def _launch(self, key: str, task: _Task, workers: list[str] | None = None) -> None:
         name = f"pilotscope-{uuid.uuid4().hex}"
         self._keys[name] = key
-        future = self._client.submit(_do, self._opening, unit.work, unit.task, key=name, pure=False, workers=workers)
-        unit.futures.append(future)
+        future = self._client.submit(_run, self._setup, task.function, task.argument, key=name, pure=False, workers=workers)
+        task.futures.append(future)
         future.add_done_callback(self._done.put)
 
     def _result(self, key: str, future: Future) -> Any:
@@ -164,30 +164,28 @@ class Crew:
         except Exception as error:
             if future.status in ("pending", "finished"):
                 raise _NotFetched from error
-            raise ServerError(
-                f"unit {key!r} of the work on Dask was lost ({_why(future)}); what is done is kept: start again to go on"
-            ) from error
-        unit = self._units.pop(key)
-        self._took_s.append(time.monotonic() - unit.since_s)
-        for other in unit.futures:
+            raise ServerError(f"task {key!r} on Dask was lost ({_why(future)}); finished tasks are kept: start again to go on") from error
+        task = self._tasks.pop(key)
+        self._took_s.append(time.monotonic() - task.since_s)
+        for other in task.futures:
             if other is not future:
                 other.cancel(force=True)
         if isinstance(result, _Failed):
-            raise ServerError(f"unit {key!r} of the work on Dask failed on its worker: {result.reason}")
+            raise ServerError(f"task {key!r} on Dask failed on its worker: {result.reason}")
         return result
 
-    def _try_elsewhere(self, key: str, future: Future) -> None:
-        """The worker that has the result died or stands still: see who is first, that one or another."""
+    def _retry_on_another_worker(self, key: str, future: Future) -> None:
+        """Run a task again when the worker that holds its result died or hangs; the first answer of the two counts."""
         future.add_done_callback(self._done.put)
         has = {worker for workers in self._client.who_has([future]).values() for worker in workers}
         others = [worker for worker in self._client.nthreads() if worker not in has]
-        if len(self._units[key].futures) == 1 and others:
-            self._launch(key, self._units[key], workers=others)
+        if len(self._tasks[key].futures) == 1 and others:
+            self._launch(key, self._tasks[key], workers=others)
 
     def _look(self) -> None:
-        """See whether anybody is there, and whether somebody has nothing to do."""
+        """Check that there are workers, and give idle ones the slowest task."""
         processing: dict[str, Any] = {}
-        with suppress(OSError):  # a scheduler that is gone: every future says so
+        with suppress(OSError):  # the scheduler is gone: every future reports it
             processing = self._client.processing()
         if processing:
             self._gone_since_s = None
@@ -196,38 +194,39 @@ class Crew:
         self._gone_since_s = self._gone_since_s or time.monotonic()
         if time.monotonic() - self._gone_since_s > WORKERS_LIMIT_S:
             raise ServerError(
-                f"all workers of the Dask scheduler at {self._address} have been gone for {WORKERS_LIMIT_S:.0f} s, and {len(self._units)} "
-                f"units are left; what is done is kept: start some with: dask worker {self._address}, and start again to go on"
+                f"all workers of the Dask scheduler at {self._address} have been gone for {WORKERS_LIMIT_S:.0f} s, and {len(self._tasks)} "
+                f"tasks are left; finished tasks are kept: start workers with: dask worker {self._address}, and start again to go on"
             )
 
     def _help(self, idle: list[str]) -> None:
-        """Try the slowest unit again where somebody has nothing to do."""
-        if not self._took_s or not self._units or not idle:
+        """Run the slowest task a second time, on an idle worker."""
+        if not self._took_s or not self._tasks or not idle:
             return
-        key, unit = min(self._units.items(), key=lambda item: item[1].since_s)
-        age_s = time.monotonic() - unit.since_s
-        if len(unit.futures) > 1 or age_s < max(LEAST_STRAGGLER_S, STRAGGLER * statistics.median(self._took_s)):
+        key, task = min(self._tasks.items(), key=lambda item: item[1].since_s)
+        age_s = time.monotonic() - task.since_s
+        if len(task.futures) > 1 or age_s < max(LEAST_STRAGGLER_S, STRAGGLER * statistics.median(self._took_s)):
             return
-        logger.info("unit %r takes %.0f s; it is tried on %s as well", key, age_s, idle[0])
-        self._launch(key, unit, workers=idle[:1])
+        logger.info("task %r has taken %.0f s; %s runs it, too", key, age_s, idle[0])
+        self._launch(key, task, workers=idle[:1])
 
 
 @contextmanager
-def open_crew(address: str, database: Database) -> Iterator[Crew]:
+def open_pool(address: str, database: Database) -> Iterator[WorkerPool]:
     """
-    The workers behind `--dask`, for units of work on the data of `database`: `local:N` starts N processes here, else a scheduler's address.
+    Open the pool of `--dask` for tasks on the data of `database`: `local:N` starts N processes here, else `address` is a scheduler's.
 
-    Workers start their servers with the first unit and stop them on leaving. UsageError where there cannot be a server for each.
+    Workers start their servers with the first task and stop them at the end of the block. Raise UsageError when workers cannot have servers
+    of their own.
     """
     if database.config is None or database.dataset is None or isinstance(database.config.server, Dsn):
         raise UsageError("--dask gives every worker a server of its own with a dataset of the suite; use --server embedded or container")
-    opening = Opening(config=database.config, dataset=database.dataset, fingerprint=database.fingerprint.as_mapping())
+    setup = WorkerSetup(config=database.config, dataset=database.dataset, fingerprint=database.fingerprint.as_mapping())
     with _client(address) as client:
-        crew = Crew(client, opening, address)
+        pool = WorkerPool(client, setup, address)
         try:
-            yield crew
+            yield pool
         finally:
-            crew.close()
+            pool.close()
 
 
 @contextmanager
@@ -254,47 +253,48 @@ def _client(address: str) -> Iterator[Client]:
 
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Units share the worker's server, and what they measure: also where a worker has several threads, one is done after the other."""
+"""Tasks share the worker's server and would disturb each other's measurements: even a worker with several threads runs one at a time."""
 
-_places: dict[str, Place] = {}
+_workers: dict[str, Worker] = {}
+"""The worker of this process by the name of its setup; at most one."""
 
 
-def _do(opening: Opening, work: Work, task: Any) -> Any:
-    """On the worker: do a unit, at the place for it."""
+def _run(setup: WorkerSetup, function: TaskFunction, argument: Any) -> Any:
+    """Run a task, in the worker's process."""
     with _ONE_AT_A_TIME:
         try:
-            return work(_place(opening), task)
+            return function(_worker(setup), argument)
         except PilotscopeError as error:
             return _Failed(f"{type(error).__name__}: {error}")
 
 
-def _place(opening: Opening) -> Place:
+def _worker(setup: WorkerSetup) -> Worker:
     from pytest_pilotscope.provision.database import open_database
 
-    if opening.name not in _places:
-        _close_places()
+    if setup.name not in _workers:
+        _close_workers()
         with ExitStack() as stack:
-            database = stack.enter_context(open_database(opening.config, opening.dataset))
+            database = stack.enter_context(open_database(setup.config, setup.dataset))
             found = database.fingerprint.as_mapping()
-            different = sorted(part for part in found if found[part] != opening.fingerprint[part])
+            different = sorted(part for part in found if found[part] != setup.fingerprint[part])
             if different:
                 raise ServerError(
-                    f"the worker's server has other {', '.join(different)} than the one that asks ({database.report.header()})"
+                    f"the worker's server has other {', '.join(different)} than the server of the run ({database.report.header()})"
                 )
-            _places[opening.name] = Place(database=database, stack=stack.pop_all())
-    return _places[opening.name]
+            _workers[setup.name] = Worker(database=database, stack=stack.pop_all())
+    return _workers[setup.name]
 
 
-def leave_places() -> None:
-    """On the worker: stop its servers once nothing is being done there. Returns at once: it is called where Dask itself must not wait."""
-    threading.Thread(target=_close_places, daemon=True).start()
+def stop_server() -> None:
+    """Stop the server of this worker's process after the running task. Return at once: Dask calls this where it must not wait."""
+    threading.Thread(target=_close_workers, daemon=True).start()
 
 
-def _close_places() -> None:
+def _close_workers() -> None:
     with _ONE_AT_A_TIME:
-        for place in _places.values():
-            place.stack.close()
-        _places.clear()
+        for worker in _workers.values():
+            worker.stack.close()
+        _workers.clear()
 
 
 def _why(future: Future) -> str:

@@ -17,7 +17,7 @@ from pytest_pilotscope.errors import PilotscopeError, UnknownName, UsageError
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn, is_dsn
-from pytest_pilotscope.provision.workload import completed, described, given_workload, too_few
+from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry

@@ -226,7 +226,7 @@ def odd(shop_of_15: Database) -> Iterator[Database]:
             session.execute("INSERT INTO odd SELECT i, '{}', '(1,2)', '{}', 'note ' || i, 'word ' || i FROM generate_series(1, 20000) AS i")
             long = "SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) AS i"  # does not become shorter by compression
             session.execute(f"UPDATE odd SET note = ({long}) WHERE id = 777; ANALYZE odd")
-        with replace(copy, pristine=None).copyable() as database:
+        with replace(copy, copy_source=None).copyable() as database:
             yield database
 
 
@@ -273,7 +273,7 @@ def test_partitioned_tables(shop_of_15: Database, tmp_path: Path) -> None:
                 session.execute(f"CREATE TABLE parted_{n} PARTITION OF parted FOR VALUES FROM ({n * 5000}) TO ({n * 5000 + 5000})")
             session.execute("INSERT INTO parted SELECT i, i * 7919 % 20000 FROM generate_series(0, 19999) AS i; ANALYZE parted")
         with (
-            replace(copy, pristine=None).copyable() as database,
+            replace(copy, copy_source=None).copyable() as database,
             training("index", database, tmp_path, options={"whatif": "hypopg"}) as given,
         ):
             given.queries = [Query(id="q", sql="SELECT count(*) FROM parted WHERE customer = 7")]

@@ -514,34 +514,34 @@ def test_workers_are_let_go_after_an_update(
     forum: Database, session: Session, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `--dask` an update calls the workers back, and nothing of them runs beside the query that comes next."""
-    crews: list[_CrewHere] = []
+    pools: list[_PoolHere] = []
 
     @contextmanager
-    def crew_here(address: str, database: Database) -> Iterator[_CrewHere]:
-        crews.append(_CrewHere(database))
-        yield crews[-1]
-        crews[-1].closed = True
+    def pool_here(address: str, database: Database) -> Iterator[_PoolHere]:
+        pools.append(_PoolHere(database))
+        yield pools[-1]
+        pools[-1].closed = True
 
-    monkeypatch.setattr(cluster, "open_crew", crew_here)
+    monkeypatch.setattr(cluster, "open_pool", pool_here)
     given = training(forum, session, tmp_path, update_every=2, dask="local:1", options={**ALL, "dynamic": True})
     lero = Lero()
     learn(lero, given, given={})
-    before = len(crews)
+    before = len(pools)
     asked(lero, session, queries("new", 3))
     assert len(updates_in(tmp_path)) == 1
-    assert len(crews) == before + 1
-    assert all(crew.closed for crew in crews)
+    assert len(pools) == before + 1
+    assert all(pool.closed for pool in pools)
 
 
-class _CrewHere:
-    """Does units in this process."""
+class _PoolHere:
+    """A pool that runs tasks in this process."""
 
     def __init__(self, database: Database) -> None:
-        self.place = cluster.Place(database=database, stack=ExitStack())
+        self.place = cluster.Worker(database=database, stack=ExitStack())
         self.done: list[tuple[str, Any]] = []
         self.closed = False
 
-    def submit(self, key: str, work: cluster.Work, task: Any) -> None:
+    def submit(self, key: str, work: cluster.TaskFunction, task: Any) -> None:
         self.done.append((key, work(self.place, task)))
 
     def next(self) -> tuple[str, Any]:

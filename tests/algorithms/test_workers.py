@@ -23,7 +23,7 @@ from pytest_pilotscope.algorithms.lero.timing import TimingRules
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
-from pytest_pilotscope.provision.pool import Place
+from pytest_pilotscope.provision.pool import Worker
 from pytest_pilotscope.queries.queries import Query
 from tests.algorithms import forum as forum_module
 from tests.algorithms import shop as shop_module
@@ -38,7 +38,7 @@ NOTE = "PILOTSCOPE_TEST_NOTE"
 collect_there = collection._collect_there
 
 
-def killed_once(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
+def killed_once(place: Worker, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
     """Collect; the worker that is the first to get the third query dies when it is done."""
     found = collect_there(place, task)
     if task[0].id == "t2":
@@ -76,7 +76,7 @@ def test_lero_collects_on_workers(
     assert store_of(here, RULES).known.keys() == {each.sql_key for each in found}
 
 
-def tried(place: Place, sql: str, default_s: float, **values: str) -> Outcome:
+def tried(place: Worker, sql: str, default_s: float, **values: str) -> Outcome:
     """Settings, for one query, tried as if on a worker; by default it takes `default_s` where the search is."""
     with place.database.session() as session:
         reach = reach_of(place.database, session)
@@ -90,7 +90,7 @@ def tried(place: Place, sql: str, default_s: float, **values: str) -> Outcome:
 def test_a_worker_that_is_much_slower(shop: Database) -> None:
     """If the default itself is cut off, its time until then gives the scale, and the settings get as much more time."""
     with ExitStack() as stack:
-        outcome = tried(Place(database=shop, stack=stack), "SELECT pg_sleep(1.2)", 0.01)
+        outcome = tried(Worker(database=shop, stack=stack), "SELECT pg_sleep(1.2)", 0.01)
     assert outcome.status == "ok"
     assert outcome.times_s == pytest.approx((0.012,), rel=0.1)
 
@@ -102,13 +102,13 @@ def test_a_worker_on_which_the_default_fails(shop: Database) -> None:
         "statement failed: division by zero [22012]: SELECT 1/0"
     )
     with ExitStack() as stack, pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
-        tried(Place(database=shop, stack=stack), "SELECT 1/0", 0.1)
+        tried(Worker(database=shop, stack=stack), "SELECT 1/0", 0.1)
 
 
 def test_a_worker_whose_server_is_gone(shop: Database) -> None:
     """It is started again; the settings that are tried next are not taken for bad ones."""
     with ExitStack() as stack:
-        place = Place(database=shop, stack=stack)
+        place = Worker(database=shop, stack=stack)
         for _ in range(2):
             assert tried(place, "SELECT pg_sleep(0.01)", 0.01, bgwriter_lru_maxpages="7").status == "ok"
             os.kill(place.kept["knob trial server"][0]._database.server.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""How far a plan carries what was injected: plans are made up, and those of a server."""
+"""The comparison of plans with injected cardinalities: made-up plans, and those of a server."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_every_set_without_rows_has_a_reason() -> None:
     assert found == {
         a: "removed: rows were injected for it with X, which PostgreSQL removed",
         ab: "not known: it has a LIMIT",
-        abc: "GEQO looked elsewhere: PostgreSQL did not consider these relations together when it was asked",
+        abc: "GEQO: PostgreSQL did not consider these relations together when it was asked",
         c: LEFT_OUT,
     }
     levels = [LeveledSubplan(1, "a"), LeveledSubplan(2, "a")]

@@ -25,7 +25,7 @@ from pytest_pilotscope.provision.database import steering_libraries
 
 @pytest.fixture(scope="module")
 def steerable() -> Iterator[Session]:
-    """A session on a server with the pilotscope library, with a table of 10,000 rows."""
+    """Open a session on a server with the pilotscope library, with a table of 10,000 rows."""
     binaries = next(available_binaries(), None)
     if binaries is None:
         pytest.skip("no PostgreSQL on this machine")

@@ -20,7 +20,7 @@ _ALL = "pilotscope.cardinalities", "pilotscope.join_order", "pilotscope.methods"
 
 @pytest.fixture
 def stock(newest_scratch: Session) -> Session:
-    """A session without the library, and two tables."""
+    """Open a session without the library, with two tables."""
     newest_scratch.execute("CREATE TABLE t AS SELECT g AS id, g % 10 AS k FROM generate_series(1, 1000) AS g")
     newest_scratch.execute("CREATE TABLE r AS TABLE t; CREATE UNIQUE INDEX t_id ON t (id); ANALYZE")
     return newest_scratch
@@ -28,7 +28,7 @@ def stock(newest_scratch: Session) -> Session:
 
 @pytest.fixture
 def steered(stock: Session, newest_server: EmbeddedServer) -> Session:
-    """The same session with the library."""
+    """Open the same session with the library."""
     stock.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
     return stock
 

@@ -23,7 +23,7 @@ from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session, dsn_of
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
-from pytest_pilotscope.provision.loaded import pristine_name, vacuum_analyze
+from pytest_pilotscope.provision.loading import loaded_name, vacuum_analyze
 from tests.toy import Toy
 
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
@@ -31,7 +31,7 @@ JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    """The toy dataset on the default PostgreSQL."""
+    """Open the toy dataset on the default PostgreSQL."""
     with open_database(PostgreSQLConfig("toy"), Toy()) as opened:
         yield opened
 
@@ -57,15 +57,15 @@ def test_config_hides_the_password() -> None:
         ),
         (
             {"server": "postgresql://me:hunter2@db/x", "settings": {"work_mem": "8MB"}},
-            "the server postgresql://me:***@db/x is not ours, so it cannot be started with work_mem",
+            "the server postgresql://me:***@db/x was not started here, so it cannot be restarted with work_mem",
         ),
         (
             {"server": "container", "pg_bindir": Path("/x")},
-            "--pg-bindir chooses nothing where the server is 'container'; leave one of the two out",
+            "--pg-bindir has no effect on the server 'container'; leave one of the two out",
         ),
         (
             {"server": "postgresql://me:hunter2@db/x", "pg_version": 16},
-            "--pg-version chooses nothing where the server is 'postgresql://me:***@db/x'; leave one of the two out",
+            "--pg-version has no effect on the server 'postgresql://me:***@db/x'; leave one of the two out",
         ),
         ({"scale": "0.01"}, "scale: expected 0.01, got '0.01'"),
         ({"scale": 0}, "scale: expected a number above 0, got '0'"),
@@ -175,7 +175,7 @@ def test_config_session(monkeypatch: pytest.MonkeyPatch, database: Database) -> 
 
 
 def test_settings_are_those_of_the_server() -> None:
-    """What the configuration asks for is in force and in the fingerprint."""
+    """The settings of the configuration are in force and in the fingerprint."""
     with open_database(PostgreSQLConfig("toy", settings={"work_mem": "9MB"}), Toy()) as opened, opened.session() as session:
         assert session.scalar("SHOW work_mem") == "9MB"
         assert opened.report.settings["work_mem"] == "9MB"
@@ -197,7 +197,7 @@ def test_a_failed_load_leaves_nothing(cache: Path) -> None:
 
 @pytest.mark.parametrize("size_mb", [45, 110])
 def test_a_full_disk(size_mb: int, cache: Path) -> None:
-    """Whether it fills while PostgreSQL is set up or while rows are loaded, the message is the same and nothing half-made stays."""
+    """A disk that fills during initdb or while rows are loaded gives the same message, and nothing half-made stays."""
     if (
         os.geteuid() != 0
         or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", cache], capture_output=True, check=False).returncode
@@ -221,7 +221,7 @@ def test_a_full_disk(size_mb: int, cache: Path) -> None:
 
 @pytest.fixture
 def no_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without PostgreSQL and without Docker."""
+    """Set up a machine without PostgreSQL and without Docker."""
     monkeypatch.setattr(binaries_module, "_wheel_bindirs", lambda: iter(()))
     monkeypatch.setattr(binaries_module, "_system_bindirs", list)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
@@ -230,7 +230,7 @@ def no_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_binaries")
 def test_nothing_to_start() -> None:
     """`auto` says what was looked for, in order, and what to install; `embedded` looks no further."""
-    pytest.importorskip("testcontainers")
+    pytest.importorskip("docker")
     missing = "no PostgreSQL on this machine; install one with: pip install 'pytest-pilotscope[embedded]'"
     expected = (
         rf"^nothing to start: {re.escape(missing)}; and no container: "
@@ -246,14 +246,14 @@ def test_nothing_to_start() -> None:
 
 
 def test_without_the_steering_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where it cannot be built the server runs without it, and the log says why."""
+    """A server whose library cannot be built runs without it, and the log says why."""
 
     def refuse(bindir: Path) -> Path:
         raise MissingExtension(f"no headers in {bindir}")
 
     monkeypatch.setattr(build, "build_library", refuse)
     assert steering_libraries(Path("/x")) == ()
-    assert caplog.messages == ["no headers in /x; only what needs no steering can be measured"]
+    assert caplog.messages == ["no headers in /x; only algorithms that do not steer can be measured"]
 
 
 def _dsn(server: EmbeddedServer, database: str) -> str:
@@ -265,11 +265,11 @@ def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer) -> None:
     with newest_server.connect() as administrator:
         before = {row[0] for row in administrator.execute("SELECT datname FROM pg_database")}
         with open_database(PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres")), Toy()) as opened:
-            assert opened.name.startswith(f"{pristine_name(Toy())}_")
+            assert opened.name.startswith(f"{loaded_name(Toy())}_")
             assert opened.report.header().startswith("given PostgreSQL ")
             with opened.session() as session, opened.copy() as copy, copy.session() as other:
                 assert session.scalar(JOIN) == other.scalar(JOIN) == 100
-        assert {row[0] for row in administrator.execute("SELECT datname FROM pg_database")} - before <= {pristine_name(Toy())}
+        assert {row[0] for row in administrator.execute("SELECT datname FROM pg_database")} - before <= {loaded_name(Toy())}
 
 
 def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
@@ -279,7 +279,7 @@ def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
         with newest_server.connect("of_my_own") as session:
             session.execute("CREATE TABLE mine AS SELECT 1 AS i")
         with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"))) as opened:
-            assert (opened.name, opened.dataset, opened.pristine) == ("of_my_own", None, None)
+            assert (opened.name, opened.dataset, opened.copy_source) == ("of_my_own", None, None)
             with opened.session() as session:
                 assert session.scalar("SELECT i FROM mine") == 1
             with opened.copy() as copy, copy.session() as session:

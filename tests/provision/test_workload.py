@@ -24,7 +24,7 @@ from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here, so that the data is loaded once."""
+    """Share one cache folder among all tests here, so that the data is loaded once."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-workload-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -151,7 +151,7 @@ def test_a_timed_out_query_is_censored_not_dropped(pytester: pytest.Pytester) ->
 
 @pytest.mark.slow
 def test_no_collection_without_labels_says_so(pytester: pytest.Pytester) -> None:
-    """What lacks its labels names the option that forbids to count them; asking for more training queries than there are is said."""
+    """Queries without labels name the option that forbids counting; asking for more training queries than there are is reported."""
     result = measure(
         pytester, "--algo", "oracle,mscn", "--no-collection", "--training-size", "5000", "--seed", "7", "--limit", "1", "--no-mlflow"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_pilotscope.errors import MissingWorkload, UsageError, WorkloadError
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.provision.workload import described, given_workload, too_few
+from pytest_pilotscope.provision.chosen_queries import described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Unmeasured, Workload
 from tests.projects import measure, record_lines
 from tests.toy import Toy

@@ -18,8 +18,9 @@ from pytest_pilotscope.errors import TrackingError
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.bench import Bench, FinishedRun
+from pytest_pilotscope.runs.bench import Bench
 from pytest_pilotscope.runs.cases import Case
+from pytest_pilotscope.runs.finished import FinishedRun
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import State, sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker

@@ -61,7 +61,7 @@ static bool is_plain_table(const RangeTblEntry *rte) {
            (rte->relkind == RELKIND_RELATION || rte->relkind == RELKIND_MATVIEW || rte->relkind == RELKIND_TOASTVALUE);
 }
 
-/* What set_plain_rel_pathlist() in allpaths.c offers, in the same order. */
+/* Add the paths of set_plain_rel_pathlist() in allpaths.c, in the same order. */
 static void build_plain_paths(PlannerInfo *root, RelOptInfo *rel) {
     Relids required = rel->lateral_relids;
 

@@ -1,8 +1,8 @@
 /*
  * filters.c: conditions and keys of one relation in a structured form, for counting in memory and for features.
  *
- * A condition is a column and a constant, a list of constants, a pattern, another column, or AND, OR, NOT of such. What is
- * none of these has no structured form, and PostgreSQL evaluates its SQL.
+ * A condition is a column and a constant, a list of constants, a pattern, another column, or AND, OR, NOT of such. Any other
+ * condition has no structured form, and PostgreSQL evaluates its SQL.
  */
 #include "pilotscope.h"
 

@@ -1,11 +1,11 @@
 /*
- * meaning.c: what each set of relations means, as JSON, from the planner's own records at the end of planning.
+ * meaning.c: the meaning of each set of relations, as JSON, from the planner's own records at the end of planning.
  *
  *   {"levels": [level, ...], "parameters": {"1": ...}, "subplans": {"2": ...}}
  *
  * A level has its relations, the members of its equivalence classes, its clauses, placeholders and sets, and for a subquery
- * what it returns. Relations are numbered from 0 within their level. A set names the pairs of inputs that make it, with the
- * numbers of the clauses that join them; whoever counts it puts its SQL together from that. docs/steering.md has the format.
+ * its result. Relations are numbered from 0 within their level. A set names the pairs of inputs that make it, with the
+ * numbers of the clauses that join them; its SQL is put together from that. docs/steering.md has the format.
  */
 #include "meaning.h"
 

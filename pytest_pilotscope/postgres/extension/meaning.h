@@ -1,5 +1,5 @@
 /*
- * meaning.h: what the files share that describe the meaning of sets: meaning.c, sources.c, sets.c, results.c.
+ * meaning.h: declarations shared by the files that describe the meaning of sets: meaning.c, sources.c, sets.c, results.c.
  */
 #ifndef PILOTSCOPE_MEANING_H
 #define PILOTSCOPE_MEANING_H

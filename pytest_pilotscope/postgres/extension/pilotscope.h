@@ -8,14 +8,14 @@
  *   base.c      base relations: injected rows, scan methods, hidden indexes
  *   joins.c     join relations: injected rows, join methods and directions
  *   hints.c     join orders given as trees
- *   report.c    what the planner considered, as JSON
+ *   report.c    the sets that the planner considered, as JSON
  *   noting.c    the joins that make each set, noted while the planner searches
  *   texts.c     expressions of a level as SQL
  *   filters.c   conditions and keys of one relation in a structured form
- *   meaning.c   what each set of relations means, as JSON; sources.c, sets.c and results.c are its parts
+ *   meaning.c   the meaning of each set of relations, as JSON; sources.c, sets.c and results.c are its parts
  *
- * A "set" is a set of base relations of one query level, named by their aliases; it is what cardinalities and
- * methods are given for. A "level" is one planned query: a subquery that is not flattened is a level of its own.
+ * A "set" is a set of base relations of one query level, named by their aliases; cardinalities and methods are given
+ * for sets. A "level" is one planned query: a subquery that is not flattened is a level of its own.
  */
 #ifndef PILOTSCOPE_H
 #define PILOTSCOPE_H
@@ -80,11 +80,11 @@ typedef struct PsPair {
     List *unique; /* of a unique join: what the inner side is distinct by */
 } PsPair;
 
-/* What is known and wanted about one set of base relations. Hashed by relids. */
+/* One set of base relations: its rows, and the hints for it. Hashed by relids. */
 typedef struct PsSet {
     Relids relids;
     double rows;  /* injected and clamped, or -1 */
-    double stock; /* what the planner thought before, or -1 */
+    double stock; /* the planner's own estimate, or -1 */
     double seen;  /* noted under GEQO, whose join relations do not last, or -1 */
     PsMethod method;
     Relids outer; /* this side of the join must be the outer one, or NULL */

@@ -1,5 +1,5 @@
 /*
- * report.c: what the planner considered, as JSON.
+ * report.c: the sets that the planner considered, as JSON.
  *
  * One object for each base relation and join relation of each level, made at the end of planning, when the planner's
  * own records are still there.

@@ -1,5 +1,5 @@
 /*
- * results.c: what a subquery returns, from the join of its relations or by UNION, INTERSECT and EXCEPT of other levels.
+ * results.c: the result of a subquery, from the join of its relations or by UNION, INTERSECT and EXCEPT of other levels.
  */
 #include "meaning.h"
 
@@ -90,7 +90,7 @@ static bool add_relids(Node *node, Relids *relids) {
     return expression_tree_walker(node, add_relids, relids);
 }
 
-/* What a subquery returns. One without relations has its conditions here. */
+/* Describe the result of a subquery. One without relations has its conditions here. */
 void ps_append_result(StringInfo json, const PsDescription *description) {
     Query *query = description->root->parse;
     const char *why = not_written(query);

@@ -18,7 +18,7 @@
 #include "utils/plancache.h"
 
 #define MAX_TREE_RELATIONS 1000
-#define MAX_ROWS 1e100 /* what the planner itself clamps to */
+#define MAX_ROWS 1e100 /* the planner itself clamps to this */
 #define METHOD_LIST "nestloop, mergejoin, hashjoin, seqscan, indexscan, indexonlyscan, bitmapscan or tidscan"
 
 static const char *const method_names[PS_METHODS] = {
@@ -33,7 +33,7 @@ List *ps_methods = NIL;
 List *ps_join_order = NIL;
 List *ps_hidden_indexes = NIL;
 
-/* A text that is being read, and the first thing that is wrong with it. */
+/* A text that is being read, and its first mistake. */
 typedef struct Reader {
     const char *at;
     char *error;

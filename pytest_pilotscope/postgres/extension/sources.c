@@ -44,7 +44,7 @@ static PlannerInfo *cte_root(PlannerInfo *root, const RangeTblEntry *rte) {
 
 /*
  * One branch of a UNION ALL in FROM that became a member of the relation: a table, or a subquery with a level of its own. The
- * conditions on the relation are its filters, but for those that were pushed into the subquery.
+ * conditions on the relation are its filters, except those that were pushed into the subquery.
  */
 static bool append_branch(StringInfo json, PsDescription *description, const AppendRelInfo *member) {
     int index = (int)member->child_relid;
@@ -109,7 +109,7 @@ static void append_union(StringInfo json, PsDescription *description, int index)
     }
 }
 
-/* A subquery in FROM: its level, and what of this level it is correlated by. */
+/* A subquery in FROM: its level, and the columns of this level in it. */
 static void append_subquery(StringInfo json, PsDescription *description, const RelOptInfo *rel, const RangeTblEntry *rte) {
     PlannerInfo *subroot = rte->rtekind == RTE_CTE ? cte_root(description->root, rte) : rel->subroot;
     ListCell *cell;

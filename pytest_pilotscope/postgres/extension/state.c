@@ -24,8 +24,8 @@ static ExecutorFinish_hook_type previous_finish;
 static ExecutorEnd_hook_type previous_end;
 
 /*
- * How deep inside the planner or the executor we are. What functions and triggers plan and run is below a statement
- * of the user's, has aliases of its own, and is neither steered nor timed.
+ * The depth inside the planner or the executor. Statements of functions and triggers are below a statement of the
+ * user's, have aliases of their own, and are neither steered nor timed.
  */
 static int depth = 0;
 
@@ -33,7 +33,7 @@ static struct {
     double planning_ms;
     double execution_ms; /* NaN: not executed */
     bool fresh;          /* planned, and not started since */
-    QueryDesc *running;  /* what the clock below belongs to */
+    QueryDesc *running;  /* the statement that the clock below belongs to */
     instr_time spent;
 } timing = {.planning_ms = NAN, .execution_ms = NAN};
 
@@ -311,7 +311,7 @@ static void translate_keys(PsLevel *level, List *keys) {
 }
 
 /*
- * Whether this is the trial by which the planner finds out if an index gives the minimum or maximum (planagg.c): a copy of the
+ * Tell whether this is the trial by which the planner finds out if an index gives the minimum or maximum (planagg.c): a copy of the
  * query that it is about to plan, with one result and a limit. It has the rows of that query, and no place in the report.
  */
 static bool is_trial(PlannerInfo *root) {

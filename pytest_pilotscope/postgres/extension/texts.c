@@ -1,8 +1,8 @@
 /*
  * texts.c: expressions of a query level as SQL.
  *
- * PostgreSQL deparses them. What it cannot deparse without a finished plan (subplans, parameters, placeholders) becomes a
- * column of a relation that does not exist, MARKS below, and whoever puts the SQL together replaces it:
+ * PostgreSQL deparses them. Expressions that it cannot deparse without a finished plan (subplans, parameters, placeholders)
+ * become columns of a relation that does not exist, MARKS below; queries/meaning.py replaces them:
  *
  *   "pilotscope ?".s2   the subplan with this number     "pilotscope ?".h3   the placeholder with this number
  *   "pilotscope ?".p1   the parameter with this number   "pilotscope ?".x1   nothing that SQL can say, see reasons
@@ -112,7 +112,7 @@ static void begin_entry(StringInfo list, int number) {
     appendStringInfo(list, "%s\"%d\": {", list->len ? ",\n " : "", number);
 }
 
-/* Note what stands for a parameter: an expression of a level around the one that uses it. */
+/* Note the value of a parameter: an expression of a level around the one that uses it. */
 void ps_tell_parameter(PsTexts *texts, int number, Node *expression) {
     char *sql;
 
@@ -156,7 +156,7 @@ static bool is_direct(const SubPlan *subplan) {
            ((Param *)right)->paramid == linitial_int(subplan->paramIds);
 }
 
-/* Note a subplan: which level it is, what it is correlated by, and what its rows are compared with. */
+/* Note a subplan: its level, the columns that it is correlated by, and the expressions that its rows are compared with. */
 static void tell_subplan(PsTexts *texts, SubPlan *subplan) {
     char *test = NULL;
     PlannerInfo *root;

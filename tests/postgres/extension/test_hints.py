@@ -31,7 +31,7 @@ def _inner_nodes(tree: Tree) -> list[frozenset[str]]:
 
 
 def _random_tree(query: JoinQuery, dice: random.Random) -> Tree:
-    """A tree of all relations in which every join has a condition."""
+    """Return a tree of all relations in which every join has a condition."""
     parts: list[Tree] = list(query.aliases)
     connected = set(query.subplans())
     while len(parts) > 1:
@@ -42,7 +42,7 @@ def _random_tree(query: JoinQuery, dice: random.Random) -> Tree:
 
 
 def _tree_of(plan: Plan) -> Tree:
-    """The join tree of a plan, outer sides first."""
+    """Return the join tree of a plan, outer sides first."""
     if plan.is_join:
         return (_tree_of(plan.children[0]), _tree_of(plan.children[1]))
     return plan.alias if plan.alias is not None else _tree_of(plan.children[0])

@@ -29,7 +29,7 @@ def test_every_node_carries_its_value(corpus: Corpus, mode: str) -> None:
             plan, considered = corpus.steered.explain(query.sql), corpus.steered.subplans(query.sql)
         adherence = verify(plan, injected, uninjected(injected, considered, own, {}))
         compared += adherence.compared
-        elsewhere = ": GEQO looked elsewhere: " if mode == "geqo" else None
+        elsewhere = ": GEQO: " if mode == "geqo" else None
         wrong += [f"{query.id} ({mode}): {reason}" for reason in adherence.reasons if elsewhere is None or elsewhere not in reason]
         wrong += [f"{query.id} ({mode}): {line}" for line in adherence.explained if "inner side of a nested loop" not in line]
     assert wrong == []

@@ -23,7 +23,7 @@ _TABLES = """
 
 @pytest.fixture
 def planned(steered: Session) -> Session:
-    """A session with the library and three small tables."""
+    """Open a session with the library and three small tables."""
     for statement in _TABLES.split(";"):
         steered.execute(statement)
     return steered

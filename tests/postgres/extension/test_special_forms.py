@@ -97,7 +97,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def forms(module_scratch: Session, library: object) -> Session:
-    """A session with the library in a database with all tables."""
+    """Open a session with the library in a database with all tables."""
     module_scratch.execute(_SCHEMA)
     module_scratch.execute("VACUUM ANALYZE")
     module_scratch.execute(f"LOAD '{library}'")
@@ -106,7 +106,7 @@ def forms(module_scratch: Session, library: object) -> Session:
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest, forms: Session) -> str:
-    """The name of one of the forms, with the settings it needs in force."""
+    """Give the name of one of the forms, with the settings it needs in force."""
     if request.param == "merge" and forms.server_version < 150000:
         pytest.skip("MERGE is there from PostgreSQL 15 on")
     forms.execute("RESET geqo_threshold; RESET enable_partitionwise_join")

@@ -15,9 +15,9 @@ import pytest
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.clustercache import ClusterCache, cluster_key
+from pytest_pilotscope.postgres.clusters import copy_cluster
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.files import copy_cluster
-from pytest_pilotscope.postgres.templates import Templates, template_key
 from tests.postgres.children import start_child
 
 KILLED = """
@@ -26,12 +26,12 @@ from pathlib import Path
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import find_binaries
-from pytest_pilotscope.postgres.templates import Templates
+from pytest_pilotscope.postgres.clustercache import ClusterCache
 def build(data):
     data.mkdir()
     (data / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
-Templates(server_account()).ensure("key", find_binaries(), build)
+ClusterCache(server_account()).ensure("key", find_binaries(), build)
 """
 
 
@@ -50,30 +50,30 @@ class Builder:
 
 @pytest.fixture
 def builder(newest_server: EmbeddedServer) -> Builder:
-    """Builds from the shared empty cluster; asked for before `cache`, which hides it."""
-    return Builder(Templates(server_account()).empty(newest_server.binaries))
+    """Return a build from the shared empty cluster; asked for before `cache`, which hides it."""
+    return Builder(ClusterCache(server_account()).empty(newest_server.binaries))
 
 
 @pytest.fixture
 def binaries(newest_server: EmbeddedServer) -> Binaries:
-    """The default PostgreSQL."""
+    """Return the default PostgreSQL."""
     return newest_server.binaries
 
 
 def test_made_once(builder: Builder, binaries: Binaries, cache: Path) -> None:
     """The second time the entry is there; it starts."""
-    templates = Templates(server_account())
-    assert templates.ensure("key", binaries, builder) == templates.ensure("key", binaries, builder)
+    clusters = ClusterCache(server_account())
+    assert clusters.ensure("key", binaries, builder) == clusters.ensure("key", binaries, builder)
     assert builder.calls == 1
-    assert cache in templates.folder.parents
-    with EmbeddedServer(binaries, template=templates.ensure("key", binaries, builder)) as server, server.connect() as session:
+    assert cache in clusters.folder.parents
+    with EmbeddedServer(binaries, template=clusters.ensure("key", binaries, builder)) as server, server.connect() as session:
         assert session.scalar("SELECT 1") == 1
 
 
 def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One makes the entry, the other waits for it and says so."""
     assert cache.is_dir()
-    templates = Templates(server_account())
+    clusters = ClusterCache(server_account())
     building, finish = threading.Event(), threading.Event()
 
     def slow(data_folder: Path) -> None:
@@ -88,13 +88,13 @@ def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: P
                 finish.set()
 
     handler = Finisher()
-    logger = logging.getLogger("pytest_pilotscope.postgres.templates")
+    logger = logging.getLogger("pytest_pilotscope.postgres.clustercache")
     logger.addHandler(handler)
-    first = threading.Thread(target=templates.ensure, args=("key", binaries, slow))
+    first = threading.Thread(target=clusters.ensure, args=("key", binaries, slow))
     with caplog.at_level(logging.INFO, logger=logger.name):
         first.start()
         building.wait(20)
-        Templates(server_account()).ensure("key", binaries, builder)
+        ClusterCache(server_account()).ensure("key", binaries, builder)
     first.join()
     logger.removeHandler(handler)
     assert finish.is_set()
@@ -106,12 +106,12 @@ def test_killed_while_building(builder: Builder, binaries: Binaries, cache: Path
     child = start_child(KILLED, environment={"PILOTSCOPE_CACHE": str(cache)})
     child.communicate()
     assert child.returncode == -signal.SIGKILL
-    templates = Templates(server_account())
-    assert (templates.folder / "key.partial" / "data" / "half").exists()
-    assert not (templates.folder / "key").exists()
-    data = templates.ensure("key", binaries, builder)
+    clusters = ClusterCache(server_account())
+    assert (clusters.folder / "key.partial" / "data" / "half").exists()
+    assert not (clusters.folder / "key").exists()
+    data = clusters.ensure("key", binaries, builder)
     assert not (data / "half").exists()
-    assert not (templates.folder / "key.partial").exists()
+    assert not (clusters.folder / "key.partial").exists()
 
 
 def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
@@ -122,10 +122,10 @@ def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
         data_folder.mkdir()
         raise ValueError("no data today")
 
-    templates = Templates(server_account())
+    clusters = ClusterCache(server_account())
     with pytest.raises(ValueError, match=r"^no data today$"):
-        templates.ensure("key", binaries, fail)
-    assert [path.name for path in templates.folder.iterdir()] == ["key.lock"]
+        clusters.ensure("key", binaries, fail)
+    assert [path.name for path in clusters.folder.iterdir()] == ["key.lock"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "no manifest", "broken manifest"])
@@ -134,8 +134,8 @@ def test_a_damaged_entry_is_made_again(
 ) -> None:
     """Missing or short files are noticed, said, and repaired."""
     assert cache.is_dir()
-    templates = Templates(server_account())
-    data = templates.ensure("key", binaries, builder)
+    clusters = ClusterCache(server_account())
+    data = clusters.ensure("key", binaries, builder)
     match damage:
         case "truncated":
             os.truncate(data / "global" / "pg_control", 10)
@@ -145,7 +145,7 @@ def test_a_damaged_entry_is_made_again(
             (data.parent / "manifest.json").unlink()
         case _:
             (data.parent / "manifest.json").write_text("{")
-    assert templates.ensure("key", binaries, builder) == data
+    assert clusters.ensure("key", binaries, builder) == data
     assert builder.calls == 2
     assert (data / "PG_VERSION").read_text().strip() == str(binaries.major)
     assert caplog.messages == [f"the prepared data directory {data.parent} is damaged; it is made again"]
@@ -154,7 +154,7 @@ def test_a_damaged_entry_is_made_again(
 def test_the_manifest_counts_files_and_bytes(builder: Builder, binaries: Binaries, cache: Path) -> None:
     """It is what a damaged entry is known by, and little WAL is kept."""
     assert cache.is_dir()
-    data = Templates(server_account()).ensure("key", binaries, builder)
+    data = ClusterCache(server_account()).ensure("key", binaries, builder)
     manifest = json.loads((data.parent / "manifest.json").read_text())
     assert manifest["files"] > 500
     assert manifest["bytes"] == sum(path.lstat().st_size for path in data.rglob("*") if not path.is_dir() or path.is_symlink())
@@ -164,11 +164,11 @@ def test_the_manifest_counts_files_and_bytes(builder: Builder, binaries: Binarie
 def test_keys(server: EmbeddedServer, newest_server: EmbeddedServer) -> None:
     """Content and PostgreSQL version are part of the key; the same again gives the same key."""
     binaries = server.binaries
-    assert template_key("x", "content", binaries) == template_key("x", "content", binaries)
-    assert template_key("x", "content", binaries).startswith(f"x-pg{binaries.major}-")
-    assert template_key("x", "content", binaries) != template_key("x", "other", binaries)
+    assert cluster_key("x", "content", binaries) == cluster_key("x", "content", binaries)
+    assert cluster_key("x", "content", binaries).startswith(f"x-pg{binaries.major}-")
+    assert cluster_key("x", "content", binaries) != cluster_key("x", "other", binaries)
     if binaries != newest_server.binaries:
-        assert template_key("x", "content", binaries) != template_key("x", "content", newest_server.binaries)
+        assert cluster_key("x", "content", binaries) != cluster_key("x", "content", newest_server.binaries)
 
 
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Data directories on disk: made, copied, removed, always by the account that the server runs as."""
+"""Make, copy and remove data directories on disk, always by the account that the server runs as."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.process import clean_environment
 
 SUPERUSER = "postgres"
-"""Name of the superuser in every cluster that we make."""
+"""Name of the superuser in every cluster made here."""
 
 
 def run_program(arguments: list[str | Path], account: Account, folder: Path) -> None:
-    """Run one program as `account` in `folder`; ServerError with its own words when it fails, OSError ENOSPC when the disk is full."""
+    """Run one program as `account` in `folder`; raise ServerError with its message when it fails, OSError ENOSPC when the disk is full."""
     try:
         answer = subprocess.run(
             arguments,
@@ -49,7 +49,7 @@ def run_program(arguments: list[str | Path], account: Account, folder: Path) -> 
 
 
 def make_cluster(binaries: Binaries, data_folder: Path, account: Account) -> None:
-    """A new, empty cluster in UTF-8 with the locale C.UTF-8, or C where the system has no such locale."""
+    """Make an empty cluster in UTF-8 with the locale C.UTF-8, or C where the system has no such locale."""
     common: list[str | Path] = [
         binaries.bindir / "initdb",
         "-D",
@@ -84,7 +84,7 @@ def copy_cluster(source: Path, target: Path, account: Account) -> None:
 
 
 def check_version(data_folder: Path, binaries: Binaries) -> None:
-    """ServerError when the cluster in `data_folder` was made by another major version, or when there is none."""
+    """Raise ServerError when the cluster in `data_folder` was made by another major version, or when there is none."""
     marker = data_folder / "PG_VERSION"
     if not marker.is_file():
         raise ServerError(f"{data_folder} is not a PostgreSQL data directory: it has no PG_VERSION")
@@ -100,8 +100,8 @@ class ServerFolder:
     """
     The private folder of one running server, with a lock that is held as long as its owner or its watchdog lives.
 
-    It holds `data/`, `server.log`, `lib/` and `lock`. Folders whose lock nobody holds are leftovers of killed runs; they are removed here.
-    A lock on the folder of all folders keeps those apart who come and who tidy up.
+    It holds `data/`, `server.log`, `lib/` and `lock`. Folders whose lock nobody holds are leftovers of killed runs; each new server removes
+    them. A lock on the parent folder lets one process at a time create or remove folders.
     """
 
     def __init__(self, account: Account) -> None:
@@ -120,11 +120,11 @@ class ServerFolder:
 
     @property
     def log(self) -> Path:
-        """What the server wrote to its standard error."""
+        """The server's standard error."""
         return self.path / "server.log"
 
     def remove(self) -> None:
-        """Delete everything."""
+        """Delete the folder and release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 

@@ -1,8 +1,8 @@
 """
-The settings of servers that are ours, and the file they are written to.
+The settings of servers that are started here, and the file they are written to.
 
-Every pinned value is here for one of three reasons: nothing but us may reach the server, nothing but the query may take time while it is
-measured, and the same data has to give the same plans on every machine.
+Every pinned value has one of three reasons: only this project may reach the server, only the query may take time during a measurement, and
+the same data has to give the same plans on every machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PINNED: Mapping[str, str] = {
     "jit": "off",  # pip packages have none, so providers agree
     "autovacuum": "off",  # VACUUM ANALYZE is done once after loading; later it would only be noise
     "max_parallel_workers_per_gather": "0",  # serial plans: comparable between machines, as in the published cardinality benchmarks
-    "fsync": "off",  # the server is a throw-away copy: what a power cut destroys is copied again
+    "fsync": "off",  # the server is a throw-away copy: data destroyed by a power cut is copied again
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",  # COPY into a table made in the same transaction needs no WAL
@@ -44,7 +44,7 @@ PINNED: Mapping[str, str] = {
 
 def shared_buffers(limit_bytes: int | None = None) -> str:
     """
-    512MB, which holds every bundled dataset; 128MB on a machine, or in a container, with less than 4 GB; below 512 MB a quarter of it.
+    Return 512MB, which holds every bundled dataset; 128MB on a machine, or in a container, with less than 4 GB; below 512 MB a quarter.
     """
     machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory_bytes = min(machine_bytes, limit_bytes or machine_bytes)
@@ -54,17 +54,17 @@ def shared_buffers(limit_bytes: int | None = None) -> str:
 
 
 def base_settings(socket_folder: Path) -> dict[str, str]:
-    """What an embedded server runs with when nobody asks for anything else."""
+    """Return the settings of an embedded server when nobody asks for others."""
     return {**PINNED, "shared_buffers": shared_buffers(), "unix_socket_directories": quoted_list([socket_folder])}
 
 
 def quoted_list(paths: list[Path]) -> str:
-    """Paths as one value of a list setting; quoted, because they may hold blanks and commas."""
+    """Return paths as one value of a list setting; quoted, because they may hold blanks and commas."""
     return ", ".join('"' + str(path).replace('"', '""') + '"' for path in paths)
 
 
 def configuration(settings: Mapping[str, str]) -> str:
-    """The text of a postgresql.conf; ServerError for what cannot be the name of a setting."""
+    """Return the text of a postgresql.conf; raise ServerError for a text that cannot be the name of a setting."""
     return "".join(f"{_checked(name)} = '{_escaped(value)}'\n" for name, value in settings.items())
 
 

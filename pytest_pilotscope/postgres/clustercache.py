@@ -1,13 +1,13 @@
 """
-Prepared data directories, kept on disk by key: made once, then copied for every server.
+A cache of prepared data directories on disk: made once, then copied for every server.
 
     <templates>/<key>/data            a cleanly stopped cluster
     <templates>/<key>/manifest.json   written last: how many files and bytes there have to be
-    <templates>/<key>.partial/        being made; whoever finds one while holding the lock may delete it
+    <templates>/<key>.partial/        being made; the process that finds one while holding the lock may delete it
     <templates>/<key>.lock            held by the process that makes the entry; the others wait
 
-Nothing is synced to disk, which would take seconds. After a power cut file systems show what was not yet written as missing or short files,
-and then the manifest does not fit: the entry is made again.
+Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short; the manifest then does not fit,
+and the entry is made again.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pathlib import Path
 from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.files import make_cluster, run_program
-from pytest_pilotscope.postgres.settings import LAYOUT_VERSION
+from pytest_pilotscope.postgres.clusters import make_cluster, run_program
+from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
 
 logger = logging.getLogger(__name__)
 
 
-def template_key(name: str, content: str, binaries: Binaries) -> str:
-    """A folder name for `content` (any text that identifies it) prepared by this build of PostgreSQL with our present settings."""
+def cluster_key(name: str, content: str, binaries: Binaries) -> str:
+    """Return the cache key of `content` (any text that identifies it) prepared by this build of PostgreSQL with the pinned settings."""
     identity = "\0".join((content, binaries.version, str(binaries.program.stat().st_size), platform.machine(), str(LAYOUT_VERSION)))
     return f"{name}-pg{binaries.major}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
-class Templates:
+class ClusterCache:
     """The prepared data directories of one account."""
 
     def __init__(self, account: Account) -> None:
@@ -46,12 +46,12 @@ class Templates:
         self.folder = server_folder(account, "templates")
 
     def empty(self, binaries: Binaries) -> Path:
-        """A new cluster without a database of its own, as `initdb` leaves it."""
-        return self.ensure(template_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
+        """Return a cluster without a database of its own, as `initdb` leaves it."""
+        return self.ensure(cluster_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
 
     def ensure(self, key: str, binaries: Binaries, build: Callable[[Path], None]) -> Path:
         """
-        The data directory of `key`, made by `build(data_folder)` when it is not there or not whole.
+        Return the data directory of `key`; make it by `build(data_folder)` when it is not there or not whole.
 
         Two processes that want the same key at once: one makes it, the other waits. When `build` raises or is killed, no entry is left.
         """
@@ -95,7 +95,7 @@ class Templates:
 
 
 def _manifest(data_folder: Path) -> dict[str, int]:
-    """Number of files and bytes below a data directory."""
+    """Count the files and bytes below a data directory."""
     sizes = [os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(data_folder) for name in names]
     return {"files": len(sizes), "bytes": sum(sizes)}
 

@@ -1,4 +1,4 @@
-"""Datasets made ready to be measured: loaded, indexed, vacuumed, analyzed, marked; on our own servers cached as a data directory."""
+"""Load, index, vacuum, analyze and mark datasets; cache them as data directories for servers started here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pytest_pilotscope.datasets.base import Dataset
 from pytest_pilotscope.errors import DatasetError, PilotscopeError, ServerError, StatementFailed
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.clustercache import ClusterCache, cluster_key
 from pytest_pilotscope.postgres.databases import (
     create_database,
     drop_database,
@@ -30,18 +31,17 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.postgres.templates import Templates, template_key
 
 LAYOUT_VERSION = 2
-"""Part of every key: raise it when what is done here after loading changes."""
+"""Part of every key: raise it when the steps here after loading change."""
 
 STATISTICS_TARGET = 10_000
 """
-The largest there is: ANALYZE reads 300 rows for each of it, hence every row of a table of up to 3 million, and finds the same every time.
+The largest value: ANALYZE reads 300 times as many rows, hence every row of a table of up to 3 million, and finds the same every time.
 
-It is set on one column of each table, a unique one where there is one. That decides how many rows are read for all columns, while the
+It is set on one column of each table, a unique one where there is one. That decides the number of rows read for all columns, while the
 others keep PostgreSQL's usual 100 most common values: with 10000 of them on both sides of a join the planner compares 10^8 pairs for every
-join that it considers, and spends more time on planning than anybody's server does.
+join that it considers, and plans far longer than real servers do.
 """
 
 _WIDEST_COLUMN = """
@@ -59,27 +59,27 @@ _NEARLY_FULL_BYTES = 32 << 20  # two WAL files: PostgreSQL deletes the one it co
 logger = logging.getLogger(__name__)
 
 
-def pristine_name(dataset: Dataset) -> str:
+def loaded_name(dataset: Dataset) -> str:
     """
-    Name of the database that holds a dataset as it was loaded.
+    Return the name of the database that holds a dataset as it was loaded.
 
-    Nobody works in it: it is what copies are made from, and PostgreSQL copies a database only while nobody is connected to it.
+    Nobody works in it: it is the source of copies, and PostgreSQL copies a database only while nobody is connected to it.
     """
     return f"pilotscope_{dataset.database}_{content_key(dataset)[:8]}"
 
 
 def content_key(dataset: Dataset) -> str:
-    """The dataset's key and what we do with it, as hex digits."""
+    """Return a hash of the dataset's key and `LAYOUT_VERSION`, as hex digits."""
     return hashlib.sha256(f"{dataset.key}\0{LAYOUT_VERSION}".encode()).hexdigest()[:16]
 
 
-def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
+def prepared_cluster(dataset: Dataset, binaries: Binaries) -> Path:
     """
-    The cached data directory that holds `dataset` in the database `pristine_name(dataset)`; made now when it is not there yet.
+    Return the cached data directory that holds `dataset` in the database `loaded_name(dataset)`; make it when it is not there yet.
 
-    DatasetError when the disk is full, with path and size; whatever goes wrong, nothing half-made is left.
+    Raise DatasetError when the disk is full, with path and size. After any failure nothing half-made is left.
     """
-    templates = Templates(server_account())
+    clusters = ClusterCache(server_account())
 
     def build(data_folder: Path) -> None:
         logger.info("preparing dataset %r for %s", dataset.name, binaries)
@@ -88,17 +88,17 @@ def prepared_template(dataset: Dataset, binaries: Binaries) -> Path:
                 load_database(server, dataset)
             server.stop(keep_data=data_folder)
 
-    return templates.ensure(template_key(dataset.database, content_key(dataset), binaries), binaries, build)
+    return clusters.ensure(cluster_key(dataset.database, content_key(dataset), binaries), binaries, build)
 
 
 def load_database(server: Server, dataset: Dataset) -> None:
     """
-    Load `dataset` into its database on `server`, unless it is there. Two loaders at once: one loads, the other waits.
+    Load `dataset` into its database on `server`, unless it is there. Of two processes at once, one loads and the other waits.
 
-    The database gets its name when it is complete. DatasetError when we may not create databases there, or when a database of that name is
-    not ours.
+    The database gets its name when it is complete. Raise DatasetError when this role may not create databases there, or when somebody else
+    made a database of that name.
     """
-    name = pristine_name(dataset)
+    name = loaded_name(dataset)
     with server.connect() as administrator, locked(administrator, name):
         mark = mark_of(administrator, name)
         if mark is not None and mark.get("state") == "complete":
@@ -114,7 +114,7 @@ def load_database(server: Server, dataset: Dataset) -> None:
 
 
 def _load(server: Server, administrator: Session, dataset: Dataset) -> None:
-    unfinished = unique_name(pristine_name(dataset))
+    unfinished = unique_name(loaded_name(dataset))
     hold(administrator, unfinished)
     identity = {"dataset": dataset.name, "key": content_key(dataset)}
     create_database(administrator, unfinished, {**identity, "state": "loading"})
@@ -122,17 +122,17 @@ def _load(server: Server, administrator: Session, dataset: Dataset) -> None:
         with server.connect(unfinished) as session:
             data = _fill(session, dataset)
         write_mark(administrator, unfinished, {**identity, "state": "complete", "data": data})
-        rename_database(administrator, unfinished, pristine_name(dataset))
+        rename_database(administrator, unfinished, loaded_name(dataset))
     except BaseException:
-        with suppress(ServerError):  # the server may be what is broken; what is left is known by its name
+        with suppress(ServerError):  # the server may be broken; its next user knows the leftover by its name
             drop_database(administrator, unfinished)
         raise
 
 
 def _fill(session: Session, dataset: Dataset) -> str:
-    """Load, vacuum and analyze; the fingerprint of the rows."""
+    """Load, vacuum and analyze; return the fingerprint of the rows."""
     dataset.load(session)
-    if session.scalar("SHOW autovacuum") == "on":  # a server that is not ours: keep it from touching these tables, and them only
+    if session.scalar("SHOW autovacuum") == "on":  # a given server: keep autovacuum from these tables, and them only
         for (statement,) in session.execute(
             "SELECT format('ALTER TABLE %I.%I SET (autovacuum_enabled = off)', schemaname, tablename) FROM pg_tables "
             "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
@@ -159,7 +159,7 @@ def _no_right(session: Session, dataset: Dataset) -> str:
 
 @contextmanager
 def _noticing_a_full_disk(server: EmbeddedServer) -> Iterator[None]:
-    """Raise OSError ENOSPC for a failure that comes from a full disk; looked at while the files that fill it are still there."""
+    """Raise OSError ENOSPC for a failure that comes from a full disk; check while the files that fill it are still there."""
     no_space = os.strerror(errno.ENOSPC)
     try:
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
+from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 
 
 def test_values_are_quoted() -> None:

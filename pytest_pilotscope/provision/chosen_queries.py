@@ -1,8 +1,8 @@
-"""From what the user asked for to the queries of a run: read, divided, completed with generated training queries, looked at."""
+"""Read the queries of a run, divide them, complete them with generated training queries, and describe them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database
 
 GENERATED = 500
-"""How many training queries are generated where there are none and nothing is said."""
+"""Number of training queries generated when there are none and --generate-training is not given."""
 
 _NAMED = 5
 
@@ -26,7 +26,7 @@ def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Wo
     """
     Read the queries of `--queries-dir` and `--workload`, or the dataset's own, and divide them as `--split` says.
 
-    Raises `WorkloadError` for files that cannot be read and for queries that are in two splits, `MissingWorkload` where there are none.
+    Raises `WorkloadError` for files that cannot be read and queries in two splits, `MissingWorkload` when there are none.
     """
     from pytest_pilotscope.datasets.files import load_workload_files, named_workload
 
@@ -59,7 +59,7 @@ def _own(name: str, dataset: Dataset | None) -> tuple[Workload | None, MissingWo
 
 def completed(workload: Workload, database: Database, settings: Settings, *, learns: bool, show_progress: ShowProgress) -> Workload:
     """
-    Return the workload as it is measured: with generated training queries where they are wanted or nothing else is there to learn from.
+    Return the workload with generated training queries, when they are asked for or there is nothing else to learn from.
 
     Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan.
     """
@@ -90,7 +90,7 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
 
 
 def _check_plannable(queries: Iterable[Query], session: Session) -> None:
-    """Raise `WorkloadError` for queries of the user's files that PostgreSQL refuses: later one would stop a training, without its place."""
+    """Raise `WorkloadError`, with file and line, for queries of the user's files that PostgreSQL refuses: one would stop a training."""
     refused: dict[str, str] = {}
     for query in queries:
         try:
@@ -107,26 +107,19 @@ def _check_plannable(queries: Iterable[Query], session: Session) -> None:
 
 
 def described(workload: Workload) -> Iterable[str]:
-    """Say what is trained on and measured, and what is not, in sentences."""
+    """Describe in sentences the queries that are trained on, measured and left out."""
     seen = workload.templates_seen
     overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
-    yield f"{_origin(workload)}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
-    yield from _listed("no queries, so not run", {one.id: one.reason for one in workload.unmeasured})
+    origin = workload.origin or f"{len(workload.train)} training"
+    yield f"{origin}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
+    left_out = [f"{one.id} ({one.reason})" for one in workload.unmeasured]
+    if left_out:
+        more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        yield f"{len(left_out)} no queries, so not run: {', '.join(left_out[:_NAMED])}{more}"
 
 
 def too_few(workload: Workload, settings: Settings) -> Iterable[str]:
-    """Say where the user asked for more training queries than there are, in sentences."""
+    """Describe in sentences each option that asks for more training queries than there are."""
     for option, wanted in (("--training-size", settings.training_size), ("--collection-size", settings.collection_size)):
         if wanted is not None and wanted > len(workload.train):
             yield f"{option} {wanted} asks for more training queries than there are: {len(workload.train)}"
-
-
-def _origin(workload: Workload) -> str:
-    return workload.origin or f"{len(workload.train)} training"
-
-
-def _listed(what: str, reasons: Mapping[str, str]) -> Iterable[str]:
-    if reasons:
-        named = ", ".join(f"{id_} ({reason})" for id_, reason in list(reasons.items())[:_NAMED])
-        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        yield f"{len(reasons)} {what}: {named}{more}"
