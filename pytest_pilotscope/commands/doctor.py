@@ -103,9 +103,9 @@ def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
 
 def check_docker() -> Check:
     """Check the Docker daemon that `--server container` needs."""
-    if find_spec("docker") is None:
+    if find_spec("testcontainers") is None or find_spec("docker") is None:
         return Check(
-            name="Docker", state="none", found="Docker's client is not installed", remedy=f"pip install '{DISTRIBUTION}[container]'"
+            name="Docker", state="none", found="testcontainers is not installed", remedy=f"pip install '{DISTRIBUTION}[container]'"
         )
     import docker
     from docker.errors import DockerException

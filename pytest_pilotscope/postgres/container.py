@@ -1,21 +1,24 @@
-"""Run PostgreSQL in a Docker container."""
+"""
+PostgreSQL in a Docker container, by testcontainers' core.
+
+Only its `DockerContainer` is used: the PostgreSQL class on top of it is deprecated in one place and absent in the other, depending on the
+version, and its wait for readiness does not notice that a container has died.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.dockerclient import (
+from pytest_pilotscope.postgres.containers import (
     Limits,
-    Reaper,
     address,
     asking,
-    create_container,
     explained,
-    open_client,
+    new_container,
     remove,
     remove_leftovers,
     start,
@@ -27,16 +30,17 @@ from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 
 if TYPE_CHECKING:
     from pytest_pilotscope.places.dsn import Dsn
+    from pytest_pilotscope.postgres.containers import Reaper
 
 DEFAULT_MAJOR = 18
-_LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # for the socket of an embedded server
+_LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # how an embedded server is reached, not a container
 
 
 class ContainerServer(Server):
     """
-    A container of the official image (`postgres:<version>`), or of a similar one in $PILOTSCOPE_IMAGE; it ends with this process.
+    A PostgreSQL of the official image's kind (`postgres:<version>`, or the image in $PILOTSCOPE_IMAGE), removed with us.
 
-    `settings` are on top of the pinned ones. Raises MissingServer when Docker's client is not installed, no daemon answers or there is no
+    `settings` are on top of the pinned ones. MissingServer when testcontainers is not installed, no Docker daemon answers or there is no
     such image, ServerError with the container's log when PostgreSQL does not start.
     """
 
@@ -55,16 +59,12 @@ class ContainerServer(Server):
         self.limits = limits or Limits()
         self.why = ", ".join(part for part in (f"image {self.image}", str(self.limits), why) if part)
         self._password = secrets.token_urlsafe(24)
-        first = ";\n".join([*_statements(self._all(settings or {})), ""])
-        self._client = open_client()
-        self._container: Any = None
+        self._container = new_container(self.image, self._password, self.limits, ";\n".join([*_statements(self._all(settings or {})), ""]))
         self._reaper: Reaper | None = None
         self._dsn: Dsn | None = None
         try:
-            remove_leftovers(self._client)
-            self._container = create_container(self._client, self.image, self._password, self.limits, first)
-            self._reaper = Reaper(self._container.id)
-            start(self._container, self.image)
+            remove_leftovers(self._container.get_docker_client().client)
+            self._reaper = start(self._container, self.image)
             self._wait()
             with self.connect() as session:
                 self.version_num = session.server_version
@@ -80,32 +80,31 @@ class ContainerServer(Server):
     @property
     def container_id(self) -> str:
         """Docker's id of the container."""
-        return str(self._container.id)
+        return str(self._container.get_wrapped_container().id)
 
     def connect(self, database: str | None = None) -> Session:
-        """Open a session of the superuser in `database`, or in the database `postgres`; raise ServerError saying what has become of it."""
+        """A new session of the superuser in `database`, or in the empty database `postgres`; ServerError says what has become of it."""
         try:
             return self._connect(database)
         except ServerError as error:
-            raise explained(self._container, error) from error
+            raise explained(self._container.get_wrapped_container(), error) from error
 
     def restart(self, settings: Mapping[str, str]) -> None:
-        """Restart with `settings` on top of the pinned ones, in place of the last restart's; put those back when it fails."""
-        with asking(self._container):
-            before = b"".join(self._container.get_archive(self._auto_conf)[0])
+        """Restart with `settings` on top of the pinned ones, in place of the last restart's; those come back when it fails."""
+        container = self._container.get_wrapped_container()
+        with asking(container):
+            before = b"".join(container.get_archive(self._auto_conf)[0])
         try:
             self._apply(settings)
         except ServerError as error:
-            with asking(self._container):
-                self._container.put_archive(os.path.dirname(self._auto_conf), before)  # with its owner and mode
+            with asking(container):
+                container.put_archive(os.path.dirname(self._auto_conf), before)  # with its owner and mode
             self._start_again()
             raise ServerError(f"the old settings are back, these were refused: {dict(settings)}: {error}") from error
 
     def stop(self) -> None:
         """Remove the container and its volume; stopping twice is fine."""
-        if self._container is not None:
-            remove(self._container)
-        self._client.close()
+        remove(self._container)
         if self._reaper is not None:
             self._reaper.dismiss()
             self._reaper = None
@@ -118,14 +117,14 @@ class ContainerServer(Server):
             )
 
     def _connect(self, database: str | None) -> Session:
-        if self._dsn is None:  # Docker chooses another port at every start
+        if self._dsn is None:  # Docker gives another port at every start
             host, port = address(self._container)
             self._dsn = dsn_of(host=host, port=port, user="postgres", password=self._password, options="")
         return connect(self._dsn, dbname=database or "postgres", connect_timeout=10)
 
     def _wait(self) -> None:
         self._dsn = None
-        wait_until_ready(self._container, self.image, lambda: self._connect(None).close())
+        wait_until_ready(self._container.get_wrapped_container(), self.image, lambda: self._connect(None).close())
 
     def _apply(self, settings: Mapping[str, str]) -> None:
         with self.connect() as session:
@@ -135,12 +134,12 @@ class ContainerServer(Server):
         self._start_again()
 
     def _all(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return the pinned settings, with these on top."""
+        """The pinned settings, with these on top."""
         base = {name: value for name, value in PINNED.items() if name not in _LOCAL}
         return {**base, "shared_buffers": shared_buffers(self.limits.memory_bytes), **settings}
 
     def _start_again(self) -> None:
-        container = self._container
+        container = self._container.get_wrapped_container()
         with asking(container):
             container.reload()
             if container.status == "running":
@@ -152,7 +151,7 @@ class ContainerServer(Server):
 
 
 def _statements(settings: Mapping[str, str]) -> list[str]:
-    """Set by ALTER SYSTEM, not by command line: nobody can change a setting of the command line any more."""
-    configuration(settings)  # raises ServerError for a bad name, and for a value that ends a line
+    """By ALTER SYSTEM, not by command line: what is set there cannot be changed any more."""
+    configuration(settings)  # refuses what is not a name, and values that end a line
     quoted = {name: value.replace("'", "''") for name, value in settings.items()}
     return [f"ALTER SYSTEM SET {name} = '{value}'" for name, value in quoted.items()]

@@ -281,7 +281,7 @@ def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Serv
 
 def _container(config: PostgreSQLConfig, *, why: str) -> Server:
     from pytest_pilotscope.postgres.container import ContainerServer
-    from pytest_pilotscope.postgres.dockerclient import Limits
+    from pytest_pilotscope.postgres.containers import Limits
     from pytest_pilotscope.postgres.steering import has_extension
 
     limits = Limits(memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)

@@ -197,7 +197,7 @@ def test_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_docker() == Check(name="Docker", state="ok", found="engine 20.10.24")
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     assert check_docker() == Check(
-        name="Docker", state="none", found="Docker's client is not installed", remedy="pip install 'pytest-pilotscope[container]'"
+        name="Docker", state="none", found="testcontainers is not installed", remedy="pip install 'pytest-pilotscope[container]'"
     )
 
 

@@ -19,7 +19,7 @@ LIMIT_S = 120
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Give a running engine with the images; skip with the reason where there can be none."""
+    """A running engine with the images; skips with the reason where there can be none."""
     with running_engine() as found:
         if isinstance(found, str):
             pytest.skip(f"no Docker engine for the tests: {found}")
@@ -29,7 +29,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def docker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a client of the engine; every container of the test runs on that engine, from the image built here."""
+    """A client of the engine; whatever starts a container in this test uses that engine and our image."""
     monkeypatch.setenv("DOCKER_HOST", engine.url)
     monkeypatch.setenv("PILOTSCOPE_IMAGE", IMAGE)
     client = engine.client()
@@ -39,7 +39,7 @@ def docker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def compose() -> Compose:
-    """Return a function that runs the compose tool on the repository's file; skip where there is none."""
+    """A function that runs the compose tool on the repository's file; skips where there is none."""
     if shutil.which("docker-compose") is None:
         pytest.skip("no docker-compose on this machine (Debian: docker-compose)")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_pilotscope.postgres.dockerclient import LABEL
+from pytest_pilotscope.postgres.containers import LABEL
 from tests.docker import rootfs
 
 START_LIMIT_S = 30.0
@@ -63,7 +63,7 @@ class Engine:
             raise RuntimeError(failure)
 
     def client(self) -> Any:
-        """Return a client of this engine; close it."""
+        """A client of this engine; close it."""
         from docker.client import DockerClient
 
         return DockerClient(base_url=self.url)
@@ -88,7 +88,7 @@ class Engine:
 
 @contextmanager
 def running_engine() -> Iterator[Engine | str]:
-    """Give an engine for the length of the block, or the reason why there can be none."""
+    """An engine for the length of the block, or the reason why there can be none."""
     reason = _obstacle()
     if reason is not None:
         yield reason
@@ -137,7 +137,7 @@ def build_image(client: Any, *, tag: str) -> None:
 
 
 def our_containers(client: Any) -> set[str]:
-    """Return the ids of all containers that the container server started."""
+    """The ids of all containers that were started by the container server."""
     return {container.id for container in client.containers.list(all=True, filters={"label": LABEL})}
 
 

@@ -24,7 +24,7 @@ from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.container import ContainerServer
-from pytest_pilotscope.postgres.dockerclient import Limits, create_container
+from pytest_pilotscope.postgres.containers import Limits, new_container
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
@@ -217,7 +217,7 @@ def test_port_taken(docker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = our_containers(docker)
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - Docker publishes there
         port = taken.getsockname()[1]
-        monkeypatch.setattr(module, "create_container", lambda *arguments: create_container(*arguments, host_port=port))
+        monkeypatch.setattr(module, "new_container", lambda *arguments: new_container(*arguments).with_bind_ports(5432, port))
         expected = (
             rf"^Docker found no free port for a container of image '{IMAGE}' in 3 attempts: driver failed programming "
             rf"external connectivity on endpoint pilotscope-[\w-]+ \(\w+\): .*:{port}: bind: address already in use; "
@@ -232,7 +232,7 @@ def test_port_taken(docker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_container_that_stops_in_the_middle() -> None:
     """The open session breaks, and connecting again says what has become of the container."""
     with ContainerServer() as server, server.connect() as session:
-        container = server._container
+        container = server._container.get_wrapped_container()
         container.kill()
         container.wait()
         with pytest.raises(StatementFailed, match=r"^statement failed: .*(closed|terminat).*: SELECT 1$"):
@@ -252,7 +252,7 @@ def test_a_measurement_whose_container_stops(tmp_path: Path) -> None:
     def kill(run: BenchmarkRun) -> None:
         server = run.database.server
         assert isinstance(server, ContainerServer)
-        container = server._container
+        container = server._container.get_wrapped_container()
         container.kill()
         container.wait()
 
@@ -271,8 +271,8 @@ def test_every_worker_has_its_own(docker: Any, tmp_path: Path) -> None:
         "@pytest.mark.parametrize('number', [0, 1])\n"
         "def test_one(number):\n"
         "    with ContainerServer() as server:\n"
-        "        name = server._container.name\n"
-        "        others = server._client.containers.list(filters={'label': 'pytest-pilotscope.owner'})\n"
+        "        name = server._container.get_wrapped_container().name\n"
+        "        others = server._container.get_docker_client().client.containers.list(filters={'label': 'pytest-pilotscope.owner'})\n"
         "        assert os.environ['PYTEST_XDIST_WORKER'] in name\n"
         "        Path(f'{number}.txt').write_text(name)\n"
         "        server.connect().close()\n"
@@ -290,7 +290,7 @@ def test_every_worker_has_its_own(docker: Any, tmp_path: Path) -> None:
 def test_a_daemon_that_dies_in_the_middle(docker: Any, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     """The message says that it is the daemon; stopping raises nothing, and the container is removed when the daemon is back."""
     server = ContainerServer()
-    short_id = server._container.short_id
+    short_id = server._container.get_wrapped_container().short_id
     engine.end()
     try:
         expected = (

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.errors import MissingServer, ServerError
-from pytest_pilotscope.postgres import dockerclient as module
+from pytest_pilotscope.postgres import containers as module
 from pytest_pilotscope.postgres.container import ContainerServer
-from pytest_pilotscope.postgres.dockerclient import LABEL, explained, remove_leftovers, wait_until_ready
+from pytest_pilotscope.postgres.containers import LABEL, explained, remove_leftovers, wait_until_ready
 from tests.postgres.children import start_child
 
 
@@ -36,7 +36,7 @@ class FakeContainer:
         self.status = self.states.pop(0)
 
     def logs(self, tail: int) -> bytes:
-        """Return the last lines."""
+        """The last lines."""
         return b"\n".join(self.log.splitlines()[-tail:])
 
     def remove(self, *, force: bool, v: bool) -> None:
@@ -46,7 +46,7 @@ class FakeContainer:
 
 def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says where nothing answers."""
-    pytest.importorskip("docker")
+    pytest.importorskip("testcontainers")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     reason = r" \(.*No such file or directory.*\)"
     expected = rf"^no Docker daemon answers at unix:///nonexistent/docker\.sock{reason}; start Docker, or set DOCKER_HOST$"
@@ -56,9 +56,9 @@ def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to install."""
-    for name in ("docker", "docker.client"):
+    for name in ("testcontainers", "testcontainers.core", "testcontainers.core.container"):
         monkeypatch.setitem(sys.modules, name, None)
-    expected = r"^a container needs Docker's client \(import of docker.* halted; None in sys.modules\); "
+    expected = r"^a container needs testcontainers \(import of testcontainers.* halted; None in sys.modules\); "
     with pytest.raises(MissingServer, match=expected + re.escape("install it with: pip install 'pytest-pilotscope[container]'") + "$"):
         ContainerServer()
 
@@ -123,7 +123,7 @@ def test_leftovers_of_killed_processes_are_removed(caplog: pytest.LogCaptureFixt
     """Only containers with our label whose owner on this machine is dead; process ids of another container mean nothing here."""
     dead = start_child("")
     dead.communicate()
-    here = module._machine()
+    here = module._place()
     owners = {
         "dead": f"{here}:{dead.pid}",
         "ours": f"{here}:{os.getpid()}",
