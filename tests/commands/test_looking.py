@@ -201,10 +201,10 @@ def test_compare_says_when_speed_ups_are_not_told_apart(
     pilotscope: Command, add_run: AddRun, second: tuple[float, float], overlap: bool
 ) -> None:
     """If the intervals overlap, the output says that neither is surely faster."""
-    for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
+    for name, (low, high) in (("one", (1.1, 1.2)), ("two", second)):  # no run id begins with these
         add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
-    assert (said in pilotscope("compare", "a", "b").stdout) == overlap
+    assert (said in pilotscope("compare", "one", "two").stdout) == overlap
     assert json.loads(pilotscope("compare", "a", "b", "--json").stdout)["speedups_overlap"] is overlap
 
 
