@@ -205,7 +205,7 @@ def test_compare_says_when_speed_ups_are_not_told_apart(
         add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
     assert (said in pilotscope("compare", "one", "two").stdout) == overlap
-    assert json.loads(pilotscope("compare", "a", "b", "--json").stdout)["speedups_overlap"] is overlap
+    assert json.loads(pilotscope("compare", "one", "two", "--json").stdout)["speedups_overlap"] is overlap
 
 
 def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Command, add_run: AddRun) -> None:
