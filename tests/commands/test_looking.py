@@ -214,9 +214,7 @@ def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Comm
     result = pilotscope("compare", "same", ids[0])
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: 'same' matches several runs; give more of the id:\n"
-        f"  {ids[1][:12]}  same  FINISHED\n"
-        f"  {ids[0][:12]}  same  FINISHED\n",
+        f"Error: 'same' matches several runs; give more of the id:\n  {ids[1][:12]}  same  FINISHED\n  {ids[0][:12]}  same  FINISHED\n",
     )
 
 
