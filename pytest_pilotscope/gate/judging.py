@@ -1,7 +1,7 @@
 """
 The `--gate` option: `open_gate` reads the references before the measurement, `judge` decides on the runs afterwards.
 
-This file pairs each run of an algorithm on a dataset with the stored run of the same algorithm and dataset, in whatever store, measured
+This file pairs each run of an algorithm on a dataset with the stored run of the same algorithm and dataset, from any store, measured
 alone or in a comparison. `gate.decision` then compares the pair.
 """
 

@@ -87,8 +87,8 @@ def test_a_faster_machine_changes_no_ratio_of_ratios() -> None:
     """The same pairs on a machine three times as fast compare exactly as on the first: times do not carry over, ratios do."""
     random = np.random.default_rng(0)
     now, before = noisy(random, 20, 5), noisy(random, 20, 5)
-    elsewhere = pairs(before.baseline_ms / 3, before.candidate_ms / 3)
-    here, there = workload_ratios(now, before), workload_ratios(now, elsewhere)
+    other_machine = pairs(before.baseline_ms / 3, before.candidate_ms / 3)
+    here, there = workload_ratios(now, before), workload_ratios(now, other_machine)
     assert (here.total.low, here.geometric_mean.low) == pytest.approx((there.total.low, there.geometric_mean.low))
 
 
