@@ -98,9 +98,9 @@ def test_a_whole_part_is_enough(web: Web, tmp_path: Path) -> None:
 
 
 def test_another_content(web: Web, tmp_path: Path) -> None:
-    """A wrong checksum is said with both, and what came is thrown away."""
+    """The error for a wrong checksum has both checksums, and the file is deleted."""
     wrong = "0" * 64
-    message = f"{{url}} is not what was published: its SHA-256 is {SHA256}, expected {wrong}; it was thrown away"
+    message = f"{{url}} is not what was published: its SHA-256 is {SHA256}, expected {wrong}; it was deleted"
     fails(web, tmp_path / "f", message, sha256=wrong)
     assert not (tmp_path / "f.part").exists()
 

@@ -178,7 +178,7 @@ def test_offline(newest_scratch: Session, cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PILOTSCOPE_MIRROR", "http://127.0.0.1:1")
     source = SOURCES["imdb"]
     message = (
-        "dataset 'imdb' is not here: http://127.0.0.1:1/postgres_imdb.tar.gz cannot be fetched: [Errno 111] Connection refused. Fetch "
+        "dataset 'imdb' is missing: http://127.0.0.1:1/postgres_imdb.tar.gz cannot be fetched: [Errno 111] Connection refused. Fetch "
         f"{source.url} where there is a network (SHA-256 {source.sha256}) and put it to {cache / 'downloads' / 'postgres_imdb.tar.gz'}, or "
         "name a copy of the data with --data-dir"
     )
@@ -221,7 +221,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 def test_another_database(tmp_path: Path, newest_scratch: Session) -> None:
     """A dump of something else is noticed."""
     (tmp_path / "x.sql").write_text("-- PostgreSQL database dump\nCREATE TABLE t (id int);\n")
-    message = "dataset 'stats': what was loaded has no table 'users'; it is another database"
+    message = "dataset 'stats': the loaded files have no table 'users'; name other ones with --data-dir"
     fails(lambda: PublishedDataset(name="stats", data_dir=tmp_path).load(newest_scratch), message)
 
 

@@ -38,7 +38,7 @@ def load_csv(session: Session, source: Source, files: Mapping[str, Path], schema
     known = read_schema(session)
     missing = [table for table in source.tables if table not in known]
     if missing:
-        raise DatasetError(f"{schema} makes no table {missing[0]!r}; remove it to have the tables made as they were published")
+        raise DatasetError(f"{schema} creates no table {missing[0]!r}; remove it, and the published tables are created")
     show = in_per_cent(sum(path.stat().st_size for path in files.values()), advance)
     before = 0
     for table, path in sorted(files.items()):

@@ -119,7 +119,7 @@ class PublishedDataset:
             fetch(url, self.source.sha256, path, show_progress=self.show_progress, limit_bytes=self.source.limit_bytes)
         except DatasetError as error:
             raise DatasetError(
-                f"dataset {self.name!r} is not here: {error}. Fetch {self.source.url} where there is a network (SHA-256 "
+                f"dataset {self.name!r} is missing: {error}. Fetch {self.source.url} where there is a network (SHA-256 "
                 f"{self.source.sha256}) and put it to {path}, or name a copy of the data with --data-dir"
             ) from error
         return Layout(archive=path)
@@ -144,7 +144,7 @@ class PublishedDataset:
         schema = read_schema(session)
         missing = [table for table in self.source.tables if table not in schema]
         if missing:
-            raise DatasetError(f"dataset {self.name!r}: what was loaded has no table {missing[0]!r}; it is another database")
+            raise DatasetError(f"dataset {self.name!r}: the loaded files have no table {missing[0]!r}; name other ones with --data-dir")
         indexed = indexed_columns(session)
         for table in self.source.tables:
             if (table, "id") not in indexed:

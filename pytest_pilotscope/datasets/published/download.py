@@ -48,7 +48,7 @@ def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, lim
         found = sha256_of(part)
         if found != sha256:
             part.unlink()
-            raise DatasetError(f"{url} is not what was published: its SHA-256 is {found}, expected {sha256}; it was thrown away")
+            raise DatasetError(f"{url} is not what was published: its SHA-256 is {found}, expected {sha256}; it was deleted")
         os.replace(part, path)
 
 
@@ -76,7 +76,7 @@ def _complete(url: str, part: Path, show_progress: ShowProgress, limit_bytes: in
             if attempt == ATTEMPTS or size == before:
                 kept = f"; the {size} bytes that came are kept and are not fetched again" if size else ""
                 raise DatasetError(f"{url} cannot be fetched: {_reason(error)}{kept}") from error
-            logger.warning("%s broke off after %d bytes (%s); going on from there", url, size, _reason(error))
+            logger.warning("the transfer of %s broke after %d bytes (%s); it is resumed", url, size, _reason(error))
     raise AssertionError("every attempt returns or raises")
 
 

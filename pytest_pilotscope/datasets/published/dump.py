@@ -194,7 +194,7 @@ def _converted(path: Path) -> Iterator[Iterator[bytes]]:
     """Convert a dump in a format of PostgreSQL's own with pg_restore; raise DatasetError with its message if it fails."""
     program = find_binaries().bindir / "pg_restore"
     if not program.is_file():
-        raise DatasetError(f"{path} is in a format that only pg_restore reads, and there is none in {program.parent}; make a plain dump")
+        raise DatasetError(f"{path} needs pg_restore, which is not in {program.parent}; make a dump in SQL (pg_dump -Fp)")
     command = [str(program), "--no-owner", "--no-privileges", "--file=-", str(path)]
     with (
         TemporaryFile() as errors,

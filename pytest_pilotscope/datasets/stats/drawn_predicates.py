@@ -97,7 +97,7 @@ class PredicateSource:
         if kind == "eq":
             return [Predicate(alias=alias, column=column, operator="=", value=int(values[draws.one_below(len(values))]))]
         kept = _selectivity(draws, kinds[kind][2:])
-        if strictness and table != "users":  # heavy users are what makes the joins hard: leave them in
+        if strictness and table != "users":  # heavy users make the joins hard: keep them
             kept = kept * (MILLION - draws.one_below(min(strictness, _HALVINGS) * MILLION // (_HALVINGS + 1))) // MILLION
         cut = MILLION - kept
         low = {"le": 0, "ge": cut, "both": cut * draws.one_below(1000) // 1000}[kind]

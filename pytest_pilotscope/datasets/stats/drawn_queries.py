@@ -27,7 +27,7 @@ _PATIENCE = 3  # draws that are too large, beyond those that are taken, before t
 _STRICTEST = 6
 _ROUNDS = 5  # how often a template is tried again when all that was found would touch too many rows
 _REPLACEMENTS = 20  # templates that are tried in place of one that gives no query
-_CHOICE = (8, 3)  # acceptable draws (test, training) to choose from where others of the template were too large
+_CHOICE = (8, 3)  # acceptable draws (test, training) to choose from if others of the template were too large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from .votes import make_votes
 GENERATOR_VERSION = 2  # raise it whenever the bytes for a seed change
 SMALLEST, LARGEST = 0.005, 20.0
 
-# Ids have gaps, as where rows were deleted: the mean number of ids left out after each row, in 1/1000.
+# Ids have gaps, as after deleted rows: the mean number of ids left out after each row, in 1/1000.
 GAPS = {"badges": 155, "comments": 269, "posthistory": 276, "postlinks": 301_300, "tags": 811, "votes": 177}
 
 
