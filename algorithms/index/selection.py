@@ -115,7 +115,7 @@ class IndexSelection:
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
         """
-        Build the selected indexes in a copy of `database` and give the copy; it is dropped on leaving, whatever happens.
+        Build the selected indexes in a copy of `database` and give the copy; leaving drops it, also after an error.
 
         Raises `AlgorithmError` before anything is selected or loaded.
         """
@@ -138,7 +138,7 @@ class IndexSelection:
         return lambda sql: {"indexes": [index.statement for index in indexes]}
 
     def save(self, folder: Path) -> None:
-        """Write the indexes and what they start from: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
+        """Write the indexes and their starting point: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
         save_indexes(folder, *self._selected())
 
     def load(self, folder: Path, training: Training) -> None:

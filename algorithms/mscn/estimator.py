@@ -114,7 +114,7 @@ class Mscn:
         from pytest_pilotscope.postgres.meaning import read_meaning
 
         if self._session is None:
-            raise ModelError("mscn has no session to ask what PostgreSQL means by a query; train it, or load a model")
+            raise ModelError("mscn has no session to ask PostgreSQL about a query; train it, or load a model")
         if sql not in self._planned:
             if len(self._planned) >= _CACHED_QUERIES:
                 self._planned.clear()

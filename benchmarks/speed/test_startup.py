@@ -69,6 +69,6 @@ def test_connect(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
 
 
 def test_statement(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
-    """The smallest statement there and back: what a session adds to the driver is in it."""
+    """The smallest statement there and back, with the session's own work on top of the driver's."""
     with server.connect() as session:
         benchmark(session.execute, "SELECT 1")
