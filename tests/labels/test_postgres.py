@@ -111,7 +111,7 @@ def test_every_subplan_of_two_hundred_generated_queries(loaded: MakeDatabase, tm
     assert compared > 0.95 * total
 
 
-@pytest.mark.parametrize("file", ["test.sql", "train.sql"])
+@pytest.mark.parametrize("file", ["test.sql", pytest.param("train.sql", marks=pytest.mark.slow)])
 def test_real_queries_on_real_data(loaded: MakeDatabase, tmp_path: Path, file: str) -> None:
     """Labels equal COUNT(*) on every subplan of the STATS queries, of 300 of the 1000 training queries."""
     session = real(loaded, "stats_tiny")

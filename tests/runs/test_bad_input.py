@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import pytest_pilotscope.algorithms.mscn.estimator  # noqa: F401
+import pytest_pilotscope.algorithms.mscn.estimator
 import pytest_pilotscope.runs.bench  # noqa: F401 - pytester forgets what is imported during its tests: it would be imported for each
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName
