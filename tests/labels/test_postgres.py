@@ -122,6 +122,7 @@ def test_real_queries_on_real_data(loaded: MakeDatabase, tmp_path: Path, file: s
     assert compared == total
 
 
+@pytest.mark.slow
 def test_job_queries_with_up_to_seventeen_relations(loaded: MakeDatabase, tmp_path: Path) -> None:
     """Labels equal COUNT(*) on every subplan of the JOB queries, with LIKE, IN, OR, BETWEEN, IS NULL and self-joins."""
     session = real(loaded, "imdb_tiny")
