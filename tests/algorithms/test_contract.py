@@ -67,8 +67,8 @@ class TestKnob(AlgorithmContract):
 
 
 PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explaining, DatabasePreparer, Persistent)
-KEPT = {
-    "baseline": set[type](),
+KEPT: dict[str, set[type]] = {
+    "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
     "lero": {PlanChooser, LearningOn, Explaining, Persistent},
