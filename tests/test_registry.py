@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import algorithms
+import pytest_pilotscope.algorithms as packaged
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.registry import Registry
@@ -114,3 +117,10 @@ def test_an_option_that_cannot_be_declared(algorithm: str, name: str, default: o
     choices = ("random", "sorted") if name == "order" else ()
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         builtin_registry().add_option(algorithm, name, default=default, choices=choices, help="")
+
+
+def test_the_presets_of_a_checkout_are_those_of_the_package() -> None:
+    """`from algorithms import ...` reads the same file as `pytest_pilotscope.algorithms`, and every algorithm is one of the package."""
+    assert algorithms.__all__ == packaged.__all__
+    assert Path(str(algorithms.__file__)).samefile(str(packaged.__file__))
+    assert {entry.resolve().__module__.partition(".algorithms.")[0] for entry in builtin_registry().algorithms} == {"pytest_pilotscope"}

@@ -102,7 +102,7 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
             r"AlgorithmError: bad answered query 'q001' with None; it must be a mapping of subplans \(frozensets of aliases\) to rows",
             marks=pytest.mark.slow,
         ),
-        ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
+        pytest.param("raise ValueError('lost my weights')", "ValueError: lost my weights", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, error: str) -> None:

@@ -53,6 +53,7 @@ def _die_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_lero_collects_on_workers(
     forum: Database, forum_session: Session, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

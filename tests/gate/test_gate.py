@@ -151,6 +151,7 @@ def test_a_broken_reference_is_refused_before_anything_is_measured(pytester: pyt
     assert not (pytester.path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_calibration_is_printed_and_used_by_the_gate(pytester: pytest.Pytester, prepared: Path) -> None:
     """The calibration is printed, written to the cache folder, and named by the gate that uses it."""
     chosen = ("--rounds", "3", "--limit", "4", "--no-mlflow")

@@ -111,7 +111,7 @@ def test_every_subplan_of_two_hundred_generated_queries(loaded: MakeDatabase, tm
     assert compared > 0.95 * total
 
 
-@pytest.mark.parametrize("file", ["test.sql", "train.sql"])
+@pytest.mark.parametrize("file", ["test.sql", pytest.param("train.sql", marks=pytest.mark.slow)])
 def test_real_queries_on_real_data(loaded: MakeDatabase, tmp_path: Path, file: str) -> None:
     """Labels equal COUNT(*) on every subplan of the STATS queries, of 300 of the 1000 training queries."""
     session = real(loaded, "stats_tiny")
@@ -122,6 +122,7 @@ def test_real_queries_on_real_data(loaded: MakeDatabase, tmp_path: Path, file: s
     assert compared == total
 
 
+@pytest.mark.slow
 def test_job_queries_with_up_to_seventeen_relations(loaded: MakeDatabase, tmp_path: Path) -> None:
     """Labels equal COUNT(*) on every subplan of the JOB queries, with LIKE, IN, OR, BETWEEN, IS NULL and self-joins."""
     session = real(loaded, "imdb_tiny")

@@ -128,7 +128,9 @@ def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
     assert [path.name for path in clusters.folder.iterdir()] == ["key.lock"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "deleted", "no manifest", "broken manifest"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("deleted", "no manifest", "broken manifest"))]
+)
 def test_a_damaged_entry_is_made_again(
     damage: str, builder: Builder, binaries: Binaries, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,7 +67,7 @@ def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
     with pytest.raises(OSError, match=r"/proc/in") as refused:
         Path("/proc/in").touch()
     pytester.makepyfile(test_workload=BENCHMARK)
-    result = pytester.runpytest_subprocess("--no-mlflow", "--results", "/proc/in")
+    result = pytester.runpytest_inprocess("--no-mlflow", "--results", "/proc/in")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     message = f"--results /proc/in: nothing can be written to /proc ({refused.value.strerror}); name another folder"
     assert [line for line in result.stderr.lines if line] == [f"ERROR: {message}"]
@@ -76,7 +76,7 @@ def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
 def test_a_server_that_does_not_answer(pytester: pytest.Pytester) -> None:
     """The message names the server and PostgreSQL's reason; the password is nowhere in the output, and nothing is recorded."""
     pytester.makepyfile(test_workload=BENCHMARK)
-    result = pytester.runpytest_subprocess("--no-mlflow", "-l", "--server", "postgresql://me:s3cret@127.0.0.1:1/mine")
+    result = pytester.runpytest_inprocess("--no-mlflow", "-l", "--server", "postgresql://me:s3cret@127.0.0.1:1/mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
     assert line.startswith("ERROR: ")
@@ -90,7 +90,7 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
     """The message names file and line, and nothing is started."""
     pytester.makepyfile(test_workload=BENCHMARK)
     (pytester.path / "mine.sql").write_text("SELECT count(*) FROM users;\nSELECT 'never closed;\n")
-    result = pytester.runpytest_subprocess("--no-mlflow", "--queries-dir", "mine.sql", "--server", "postgresql://me@127.0.0.1:1/mine")
+    result = pytester.runpytest_inprocess("--no-mlflow", "--queries-dir", "mine.sql", "--server", "postgresql://me@127.0.0.1:1/mine")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
     assert line.startswith("ERROR: mine.sql:2: ")
@@ -100,8 +100,8 @@ def test_a_broken_query_file(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("split", "sql", "reason", "more"),
     [
-        ("test", "SELECT FROM WHERE", 'syntax error at or near "WHERE"', ""),
-        ("train", "SELECT count(*) FROM people", 'relation "people" does not exist', ""),
+        pytest.param("test", "SELECT FROM WHERE", 'syntax error at or near "WHERE"', "", marks=pytest.mark.slow),
+        pytest.param("train", "SELECT count(*) FROM people", 'relation "people" does not exist', "", marks=pytest.mark.slow),
         (
             "train",
             "SELECT count(*) FROM users WHERE id = 'one'",

@@ -32,7 +32,7 @@ EXPERIMENT = "baseline_toy"
 PASSWORD = "correct-horse-battery"  # noqa: S105 - of a server that lives as long as its tests
 
 
-@pytest.fixture(scope="module", params=["sqlite, with a password", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["sqlite, with a password", "postgresql"])
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     """Give a line to a tracking server, once for each kind of backend store; the first needs a password, which is in the environment."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as name, pytest.MonkeyPatch.context() as patch:
@@ -95,6 +95,7 @@ def test_down_at_the_start(line: Line, measure: Callable[..., FinishedRun], tmp_
     _check_sync(tmp_path, finished, "sent")
 
 
+@pytest.mark.slow
 def test_down_in_the_middle(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
     """The store has the run without an end; `sync` adds the measurement once."""
     finished = measure(during=line.cut)
@@ -126,6 +127,7 @@ def test_down_at_the_end(line: Line, measure: Callable[..., FinishedRun], tmp_pa
     _check_sync(tmp_path, finished, "completed")
 
 
+@pytest.mark.slow
 def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
     """The run is complete, with artifacts sent through the server, and `sync` has nothing to send."""
     finished = measure()
@@ -135,6 +137,7 @@ def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) ->
     assert [sent.state for sent in sync(tmp_path / "results")] == ["there"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["sqlite, with a password"], indirect=True)
 def test_a_wrong_password(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """User and password come from MLflow's own variables; the error for a wrong password does not show it."""
