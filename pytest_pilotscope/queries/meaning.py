@@ -41,7 +41,7 @@ class Member(NamedTuple):
     """
     An expression of an equivalence class.
 
-    `type` is the object id of its type. `column` and `key` are known where the expression is a plain column.
+    `type` is the object id of its type. `column` and `key` are known where the expression is nothing but a column.
     """
 
     relations: int
@@ -67,7 +67,7 @@ class Clause(NamedTuple):
 
     @property
     def key(self) -> KeyType | None:
-        """The type in which two plain columns are compared, None for any other clause."""
+        """The type in which two columns are compared, None for any other clause."""
         return self.left.key if self.left and self.right and self.left.key == self.right.key else None
 
 
@@ -198,7 +198,7 @@ class Level:
     _linked: dict[int, int | None] = field(default_factory=dict, repr=False)
 
     def in_memory(self, mask: int) -> bool:
-        """Tell whether a set is an inner join of tables by equality of plain columns, each with immutable predicates only."""
+        """Tell whether a set is an inner join of tables by equality of columns, each with immutable predicates only."""
         clauses = self._links(mask)
         return clauses is not None and set(merged(self._equalities(clauses, mask))) == self._classes_within(mask)
 
@@ -218,7 +218,7 @@ class Level:
         if mask in self.empty:
             return None
         if mask.bit_count() == 1:
-            return 0 if self._is_plain(self.sources[mask.bit_length() - 1]) else None
+            return 0 if self._is_filtered_table(self.sources[mask.bit_length() - 1]) else None
         for pair in self.pairs.get(mask, ()):
             if pair.kind != "INNER" or any(self.clauses[number].key is None for number in pair.on):
                 continue
@@ -227,7 +227,7 @@ class Level:
                 return outer | inner | sum(1 << number for number in set(pair.on))
         return None
 
-    def _is_plain(self, source: Source) -> bool:
+    def _is_filtered_table(self, source: Source) -> bool:
         filters = [self.clauses[number] for number in source.filters]
         immutable = all(clause.volatility == "i" and MARK not in clause.sql for clause in filters)
         return source.is_table and source.why is None and not source.empty and immutable

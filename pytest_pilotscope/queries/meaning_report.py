@@ -119,10 +119,10 @@ def _read_member(entry: Mapping[str, Any], aliases: Sequence[str]) -> Member:
 
 
 def _read_clause(entry: Mapping[str, Any], members: Sequence[Member]) -> Clause:
-    plain = Clause(entry["sql"], mask_of(entry["rels"]), entry["volatility"])
+    clause = Clause(entry["sql"], mask_of(entry["rels"]), entry["volatility"])
     if "class" not in entry:
-        return plain
-    return plain._replace(
+        return clause
+    return clause._replace(
         left=members[entry["left"]], right=members[entry["right"]], members=tuple(members[number] for number in entry["class"])
     )
 
