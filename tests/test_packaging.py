@@ -122,6 +122,7 @@ def test_the_reference_has_every_public_name() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)])
 def test_the_commands_of_a_page_are_understood(pytester: pytest.Pytester, page: str) -> None:
     """The parsers of pytest and of pilotscope take them as they stand, and tox has the environments."""
+    pytester.mkdir("my_queries")  # a user's folder that pages name
     for program, arguments in _commands(page):
         if program == "pytest":
             options.settings(pytester.parseconfig(*arguments))

@@ -26,6 +26,7 @@ from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 
@@ -140,13 +141,17 @@ def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tup
         work()
         return perf_counter_ns() - begin
 
-    def ratio(sql: str) -> float:
-        pairs = [(seconds(lambda: steered.subplans(sql)), seconds(lambda: steered.execute(f"EXPLAIN {sql}"))) for _ in range(ROUNDS)]
+    def ratio(sql: str, ask: Callable[[Session, str], object]) -> float:
+        pairs = [(seconds(lambda: ask(steered, sql)), seconds(lambda: steered.execute(f"EXPLAIN {sql}"))) for _ in range(ROUNDS)]
         return statistics.median(first for first, _ in pairs) / statistics.median(second for _, second in pairs)
 
-    found = benchmark.pedantic(lambda: statistics.median(ratio(query.sql) for query in queries), rounds=1)  # type: ignore[no-untyped-call]  # typed in part
-    benchmark.extra_info["ratio of SET + EXPLAIN + SHOW to EXPLAIN"] = round(found, 4)
-    _say(capsys, "from Python, median of 146 queries", [f"SET + EXPLAIN + SHOW / EXPLAIN: {found:.3f} (goal 1.2)"])
+    def measure() -> dict[str, float]:
+        ways: dict[str, Callable[[Session, str], object]] = {"SET + EXPLAIN + SHOW": Session.subplans, "the meaning of all sets": read_meaning}
+        return {name: statistics.median(ratio(query.sql, ask) for query in queries) for name, ask in ways.items()}
+
+    found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # typed in part
+    benchmark.extra_info.update({f"ratio of {name} to EXPLAIN": round(ratio, 4) for name, ratio in found.items()})
+    _say(capsys, "from Python, median of 146 queries", [f"{name} / EXPLAIN: {ratio:.3f}" for name, ratio in found.items()])
 
 
 def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:

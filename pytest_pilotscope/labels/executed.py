@@ -137,7 +137,9 @@ class _Reader:
         if node.node_type in _APPENDS:
             return _appended(node, self._aliases)
         if node.alias is not None:
-            return frozenset({node.alias}) if node.alias in self._aliases else None
+            # A bitmap may be made of an OR over several relations: then it is a filter in advance, and not one of the relation.
+            in_advance = any(below.node_type == "BitmapOr" for below in node.nodes())
+            return frozenset({node.alias}) if node.alias in self._aliases and not in_advance else None
         below = [self._relations(child) for child in _own(node)]
         known = [relations for relations in below if relations is not None]
         return frozenset().union(*known) if below and len(known) == len(below) else None

@@ -81,10 +81,15 @@ _FIRST_EQUALS = """
     SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
     FROM json_array_elements_text(%s) WITH ORDINALITY AS given (text, place) ORDER BY place
 """
-COUNTING = "SET LOCAL join_collapse_limit = 100; SET LOCAL from_collapse_limit = 100; "
-"""Settings before the SQL of a set: it is one list of relations, and PostgreSQL shall choose their order."""
+_MANY_RELATIONS = "SET LOCAL join_collapse_limit = 100; SET LOCAL from_collapse_limit = 100; "  # the SQL of a set holds a tree of joins
+_EVERY_RELATION = "SET LOCAL enable_self_join_elimination = off; "  # 18.4 takes a parent with its children for ONLY the parent
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def counting(session: Session, sql: str) -> str:
+    """Return the SQL of a set with the settings, for its transaction, under which PostgreSQL counts it well and rightly."""
+    return _MANY_RELATIONS + (_EVERY_RELATION if session.server_version >= 180000 else "") + sql
 
 
 class SessionSource:
@@ -156,7 +161,7 @@ class SessionSource:
         """Run a count with a statement timeout."""
         try:
             with self._session.statement_timeout(timeout_ms):
-                return int(self._session.scalar(COUNTING + sql))
+                return int(self._session.scalar(counting(self._session, sql)))
         except QueryTimeout:
             return None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.labels.executed import Executed, Variation, executed_sets, variations
-from pytest_pilotscope.labels.source import COUNTING
+from pytest_pilotscope.labels.source import counting
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.queries.joins import Subplan
 from pytest_pilotscope.queries.meaning import NoCount
@@ -156,7 +156,9 @@ class _Check:
             self._uncounted["it calls a volatile function"] += 1
             return
         self._sql[subplan] = sql
-        rows = self._known[sql] if sql in self._known else self._attempt(lambda: int(self._session.scalar(COUNTING + sql)), subplan)
+        rows = self._known.get(sql)
+        if rows is None:
+            rows = self._attempt(lambda: int(self._session.scalar(counting(self._session, sql))), subplan)
         if rows is not None:
             self._counted[subplan] = rows
             if volatility == "i":

@@ -205,8 +205,8 @@ def _judge(place: Place, sets: _Sets, tally: _Tally, *, only_injected: bool, all
     """Count one node."""
     named = [] if place.unnamed else sets.named(place.relations)
     found = named or ([] if place.unnamed else sets.copies(place.relations))
-    if all_known and not found and place.node.alias is None:
-        found = sets.around(place.relations)
+    if all_known and not named and place.node.alias is None:
+        found = found + sets.around(place.relations)  # a numbered alias may be one inside of a subquery that has the same table
     wanted = sorted({given.rows for given in found if given.rows is not None})
     why = next((given.why for given in found if given.rows is None), "")
     if any(place.carries(rows) for rows in wanted):

@@ -19,8 +19,9 @@ def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Stat
     """
     Plan a statement once and return what the planner means by each set of relations that it considered.
 
-    Without `statistics` the planner does not look at them, which takes most of its time where there are many; then its estimates mean
-    nothing, and neither does its choice of sets where it considers a random part of them (GEQO).
+    Without `statistics` the planner does not look at them, which takes most of its time where there are many. Then its estimates mean
+    nothing, and neither do its choice of sets where it considers a random part of them (GEQO) and the filters that it takes out of an OR
+    over several relations: it does so only where they seem to help.
 
     The text must be one statement (`planning.is_one_statement`): PostgreSQL would run what comes after a semicolon. Raises
     `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.

@@ -77,7 +77,8 @@ class Place:
 def places(plan: Plan) -> list[Place]:
     """Return all scans and joins of relations, and the unions of some."""
     found: list[Place] = []
-    _visit(plan, _Around(), plan.aliases, found)
+    present = frozenset(node.alias for node in plan.nodes() if node.alias is not None and node.node_type != "ModifyTable")
+    _visit(plan, _Around(), present, found)
     return found
 
 

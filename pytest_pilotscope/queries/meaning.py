@@ -14,8 +14,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_pilotscope.queries.connectivity import merged
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Relation, Subplan
-from pytest_pilotscope.queries.predicates import ColumnComparison
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Subplan, equal_columns
 
 Volatility: TypeAlias = Literal["i", "s", "v"]
 """As in pg_proc.provolatile: immutable, stable within a statement, volatile. Counts by immutable SQL are kept, others are not."""
@@ -200,7 +199,10 @@ class Level:
     def in_memory(self, mask: int) -> bool:
         """Tell whether a set is an inner join of tables by equality of columns, each with immutable predicates only."""
         clauses = self._links(mask)
-        return clauses is not None and set(merged(self._equalities(clauses, mask))) == self._classes_within(mask)
+        if clauses is None:
+            return False
+        classes = self._classes_within(mask)
+        return set(merged(self._equalities(clauses, mask))) == classes and all(map(self._filtered_alike, classes))
 
     def count_sql(self, mask: int) -> CountSql:
         """Return the SQL that counts a set; raises `NoCount`."""
@@ -246,6 +248,13 @@ class Level:
         types = key_types(self.clauses)
         return {relation.alias: list(equal_columns(relation, types)) for relation in self.query.relations.values()}
 
+    def _filtered_alike(self, members: frozenset[ColumnRef]) -> bool:
+        """Tell whether each relation's columns of a class are equal by its own filters: counting takes one of them for all."""
+        of_alias: dict[str, set[ColumnRef]] = {}
+        for ref in members:
+            of_alias.setdefault(ref.alias, set()).add(ref)
+        return all(len(own) == 1 or any(own <= equal for equal in merged(self._filtered_equal[alias])) for alias, own in of_alias.items())
+
     def _classes_within(self, mask: int) -> set[frozenset[ColumnRef]]:
         """Return the classes of the level, cut down to a set of relations."""
         within = {alias for position, alias in enumerate(self.query.aliases) if mask >> position & 1}
@@ -286,13 +295,3 @@ class Statement:
 def key_types(clauses: Sequence[Clause]) -> dict[ColumnRef, KeyType]:
     """Return the type that each column is compared in, for the columns that are keys."""
     return {member.column: member.key for clause in clauses for member in clause.members if member.column and member.key}
-
-
-def equal_columns(relation: Relation, types: Mapping[ColumnRef, KeyType]) -> Iterator[tuple[ColumnRef, ColumnRef]]:
-    """Yield the columns that a relation's own filters make equal, as far as they are keys of one type."""
-    for predicate in relation.predicates:
-        condition = predicate.condition
-        if isinstance(condition, ColumnComparison) and condition.operator == "=":
-            left, right = ColumnRef(relation.alias, condition.left), ColumnRef(relation.alias, condition.right)
-            if types.get(left) == types.get(right) is not None:
-                yield left, right

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_pilotscope.queries.connectivity import mask_of, merged, smaller_first
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation, equal_columns
 from pytest_pilotscope.queries.meaning import (
     Branch,
     Clause,
@@ -19,7 +19,6 @@ from pytest_pilotscope.queries.meaning import (
     Source,
     Statement,
     Subquery,
-    equal_columns,
     key_types,
 )
 from pytest_pilotscope.queries.predicates import (

@@ -140,6 +140,7 @@ FORMS = {
     "exists over partitions": "SELECT count(*) FROM a WHERE EXISTS (SELECT FROM p WHERE p.fk = a.id AND p.i4 = a.i4)",
     "inheritance": "SELECT count(*) FROM h JOIN a ON a.id = h.id LEFT JOIN ONLY h AS o ON o.id = a.fk WHERE h.i4 >= 0",
     # what stands above the joins
+    "a parent and only the parent": "SELECT count(*) FROM h AS r6, ONLY h AS r3 LEFT JOIN c AS r4 ON r3.id = r4.id WHERE r3.id = r6.id",
     "group by": "SELECT a.i4, count(*) FROM a JOIN b ON b.fk = a.id GROUP BY a.i4 HAVING count(*) > 1",
     "order and limit": "SELECT a.id FROM a JOIN b ON b.fk = a.id JOIN c ON c.fk = b.id ORDER BY a.i4, a.id LIMIT 3",
     "distinct on": "SELECT DISTINCT ON (a.i4) a.i4, b.id FROM a JOIN b ON b.fk = a.id ORDER BY a.i4, b.id",

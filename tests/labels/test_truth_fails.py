@@ -153,6 +153,7 @@ def _hash(child: Plan) -> Plan:
         ),
         (_over("Nested Loop", _scan("a", 1), _over("Memoize", _scan("b", 2), relationship="Inner"), join_type="Inner"), {"a": 1, "ab": 7}),
         (_over("Gather", _scan("a", 3)), {}),
+        (_over("Bitmap Heap Scan", _over("BitmapOr", relationship="Outer"), alias="a"), {}),
         (_over("Subquery Scan", _scan("b", 3), alias="a"), {"a": 7}),
         (_over("Append", _scan("a_1", 3, relationship="Member"), _scan("a_2", 4, relationship="Member")), {"a": 7}),
         (_over("Append", _scan("a", 3, relationship="Member"), _scan("b", 4, relationship="Member")), {}),

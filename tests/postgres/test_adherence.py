@@ -81,6 +81,15 @@ def test_verify_knows_subqueries_that_explain_does_not_name() -> None:
     assert found.reasons == ("Hash Join a b: it has a LIMIT",)
 
 
+def test_verify_tells_a_hidden_subquery_from_another_use_of_its_table() -> None:
+    """A join with a subquery over r, which EXPLAIN calls r_1, is not the join with the r beside it."""
+    grouped = Plan(node_type="Aggregate", rows=3, children=(_scan("r_1", 40, relationship="Outer"),))
+    plan = _join(90, _join(7, grouped, _scan("a", 10)), _scan("r", 40))
+    rows = {(1, "r"): 40.0, (2, "a"): 10.0, (2, "r"): 40.0, (2, "s"): 3.0, (2, "as"): 7.0, (2, "ar"): 500.0, (2, "ars"): 90.0}
+    adherence = verify(plan, {LeveledSubplan(level, aliases): number for (level, aliases), number in rows.items()}, {})
+    assert (adherence.steered_ratio, adherence.reasons) == (1.0, ())
+
+
 def test_verify_explains_joins_of_relations_that_explain_does_not_name() -> None:
     """A side without any name is no reason to count the join as one of the other side."""
     result = Plan(node_type="Result", rows=1)

@@ -135,7 +135,7 @@ def test_values_arrive(forms: Session, form: str, seed: int) -> None:
         assert {key: rows for key, rows in forms.subplans(sql).items() if rows > 1} == {
             key: rows for key, rows in injected.items() if subplans[key] > 0
         }
-    assert verify(plan, injected).reasons == ()
+    assert verify(plan, injected, {}).reasons == ()
     assert forms.take_notices() == []
 
 
