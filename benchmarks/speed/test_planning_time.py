@@ -146,7 +146,10 @@ def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tup
         return statistics.median(first for first, _ in pairs) / statistics.median(second for _, second in pairs)
 
     def measure() -> dict[str, float]:
-        ways: dict[str, Callable[[Session, str], object]] = {"SET + EXPLAIN + SHOW": Session.subplans, "the meaning of all sets": read_meaning}
+        ways: dict[str, Callable[[Session, str], object]] = {
+            "SET + EXPLAIN + SHOW": Session.subplans,
+            "the meaning of all sets": read_meaning,
+        }
         return {name: statistics.median(ratio(query.sql, ask) for query in queries) for name, ask in ways.items()}
 
     found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # typed in part
