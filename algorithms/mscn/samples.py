@@ -80,8 +80,8 @@ class Samples:
         if found is None:
             if len(self._masks) >= _CACHED_MASKS:
                 self._masks.clear()
-            known = truth(predicate.condition, sample.column)
-            found = self._masks[key] = known.true if known is not None else self._asked(sample, predicate)
+            passing = truth(predicate.condition, sample.column)
+            found = self._masks[key] = passing if passing is not None else self._asked(sample, predicate)
         return found
 
     def _asked(self, sample: TableSample, predicate: Predicate) -> Mask:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pytest_pilotscope.labels.columnstore import Column, ColumnStore
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.exact import Codes, Counts, histogram
-from pytest_pilotscope.labels.integers import truth
+from pytest_pilotscope.labels.integers import holds
 from pytest_pilotscope.queries.joins import KeyType, Relation
 from pytest_pilotscope.queries.predicates import quote_identifier
 
@@ -113,8 +113,9 @@ class Filters:
         table = table_of(relation)
         mask: npt.NDArray[np.bool_] | None = None
         for predicate in {predicate.sql: predicate for predicate in relation.predicates}.values():
-            found = truth(predicate.condition, partial(self._store.integers, table))
-            passing = self._store.mask(table, predicate.sql) if found is None else found.true
+            passing = holds(predicate.condition, partial(self._store.integers, table))
+            if passing is None:
+                passing = self._store.mask(table, predicate.sql)
             mask = passing if mask is None else mask & passing
         positions = None if mask is None else np.flatnonzero(mask)
         count = self._store.rows(table) if positions is None else positions.size

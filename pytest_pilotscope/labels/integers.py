@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.queries.evaluation import OPERATORS, Leaf, Mask, Truth, evaluated, where_known
+from pytest_pilotscope.queries.evaluation import OPERATORS, Compared, Leaf, Mask, both, rows_where
 from pytest_pilotscope.queries.joins import Relation, Schema
 from pytest_pilotscope.queries.predicates import ColumnComparison, Comparison, Condition, Constant, IsNull, Like, Opaque
 
@@ -40,43 +40,43 @@ _NO_ROWS = Integers(np.empty(0, dtype=np.int64), None)
 
 
 def settled(relation: Relation, schema: Schema) -> Relation:
-    """Return a relation whose predicates are conditions on integers, for `truth`, or `Opaque`, for PostgreSQL."""
+    """Return a relation whose predicates are conditions on integers, for `holds`, or `Opaque`, for PostgreSQL."""
     types = schema.get(relation.table, {})
 
     def column(name: str) -> Integers | None:
         return _NO_ROWS if types.get(name) in INTEGER_TYPES else None
 
     predicates = [
-        one if truth(one.condition, column) is not None else replace(one, condition=Opaque(one.columns, one.sql))
+        one if holds(one.condition, column) is not None else replace(one, condition=Opaque(one.columns, one.sql))
         for one in relation.predicates
     ]
     return replace(relation, predicates=tuple(predicates))
 
 
-def truth(condition: Condition, columns: Columns) -> Truth | None:
-    """Evaluate a condition; None when only PostgreSQL can."""
-    return evaluated(condition, lambda leaf: _leaf(leaf, columns))
+def holds(condition: Condition, columns: Columns, *, value: bool = True) -> Mask | None:
+    """Return the (N,) rows for which a condition is true, or false as `value` says; None when only PostgreSQL can evaluate it."""
+    return rows_where(condition, lambda leaf: _leaf(leaf, columns), value=value)
 
 
-def _leaf(leaf: Leaf, columns: Columns) -> Truth | None:
+def _leaf(leaf: Leaf, columns: Columns) -> Compared | None:
     if isinstance(leaf, ColumnComparison):
         left, right = columns(leaf.left), columns(leaf.right)
         if left is None or right is None:
             return None
-        return where_known(OPERATORS[leaf.operator](left.values, right.values), left.known, right.known)
+        return Compared(OPERATORS[leaf.operator](left.values, right.values), both(left.known, right.known))
     column = columns(leaf.column)
     if column is None or isinstance(leaf, Like):
         return None
     if isinstance(leaf, IsNull):
-        return Truth(np.zeros(column.values.shape, dtype=np.bool_) if column.nulls is None else column.nulls)
+        return Compared(np.zeros(column.values.shape, dtype=np.bool_) if column.nulls is None else column.nulls)
     if isinstance(leaf, Comparison):
-        return where_known(OPERATORS[leaf.operator](column.values, leaf.value), column.known) if _is_number(leaf.value) else None
+        return Compared(OPERATORS[leaf.operator](column.values, leaf.value), column.known) if _is_number(leaf.value) else None
     numbers = [value for value in leaf.values if _is_number(value)]
     if len(numbers) < len(leaf.values):
         return None
     limits = np.iinfo(column.values.dtype)
     possible = [number for number in numbers if limits.min <= number <= limits.max]
-    return where_known(np.isin(column.values, np.array(possible, dtype=column.values.dtype)), column.known)
+    return Compared(np.isin(column.values, np.array(possible, dtype=column.values.dtype)), column.known)
 
 
 def _is_number(value: Constant) -> TypeGuard[int]:

@@ -88,7 +88,7 @@ _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 def counting(session: Session, sql: str) -> str:
-    """Return the SQL of a set with the settings, for its transaction, under which PostgreSQL counts it well and rightly."""
+    """Return the SQL of a set behind settings for its transaction, which let PostgreSQL order its joins and keep all its relations."""
     return _MANY_RELATIONS + (_EVERY_RELATION if session.server_version >= 180000 else "") + sql
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
@@ -90,19 +90,8 @@ class EstimatorSide:
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
-        started_ns = perf_counter_ns()
-        unsupported: str | None = None
-        try:
-            subplans, estimates = self._estimated(query)
-        except UnsupportedQuery as error:
-            unsupported = error.reason
-        else:
-            check_estimates(self.name, query, subplans, estimates)
-        if unsupported is not None:
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)
-            return
-        with self.session.cardinalities(estimates):
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
+        with _injected(self.name, query, self.session, lambda: self._estimated(query)) as steering:
+            yield steering
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
         """Return the subplans that were asked for, none if the text was enough, and their estimates."""
@@ -127,22 +116,15 @@ class ChooserSide:
         """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
             self.algorithm.learn_on(query)
-        started_ns = perf_counter_ns()
-        unsupported: str | None = None
-        try:
-            with _planning(query):
-                chosen = self.algorithm.choose(query, self.session)
-        except UnsupportedQuery as error:
-            unsupported = error.reason
-        else:
-            check_estimates(self.name, query, {}, chosen)
-        if unsupported is not None:
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)
-            return
-        with self.session.cardinalities(chosen):
-            inference_ms = (perf_counter_ns() - started_ns) / 1e6
-            facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
-            yield Steering(inference_ms=inference_ms, cardinalities=chosen, facts=facts, by_candidate=True)
+        with _injected(self.name, query, self.session, lambda: self._chosen(query)) as steering:
+            if steering.unsupported is None:
+                facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+                steering = replace(steering, facts=facts, by_candidate=True)
+            yield steering
+
+    def _chosen(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
+        with _planning(query):
+            return {}, self.algorithm.choose(query, self.session)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +152,27 @@ class GuardedSide:
             except Exception as error:
                 raise SideFailed(self.name, error) from error
             yield steering
+
+
+@contextmanager
+def _injected(name: str, query: Query, session: Session, decide: Callable[[], tuple[Cardinalities, Cardinalities]]) -> Iterator[Steering]:
+    """
+    Inject the cardinalities that `decide` returns beside the subplans that must be among them.
+
+    A query that it does not support is left to PostgreSQL. Deciding, checking and injecting are inference time.
+    """
+    started_ns = perf_counter_ns()
+    decided: Cardinalities | None = None
+    unsupported: str | None = None
+    with ExitStack() as stack:
+        try:
+            subplans, decided = decide()
+        except UnsupportedQuery as error:
+            unsupported = error.reason
+        else:
+            check_estimates(name, query, subplans, decided)
+            stack.enter_context(session.cardinalities(decided))
+        yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=decided, unsupported=unsupported)
 
 
 @contextmanager

@@ -194,10 +194,14 @@ class Writer:
         return replace(both, conditions=(*both.conditions, *self._clauses(pair.on, pair, both)))
 
     def _left(self, pair: Pair, outer: Parts, inner: Parts) -> Parts:
+        return self._outer_joined(pair, outer, inner, join_side(inner.items))
+
+    def _outer_joined(self, pair: Pair, outer: Parts, inner: Parts, right: str, *tests: str) -> Parts:
+        """Join `right`, which is the SQL of the inner side, by LEFT JOIN; `tests` go into WHERE."""
         both = outer.beside(inner)
         on = " AND ".join((*inner.conditions, *self._clauses(pair.on, pair, both))) or "true"
-        item = joined_item(f"({join_side(outer.items)} LEFT JOIN {join_side(inner.items)} ON {on})", both.items)
-        return replace(both, items=(item,), conditions=(*outer.conditions, *self._clauses(pair.where, pair, both)))
+        item = joined_item(f"({join_side(outer.items)} LEFT JOIN {right} ON {on})", both.items)
+        return replace(both, items=(item,), conditions=(*outer.conditions, *tests, *self._clauses(pair.where, pair, both)))
 
     def _full(self, pair: Pair, outer: Parts, inner: Parts) -> Parts:
         both = outer.beside(inner)
@@ -210,16 +214,12 @@ class Writer:
         return self._tested("EXISTS", pair, outer, inner)
 
     def _anti(self, pair: Pair, outer: Parts, inner: Parts) -> Parts:
-        both = outer.beside(inner)
         if not self._nulls_visible:
             tested = self._tested("NOT EXISTS", pair, outer, inner)
             return replace(tested, conditions=(*tested.conditions, *self._clauses(pair.where, pair, tested)))
         found = quote_identifier(f"#m{pair.inner}")
-        on = " AND ".join((*inner.conditions, *self._clauses(pair.on, pair, both))) or "true"
         right = f"({join_side(inner.items)} CROSS JOIN (SELECT true AS p) AS {found})"
-        item = joined_item(f"({join_side(outer.items)} LEFT JOIN {right} ON {on})", both.items)
-        where = self._clauses(pair.where, pair, both)
-        return replace(both, items=(item,), conditions=(*outer.conditions, f"{found}.p IS NULL", *where))
+        return self._outer_joined(pair, outer, inner, right, f"{found}.p IS NULL")
 
     def _tested(self, word: str, pair: Pair, outer: Parts, inner: Parts) -> Parts:
         conditions = (*inner.conditions, *self._clauses(pair.on, pair, outer.beside(inner)))

@@ -1,4 +1,4 @@
-"""Three-valued logic in NumPy: for a row a condition is true, false, or unknown because of a NULL."""
+"""Conditions in three-valued logic, in NumPy: for a row a condition is true, false, or unknown because of a NULL."""
 
 from __future__ import annotations
 
@@ -36,53 +36,42 @@ OPERATORS: dict[Operator, Callable[[Any, Any], Mask]] = {
 }
 
 
-class Truth(NamedTuple):
-    """(N,) rows for which a condition is true, and (N,) those for which it is not unknown; None where it is known for all rows."""
+class Compared(NamedTuple):
+    """
+    The truth of a leaf: (N,) `holds`, and (N,) the rows in which it is `known`, None for all of them.
 
-    true: Mask
+    The others are unknown because of a NULL; there `holds` means nothing.
+    """
+
+    holds: Mask
     known: Mask | None = None
 
-    @property
-    def false(self) -> Mask:
-        """(N,) rows for which the condition is false."""
-        return ~self.true if self.known is None else self.known & ~self.true
 
-    def negated(self) -> Truth:
-        """Return the truth of NOT: what is unknown stays unknown."""
-        return Truth(self.false, self.known)
+def rows_where(condition: Condition, leaf: Callable[[Leaf], Compared | None], *, value: bool = True) -> Mask | None:
+    """
+    Return the (N,) rows for which a condition has a truth value; for the rest it is the other one or unknown.
 
-    def both(self, other: Truth) -> Truth:
-        """Return the truth of AND: it is known where both are true, or one is false."""
-        true = self.true & other.true
-        if self.known is None and other.known is None:
-            return Truth(true)
-        return Truth(true, true | self.false | other.false)
-
-
-def where_known(holds: Mask, *known: Mask | None) -> Truth:
-    """Return the truth of a comparison that has been made for all rows, whose values are not NULL in the `known` rows only."""
-    not_null = [mask for mask in known if mask is not None]
-    if not not_null:
-        return Truth(holds)
-    all_known = reduce(np.logical_and, not_null)
-    return Truth(holds & all_known, all_known)
-
-
-def evaluated(condition: Condition, leaf: Callable[[Leaf], Truth | None]) -> Truth | None:
-    """Evaluate a condition by the truth of its leaves; None when it is `Opaque` or a leaf is None: only PostgreSQL can evaluate it."""
+    None when the condition is `Opaque` or `leaf` returns None for a part of it: only PostgreSQL can evaluate it.
+    """
     if isinstance(condition, Opaque):
         return None
     if isinstance(condition, Not):
-        inner = evaluated(condition.child, leaf)
-        return None if inner is None else inner.negated()
+        return rows_where(condition.child, leaf, value=not value)
     if not isinstance(condition, And | Or):
-        return leaf(condition)
-    is_or = isinstance(condition, Or)  # a OR b is NOT (NOT a AND NOT b), also where a or b is unknown
-    parts: list[Truth] = []
-    for child in condition.children:
-        part = evaluated(child, leaf)
-        if part is None:
-            return None
-        parts.append(part.negated() if is_or else part)
-    found = reduce(Truth.both, parts)
-    return found.negated() if is_or else found
+        compared = leaf(condition)
+        return None if compared is None else _of_leaf(compared, value)
+    parts = [rows_where(child, leaf, value=value) for child in condition.children]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return reduce(np.logical_and if isinstance(condition, And) is value else np.logical_or, known)  # AND is false if any child is
+
+
+def _of_leaf(compared: Compared, value: bool) -> Mask:
+    rows = compared.holds if value else ~compared.holds
+    return rows if compared.known is None else rows & compared.known
+
+
+def both(left: Mask | None, right: Mask | None) -> Mask | None:
+    """Return the rows that are known in both of two columns, None for all."""
+    return left if right is None else right if left is None else left & right

@@ -14,8 +14,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_pilotscope.queries.connectivity import merged
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Relation, Subplan
-from pytest_pilotscope.queries.predicates import ColumnComparison
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Subplan, equal_columns
 
 Volatility: TypeAlias = Literal["i", "s", "v"]
 """As in pg_proc.provolatile: immutable, stable within a statement, volatile. Counts by immutable SQL are kept, others are not."""
@@ -41,7 +40,7 @@ class Member(NamedTuple):
     """
     An expression of an equivalence class.
 
-    `type` is the object id of its type. `column` and `key` are known where the expression is a plain column.
+    `type` is the object id of its type. `column` and `key` are known where the expression is nothing but a column.
     """
 
     relations: int
@@ -67,7 +66,7 @@ class Clause(NamedTuple):
 
     @property
     def key(self) -> KeyType | None:
-        """The type in which two plain columns are compared, None for any other clause."""
+        """The type in which two columns are compared, None for any other clause."""
         return self.left.key if self.left and self.right and self.left.key == self.right.key else None
 
 
@@ -198,7 +197,7 @@ class Level:
     _linked: dict[int, int | None] = field(default_factory=dict, repr=False)
 
     def in_memory(self, mask: int) -> bool:
-        """Tell whether a set is an inner join of tables by equality of plain columns, each with immutable predicates only."""
+        """Tell whether a set is an inner join of tables by equality of columns, each with immutable predicates only."""
         clauses = self._links(mask)
         if clauses is None:
             return False
@@ -221,7 +220,7 @@ class Level:
         if mask in self.empty:
             return None
         if mask.bit_count() == 1:
-            return 0 if self._is_plain(self.sources[mask.bit_length() - 1]) else None
+            return 0 if self._is_filtered_table(self.sources[mask.bit_length() - 1]) else None
         for pair in self.pairs.get(mask, ()):
             if pair.kind != "INNER" or any(self.clauses[number].key is None for number in pair.on):
                 continue
@@ -230,7 +229,7 @@ class Level:
                 return outer | inner | sum(1 << number for number in set(pair.on))
         return None
 
-    def _is_plain(self, source: Source) -> bool:
+    def _is_filtered_table(self, source: Source) -> bool:
         filters = [self.clauses[number] for number in source.filters]
         immutable = all(clause.volatility == "i" and MARK not in clause.sql for clause in filters)
         return source.is_table and source.why is None and not source.empty and immutable
@@ -296,13 +295,3 @@ class Statement:
 def key_types(clauses: Sequence[Clause]) -> dict[ColumnRef, KeyType]:
     """Return the type that each column is compared in, for the columns that are keys."""
     return {member.column: member.key for clause in clauses for member in clause.members if member.column and member.key}
-
-
-def equal_columns(relation: Relation, types: Mapping[ColumnRef, KeyType]) -> Iterator[tuple[ColumnRef, ColumnRef]]:
-    """Yield the columns that a relation's own filters make equal, as far as they are keys of one type."""
-    for predicate in relation.predicates:
-        condition = predicate.condition
-        if isinstance(condition, ColumnComparison) and condition.operator == "=":
-            left, right = ColumnRef(relation.alias, condition.left), ColumnRef(relation.alias, condition.right)
-            if types.get(left) == types.get(right) is not None:
-                yield left, right

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_pilotscope.queries.connectivity import mask_of, merged, smaller_first
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation, equal_columns
 from pytest_pilotscope.queries.meaning import (
     Branch,
     Clause,
@@ -19,7 +19,6 @@ from pytest_pilotscope.queries.meaning import (
     Source,
     Statement,
     Subquery,
-    equal_columns,
     key_types,
 )
 from pytest_pilotscope.queries.predicates import (
@@ -119,10 +118,10 @@ def _read_member(entry: Mapping[str, Any], aliases: Sequence[str]) -> Member:
 
 
 def _read_clause(entry: Mapping[str, Any], members: Sequence[Member]) -> Clause:
-    plain = Clause(entry["sql"], mask_of(entry["rels"]), entry["volatility"])
+    clause = Clause(entry["sql"], mask_of(entry["rels"]), entry["volatility"])
     if "class" not in entry:
-        return plain
-    return plain._replace(
+        return clause
+    return clause._replace(
         left=members[entry["left"]], right=members[entry["right"]], members=tuple(members[number] for number in entry["class"])
     )
 

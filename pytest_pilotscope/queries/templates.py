@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Column = tuple[str, str]
 """(alias, column)"""
 
-_PLAIN = re.compile(r"select\s.*?\sfrom\s(?P<sources>[\w\s,]+?)\swhere\s(?P<conditions>.+)", re.IGNORECASE | re.DOTALL)
+_CONJUNCTION = re.compile(r"select\s.*?\sfrom\s(?P<sources>[\w\s,]+?)\swhere\s(?P<conditions>.+)", re.IGNORECASE | re.DOTALL)
 _OTHER = re.compile(r"\b(or|group|order|limit|having|union|join|on|using|left|with|select|from|exists|where|lateral)\b", re.IGNORECASE)
 _LITERAL = re.compile(r"'[^'\\]*'")
 _PARENTHESES = re.compile(r"\([^()]*\)")
@@ -35,7 +35,7 @@ _BLANK = re.compile(r"\s+")
 
 def template_of(sql: str) -> str:
     """Return the template, a text that is equal for queries of one template; the statement itself if it cannot be parsed."""
-    found = _plain_template(sql)
+    found = _conjunction_template(sql)
     if found is not None:
         return found
     from sqlglot import exp, parse_one
@@ -69,23 +69,23 @@ def _structure(tables: Mapping[str, str], pairs: Iterable[tuple[Column, Column]]
     return f"{', '.join(sorted(tables.values()))}: {'; '.join(named)}"
 
 
-def _plain_template(sql: str) -> str | None:
+def _conjunction_template(sql: str) -> str | None:
     """Return the template of a conjunction over tables, without a parser (there are thousands of those); None for anything else."""
     text, inside = _LITERAL.sub("0", sql.strip().rstrip(";")), ""
     while (shorter := _PARENTHESES.sub("0", text)) != text:
         inside += " ".join(_PARENTHESES.findall(text))
         text = shorter
-    plain = _PLAIN.fullmatch(text)
+    select = _CONJUNCTION.fullmatch(text)
     if (
-        plain is None
-        or _OTHER.search(plain["conditions"])
+        select is None
+        or _OTHER.search(select["conditions"])
         or re.search(r"\bselect\b", inside, re.IGNORECASE)
         or re.search("[\"'$]|--|/[*]", text)
     ):
         return None
-    sources = [_SOURCE.fullmatch(source) for source in plain["sources"].lower().split(",")]
+    sources = [_SOURCE.fullmatch(source) for source in select["sources"].lower().split(",")]
     tables = {source[2] or source[1]: source[1] for source in sources if source is not None}
-    found = [_EQUAL.fullmatch(condition.lower()) for condition in _AND.split(plain["conditions"])]
+    found = [_EQUAL.fullmatch(condition.lower()) for condition in _AND.split(select["conditions"])]
     pairs = [((match[1], match[2]), (match[3], match[4])) for match in found if match is not None and match[1] != match[3]]
     if len(tables) < len(sources) or not all(alias in tables for pair in pairs for alias, _ in pair) or _EQUAL.search(inside):
         return None

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from tests.labels.typed_schema import Column, Scope, Visible
 
 MakeSubquery = Callable[[Scope, Sequence[Column]], str]
-"""From what the subquery may refer to and the columns that its own must be comparable with to its SQL."""
+"""Called with the relations that the subquery may refer to, and the columns that its own must be comparable with; returns its SQL."""
 
 _Named: TypeAlias = tuple[str, Column]
 _TEXT = Column(name="", type="text", values=("k1", "1", "2", "t"))
@@ -23,7 +23,7 @@ class Conditions:
         self._subquery = subquery
 
     def any(self, scope: Scope, outer: Scope) -> str:
-        """A condition without a subquery: a filter, a disjunction over several relations, a negation, a comparison between relations."""
+        """Return a condition without a subquery: a filter, an OR over several relations, a negation, a comparison between relations."""
         draw = self._draw
         kind = draw.random()
         if kind < 0.6:
@@ -39,7 +39,7 @@ class Conditions:
         return self.link(scope[:1], others) if others else self.filter(scope[0])
 
     def filter(self, visible: Visible) -> str:
-        """A condition on one relation."""
+        """Return a condition on one relation."""
         draw = self._draw
         column = self._column(visible)
         name = f"{visible.alias}.{column.name}"
@@ -95,7 +95,7 @@ class Conditions:
         return ()
 
     def _disjunction(self, scope: Scope) -> str:
-        """OR over relations, so that something can be extracted for each of them, or not."""
+        """Return an OR over relations; the planner may derive a filter for each of them."""
         draw = self._draw
         chosen = draw.sample(scope, min(len(scope), draw.choice((1, 2, 2, 3))))
         branches = []
@@ -105,7 +105,7 @@ class Conditions:
         return f"({' OR '.join(f'({branch})' for branch in branches)})"
 
     def link(self, left: Scope, right: Scope) -> str:
-        """A condition between a relation of the one side and one of the other; most often an equality, most often of keys."""
+        """Return a condition between a relation of each side, most often an equality of keys."""
         draw = self._draw
         (one, first), (two, second) = self._pair(left, right)
         kind = draw.random()
@@ -125,7 +125,7 @@ class Conditions:
         return f"{one} = {two} AND {two} = {second.literal(draw)}"
 
     def hashed_link(self, left: Scope, right: Scope) -> str:
-        """An equality that a hash join can use, as FULL JOIN needs it."""
+        """Return an equality that a hash join can use, as FULL JOIN needs it."""
         for _ in range(20):
             (one, first), (two, second) = self._pair(left, right)
             if first.type == second.type and first.hashed:
@@ -133,7 +133,7 @@ class Conditions:
         return f"{self._draw.choice(self._named(left))[0]}::text = {self._draw.choice(self._named(right))[0]}::text"
 
     def over_subquery(self, scope: Scope) -> str:
-        """EXISTS, IN, ANY, ALL or a comparison with a single value."""
+        """Return EXISTS, IN, ANY, ALL or a comparison with a single value."""
         draw = self._draw
         name, column = draw.choice(self._comparable(scope))
         kind = draw.random()
@@ -153,7 +153,7 @@ class Conditions:
         return f"(SELECT count(*) FROM ({self._subquery((), (column,))}) AS counted{number}) > {draw.randint(0, 3)}"
 
     def _pair(self, left: Scope, right: Scope) -> tuple[_Named, _Named]:
-        """A column of each side, of the same type or of types that can be compared."""
+        """Return a column of each side, of the same type or of types that can be compared."""
         draw = self._draw
         for _ in range(50):
             one, two = draw.choice(left), draw.choice(right)

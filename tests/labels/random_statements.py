@@ -73,7 +73,7 @@ class _Maker:
         return self._draw.random() < probability
 
     def _where(self, scope: Scope, outer: Scope) -> str:
-        """The WHERE clause of a level, correlated with the levels around it if there are any."""
+        """Return the WHERE clause of a level, correlated with the levels around it if there are any."""
         draw = self._draw
         parts = [self._conditions.link((one,), scope[:position]) for position, one in enumerate(scope) if position and self._chance(0.15)]
         parts += [self._conditions.any(scope, outer) for _ in range(draw.choice((0, 0, 1, 1, 2) if not outer else (0, 0, 1)))]
@@ -97,7 +97,7 @@ class _Maker:
         return _From(", ".join(trees), scope)
 
     def _tree(self, count: int, before: Scope) -> _From:
-        """A join of any shape; `before` can be referred to by LATERAL."""
+        """Return a join of any shape; `before` can be referred to by LATERAL."""
         if count <= 1:
             return self._source(before)
         cut = count - 1 if self._chance(0.7) else self._draw.randint(1, count - 1)
@@ -175,11 +175,11 @@ class _Maker:
         return _From(f"{sql} AS {alias} ({names})", (Visible(alias=alias, columns=tuple(columns)),))
 
     def _subquery(self, outer: Scope, like: Sequence[Column]) -> str:
-        """A subquery for a condition; it has a column comparable with each of `like`, or none in particular."""
+        """Return a subquery for a condition; it has a column comparable with each of `like`, or none in particular."""
         return self._query(outer, outputs=len(like), like=like)[0]
 
     def _query(self, outer: Scope, *, outputs: int, like: Sequence[Column] = ()) -> tuple[str, Sequence[Column]]:
-        """A subquery: simple, or distinct, grouped, limited or united."""
+        """Return a subquery: simple, or distinct, grouped, limited or united."""
         draw = self._draw
         from_ = self._from_list(draw.choice((1, 1, 1, 2)), outer)
         chosen = self._outputs(from_.scope, outputs, like)
@@ -217,12 +217,12 @@ class _Maker:
         return found
 
     def _computed(self, name: str, column: Column) -> str:
-        """An expression of the same type that need not be NULL where the column is: outer joins above have to make it so."""
+        """Return an expression of the same type that need not be NULL where the column is: outer joins above have to make it so."""
         one, two = column.literal(self._draw), column.literal(self._draw)
         return self._draw.choice((f"coalesce({name}, {one})", f"CASE WHEN {name} = {one} THEN {two} ELSE {name} END", one))
 
     def _other_branch(self, chosen: Sequence[tuple[str, Column]]) -> str:
-        """The second branch of a set operation, with the types of the first."""
+        """Return the second branch of a set operation, with the types of the first."""
         from_ = self._table(())
         outputs = self._outputs(from_.scope, len(chosen), [column for _, column in chosen])
         return f"{', '.join(name for name, _ in outputs)} FROM {from_.sql}{self._where(from_.scope, from_.scope[:0])}"

@@ -71,7 +71,7 @@ class SqliteSource:
         return self.exact(sql) if self.finishes else None
 
     def exact(self, sql: str) -> int:
-        """The answer of SQLite itself."""
+        """Return the answer of SQLite itself."""
         return int(self.connection.execute(sql).fetchone()[0])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the planner would say about simple queries, without a planner: `FROM t AS a, u WHERE a.x = u.y AND a.z > 1`."""
+"""The planner's report of simple queries, made without a planner: `FROM t AS a, u WHERE a.x = u.y AND a.z > 1`."""
 
 from __future__ import annotations
 

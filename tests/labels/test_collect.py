@@ -43,12 +43,12 @@ def source() -> Iterator[SqliteSource]:
 
 
 def labelled(source: SqliteSource, folder: Path, queries: list[Query] = QUERIES, **options: object) -> Labels:
-    """The labels of the workload."""
+    """Return the labels of the workload."""
     return cardinalities(source, queries, schema=SCHEMA, fingerprint="f", cache_dir=folder, **options)  # type: ignore[arg-type]
 
 
 def exact(source: SqliteSource, queries: list[Query] = QUERIES) -> dict[str, dict[frozenset[str], int]]:
-    """The counts by joining."""
+    """Return the counts by joining."""
     return {
         query.id: {
             subplan: source.exact(level.count_sql(mask).sql) for subplan, (level, mask) in built(query.sql, SCHEMA).subplans().items()
@@ -58,7 +58,7 @@ def exact(source: SqliteSource, queries: list[Query] = QUERIES) -> dict[str, dic
 
 
 def rows(labels: Labels) -> dict[str, dict[frozenset[str], int | None]]:
-    """The counts of labels."""
+    """Return the counts of labels."""
     return {name: {subplan: label.rows for subplan, label in found.items()} for name, found in labels.items()}
 
 
@@ -119,7 +119,7 @@ def test_several_processes_give_the_same_labels(source: SqliteSource, tmp_path: 
 
 
 def test_a_dying_worker_is_an_error(source: SqliteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that ends is reported with its status and last words, and is not waited for."""
+    """The error of a worker that ends has its status and the last line that it wrote; nobody waits for it."""
     monkeypatch.setattr(collect, "_WORTH_A_PROCESS", 1)
     monkeypatch.setattr(workers, "WORKER", ["-c", "import sys; sys.exit('no memory')"])
     with pytest.raises(LabelError, match=r"^a labelling process ended with status 1: no memory$"):
@@ -178,7 +178,7 @@ def test_another_order_of_rows_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not an array"])
 @pytest.mark.parametrize("file", ["=22a=22/x.npy", "=22a=22/rows.txt", "=22b=22/z.null.npy"])
 def test_a_damaged_column_is_named(source: SqliteSource, tmp_path: Path, file: str, content: bytes) -> None:
-    """A file of 0 bytes or of something else is an error that says which one and what to do."""
+    """The error of an empty or damaged file names it and says what to do."""
     labelled(source, tmp_path)
     damaged = tmp_path / "columns" / file
     damaged.write_bytes(content)
@@ -235,7 +235,7 @@ def refusing() -> Iterator[Refusing]:
 def test_queries_without_subplans_are_listed(
     refusing: Refusing, tmp_path: Path, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They have no labels, but a reason, and do not keep the others from theirs."""
+    """Queries that PostgreSQL does not plan have a reason; the others have their labels."""
     refusing.error = error
     labels = labelled(refusing, tmp_path, [*QUERIES, Query(id="bad", sql="SELECT unplanned"), Query(id="one", sql="SELECT 1")])
     assert rows(labels) == exact(refusing)
@@ -245,7 +245,7 @@ def test_queries_without_subplans_are_listed(
 
 
 def test_a_lost_connection_is_an_error(refusing: Refusing, tmp_path: Path) -> None:
-    """Nothing is taken for a failed query when there is no server any more."""
+    """A lost connection is an error, and no reason of a query."""
     refusing.error = StatementFailed("SELECT", reason="the connection to the server is closed")
     for sql in ("SELECT unplanned", RESIDUAL[0].sql, "SELECT 1 FROM a WHERE a.bad LIKE 'x'"):
         with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: SELECT$"):
@@ -269,7 +269,7 @@ def test_a_set_that_cannot_be_counted_has_a_reason(refusing: Refusing, tmp_path:
 
 
 def test_a_set_without_sql_has_a_reason(source: SqliteSource, tmp_path: Path) -> None:
-    """It does not keep its query from being known."""
+    """A query with a set that no SQL counts is known when its other sets have labels."""
     queries = [Query(id="q", sql="SELECT 1 FROM a, b, c WHERE no_sql(a.x, b.x) AND b.z = c.z")]
     for known_only in (False, True):
         labels = labelled(source, tmp_path, queries, known_only=known_only)
@@ -331,7 +331,7 @@ RESIDUAL = [Query(id="r", sql="SELECT 1 FROM a, b, c WHERE a.x < b.x AND b.z = c
 
 
 def test_other_joins_are_counted_by_the_database(source: SqliteSource, tmp_path: Path) -> None:
-    """Only the subplans with a condition that is no equality go there, and they are exact as well."""
+    """PostgreSQL counts only the subplans with a condition that is no equality, and they are exact as well."""
     labels = labelled(source, tmp_path, RESIDUAL)
     assert rows(labels) == exact(source, RESIDUAL)
     by_database = {subplan for subplan, label in labels["r"].items() if label.source == "postgres"}
@@ -339,7 +339,7 @@ def test_other_joins_are_counted_by_the_database(source: SqliteSource, tmp_path:
 
 
 def test_what_does_not_finish_is_marked_and_tried_again_with_more_time(tmp_path: Path) -> None:
-    """An unfinished subplan has no rows; the same limit does not ask again, a larger one does."""
+    """An unfinished subplan has no rows; it is counted again with a larger limit only."""
     slow = SqliteSource(SCHEMA, ROWS, finishes=False)
     labels = labelled(slow, tmp_path, RESIDUAL, timeout_ms=10)
     label = labels["r"][frozenset("ab")]

@@ -52,7 +52,7 @@ def matching_tables(draw: st.DrawFn) -> Rows:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """
-    A query of up to eight relations with self-joins and filters.
+    Return a query of up to eight relations with self-joins and filters.
 
     Its equalities are within a relation, between two, in cycles, in several components; or one of many is missing, so that there is a
     product.
@@ -89,7 +89,7 @@ def components(draw: st.DrawFn, aliases: list[str]) -> list[str]:
 
 @st.composite
 def equality(draw: st.DrawFn, lefts: st.SearchStrategy[str], rights: st.SearchStrategy[str]) -> str:
-    """An equality of two different columns of one kind."""
+    """Return an equality of two different columns of one kind."""
     columns = draw(st.sampled_from([NUMBERS, NUMBERS, TEXTS]))
     left, right = f"{draw(lefts)}.{draw(st.sampled_from(columns))}", f"{draw(rights)}.{draw(st.sampled_from(columns))}"
     hypothesis.assume(left != right)
@@ -97,12 +97,12 @@ def equality(draw: st.DrawFn, lefts: st.SearchStrategy[str], rights: st.SearchSt
 
 
 def labelled(source: SqliteSource, sql: str, folder: Path, schema: Schema = SCHEMA) -> dict[frozenset[str], Label]:
-    """The labels of one query."""
+    """Return the labels of one query."""
     return dict(cardinalities(source, [Query(id="q", sql=sql)], schema=schema, fingerprint="f", cache_dir=folder)["q"])
 
 
 def exact(source: SqliteSource, sql: str, schema: Schema = SCHEMA) -> dict[Subplan, int]:
-    """The counts by joining."""
+    """Return the counts by joining."""
     return {subplan: source.exact(level.count_sql(mask).sql) for subplan, (level, mask) in built(sql, schema).subplans().items()}
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.labels.integers import Integers, settled, truth
+from pytest_pilotscope.labels.integers import Integers, holds, settled
 from pytest_pilotscope.queries.joins import Relation
 from pytest_pilotscope.queries.predicates import (
     And,
@@ -42,13 +42,13 @@ leaves: st.SearchStrategy[Condition] = st.one_of(
 
 
 def combined(children: st.SearchStrategy[Condition]) -> st.SearchStrategy[Condition]:
-    """Connectives over conditions."""
+    """Return connectives over conditions."""
     several = st.lists(children, min_size=2, max_size=3).map(tuple)
     return st.one_of(st.builds(Not, children), st.builds(And, several), st.builds(Or, several))
 
 
 def integers(values: list[int | None]) -> Integers:
-    """A column of cells."""
+    """Return a column of cells."""
     nulls = np.array([value is None for value in values], dtype=np.bool_)
     known = np.array([value or 0 for value in values], dtype=np.int32)
     return Integers(known, nulls if nulls.any() else None)
@@ -63,10 +63,10 @@ def test_a_condition_holds_and_fails_where_sqlite_says_so(rows: list[tuple[int |
         connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         expected = [value for (value,) in connection.execute(f"SELECT {render(condition)} FROM t ORDER BY rowid")]
     table = {name: integers([row[place] for row in rows]) for place, name in enumerate(("x", "y"))}
-    found = truth(condition, table.__getitem__)
-    assert found is not None
-    assert found.true.tolist() == [value == 1 for value in expected]
-    assert found.false.tolist() == [value == 0 for value in expected]
+    for value in (True, False):
+        found = holds(condition, table.__getitem__, value=value)
+        assert found is not None
+        assert found.tolist() == [one is not None and bool(one) is value for one in expected]
 
 
 @pytest.mark.parametrize(

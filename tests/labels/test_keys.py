@@ -54,7 +54,7 @@ _OLD_SELF_JOIN = {
 
 @pytest.fixture(scope="module")
 def cases(server: EmbeddedServer, module_scratch: Session) -> Session:
-    """The tables of the cases, on every PostgreSQL there is."""
+    """Return the tables of the cases, on every PostgreSQL there is."""
     if not CASES.is_dir():
         pytest.skip(f"no cases: {CASES} is not there")
     module_scratch.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
@@ -65,7 +65,7 @@ def cases(server: EmbeddedServer, module_scratch: Session) -> Session:
 
 
 def labelled(session: Session, sql: str, folder: Path) -> Mapping[Subplan, Label]:
-    """The labels of a query; every set must have one."""
+    """Return the labels of a query; every set must have one."""
     labels = cardinalities(session, [Query(id="q", sql=sql)], schema=read_schema(session), fingerprint="f", cache_dir=folder)
     assert (dict(labels.unsupported), dict(labels.reasons)) == ({}, {})
     return labels["q"]

@@ -61,7 +61,7 @@ def test_a_file_that_is_not_a_cache_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A format that this version does not read is not guessed at."""
+    """A file of a format that this version does not read is rejected."""
     with monkeypatch.context() as other_version:
         other_version.setattr("pytest_pilotscope.labels.labelcache._FORMAT", "99")
         LabelCache(tmp_path, "f1").__exit__(None, None, None)
@@ -81,6 +81,6 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_an_unfinished_label_answers_up_to_its_limit(label: Label, timeout_ms: int, answers: bool) -> None:
-    """What did not finish in 10 ms is asked again with 11 ms, or without a limit, only."""
+    """A count that did not finish in 10 ms is repeated with 11 ms, or without a limit, only."""
     assert label.answers(timeout_ms) is answers
     assert label.finished is (label.rows is not None)

@@ -26,7 +26,7 @@ MakeDatabase = Callable[[str, Callable[[Session], None]], Session]
 
 @pytest.fixture(scope="module")
 def loaded(newest_server: EmbeddedServer) -> Iterator[MakeDatabase]:
-    """A function that makes a database of a name and fills it, once."""
+    """Return a function that makes a database of a name and fills it, once."""
     sessions: dict[str, Session] = {}
 
     def make(name: str, fill: Callable[[Session], None]) -> Session:
@@ -48,7 +48,7 @@ def loaded(newest_server: EmbeddedServer) -> Iterator[MakeDatabase]:
 
 
 def real(loaded: MakeDatabase, name: str) -> Session:
-    """A database of the real data beside the checkout."""
+    """Return a database of the real data beside the checkout."""
     dump = DATA / name / f"{name}.sql"
     if not dump.exists():
         pytest.skip(f"no {dump}")
@@ -56,7 +56,7 @@ def real(loaded: MakeDatabase, name: str) -> Session:
 
 
 def generated(loaded: MakeDatabase) -> tuple[Session, list[Query]]:
-    """Generated data so small that PostgreSQL counts its joins, with 200 of its queries."""
+    """Return generated data so small that PostgreSQL counts its joins, with 200 of its queries."""
     dataset = StatsDataset(name="stats_tiny", scale=0.01)
     workload = dataset.workload()
     queries = [*workload.test, *workload.validation, *workload.train]
@@ -64,7 +64,7 @@ def generated(loaded: MakeDatabase) -> tuple[Session, list[Query]]:
 
 
 def labelled(session: Session, queries: Sequence[Query], folder: Path, schema: Schema) -> dict[str, Mapping[Subplan, int | None]]:
-    """The counts of the labels; everything must have been counted in memory."""
+    """Return the counts of the labels; everything must have been counted in memory."""
     labels = cardinalities(session, queries, schema=schema, fingerprint="f", cache_dir=folder)
     assert dict(labels.unsupported) == {}
     assert {label.source for found in labels.values() for label in found.values()} == {"memory"}
@@ -216,7 +216,7 @@ JOINS = [
 
 @pytest.fixture(scope="module")
 def typed(loaded: MakeDatabase) -> Session:
-    """A table with a column of every common type, an empty one and a view."""
+    """Return a table with a column of every common type, an empty one and a view."""
 
     def fill(session: Session) -> None:
         session.execute(TYPES)

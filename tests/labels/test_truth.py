@@ -52,7 +52,7 @@ def _filled(server: EmbeddedServer, name: str, fill: Fill) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def typed(server: EmbeddedServer) -> Iterator[Session]:
-    """A session with the library in a database with a column of every built-in type."""
+    """Return a session with the library in a database with a column of every built-in type."""
     yield from _filled(server, "truth_typed", lambda session: _execute_each(session, schema_sql()))
 
 

@@ -24,7 +24,7 @@ Change = Callable[[Level], Level]
 
 @pytest.fixture(scope="module")
 def typed(newest_server: EmbeddedServer) -> Iterator[Session]:
-    """A session with the library in a database with a column of every built-in type."""
+    """Return a session with the library in a database with a column of every built-in type."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE truth_fails")
         with newest_server.connect("truth_fails") as session:
@@ -53,7 +53,7 @@ def _without_first_filter(level: Level) -> Level:
 
 
 def _computed_last(level: Level) -> Level:
-    """A value that is computed above all joins is never made NULL by one."""
+    """Compute placeholders above all joins, so that no outer join makes them NULL."""
     whole = (1 << len(level.sources)) - 1
     return replace(level, placeholders={number: one._replace(at=whole) for number, one in level.placeholders.items()})
 
@@ -102,7 +102,7 @@ def test_a_wrong_label_is_found(typed: Session) -> None:
 
 
 def test_sql_that_fails_is_found(typed: Session) -> None:
-    """With PostgreSQL's message and the SQL."""
+    """SQL that fails is a mismatch with PostgreSQL's message and the SQL."""
     broken = _wrongly(lambda level: replace(level, sources=tuple(replace(source, item="no_such_table") for source in level.sources)))
     [mismatch] = verify(typed, [Query(id="q", sql="SELECT count(*) FROM a")], {}, read=broken).mismatches
     assert mismatch.count_sql in mismatch.reason
@@ -110,7 +110,7 @@ def test_sql_that_fails_is_found(typed: Session) -> None:
 
 
 def test_a_statement_that_is_not_planned_is_told(typed: Session) -> None:
-    """It is not among the compared."""
+    """A statement that PostgreSQL does not plan is counted as refused, with the reason."""
     found = verify(typed, [Query(id="q", sql="SELECT count(*) FROM no_such_table")], {})
     assert dict(found.refused) == {"q": 'relation "no_such_table" does not exist'}
     assert (found.statements, found.sets) == (1, 0)

@@ -33,7 +33,7 @@ def _measured(session: Session, clock: Callable[[Session, str], TimedRun], *, ro
 
 @pytest.fixture
 def limits_ms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The limits that statements were given, in order."""
+    """Return the limits of the statements, in order."""
     seen: list[int] = []
 
     def limit(self: Session, timeout_ms: int) -> AbstractContextManager[None]:
@@ -57,7 +57,7 @@ def test_no_side_is_always_first(newest_scratch: Session) -> None:
 
 
 def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(newest_scratch: Session, limits_ms: list[int]) -> None:
-    """Ten times the slowest baseline repetition, at least a second, and ten minutes while nothing is known."""
+    """The limit is ten times the slowest baseline repetition, at least a second, and ten minutes for the first run."""
     times_ms = iter([50.0, 1.0, 200.0, 1.0, 1.0, 90.0, 1.0, 1.0])  # warm-up, then rounds of s0/s1, s1/s0, s1/s0
     _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), rows=[(1,)]), rounds=3)
     warm_ups, counting = [600_000, 1_000], [1_000, 1_000]
@@ -89,7 +89,7 @@ def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Sessi
 
 
 def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, limits_ms: list[int]) -> None:
-    """A time-out is not a time: the limit does not grow from one to the next."""
+    """The limit does not grow after a time-out, whose time is not known."""
 
     def never_ends(session: Session, sql: str) -> TimedRun:
         raise QueryTimeout("cut off", timeout_ms=limits_ms[-1])
@@ -113,7 +113,7 @@ class _ExplainedSide:
 
 
 def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
-    """What a side says of its decision is recorded once per query, and nothing for one that says nothing."""
+    """The facts of a side's decision are recorded once per query; a side without facts has no line."""
     written: list[Line] = []
     sides: list[Side] = [PlainSide(name="baseline", session=newest_scratch), _ExplainedSide(name="lero", session=newest_scratch)]
     QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms).run(2)
@@ -123,7 +123,7 @@ def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InjectingSide:
-    """Cardinalities that an algorithm has found by itself, without anybody's list."""
+    """An algorithm that found the subplans by itself, without the planner's list."""
 
     name: str
     session: Session
@@ -165,14 +165,14 @@ def test_subplans_found_by_the_text_are_held_against_the_planners(
 
 @pytest.fixture
 def tables(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
-    """A session with the library and two tables, one of which is larger than PostgreSQL thinks."""
+    """Return a session with the library and two tables, one of which is larger than PostgreSQL thinks."""
     newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
     newest_scratch.execute("CREATE TABLE a AS SELECT g AS x FROM generate_series(1, 9) AS g; CREATE TABLE b AS TABLE a; ANALYZE")
     return newest_scratch
 
 
 def _report(side: Side, sql: str, truth: Cardinalities | None = None) -> QueryReport:
-    """What is found out about one query on one side."""
+    """Measure a query on one side and return its report."""
     written: list[Line] = []
     query = Query(id="q", sql=sql)
     QueryMeasurement(query=query, sides=[side], timeout_ms=None, write=written.append, clock=_one_ms, truth=truth).run(1)

@@ -1,4 +1,4 @@
-"""What a side does between receiving a query and steering the session. No server: the session only remembers."""
+"""Sides decide on a query and steer the session. No server: the session only notes the calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Remembering:
         self.injected: list[Cardinalities] = []
 
     def subplans(self, sql: str) -> Cardinalities:
-        """The planner's list."""
+        """Return the planner's list."""
         self.asked.append(sql)
         if sql in FAILURES:
             raise FAILURES[sql]
@@ -61,14 +61,14 @@ class Doubler:
         return {subplan: 2 * rows for subplan, rows in subplans.items()}
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """What the text asks for."""
+        """Return rows for two texts, nothing for others."""
         if query.sql == "refused":
             raise UnsupportedQuery("it is refused", query.sql)
         return {"plain": BY_TEXT, "broken": {frozenset("a"): float("nan")}}.get(query.sql)
 
 
 def steered(sql: str) -> tuple[Remembering, str | None]:
-    """The session after steering, and why the query was left alone."""
+    """Return the session after steering, and why the query was left alone."""
     session = Remembering()
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
@@ -98,7 +98,7 @@ def test_an_answer_by_the_text_is_held_to_the_same() -> None:
     [("unplanned", "PostgreSQL does not plan it: syntax error"), ("slow", "planning it takes more than 7 ms")],
 )
 def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> None:
-    """An estimator's query and a chooser's are both left alone, with the reason; a lost connection is the end of all."""
+    """PostgreSQL is left alone with an estimator's query and a chooser's, with the reason; a lost connection stays an error."""
 
     class Chooser:
         name = "chooser"
@@ -145,7 +145,7 @@ def test_an_estimator_may_say_what_it_does_not_know() -> None:
     ],
 )
 def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
-    """It is refused before it reaches the session, with what was found and what is expected."""
+    """It is refused before it reaches the session; the message has the answer and the expected form."""
 
     class Chooser:
         name = "chooser"

@@ -22,7 +22,7 @@ def graphs(draw: st.DrawFn) -> list[int]:
 
 
 def reaches_all(mask: int, neighbours: list[int]) -> bool:
-    """Connectivity by definition: every node is reached from the lowest one without leaving the mask."""
+    """Tell by definition whether a mask is connected: every node is reached from the lowest one without leaving the mask."""
     nodes = {node for node in range(len(neighbours)) if mask >> node & 1}
     reached, todo = set(), [min(nodes)]
     while todo:

@@ -32,12 +32,12 @@ SCHEMA = {
 
 
 def classes(query: JoinQuery) -> list[str]:
-    """The classes of equal columns in short."""
+    """Return the classes of equal columns in short."""
     return [" = ".join(f"{ref.alias}.{ref.column}" for ref in members) for members in query.classes]
 
 
 def filters(query: JoinQuery, alias: str) -> list[str]:
-    """The conditions of one relation as SQL."""
+    """Return the conditions of one relation as SQL."""
     return [predicate.sql for predicate in query.relations[alias].predicates]
 
 

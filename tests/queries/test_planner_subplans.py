@@ -28,20 +28,20 @@ TABLES = """
 
 @pytest.fixture
 def steered(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
-    """A session with the library in an empty database, and the exhaustive join search for any number of relations."""
+    """Return a session with the library in an empty database, and the exhaustive join search for any number of relations."""
     newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
     newest_scratch.execute("SET geqo = off; SET join_collapse_limit = 20")
     return newest_scratch
 
 
 def meaning(query: JoinQuery) -> object:
-    """Filters, classes of equal columns and sets, whatever the order of their parts."""
+    """Return filters, classes of equal columns and sets, whatever the order of their parts."""
     relations = {relation.alias: (relation.table, *filters(relation)) for relation in query.relations.values()}
     return relations, {frozenset(members) for members in query.classes}, set(query.subplans())
 
 
 def filters(relation: Relation) -> tuple[set[str], set[frozenset[str]]]:
-    """The conditions of a relation, and which of its columns are equal: not which pairs of them were compared."""
+    """Return the conditions of a relation, and which of its columns are equal: not which pairs of them were compared."""
     conditions = [one.condition for one in relation.predicates]
     equal: set[frozenset[str]] = set()
     for one in conditions:
@@ -52,7 +52,7 @@ def filters(relation: Relation) -> tuple[set[str], set[frozenset[str]]]:
 
 
 def differing(session: Session, texts: Iterable[str]) -> tuple[int, list[str]]:
-    """How many texts are plain, and those of them that mean something else to the planner."""
+    """Return the number of plain texts, and those for which the planner considers other sets."""
     schema = read_schema(session)
     plain = [query for query in (parse_plain(sql, schema) for sql in texts) if query is not None]
     different = []
