@@ -1,7 +1,7 @@
 """
 Conditions on sample rows, in three-valued logic: for a row a condition is true, false, or unknown because of a NULL.
 
-`truth` gives exactly PostgreSQL's answer, or None if only PostgreSQL knows it.
+`truth` answers only where the answer is exactly PostgreSQL's; where it cannot know, it says None.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import TypeAlias
 import numpy as np
 
 from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, comparable, compared
-from pytest_pilotscope.queries.evaluation import OPERATORS, Leaf, Truth, evaluated, where_known
+from pytest_pilotscope.queries.evaluation import OPERATORS, Compared, Leaf, both, rows_where
 from pytest_pilotscope.queries.predicates import ColumnComparison, Comparison, Condition, Constant, InList, IsNull, Like, Operator
 
 Columns: TypeAlias = Callable[[str], Column | None]
 """From the name of a column to its values, or None where only PostgreSQL can compare them."""
 
 
-def truth(condition: Condition, columns: Columns) -> Truth | None:
-    """Evaluate a condition; None when only PostgreSQL can."""
-    return evaluated(condition, lambda leaf: _leaf(leaf, columns))
+def truth(condition: Condition, columns: Columns) -> Mask | None:
+    """Return the (N,) rows for which a condition is true; None when only PostgreSQL can evaluate it."""
+    return rows_where(condition, lambda leaf: _leaf(leaf, columns))
 
 
-def _columns_compared(condition: ColumnComparison, columns: Columns) -> Truth | None:
+def _columns_compared(condition: ColumnComparison, columns: Columns) -> Compared | None:
     left, right = columns(condition.left), columns(condition.right)
     if left is None or right is None or left.kind != right.kind or (left.kind == "text" and condition.operator not in ("=", "<>")):
         return None
     holds = np.asarray(OPERATORS[condition.operator](left.values, right.values), dtype=np.bool_)
-    return where_known(holds, left.known, right.known)
+    return Compared(holds, both(left.known, right.known))
 
 
-def _leaf(condition: Leaf, columns: Columns) -> Truth | None:
+def _leaf(condition: Leaf, columns: Columns) -> Compared | None:
     if isinstance(condition, ColumnComparison):
         return _columns_compared(condition, columns)
     found = columns(condition.column)
     if found is None:
         return None
     if isinstance(condition, IsNull):
-        return Truth(~found.known)
+        return Compared(~found.known)
     holds = _holds(condition, found)
-    return None if holds is None else where_known(holds, found.known)
+    return None if holds is None else Compared(holds, found.known)
 
 
 def _holds(condition: Comparison | InList | Like, found: Column) -> Mask | None:
@@ -72,7 +72,7 @@ def matcher(pattern: str) -> Callable[[str], bool] | None:
     """
     Return a test for LIKE with the backslash as escape character; None for a pattern that PostgreSQL refuses.
 
-    The test searches the pieces between the `%` one after the other, each at the first place where it fits, so the time is
+    The pieces between the `%` are looked for one after the other, each at the first place where it fits, so the time is
     linear in the text, however many `%` there are.
     """
     pieces = list(_pieces(pattern))
