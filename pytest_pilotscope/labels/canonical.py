@@ -66,6 +66,9 @@ def named_sets(statement: Statement, context: str) -> Iterator[NamedSet | tuple[
             sql, volatility = level.count_sql(mask)
         except NoCount as error:
             yield subplan, str(error)
+            continue
+        if volatility == "v":
+            yield subplan, "it calls a volatile function"
         else:
             name = _digest(f"{context}\0{sql}")
             yield NamedSet(subplan=subplan, level=level, mask=mask, name=name, sql=sql, lasting=volatility == "i")

@@ -99,7 +99,8 @@ class Writer:
         targets = ", ".join(f"{scope.resolved(sql)} AS c{number}" for number, sql in enumerate(result.targets, start=1))
         source = f" FROM {from_list(parts, everything)}" if everything else ""
         conditions = [*parts.conditions, *map(scope.resolved, result.where)]
-        group = f" GROUP BY {', '.join(map(scope.resolved, result.group))}" if result.group else ""
+        keys = "()" if result.single else ", ".join(map(scope.resolved, result.group))  # its aggregates may be gone: nobody needs them
+        group = f" GROUP BY {keys}" if keys else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
         return f"SELECT {'DISTINCT ' if result.distinct else ''}{targets}{source}{where_clause(conditions)}{group}{having}"
 

@@ -27,6 +27,8 @@ _REASONS = {
     3: "a field of a record",
     4: "a column of a relation that was removed",
     5: "a constant row",
+    6: "the names of the fields of a row",
+    7: "a constant with the library's own mark",
 }
 
 
@@ -72,7 +74,7 @@ class Scope:
                 raise NoCount("it depends on a row of the query around it")
             return scope.resolved(parameter.sql)
         subquery = self._writer.level.statement.subqueries[parameter.plan]
-        if subquery.kind != "EXPR" or (parameter.column == 1 and self._width(subquery) == 1):
+        if subquery.kind not in ("EXPR", "ROW") or (parameter.column == 1 and self._width(subquery) == 1):
             return self._subplan(subquery)
         columns = ", ".join(f"c{column}" for column in range(1, self._width(subquery) + 1))
         return f'(SELECT "#s".c{parameter.column} FROM ({self._writer.subquery(subquery.level, self)}) AS "#s"({columns}))'  # noqa: S608  # made from the planner's report
@@ -100,6 +102,8 @@ class Scope:
             return self.resolved(subquery.test, {subquery.columns[0]: f"{subquery.kind} ({select})"})
         test = self.resolved(subquery.test, {column: f'"#s".c{place}' for place, column in enumerate(subquery.columns, start=1)})
         columns = ", ".join(f"c{place}" for place in range(1, len(subquery.columns) + 1))
+        if subquery.kind == "ROW":
+            return f'(SELECT {test} FROM ({select}) AS "#s"({columns}))'  # noqa: S608  # made from the planner's report
         decided, found, otherwise = ("t", "true", "false") if subquery.kind == "ANY" else ("NOT t", "false", "true")
         rows = f'SELECT {test} AS t FROM ({select}) AS "#s"({columns})'  # noqa: S608  # made from the planner's report
         value = f"CASE WHEN bool_or({decided}) THEN {found} WHEN bool_or(t IS NULL) THEN NULL ELSE {otherwise} END"

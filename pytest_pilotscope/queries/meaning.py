@@ -141,7 +141,8 @@ class Result:
     """
     The result of a subquery, computed from the join of all its relations. `where` are the conditions of one without relations.
 
-    A UNION, INTERSECT or EXCEPT has an `operation` only: a tree of words and the numbers of levels.
+    A `single` one is one row, whatever the join has. A UNION, INTERSECT or EXCEPT has an `operation` only: a tree of words and the numbers
+    of levels.
     """
 
     why: str | None
@@ -152,13 +153,14 @@ class Result:
     having: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     distinct: bool = False
+    single: bool = False
     volatility: Volatility = "i"
 
 
 class Subquery(NamedTuple):
     """A subquery inside an expression. `test` compares its columns, which stand in it as the parameters `columns`."""
 
-    kind: Literal["EXISTS", "ANY", "ALL", "EXPR", "ARRAY", "other"]
+    kind: Literal["EXISTS", "ANY", "ALL", "EXPR", "ROW", "ARRAY", "other"]
     level: int
     direct: bool
     columns: tuple[int, ...]

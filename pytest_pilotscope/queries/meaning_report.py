@@ -177,6 +177,7 @@ def _read_result(entry: Mapping[str, Any]) -> Result:
         having=tuple(entry["having"]),
         where=tuple(entry.get("where", ())),
         distinct=entry["distinct"],
+        single=entry["single"],
         volatility=entry["volatility"],
     )
 

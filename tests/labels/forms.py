@@ -149,5 +149,25 @@ FORMS = {
     "a subquery in the targets": "SELECT a.id, (SELECT count(*) FROM b WHERE b.fk = a.id) FROM a WHERE a.i4 = 0",
     "stable condition": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE a.tz < now() AND b.da > 'yesterday'",
     "volatile condition": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE random() >= 0",
+    # one row, although its aggregate is not needed, or folds away
+    "an unused count": "SELECT count(*) FROM a, (SELECT count(*) AS n FROM b) AS s WHERE a.i4 = 1",
+    "an unused maximum beside a join": "SELECT count(*) FROM (SELECT max(b.id) AS n FROM b JOIN c ON c.fk = b.id) AS s JOIN a ON a.id > 3",
+    "an unused lateral count": "SELECT count(*) FROM a, LATERAL (SELECT count(*) AS n FROM b WHERE b.fk = a.id) AS s",
+    "unused counts in a union": "SELECT count(*) FROM (SELECT count(*) FROM a UNION ALL SELECT count(*) FROM b) AS u, c WHERE c.id < 3",
+    "having without aggregates": "SELECT count(*) FROM a, (SELECT 1 AS x FROM b HAVING true) AS s WHERE a.i4 = 1",
+    "exists over having": "SELECT count(*) FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.fk = a.id AND b.i4 = 1 HAVING true)",
+    "in over having": "SELECT count(*) FROM a WHERE a.id IN (SELECT 3 FROM b WHERE b.i4 = -1 HAVING true)",
+    "scalar having": "SELECT count(*) FROM a WHERE a.i4 > (SELECT 0 FROM b WHERE b.id = -1 HAVING true)",
+    # whole rows have names of fields
+    "row of a subquery": "SELECT count(*) FROM (SELECT i4, count(*) FROM a GROUP BY i4) AS s JOIN b ON b.i4 = s.i4 "
+    "WHERE to_jsonb(s)->>'i4' = '1'",
+    "row of values": "SELECT count(*) FROM (VALUES (1, 2), (3, 4)) AS v (x, y) JOIN b ON b.i4 = v.x WHERE to_jsonb(v)->>'x' = '1'",
+    "row of WITH": "WITH w AS MATERIALIZED (SELECT id, i4 FROM a) SELECT count(*) FROM w, b WHERE to_jsonb(w)->>'i4' = b.i4::text",
+    "nulled row": "SELECT count(*) FROM b LEFT JOIN (SELECT id AS k, i4 AS ai FROM a) AS s ON s.k = b.fk "
+    "WHERE to_jsonb(s)->>'ai' IS NULL",
+    "row of a table": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE to_jsonb(a)->>'i4' = '1'",
+    "correlated row comparison": "SELECT count(*) FROM a WHERE (a.i4, a.id) < (SELECT b.i4, b.id FROM b WHERE b.id = a.id)",
+    "row comparison": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE (a.i4, a.id) < (SELECT c.i4, c.id FROM c WHERE c.id = 2)",
+    "the library's own mark": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE a.tx <> '\"pilotscope ?\".s1'",
     "nothing": "SELECT 1",
 }

@@ -290,13 +290,12 @@ def test_a_condition_that_fails_is_left_to_sets_of_their_own(refusing: Refusing,
     ]
 
 
-def test_what_depends_on_more_than_the_data_is_not_kept(source: SqliteSource, tmp_path: Path) -> None:
-    """A volatile condition is evaluated each time, and its query is never known."""
+def test_a_volatile_condition_has_no_label(source: SqliteSource, tmp_path: Path) -> None:
+    """One count would be one draw, and no truth."""
     queries = [Query(id="q", sql="SELECT 1 FROM a, b WHERE a.x + 0 * random() < b.x")]
-    for _ in range(2):
-        assert labelled(source, tmp_path, queries)["q"][frozenset("ab")].source == "postgres"
-    assert len(source.counted) == 2
-    assert len(labelled(source, tmp_path, queries, known_only=True)) == 0
+    labels = labelled(source, tmp_path, queries)
+    assert dict(labels.reasons["q"]) == {frozenset("ab"): "it calls a volatile function"}
+    assert source.counted == []
 
 
 def test_labels_of_other_settings_are_kept_apart(source: SqliteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

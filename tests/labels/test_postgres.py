@@ -326,9 +326,9 @@ def test_a_statement_that_is_not_planned(typed: Session, tmp_path: Path) -> None
     assert labels["good"][frozenset("t")].rows == 240
 
 
-@pytest.mark.parametrize("condition", ["d < current_date", "random() >= 0", "tz < now()"])
+@pytest.mark.parametrize("condition", ["d < current_date", "tz < now()"])
 def test_what_is_not_immutable_is_counted_each_time(typed: Session, tmp_path: Path, condition: str) -> None:
-    """PostgreSQL says what depends on the clock or on chance; its count is not kept."""
+    """PostgreSQL says what depends on the clock; its count is not kept."""
     query = Query(id="q", sql=f"SELECT count(*) FROM t WHERE {condition}")
     label = cardinalities(typed, [query], schema=read_schema(typed), fingerprint="f", cache_dir=tmp_path)["q"][frozenset("t")]
     assert (label.rows, label.source) == (typed.scalar(query.sql), "postgres")

@@ -126,7 +126,7 @@ void ps_append_result(StringInfo json, const PsDescription *description) {
         }
         appendStringInfo(json, ", \"distinct\": %s, \"single\": %s, \"volatility\": \"%c\"",
                          query->distinctClause ? "true" : "false",
-                         query->hasAggs && query->groupClause == NIL ? "true" : "false",
+                         (query->hasAggs || description->root->hasHavingQual) && query->groupClause == NIL ? "true" : "false",
                          ps_volatility((Node *)list_concat_copy(targets, having)));
     }
     appendStringInfoChar(json, '}');

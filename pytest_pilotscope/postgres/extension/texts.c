@@ -10,15 +10,17 @@
 #include "pilotscope.h"
 
 #include "nodes/makefuncs.h"
+#include "fmgr.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
 #define MARKS "pilotscope ?"
 
-typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, REASONS = CONSTANT_ROW } Reason;
+typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, ROW_NAMES, OUR_MARK, REASONS = OUR_MARK } Reason;
 
 struct PsTexts {
     PsLevel *level;
@@ -135,8 +137,9 @@ static const char *kind_of(SubLinkType type) {
     case ALL_SUBLINK:
         return "ALL";
     case EXPR_SUBLINK:
-    case ROWCOMPARE_SUBLINK:
         return "EXPR";
+    case ROWCOMPARE_SUBLINK:
+        return "ROW";
     case ARRAY_SUBLINK:
         return "ARRAY";
     default:
@@ -214,14 +217,42 @@ static Node *marked_parameter(PsTexts *texts, Param *parameter) {
 
 /* A column by the relation that the planner takes it from: the name that the user wrote may be that of a removed relation. */
 static Node *marked_column(PsTexts *texts, Var *column) {
+    RangeTblEntry *rte;
     Var *copy;
 
     if (column->varlevelsup > 0 || ps_relation_name(texts->level, (int)column->varno) == NULL)
         return mark(texts, REMOVED, (Node *)column);
+    rte = rt_fetch(column->varno, texts->level->root->parse->rtable);
+    if (column->varattno == 0 && rte->rtekind != RTE_RELATION)
+        return mark(texts, ROW_NAMES, (Node *)column); /* its columns are called c1, c2 in our SQL */
     copy = copyObject(column);
     copy->varnosyn = 0;
     copy->varattnosyn = 0;
     return (Node *)copy;
+}
+
+/* Tell whether the fields of a row have other names than those of ROW(...), which is all that ruleutils prints. */
+static bool has_field_names(const RowExpr *row) {
+    int number = 0;
+    ListCell *cell;
+
+    if (row->row_typeid != RECORDOID)
+        return false;
+    foreach (cell, row->colnames)
+        if (strcmp(strVal(lfirst(cell)), psprintf("f%d", ++number)) != 0)
+            return true;
+    return false;
+}
+
+/* Tell whether a constant contains our mark, which would be replaced in its text. */
+static bool contains_mark(const Const *constant) {
+    Oid output;
+    bool is_varlena;
+
+    if (constant->constisnull || constant->constbyval)
+        return false;
+    getTypeOutputInfo(constant->consttype, &output, &is_varlena);
+    return strstr(OidOutputFunctionCall(output, constant->constvalue), MARKS) != NULL;
 }
 
 static Node *marked(Node *node, void *context) {
@@ -244,6 +275,12 @@ static Node *marked(Node *node, void *context) {
     case T_Const: /* what is printed for a row without a name cannot be read again */
         if (((Const *)node)->consttype == RECORDOID && !((Const *)node)->constisnull)
             return mark(texts, CONSTANT_ROW, node);
+        if (contains_mark((Const *)node))
+            return mark(texts, OUR_MARK, node);
+        break;
+    case T_RowExpr:
+        if (has_field_names((RowExpr *)node))
+            return mark(texts, ROW_NAMES, node);
         break;
     case T_CurrentOfExpr:
         return mark(texts, CURRENT_OF, node);

@@ -84,7 +84,7 @@ def _sql(statement: Statement, *aliases: str) -> str:
             "SELECT * FROM a WHERE a.x > (SELECT avg(b.x) FROM b WHERE b.y = a.y)",
             "a",
             'SELECT count(*) FROM public.a AS "a" WHERE ((a.x)::numeric > (SELECT avg("b@1".x) AS c1 FROM public.b AS "b@1" '
-            'WHERE ("b@1".y = a.y)))',
+            'WHERE ("b@1".y = a.y) GROUP BY ()))',
         ),
         (
             "SELECT * FROM a, (SELECT b.x, count(*) AS n FROM b GROUP BY b.x HAVING count(*) > 4) AS s WHERE a.x = s.x",
