@@ -163,8 +163,7 @@ FORMS = {
     "WHERE to_jsonb(s)->>'i4' = '1'",
     "row of values": "SELECT count(*) FROM (VALUES (1, 2), (3, 4)) AS v (x, y) JOIN b ON b.i4 = v.x WHERE to_jsonb(v)->>'x' = '1'",
     "row of WITH": "WITH w AS MATERIALIZED (SELECT id, i4 FROM a) SELECT count(*) FROM w, b WHERE to_jsonb(w)->>'i4' = b.i4::text",
-    "nulled row": "SELECT count(*) FROM b LEFT JOIN (SELECT id AS k, i4 AS ai FROM a) AS s ON s.k = b.fk "
-    "WHERE to_jsonb(s)->>'ai' IS NULL",
+    "nulled row": "SELECT count(*) FROM b LEFT JOIN (SELECT id AS k, i4 AS ai FROM a) AS s ON s.k = b.fk WHERE to_jsonb(s)->>'ai' IS NULL",
     "row of a table": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE to_jsonb(a)->>'i4' = '1'",
     "correlated row comparison": "SELECT count(*) FROM a WHERE (a.i4, a.id) < (SELECT b.i4, b.id FROM b WHERE b.id = a.id)",
     "row comparison": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE (a.i4, a.id) < (SELECT c.i4, c.id FROM c WHERE c.id = 2)",

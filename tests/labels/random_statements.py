@@ -189,8 +189,13 @@ class _Maker:
         columns = [replace(column, name=f"c{number}") for number, (_, column) in enumerate(chosen)]
         body = f"{', '.join(names)} FROM {from_.sql}{self._where(from_.scope, outer)}"
         order = ", ".join(str(number) for number in range(1, len(names) + 1))
+        rest = f"FROM {from_.sql}{self._where(from_.scope, outer)}"
+        firsts = ", ".join(f"percentile_disc(0) WITHIN GROUP (ORDER BY {name})" for name in names)  # one row, also where nobody needs it
+        literals = ", ".join(column.literal(draw) for column in columns)
         forms = {
             f"SELECT {body}": 50,
+            f"SELECT {firsts} {rest}": 6,
+            f"SELECT {literals} {rest} HAVING {draw.choice(('true', 'count(*) > 1'))}": 4,
             f"SELECT DISTINCT {body}": 8,
             f"SELECT {body} GROUP BY {', '.join(names)}{draw.choice(('', ' HAVING count(*) > 1'))}": 10,
             f"SELECT {body} ORDER BY {order} LIMIT {draw.randint(1, 9)}": 7,
