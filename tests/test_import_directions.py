@@ -151,7 +151,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_no_algorithm_imports_another() -> None:
-    """What one algorithm is made of can change without looking at the others."""
+    """An algorithm can change without a look at the others."""
     folders = {path.parts[1] for path in modules() if path.parts[0] == "algorithms" and len(path.parts) > 2}
     wrong = [
         f"{path} imports {name}"

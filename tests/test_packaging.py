@@ -167,7 +167,7 @@ def test_pip_and_uv_are_held_to_the_same_releases() -> None:
 
 
 def test_commits_are_checked_by_the_tools_of_tox() -> None:
-    """What pre-commit installs is what tox.ini installs."""
+    """pre-commit installs the tools that tox.ini installs."""
     hooks = [hook for repository in yaml.safe_load(_read(".pre-commit-config.yaml"))["repos"] for hook in repository["hooks"]]
     asked = {requirement for hook in hooks for requirement in hook["additional_dependencies"]}
     assert asked == {"ruff>=0.9", "uv>=0.9"}

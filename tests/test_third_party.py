@@ -153,7 +153,7 @@ def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytes
 @pytest.mark.slow
 def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:
     """
-    What training reports may not contradict what the run says already: no tracking store takes two values of one parameter.
+    The report of training may not contradict the run: no tracking store takes two values of one parameter.
 
     With --tb there is a traceback.
     """

@@ -83,7 +83,7 @@ class ContainerServer(Server):
         return str(self._container.get_wrapped_container().id)
 
     def connect(self, database: str | None = None) -> Session:
-        """A new session of the superuser in `database`, or in the empty database `postgres`; ServerError says what has become of it."""
+        """Open a session of the superuser in `database`, or in the database `postgres`; ServerError says how the container ended."""
         try:
             return self._connect(database)
         except ServerError as error:
@@ -134,7 +134,7 @@ class ContainerServer(Server):
         self._start_again()
 
     def _all(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The pinned settings, with these on top."""
+        """Return the pinned settings, with these on top."""
         base = {name: value for name, value in PINNED.items() if name not in _LOCAL}
         return {**base, "shared_buffers": shared_buffers(self.limits.memory_bytes), **settings}
 

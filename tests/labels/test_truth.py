@@ -94,7 +94,7 @@ def test_forms_by_hand(typed: Session) -> None:
 
 def test_columns_that_only_joins_make_equal(typed: Session) -> None:
     """
-    Where 18 has removed a self-join, two columns of a relation can be of one class without a filter that makes them equal.
+    If 18 removed a self-join, two columns of a relation can be of one class without a filter that makes them equal.
 
     Only hash joins are executed: with nested loops PostgreSQL 18.4 forgets a clause after it has removed a self-join, and answers wrongly.
     """
