@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
 
 
 class Baseline:

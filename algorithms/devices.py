@@ -1,4 +1,4 @@
-"""Where networks are computed, on how many threads, and from which random numbers: what every network here needs."""
+"""Device, number of threads and random numbers: the three things that every network here needs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Registers the built-in algorithms through the same hook as everybody else's."""
+"""The built-in algorithms and their options, registered through the same hook as anybody's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from pytest_pilotscope.options.values import factors, margin, positive_float, positive_int
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
@@ -11,10 +13,108 @@ ORIGIN = "pytest-pilotscope"
 
 
 def pytest_pilotscope_register(registry: Registry) -> None:
-    """Add every built-in algorithm by name; each is imported when it is asked for."""
-    registry.add_algorithm("baseline", "algorithms.baseline:Baseline", origin=ORIGIN)
-    registry.add_algorithm("oracle", "algorithms.oracle:Oracle", origin=ORIGIN)
-    registry.add_algorithm("mscn", "algorithms.mscn.estimator:Mscn", origin=ORIGIN)
-    registry.add_algorithm("lero", "algorithms.lero.chooser:Lero", origin=ORIGIN)
-    registry.add_algorithm("index", "algorithms.index.selection:IndexSelection", origin=ORIGIN)
-    registry.add_algorithm("knob", "algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
+    """Add every built-in algorithm by name; the registry imports each on demand."""
+    registry.add_algorithm("baseline", "pytest_pilotscope.algorithms.baseline:Baseline", origin=ORIGIN)
+    registry.add_algorithm("oracle", "pytest_pilotscope.algorithms.oracle:Oracle", origin=ORIGIN)
+    registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
+    registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
+    registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
+    registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
+    _add_mscn_options(registry)
+    _add_index_options(registry)
+    _add_knob_options(registry)
+    _add_lero_options(registry)
+
+
+def _add_mscn_options(registry: Registry) -> None:
+    registry.add_option(
+        "mscn", "batch_size", default=2048, metavar="N", parse=positive_int, help="subplans that mscn learns from in one step"
+    )
+    registry.add_option("mscn", "hidden_units", default=256, metavar="N", parse=positive_int, help="units of each layer of mscn's network")
+    registry.add_option("mscn", "learning_rate", default=1e-3, metavar="RATE", parse=positive_float, help="learning rate of mscn (Adam)")
+
+
+def _add_index_options(registry: Registry) -> None:
+    registry.add_option(
+        "index",
+        "budget_mb",
+        default=250.0,
+        metavar="MB",
+        parse=positive_float,
+        help="storage for the indexes that index selection adds, in MB of 2^20 bytes",
+    )
+    registry.add_option("index", "width", default=2, metavar="N", parse=positive_int, help="columns per index at most")
+    registry.add_option(
+        "index",
+        "start",
+        default="existing",
+        choices=("existing", "none"),
+        help="keep the indexes that no constraint needs, or start without them",
+    )
+    registry.add_option(
+        "index",
+        "whatif",
+        default="auto",
+        choices=("auto", "hypopg", "hidden"),
+        help="ask about hypothetical indexes (HypoPG), or about built ones that are hidden from the planner",
+    )
+    registry.add_option("index", "covering", default=False, help="let index selection use columns that are only read")
+
+
+def _add_knob_options(registry: Registry) -> None:
+    registry.add_option("knob", "trials", default=50, metavar="N", parse=positive_int, help="settings to try, the default one included")
+    registry.add_option(
+        "knob", "target", default="total_time", choices=("total_time", "p95_time", "throughput"), help="target of knob tuning"
+    )
+    registry.add_option(
+        "knob",
+        "projection",
+        default="none",
+        choices=("llamatune", "none"),
+        help="search all knobs, or a random projection of them to fewer dimensions",
+    )
+    registry.add_option(
+        "knob",
+        "trial_s",
+        default=3.0,
+        metavar="S",
+        parse=positive_float,
+        help="length of one pass of a knob trial with the default settings, in s; it decides how many training queries a trial runs",
+    )
+
+
+def _add_lero_options(registry: Registry) -> None:
+    registry.add_option(
+        "lero",
+        "factors",
+        default=(0.01, 0.1, 1.0, 10.0, 100.0),
+        metavar="F,F,...",
+        parse=factors,
+        help="factors by which lero scales the estimates of all joins of one size to find candidate plans",
+    )
+    registry.add_option(
+        "lero",
+        "max_candidates",
+        default=20,
+        metavar="N",
+        parse=positive_int,
+        help="distinct plans per query at most, PostgreSQL's own among them",
+    )
+    registry.add_option(
+        "lero",
+        "margin",
+        default="auto",
+        metavar="auto|SCORE",
+        parse=margin,
+        help="lero leaves PostgreSQL's plan only for a score that is better by this much; auto learns it on validation queries",
+    )
+    registry.add_option(
+        "lero",
+        "effort",
+        default="auto",
+        choices=("auto", "all"),
+        help="auto: look for plans only if the search pays off; all: try every factor on every query, as in the paper",
+    )
+    registry.add_option(
+        "lero", "dynamic", default=False, help="let lero learn on from the measured queries, after every --update-every of them"
+    )

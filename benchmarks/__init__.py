@@ -1,1 +1,1 @@
-"""What `pytest benchmarks` runs: workloads by algorithm and dataset, and the speed of the suite itself."""
+"""The tests that `pytest benchmarks` runs: workloads by algorithm and dataset; and the speed of the suite itself."""

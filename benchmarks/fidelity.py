@@ -1,5 +1,5 @@
 """
-How close the generated STATS data is to the real one, as a Markdown table.
+Comparison of the generated STATS data with the real one, as a Markdown table.
 
     python benchmarks/fidelity.py 0.3 1.0
 
@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import spearmanr
 
-from pytest_pilotscope.core.accuracy import q_error
 from pytest_pilotscope.datasets.stats import Table, generate
 from pytest_pilotscope.labels import cardinalities, read_schema
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.training import labels_folder
+from pytest_pilotscope.learning.training import labels_folder
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.statistics.accuracy import q_error
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ SIZE_BIASED: Mapping[str, float] = {
     "votes of a post": 16.2,
     "links to a post": 8.34,
 }
-"""Mean fan-out as a child sees it, sum n^2 / sum n, in the real data."""
+"""Mean fan-out over the children, sum n^2 / sum n, in the real data."""
 
 AMPLIFICATIONS: Mapping[str, float] = {
     "badges * posts": 20.79,
@@ -65,7 +66,7 @@ CORRELATIONS: Mapping[tuple[str, str], float] = {("badges", "reputation"): 0.64,
 
 
 def fanout(tables: Mapping[str, Table], name: str) -> Floats:
-    """How many children of a kind each parent has."""
+    """Return the number of children of a kind for each parent."""
     table, column, parent = CHILDREN[name]
     keys = tables[table][column]
     rows = np.searchsorted(tables[parent]["id"].values, keys.values[keys.present()])
@@ -73,30 +74,23 @@ def fanout(tables: Mapping[str, Table], name: str) -> Floats:
 
 
 def amplification(tables: Mapping[str, Table], names: str) -> float:
-    """The size of the join of all children of one parent, over what independent and uniform fan-outs predict."""
+    """Return the size of the join of all children of one parent over the size that independent and uniform fan-outs predict."""
     counts = [fanout(tables, name) for name in names.split(" * ")]
     return float(np.prod(counts, axis=0).mean() / np.prod([one.mean() for one in counts]))
 
 
 def rank_correlation(tables: Mapping[str, Table], name: str, other: str) -> float:
-    """Spearman's correlation over users of a fan-out with another one, or with a column of users."""
+    """Return Spearman's correlation over users of a fan-out with another one, or with a column of users."""
     second = fanout(tables, other) if other in CHILDREN else tables["users"][other].values
-    return float(np.corrcoef(_ranks(fanout(tables, name)), _ranks(second))[0, 1])
-
-
-def _ranks(values: npt.NDArray[np.generic]) -> Floats:
-    """Mean ranks, equal for equal values."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[places], dtype=np.float64)
+    return float(spearmanr(fanout(tables, name), second).statistic)
 
 
 def q_errors(scale: float) -> Floats:
-    """The q-errors of PostgreSQL's estimates of all non-empty subplans of the test queries."""
+    """Return the q-errors of PostgreSQL's estimates of all non-empty subplans of the test queries."""
     with open_database(PostgreSQLConfig("stats_synthetic", scale=scale)) as database, database.session() as session:
         queries = database.dataset.workload().test if database.dataset else ()
         data = database.fingerprint.data
-        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint=data, cache_dir=labels_folder(data, session))
+        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint=data, cache_dir=labels_folder(data))
         pairs = [
             (rows, label.rows)
             for query in queries
@@ -107,7 +101,7 @@ def q_errors(scale: float) -> Floats:
 
 
 def lines(scales: Sequence[float]) -> Iterator[str]:
-    """The table, line by line."""
+    """Yield the table, line by line."""
     generated = [generate(scale, 0) for scale in scales]
     yield f"| | real | {' | '.join(f'scale {scale:g}' for scale in scales)} |"
     yield "|---" * (len(scales) + 2) + "|"

@@ -1,5 +1,5 @@
 """
-The reference's way of computing mscn, for `speed/test_mscn.py`: every set padded to its largest, every element of every sample encoded, and
+The reference computation of mscn, for `speed/test_mscn.py`: every set padded to its largest, every element of every sample encoded, and
 the loss computed element by element.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import Batch
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, SetEncoder
+from pytest_pilotscope.algorithms.mscn.ragged import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ def padded(batch: Batch) -> Padded:
 
 
 def reference_rows(network: MscnNetwork, batch: Padded) -> Tensor:
-    """The forward pass of the reference, with the weights of our network: (B, 1) rows."""
+    """Return the (B, 1) rows of the reference's forward pass, with the weights of our network."""
     averages, blocks, biases = [], [], []
     for encoder, (elements, mask) in zip(network.sets.values(), batch.sets, strict=True):
         assert isinstance(encoder, SetEncoder)
@@ -53,7 +53,7 @@ def reference_rows(network: MscnNetwork, batch: Padded) -> Tensor:
 
 
 def reference_loss(network: MscnNetwork, batch: Padded) -> Tensor:
-    """The loss of the reference."""
+    """Return the loss of the reference."""
     errors = []
     for guess, truth in zip(reference_rows(network, batch), batch.rows, strict=True):
         errors.append(guess / truth if (guess > truth).item() else truth / guess)

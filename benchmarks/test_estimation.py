@@ -1,4 +1,4 @@
-"""How good the estimates were: q-error by number of joins, and p-error, beside PostgreSQL's own."""
+"""Quality of the estimates: q-error by number of joins, and p-error, beside PostgreSQL's own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.views import estimation_view
 
 
 def test_estimation(pilotscope_record: Record, pilotscope_say: Callable[[str], None]) -> None:
-    """Every side that was judged is judged on the same subplans; the table shows by how much each was wrong."""
+    """Every side is judged on the same subplans; the table shows the errors of each."""
     view = estimation_view(pilotscope_record)
     if view is None:
         pytest.skip("no true cardinalities are known for this dataset yet: add an estimator to the run (--algo baseline,oracle)")

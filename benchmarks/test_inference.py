@@ -1,4 +1,4 @@
-"""What deciding costs: the time between receiving a query and having steered the server."""
+"""Cost of inference: the time between receiving a query and having steered the server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_pilotscope.core.record import Record
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.views import inference_view
 
 
 def test_inference(pilotscope_record: Record, pilotscope_say: Callable[[str], None]) -> None:
-    """Deciding is measured in every round of every query of a side that decides; the table shows it by number of relations."""
+    """Inference is measured in every round of every query of a side that has any; the table shows it by number of relations."""
     view = inference_view(pilotscope_record)
     if view is None:
         pytest.skip("no side of this run decides anything while a query waits")

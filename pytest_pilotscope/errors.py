@@ -1,27 +1,27 @@
 """
-Everything that can go wrong and has a name.
+The exceptions that this project raises on purpose.
 
     PilotscopeError
-    ├── UsageError              what the user typed; pytest exits with 4
-    │   ├── UnknownName         an algorithm, dataset or query that nobody registered
-    │   ├── WorkloadError       a query file that cannot be read (file and line are in the message)
-    │   └── MissingWorkload     a dataset or database that comes without queries
+    ├── UsageError              the user's input is wrong; pytest exits with 4
+    │   ├── UnknownName         an algorithm, dataset or query is not registered
+    │   ├── WorkloadError       a query file cannot be read (file and line are in the message)
+    │   └── MissingWorkload     a dataset or database has no queries
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
-    │   ├── MissingServer       no binaries, no Docker daemon, nothing to start
+    │   ├── MissingServer       there are no binaries and no Docker daemon to start a server with
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
-    ├── DatasetError            data that cannot be generated, fetched or loaded
-    ├── SteeringError           a cardinality or hint that PostgreSQL would not take
-    ├── UnsupportedQuery        a statement that cannot be taken apart into relations and joins
-    ├── LabelError              a true cardinality that cannot be computed
+    ├── DatasetError            data cannot be generated, fetched or loaded
+    ├── SteeringError           PostgreSQL rejected a cardinality or hint
+    ├── UnsupportedQuery        a statement has no relations and joins to steer
+    ├── LabelError              a true cardinality cannot be computed
     ├── AlgorithmError          a learned component broke its contract; its run is FAILED
     │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
     │   ├── InvalidEstimate     NaN, infinite or negative rows, or no number at all
-    │   ├── SideFailed          one competitor of a comparison broke; the others go on
-    │   └── ModelError          a model file that cannot be loaded, or that belongs to other data
-    ├── DifferentAnswer         a steered query returned other rows than plain PostgreSQL
-    ├── RecordError             a record that cannot be read or may not be written (file and line are in the message)
+    │   ├── SideFailed          one side of a comparison broke; the others go on
+    │   └── ModelError          a model file cannot be loaded, or belongs to other data
+    ├── DifferentAnswer         a steered query returned other rows than PostgreSQL without steering
+    ├── RecordError             a record cannot be read or must not be written (file and line are in the message)
     └── TrackingError           the tracking store could not be read or written
 """
 
@@ -32,15 +32,15 @@ from difflib import get_close_matches
 
 
 class PilotscopeError(Exception):
-    """The root: catches everything this project raises on purpose."""
+    """The base of all exceptions that this project raises on purpose."""
 
 
 class UsageError(PilotscopeError):
-    """What the user asked for makes no sense; nothing was started."""
+    """The user's input is wrong; nothing was started."""
 
 
 class UnknownName(UsageError):
-    """A name that nobody registered, with the near matches and all known names; `otherwise` says what else could have been meant."""
+    """A name is not registered. The message has near matches and all known names, and `otherwise` another possible meaning."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> None:
         names = sorted(known)
@@ -50,11 +50,11 @@ class UnknownName(UsageError):
 
 
 class WorkloadError(UsageError):
-    """A query file that cannot be read; the message starts with `file:line`."""
+    """A query file cannot be read; the message starts with `file:line`."""
 
 
 class MissingWorkload(UsageError):
-    """There are no queries: the data comes without them, and none were named."""
+    """There are no queries: the data has none, and the user named none."""
 
 
 class ServerError(PilotscopeError):
@@ -62,7 +62,7 @@ class ServerError(PilotscopeError):
 
 
 class MissingServer(ServerError):
-    """There is nothing to start: no binaries and no Docker daemon."""
+    """There are no binaries and no Docker daemon to start a server with."""
 
 
 class MissingExtension(ServerError):
@@ -70,7 +70,7 @@ class MissingExtension(ServerError):
 
 
 class StatementFailed(ServerError):
-    """PostgreSQL refused a statement for a `reason`; `sqlstate` is its five-letter code, empty when the connection broke."""
+    """PostgreSQL refused a statement for a `reason`; `sqlstate` is its five-letter code, empty if the connection broke."""
 
     def __init__(self, sql: str, *, reason: str, sqlstate: str = "") -> None:
         code = f" [{sqlstate}]" if sqlstate else ""
@@ -80,7 +80,7 @@ class StatementFailed(ServerError):
 
     @property
     def about_a_row(self) -> bool:
-        """Whether the values of a row are the reason, as in a division by zero (class 22 in src/backend/utils/errcodes.txt)."""
+        """True if the values of a row are the reason, as in a division by zero (class 22 in src/backend/utils/errcodes.txt)."""
         return self.sqlstate.startswith("22")
 
 
@@ -93,27 +93,24 @@ class QueryTimeout(ServerError):
 
 
 def shortened(sql: str, *, limit: int = 200) -> str:
-    """The statement on one line, cut to `limit` characters."""
+    """Return a statement on one line, cut to `limit` characters."""
     line = " ".join(sql.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 class DatasetError(PilotscopeError):
-    """Data that cannot be generated, fetched or loaded."""
+    """Data cannot be generated, fetched or loaded."""
 
 
 class SteeringError(PilotscopeError):
-    """A cardinality, hint or index name that PostgreSQL would not take."""
+    """PostgreSQL rejected a cardinality, hint or index name."""
 
 
 class UnsupportedQuery(PilotscopeError):
-    """A statement that cannot be taken apart into relations and joins; `reason` says why."""
+    """A statement has no relations and joins to steer, for a `reason`."""
 
     def __init__(self, reason: str, sql: str) -> None:
-        shown = " ".join(sql.split())
-        super().__init__(
-            f"this query has no subplans to estimate or count: {reason}; query: {shown[:300]}{'...' if len(shown) > 300 else ''}"
-        )
+        super().__init__(f"this query has no subplans to estimate or count: {reason}; query: {shortened(sql, limit=303)}")
         self.reason = reason
         self.sql = sql
 
@@ -122,7 +119,7 @@ class UnsupportedQuery(PilotscopeError):
 
 
 class LabelError(PilotscopeError):
-    """A true cardinality that cannot be computed."""
+    """A true cardinality cannot be computed."""
 
 
 class AlgorithmError(PilotscopeError):
@@ -140,7 +137,7 @@ class IncompleteEstimate(AlgorithmError):
 
 
 class InvalidEstimate(AlgorithmError):
-    """An estimator returned NaN, an infinite or a negative number of rows, or something that is no number, as its `repr`."""
+    """An estimator returned NaN, an infinite or a negative number of rows, or no number at all; then `rows` is its `repr`."""
 
     def __init__(self, algorithm: str, *, query_id: str, subplan: Iterable[str], rows: float | str) -> None:
         super().__init__(
@@ -150,11 +147,11 @@ class InvalidEstimate(AlgorithmError):
 
 
 class ModelError(AlgorithmError):
-    """A model file that cannot be loaded, or that belongs to another schema or other data."""
+    """A model file cannot be loaded, or belongs to another schema or other data."""
 
 
 class SideFailed(AlgorithmError):
-    """What an algorithm raised while it was measured together with others; `side` is its name, `reason` what it raised."""
+    """An algorithm raised an error in a comparison; `side` is its name, `reason` the error."""
 
     def __init__(self, side: str, error: Exception) -> None:
         self.side = side
@@ -163,7 +160,7 @@ class SideFailed(AlgorithmError):
 
 
 class DifferentAnswer(PilotscopeError):
-    """A steered query returned other rows than plain PostgreSQL on `side`; its run is FAILED."""
+    """On `side`, a steered query returned other rows than PostgreSQL without steering; its run is FAILED."""
 
     def __init__(self, message: str, *, side: str) -> None:
         super().__init__(message)
@@ -171,8 +168,20 @@ class DifferentAnswer(PilotscopeError):
 
 
 class RecordError(PilotscopeError):
-    """A record that cannot be read, or a file that is in the way of a new one; the message starts with the file."""
+    """A record cannot be read, or its file exists already; the message starts with the file."""
 
 
 class TrackingError(PilotscopeError):
     """The tracking store could not be read or written."""
+
+
+def named(names: Iterable[str], limit: int = 5) -> str:
+    """Return names for a sentence, at most `limit` of them: `q1, q2 and 3 more`."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 query`, `2 queries`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

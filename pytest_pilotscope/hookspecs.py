@@ -1,4 +1,4 @@
-"""The hooks this plugin calls."""
+"""The hooks that this plugin calls."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 @pytest.hookspec(historic=True)
 def pytest_pilotscope_register(registry: Registry) -> None:
     """
-    Register algorithms and datasets.
+    Register algorithms, their options, and datasets.
 
-    Write it in a conftest.py or in an installed plugin; the built-in algorithms come in through the same hook::
+    Write it in a conftest.py or in an installed plugin. The built-in algorithms use the same hook::
 
         def pytest_pilotscope_register(registry):
             registry.add_algorithm("naru", "naru_pg:Naru", origin="naru-pg 0.2")
+            registry.add_option("naru", "layers", default=5, help="layers of the network")
             registry.add_dataset("orders", "orders_data:Orders", origin="naru-pg 0.2")
 
-    The hook is historic: a conftest.py that pytest meets after start-up still counts.
+    The hook is historic: pytest also calls it in a conftest.py that it finds after start-up. By then it has read the command line, so set
+    the options of such an algorithm in the ini file (`pilotscope_naru_layers`) or in Python.
     """

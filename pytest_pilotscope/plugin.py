@@ -1,29 +1,32 @@
-"""Every pytest hook and fixture. No logic: each hands over to something that does not know pytest."""
+"""Every pytest hook and fixture. They contain no logic; each calls code that does not know pytest."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_pilotscope import hookspecs, options
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.errors import PilotscopeError, SideFailed, UsageError
+from pytest_pilotscope import hookspecs
+from pytest_pilotscope.builtins import builtin_plugins
+from pytest_pilotscope.errors import PilotscopeError, SideFailed
+from pytest_pilotscope.options import commandline as options
+from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.registry import Registry
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.bench import Bench, Conclusion
-    from pytest_pilotscope.core.cases import Case
-    from pytest_pilotscope.core.record import Record
-    from pytest_pilotscope.parallel import Foreman
+    from pytest_pilotscope.options.progress import ShowProgress
+    from pytest_pilotscope.record.record import Record
     from pytest_pilotscope.report.notices import Notices
-    from pytest_pilotscope.report.progress import Say, ShowProgress
-    from pytest_pilotscope.run import BenchmarkRun
+    from pytest_pilotscope.report.progress import Say
+    from pytest_pilotscope.runs.bench import Bench, Conclusion
+    from pytest_pilotscope.runs.cases import Case
+    from pytest_pilotscope.runs.single import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
@@ -31,7 +34,7 @@ BENCH = pytest.StashKey["Bench"]()
 CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 TAKEN = pytest.StashKey[tuple[str, ...]]()
 OFFERED = pytest.StashKey[bool]()
-FOREMAN: pytest.StashKey[Foreman] = pytest.StashKey()
+RECORDS_BEFORE = pytest.StashKey[Collection[Path]]()
 NOTICES: pytest.StashKey[Notices] = pytest.StashKey()
 WARNINGS = "pilotscope_warnings"
 CASE = "pilotscope_case"
@@ -53,23 +56,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add the short options once everybody else had the chance to take the names."""
-    result = yield
-    early_config.stash[TAKEN] = options.add_short_names(parser)
-    return result
+    """Add the options of algorithms and all short names after all other plugins have added their options."""
+    try:
+        return (yield)
+    finally:
+        declared = [option for of_algorithm in _registry(early_config).declared.values() for option in of_algorithm.values()]
+        options.add_options(parser, declared)
+        early_config.stash[TAKEN] = options.add_short_names(parser, (*OPTIONS, *declared))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings and collect what is registered; the built-in names come when something is to be measured."""
+    """Read the settings."""
     settings = config.stash[SETTINGS] = options.settings(config)
-    if settings.measure and options.asks_to_measure(config) and config.getoption("dist", "no") != "no":
+    if settings.measure and options.asks_for(config, options.MEASURING) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
     if not settings.measure and config.getoption("dist", "no") != "no":
-        from pytest_pilotscope.parallel import Foreman
+        from pytest_pilotscope.runs.parallel import recorded
 
-        config.stash[FOREMAN] = Foreman(settings=settings)
-    registry = config.stash[REGISTRY] = Registry()
-    config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
+        config.stash[RECORDS_BEFORE] = recorded(settings)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -79,9 +83,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize whatever asks for a case over algorithm x dataset, or over datasets when algorithms are compared."""
+    """Parametrize tests with a case over algorithm x dataset, or over datasets when algorithms are compared."""
     if CASE in metafunc.fixturenames:
-        from pytest_pilotscope.core.cases import cases_of
+        from pytest_pilotscope.runs.cases import cases_of
 
         metafunc.config.stash[OFFERED] = True
         cases = cases_of(metafunc.config.stash[SETTINGS])
@@ -89,13 +93,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what looks at a record behind what makes it."""
+    """Run tests that read a record after the tests that make it."""
     items.sort(key=lambda item: RECORD in getattr(item, "fixturenames", ()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse what cannot be measured before anything is started. A gate is there even if nothing was selected for it to judge."""
+    """Reject impossible measurements before anything starts. Keep the gate active even if no test was selected."""
     config = session.config
+    options.add_late_keys(config, _registry(config))
     items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
     cases = tuple(item.callspec.params[CASE] for item in items)
     beside_others = _is_worker(config) and config.stash[SETTINGS].measure
@@ -105,7 +110,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Learn from a worker its warnings, and whether there was something for a gate to judge: beside workers, nothing is collected here."""
+    """Take over a worker's warnings, and its tests for a gate to judge, because this process collects none itself."""
     told = getattr(node, "workeroutput", {})
     if told.get(CASE):
         node.config.stash[OFFERED] = True
@@ -115,7 +120,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Provision the databases first, so that what is wrong with them is said once and at once."""
+    """Provision the databases first, so that an error is reported once and at once."""
     bench = session.config.stash.get(BENCH, None)
     if bench is not None and not session.config.option.collectonly and not _is_worker(session.config):
         with _usage_errors():
@@ -124,7 +129,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the message alone of what has a name and ends a run: it says what to do, and a traceback is there for whoever asks for one."""
+    """Show only the message of an error of ours, because it says what to do. pytest's traceback options show the traceback."""
     report = yield
     asked = item.config.option.tbstyle != "auto" or item.config.option.fulltrace or item.config.option.showlocals
     if CASE in getattr(item, "fixturenames", ()) and call.excinfo is not None and _is_named(call.excinfo.value) and not asked:
@@ -134,16 +139,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail a session whose tests passed but whose gate did not."""
+    """Fail the session if its gate failed, even though its tests passed."""
     config = session.config
     if _is_worker(config):
         told: dict[str, object] = config.workeroutput  # type: ignore[attr-defined]
         told[CASE] = config.stash.get(OFFERED, False)
         told[WARNINGS] = list(config.stash[NOTICES].shown) if NOTICES in config.stash else []
         return
-    foreman = config.stash.get(FOREMAN, None)
-    if foreman is not None:
-        config.stash[CONCLUSION] = foreman.conclude()
+    if RECORDS_BEFORE in config.stash:
+        from pytest_pilotscope.runs.parallel import send_new
+
+        config.stash[CONCLUSION] = send_new(config.stash[SETTINGS], config.stash[RECORDS_BEFORE])
         return
     if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
         config.stash[BENCH] = _checked_bench(config, ())
@@ -188,7 +194,7 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -> Generator[None, Any, Any]:
-    """Keep our entries (one per query and side) out of pytest-benchmark's own table, unless it compares them."""
+    """Leave our entries (one per query and side) out of pytest-benchmark's table, unless it compares them."""
     groups = yield
     if config.getoption("benchmark_compare"):
         return groups
@@ -198,10 +204,10 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Put the records into pytest-benchmark's JSON, whole, so that a gate can be held against it."""
+    """Add the complete records to pytest-benchmark's JSON, so that a gate can use it as its reference."""
     bench = config.stash.get(BENCH, None)
     if bench is not None and bench.finished:
-        from pytest_pilotscope.gating import embed
+        from pytest_pilotscope.gate.judging import embed
 
         embed(output_json, [run.record_path for run in bench.finished])
 
@@ -211,7 +217,7 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
     """
     Open the run of this case: `with pilotscope_run() as run: ...`.
 
-    Used as a context manager inside the test, so that the run sees a Ctrl-C and ends KILLED.
+    It is a context manager inside the test, so that the run notices Ctrl-C and ends KILLED.
     """
     if _is_worker(request.config) and request.config.stash[SETTINGS].measure:
         pytest.fail(PARALLEL, pytrace=False)
@@ -220,20 +226,20 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
     yield lambda: bench.open_run(pilotscope_case)
     session = getattr(request.config, "_benchmarksession", None)
     if session is not None and not session.disabled:
-        from pytest_pilotscope.benchmark_export import add_entries
+        from pytest_pilotscope.report.benchmark_json import add_entries
 
         for run in bench.finished[done:]:
             add_entries(session, run.record, nodeid=request.node.nodeid)
 
 
 def _is_named(error: BaseException | None) -> bool:
-    """Whether the message of an error says everything; not that of an algorithm which failed for a reason that has no name here."""
+    """Tell whether an error is one of ours, so that its message suffices; an unknown error inside an algorithm is not."""
     return _is_named(error.__cause__) if isinstance(error, SideFailed) else isinstance(error, PilotscopeError)
 
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Say in one line, without a traceback, what keeps the run from starting: exit code 4."""
+    """Turn our errors into one line without a traceback and exit code 4, because the run has not started."""
     try:
         yield
     except PilotscopeError as error:
@@ -242,7 +248,7 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def pilotscope_record(pilotscope_case: Case, request: pytest.FixtureRequest) -> Record:
-    """Give the record of this case, which must have been measured in the same session."""
+    """Give the record of this case; skip the test if this session has not measured it."""
     bench = request.config.stash.get(BENCH, None)
     if bench is not None and not bench.settings.measure:
         pytest.skip("nothing is measured with --no-measure")
@@ -254,53 +260,54 @@ def pilotscope_record(pilotscope_case: Case, request: pytest.FixtureRequest) -> 
 
 @pytest.fixture
 def pilotscope_say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Show text to the user at once, whatever pytest captures."""
+    """Give a function that shows text at once, even while pytest captures output."""
     return request.config.stash[BENCH].say
 
 
 def _is_worker(config: pytest.Config) -> bool:
-    """Whether this is a worker of pytest-xdist."""
+    """Tell whether this process is a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
 def _is_to_be_judged(config: pytest.Config) -> bool:
-    """Whether there is a gate or a calibration that something would have been measured for, had it not been deselected or forgotten."""
+    """Tell whether a gate or a calibration is asked for, even if no benchmark was selected."""
     settings = config.stash[SETTINGS]
     wanted = settings.calibrate or settings.gate not in (None, "none")
-    return options.asks_to_judge(config) or (wanted and config.stash.get(OFFERED, False))
+    return options.asks_for(config, options.JUDGING) or (wanted and config.stash.get(OFFERED, False))
 
 
-def _register_builtins(config: pytest.Config) -> None:
-    """
-    Let the built-in algorithms and datasets in, through the same hook as everybody else's.
-
-    Not before something is to be measured: a project that only has this plugin installed may have a package `algorithms` of its own.
-    """
-    for module in ("algorithms.plugin", "pytest_pilotscope.datasets.plugin"):
-        try:
-            config.pluginmanager.import_plugin(module)
-        except ImportError as error:
-            package = module.split(".")[0]
-            raise UsageError(f"the built-in names cannot be imported ({error}): another package is called {package!r}") from error
+def _registry(config: pytest.Config) -> Registry:
+    """Return the registry. The built-in names use the same hook as others; a later conftest.py can still add names."""
+    if REGISTRY not in config.stash:
+        registry = config.stash[REGISTRY] = Registry()
+        for plugin in builtin_plugins():
+            config.pluginmanager.register(plugin)
+        with _usage_errors():
+            config.hook.pytest_pilotscope_register.call_historic(kwargs={"registry": registry})
+    return config.stash[REGISTRY]
 
 
 def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     _notices(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
-        _register_builtins(config)
         bench.check()
+    for algorithm in bench.settings.algorithms:
+        if late := options.late(config, bench.registry.declared.get(algorithm, {}).values()):
+            keys = ", ".join(option.dest for option in late)
+            bench.say(f"{algorithm} was registered after the command line was read; set its options in the ini file: {keys}")
     return bench
 
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
-    from pytest_pilotscope.bench import Bench
+    from pytest_pilotscope.runs.bench import Bench
 
     say, progress = _display(config)
-    settings = config.stash[SETTINGS]
+    registry = _registry(config)
+    settings = replace(config.stash[SETTINGS], options=options.algorithm_options(config, registry))
     if _is_worker(config):
-        settings = replace(settings, mlflow=False)  # whoever started the workers sends their records
-    return Bench(settings=settings, registry=config.stash[REGISTRY], say=say, progress=progress, cases=cases)
+        settings = replace(settings, mlflow=False)  # the process that started the workers sends their records
+    return Bench(settings=settings, registry=registry, say=say, progress=progress, cases=cases)
 
 
 def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
@@ -311,7 +318,7 @@ def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
 
 
 def _notices(config: pytest.Config) -> Notices:
-    """What shows our warnings to the user from now on; a worker only collects them, for whoever started it."""
+    """Return the handler that shows our warnings. In a worker it only collects them, for the process that started it."""
     if NOTICES not in config.stash:
         from pytest_pilotscope.report.notices import LOGGERS, Notices
 
@@ -324,7 +331,7 @@ def _notices(config: pytest.Config) -> Notices:
 
 
 def _is_shown_live(config: pytest.Config, record: logging.LogRecord) -> bool:
-    """Whether pytest itself shows this when it is logged (log_cli): it does from collection to the end of the session, not afterwards."""
+    """Tell whether pytest itself shows this log record (log_cli), which it does from collection to the end of the session."""
     plugin: Any = config.pluginmanager.getplugin("logging-plugin")
     if plugin is None or not plugin._log_cli_enabled():
         return False

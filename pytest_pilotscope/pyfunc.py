@@ -1,4 +1,4 @@
-"""Serves a model of this suite as an MLflow pyfunc model: `loader_module` of every model that is logged."""
+"""Serve a model of this suite as an MLflow pyfunc model. Stored models name this file as their `loader_module`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.subplans import key_text
-from pytest_pilotscope.registry import builtin_registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Decide = Callable[[str], Mapping[frozenset[str], float] | Mapping[str, Any]]
-"""From SQL to rows by subplan; or to what the algorithm says in JSON of its own: the indexes, the settings, the choice of a plan."""
+"""A function from SQL to rows by subplan, or to the algorithm's own JSON: indexes, settings, the choice of a plan."""
 
 
 class _Serves(Protocol):
@@ -27,7 +27,7 @@ class _Serves(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PilotscopeModel:
-    """What MLflow calls: one decision per statement."""
+    """A model as MLflow calls it: one decision per statement."""
 
     decide: Decide
 
@@ -35,9 +35,9 @@ class PilotscopeModel:
         """
         Map the column `sql` to `decision`, a JSON object.
 
-        From each subplan to its rows, keyed as for the library: the sorted aliases, blank between them, after the number of the query level
-        where there are several ("2:a b"). Or what the algorithm says itself: `{"indexes": [...]}` as SQL, `{"settings": {...}}`, or of lero
-        what was chosen and why, with `"cardinalities": {...}`.
+        An estimator maps each subplan to its rows. The key is that of the C library: the sorted aliases, separated by blanks, after the
+        number of the query level if there are several ("2:a b"). Other algorithms return `{"indexes": [...]}` as SQL,
+        `{"settings": {...}}`, or for lero the choice and its reasons, with `"cardinalities": {...}`.
         """
         import pandas as pd
 
@@ -50,7 +50,7 @@ def _json_of(decision: Mapping[frozenset[str], float] | Mapping[str, Any]) -> st
 
 
 def _load_pyfunc(path: str) -> PilotscopeModel:
-    """Read a model that was logged by this suite (MLflow calls this); the algorithm is looked up among the built-in ones by name."""
+    """Read a model of this suite for MLflow. The name of its file tells the built-in algorithm."""
     folder = Path(path)
     found = sorted((folder / "metadata").glob("*.json"))
     if len(found) != 1:

@@ -1,17 +1,16 @@
-"""Names of algorithms and datasets, and where to import them from when they are asked for."""
+"""The names of algorithms and datasets, and the modules to import them from on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
-
-if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
+from pytest_pilotscope.options.settings import OPTIONS
+from pytest_pilotscope.options.table import Option, name_of
 
 Target = str | Callable[..., Any]
 
@@ -26,7 +25,7 @@ class Entry:
     origin: str
 
     def resolve(self) -> Callable[..., Any]:
-        """Import the target. Raises `UsageError` that carries the origin when it cannot be imported."""
+        """Import the target. Raise `UsageError`, which names the origin, if the import fails."""
         if not isinstance(self.target, str):
             return self.target
         module_name, _, attribute = self.target.partition(":")
@@ -41,18 +40,72 @@ class Entry:
 
 @dataclass(slots=True)
 class Registry:
-    """What `pytest_pilotscope_register` fills; one per pytest session, or one by `builtin_registry` without pytest."""
+    """The names that `pytest_pilotscope_register` adds: one registry per pytest session, or one of `builtin_registry` without pytest."""
 
     _algorithms: dict[str, Entry] = field(default_factory=dict)
     _datasets: dict[str, Entry] = field(default_factory=dict)
+    _options: dict[str, dict[str, Option]] = field(default_factory=dict)
 
     def add_algorithm(self, name: str, target: Target, *, origin: str) -> None:
-        """Register an algorithm: `target` is `"module:Class"` or a class; `origin` is shown in errors. A name is taken once."""
+        """Register an algorithm: `target` is `"module:Class"` or a class; errors show `origin`. A name can be registered once."""
         self._add(self._algorithms, Entry(kind="algorithm", name=name, target=target, origin=origin))
 
     def add_dataset(self, name: str, target: Target, *, origin: str) -> None:
         """Register a dataset: `target` makes a `datasets.base.Dataset` when called with `name=`, `scale=`, `seed=` and `data_dir=`."""
         self._add(self._datasets, Entry(kind="dataset", name=name, target=target, origin=origin))
+
+    def add_option(
+        self,
+        algorithm: str,
+        name: str,
+        *,
+        default: Any,
+        help: str,
+        parse: Callable[[str], Any] | None = None,
+        choices: tuple[str, ...] = (),
+        metavar: str | None = None,
+    ) -> None:
+        """
+        Declare an option of an algorithm, which reads the value in `training.options[name]`.
+
+        The option is `--ALGORITHM-NAME`, its ini key `pilotscope_ALGORITHM_NAME`; `Option` explains the other arguments. Raise `UsageError`
+        for a name that another option has or that is no Python name, and for a default that the option itself would reject.
+        """
+        if not name.isidentifier():
+            raise UsageError(f"option {name!r} of algorithm {algorithm!r} must be a Python name such as batch_size")
+        declared = Option(
+            name=name_of(name, default, prefix=f"{algorithm}-".replace("_", "-")),
+            key=name,
+            default=default,
+            help=help,
+            parse=parse,
+            choices=choices,
+            metavar=metavar,
+        )
+        declared.checked(default, f"default of option {name!r} of algorithm {algorithm!r}")
+        others = chain(OPTIONS, *(options.values() for options in self._options.values()))
+        if any(other.dest == declared.dest and other != declared for other in others):
+            raise UsageError(f"option {name!r} of algorithm {algorithm!r}: there is another option --{declared.name}; rename one of them")
+        self._options.setdefault(algorithm, {})[name] = declared
+
+    def options(self, algorithm: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """
+        Return the values of an algorithm's options: the `chosen` ones (by algorithm, as in `Settings.options`), else the defaults.
+
+        Raise `UnknownName` for an undeclared option, and `UsageError` for a value that the command line would reject.
+        """
+        declared = self._options.get(algorithm, {})
+        values = {name: option.default for name, option in declared.items()}
+        for name, value in chosen.get(algorithm, {}).items():
+            if name not in declared:
+                raise UnknownName(f"option of {algorithm}", name, declared)
+            values[name] = declared[name].checked(value, name)
+        return values
+
+    @property
+    def declared(self) -> Mapping[str, Mapping[str, Option]]:
+        """The options of every algorithm, by algorithm and name."""
+        return self._options
 
     def algorithm(self, name: str) -> Entry:
         """Return the entry of an algorithm; `UnknownName` lists the near matches and all names."""
@@ -87,25 +140,3 @@ class Registry:
                 f"{entry.kind} {entry.name!r} is registered twice: by {taken.origin} and by {entry.origin}; rename one of them"
             )
         entries[entry.name] = entry
-
-
-def builtin_registry() -> Registry:
-    """Return a registry with the built-in names only, for use without pytest."""
-    from algorithms.plugin import pytest_pilotscope_register as register_algorithms
-    from pytest_pilotscope.datasets.plugin import pytest_pilotscope_register as register_datasets
-
-    registry = Registry()
-    register_algorithms(registry)
-    register_datasets(registry)
-    return registry
-
-
-def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:
-    """
-    Return the queries of a built-in dataset, split into `train`, `validation` and `test`; `UnknownName` for any other.
-
-    Published data (`stats`, `imdb`) has those that lie beside it in `data_dir`; `MissingWorkload` without.
-    """
-    dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
-    workload: Workload = dataset.workload()
-    return workload

@@ -1,19 +1,19 @@
 """
-The contract that every algorithm keeps, as tests to inherit.
+Tests of the contract of an algorithm, to inherit.
 
     from pytest_pilotscope.testing import AlgorithmContract
 
     class TestNaru(AlgorithmContract):
         algorithm = Naru
 
-Everything is real: a server, a small dataset, training. What must hold for an estimator, a plan chooser, a preparer or a model that can be
-saved is tested where the class has the methods for it.
+The tests start a real server with a small dataset and really train. Tests of estimators, plan choosers, preparers and saved models apply
+to classes with the methods for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -21,25 +21,29 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from pytest_pilotscope.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.settings import Settings
 from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
+from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates, side_of
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.run import copyable
-from pytest_pilotscope.training import Training, check_algorithm, learn
+from pytest_pilotscope.options.progress import silent
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.plugin import REGISTRY
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.learn import check_algorithm, learn
+from pytest_pilotscope.runs.opening import copyable
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.provision.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """An algorithm that has learned, what it reported, and the fingerprints of its server before and after."""
+    """A trained algorithm with its report, and the fingerprints of its server before and after training."""
 
     algorithm: Algorithm
     report: TrainingReport
@@ -50,34 +54,42 @@ class Trained:
 
 class AlgorithmContract:
     """
-    Subclass it in a test module, and name the class of the algorithm, or a function without arguments that makes one.
+    The tests of one algorithm. Set `algorithm` in a subclass to its class, or to a function without arguments that makes one.
 
-    `config`, `settings` and `test_queries` (how many test queries are decided on) can be other ones.
+    Override `config`, `settings` and `test_queries` (the number of test queries to decide on) if needed. The algorithm's options have the
+    values in `settings.options`, else the defaults that a conftest.py or an installed plugin has registered.
     """
 
     algorithm: ClassVar[Callable[[], Any]]
     config: ClassVar[PostgreSQLConfig] = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
-    settings: ClassVar[Settings] = Settings(training_size=12, collection_size=12, epochs=2, knob_trials=2, knob_trial_s=0.5, index_width=1)
+    settings: ClassVar[Settings] = Settings(training_size=12, collection_size=12, epochs=2)
     test_queries: ClassVar[int] = 3
+    _registry: ClassVar[Registry]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _registered(cls, pytestconfig: pytest.Config) -> None:
+        """Use the options that are registered in this pytest session."""
+        cls._registry = pytestconfig.stash[REGISTRY]
 
     @pytest.fixture(scope="class")
     @classmethod
     def database(cls) -> Iterator[Database]:
-        """The dataset on a server."""
+        """Give the dataset on a server."""
         with open_database(cls.config) as opened, copyable(opened, [cls.made()]) as database:
             yield database
 
     @pytest.fixture(scope="class")
     @classmethod
     def workload(cls, database: Database) -> Workload:
-        """The queries of the dataset."""
+        """Give the queries of the dataset."""
         assert database.dataset is not None, "config needs the name of a dataset, whose queries the algorithm learns from"
         return database.dataset.workload()
 
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls, database: Database, workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-        """The algorithm after training; the session that it was given stays open."""
+        """Give the trained algorithm; its session stays open."""
         folder, made = tmp_path_factory.mktemp("contract"), cls.made()
         before = _fingerprint(database)
         with database.session() as session:
@@ -87,7 +99,7 @@ class AlgorithmContract:
 
     @classmethod
     def made(cls) -> Algorithm:
-        """Make a new algorithm, which has learned nothing."""
+        """Make a new, untrained algorithm."""
         algorithm: object = getattr(cls, "algorithm", None)
         if not callable(algorithm):
             raise AlgorithmError(
@@ -100,19 +112,21 @@ class AlgorithmContract:
 
     @classmethod
     def training(cls, database: Database, workload: Workload, session: Session, folder: Path) -> Training:
-        """What it learns from."""
+        """Return the data that it learns from."""
+        name = cls.made().name
         return Training.of(
             workload,
-            algorithm=cls.made().name,
+            algorithm=name,
             database=database,
             session=session,
             settings=cls.settings,
+            options=cls._registry.options(name, cls.settings.options),
             folder=folder,
-            progress=lambda text, steps: nullcontext(lambda done: None),
+            progress=silent,
         )
 
     def decisions(self, algorithm: Algorithm, database: Database, queries: tuple[Query, ...], session: Session) -> list[object]:
-        """What the algorithm decides: the database it prepares, and for each query the cardinalities, or why there are none."""
+        """Return all decisions: the fingerprint of the prepared database, and for each query the cardinalities, or the reason for none."""
         side = side_of(algorithm.name, algorithm, session)
         found: list[object] = [_fingerprint(database)] if isinstance(algorithm, DatabasePreparer) else []
         for query in queries:
@@ -123,11 +137,11 @@ class AlgorithmContract:
         return found
 
     def decided(self, algorithm: Algorithm, database: Database, workload: Workload) -> list[object]:
-        """Let it decide on the first test queries, and compare the answers with those of plain PostgreSQL."""
+        """Return the decisions on the first test queries, and compare the answers with those of PostgreSQL without steering."""
         queries = workload.test[: self.test_queries]
         with ExitStack() as stack:
-            plain = stack.enter_context(database.session())
-            answers = [sorted(plain.execute(query.sql)) for query in queries]
+            unsteered = stack.enter_context(database.session())
+            answers = [sorted(unsteered.execute(query.sql)) for query in queries]
             if isinstance(algorithm, DatabasePreparer):
                 database = stack.enter_context(algorithm.prepare(database))
             session = stack.enter_context(database.session())
@@ -146,7 +160,7 @@ class AlgorithmContract:
         assert len(taken) <= 1
 
     def test_what_training_reports(self, trained: Trained) -> None:
-        """Its own name, finite series and figures, and artifacts that are there, below its folder."""
+        """The report has the algorithm's name, finite series and figures, and existing artifacts below its folder."""
         report = trained.report
         assert report.side == trained.algorithm.name
         numbers = [*report.scalars.values(), *(value for series in report.metrics.values() for value in series)]
@@ -154,20 +168,20 @@ class AlgorithmContract:
         assert [path for path in report.artifacts if not Path(path).exists() or trained.folder not in Path(path).parents] == []
 
     def test_training_leaves_the_server_as_it_was(self, trained: Trained) -> None:
-        """Data, statistics, settings and indexes are the same afterwards."""
+        """Data, statistics, settings and indexes are the same after training."""
         assert trained.after == trained.before
 
     def test_it_decides_legally_and_leaves_the_server_as_it_was(self, trained: Trained, database: Database, workload: Workload) -> None:
-        """Every subplan has a finite number of rows, the answers are PostgreSQL's, and what was changed for them is put back."""
+        """Every subplan has a finite number of rows, the answers are PostgreSQL's, and every change is undone."""
         self.decided(trained.algorithm, database, workload)
         assert _fingerprint(database) == trained.before
 
     def test_it_decides_the_same_again(self, trained: Trained, database: Database, workload: Workload) -> None:
-        """A decision depends on the query and on what was learned, not on the decisions before."""
+        """A decision depends on the query and the trained model only, not on earlier decisions."""
         assert self.decided(trained.algorithm, database, workload) == self.decided(trained.algorithm, database, workload)
 
     def test_a_saved_model_decides_the_same(self, trained: Trained, database: Database, workload: Workload, tmp_path: Path) -> None:
-        """Saved and loaded into a new object, it is the same model with the same id."""
+        """A model that is saved and loaded into a new object keeps its id and its decisions."""
         first, second = trained.algorithm, self.made()
         if not isinstance(first, Persistent) or not isinstance(second, Persistent):
             pytest.skip(f"{first.name} has no models: it has no save and load")
@@ -178,7 +192,7 @@ class AlgorithmContract:
             assert self.decided(second, database, workload) == self.decided(first, database, workload)
 
     def test_a_model_of_other_data_is_refused(self, trained: Trained, database: Database, workload: Workload, tmp_path: Path) -> None:
-        """`load` raises ModelError, which names the fingerprint of the data at hand."""
+        """`load` raises ModelError, which names the fingerprint of the present data."""
         first, second = trained.algorithm, self.made()
         if not isinstance(first, Persistent) or not isinstance(second, Persistent):
             pytest.skip(f"{first.name} has no models: it has no save and load")

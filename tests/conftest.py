@@ -19,6 +19,9 @@ from pytest_pilotscope.tracking.tracker import MLflowTracker
 MAJORS = (18, 16, 15)
 """PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
 
+ENDS = (MAJORS[0], MAJORS[-1])
+"""The newest and the oldest; what runs on a version between them is marked `slow`."""
+
 WHOLE_RUNS = (
     "test_readme",
     "test_gate",
@@ -84,7 +87,9 @@ def server_of() -> Iterator[ServerOf]:
         server.stop()
 
 
-@pytest.fixture(scope="session", params=MAJORS, ids=[f"pg{major}" for major in MAJORS])
+@pytest.fixture(
+    scope="session", params=[pytest.param(major, id=f"pg{major}", marks=[pytest.mark.slow] * (major not in ENDS)) for major in MAJORS]
+)
 def server(request: pytest.FixtureRequest, server_of: ServerOf) -> EmbeddedServer:
     """A running embedded server, once for every PostgreSQL version there is; do not restart or stop it."""
     return server_of(request.param)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.bench import Bench, FinishedRun
-from pytest_pilotscope.core.cases import Case
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.registry import builtin_registry
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.runs.bench import Bench
+from pytest_pilotscope.runs.cases import Case
+from pytest_pilotscope.runs.finished import FinishedRun
+from pytest_pilotscope.runs.single import BenchmarkRun
 from tests.toy import Toy
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BENCHMARK = (Path(__file__).resolve().parents[1] / "benchmarks" / "test_workload.py").read_text(encoding="utf-8")
-"""What `pytest benchmarks` runs."""
+"""The module that `pytest benchmarks` runs."""
 
 SMALL = ("--scale", "0.01", "--rounds", "2")
 """Enough to go the whole way, too little to say anything."""

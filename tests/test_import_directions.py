@@ -6,41 +6,73 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pytest_pilotscope"
 
-MAY_IMPORT = {
-    "errors": {""},
-    "core": {"errors"},
-    "postgres": {"core", "errors"},
-    "datasets": {"postgres", "core", "errors"},
-    "labels": {"postgres", "core", "errors"},
-    "measurement": {"postgres", "core", "errors", "algorithm"},
-    "tracking": {"core", "errors"},
-    "report": {"core", "errors"},
-    "algorithm": {"core", "errors"},
-    "presets": {"algorithms", "optiontable", "scheduler"},
-    "algorithms": {"core", "postgres", "labels", "errors", "algorithm"},
+EVERYTHING = frozenset({"*"})
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "places": frozenset({"errors"}),
+    "options": frozenset({"places", "errors"}),
+    "registry": frozenset({"options", "errors"}),
+    "hookspecs": frozenset({"registry"}),
+    "queries": frozenset({"errors"}),
+    "record": frozenset({"queries", "errors"}),
+    "statistics": frozenset({"record", "errors"}),
+    "postgres": frozenset({"record", "queries", "places", "errors"}),
+    "datasets": frozenset({"postgres", "queries", "options", "places", "errors"}),
+    "provision": frozenset({"datasets", "postgres", "queries", "options", "places", "builtins", "errors"}),
+    "labels": frozenset({"postgres", "queries", "errors"}),
+    "learning": frozenset({"labels", "provision", "postgres", "record", "queries", "options", "places", "errors"}),
+    "measurement": frozenset({"learning", "postgres", "record", "queries", "errors"}),
+    "tracking": frozenset({"statistics", "record", "errors"}),
+    "gate": frozenset({"statistics", "record", "options", "places", "errors"}),
+    "report": frozenset({"statistics", "record", "options", "errors"}),
+    "algorithms": frozenset({"learning", "labels", "postgres", "statistics", "record", "queries", "options", "places", "errors"}),
+    "presets": frozenset({"runs", "builtins", "errors"}),
+    "builtins": frozenset({"algorithms", "datasets", "registry"}),
+    "pyfunc": frozenset({"builtins", "postgres", "errors"}),
+    "runs": EVERYTHING - {"plugin", "commands"},
+    "commands": EVERYTHING - {"plugin"},
+    "testing": EVERYTHING,
+    "plugin": EVERYTHING,
+    "benchmarks": EVERYTHING,
+    "": EVERYTHING,
 }
-"""What each part may import besides itself; parts that are not listed (the plugin, the runs, the command) may import everything."""
+"""
+The rooms that each room, and each file at the root of the package, may import besides itself; `*` is all of them.
+
+`presets` is `algorithms/__init__.py`, which starts runs; "" is `pytest_pilotscope/__init__.py`, which names what is public.
+"""
 
 DOORS = {
     "psycopg2": ("pytest_pilotscope/postgres/",),
     "mlflow": ("pytest_pilotscope/tracking/",),
-    "pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options", "hookspecs", "testing")),
-    "_pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options", "hookspecs", "testing")),
+    "pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options/commandline", "hookspecs", "testing")),
+    "_pytest": tuple(f"{PACKAGE}/{name}.py" for name in ("plugin", "options/commandline", "hookspecs", "testing")),
 }
 """The only places that may import a library."""
 
-HEAVY = ("torch", "mlflow", "pandas", "sqlglot", "psycopg2", "smac", "sklearn", "matplotlib")
+HEAVY = ("torch", "mlflow", "pandas", "sqlglot", "psycopg2", "smac", "sklearn", "matplotlib", "scipy")
 
 
 def modules() -> Iterator[Path]:
-    """Every module of the two packages, relative to the repository."""
+    """Yield every module of the package, relative to the repository; `algorithms/` lies beside it and is linked into it."""
     for package in (PACKAGE, "algorithms"):
-        yield from (path.relative_to(ROOT) for path in sorted((ROOT / package).rglob("*.py")))
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if not any(folder.is_symlink() for folder in path.parents):
+                yield path.relative_to(ROOT)
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -60,29 +92,39 @@ def imported(path: Path) -> Iterator[str]:
         pending.extend(ast.iter_child_nodes(node))
 
 
-def part_of(name: str) -> str | None:
-    """The part of the house that a dotted name belongs to, None outside of it."""
+def room_of(name: str) -> str | None:
+    """Return the room that a dotted name belongs to, None outside of the package."""
     words = name.split(".")
     if words[0] == "algorithms":
-        return "algorithms" if len(words) > 1 else "presets"
-    return words[1] if words[0] == PACKAGE and len(words) > 1 else None
+        words = [PACKAGE, *words]
+    if words[0] != PACKAGE:
+        return None
+    if words[1:2] == ["algorithms"] and len(words) == 2:
+        return "presets"
+    return words[1] if len(words) > 1 else ""
 
 
 def dotted(path: Path) -> str:
-    """The module name of a path."""
+    """Return the module name of a path."""
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
+def test_every_file_has_a_rule() -> None:
+    """A new file at the root, or a new room, needs a rule of what it may import."""
+    assert sorted({str(path) for path in modules() if room_of(dotted(path)) not in MAY_IMPORT}) == []
+
+
 def test_imports_flow_one_way() -> None:
-    """A module imports its own part of the house and those its part may import, nothing else of ours."""
-    wrong = [f"{path} imports {name}" for path in modules() for name in imported(path) if not may_import(part_of(dotted(path)), name)]
-    assert not wrong
+    """A module imports its own room and those its room may import, nothing else of ours."""
+    wrong = [f"{path} imports {name}" for path in modules() for name in imported(path) if not may_import(room_of(dotted(path)), name)]
+    assert wrong == []
 
 
-def may_import(part: str | None, name: str) -> bool:
-    """Whether a module of this part may import this name."""
-    other = part_of(name)
-    return other in (None, part) or part not in MAY_IMPORT or other in MAY_IMPORT[part]
+def may_import(room: str | None, name: str) -> bool:
+    """Tell whether a module of this room may import this name; a public name of the package itself counts as its room."""
+    other = room_of(name)
+    allowed = MAY_IMPORT[room or ""]
+    return other in (None, room) or other in allowed or "*" in allowed
 
 
 def test_each_library_has_one_door() -> None:
@@ -96,15 +138,27 @@ def test_each_library_has_one_door() -> None:
     assert not wrong
 
 
+def test_every_import_is_declared() -> None:
+    """Whatever the product imports belongs to a distribution that pyproject.toml names, so no other package has to bring it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *(one for extra in extras.keys() - {"test", "lint", "type"} for one in extras[extra])]
+    declared = {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+    of_library = packages_distributions()
+    ours = sys.stdlib_module_names | {PACKAGE, "algorithms"}
+    imports = {(str(path), library) for path in modules() for name in imported(path) if (library := name.split(".")[0]) not in ours}
+    assert [one for one in sorted(imports) if not declared & {canonicalize_name(name) for name in of_library.get(one[1], one[1:])}] == []
+
+
 def test_no_algorithm_imports_another() -> None:
-    """What one algorithm is made of can change without looking at the others."""
+    """An algorithm can change without a look at the others."""
     folders = {path.parts[1] for path in modules() if path.parts[0] == "algorithms" and len(path.parts) > 2}
     wrong = [
         f"{path} imports {name}"
         for path in modules()
         if path.parts[0] == "algorithms" and path.parts[1] in folders
         for name in imported(path)
-        if name.startswith("algorithms.") and name.split(".")[1] in folders - {path.parts[1]}
+        if name.startswith(f"{PACKAGE}.algorithms.") and name.split(".")[2] in folders - {path.parts[1]}
     ]
     assert not wrong
 
@@ -120,20 +174,20 @@ def test_the_plugin_imports_nothing_heavy() -> None:
 def test_python_without_pytest_does_not_load_it() -> None:
     """Configuring a server and making a scheduler is for programs that test nothing."""
     code = (
-        "import sys; from algorithms import get_index_preset_scheduler; from pytest_pilotscope.provision import PostgreSQLConfig; "
+        "import sys; from pytest_pilotscope import PostgreSQLConfig; from pytest_pilotscope.algorithms import get_index_preset_scheduler; "
         "get_index_preset_scheduler(PostgreSQLConfig('stats_tiny', scale=0.01), use_mlflow=False); print('pytest' in sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == ["False"]
 
 
-def test_core_needs_nothing_but_numpy_and_sqlglot() -> None:
+def test_values_need_nothing_but_numpy_scipy_and_sqlglot() -> None:
     """Values and arithmetic can be used, and tested, without a server, a tracking store or pytest."""
-    known = sys.stdlib_module_names | {PACKAGE, "numpy", "sqlglot"}
+    known = sys.stdlib_module_names | {PACKAGE, "numpy", "scipy", "sqlglot"}
     wrong = {
         f"{path}: {name}"
         for path in modules()
-        if dotted(path).startswith(f"{PACKAGE}.core")
+        if room_of(dotted(path)) in ("queries", "record", "statistics")
         for name in imported(path)
         if name.split(".")[0] not in known
     }

@@ -43,7 +43,7 @@ class Checkout:
 
     @property
     def calls(self) -> list[str]:
-        """What pytest was called with and where, in order."""
+        """Return the calls of pytest and their folders, in order."""
         text = Path(self.environment["STAND_INS"], "calls").read_text(encoding="utf-8")
         return text.replace(str(self.folder), "<checkout>").replace(str(self.temporary), "<temporary>").splitlines()
 
@@ -67,7 +67,7 @@ def prepared() -> Iterator[Path]:
 
 @pytest.fixture
 def checkout(tmp_path: Path, prepared: Path) -> Checkout:
-    """What a job finds: the benchmark and what is installed, checked out at the head of a pull request."""
+    """The folder of a job: the benchmark and what is installed, checked out at the head of a pull request."""
     folder, temporary, stand_ins = (tmp_path / name for name in ("checkout", "temporary", "stand-ins"))
     for needed in (folder / "benchmarks", temporary, stand_ins):
         needed.mkdir(parents=True)
@@ -104,6 +104,7 @@ def run_github(checkout: Checkout, **variables: str) -> list[str]:
     return [checkout.run(step["run"], **given, **{name: event[value] for name, value in step.get("env", {}).items()}) for step in steps]
 
 
+@pytest.mark.slow
 def test_the_github_job_measures_base_and_head_and_gates(checkout: Checkout) -> None:
     """It ends with a gate that passes, and leaves what is to be kept."""
     printed = run_github(checkout)

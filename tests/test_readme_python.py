@@ -31,6 +31,7 @@ def prepared() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_the_examples_run_as_written(pytester: pytest.Pytester, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After one small run of mscn and of the baseline: both found by `MLflowTracker`, then the model at work, untrained."""
     monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))

@@ -8,10 +8,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
-from tests.projects import measure, record_lines, summary
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.provision.database import PostgreSQLConfig
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.runs.scheduler import Scheduler
+from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -69,28 +77,32 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (
+        pytest.param(
             "return {subplan: float('nan') for subplan in subplans}",
             r"InvalidEstimate: bad estimated nan rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "return {subplan: -1 for subplan in subplans}",
             r"InvalidEstimate: bad estimated -1 rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
         (
             "return {}",
             r"IncompleteEstimate: bad estimated 0 of (\d+) subplans of query 'q001'; "
             "PostgreSQL would silently use its own estimate for the rest",
         ),
-        (
+        pytest.param(
             "return {subplan: 'many' for subplan in subplans}",
             r"InvalidEstimate: bad estimated 'many' rows for subplan \{\w+\} of query 'q001'; a cardinality must be a finite number >= 0",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "return None",
             r"AlgorithmError: bad answered query 'q001' with None; it must be a mapping of subplans \(frozensets of aliases\) to rows",
+            marks=pytest.mark.slow,
         ),
-        ("raise ValueError('lost my weights')", "ValueError: lost my weights"),
+        pytest.param("raise ValueError('lost my weights')", "ValueError: lost my weights", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, error: str) -> None:
@@ -110,6 +122,7 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
     assert ("\nE   " in result.stdout.str()) is not named
 
 
+@pytest.mark.slow
 def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytester, prepared: Path) -> None:
     """A changed model file and a label cache of other data are named, with what to do; nothing is measured with them."""
     small = ("--limit", "1", "--training-size", "3", "--epochs", "1", "--no-mlflow")
@@ -137,9 +150,10 @@ def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytes
     labels.close()
 
 
+@pytest.mark.slow
 def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> None:
     """
-    What training reports may not contradict what the run says already: no tracking store takes two values of one parameter.
+    The report of training may not contradict the run: no tracking store takes two values of one parameter.
 
     With --tb there is a traceback.
     """
@@ -152,6 +166,7 @@ def test_a_parameter_is_reported_with_one_value(pytester: pytest.Pytester) -> No
     )
 
 
+@pytest.mark.slow
 def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     """A side that returns other rows than the baseline is not compared: its run is FAILED and says which query."""
     conftest = """
@@ -179,6 +194,82 @@ def test_a_different_answer_fails_the_run(pytester: pytest.Pytester) -> None:
     failures = record_lines(pytester.path)[-1]["failures"]
     assert failures["emptied"].startswith("query 'q001': side 'emptied' returned other rows than 'baseline' (1 rows, hash ")
     assert failures["emptied"].endswith("its times cannot be compared")
+
+
+SHIFTED = """
+    class Shifted:
+        name = "shifted"
+
+        def train(self, training):
+            return training.report(parameters={"shifted_by": training.options["by"], "shifted_up": training.options["up"]})
+
+        def steer(self, query, subplans):
+            return subplans
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("shifted", Shifted, origin=__name__)
+        registry.add_option("shifted", "by", default=2.0, help="100% of what it is shifted by")
+        registry.add_option("shifted", "up", default=True, help="shift it down")
+"""
+SHIFTED_ONCE = ("--algo", "shifted", "--limit", "1", "--no-mlflow")
+
+
+def trained_with(folder: Path) -> dict[str, Any]:
+    """The parameters that training reported to the only record of a project."""
+    (report,) = [line for line in record_lines(folder) if line["kind"] == "training"]
+    parameters: dict[str, Any] = report["parameters"]
+    return parameters
+
+
+def test_options_of_a_conftest(pytester: pytest.Pytester) -> None:
+    """An algorithm of a conftest.py declares options: they are in --help, on the command line and in the ini file."""
+    pytester.makeconftest(SHIFTED)
+    text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())
+    assert "--shifted-by=BY 100% of what it is shifted by (default: 2.0) --shifted-no-up shift it down" in text
+    pytester.makeini("[pytest]\npilotscope_shifted_by = 3\npilotscope_shifted_no_up = true")
+    result = measure(pytester, *SHIFTED_ONCE, "--shifted-by", "4", conftest=SHIFTED)
+    assert result.ret == 0, result.stdout.str()
+    assert trained_with(pytester.path) == {"shifted_by": 4.0, "shifted_up": False}
+    refused = pytester.runpytest_subprocess("--shifted-by", "far")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    assert ": error: argument --shifted-by: expected a number, got 'far'" in refused.stderr.str()
+
+
+@pytest.mark.slow
+def test_options_of_a_late_conftest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conftest.py that is found while collecting comes too late for the command line: the ini file chooses, and the user is told."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    late = pytester.mkdir("late") / "deeper"
+    late.mkdir()
+    (late / "conftest.py").write_text(dedent(SHIFTED))
+    (late / "test_late.py").write_text(BENCHMARK)
+    pytester.makeini("[pytest]\npilotscope_shifted_by = 3")
+    result = pytester.runpytest_subprocess("--strict-config", "late", *SMALL, *SHIFTED_ONCE)
+    assert result.ret == 0, result.stdout.str()
+    assert trained_with(pytester.path) == {"shifted_by": 3.0, "shifted_up": True}
+    assert (
+        "shifted was registered after the command line was read; set its options in the ini file: "
+        "pilotscope_shifted_by, pilotscope_shifted_no_up"
+    ) in result.outlines
+
+
+def test_options_from_python() -> None:
+    """A scheduler with a registry that knows the algorithm gives it what `Settings.options` chooses."""
+    registry, given = builtin_registry(), list[dict[str, Any]]()
+
+    class Kept:
+        name = "kept"
+
+        def train(self, training: Training) -> TrainingReport:
+            given.append(dict(training.options))
+            return training.report()
+
+    registry.add_option("kept", "count", default=3, help="how many are kept")
+    registry.add_option("kept", "order", default="new", choices=("new", "old"), help="which ones are kept")
+    config = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
+    with Scheduler(config=config, algorithm=Kept(), settings=Settings(options={"kept": {"order": "old"}}), registry=registry):
+        pass
+    assert given == [{"count": 3, "order": "old"}]
 
 
 def test_a_query_that_writes_is_refused(pytester: pytest.Pytester) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query, Workload
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Index selection: Extend, what it asks the planner, and the database it prepares."""
+"""Index selection: Extend, its questions to the planner, and the prepared database."""

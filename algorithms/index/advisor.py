@@ -1,26 +1,29 @@
-"""From queries and a database to a selection: which candidates there are, and what is there already."""
+"""Candidates and starting point of an index selection, and the selection from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from algorithms.index.columns import IndexedQuery
-from algorithms.index.extend import Columns, Limits, Selection, WorkloadCosts, extend
+from pytest_pilotscope.algorithms.index.extend import Columns, Limits, Selection, WorkloadCosts, extend
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import ExistingIndex, Index, drop_index, existing_indexes
 from pytest_pilotscope.postgres.session import Session
+
+Start = Literal["existing", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartingPoint:
-    """The indexes that stay, and those that were taken away so that dropping them is part of the result."""
+    """The indexes that stay, and those that were dropped as part of the result."""
 
     kept: tuple[ExistingIndex, ...]
     dropped: tuple[ExistingIndex, ...]
 
     @property
     def kept_indexes(self) -> frozenset[Index]:
-        """What is known of the kept ones as plain btrees."""
+        """The kept indexes that are btrees over columns."""
         return frozenset(existing.index for existing in self.kept if existing.index is not None)
 
 
@@ -28,7 +31,7 @@ def take_start(session: Session, *, drop: bool) -> StartingPoint:
     """
     List the indexes of a database of our own; with `drop`, drop those that no constraint needs.
 
-    Only ever call it with `drop` on a copy.
+    Call it with `drop` only on a copy.
     """
     found = existing_indexes(session)
     dropped = tuple(existing for existing in found if drop and not existing.constraint)
@@ -38,12 +41,12 @@ def take_start(session: Session, *, drop: bool) -> StartingPoint:
 
 
 def select(queries: Sequence[IndexedQuery], costs: WorkloadCosts, limits: Limits, kept: frozenset[Index]) -> Selection:
-    """Run Extend for `queries` on top of the indexes that stay, which it can widen but neither replace nor repeat."""
+    """Run Extend for `queries` on top of the kept indexes, which it can widen but neither replace nor repeat."""
     return extend(candidate_columns(queries), column_partners(queries), costs, limits, kept=kept)
 
 
 def candidate_columns(queries: Iterable[IndexedQuery]) -> Columns:
-    """Table -> columns that an index can help at least one query with."""
+    """Return table -> columns with which an index can help at least one query."""
     found: dict[str, set[str]] = {}
     for query in queries:
         for table, columns in query.indexable.items():
@@ -52,7 +55,7 @@ def candidate_columns(queries: Iterable[IndexedQuery]) -> Columns:
 
 
 def column_partners(queries: Iterable[IndexedQuery]) -> dict[tuple[str, str], frozenset[str]]:
-    """(table, column) -> the columns of the table that some query can use together with it."""
+    """Return (table, column) -> the columns of the table that some query can use together with it."""
     found: dict[tuple[str, str], set[str]] = {}
     for query in queries:
         for table, columns in query.indexable.items():

@@ -1,8 +1,8 @@
 """
-The workload's cost under many configurations with few questions to the planner.
+The workload's cost under many configurations, with few questions to the planner.
 
-A plan is the cheapest of those that are possible. So the plan for the indexes K that uses only U of them is also the cheapest for every K'
-with U <= K' <= K: fewer plans are possible, and this one still is. One answer is good for all of them (the used-set rule).
+The planner takes the cheapest of the possible plans. So a plan for the indexes K that uses only U of them is also the cheapest for every K'
+with U <= K' <= K: fewer plans are possible, and this one still is. One answer holds for all of them (the used-set rule).
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from itertools import islice
 from operator import or_
 from typing import NamedTuple, Protocol
 
-from algorithms.index.columns import IndexedQuery
-from algorithms.index.extend import Configuration
+from pytest_pilotscope.algorithms.index.extend import Configuration
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
 _ROUNDS = 3
-"""How often a query is asked for lower bounds. 1, 2, 3 and any number of rounds took 11.8, 7.3, 6.5 and 8.1 thousand questions (STATS)."""
+"""Rounds of questions for lower bounds. 1, 2, 3 and any number of rounds took 11.8, 7.3, 6.5 and 8.1 thousand questions (STATS)."""
 
 
 class Question(NamedTuple):
-    """What would `query` cost if, of all indexes that touch it, exactly `indexes` were there?"""
+    """A question for the cost of `query` if, of all indexes that touch it, exactly `indexes` existed."""
 
     query: IndexedQuery
     indexes: Configuration
 
 
 class Answer(NamedTuple):
-    """The cost in optimizer units, and which of the question's indexes the plan uses."""
+    """The cost in optimizer units, and the question's indexes that the plan uses."""
 
     cost: float
     used: Configuration
 
 
 class WhatIf(Protocol):
-    """Something that answers what-if questions, many at a time."""
+    """A back end that answers what-if questions, many at a time."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question, in their order."""
+        """Return one answer per question, in their order."""
 
     def size_bytes(self, index: Index) -> int:
-        """The storage an index takes; more than any budget where it cannot be built."""
+        """Return the storage of an index; more than any budget if it cannot be built."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one query: answers by configuration, and the ranges used..asked that answers hold for, all as bit masks."""
+    """The answers for one query: by configuration, and the ranges used..asked for which they hold, all as bit masks."""
 
     answers: dict[int, tuple[int, float]] = field(default_factory=dict)  # configuration -> (used, cost)
     ranges: list[tuple[int, int, float]] = field(default_factory=list)  # (used, asked, cost), newest last
 
     def find(self, mask: int) -> tuple[int, float] | None:
-        """The used indexes and the cost under a configuration, if an answer holds for it."""
+        """Return the used indexes and the cost under a configuration, if an answer holds for it."""
         answer = self.answers.get(mask)
         if answer is None:
             for used, asked, cost in reversed(self.ranges):
@@ -64,19 +64,11 @@ class _Known:
         return answer
 
     def bound(self, mask: int) -> float:
-        """What the query costs at least under a configuration: as much as with more indexes."""
+        """Return a lower bound of the cost under a configuration: the cost with more indexes."""
         answer = self.find(mask)
         if answer is not None:
             return answer[1]
         return max((cost for _, asked, cost in self.ranges if mask & asked == mask), default=0.0)
-
-    def costs(self, masks: Iterable[int]) -> list[float]:
-        """The costs of configurations that are all known."""
-        return [self.answers[mask][1] for mask in masks]
-
-    def bounds(self, masks: Iterable[int]) -> list[float]:
-        """What they cost at least."""
-        return [self.bound(mask) for mask in masks]
 
     def add(self, used: int, asked: int, cost: float) -> None:
         self.answers[asked] = (used, cost)
@@ -84,7 +76,7 @@ class _Known:
 
 
 class _Group(NamedTuple):
-    """Configurations of one query that are asked about together."""
+    """Configurations of one query that share a question."""
 
     query: IndexedQuery
     masks: list[int]
@@ -92,12 +84,12 @@ class _Group(NamedTuple):
 
 class UsedSetCosts:
     """
-    Answers for a workload from as few questions as possible. What is known of a query stays when `queries` is changed.
+    Costs of a workload from as few questions as possible. Answers for a query stay when `queries` changes.
 
-    For all the configurations that a query still needs it first asks about their indexes together. Those that the plan leaves alone then
-    need no question of their own; where the plan uses some, the configurations are parted by which of these they hold, and so on.
+    For all the configurations that a query still needs, it first asks about the union of their indexes. If the plan uses none of them, one
+    answer holds for all. Otherwise it groups the configurations by the used indexes that they contain, and asks again for each group.
 
-    `calls` counts questions asked, `hits` the needs of single queries that were met without a question of their own.
+    `calls` counts questions, `hits` the costs of single queries that needed no question of their own.
     """
 
     def __init__(self, what_if: WhatIf, queries: Sequence[IndexedQuery] = ()) -> None:
@@ -110,23 +102,23 @@ class UsedSetCosts:
         self._relevant: dict[str, tuple[int, int]] = {}
 
     def size_bytes(self, index: Index) -> int:
-        """The storage an index takes, as the back end has it."""
+        """Return the storage of an index, from the back end."""
         return self._what_if.size_bytes(index)
 
     def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """The sum over all queries, for each configuration."""
+        """Return the sum over all queries, for each configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=True)
-        return [sum(costs) for costs in zip(*(self._known[need.query.sql].costs(need.masks) for need in needs), strict=True)]
+        return _sums([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs)
 
     def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """At most the totals: nothing is asked about a configuration alone."""
+        """Return lower bounds of the totals, without a question about a single configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=False)
-        return [sum(costs) for costs in zip(*(self._known[need.query.sql].bounds(need.masks) for need in needs), strict=True)]
+        return _sums([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs)
 
     def _needs(self, configurations: Sequence[Configuration]) -> list[_Group]:
-        """Per query, the part of each configuration that matters to it."""
+        """Return, per query, the relevant part of each configuration."""
         masks = [self._mask(configuration) for configuration in configurations]
         needs = []
         for query in self.queries:
@@ -136,7 +128,7 @@ class UsedSetCosts:
         return needs
 
     def _learn(self, needs: Sequence[_Group], *, alone: bool) -> None:
-        """Ask until every need is known; unless `alone`, only for some rounds and about several configurations at a time."""
+        """Ask until every cost is known; unless `alone`, only for some rounds and about several configurations at a time."""
         calls, wanted = self.calls, 0
         groups: list[_Group] = []
         for query, masks in needs:
@@ -151,7 +143,7 @@ class UsedSetCosts:
             self.hits += max(wanted - (self.calls - calls), 0)
 
     def _ask(self, groups: Sequence[_Group], *, alone: bool) -> list[_Group]:
-        """Ask one question per group of configurations, about all of their indexes; return what is still unknown, in smaller groups."""
+        """Ask one question per group, about all of its indexes; return the configurations that are still unknown, in smaller groups."""
         questions = [Question(group.query, self._configuration(_union(group.masks))) for group in groups]
         answers = self._what_if.ask(questions)
         self.calls += len(questions)
@@ -161,9 +153,9 @@ class UsedSetCosts:
 
     def _groups(self, query: IndexedQuery, masks: list[int], *, alone: bool) -> list[_Group]:
         """
-        Part the configurations of a query until the answer about all indexes of a group is not known yet.
+        Group the configurations of a query so that the answer about all indexes of each group is still unknown.
 
-        Where it is known, none of the group's configurations has all the indexes that the plan uses; they are parted by those they have.
+        If that answer is known, none of the group's configurations has all the used indexes; group them by the used indexes that they have.
         """
         if len(masks) < (1 if alone else 2):
             return []
@@ -189,7 +181,7 @@ class UsedSetCosts:
         return frozenset(index for index, bit in self._bits.items() if mask >> bit & 1)
 
     def _relevance(self, query: IndexedQuery) -> int:
-        """The mask of the indexes that can matter to a query; only indexes that are new since the last call are looked at."""
+        """Return the mask of the indexes that can matter to a query; check only indexes that are new since the last call."""
         mask, seen = self._relevant.get(query.sql, (0, 0))
         if seen < len(self._bits):
             for index, bit in islice(self._bits.items(), seen, None):
@@ -197,6 +189,10 @@ class UsedSetCosts:
                     mask |= 1 << bit
             self._relevant[query.sql] = (mask, len(self._bits))
         return mask
+
+
+def _sums(costs: Iterable[Sequence[float]]) -> list[float]:
+    return [sum(of_configuration) for of_configuration in zip(*costs, strict=True)]
 
 
 def _union(masks: Iterable[int]) -> int:

@@ -3,7 +3,7 @@ Extend, as published: Schlosser, Kossmann, Boissier, "Efficient Scalable Multi-a
 ICDE 2019.
 
 Start with no index. In every step either add an index on one column, or append one column to an index that was chosen before (which
-replaces it), whichever lowers the workload's cost most per byte of additional storage. Stop when nothing affordable lowers the cost by the
+replaces it), whichever lowers the workload's cost most per byte of additional storage. Stop when no affordable step lowers the cost by the
 minimal relative improvement; there is no other stop.
 """
 
@@ -24,16 +24,16 @@ Partners = Mapping[tuple[str, str], frozenset[str]]
 
 
 class WorkloadCosts(Protocol):
-    """What Extend has to know, from wherever it comes: the planner, or a table in a test."""
+    """The costs and sizes that Extend needs, from the planner or, in a test, from a table."""
 
     def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """The cost of the whole workload under each configuration, in optimizer units."""
+        """Return the cost of the whole workload under each configuration, in optimizer units."""
 
     def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """At most the totals, for less work; zeros are always right."""
+        """Return lower bounds of the totals, for less work; zeros are always right."""
 
     def size_bytes(self, index: Index) -> int:
-        """The storage an index takes, estimated or real; above 0."""
+        """Return the storage of an index, estimated or real; above 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of Extend: `added` came, in place of `replaced` if that is not None; cost and storage are those after it."""
+    """One step of Extend: `added` is new, in place of `replaced` if that is not None; cost and storage are those after it."""
 
     added: Index
     replaced: Index | None
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The chosen indexes, sorted, with the workload's cost before and after, and the steps that led there."""
+    """The chosen indexes, sorted, the workload's cost before and after, and the steps."""
 
     indexes: tuple[Index, ...]
     cost_before: float
@@ -85,9 +85,8 @@ def extend(
     """
     Select indexes on `columns` for the workload behind `costs`.
 
-    `kept` indexes are there whatever is chosen (primary keys, for instance): what one of them starts with is no candidate, and one more
-    column can be appended to them, too, which adds an index and replaces none. Ties are broken by size, then by name, so that the result
-    does not depend on the order of anything.
+    `kept` indexes always exist (primary keys, for instance): a prefix of one is no candidate, and a step can append a column to one, too,
+    which adds an index and replaces none. Size and then name break ties, so that the result does not depend on the order of the arguments.
     """
     chosen: Configuration = frozenset()
     size_bytes = 0
@@ -116,7 +115,7 @@ def _moves(
     costs: WorkloadCosts,
     width: int,
 ) -> Iterator[_Move]:
-    """Everything one step can do: a new index on one column, or one more column for an index that is there."""
+    """Yield every possible step: a new index on one column, or one more column for an existing index."""
     singles = (Index(table, (column,)) for table in sorted(columns) for column in sorted(columns[table]))
     for index in singles:
         if _is_new(index, chosen, kept):
@@ -141,9 +140,9 @@ def _appendable(index: Index, columns: Columns, partners: Partners) -> frozenset
 
 def _best(moves: Sequence[_Move], costs: WorkloadCosts, cost: float, min_improvement: float) -> tuple[_Move, float] | None:
     """
-    The move with the largest cost reduction per byte and the cost it leads to; None when none improves enough.
+    Return the move with the largest cost reduction per byte and the resulting cost; None if none improves enough.
 
-    Moves are looked at in the order of what they could bring at best, and only as long as that is more than the best one found brings.
+    It asks for costs in the order of the moves' upper bounds, and stops when a bound is not above the best move so far.
     """
     bounds = costs.lower_bounds([move.configuration for move in moves])
     possible = [(move, bound) for move, bound in zip(moves, bounds, strict=True) if bound * min_improvement < cost]
@@ -163,5 +162,5 @@ _Rank = tuple[float, int, Index]
 
 
 def _rank(move: _Move, reduction: float) -> _Rank:
-    """The smaller, the better: by cost reduction per byte, then size, then name."""
+    """Return a sort key, the best move first: by cost reduction per byte, then size, then name."""
     return (-reduction / max(move.growth_bytes, 1), move.growth_bytes, move.added)

@@ -1,58 +1,96 @@
-"""The algorithm `index`: selects indexes from the training queries and builds them in a copy of the database."""
+"""The algorithm `index`: it selects indexes for the training queries and builds them in a copy of the database."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from algorithms.index.advisor import StartingPoint, select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import UsedSetCosts, WhatIf
-from algorithms.index.options import IndexOptions, Start
-from algorithms.index.records import Update, metrics, scalars, write_update
-from algorithms.index.storage import check_columns, load_indexes, save_indexes
-from algorithms.index.whatif import OpenWhatIf, open_what_if
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.joins import Schema
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.algorithms.index.advisor import Start, StartingPoint, select, take_start
+from pytest_pilotscope.algorithms.index.costs import UsedSetCosts, WhatIf
+from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
+from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
+from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, create_index
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema
+from pytest_pilotscope.queries.predicates import quote_identifier
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.provision.database import Database
+
+MB = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """
+    The options that `algorithms/plugin.py` declares, `update_every` of the settings, and one that only Python can choose.
+
+    Each step must exceed `min_improvement`, the ratio old / new cost.
+    """
+
+    budget_mb: float
+    width: int
+    start: Start
+    whatif: BackEnd
+    covering: bool
+    update_every: int
+    min_improvement: float = 1.003
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of Extend."""
+        return Limits(budget_bytes=int(self.budget_mb * MB), width=self.width, min_improvement=self.min_improvement)
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """The options as the record has them."""
+        return {
+            "index_budget_mb": self.budget_mb,
+            "index_width": self.width,
+            "index_min_improvement": self.min_improvement,
+            "index_start": self.start,
+            "index_covering": self.covering,
+            "update_every": self.update_every,
+        }
 
 
 class IndexSelection:
     """
-    Takes over the index set: Extend on what-if costs of the training queries, within a storage budget.
+    Index selection: Extend on what-if costs of the training queries, within a storage budget.
 
-    The original database is never changed: what is tried out and what is measured are copies of their own.
+    It never changes the original database: training and measuring use copies.
     """
 
     name = "index"
     selection = ("validation_estimated_cost", True)
     copies = True
 
-    def __init__(self, options: IndexOptions | None = None) -> None:
-        self.options = options
+    def __init__(self) -> None:
         self.model_id = ""
         self.indexes: tuple[Index, ...] | None = None
+        self._start: Start = "existing"
         self._metadata: Metadata | None = None
 
     def train(self, training: Training) -> TrainingReport:
         """Select indexes for the training queries, again after every `update_every` of them; the last selection counts."""
-        options = self.options = self.options or IndexOptions.from_settings(training.settings)
+        options = IndexOptions(**training.options, update_every=training.settings.update_every)
         with training.database.copy() as copy, copy.session() as session:
             schema = read_schema(session)
             possible = indexable_schema(session, schema)
@@ -60,16 +98,16 @@ class IndexSelection:
             if not queries:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
-            with open_what_if(copy, options.what_if) as what_if:
+            with open_what_if(copy, options.whatif) as what_if:
                 costs = UsedSetCosts(what_if)
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
-                means = what_if.name
+                back_end = what_if.name
                 figures = {**scalars(updates[-1], costs, start), **_validated(what_if, validation, updates[-1].selection.indexes)}
         return training.report(
             metrics=metrics(updates),
-            parameters={"model_id": self.model_id, **options.parameters, "index_whatif": means},
+            parameters={"model_id": self.model_id, **options.parameters, "index_whatif": back_end},
             scalars=figures,
             artifacts=[*save_indexes(training.folder, *self._selected()), *artifacts],
         )
@@ -77,15 +115,15 @@ class IndexSelection:
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
         """
-        Build the selected indexes in a copy of `database` and give the copy; it is dropped on leaving, whatever happens.
+        Build the selected indexes in a copy of `database` and give the copy; leaving drops it, also after an error.
 
         Raises `AlgorithmError` before anything is selected or loaded.
         """
-        if self.indexes is None or self.options is None:
+        if self.indexes is None:
             raise AlgorithmError("index selection has nothing to build: train it or load a model first")
         with database.copy() as copy:
             with copy.session() as session:
-                take_start(session, drop=self.options.start == "none")
+                take_start(session, drop=self._start == "none")
                 for index in self.indexes:
                     create_index(session, index)
                 if copy.dataset is not None:
@@ -100,39 +138,39 @@ class IndexSelection:
         return lambda sql: {"indexes": [index.statement for index in indexes]}
 
     def save(self, folder: Path) -> None:
-        """Write the indexes and what they start from: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
+        """Write the indexes and their starting point: `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
         save_indexes(folder, *self._selected())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read what `save` wrote; `ModelError` for a broken file and for one of another schema or other data."""
+        """Read saved indexes; `ModelError` for a broken file and for one of another schema or other data."""
         indexes, start, metadata = load_indexes(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_columns(indexes, metadata, training.schema)
-        self.options = replace(self.options or IndexOptions.from_settings(training.settings), start=start)
-        self.indexes, self.model_id, self._metadata = indexes, metadata.model_id, metadata
+        self.indexes, self._start, self.model_id, self._metadata = indexes, start, metadata.model_id, metadata
 
     def _take(self, indexes: tuple[Index, ...], training: Training, options: IndexOptions) -> None:
-        self.indexes = indexes
-        self.model_id = f"index_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training=options.parameters,
-        )
+        self.indexes, self._start, self._metadata = indexes, options.start, new_metadata("index", training, options.parameters)
+        self.model_id = self._metadata.model_id
 
     def _selected(self) -> tuple[tuple[Index, ...], Start, Metadata]:
-        if self.indexes is None or self.options is None or self._metadata is None:
+        if self.indexes is None or self._metadata is None:
             raise AlgorithmError("index selection has nothing to save: train it or load a model first")
-        return self.indexes, self.options.start, self._metadata
+        return self.indexes, self._start, self._metadata
 
 
 def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: IndexOptions) -> list[IndexedQuery]:
-    return [indexed_query(query, schema, possible=possible, covering=options.covering) for query in queries]
+    """Read the columns of queries; leave out a query that cannot be read, with a warning that names it."""
+    found = []
+    for query in queries:
+        try:
+            found.append(indexed_query(query, schema, possible=possible, covering=options.covering))
+        except UnsupportedQuery as error:
+            logger.warning("index selection leaves out query %s: %s", query.id, error.reason)
+    return found
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
-    """The estimated cost of the validation queries, by which selections can be compared that were made for different training queries."""
+    """Return the estimated cost of the validation queries, which compares selections for different training queries."""
     return {"validation_estimated_cost": UsedSetCosts(what_if, queries).totals([frozenset(indexes)])[0]} if queries else {}
 
 
@@ -163,8 +201,8 @@ def _analyze(session: Session, tables: set[str]) -> None:
     """
     Analyze the tables that got an index.
 
-    A dataset of ours is loaded with statistics targets that make ANALYZE read every row, so the copy keeps the statistics of the original.
-    A user's database would get another random sample than the original has, and plans could differ by that alone: there it is left out.
+    Our datasets have statistics targets that make ANALYZE read every row, so the copy keeps the statistics of the original. The copy of a
+    user's database would get another random sample than the original, and plans could differ by that alone, so the caller leaves it out.
     """
     for table in sorted(tables):
         session.execute(f"ANALYZE {quote_identifier(table)}")

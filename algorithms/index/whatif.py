@@ -1,8 +1,8 @@
 """
-What-if questions to PostgreSQL, by one of two means behind one interface.
+Two back ends for what-if questions to PostgreSQL.
 
-`hypopg` asks about hypothetical indexes: nothing is built, costs and sizes are estimates. `hidden` builds every candidate in a database of
-our own and hides from the planner those that a question leaves out: exact, for more disk and time. Which of the two it was is recorded.
+`hypopg` asks about hypothetical indexes: it builds none, costs and sizes are estimates. `hidden` builds every candidate in a database of
+our own and hides from the planner those that a question leaves out: exact, for more disk and time. The record has the name of the back end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from algorithms.index.costs import Answer, Question
+from pytest_pilotscope.algorithms.index.costs import Answer, Question
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.indexes import (
@@ -32,15 +32,15 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.provision import Database
+    from pytest_pilotscope.provision.database import Database
 
-Means = Literal["auto", "hypopg", "hidden"]
+BackEnd = Literal["auto", "hypopg", "hidden"]
 
 CONNECTIONS = 2
-"""EXPLAIN is bound by the planner, which is one process per connection: two connections answer nearly twice as fast."""
+"""The planner is one process per connection and bounds EXPLAIN: two connections answer nearly twice as fast."""
 
 _BLOCK = 8
-"""How many questions a connection takes at a time."""
+"""Questions that a connection takes at a time."""
 
 
 UNBUILDABLE_BYTES = 1 << 62
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Refused:
-    """Indexes that cannot be built, because a value is too long for a btree. With more columns beside it, it still is."""
+    """Indexes that cannot be built because a value is too long for a btree, and all indexes that have their columns and more."""
 
     def __init__(self) -> None:
         self._indexes: set[Index] = set()
@@ -60,7 +60,7 @@ class _Refused:
 
     @contextmanager
     def noting(self, index: Index) -> Iterator[None]:
-        """Log and remember where the block fails for that reason."""
+        """Log and remember an index if the block fails for that reason."""
         try:
             yield
         except StatementFailed as error:
@@ -74,18 +74,18 @@ class _Planner(Protocol):
     """Answers one question at a time on a session of its own."""
 
     def answer(self, question: Question) -> Answer:
-        """Cost and used indexes."""
+        """Return the cost and the used indexes."""
 
 
 class _Workers:
-    """Planners that work off questions side by side, a block of neighbours at a time."""
+    """Planners that answer questions in parallel, a block of neighbours at a time."""
 
     def __init__(self, planners: Sequence[_Planner]) -> None:
         self._planners = planners
         self._pool = ThreadPoolExecutor(max_workers=len(planners), thread_name_prefix="pilotscope-whatif")
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question; an error of one planner, or Ctrl-C, stops the others after the question they are at."""
+        """Return one answer per question; an error of one planner, or Ctrl-C, stops the others after their current question."""
         answers: list[Answer | None] = [None] * len(questions)
         order = iter(range(len(questions)))
         lock, stop = threading.Lock(), threading.Event()
@@ -115,55 +115,69 @@ class _Workers:
         self._pool.shutdown()
 
 
-class HypotheticalWhatIf:
-    """What-if by HypoPG, one set of hypothetical indexes per session."""
+class OpenWhatIf:
+    """A back end with several connections, which `open_what_if` opens and closes; `name` is the one in the record."""
+
+    name = ""
+
+    def __init__(self, sessions: Sequence[hypopg.HypotheticalIndexes] | Sequence[HiddenIndexes], planners: Sequence[_Planner]) -> None:
+        self._opened = sessions
+        self._refused = _Refused()
+        self._workers = _Workers(planners)
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Return one answer per question, in their order."""
+        return self._workers.ask(questions)
+
+    def size_bytes(self, index: Index) -> int:
+        """Return the storage of an index, `UNBUILDABLE_BYTES` if it cannot be built."""
+        raise NotImplementedError
+
+    def confirm(self, indexes: Sequence[Index]) -> bool:
+        """Tell whether all of these can be built; from now on the others have `UNBUILDABLE_BYTES`."""
+        return not any(index in self._refused for index in indexes)
+
+    def close(self) -> None:
+        """End the threads, and forget or show the indexes again."""
+        self._workers.close()
+        for session in self._opened:
+            session.close()
+
+
+class HypotheticalWhatIf(OpenWhatIf):
+    """Questions to HypoPG, one set of hypothetical indexes per session."""
 
     name = "hypopg"
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         hypopg.install(sessions[0])
         self._builder = sessions[0]
-        self._refused = _Refused()
         self._confirmed: set[Index] = set()
         self._sessions = [hypopg.HypotheticalIndexes(session) for session in sessions]
-        self._workers = _Workers([_Hypothesizing(session) for session in self._sessions])
-
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question, in their order."""
-        return self._workers.ask(questions)
+        super().__init__(self._sessions, [_Hypothesizing(session) for session in self._sessions])
 
     def size_bytes(self, index: Index) -> int:
-        """HypoPG's estimate."""
+        """Return HypoPG's estimate."""
         if index not in self._refused:
             with self._refused.noting(index):
                 return self._sessions[0].size_bytes(index)
         return UNBUILDABLE_BYTES
 
     def confirm(self, indexes: Sequence[Index]) -> bool:
-        """
-        Whether all of these can be built; those that cannot are unbuildable from now on.
-
-        HypoPG looks at no value, so an index with columns of variable length is built, once, and that is undone.
-        """
+        """Build each index with columns of variable length once and roll it back, because HypoPG reads no values."""
         for index in indexes:
             if index not in self._confirmed and not has_fixed_length(self._builder, index):
                 with self._refused.noting(index), self._builder.rolled_back():
                     create_index(self._builder, index)
             self._confirmed.add(index)
-        return not any(index in self._refused for index in indexes)
-
-    def close(self) -> None:
-        """Forget all hypothetical indexes."""
-        self._workers.close()
-        for session in self._sessions:
-            session.close()
+        return super().confirm(indexes)
 
 
-class HiddenWhatIf:
+class HiddenWhatIf(OpenWhatIf):
     """
-    What-if by really built indexes that are hidden from the planner; the sessions must be in a database of our own.
+    Questions to real indexes that are hidden from the planner; the sessions must be in a database of our own.
 
-    An index is built when it is first asked about, and stays until the database goes. UsageError for one on a partitioned table.
+    The first question about an index builds it, and it stays until the database is dropped. UsageError for one on a partitioned table.
     """
 
     name = "hidden"
@@ -172,18 +186,17 @@ class HiddenWhatIf:
         self._builder = sessions[0]
         self._built: dict[str, Index] = {}
         self._sizes: dict[Index, int] = {}
-        self._refused = _Refused()
-        self._sessions = [HiddenIndexes(session) for session in sessions]
-        self._workers = _Workers([_Hiding(session, self._built) for session in self._sessions])
+        hiding = [HiddenIndexes(session) for session in sessions]
+        super().__init__(hiding, [_Hiding(session, self._built) for session in hiding])
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer per question, in their order; indexes that are not there yet are built before."""
+        """Build the indexes that do not exist yet, and return one answer per question, in their order."""
         for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions))):
             self.size_bytes(index)
-        return self._workers.ask(questions)
+        return super().ask(questions)
 
     def size_bytes(self, index: Index) -> int:
-        """The real size."""
+        """Return the real size; build the index if it does not exist."""
         if index not in self._sizes and index not in self._refused:
             if is_partitioned(self._builder, index.table):
                 raise UsageError(
@@ -196,16 +209,6 @@ class HiddenWhatIf:
                 self._sizes[index] = index_size_bytes(self._builder, index)
         return self._sizes.get(index, UNBUILDABLE_BYTES)
 
-    def confirm(self, indexes: Sequence[Index]) -> bool:
-        """Whether all of these can be built: what was asked about has been."""
-        return not any(index in self._refused for index in indexes)
-
-    def close(self) -> None:
-        """Show all indexes again."""
-        self._workers.close()
-        for session in self._sessions:
-            session.close()
-
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesizing:
@@ -217,7 +220,7 @@ class _Hypothesizing:
 
 @dataclass(frozen=True, slots=True)
 class _Hiding:
-    """A session's hidden indexes together with the list of what is built, which grows."""
+    """A session's hidden indexes, and the growing list of the built ones."""
 
     session: HiddenIndexes
     built: dict[str, Index]
@@ -226,32 +229,27 @@ class _Hiding:
         return Answer(*self.session.cost(question.query.sql, question.indexes, self.built))
 
 
-OpenWhatIf: TypeAlias = HypotheticalWhatIf | HiddenWhatIf
-
-
 @contextmanager
-def open_what_if(
-    database: Database, means: Means = "auto", *, connections: int = CONNECTIONS
-) -> Iterator[HypotheticalWhatIf | HiddenWhatIf]:
+def open_what_if(database: Database, back_end: BackEnd = "auto", *, connections: int = CONNECTIONS) -> Iterator[OpenWhatIf]:
     """
-    Ask about indexes in `database`, which must be ours to change: HypoPG where it can be used, else built and hidden indexes.
+    Open a back end in `database`, which must be ours to change: HypoPG if it can be used, else built and hidden indexes.
 
-    `means` insists on one of them; UsageError where that one, or under `auto` each of them, is not there.
+    `back_end` names one of them; UsageError if that one, or with `auto` each of them, is missing.
     """
     with ExitStack() as stack:
         sessions = [stack.enter_context(database.session()) for _ in range(connections)]
-        what_if = _choose(sessions, means)
+        what_if = _choose(sessions, back_end)
         stack.callback(what_if.close)
         yield what_if
 
 
-def _choose(sessions: Sequence[Session], means: Means) -> OpenWhatIf:
+def _choose(sessions: Sequence[Session], back_end: BackEnd) -> OpenWhatIf:
     alternative = ""
-    if means != "hidden":
+    if back_end != "hidden":
         obstacle = hypopg.obstacle(sessions[0])
         if obstacle is None:
             return HypotheticalWhatIf(sessions)
-        if means == "hypopg":
+        if back_end == "hypopg":
             raise UsageError(
                 f"{obstacle}; install it on the server's machine (Debian: postgresql-NN-hypopg) and have a superuser run CREATE EXTENSION "
                 "hypopg in the database that is copied, or use --index-whatif hidden"

@@ -1,8 +1,8 @@
 """
 One trial: settings, tried on a server.
 
-It needs nothing but a task, which is plain values and can be sent anywhere, and a stage, which is whatever server is at hand. Trying the
-same task again does the same again, so an attempt that was lost is simply made once more.
+A trial needs only a task, which can be pickled and sent to a worker, and a server to try it on. Two trials of one task do the same, so a
+lost trial is simply repeated.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from math import inf
 from time import perf_counter_ns
 from typing import Protocol
 
-from algorithms.knob.measuring import Pass, Selected, run_pass
-from algorithms.knob.objective import Objective
-from algorithms.knob.space import Values
-from algorithms.knob.trials import Status
+from pytest_pilotscope.algorithms.knob.measuring import Pass, Selected, run_pass
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.space import Values
+from pytest_pilotscope.algorithms.knob.trials import Status
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.knobs import Level
 from pytest_pilotscope.postgres.session import Session
 
 _WARM_UP = 1.3
-"""With cold caches everything takes longer, by an eighth or so: the warm-up after a start is cut off this much later."""
+"""With cold caches everything takes about an eighth longer, so the limit of the warm-up after a start is this much higher."""
 
 
-class Stage(Protocol):
-    """Where settings are tried; `algorithms.knob.stage.Stage` is the real one. `cold` is True until a pass has run since the last start."""
+class TrialServer(Protocol):
+    """A server to try settings on; `trial_server.TrialServer` is the real one. `cold` is True from a start until a pass has run."""
 
     session: Session
     cold: bool
 
     def apply(self, values: Values) -> Level | None:
-        """Put settings in force and say what that took; ServerError when they are refused, and then the old ones are in force."""
+        """Put settings in force and return the level that changed; ServerError if they are refused: the old ones are then in force."""
 
     def ready(self) -> None:
-        """Return when the server answers, after a loss with the default settings; ServerError when it stays away."""
+        """Wait until the server answers, after a loss with the default settings; ServerError if it does not come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Settings to try: with these queries, for this objective, until the cost is sure to be above `limit`."""
+    """Settings to try, the queries and the objective, and the cost `limit` above which the trial stops."""
 
     values: Values
     selected: Selected
@@ -50,9 +50,9 @@ class Task:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    What came of a task: `times_s` of the queries that were run, all of them where the status is ok, and of none where it is failed.
+    The result of a task. `times_s` are those of the queries that ran: all of them for the status ok, none for failed.
 
-    `applied` is what it took to put the settings in force and `apply_s` how long that took; `message` says why it failed.
+    `applied` is the level of the settings that changed and `apply_s` the time to change them; `message` is the reason of a failure.
     """
 
     status: Status
@@ -62,31 +62,31 @@ class Outcome:
     message: str = ""
 
 
-def attempt(task: Task, stage: Stage) -> Outcome:
+def attempt(task: Task, trial_server: TrialServer) -> Outcome:
     """
-    Put the settings of a task in force and take the times of its queries, after a warm-up where the caches are cold.
+    Put the settings of a task in force and time its queries, after a warm-up if the caches are cold.
 
-    Settings that the server refuses and queries that fail with them are an outcome, not an error. So is a server that goes down with them,
-    but ServerError when it does not come back: then there is no telling whether it was the settings.
+    Refused settings, failing queries and a server that goes down are outcomes, not errors. ServerError if the server does not come back,
+    because nobody can tell whether the settings were the reason.
     """
-    stage.ready()
+    trial_server.ready()
     started_ns = perf_counter_ns()
     applied: Level | None = None
     apply_s = 0.0
     try:
-        applied = stage.apply(task.values)
+        applied = trial_server.apply(task.values)
         apply_s = (perf_counter_ns() - started_ns) / 1e9
-        result = _measured(task, stage)
+        result = _measured(task, trial_server)
     except ServerError as error:
-        stage.ready()
+        trial_server.ready()
         return Outcome(status="failed", times_s=(), applied=applied, apply_s=apply_s, message=str(error))
     return Outcome(status="capped" if result.capped else "ok", times_s=result.times_s, applied=applied, apply_s=apply_s)
 
 
-def _measured(task: Task, stage: Stage) -> Pass:
-    if stage.cold:
-        warm_up = run_pass(stage.session, task.selected, task.objective, _WARM_UP * task.limit)
+def _measured(task: Task, trial_server: TrialServer) -> Pass:
+    if trial_server.cold:
+        warm_up = run_pass(trial_server.session, task.selected, task.objective, _WARM_UP * task.limit)
         if warm_up.capped and task.limit < inf:
             return warm_up
-        stage.cold = False
-    return run_pass(stage.session, task.selected, task.objective, task.limit)
+        trial_server.cold = False
+    return run_pass(trial_server.session, task.selected, task.objective, task.limit)

@@ -1,8 +1,8 @@
 """
-The knobs that are tuned: a curated list for analytical queries, each with the reason why it is there.
+The knobs that are tuned: a curated list for analytical queries, each with its reason.
 
-What trades durability away is out, whatever it would gain, and so is what only helps writing, what no query without parallel plans, JIT or
-huge pages can see, and what needs ANALYZE to act (default_statistics_target).
+The list has no knob that trades durability away, whatever it would gain, none that only helps writing, none that affects only JIT or huge
+pages, and none that needs ANALYZE to act (default_statistics_target).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What bounds memory and parallelism: `memory_bytes` that the server may use, `cpus`, and how much data there is."""
+    """The bounds of memory and parallelism: `memory_bytes` that the server may use, `cpus`, and the size of the data."""
 
     memory_bytes: int
     cpus: int
@@ -28,33 +28,33 @@ Bound = Callable[[Machine], float]
 
 
 def fixed(value: float) -> Bound:
-    """A limit that is the same on every machine."""
+    """Return a limit that is the same on every machine."""
     return lambda machine: value
 
 
 def share(part: float, most: float = float("inf")) -> Bound:
-    """A share of the machine's memory, in bytes, and never more than `most`."""
+    """Return a limit that is a share of the machine's memory, in bytes, and never more than `most`."""
     return lambda machine: min(machine.memory_bytes * part, most)
 
 
 def buffers(machine: Machine) -> float:
-    """Four times the data, beyond which a cache cannot help and only takes longer to set up; 40 % of the memory at most."""
+    """Return four times the data, beyond which a cache only takes longer to set up; 40 % of the memory at most."""
     return min(0.4 * machine.memory_bytes, max(4 * machine.data_bytes, 256 * MB))
 
 
 def processors(machine: Machine) -> float:
-    """As many as there are processors, and 8 at most."""
+    """Return the number of processors, and 8 at most."""
     return min(machine.cpus, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """
-    One knob of the list. `low` and `high` are ours; PostgreSQL's own limits and the value that is in force hold besides.
+    One knob of the list. `low` and `high` are our limits, within PostgreSQL's own; the value in force is always allowed.
 
-    `special` are values that mean something else than their neighbours (0 switches a feature off). `parent` names a knob and `active` the
-    values under which this one matters; None stands for every value of the parent that is not special. What is `coarse` is only halved and
-    doubled: neighbouring values make no difference, and settings that share the value need no restart.
+    `special` is a value that means something else than its neighbours (0 switches a feature off). `parent` names a knob, and `active` the
+    value of it under which this knob has an effect; None stands for every value of the parent that is not special. A `coarse` knob is only
+    halved and doubled: neighbouring values make no difference, and settings that share the value need no restart.
     """
 
     why: str
@@ -78,33 +78,33 @@ CATALOGUE: Mapping[str, Entry] = {
         coarse=True,
     ),
     "work_mem": Entry(
-        why="memory of each sort and hash before it goes to disk, and whether the planner dares to hash",
+        why="memory of each sort and hash before it goes to disk; with little of it the planner avoids hashing",
         low=fixed(1 * MB),
         high=share(1 / 16, 2 * GB),
         log=True,
     ),
-    "hash_mem_multiplier": Entry(why="how much more than work_mem a hash table may take", low=fixed(1), high=fixed(8), log=True),
+    "hash_mem_multiplier": Entry(why="memory of a hash table, in multiples of work_mem", low=fixed(1), high=fixed(8), log=True),
     "effective_cache_size": Entry(
-        why="how much of the data the planner takes to be in memory: index scans look cheaper with more",
+        why="the planner's guess of the data in memory: index scans look cheaper with more",
         low=fixed(64 * MB),
         high=share(1),
         log=True,
     ),
     "effective_io_concurrency": Entry(
-        why="how far ahead bitmap scans ask for pages; 0 does not ask", low=fixed(1), high=fixed(512), log=True, special=0
+        why="pages that bitmap scans request in advance; 0 requests none", low=fixed(1), high=fixed(512), log=True, special=0
     ),
-    "io_combine_limit": Entry(why="how much one read brings in", low=fixed(32 << 10), high=fixed(128 << 10)),
-    "io_method": Entry(why="who reads: the backend itself, or processes beside it"),
-    "io_workers": Entry(why="how many processes read", low=fixed(1), high=fixed(16), log=True, parent="io_method", active="worker"),
+    "io_combine_limit": Entry(why="size of one read", low=fixed(32 << 10), high=fixed(128 << 10)),
+    "io_method": Entry(why="reader of pages: the backend itself, or separate processes"),
+    "io_workers": Entry(why="number of reading processes", low=fixed(1), high=fixed(16), log=True, parent="io_method", active="worker"),
     "bgwriter_lru_maxpages": Entry(
-        why="pages that reading has changed (hint bits) are written by a process beside, or, with 0, by the query that needs the buffer",
+        why="a separate process writes pages that reading has changed (hint bits), or, with 0, the query that needs the buffer does",
         low=fixed(10),
         high=fixed(1000),
         log=True,
         special=0,
     ),
     "bgwriter_delay": Entry(
-        why="how often that process wakes up", low=fixed(10), high=fixed(1000), log=True, parent="bgwriter_lru_maxpages"
+        why="time between two rounds of that process", low=fixed(10), high=fixed(1000), log=True, parent="bgwriter_lru_maxpages"
     ),
     "random_page_cost": Entry(
         why="index scans against sequential ones; 4 is for disks, and data in memory has no random pages",
@@ -117,13 +117,15 @@ CATALOGUE: Mapping[str, Entry] = {
     "cpu_operator_cost": Entry(
         why="evaluating a condition, and with it hashing and sorting", low=fixed(0.00025), high=fixed(0.025), log=True
     ),
-    "from_collapse_limit": Entry(why="how many subqueries are planned together with the outer query", low=fixed(1), high=fixed(16)),
+    "from_collapse_limit": Entry(why="number of subqueries that are planned together with the outer query", low=fixed(1), high=fixed(16)),
     "join_collapse_limit": Entry(
-        why="how many explicit joins are ordered freely; planning takes exponentially longer", low=fixed(1), high=fixed(16)
+        why="number of explicit joins that are ordered freely; planning takes exponentially longer", low=fixed(1), high=fixed(16)
     ),
-    "geqo": Entry(why="whether large joins are searched by chance instead of completely"),
-    "geqo_threshold": Entry(why="from how many relations on", low=fixed(2), high=fixed(16), parent="geqo", active="on"),
-    "geqo_effort": Entry(why="planning time against the plan that it finds", low=fixed(1), high=fixed(10), parent="geqo", active="on"),
+    "geqo": Entry(why="genetic instead of exhaustive search for large joins"),
+    "geqo_threshold": Entry(
+        why="number of relations from which the search is genetic", low=fixed(2), high=fixed(16), parent="geqo", active="on"
+    ),
+    "geqo_effort": Entry(why="planning time against the quality of the plan", low=fixed(1), high=fixed(10), parent="geqo", active="on"),
     "enable_bitmapscan": Entry(
         why="between index and sequential scans; a bitmap that is built in vain costs most when estimates are wrong"
     ),
@@ -133,15 +135,13 @@ CATALOGUE: Mapping[str, Entry] = {
     "enable_material": Entry(why="keeping the inner side of a join"),
     "enable_memoize": Entry(why="keeping the answers of the inner side by key; a loss when keys do not repeat"),
     _PARALLEL: Entry(why="processes that help one scan or join; 0 for none", low=fixed(1), high=processors, special=0),
-    "parallel_setup_cost": Entry(why="what starting them is taken to cost", low=fixed(10), high=fixed(10_000), log=True, parent=_PARALLEL),
-    "parallel_tuple_cost": Entry(
-        why="what handing a row over is taken to cost", low=fixed(0.001), high=fixed(1), log=True, parent=_PARALLEL
-    ),
+    "parallel_setup_cost": Entry(why="estimated cost of starting them", low=fixed(10), high=fixed(10_000), log=True, parent=_PARALLEL),
+    "parallel_tuple_cost": Entry(why="estimated cost of handing over a row", low=fixed(0.001), high=fixed(1), log=True, parent=_PARALLEL),
     "min_parallel_table_scan_size": Entry(
         why="tables below are read by one process", low=fixed(64 << 10), high=fixed(64 * MB), log=True, parent=_PARALLEL
     ),
     "min_parallel_index_scan_size": Entry(why="the same for indexes", low=fixed(32 << 10), high=fixed(16 * MB), log=True, parent=_PARALLEL),
-    "parallel_leader_participation": Entry(why="whether the leader reads as well, or only gathers", parent=_PARALLEL),
+    "parallel_leader_participation": Entry(why="the leader reads, too, or only gathers", parent=_PARALLEL),
 }
 """In the order of the documentation: memory, reading, costs, the planner's search, methods, parallel plans."""
 
@@ -159,4 +159,4 @@ REFUSED: Mapping[str, str] = {
     "archive_mode": "backups would stop",
     "max_wal_senders": "replicas would stop",
 }
-"""Knobs that are never tuned, with what would be lost."""
+"""Knobs that are never tuned, with the loss that each could cause."""

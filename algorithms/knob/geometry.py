@@ -1,12 +1,10 @@
-"""
-How SMAC's configurations and settings belong together: one dimension per knob, or a random projection to fewer.
-"""
+"""Maps between SMAC's configurations and settings: one dimension per knob, or a random projection to fewer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from ConfigSpace import (
@@ -19,30 +17,31 @@ from ConfigSpace import (
 from ConfigSpace.conditions import Condition
 from ConfigSpace.hyperparameters import Hyperparameter
 
-from algorithms.knob.space import SPECIAL_SHARE, Knob, KnobSpace, Values
+from pytest_pilotscope.algorithms.knob.space import SPECIAL_SHARE, Knob, KnobSpace, Values
 
+Projection = Literal["llamatune", "none"]
 Parameter: TypeAlias = "Hyperparameter[Any, Any]"
 
 _MODE = ".mode"  # a categorical beside a number that has a special value
 
 
 class Geometry(Protocol):
-    """How SMAC's configurations and settings belong together."""
+    """A map between SMAC's configurations and settings."""
 
     configurations: ConfigurationSpace
 
     def values(self, point: Mapping[str, Any]) -> dict[str, str]:
-        """The settings at a point."""
+        """Return the settings at a point."""
 
     def point(self, values: Values) -> dict[str, Any] | None:
-        """The point of settings, or None where there is no such point."""
+        """Return the point of settings, or None if there is no such point."""
 
 
 class DirectGeometry:
     """
     One dimension per knob. A number with a special value has a categorical beside it that says which of the two it is.
 
-    Children are conditional on their parents, so SMAC knows which knobs do not matter.
+    Children are conditional on their parents, so SMAC knows which knobs have no effect.
     """
 
     def __init__(self, space: KnobSpace, seed: int) -> None:
@@ -53,7 +52,7 @@ class DirectGeometry:
         self.configurations.add([condition for knob in space.knobs for condition in self._conditions(knob)])
 
     def values(self, point: Mapping[str, Any]) -> dict[str, str]:
-        """The settings at a point; what is not active there gets its default."""
+        """Return the settings at a point; knobs that are not active there get their default."""
         found = {}
         for knob in self.space.knobs:
             if point.get(knob.name + _MODE) == "special":
@@ -63,7 +62,7 @@ class DirectGeometry:
         return self.space.complete(found)
 
     def point(self, values: Values) -> dict[str, Any]:
-        """The point of settings, with the default of SMAC's own in dimensions that are not active."""
+        """Return the point of settings, with SMAC's own default in dimensions that are not active."""
         found: dict[str, Any] = {}
         for knob in self.space.knobs:
             value = values[knob.name]
@@ -76,11 +75,11 @@ class DirectGeometry:
         return found
 
     def columns(self, knob: Knob) -> list[int]:
-        """Which dimensions of SMAC's vectors belong to a knob."""
+        """Return the dimensions of SMAC's vectors that belong to a knob."""
         return [column for column, name in enumerate(self.configurations) if name in (knob.name, knob.name + _MODE)]
 
     def _conditions(self, knob: Knob) -> list[Condition]:
-        """When a number matters: its parent is active, and it is not at its special value."""
+        """Return the conditions under which a number has an effect: its parent is active, and it is not at its special value."""
         own = self.configurations[knob.name]
         outer = self._parent_condition(knob, self.configurations[knob.name + _MODE] if knob.special is not None else own)
         if knob.special is None:
@@ -115,17 +114,17 @@ class ProjectedGeometry:
         self.configurations.add([UniformFloatHyperparameter(f"d{n}", 0.0, 1.0, default_value=0.5) for n in range(dimensions)])
 
     def values(self, point: Mapping[str, Any]) -> dict[str, str]:
-        """The settings at a point."""
+        """Return the settings at a point."""
         positions = [float(point[f"d{row}"]) for row in self.rows]
         return self.space.at([position if forwards else 1 - position for position, forwards in zip(positions, self.forwards, strict=True)])
 
     def point(self, values: Values) -> None:
-        """Hardly any settings are on the projection, the default ones included."""
+        """Return None: hardly any settings are on the projection, not even the default ones."""
         return
 
 
 def projected_dimensions(space: KnobSpace) -> int:
-    """Half as many dimensions as there are knobs, and at most 16, the number LlamaTune found best for 90."""
+    """Return half the number of knobs, and at most 16, the number of dimensions that LlamaTune found best for 90 knobs."""
     return max(1, min(16, math.ceil(len(space) / 2)))
 
 

@@ -1,4 +1,4 @@
-"""Which knobs matter: permutation importance on a forest like SMAC's, learned from all trials of a search, however they were proposed."""
+"""Permutation importance of knobs, by a random forest like SMAC's that learns from all trials of a search."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy.typing as npt
 from ConfigSpace.util import deactivate_inactive_hyperparameters
 from smac.model.random_forest import RandomForest
 
-from algorithms.knob.geometry import DirectGeometry
-from algorithms.knob.search import forest
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.trials import Trial
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry
+from pytest_pilotscope.algorithms.knob.search import forest
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.trials import Trial
 
 _POINTS = 256
 _FEWEST = 10
-"""With fewer trials than that the shares would be chance."""
+"""With fewer trials the shares would be chance."""
 
 
 def importances(space: KnobSpace, trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
     """
-    How much the predicted log cost changes when one knob's values are shuffled among random points, as shares that sum to 1.
+    Return the change of the predicted log cost when one knob's values are shuffled among random points, as shares that sum to 1.
 
-    Of random points of the space, so that also knobs that the search left alone are asked about. Empty where the forest sees no difference,
-    and after fewer than ten trials.
+    Random points of the space also vary the knobs that the search left alone. Empty if the forest sees no difference, and after fewer than
+    ten trials.
     """
     if len(trials) < _FEWEST:
         return {}
@@ -36,7 +36,7 @@ def importances(space: KnobSpace, trials: Sequence[Trial], *, seed: int) -> dict
 
 
 def _vectors(geometry: DirectGeometry, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
-    """(N, D): the trials' settings as SMAC has them."""
+    """Return the trials' settings as SMAC's (N, D) vectors."""
     space = geometry.configurations
     active = [deactivate_inactive_hyperparameters(geometry.point(trial.values), space) for trial in trials]
     return np.array([configuration.get_array() for configuration in active])

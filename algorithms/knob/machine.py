@@ -1,4 +1,4 @@
-"""How much memory and how many processors a server may use."""
+"""Memory and processors that a server may use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from algorithms.knob.catalogue import GB, Machine
+from pytest_pilotscope.algorithms.knob.catalogue import GB, Machine
 from pytest_pilotscope.postgres.knobs import KnobRow
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def this_machine() -> Machine:
-    """The machine we run on, within the limits of the container we may be in."""
+    """Return this machine, within the limits of the container we may be in."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [int(text) for path in _CGROUP_LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -22,7 +22,7 @@ def this_machine() -> Machine:
 
 
 def within(machine: Machine, memory_bytes: int | None, cpus: float | None) -> Machine:
-    """What a container with these limits has of a machine; at least one processor."""
+    """Return the part of a machine that a container with these limits has; at least one processor."""
     return replace(
         machine,
         memory_bytes=min(machine.memory_bytes, memory_bytes or machine.memory_bytes),
@@ -32,7 +32,7 @@ def within(machine: Machine, memory_bytes: int | None, cpus: float | None) -> Ma
 
 def machine_behind(rows: Mapping[str, KnobRow]) -> Machine:
     """
-    What a server that we cannot look into was set up for: 4 times its shared_buffers, at least 1 GB, and its parallel workers.
+    Guess the machine of a remote server from its settings: 4 times its shared_buffers, at least 1 GB, and its parallel workers.
 
     A quarter of the memory is what PostgreSQL's documentation recommends for shared_buffers, so the guess is rather too small.
     """

@@ -1,4 +1,4 @@
-"""Runs queries and takes their times: which of them a trial has, one trial, and the incumbent against the default in turns."""
+"""Times of queries: the selection of a trial's queries, one pass of a trial, and the incumbent against the default in turns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import Target
-from pytest_pilotscope.core.pairs import Floats, Pairs
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.statistics import Interval, workload_ratios
+from pytest_pilotscope.algorithms.knob.objective import Objective, Target
 from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.statistics.pairs import Floats, Pairs
+from pytest_pilotscope.statistics.ratios import Interval, workload_ratios
 
-_LONGEST_SHARE = 4.0  # a query that takes more than a quarter of a trial's time by default is left out
-_SLOWER = 10.0  # no query may take more than this many times what it took by default, and never less than
+_LONGEST_SHARE = 4.0  # selection leaves out a query that takes more than a quarter of a trial's time by default
+_SLOWER = 10.0  # a query's limit is this many times its default time, but at least
 _LEAST_LIMIT_S = 1.0
 _REPLICATES = 1000
 _LEAST_MS = 1e-3  # below the resolution of the server's clock
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """The queries of every trial, with their times by default in s, and how many were left out because they take too long."""
+    """The queries of every trial, their times by default in s, and the number of queries that take too long."""
 
     queries: tuple[Query, ...]
     default_s: tuple[float, ...]
@@ -39,14 +38,14 @@ class Selected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One pass over the queries: times in s of those that were run, and whether it was cut off."""
+    """One pass over the queries: the times in s of those that ran, and whether the pass was cut off."""
 
     times_s: tuple[float, ...]
     capped: bool
 
 
 def time_s(session: Session, sql: str, limit_s: float) -> float:
-    """How long the server takes for a query, planning included; `limit_s` for one that is cut off there."""
+    """Return the server's time for a query, planning included; `limit_s` if the query is cut off there."""
     with session.statement_timeout(max(1, math.ceil(limit_s * 1000))):
         try:
             if has_extension(session):
@@ -61,9 +60,10 @@ def time_s(session: Session, sql: str, limit_s: float) -> float:
 
 def select_queries(session: Session, queries: Sequence[Query], *, trial_s: float, seed: int) -> Selected:
     """
-    Draw queries until they take `trial_s` seconds with the settings of `session`; each is run twice and the second time counts.
+    Draw queries until they take `trial_s` seconds with the settings of `session`; each runs twice and the second time counts.
 
-    One that fails already with them, for instance because it writes, is left out with a warning. Raises `AlgorithmError` when none is left.
+    A query that already fails with these settings, for instance because it writes, is left out with a warning. Raises `AlgorithmError` if
+    none is left.
     """
     chosen, times, too_long, failed = [], [], 0, 0
     limit_s = trial_s / _LONGEST_SHARE
@@ -89,7 +89,7 @@ def select_queries(session: Session, queries: Sequence[Query], *, trial_s: float
 
 
 def _first_s(session: Session, query: Query, limit_s: float) -> float | None:
-    """The time of a query with the settings of the session; None, with a warning, where it fails."""
+    """Return the time of a query with the settings of the session; None, with a warning, if it fails."""
     try:
         return time_s(session, query.sql, limit_s)
     except StatementFailed as error:
@@ -100,7 +100,7 @@ def _first_s(session: Session, query: Query, limit_s: float) -> float | None:
 
 
 def run_pass(session: Session, selected: Selected, objective: Objective, limit: float) -> Pass:
-    """Run the queries of a trial until its cost is sure to be above `limit`. StatementFailed when one of them fails."""
+    """Run the queries of a trial until its cost is sure to be above `limit`. StatementFailed if one of them fails."""
     times: list[float] = []
     for query, default_s in zip(selected.queries, selected.default_s, strict=True):
         patience_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
@@ -113,8 +113,8 @@ def run_pass(session: Session, selected: Selected, objective: Objective, limit: 
 
 def compare(default: Session, candidate: Session, selected: Selected, *, target: Target, rounds: int, seed: int) -> Interval:
     """
-    The target's ratio, candidate / default, with its 95 % interval: of total times by the suite's own statistics, of 95th percentiles by a
-    bootstrap of the queries.
+    Return the target's ratio, candidate / default, with its 95 % interval: of total times by the suite's own statistics, of 95th
+    percentiles by a bootstrap of the queries.
     """
     pairs = take_turns(default, candidate, selected, rounds=rounds)
     if target == "p95_time":
@@ -126,7 +126,7 @@ def take_turns(default: Session, candidate: Session, selected: Selected, *, roun
     """
     Measure two sessions in turns, query by query, after one warm-up.
 
-    The order changes from round to round. A query that is cut off at 10 times its time by default counts with that.
+    The order changes from round to round. A query that is cut off at 10 times its default time counts with that limit.
     """
     shape = (len(selected.queries), rounds)
     times = {side: np.zeros(shape) for side in ("default", "candidate")}

@@ -1,16 +1,17 @@
-"""What a trial is measured by, and when it is hopeless. Costs are in seconds, the lower the better, whatever the target."""
+"""The cost of a trial and its limit. Costs are in seconds, the lower the better, whatever the target."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from algorithms.knob.options import Target
+Target = Literal["total_time", "p95_time", "throughput"]
 
 _SHARE = 0.95
 WORST = 10.0
-"""No trial counts as worse than this many times the default; what was cut off or failed is somewhere between."""
+"""The cost of a trial is at most this many times the default's, also if the trial was cut off or failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class Objective:
     count: int
 
     def cost(self, times_s: Sequence[float]) -> float:
-        """The cost of a trial that ran all queries, in s."""
+        """Return the cost of a trial that ran all queries, in s."""
         if self.target == "total_time":
             return sum(times_s)
         if self.target == "throughput":
@@ -34,11 +35,11 @@ class Objective:
         return sorted(times_s)[math.ceil(_SHARE * self.count) - 1]
 
     def performance(self, cost: float) -> float:
-        """The target in its own unit: s, or queries per second for `throughput`."""
+        """Return the target in its own unit: s, or queries per second for `throughput`."""
         return 1 / cost if self.target == "throughput" else cost
 
     def exceeds(self, times_s: Sequence[float], limit: float) -> bool:
-        """Whether the cost will be above `limit` whatever the queries that are left take."""
+        """Tell whether the cost will be above `limit` whatever the remaining queries take."""
         if self.target == "total_time":
             return sum(times_s) > limit
         if self.target == "throughput":
@@ -46,9 +47,7 @@ class Objective:
         return sum(time_s > limit for time_s in times_s) > self.count - math.ceil(_SHARE * self.count)
 
     def query_limit_s(self, times_s: Sequence[float], limit: float) -> float:
-        """
-        How long the next query may take before its trial is above `limit`; for p95 a single query decides nothing, so any time.
-        """
+        """Return the time after which the next query puts its trial above `limit`; for p95 no single query can, so infinity."""
         if self.target == "total_time":
             return limit - sum(times_s)
         if self.target == "throughput":
@@ -57,7 +56,7 @@ class Objective:
 
     def extrapolated(self, times_s: Sequence[float], default_s: Sequence[float]) -> float:
         """
-        The cost of a trial that was cut off after the first queries: as much worse than the default as it was on them.
+        Return the cost of a trial that was cut off after the first queries: as much worse than the default as it was on those.
 
         `default_s` are the default's times of all queries, in the same order.
         """

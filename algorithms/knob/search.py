@@ -1,8 +1,8 @@
 """
-Which settings to try next: SMAC3 by ask and tell, on the knobs themselves or on a random projection of them, or pure chance.
+Proposals of the next settings: SMAC3 by ask and tell, on the knobs or on a random projection of them, or independent random draws.
 
 SMAC (Lindauer et al., JMLR 23, 2022) is used as published: a Sobol initial design, a random forest as surrogate, expected improvement, one
-proposal in five at random. What takes seconds per proposal there is done in batches here: the forest runs in this thread, and expected
+proposal in five at random. Two steps that take SMAC seconds per proposal are batches here: the forest runs in this thread, and expected
 improvement is maximised over random points and neighbours of the best ones, all evaluated at once.
 """
 
@@ -23,12 +23,11 @@ from smac.main.config_selector import ConfigSelector
 from smac.model.random_forest import RandomForest
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
-from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
-from algorithms.knob.options import Projection
-from algorithms.knob.space import KnobSpace, Values
-from algorithms.knob.trials import Proposal
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.files import ServerFolder
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, Projection, projected_dimensions
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
+from pytest_pilotscope.algorithms.knob.trials import Proposal
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.postgres.clusters import ServerFolder
 
 Vectors: TypeAlias = npt.NDArray[np.float64]
 
@@ -39,13 +38,13 @@ _STARTS = 8
 
 
 class Search(Protocol):
-    """Proposes settings and learns what they cost."""
+    """Proposes settings and learns their costs."""
 
     def ask(self) -> Proposal:
-        """The next settings to try."""
+        """Return the next settings to try."""
 
     def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
-        """Learn what settings cost, the lower the better; also those that were not asked for."""
+        """Learn the cost of settings, the lower the better; also of settings that `ask` did not propose."""
 
 
 class SmacSearch:
@@ -56,7 +55,7 @@ class SmacSearch:
         self.geometry: Geometry = (
             DirectGeometry(space, seed) if projection == "none" else ProjectedGeometry(space, seed, projected_dimensions(space))
         )
-        folder = ServerFolder(server_account())  # SMAC insists on one while it is made; where we are killed, the next start removes it
+        folder = ServerFolder(server_account())  # SMAC needs one while it is made; if we are killed, the next start removes it
         try:
             self._smac = _smac(self.geometry.configurations, folder.path, trials=trials, seed=seed)
         finally:
@@ -64,33 +63,33 @@ class SmacSearch:
         self._asked: dict[str, TrialInfo] = {}
 
     def ask(self) -> Proposal:
-        """The next settings to try."""
+        """Return the next settings to try."""
         trial = self._smac.ask()
         point = {name: _plain(value) for name, value in dict(trial.config).items()}
         self._asked[_key(point)] = trial
         return Proposal(self.geometry.values(point), point)
 
     def tell(self, values: Values, cost: float, *, point: Mapping[str, Any] | None = None) -> None:
-        """Learn what settings cost; without a point they are looked for in the geometry."""
+        """Learn the cost of settings; without a point, the geometry gives it."""
         point = point if point is not None else self.geometry.point(values)
         if point is None:
             return
         trial = self._asked.pop(_key(point), None)
-        if trial is None:  # nobody asked for it: the default, or a trial of a run that was interrupted
+        if trial is None:  # `ask` did not propose it: the default, or a trial of an interrupted run
             active = deactivate_inactive_hyperparameters(dict(point), self.geometry.configurations)
             trial = TrialInfo(config=active, seed=0)
         self._smac.tell(trial, TrialValue(cost=cost), save=False)
 
 
 class RandomSearch:
-    """Settings drawn independently and uniformly from the space: what every optimizer has to beat."""
+    """Settings drawn independently and uniformly from the space: the lower bar for every optimizer."""
 
     def __init__(self, space: KnobSpace, *, seed: int) -> None:
         self.space = space
         self._random = np.random.default_rng(seed)
 
     def ask(self) -> Proposal:
-        """The next settings to try."""
+        """Return the next settings to try."""
         values = self.space.at(self._random.random(len(self.space)).tolist())
         return Proposal(values, {})
 
@@ -99,7 +98,7 @@ class RandomSearch:
 
 
 class _BatchSelector(ConfigSelector):
-    """SMAC's choice of the next point, with the predictions for the points so far made in one batch instead of one by one."""
+    """SMAC's selector of the next point, but with one batch of predictions for all points so far."""
 
     def _get_x_best(self, X: Vectors) -> tuple[Vectors, float]:  # noqa: N803 - SMAC's name
         predicted, _ = self._model.predict_marginalized(X)  # type: ignore[union-attr]
@@ -120,7 +119,7 @@ class _BatchMaximizer(AbstractAcquisitionMaximizer):
         return [(value, self._legal(config)) for value, config in ranked[:_STARTS]]
 
     def _neighbours(self, starts: Vectors) -> Vectors:
-        """(N, D): each has a few of a start's active dimensions changed; those that others depend on are left alone."""
+        """Return (N, D) points: each changes a few active dimensions of a start, but none that others depend on."""
         points: Vectors = starts[self._rng.randint(len(starts), size=_NEIGHBOURS)].copy()
         changed = self._rng.rand(*points.shape) < 2 / points.shape[1]
         for column, parameter in enumerate(self._configspace.values()):
@@ -134,14 +133,14 @@ class _BatchMaximizer(AbstractAcquisitionMaximizer):
         return points
 
     def _legal(self, config: Configuration) -> Configuration:
-        """The configuration that a vector is nearest to: integers are whole."""
+        """Return the legal configuration nearest to a vector: integers are whole."""
         legal = Configuration(self._configspace, values=dict(config))
         legal.origin = "Acquisition Function Maximizer: batch"
         return legal
 
 
 def forest(space: ConfigurationSpace, *, trials: int, seed: int) -> RandomForest:
-    """The surrogate of SMAC's facade, in this thread: it predicts log costs."""
+    """Make the surrogate of SMAC's facade, in this thread: it predicts log costs."""
     return RandomForest(
         space,
         log_y=True,
@@ -170,7 +169,7 @@ def _smac(space: ConfigurationSpace, folder: Path, *, trials: int, seed: int) ->
 
 
 def _plain(value: Any) -> str | int | float:
-    """A value of numpy's types as Python's own, which JSON knows."""
+    """Convert a value of NumPy's types to Python's own, which JSON can hold."""
     if isinstance(value, str):
         return str(value)
     return int(value) if isinstance(value, int | np.integer) else float(value)

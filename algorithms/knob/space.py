@@ -1,7 +1,7 @@
 """
 The space of settings: the catalogue's knobs as a server has them, within the bounds of its machine.
 
-A value is always the text that PostgreSQL is given, in the knob's own unit, and exactly the one that is evaluated: reals are rounded to the
+A value is always the text that PostgreSQL gets, in the knob's own unit, and exactly the value that is measured: reals are rounded to the
 six digits that PostgreSQL shows.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from algorithms.knob.catalogue import CATALOGUE, REFUSED, Bound, Entry, Machine
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE, REFUSED, Bound, Entry, Machine
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.postgres.knobs import KnobRow, Level
 
@@ -20,7 +20,7 @@ Values = Mapping[str, str]
 """Knob -> value as text."""
 
 SPECIAL_SHARE = 0.2
-"""How often a special value is drawn, as in LlamaTune (Kanellis et al., PVLDB 15(11), 2022, section 4)."""
+"""Share of draws that give a special value, as in LlamaTune (Kanellis et al., PVLDB 15(11), 2022, section 4)."""
 
 _DIGITS = 6
 
@@ -30,8 +30,8 @@ class Knob:
     """
     One dimension of the space. Numbers are in the knob's own unit (`unit`, such as 8kB); `low` and `high` belong to it.
 
-    Where `parent` has none of its `active` values, or, if that is None, its special one, this knob does not matter. A `coarse` one is the
-    default, halved or doubled any number of times.
+    The knob has no effect unless `parent` has the value `active`, or, if that is None, any value but its special one. A `coarse` knob is
+    the default, halved or doubled any number of times.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Knob:
     active: str | None = None
 
     def text(self, value: float) -> str:
-        """A number as PostgreSQL is given it, within the bounds."""
+        """Return a number as text for PostgreSQL, within the bounds."""
         value = self._doubled(value) if self.coarse else min(max(value, self.low), self.high)
         return str(round(value)) if self.kind == "integer" else f"{value:.{_DIGITS}g}"
 
     def at(self, position: float) -> str:
-        """The value at a position in 0..1; the special value, where there is one, takes the first fifth."""
+        """Return the value at a position in 0..1; a special value takes the first fifth."""
         if self.kind == "choice":
             return self.choices[min(int(position * len(self.choices)), len(self.choices) - 1)]
         if self.special is not None:
@@ -67,19 +67,19 @@ class Knob:
         return self.text(self.low + position * (self.high - self.low))
 
     def _doubled(self, value: float) -> float:
-        """The nearest of the default's halves and doubles that is within the bounds."""
+        """Return the nearest of the default's halves and doubles within the bounds."""
         default = float(self.default)
         least, most = math.ceil(math.log2(self.low / default)), math.floor(math.log2(self.high / default))
         return float(default * 2 ** min(max(round(math.log2(value / default)), least), most))
 
     def is_special(self, value: str) -> bool:
-        """Whether a value is the one that means something else than its neighbours."""
+        """Tell whether a value is the special one."""
         return self.special is not None and float(value) == self.special
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnobSpace:
-    """All knobs; parents stand before their children."""
+    """All knobs, parents before their children."""
 
     knobs: tuple[Knob, ...]
 
@@ -88,17 +88,17 @@ class KnobSpace:
 
     @property
     def defaults(self) -> dict[str, str]:
-        """What the server runs with when nobody asks for anything else."""
+        """The settings that the server has by default."""
         return {knob.name: knob.default for knob in self.knobs}
 
     @property
     def description(self) -> list[dict[str, object]]:
-        """Everything that makes two spaces different, for records."""
+        """Everything that distinguishes two spaces, for records."""
         fields = ("name", "level", "kind", "unit", "low", "high", "log", "coarse", "special", "choices", "parent", "active", "default")
         return [{field: getattr(knob, field) for field in fields} for knob in self.knobs]
 
     def active(self, knob: Knob, values: Values) -> bool:
-        """Whether a knob matters when the others have these values."""
+        """Tell whether a knob has an effect when the others have these values."""
         if knob.parent is None:
             return True
         parent = next(other for other in self.knobs if other.name == knob.parent)
@@ -108,16 +108,16 @@ class KnobSpace:
         return value == knob.active if knob.active is not None else not parent.is_special(value)
 
     def complete(self, values: Values) -> dict[str, str]:
-        """A value for every knob: those that are missing or do not matter get their default."""
+        """Return a value for every knob: those that are missing or have no effect get their default."""
         chosen = {**self.defaults, **values}
         return {knob.name: chosen[knob.name] if self.active(knob, chosen) else knob.default for knob in self.knobs}
 
     def at(self, positions: Sequence[float]) -> dict[str, str]:
-        """The values at a point of the unit cube, one coordinate per knob."""
+        """Return the values at a point of the unit cube, one coordinate per knob."""
         return self.complete({knob.name: knob.at(position) for knob, position in zip(self.knobs, positions, strict=True)})
 
     def changed(self, values: Values) -> dict[str, str]:
-        """Those of the values that are not the default."""
+        """Return the values that differ from the default."""
         defaults = self.defaults
         return {name: value for name, value in values.items() if value != defaults[name]}
 
@@ -128,8 +128,8 @@ def knob_space(
     """
     Make the space of the catalogue's knobs, or of the named ones, that a server has and that can be changed at one of `levels`.
 
-    What has no choice on this machine is left out, and with it what depends on it. UsageError for a knob that is refused, UnknownName for
-    one that is not in the catalogue.
+    A knob with a single value on this machine is left out, and its children with it. UsageError for a refused knob, UnknownName for one
+    that is not in the catalogue.
     """
     wanted = tuple(CATALOGUE) if names is None else tuple(names)
     for name in wanted:
@@ -152,7 +152,7 @@ def _check(name: str) -> None:
 
 
 def _parent_can_matter(entry: Entry, knobs: Mapping[str, Knob], rows: Mapping[str, KnobRow]) -> bool:
-    """Whether the parent is tuned, or stands at a value under which the child matters."""
+    """Tell whether the parent is tuned, or has a value under which the child has an effect."""
     if entry.parent is None or entry.parent in knobs:
         return True
     row = rows.get(entry.parent)
@@ -176,7 +176,7 @@ def _knob(row: KnobRow, entry: Entry, machine: Machine, *, parent: str | None) -
 
 
 def _limits(row: KnobRow, low: Bound, high: Bound, machine: Machine) -> tuple[float, float]:
-    """Our bounds in the knob's own unit, within PostgreSQL's."""
+    """Return our bounds in the knob's own unit, within PostgreSQL's."""
     unit_bytes = row.unit_bytes or 1
     ours = (low(machine) / unit_bytes, high(machine) / unit_bytes)
     if row.kind == "integer":

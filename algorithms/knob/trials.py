@@ -1,4 +1,4 @@
-"""The trials of a search, and the file they are written to one by one, so that a search that was killed goes on where it was."""
+"""The trials of a search, and the log that keeps them one by one, so that a killed search can resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from algorithms.knob.space import Values
+from pytest_pilotscope.algorithms.knob.space import Values
 from pytest_pilotscope.postgres.knobs import Level
 
 Status = Literal["ok", "capped", "failed"]
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Proposal(NamedTuple):
-    """Settings to try, and the point of the searched space that they are; the point is what JSON can hold."""
+    """Settings to try, and their point in the searched space, as JSON values."""
 
     values: Values
     point: dict[str, str | int | float]
@@ -32,9 +32,9 @@ class Trial:
     """
     One setting that was tried.
 
-    `cost` (s) is what the search was told: measured where the status is ok, extrapolated for a trial that was cut off, a bounded penalty
-    for one that failed, with the reason in `message`. `applied` is what it took to put the settings in force, `apply_s` how long that took,
-    `search_s` how long the search thought, `elapsed_s` all of it. `point` is where the settings are in the searched space.
+    The search learned `cost` (s): measured for the status ok, extrapolated for a trial that was cut off, a bounded penalty for one that
+    failed, with the reason in `message`. `applied` is the level of the settings that changed, `apply_s` the time to change them, `search_s`
+    the time of the proposal, `elapsed_s` all of it. `point` is the settings' point in the searched space.
     """
 
     number: int
@@ -50,12 +50,12 @@ class Trial:
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The cheapest one that ran to its end, the first one where there are several or none."""
+    """Return the cheapest trial that ran to its end; of equal ones the first, and the first of all if none ran to its end."""
     return min((trial for trial in trials if trial.status == "ok"), key=lambda trial: (trial.cost, trial.number), default=trials[0])
 
 
 class TrialLog:
-    """A JSON Lines file: first what the search is about, then what its trials have in common, then a line per trial, flushed."""
+    """A JSON Lines file: one line with the key of the search and the values common to its trials, then a line per trial, flushed."""
 
     def __init__(self, path: Path, common: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         self.path = path
@@ -75,16 +75,16 @@ class TrialLog:
 
 
 def search_key(about: Mapping[str, Any]) -> str:
-    """A name for everything that makes two searches different."""
+    """Return a hash of everything that distinguishes two searches."""
     return hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def open_log(folder: Path, key: str) -> Iterator[TrialLog]:
     """
-    The log of an unfinished search of this key, or a new one; the file is kept until somebody moves or deletes it.
+    Open the log of an unfinished search with this key, or a new one; the file stays until somebody moves or deletes it.
 
-    A file that another process is writing to is left to it, and so is one that cannot be read: then the log is a new file.
+    If another process writes to the file, the log is a new file. A file that cannot be read is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -122,7 +122,7 @@ def _read(path: Path, key: str) -> TrialLog:
 
 
 def _line(text: str) -> dict[str, Any] | None:
-    """One trial; None for a line that was cut off when the process was killed."""
+    """Read one trial; return None for a line that was cut off when the process was killed."""
     try:
         content: dict[str, Any] = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The loop: ask, try, tell, write down."""
+"""The loop of a search: ask for settings, try them, tell the cost, log the trial."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from algorithms.knob.attempt import Outcome, Stage, Task, attempt
-from algorithms.knob.elsewhere import attempt_there
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import WORST, Objective
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.trials import Proposal, Trial, TrialLog
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, TrialServer, attempt
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import WORST, Objective
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, TrialLog
+from pytest_pilotscope.algorithms.knob.worker_trials import attempt_on_worker
 from pytest_pilotscope.errors import AlgorithmError
 
 if TYPE_CHECKING:
-    from algorithms.knob.search import Search
-    from algorithms.knob.stage import Reach
-    from pytest_pilotscope.cluster import Crew
+    from pytest_pilotscope.algorithms.knob.search import Search
+    from pytest_pilotscope.algorithms.knob.trial_server import Reach
+    from pytest_pilotscope.provision.pool import WorkerPool
 
 _PENALTY = 2.0
 """A trial that failed counts as this many times the default, or as the worst one so far."""
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuner:
     """
-    Tries settings on a stage until there are enough trials in the log; those that are in it already count.
+    Tries settings on a trial server until the log has enough trials; those of an earlier run count.
 
     A trial is cut off at `cap` times the incumbent's cost.
     """
 
     space: KnobSpace
-    stage: Stage
+    trial_server: TrialServer
     search: Search
     log: TrialLog
     objective: Objective
@@ -45,23 +45,23 @@ class Tuner:
     cap: float
 
     def run(self, trials: int, advance: Callable[[int], None]) -> None:
-        """Tell the search what is known, then try and tell; `advance` is called per trial."""
+        """Tell the search the logged trials, then try and tell; call `advance` per trial."""
         self._recall(trials, advance)
         while len(self.log.trials) < trials:
             self._note(self._next(), advance)
 
     @property
     def incumbent_cost(self) -> float:
-        """The lowest cost of a trial that ran to its end; infinite as long as there is none."""
+        """The lowest cost of a trial that ran to its end; infinite if there is none."""
         return min((trial.cost for trial in self.log.trials if trial.status == "ok"), default=inf)
 
     def task(self, proposal: Proposal) -> Task:
-        """What is to be tried for a proposal, by what is known now."""
+        """Make the task of a proposal, with the limit that the incumbent sets now."""
         limit = self.cap * self.incumbent_cost
         return Task(values=proposal.values, selected=self.selected, objective=self.objective, limit=limit)
 
     def trial(self, proposal: Proposal, outcome: Outcome, *, search_s: float, elapsed_s: float) -> Trial:
-        """What came of a proposal, as the next line of the log; AlgorithmError when not even the default can be measured."""
+        """Make the trial of a proposal, the next line of the log; AlgorithmError if not even the default can be measured."""
         if outcome.status == "failed":
             self._refuse_default(outcome.message)
             logger.info("trial %d failed: %s", len(self.log.trials), outcome.message)
@@ -78,23 +78,23 @@ class Tuner:
             message=outcome.message,
         )
 
-    def run_on(self, crew: Crew, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
+    def run_on(self, pool: WorkerPool, reach: Reach, trials: int, advance: Callable[[int], None]) -> None:
         """
-        The same with as many trials at a time as there are workers; the default is tried first, by itself.
+        Do the same with as many trials at a time as there are workers; try the default first, by itself.
 
-        Trials are in the log in the order in which they ended, and what is proposed depends on it.
+        The log has the trials in the order in which they ended, and the proposals depend on that order.
         """
         self._recall(trials, advance)
         pending: dict[str, tuple[Proposal, float, int]] = {}
         number = 0
         while len(self.log.trials) < trials:
-            while len(pending) < (crew.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
+            while len(pending) < (pool.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
                 started_ns = perf_counter_ns()
                 proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
                 pending[str(number)] = proposal, _since_s(started_ns), started_ns
-                crew.submit(str(number), attempt_there, (self.task(proposal), self.space, reach))
+                pool.submit(str(number), attempt_on_worker, (self.task(proposal), self.space, reach))
                 number += 1
-            key, outcome = crew.next()
+            key, outcome = pool.next()
             proposal, search_s, started_ns = pending.pop(key)
             self._note(self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns)), advance)
 
@@ -112,7 +112,7 @@ class Tuner:
         started_ns = perf_counter_ns()
         proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
         search_s = _since_s(started_ns)
-        outcome = attempt(self.task(proposal), self.stage)
+        outcome = attempt(self.task(proposal), self.trial_server)
         return self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns))
 
     def _refuse_default(self, message: str) -> None:

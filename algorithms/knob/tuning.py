@@ -6,65 +6,101 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from algorithms.knob.measuring import Selected, compare, select_queries
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.records import Found, report_of
-from algorithms.knob.space import KnobSpace
-from algorithms.knob.stage import Stage, open_stage, prepared_database, reach_of, space_of
-from algorithms.knob.storage import check_known, load_values, save_values
-from algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
-from algorithms.knob.tuner import Tuner
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob.measuring import Selected, compare, select_queries
+from pytest_pilotscope.algorithms.knob.objective import Objective, Target
+from pytest_pilotscope.algorithms.knob.saved_settings import check_known, load_values, save_values
+from pytest_pilotscope.algorithms.knob.space import KnobSpace
+from pytest_pilotscope.algorithms.knob.trial_server import TrialServer, open_trial_server, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.trials import Trial, TrialLog, best_trial, open_log, search_key
+from pytest_pilotscope.algorithms.knob.tuner import Tuner
+from pytest_pilotscope.algorithms.knob.tuning_report import Found, report_of
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, UsageError
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar, TrainingReport
+from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
-    from algorithms.knob.search import Search
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.algorithms.knob.geometry import Projection
+    from pytest_pilotscope.algorithms.knob.search import Search
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.provision.database import Database
 
 UNFINISHED = "unfinished"
-"""Folder below that of the records where searches that were interrupted wait to be resumed."""
+"""Folder below that of the records, for interrupted searches that can be resumed."""
+
+Strategy = Literal["smac", "random"]
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnobOptions:
+    """
+    The options that `algorithms/plugin.py` declares, the seed, and four that only Python can choose.
+
+    A trial ends early at `cap` times the incumbent's cost. The incumbent is measured against the default in `rounds` rounds. `names`
+    restricts the knobs; None is the whole catalogue. The `strategy` random exists for comparison.
+    """
+
+    trials: int
+    target: Target
+    projection: Projection
+    trial_s: float
+    seed: int
+    cap: float = 1.5
+    rounds: int = 3
+    names: tuple[str, ...] | None = None
+    strategy: Strategy = "smac"
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """The options as the record has them."""
+        return {
+            "knob_trials": self.trials,
+            "target_metric": self.target,
+            "knob_projection": self.projection,
+            "knob_trial_s": self.trial_s,
+            "knob_cap": self.cap,
+            "knob_rounds": self.rounds,
+            "knob_strategy": self.strategy,
+            "knob_seed": self.seed,
+        }
+
+
 class KnobTuning:
     """
-    Takes over the settings: SMAC on the times of training queries, confirmed against the default on validation queries.
+    Knob tuning: SMAC on the times of training queries, confirmed against the default on validation queries.
 
-    `values` are the settings that differ from the default, as text in their own units; none of them when nothing was found that is better.
+    `values` are the settings that differ from the default, as text in their own units; empty if the search found nothing better.
     """
 
     name = "knob"
     selection = ("knob_validation_speedup", False)
 
     def __init__(self, options: KnobOptions | None = None) -> None:
-        self.options = options
+        self._options = options
         self.model_id = ""
         self.values: dict[str, str] | None = None
         self._metadata: Metadata | None = None
 
     @staticmethod
     def restriction(database: Database) -> str:
-        """What cannot be tuned on a server, and why, for the header; empty when everything can."""
+        """Return the settings that cannot be tuned on a server and the reason, for the header; empty if all can."""
         with database.session() as session:
             return reach_of(database, session).limit
 
     def train(self, training: Training) -> TrainingReport:
         """
-        Search, or go on with a search that was killed, then measure what was found against the default in turns.
+        Search, or resume a search that was killed, then measure the best settings against the default in turns.
 
-        Raises `AlgorithmError` when there are no training queries, none that is short enough, or no knob to tune.
+        Raises `AlgorithmError` if there are no training queries, none that is short enough, or no knob to tune.
         """
-        options = self.options = self.options or KnobOptions.from_settings(training.settings)
+        options = self._options or KnobOptions(**training.options, seed=training.settings.seed)
         if not training.queries:
             raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
         with training.database.session() as session:
@@ -74,31 +110,41 @@ class KnobTuning:
         key = search_key(_about(training, space, options))
         with (
             open_log(training.settings.results / UNFINISHED, key) as log,
-            open_stage(training.database, space, reach) as stage,
+            open_trial_server(training.database, space, reach) as trial_server,
         ):
-            selected = _selected(log, key, stage, training, options)
+            selected = _selected(log, key, trial_server, training, options)
             objective = Objective(target=options.target, count=len(selected.queries))
-            tuner = Tuner(space=space, stage=stage, search=search, log=log, objective=objective, selected=selected, cap=options.cap)
-            with training.crew() as crew, training.progress("tuning knobs", options.trials) as advance:
-                if crew is None:
+            tuner = Tuner(
+                space=space, trial_server=trial_server, search=search, log=log, objective=objective, selected=selected, cap=options.cap
+            )
+            with training.pool() as pool, training.progress("tuning knobs", options.trials) as advance:
+                if pool is None:
                     tuner.run(options.trials, advance)
                 else:
-                    tuner.run_on(crew, reach, options.trials, advance)
+                    tuner.run_on(pool, reach, options.trials, advance)
             trials = log.trials[: options.trials]
-            confirmed = _confirm(training, stage, trials, options)
+            confirmed = _confirm(training, trial_server, trials, options)
             values = space.changed(_result(trials, confirmed).values)
-            self._take(values, training, options)
+            self.values, self._metadata = values, new_metadata("knob", training, options.parameters)
+            self.model_id = self._metadata.model_id
             found = Found(
                 space=space, reach=reach, trials=trials, objective=objective, selected=selected, confirmed=confirmed, values=values
             )
-            return report_of(training, found, options, log.path, model=(self.model_id, *save_values(training.folder, *self._found())))
+            return report_of(
+                training,
+                found,
+                options.parameters,
+                log.path,
+                seed=options.seed,
+                model=(self.model_id, *save_values(training.folder, *self._found())),
+            )
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
         """
-        Give a database that runs with the settings found: the same one where sessions can set them, else one on a second server.
+        Give a database with the settings found: the same one if sessions can set them, else one on a second server.
 
-        On a server that is not ours, settings of the whole server hold for the baseline, too, and are put back on leaving.
+        On a server that is not ours, settings of the whole server hold for the baseline, too; leaving puts them back.
         """
         if self.values is None:
             raise AlgorithmError("knob tuning has no settings to prepare: train it or load a model first")
@@ -117,24 +163,13 @@ class KnobTuning:
 
     def load(self, folder: Path, training: Training) -> None:
         """
-        Read what `save` wrote; `ModelError` for a broken file, for one of another schema or other data, and for settings that this server
-        does not have.
+        Read saved settings; `ModelError` for a broken file, for another schema or other data, and for settings that this server does not
+        have.
         """
         values, metadata = load_values(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         check_known(values, metadata, training.session)
-        self.options = self.options or KnobOptions.from_settings(training.settings)
         self.values, self.model_id, self._metadata = values, metadata.model_id, metadata
-
-    def _take(self, values: dict[str, str], training: Training, options: KnobOptions) -> None:
-        self.values = values
-        self.model_id = f"knob_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training=options.parameters,
-        )
 
     def _found(self) -> tuple[dict[str, str], Metadata]:
         if self.values is None or self._metadata is None:
@@ -143,7 +178,7 @@ class KnobTuning:
 
 
 def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mapping[str, Any]:
-    """What makes this search this one: with anything else, earlier trials mean nothing."""
+    """Return everything that the trials depend on: a search that differs in one of them cannot use earlier trials."""
     queries = hashlib.sha256("".join(f"{query.id}\0{query.sql}\0" for query in training.queries).encode()).hexdigest()
     fingerprint = training.database.fingerprint
     parameters = {name: value for name, value in options.parameters.items() if name not in ("knob_trials", "knob_rounds")}
@@ -159,7 +194,7 @@ def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mappin
 
 def _search(space: KnobSpace, options: KnobOptions) -> Search:
     try:
-        from algorithms.knob.search import RandomSearch, SmacSearch
+        from pytest_pilotscope.algorithms.knob.search import RandomSearch, SmacSearch
     except ImportError as error:
         raise UsageError(f"knob tuning needs SMAC ({error}); install it with: pip install 'pytest-pilotscope[knob]'") from error
     if options.strategy == "random":
@@ -167,23 +202,23 @@ def _search(space: KnobSpace, options: KnobOptions) -> Search:
     return SmacSearch(space, trials=options.trials, seed=options.seed, projection=options.projection)
 
 
-def _selected(log: TrialLog, key: str, stage: Stage, training: Training, options: KnobOptions) -> Selected:
-    """The queries of every trial: those of the log, or drawn now and written to it."""
+def _selected(log: TrialLog, key: str, trial_server: TrialServer, training: Training, options: KnobOptions) -> Selected:
+    """Return the queries of every trial: those of the log, or new ones, which go to the log."""
     if log.common:
         by_id = {query.id: query for query in training.queries}
         queries = tuple(by_id[query_id] for query_id in log.common["queries"])
         return Selected(queries=queries, default_s=tuple(log.common["default_s"]), too_long=log.common["too_long"])
-    selected = select_queries(stage.session, training.queries, trial_s=options.trial_s, seed=options.seed)
+    selected = select_queries(trial_server.session, training.queries, trial_s=options.trial_s, seed=options.seed)
     ids = [query.id for query in selected.queries]
     log.begin(key, {"queries": ids, "default_s": selected.default_s, "too_long": selected.too_long})
     return selected
 
 
-def _confirm(training: Training, stage: Stage, trials: list[Trial], options: KnobOptions) -> Interval | None:
+def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial], options: KnobOptions) -> Interval | None:
     """
     Measure the best trial against the default, in turns, on the validation queries (the training ones where there are none).
 
-    None when no trial was better than the default.
+    Return None if no trial was better than the default.
     """
     best = best_trial(trials)
     if best.number == 0:
@@ -191,12 +226,12 @@ def _confirm(training: Training, stage: Stage, trials: list[Trial], options: Kno
     queries: list[Query] = list(training.validation or training.queries)
     with training.database.measuring_session() as default:
         selected = select_queries(default, queries, trial_s=options.trial_s, seed=options.seed)
-        stage.apply(best.values)
-        return compare(default, stage.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
+        trial_server.apply(best.values)
+        return compare(default, trial_server.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
 
 
 def _result(trials: list[Trial], confirmed: Interval | None) -> Trial:
-    """The best trial if the second measurement leaves no doubt that it is better, else the default."""
+    """Return the best trial if the second measurement confirms it (interval below 1), else the default."""
     if confirmed is not None and confirmed.high < 1:
         return best_trial(trials)
     if confirmed is not None:

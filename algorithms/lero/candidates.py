@@ -1,8 +1,8 @@
 """
-Candidate plans of a query: PostgreSQL's own, and what it makes of its estimates when those of all joins of one size are wrong by a factor.
+Candidate plans of a query: PostgreSQL's own, and its plans after the estimates of all joins of one size were scaled by a factor.
 
-The estimates are enumerated once, by the call that gives PostgreSQL's own plan; each further planner call is one message. All of this is
-time that a user waits, so every call is counted and timed.
+The call that gives PostgreSQL's own plan also gives the estimates; each further planner call is one message. The user waits for all of
+them, so every call is counted and timed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from pytest_pilotscope.postgres.planning import RawPlan, planned_with, planned_w
 from pytest_pilotscope.postgres.steering import has_extension
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.postgres.session import Session
 
 _LARGEST_ROWS = 1e100
-_SHAPE = (
+SHAPE = (
     *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
     *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name"),
 )
+"""Properties of a plan's node that make its shape, apart from `Parallel Aware`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Slot:
     size: int
 
     def cardinalities(self, subplans: Cardinalities) -> dict[frozenset[str], float]:
-        """Return the changed estimates; the others stay PostgreSQL's. Rows are at least 1, as the planner would take them anyway."""
+        """Return the changed estimates; the others stay PostgreSQL's. Rows are at least 1, the planner's own lower bound."""
         return {
             subplan: min(max(rows * self.factor, 1.0), _LARGEST_ROWS) for subplan, rows in subplans.items() if len(subplan) == self.size
         }
@@ -43,7 +44,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """PostgreSQL's own plan and estimates of a query, and what it took to ask for them, in ms of the client."""
+    """PostgreSQL's own plan and estimates of a query, and the client's time to get them, in ms."""
 
     plan: RawPlan
     subplans: Cardinalities
@@ -51,13 +52,13 @@ class Look:
 
     @property
     def largest(self) -> int:
-        """How many relations the largest subplan has."""
+        """The number of relations of the largest subplan."""
         return max(map(len, self.subplans), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One planner call: which slot, the plan it led to (0 is PostgreSQL's own), and what it took, in ms of the client."""
+    """One planner call: its slot, the number of the resulting plan (0 is PostgreSQL's own), and the client's time, in ms."""
 
     slot: Slot
     plan: int
@@ -79,22 +80,22 @@ class Candidates:
 
     @property
     def elapsed_ms(self) -> float:
-        """What all planner calls took, in ms of the client."""
+        """The client's time for all planner calls, in ms."""
         return self.look.elapsed_ms + sum(attempt.elapsed_ms for attempt in self.attempts)
 
     @property
     def planner_calls(self) -> int:
-        """How often PostgreSQL planned."""
+        """The number of planner calls."""
         return 1 + len(self.attempts)
 
     def cardinalities(self, plan: int) -> dict[frozenset[str], float]:
-        """What to inject for PostgreSQL to run a plan: nothing for its own."""
+        """Return the cardinalities that make PostgreSQL choose a plan; none for its own."""
         slot = self.slots[plan]
         return {} if slot is None else slot.cardinalities(self.look.subplans)
 
 
 def look(session: Session, sql: str) -> Look:
-    """Ask for PostgreSQL's own plan and the estimates behind it, in one planner call. MissingExtension without the library."""
+    """Ask for PostgreSQL's own plan and its estimates, in one planner call. MissingExtension without the library."""
     if not has_extension(session):
         raise MissingExtension(
             f"{session.dsn} cannot be steered: the pilotscope library is not loaded, and lero chooses plans by injecting cardinalities; "
@@ -106,7 +107,7 @@ def look(session: Session, sql: str) -> Look:
 
 
 def all_slots(subplans: Cardinalities, factors: Iterable[float]) -> list[Slot]:
-    """Every slot of a query in the order of the paper: largest joins first. The factor 1 is PostgreSQL's own plan and left out."""
+    """Return every slot of a query in the order of the paper: largest joins first; without the factor 1, PostgreSQL's own plan."""
     largest = max(map(len, subplans), default=0)
     return [Slot(factor, size) for size in range(largest, 1, -1) for factor in factors if factor != 1]
 
@@ -117,7 +118,7 @@ def explore(
     """
     Plan once per slot and keep the distinct plans, until there are `max_candidates`, PostgreSQL's own among them, or after `max_calls`.
 
-    Slots that change no estimate (rows are at least 1), or the same ones in the same way as an earlier slot, are not tried.
+    It skips slots that change no estimate (rows are at least 1), or that change the same ones in the same way as an earlier slot.
     """
     plans: list[RawPlan] = [found.plan]
     ways: list[Slot | None] = [None]
@@ -137,7 +138,7 @@ def explore(
 
 
 def _effective(subplans: Cardinalities, slots: Iterable[Slot]) -> Iterable[tuple[Slot, Mapping[frozenset[str], float]]]:
-    """Each slot with its cardinalities, rounded as the planner does, unless they are known already."""
+    """Yield each slot with its cardinalities unless they equal, rounded as the planner does, those of an earlier slot."""
     own = {subplan: max(round(rows), 1) for subplan, rows in subplans.items()}
     seen: set[tuple[tuple[int, ...], int]] = set()
     for slot in slots:
@@ -151,9 +152,7 @@ def _effective(subplans: Cardinalities, slots: Iterable[Slot]) -> Iterable[tuple
 
 
 def shape_key(plan: RawPlan) -> tuple[Any, ...]:
-    """
-    Return what makes two plans the same: equal for exactly those whose `Plan.shape_hash` is, and ten times cheaper than parsing both.
-    """
+    """Return a key of a plan's shape: two keys are equal if the plans' `Plan.shape_hash` is, and ten times cheaper than parsing."""
     get = plan.get
     children: Sequence[RawPlan] = get("Plans", ())
-    return (*[get(name) for name in _SHAPE], get("Parallel Aware", False), *[shape_key(child) for child in children])
+    return (*[get(name) for name in SHAPE], get("Parallel Aware", False), *[shape_key(child) for child in children])

@@ -1,48 +1,46 @@
-"""`--algo lero`: learns from timed candidate plans of the training queries, and makes PostgreSQL run the plan it ranks first."""
+"""The algorithm `lero`: it learns from timed candidate plans of the training queries, and makes PostgreSQL run the plan it ranks first."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from algorithms.lero import serving
-from algorithms.lero.collection import collect, known, rules_of, store_of
-from algorithms.lero.decision import Decision, decide
-from algorithms.lero.evaluation import figures, write_explanations
-from algorithms.lero.records import CollectedQuery, sql_key
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.storage import model_metadata, read_model, write_model
-from algorithms.lero.trainer import Trained, metadata_of, parameters_of, scored, trained
-from algorithms.storage import Metadata
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import Scalar, TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.algorithms.lero import serving
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.collection import collect, known, rules_of, store_of
+from pytest_pilotscope.algorithms.lero.decision import Decision, decide
+from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
+from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
+    from pytest_pilotscope.learning.algorithm import Cardinalities
+    from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.training import Training
 
 logger = logging.getLogger(__name__)
 
 LEAST_VALIDATION = 20
-"""Validation queries that are collected even if there are few training queries; else a fifth of their number."""
+"""Least number of validation queries to collect; else it is a fifth of the number of training queries."""
 
 CHOICES, UPDATES, UPDATED = "lero_choices.jsonl", "lero_updates.jsonl", "updated"
-"""In the run's folder: what was chosen, what was learned on the way, and the folder of the last model that came of it."""
+"""Names in the run's folder: the log of choices, the log of updates, and the folder of the last updated model."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """The queries since the last update, in the dynamic mode; `known` are they and all from before, by `sql_key`."""
+    """The queries since the last update, in the dynamic mode; `known` has the `sql_key` of these and of all earlier ones."""
 
     every: int
     known: set[str]
@@ -54,7 +52,7 @@ class Lero:
     """
     Learning-to-rank query optimizer (Zhu et al., PVLDB 16(6), 2023).
 
-    `model` is None before `train` or `load`. With `--lero-dynamic` it learns on from the queries it is asked about.
+    `model` is None before `train` or `load`. With `--lero-dynamic` it learns on from the measured queries.
     """
 
     name = "lero"
@@ -65,14 +63,13 @@ class Lero:
         self.model: TrainedModel | None = None
         self._metadata: Metadata | None = None
         self._training: Training | None = None
-        self._trained: Trained | None = None
         self._records: tuple[list[CollectedQuery], list[CollectedQuery]] = ([], [])
         self._noted: set[str] = set()
         self._decision: Decision | None = None
         self._seen: _Seen | None = None
 
     def train(self, training: Training) -> TrainingReport:
-        """Collect, learn to rank, tune the policy, save; AlgorithmError when there is nothing to learn from."""
+        """Collect, learn to rank, tune the policy, save; AlgorithmError if there is nothing to learn from."""
         started_s = perf_counter()
         rules = rules_of(training)
         store = store_of(training, rules)
@@ -95,13 +92,13 @@ class Lero:
         )
 
     def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Choose a plan; the answer is what makes PostgreSQL run it, and nothing for PostgreSQL's own plan."""
+        """Choose a plan; return the cardinalities that make PostgreSQL run it, none for PostgreSQL's own plan."""
         model, _ = self._ready()
         self._decision = decide(model, session, query.sql)
         return self._decision.cardinalities
 
     def learn_on(self, query: Query) -> None:
-        """In the dynamic mode, before a query that is new: learn from those since the last update if they are enough; keep this one."""
+        """Before a new query in the dynamic mode, learn from the queries since the last update if they are enough; keep this one."""
         key = sql_key(query.sql)
         if self._seen is None or key in self._seen.known:
             return
@@ -111,9 +108,9 @@ class Lero:
 
     def explain(self, query: Query) -> dict[str, Scalar]:
         """
-        Facts about the last choice: see `Decision.facts`, and the margin that the score had to gain.
+        Return facts about the last choice, see `Decision.facts`, and the margin that the score had to gain.
 
-        The first choice for a query is also written down, in the run's folder.
+        The first choice for a query also goes to a log in the run's folder.
         """
         if self.model is None or self._decision is None:
             return {}
@@ -125,7 +122,7 @@ class Lero:
         write_model(folder, *self._ready())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        """Read a saved model for the database of `training`; ModelError if it is broken or belongs to another schema or other data."""
         metadata = model_metadata(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
         self.model = read_model(folder)
@@ -135,16 +132,17 @@ class Lero:
     @staticmethod
     def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
         """
-        Return a function from one SQL statement to what a saved model chooses and why; see `Decision.served`.
+        Return a function from one SQL statement to a saved model's choice and its reasons; see `Decision.served`.
 
-        Candidate plans come from a planner, so it connects to the database in the environment variable PILOTSCOPE_DSN; ModelError without.
+        A planner makes the candidate plans, so the function connects to the database in the environment variable PILOTSCOPE_DSN; ModelError
+        without it.
         """
         return serving.decider(folder)
 
     def _take(self, done: Trained, training: Training) -> None:
-        self._trained, self.model = done, done.model
-        self.model_id = f"lero_pair_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = metadata_of(self.model_id, done, training)
+        about = {**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss}
+        self.model, self._metadata = done.model, new_metadata("lero_pair", training, about)
+        self.model_id = self._metadata.model_id
 
     def _ready(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:
@@ -161,10 +159,10 @@ class Lero:
         return [write_explanations(folder / "lero_validation.jsonl", [scored(model, query) for query in self._records[1]], model.policy)]
 
     def _start_noting(self, training: Training) -> list[Path]:
-        """From here on choices are noted, and in the dynamic mode queries and updates are."""
+        """Start the log of choices and, in the dynamic mode, the list of queries and the log of updates."""
         self._training = training
         self._noted.clear()
-        self._seen = _Seen(training.settings.update_every, self._recorded()) if training.settings.lero_dynamic else None
+        self._seen = _Seen(training.settings.update_every, self._recorded()) if training.options["dynamic"] else None
         training.folder.mkdir(parents=True, exist_ok=True)
         paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
         for path in paths:
@@ -172,11 +170,11 @@ class Lero:
         return paths
 
     def _recorded(self) -> set[str]:
-        """What is learned from and validated on, by `sql_key`."""
+        """Return the `sql_key` of every training and validation query."""
         return {query.sql_key for part in self._records for query in part}
 
     def _note(self, query: Query, decision: Decision) -> None:
-        """Write down the first choice for a query."""
+        """Log the first choice for a query."""
         if self._training is None or query.sql in self._noted:
             return
         self._noted.add(query.sql)
@@ -184,7 +182,7 @@ class Lero:
             file.write(json.dumps(decision.explained(query.id)) + "\n")
 
     def _update_if_due(self, seen: _Seen) -> None:
-        """After every so many queries, collect them and learn on."""
+        """Collect the queries since the last update and learn on, if they are enough."""
         if len(seen.queries) < seen.every or self._training is None:
             return
         training, started_s = self._training, perf_counter()
@@ -195,9 +193,9 @@ class Lero:
         try:
             found = collect(training, queries, store, rules)
         finally:
-            training.close()  # nothing runs beside what comes next
+            training.close()  # so that no worker runs during the measurements that follow
         collected_s = perf_counter()
-        if not any(self._records):  # a loaded model: what it may have been trained on
+        if not any(self._records):  # a loaded model: its training queries, as far as the store has them
             self._records = (known(training.queries, store), known(validation_queries(training), store))
         recorded = self._recorded()
         self._records = ([*self._records[0], *(query for query in found if query.sql_key not in recorded)], self._records[1])
@@ -232,5 +230,5 @@ def _nothing_collected(training: Training, path: Path) -> str:
 
 
 def validation_queries(training: Training) -> Sequence[Query]:
-    """As many validation queries as are worth collecting: a fifth of the training queries, at least `LEAST_VALIDATION`."""
+    """Return the validation queries to collect: a fifth of the number of training queries, at least `LEAST_VALIDATION`."""
     return training.validation[: max(LEAST_VALIDATION, len(training.queries) // 5)]

@@ -1,8 +1,8 @@
 """
-Collecting what Lero learns from: the candidates of every training query, run and timed on the database.
+Collection of Lero's training data: the candidates of every training query, timed on the database.
 
-Each candidate has a session of its own, in which it is prepared under its cardinalities. So it is planned once however often it is
-run, and all candidates of a query can take turns.
+Each candidate has a session of its own, in which it is prepared under its cardinalities. So PostgreSQL plans it once however often it runs,
+and all candidates of a query can take turns.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algorithms.lero.candidates import Candidates, all_slots, explore, look
-from algorithms.lero.race import Rules, race
-from algorithms.lero.records import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
-from algorithms.lero.signature import signature_of
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import QueryTimeout, StatementFailed
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.collected import FORMAT, CollectedQuery, CollectionStore, collected, sql_key
+from pytest_pilotscope.algorithms.lero.signature import signature_of
+from pytest_pilotscope.algorithms.lero.timing import TimingRules, time_plans
+from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.cluster import Crew, Place
+    from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision import Database
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.pool import Worker, WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +39,22 @@ _PREPARED = "pilotscope_candidate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionRules:
-    """Which plans are looked for, and how they are timed: part of what identifies a collection."""
+    """The rules of looking for plans and of timing them; they are part of a collection's key."""
 
     factors: tuple[float, ...]
     max_candidates: int
-    timing: Rules
+    timing: TimingRules
 
 
 def rules_of(training: Training) -> CollectionRules:
-    """What the user's settings say."""
-    settings = training.settings
-    timing = Rules() if settings.query_timeout_ms is None else replace(Rules(), last_limit_ms=settings.query_timeout_ms)
-    return CollectionRules(factors=settings.lero_factors, max_candidates=settings.lero_max_candidates, timing=timing)
+    """Return the rules that the user's settings give."""
+    limit_ms, options = training.settings.query_timeout_ms, training.options
+    timing = TimingRules() if limit_ms is None else replace(TimingRules(), last_limit_ms=limit_ms)
+    return CollectionRules(factors=options["factors"], max_candidates=options["max_candidates"], timing=timing)
 
 
 def store_of(training: Training, rules: CollectionRules) -> CollectionStore:
-    """The store for the data, statistics, server and rules at hand, with what is in it; in the user's cache folder."""
+    """Open and read the store of this data, these statistics, this server and these rules, in the user's cache folder."""
     found = training.database.fingerprint
     state = (FORMAT, found.statistics, found.settings, found.indexes, found.build, asdict(rules))
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
@@ -72,7 +71,7 @@ def collect(training: Training, queries: Sequence[Query], store: CollectionStore
     """
     Return these queries with their timed candidates, in order: from the store, or run now, with progress.
 
-    With `--no-collection` nothing is run. A query that PostgreSQL refuses is left out, with a warning.
+    With `--no-collection` no query runs. A query that PostgreSQL refuses is left out, with a warning.
     """
     if training.settings.collection and any(sql_key(query.sql) not in store.known for query in queries):
         with store.locked():
@@ -82,14 +81,14 @@ def collect(training: Training, queries: Sequence[Query], store: CollectionStore
 
 
 def known(queries: Sequence[Query], store: CollectionStore) -> list[CollectedQuery]:
-    """Return those of these queries that were collected before, in order."""
+    """Return the queries among these that the store has, in order."""
     return [store.known[key] for query in queries if (key := sql_key(query.sql)) in store.known]
 
 
 def _collect_missing(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> None:
     what = f"lero plans of {counted(len(queries), 'query', 'queries')}"
-    with training.crew() as crew, training.progress(what, len(queries)) as advance:
-        found = _collected_here(training.database, queries, rules) if crew is None else _collected_by(crew, queries, rules)
+    with training.pool() as pool, training.progress(what, len(queries)) as advance:
+        found = _collected_here(training.database, queries, rules) if pool is None else _collected_by(pool, queries, rules)
         for query, result in found:
             if isinstance(result, CollectedQuery):
                 store.add(result)
@@ -99,51 +98,51 @@ def _collect_missing(training: Training, queries: Sequence[Query], store: Collec
 
 
 def _collected_here(database: Database, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
-    with closing(Lanes(database)) as lanes:
+    with closing(CandidateSessions(database)) as sessions:
         for query in queries:
-            yield query, _collected_or_refused(query, lanes, rules)
+            yield query, _collected_or_refused(query, sessions, rules)
 
 
-def _collected_by(crew: Crew, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
+def _collected_by(pool: WorkerPool, queries: Sequence[Query], rules: CollectionRules) -> Iterator[tuple[Query, CollectedQuery | str]]:
     by_key = {str(number): query for number, query in enumerate(queries)}
     for key, query in by_key.items():
-        crew.submit(key, _collect_there, (query, rules))
+        pool.submit(key, _collect_there, (query, rules))
     for _ in queries:
-        key, result = crew.next()
+        key, result = pool.next()
         yield by_key[key], result
 
 
-def _collect_there(place: Place, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
+def _collect_there(place: Worker, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
     query, rules = task
-    with closing(Lanes(place.database)) as lanes:
-        return _collected_or_refused(query, lanes, rules)
+    with closing(CandidateSessions(place.database)) as sessions:
+        return _collected_or_refused(query, sessions, rules)
 
 
-def _collected_or_refused(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery | str:
-    """What was collected, or what PostgreSQL said."""
+def _collected_or_refused(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery | str:
+    """Return the collected query, or PostgreSQL's error."""
     try:
-        return collect_one(query, lanes, rules)
+        return collect_one(query, sessions, rules)
     except StatementFailed as error:
         return str(error)
 
 
-def collect_one(query: Query, lanes: Lanes, rules: CollectionRules) -> CollectedQuery:
+def collect_one(query: Query, sessions: CandidateSessions, rules: CollectionRules) -> CollectedQuery:
     """
-    Find the candidates of a query and time them: the unit of work of a collection.
+    Find the candidates of a query and time them: the task of a worker.
 
-    It depends on nothing but its arguments and changes nothing, so it can be done again, and anywhere that the same data is. Raises
-    `StatementFailed` for a query that PostgreSQL refuses.
+    It depends only on its arguments and changes nothing, so any worker with the same data can do or repeat it. Raises `StatementFailed` for
+    a query that PostgreSQL refuses.
     """
-    session = lanes.first
+    session = sessions.first
     found = look(session, query.sql)
     candidates = explore(session, query.sql, found, all_slots(found.subplans, rules.factors), max_candidates=rules.max_candidates)
-    with lanes.prepared(query.sql, candidates) as run:
-        outcomes = race(len(candidates.plans), run, rules.timing)
+    with sessions.prepared(query.sql, candidates) as run:
+        outcomes = time_plans(len(candidates.plans), run, rules.timing)
     return collected(query, signature_of(query.sql), candidates, outcomes)
 
 
-class Lanes:
-    """Sessions, one for each candidate of a query, opened when they are needed first. Nothing can be written in them."""
+class CandidateSessions:
+    """Read-only sessions, one for each candidate of a query, opened on demand."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -157,7 +156,7 @@ class Lanes:
 
     @property
     def first(self) -> Session:
-        """The session in which candidates are looked for."""
+        """The session that looks for candidates."""
         return self._opened(1)[0]
 
     def _opened(self, count: int) -> list[Session]:
@@ -169,7 +168,7 @@ class Lanes:
 
     @contextmanager
     def prepared(self, sql: str, candidates: Candidates) -> Iterator[_PreparedRun]:
-        """Prepare every candidate in its session; the value runs them."""
+        """Prepare every candidate in its session, and give a function that runs them."""
         used = self._opened(len(candidates.plans))
         with ExitStack() as stack:
             for plan, session in enumerate(used):
@@ -181,7 +180,7 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedRun:
-    """Runs prepared candidates; see `race.Run`."""
+    """Runs prepared candidates; see `timing.Run`."""
 
     sessions: Sequence[Session]
 

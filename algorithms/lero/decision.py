@@ -1,4 +1,4 @@
-"""One query, from its text to the plan that is to be run, with what is needed to explain the choice."""
+"""The choice for one query, from its text to the plan to run, with the facts that explain the choice."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from difflib import unified_diff
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from algorithms.lero.candidates import Candidates, explore, look
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.signature import signature_of
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, explore, look
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.signature import signature_of
 from pytest_pilotscope.postgres.explain import parse_plan, render
 from pytest_pilotscope.postgres.subplans import key_text
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.planning import RawPlan
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """
-    The plan that was chosen (0: PostgreSQL's own) of which candidates, by which scores, and what all of it took in ms.
+    The chosen plan (0: PostgreSQL's own), the candidates, their scores, and the time of the choice in ms.
 
-    `candidates` is None for a query that was not looked at.
+    `candidates` is None if the policy skipped the query.
     """
 
     plan: int
@@ -34,15 +34,15 @@ class Decision:
 
     @property
     def cardinalities(self) -> dict[frozenset[str], float]:
-        """What to inject; nothing for PostgreSQL's own plan."""
+        """The cardinalities to inject; none for PostgreSQL's own plan."""
         return {} if self.candidates is None or self.plan == 0 else self.candidates.cardinalities(self.plan)
 
     def facts(self) -> dict[str, Scalar]:
         """
-        Say in short how it came about.
+        Return a summary of the choice.
 
-        `score_gain` is by how much the best score is below that of PostgreSQL's own plan, also where that was not enough. `factor` and
-        `size` are those of the slot.
+        `score_gain` is the score of PostgreSQL's own plan minus the best score, also if that was not enough. `factor` and `size` are those
+        of the slot.
         """
         found = self.candidates
         slot = None if found is None else found.slots[self.plan]
@@ -59,7 +59,7 @@ class Decision:
         }
 
     def explained(self, query_id: str) -> dict[str, Any]:
-        """The facts in plain JSON, with all scores and the difference between PostgreSQL's own plan and the chosen one."""
+        """Return the facts as JSON values, with all scores and the difference between PostgreSQL's own plan and the chosen one."""
         found = self.candidates
         return {
             "query": query_id,
@@ -70,9 +70,9 @@ class Decision:
 
     def served(self, margin: float) -> dict[str, Any]:
         """
-        What a served model answers, in plain JSON: the facts, the margin, all scores, and the cardinalities to inject.
+        Return the answer of a served model, as JSON values: the facts, the margin, all scores, and the cardinalities to inject.
 
-        The cardinalities have the keys of the library's setting (`subplans.key_text`); for PostgreSQL's own plan there are none.
+        The cardinalities have the keys of the library's setting (`subplans.key_text`); PostgreSQL's own plan has none.
         """
         return {
             **self.facts(),
@@ -83,7 +83,7 @@ class Decision:
 
 
 def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
-    """Look for candidates as far as the policy finds it worthwhile, score them in one batch, and pick one."""
+    """Look for as many candidates as the policy allows, score them in one batch, and pick one."""
     started_ns = perf_counter_ns()
     policy, signature = model.policy, signature_of(sql)
     if not policy.worth_a_look(signature):
@@ -105,6 +105,6 @@ def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
 
 
 def plan_difference(own: RawPlan, chosen: RawPlan) -> list[str]:
-    """Lines of a unified diff from PostgreSQL's own plan to another."""
+    """Return the lines of a unified diff from PostgreSQL's own plan to another."""
     before, after = (render(parse_plan([{"Plan": plan}])).splitlines() for plan in (own, chosen))
     return list(unified_diff(before, after, "PostgreSQL", "chosen", n=100, lineterm=""))[3:]

@@ -1,4 +1,4 @@
-"""How good the choices are on collected queries, where the truth is known: rank, regret, regressions, and an explanation of each."""
+"""Quality of the choices on collected queries, whose times are known: rank, regret, regressions, and an explanation of each."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.lero.decision import plan_difference
-from algorithms.lero.pairs import is_faster
-from algorithms.lero.policy import Policy
-from algorithms.lero.tuning import ScoredQuery, replay
+from pytest_pilotscope.algorithms.lero.decision import plan_difference
+from pytest_pilotscope.algorithms.lero.pairs import is_faster
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay
 
 
 def true_rank(scored: ScoredQuery, plan: int) -> int:
-    """1 + the number of candidates that are known to be faster than a plan, beyond ties."""
+    """Return 1 + the number of candidates that are known to be faster than a plan, beyond ties."""
     outcomes = scored.query.outcomes
     return 1 + sum(is_faster(other, outcomes[plan]) for other in outcomes)
 
 
 def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict[str, int | float]:
     """
-    Sum up the choices on some queries; each name begins with `prefix`. Nothing for no queries.
+    Sum up the choices on some queries; each name begins with `prefix`. Empty for no queries.
 
-    `top1_accuracy` and `regret` are of the network alone, choosing among all candidates: the share of queries where no other one is faster,
-    and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the same of PostgreSQL's own plans. Plans count
-    as `CollectedQuery.counted_ms` says. `queries` is their number. The others are of network and policy together: `speedup` with the time
-    for choosing, the share of it in the total, choices that are slower and faster than PostgreSQL's own.
+    `top1_accuracy` and `regret` judge the network alone, choosing among all candidates: the share of queries for which no other candidate
+    is faster, and the time of the chosen plans over that of the best ones, minus 1. `own_regret` is the regret of PostgreSQL's own plans.
+    The time of a plan is its `CollectedQuery.counted_ms`. `queries` is the number of queries. The others judge network and policy together:
+    `speedup` with the time for choosing, the share of that time in the total, choices slower and faster than PostgreSQL's own plan.
     """
     whole = [scored for scored in queries if scored.query.best_ms is not None]
     if not whole:
@@ -56,7 +56,7 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
 
 
 def write_explanations(path: Path, queries: Sequence[ScoredQuery], policy: Policy) -> Path:
-    """Write one line of JSON per query: candidates with scores and times, the choice, its true rank, its regret and what it changes."""
+    """Write a line of JSON per query: candidates with scores and times, the choice, its true rank, its regret and its difference."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(explained(scored, policy)) for scored in queries]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

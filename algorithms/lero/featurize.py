@@ -1,8 +1,8 @@
 """
 Plans as arrays: one pass over EXPLAIN's decoded JSON, one row per distinct subtree, indices instead of nested objects.
 
-The rows of a join are PostgreSQL's own estimate for its relations, whatever was injected to get the plan, so that equal subtrees of
-different candidates of a query are equal, and are kept (and convolved) once.
+The rows of a join are PostgreSQL's own estimate for its relations, not the injected one, so that equal subtrees of different candidates of
+a query have equal features, and are stored (and convolved) once.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _NOTHING = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; beyond them is cut off."""
+    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; values outside are clipped."""
 
     rows: tuple[float, float]
     width: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forest:
+class PlanArrays:
     """
-    The distinct nodes of some plans. -1 stands for no child.
+    The distinct nodes of some plans as arrays. -1 stands for no child.
 
     `features` is (N, F), `left` and `right` are (N,) rows of the children, `trees` is (T, M): the rows of each plan, its root first, and
     repeated up to the width, so that a maximum over them does not change.
@@ -70,7 +70,7 @@ class OwnRows:
 
     @classmethod
     def of(cls, subplans: Mapping[frozenset[str], float]) -> OwnRows:
-        """Take the result of an enumeration; of several query levels with the same aliases the first counts."""
+        """Take the planner's estimates; of several query levels with the same aliases the first counts."""
         bits: dict[str, int] = {}
         rows: dict[int, float] = {}
         for subplan, number in subplans.items():
@@ -82,7 +82,7 @@ class OwnRows:
 
 
 @dataclass(slots=True)
-class Grove:
+class DistinctNodes:
     """Collects the distinct subtrees of the plans of one query."""
 
     tables: Mapping[str, int]
@@ -91,7 +91,7 @@ class Grove:
     trees: list[list[int]] = field(default_factory=list)
 
     def add(self, plan: RawPlan) -> None:
-        """Walk one plan."""
+        """Add the nodes of one plan."""
         tree: list[int] = []
         self._walk(plan, tree)
         tree.reverse()
@@ -149,15 +149,15 @@ class Featurizer:
         """Features per node: operator one-hot, tables below it, rows, width, parallel awareness."""
         return len(OPERATORS) + len(self.tables) + 3
 
-    def forest(self, plans: Iterable[RawPlan], subplans: Mapping[frozenset[str], float]) -> Forest:
+    def arrays(self, plans: Iterable[RawPlan], subplans: Mapping[frozenset[str], float]) -> PlanArrays:
         """Make arrays of the plans of one query; `subplans` are PostgreSQL's own estimates."""
-        grove = Grove(self._bits, OwnRows.of(subplans))
+        distinct = DistinctNodes(self._bits, OwnRows.of(subplans))
         for plan in plans:
-            grove.add(plan)
-        return self._arrays(grove)
+            distinct.add(plan)
+        return self._arrays(distinct)
 
-    def _arrays(self, grove: Grove) -> Forest:
-        operators, parallel, tables, rows, widths, left, right = zip(*grove.nodes, strict=True)
+    def _arrays(self, distinct: DistinctNodes) -> PlanArrays:
+        operators, parallel, tables, rows, widths, left, right = zip(*distinct.nodes, strict=True)
         count, first_table = len(operators), len(OPERATORS)
         features = np.zeros((count, self.width), dtype=np.float32)
         features[np.arange(count), operators] = 1.0
@@ -167,13 +167,13 @@ class Featurizer:
         features[:, -3] = _scaled(rows, self.scales.rows)
         features[:, -2] = _scaled(widths, self.scales.width)
         features[:, -1] = parallel
-        longest = max(map(len, grove.trees))
-        trees = np.array([tree + [tree[0]] * (longest - len(tree)) for tree in grove.trees], dtype=np.int64)
-        return Forest(features=features, left=np.array(left, dtype=np.int64), right=np.array(right, dtype=np.int64), trees=trees)
+        longest = max(map(len, distinct.trees))
+        trees = np.array([tree + [tree[0]] * (longest - len(tree)) for tree in distinct.trees], dtype=np.int64)
+        return PlanArrays(features=features, left=np.array(left, dtype=np.int64), right=np.array(right, dtype=np.int64), trees=trees)
 
 
 def table_bits(tables: Sequence[str]) -> dict[str, int]:
-    """One bit per table."""
+    """Return one bit per table."""
     return {table: 1 << position for position, table in enumerate(tables)}
 
 
@@ -181,23 +181,23 @@ def scales_of(plans: Iterable[tuple[Sequence[RawPlan], Mapping[frozenset[str], f
     """Find the smallest and largest logarithms in the plans of some queries, each with its query's own estimates."""
     logs: list[tuple[float, float]] = []
     for of_query, subplans in plans:
-        grove = Grove({}, OwnRows.of(subplans))
+        distinct = DistinctNodes({}, OwnRows.of(subplans))
         for plan in of_query:
-            grove.add(plan)
-        logs += [(log1p(node[3]), log1p(node[4])) for node in grove.nodes]
+            distinct.add(plan)
+        logs += [(log1p(node[3]), log1p(node[4])) for node in distinct.nodes]
     rows, widths = zip(*logs, strict=True) if logs else ((0.0,), (0.0,))
     return Scales(rows=(min(rows), max(rows)), width=(min(widths), max(widths)))
 
 
-def merged(forests: Sequence[Forest]) -> Forest:
-    """Put forests side by side; nothing in one refers to another."""
-    offsets = np.cumsum([0, *(len(forest.left) for forest in forests[:-1])])
-    longest = max(forest.trees.shape[1] for forest in forests)
-    return Forest(
-        features=np.concatenate([forest.features for forest in forests]),
-        left=np.concatenate([_shifted(forest.left, offset) for forest, offset in zip(forests, offsets, strict=True)]),
-        right=np.concatenate([_shifted(forest.right, offset) for forest, offset in zip(forests, offsets, strict=True)]),
-        trees=np.concatenate([_widened(forest.trees, longest) + offset for forest, offset in zip(forests, offsets, strict=True)]),
+def merged(parts: Sequence[PlanArrays]) -> PlanArrays:
+    """Concatenate the arrays of several queries; rows of one never refer to another."""
+    offsets = np.cumsum([0, *(len(arrays.left) for arrays in parts[:-1])])
+    longest = max(arrays.trees.shape[1] for arrays in parts)
+    return PlanArrays(
+        features=np.concatenate([arrays.features for arrays in parts]),
+        left=np.concatenate([_shifted(arrays.left, offset) for arrays, offset in zip(parts, offsets, strict=True)]),
+        right=np.concatenate([_shifted(arrays.right, offset) for arrays, offset in zip(parts, offsets, strict=True)]),
+        trees=np.concatenate([_widened(arrays.trees, longest) + offset for arrays, offset in zip(parts, offsets, strict=True)]),
     )
 
 

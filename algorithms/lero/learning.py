@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.featurize import Forest, merged
-from algorithms.lero.model import LeroNetwork, Trees
-from pytest_pilotscope.core.comparable import counted
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import PlanArrays, merged
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.errors import AlgorithmError, counted
 
 DRAWN = 1 << 21
 """Features whose dropout is drawn in advance."""
@@ -32,11 +31,11 @@ DRAWN = 1 << 21
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HyperParameters:
     """
-    What the result of training depends on besides the data.
+    Everything besides the data that the result of training depends on.
 
-    `batch_size` is in pairs: queries are put together until they have so many. `dropout` is the share of a plan's features that are
-    hidden at each step. The network that is kept is an average over the steps, in which a step counts `averaging` times as much as
-    the next one. `patience` is in epochs without a better validation loss.
+    `batch_size` is in pairs: a batch takes queries until it has so many. `dropout` is the share of a plan's features that each step hides.
+    The trained network is an average over the steps, in which a step counts `averaging` times as much as the next one. `patience` is in
+    epochs without a better validation loss.
     """
 
     epochs: int = 100
@@ -50,9 +49,9 @@ class HyperParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedPlans:
-    """The plans of one query and the (P, 2) pairs of them whose order is known, the faster one first."""
+    """The plans of one query and their (P, 2) pairs with a known order, the faster plan first."""
 
-    forest: Forest
+    arrays: PlanArrays
     pairs: Sequence[tuple[int, int]]
 
 
@@ -66,7 +65,7 @@ class PairBatch(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Learned:
-    """A trained network, and what happened in each epoch; `best_epoch` counts from 0."""
+    """A trained network and the figures of each epoch; `best_epoch` counts from 0."""
 
     weights: dict[str, Tensor]
     train_loss: list[float] = field(default_factory=list)
@@ -87,8 +86,8 @@ def learn(
     """
     Train a network, or go on with `start`; the same seed and data give the same weights on a CPU.
 
-    The best epoch has the smallest validation loss; without validation pairs it is the last one. AlgorithmError when there are no pairs,
-    and for a loss that is not a number.
+    The best epoch has the smallest validation loss; without validation pairs it is the last one. AlgorithmError if there are no pairs, and
+    for a loss that is not a number.
     """
     if not any(query.pairs for query in queries):
         several = counted(len(queries), "training query has", "training queries have")
@@ -97,7 +96,7 @@ def learn(
             "queries (--collection-size), or queries with more joins"
         )
     with one_thread(), seeded(parameters.seed), no_denormals():
-        network = LeroNetwork(queries[0].forest.features.shape[1])
+        network = LeroNetwork(queries[0].arrays.features.shape[1])
         if start is not None:
             network.load_state_dict(start.state_dict())
         network.to(device)
@@ -109,7 +108,7 @@ def learn(
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Count numbers below 1e-38 as 0 within the block: Adam's memory of features that are rare gets there, and slows down fivefold."""
+    """Count numbers below 1e-38 as 0 within the block: Adam's averages for rare features get there, and slow it down fivefold."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -120,7 +119,7 @@ def no_denormals() -> Iterator[None]:
 def batched(
     queries: Sequence[RankedPlans], batch_size: int, device: torch.device, shuffler: np.random.Generator | None = None
 ) -> list[PairBatch]:
-    """Put queries that have pairs together until a batch has `batch_size` pairs, in random order if there is a shuffler."""
+    """Make batches of at least `batch_size` pairs from queries that have pairs, in random order if there is a shuffler."""
     useful = [query for query in queries if query.pairs]
     order = range(len(useful)) if shuffler is None else shuffler.permutation(len(useful))
     batches: list[PairBatch] = []
@@ -136,10 +135,10 @@ def batched(
 
 
 def _batch(queries: Sequence[RankedPlans], device: torch.device) -> PairBatch:
-    offsets = np.cumsum([0, *(len(query.forest.trees) for query in queries[:-1])])
+    offsets = np.cumsum([0, *(len(query.arrays.trees) for query in queries[:-1])])
     pairs = np.concatenate([np.array(query.pairs, dtype=np.int64) + offset for query, offset in zip(queries, offsets, strict=True)])
     faster, slower = (torch.from_numpy(np.ascontiguousarray(pairs[:, side])).to(device) for side in (0, 1))
-    return PairBatch(Trees.of(merged([query.forest for query in queries]), device), faster, slower)
+    return PairBatch(Trees.of(merged([query.arrays for query in queries]), device), faster, slower)
 
 
 def _epochs(
@@ -185,12 +184,12 @@ class Stepper:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._steps += 1
-        kept = min(self._parameters.averaging, self._steps / (10 + self._steps))  # the first steps are soon forgotten
+        kept = min(self._parameters.averaging, self._steps / (10 + self._steps))  # the first steps soon lose their weight
         self._averaged.mul_(kept).add_(self._weights.detach(), alpha=1 - kept)
         return loss.detach()
 
     def _mask(self, inputs: Tensor) -> Tensor:
-        """Dropout with a random stretch of what was drawn before: to draw anew takes longer than a layer of the network."""
+        """Return a dropout mask, a random slice of the one drawn in advance: drawing a new one takes longer than a layer of the network."""
         count = inputs.numel()
         if count >= len(self._kept):
             return functional.dropout(torch.ones_like(inputs), self._parameters.dropout)
@@ -199,7 +198,7 @@ class Stepper:
 
 
 def _in_one_piece(network: LeroNetwork) -> Tensor:
-    """Move all weights into one vector, of which they are views: what is done to all of them is then one operation instead of 19."""
+    """Move all weights into one vector and make them views of it: an update of all is then one operation instead of 19."""
     weights = torch.cat([weight.detach().flatten() for weight in network.parameters()])
     for weight, part in zip(network.parameters(), _parts(network, weights), strict=True):
         weight.data = part
@@ -214,7 +213,7 @@ def _gradients_in_one_piece(network: LeroNetwork, weights: Tensor) -> Tensor:
 
 
 def _parts(network: LeroNetwork, vector: Tensor) -> list[Tensor]:
-    """Views of a vector in the shapes of the weights."""
+    """Return views of a vector in the shapes of the weights."""
     shapes = [weight.shape for weight in network.parameters()]
     return [part.view(shape) for part, shape in zip(torch.split(vector, [shape.numel() for shape in shapes]), shapes, strict=True)]
 

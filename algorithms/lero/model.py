@@ -1,9 +1,9 @@
 """
-The network: tree convolution, maximum over the nodes, a small MLP; a plan becomes one score, and the smaller is predicted to be faster.
+The network: tree convolution, maximum over the nodes, a small MLP. It gives a plan one score; a smaller score predicts a faster plan.
 
 Tree convolution multiplies a node and its two children by one matrix each. Here the product comes first and the gathering second: one
-matrix product for all nodes of a batch, then the rows of the children are added where there are children. Layer norm is over the
-channels of each node alone, and the maximum over a plan's own nodes alone, so no plan sees another and there is no padding to be seen.
+matrix product for all nodes of a batch, then the rows of the children are added to those of their parents. Layer norm is over the
+channels of each node alone, and the maximum over a plan's own nodes alone, so neither another plan nor padding affects a score.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.lero.featurize import Forest
+from pytest_pilotscope.algorithms.lero.featurize import PlanArrays
 
 CHANNELS = (256, 128, 64)
 HIDDEN_UNITS = 32
@@ -22,7 +22,7 @@ HIDDEN_UNITS = 32
 
 class Trees(NamedTuple):
     """
-    A forest as tensors.
+    Plans as tensors.
 
     `inputs` (N, 3F) are the features of a node and its children side by side. For the layers above, an edge goes from the row of a child
     to that of its parent. `plans` (T, M) are the rows of each plan.
@@ -36,10 +36,10 @@ class Trees(NamedTuple):
     plans: Tensor
 
     @classmethod
-    def of(cls, forest: Forest, device: torch.device) -> Trees:
-        """Gather once what every epoch needs."""
+    def of(cls, arrays: PlanArrays, device: torch.device) -> Trees:
+        """Gather once the tensors that every epoch needs."""
         features, left, right, plans = (
-            torch.from_numpy(part).to(device) for part in (forest.features, forest.left, forest.right, forest.trees)
+            torch.from_numpy(part).to(device) for part in (arrays.features, arrays.left, arrays.right, arrays.trees)
         )
         padded = functional.pad(features, (0, 0, 0, 1))  # row -1: no child
         left_parents, right_parents = (torch.nonzero(side >= 0).squeeze(1) for side in (left, right))
@@ -70,7 +70,7 @@ class TreeConvolution(nn.Module):
 
 
 class LeroNetwork(nn.Module):
-    """Scores plans."""
+    """Maps plans to scores; a smaller score predicts a faster plan."""
 
     def __init__(self, width: int, *, channels: tuple[int, int, int] = CHANNELS, hidden: int = HIDDEN_UNITS) -> None:
         super().__init__()

@@ -1,20 +1,20 @@
 """
-From timed plans to pairs of which one is known to be faster.
+Pairs of timed plans of which one is known to be faster.
 
-A pair is used only when its order is known:
-- both finished, and the slower one took more than `TIE` longer: their medians decide. Closer ones are a tie and teach nothing.
+The order of two plans is known or not:
+- both finished, and the slower one took more than `TIE` longer: their medians decide. Closer times are a tie and teach nothing.
 - one finished within the limit that cut the other off: the one that finished is faster (by more than `TIE` of its own time).
-- two that were cut off, or one that was cut off earlier than the other finished: unknown, left out.
+- both were cut off, or one was cut off earlier than the other finished: unknown, left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from algorithms.lero.race import Outcome
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 
 TIE = 0.1
-"""Times that differ by less than this share of the faster one are the same: about the noise of single runs of a few ms."""
+"""Times that differ by less than this share of the faster one are a tie: about the noise of single runs of a few ms."""
 
 
 def ordered_pairs(outcomes: Sequence[Outcome]) -> list[tuple[int, int]]:
@@ -28,5 +28,5 @@ def ordered_pairs(outcomes: Sequence[Outcome]) -> list[tuple[int, int]]:
 
 
 def is_faster(one: Outcome, other: Outcome) -> bool:
-    """Whether one plan is known to be faster than another, beyond a tie."""
+    """Tell whether one plan is known to be faster than another, beyond a tie."""
     return one.ms is not None and one.ms * (1 + TIE) < other.at_least_ms

@@ -1,4 +1,4 @@
-"""A saved model that answers SQL, for MLflow's server; it plans on a database that it leaves as it is."""
+"""A saved model that answers SQL, for MLflow's server; it plans on a database that it does not change."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from algorithms.lero.decision import decide
-from algorithms.lero.storage import model_metadata, read_model
+from pytest_pilotscope.algorithms.lero.decision import decide
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.catalog import read_schema
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.fingerprint import data_fingerprint
 from pytest_pilotscope.postgres.planning import is_one_statement
 from pytest_pilotscope.postgres.session import connect
 from pytest_pilotscope.postgres.steering import require_extension
 
 SERVING_DSN = "PILOTSCOPE_DSN"
-"""Environment variable with the database that a served model plans on."""
+"""Environment variable with the connection string of a served model's database."""
 
 
 def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
     """
     Return a function from SQL to `Decision.served`, by the model in a folder; several threads may call it.
 
-    ModelError without a database in the environment variable, and for one of another schema or other data; MissingExtension where it has no
-    pilotscope library. The function raises UsageError for anything but one statement, StatementFailed for what PostgreSQL cannot plan, and
-    whatever else deciding raises.
+    ModelError without a database in the environment variable, and for one of another schema or other data; MissingExtension for a database
+    without the pilotscope library. The function raises UsageError for anything but one statement, StatementFailed for a statement that
+    PostgreSQL cannot plan, and the errors of `decide`.
     """
     model = read_model(folder)
     dsn = os.environ.get(SERVING_DSN)
@@ -55,7 +55,7 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
             )
         with turn:
             decision = decide(model, session, sql)
-            if decision.candidates is None:  # nothing was planned yet
+            if decision.candidates is None:  # the policy skipped the query, so nobody has checked the statement
                 session.execute(f"EXPLAIN (COSTS off) {sql}")
         return decision.served(model.policy.margin)
 

@@ -1,4 +1,4 @@
-"""From collected queries to a model: features, pairs, network, policy, and the figures that are logged."""
+"""Training from collected queries to a model: features, pairs, network, policy, and the logged figures."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
-from algorithms.devices import device
-from algorithms.lero.collection import CollectionRules
-from algorithms.lero.featurize import Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
-from algorithms.lero.model import LeroNetwork
-from algorithms.lero.pairs import TIE, ordered_pairs
-from algorithms.lero.policy import Policy
-from algorithms.lero.records import CollectedQuery
-from algorithms.lero.scoring import TrainedModel
-from algorithms.lero.tuning import Effort, ScoredQuery, tuned
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.results import Scalar
+from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork
+from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A model, how it came about, and the figures that training ends with."""
+    """A model, the parameters and history of its training, and the final figures."""
 
     model: TrainedModel
     parameters: HyperParameters
@@ -56,7 +55,7 @@ def trained(
     advance: Callable[[int], None],
     start: TrainedModel | None = None,
 ) -> Trained:
-    """Learn to rank the plans of these queries, from the beginning or from the network of `start`, and tune the policy."""
+    """Learn to rank the plans of these queries, from scratch or from the network of `start`, and tune the policy."""
     settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
     featurizer = _featurizer(training, queries) if start is None else start.featurizer
     parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=_batch_size(where))
@@ -72,8 +71,8 @@ def trained(
         [scored(untuned, query) for query in queries],
         [scored(untuned, query) for query in validation],
         start=untuned.policy,
-        margin=None if settings.lero_margin == "auto" else float(settings.lero_margin),
-        effort=cast(Effort, settings.lero_effort),
+        margin=None if training.options["margin"] == "auto" else training.options["margin"],
+        effort=training.options["effort"],
     )
     model = TrainedModel(featurizer=featurizer, network=network, policy=policy)
     scalars = {
@@ -94,7 +93,7 @@ def scored(model: TrainedModel, query: CollectedQuery) -> ScoredQuery:
 
 
 def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> dict[str, Scalar]:
-    """Everything that the result depends on, and the policy that came out."""
+    """Return everything that the result depends on, and the learned policy."""
     policy = done.model.policy
     chosen = {name: value for name, value in asdict(done.parameters).items() if name != "epochs"}
     return {
@@ -102,9 +101,7 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
         "device": done.device.type,
         "lero_factors": ",".join(f"{factor:g}" for factor in rules.factors),
         "lero_max_candidates": rules.max_candidates,
-        "lero_margin": training.settings.lero_margin,
-        "lero_effort": training.settings.lero_effort,
-        "lero_dynamic": training.settings.lero_dynamic,
+        **{f"lero_{name}": training.options[name] for name in ("margin", "effort", "dynamic")},
         "tie": TIE,
         "learned_margin": policy.margin,
         "learned_share": policy.share if isfinite(policy.share) else "all",
@@ -113,18 +110,8 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
     }
 
 
-def metadata_of(model_id: str, done: Trained, training: Training) -> Metadata:
-    """What the model says of itself on disk."""
-    return Metadata(
-        model_id=model_id,
-        data_fingerprint=training.data_fingerprint,
-        schema_fingerprint=schema_fingerprint(training.schema),
-        training={**asdict(done.parameters), "best_epoch": done.learned.best_epoch, "validation_loss": done.learned.validation_loss},
-    )
-
-
 def _batch_size(where: torch.device) -> int:
-    """64 pairs, for each GPU where it is trained on one: on a CPU the same seed gives the same weights whatever else the machine has."""
+    """Return 64 pairs for each GPU, or 64 on a CPU, where the same seed gives the same weights whatever else the machine has."""
     return 64 * (torch.cuda.device_count() if where.type == "cuda" else 1)
 
 
@@ -134,7 +121,7 @@ def _featurizer(training: Training, queries: Sequence[CollectedQuery]) -> Featur
 
 def _ranked(featurizer: Featurizer, queries: Sequence[CollectedQuery]) -> list[RankedPlans]:
     return [
-        RankedPlans(forest=featurizer.forest(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
+        RankedPlans(arrays=featurizer.arrays(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
         for query in queries
         if len(query.plans) > 1
     ]

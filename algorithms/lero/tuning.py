@@ -1,9 +1,9 @@
 """
-Learns the policy: replays collected queries under different policies, and keeps what would have taken the least time.
+Tuning of the policy: it replays collected queries under different policies, and keeps the policy with the least time.
 
-Nothing is run. Of each query it is known what every planner call took, which plan it led to and how long that plan runs, so that time spent
-on choosing and time saved by it are added up as they would have been. The model's scores on queries it was trained on are too
-good, therefore margin and share are tuned on validation queries. Where there are none, the training queries have to do.
+No query runs. The collection has the time of every planner call, the resulting plan and the time of that plan, so the replay can add up the
+time spent on choosing and the time saved. The model's scores of its training queries are too good, so margin and share are tuned on
+validation queries, or on the training queries if there are no others.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Literal
 
 import numpy as np
 
-from algorithms.lero.candidates import Look, Slot
-from algorithms.lero.policy import PlannerTime, Policy, Scores
-from algorithms.lero.records import CollectedQuery
+from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
 
 Effort = Literal["auto", "all"]
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, inf)
-"""The shares of a query's predicted time that are tried."""
+"""Candidate values of `Policy.share`."""
 
 MARGINS = 20
-"""So many margins are tried: quantiles of those that make a difference."""
+"""Number of candidate margins: quantiles of those that make a difference."""
 
 SMALLEST_GAIN = 0.002
-"""A slot has to save this share of the time of the queries that have it, on average, beyond what the slots before it save."""
+"""A slot has to save this share of the time of the queries that have it, on average, beyond the savings of the slots before it."""
 
 AS_GOOD = 1.01
-"""Policies whose total is within this factor of the smallest are as good; of these the one with the smallest losses is taken."""
+"""Policies whose total is within this factor of the smallest are equally good; the one with the smallest losses wins."""
 
 PRIOR_QUERIES = 1.0
-"""A signature's mean saving is drawn towards that of all queries of its size as if it had so many more queries."""
+"""A signature's mean saving moves towards that of all queries of its size as if it had so many more queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class ScoredQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """What a policy would have done: the plan it takes, planner calls and ms on choosing, the ms of that plan and of PostgreSQL's own."""
+    """The result of a policy for one query: its plan, planner calls, the ms of choosing, of that plan and of PostgreSQL's own plan."""
 
     plan: int
     calls: int
@@ -59,12 +59,12 @@ class Replayed:
 
     @property
     def total_ms(self) -> float:
-        """What the query would have taken, without the planning that every query needs anyway."""
+        """The time of the query, without the planning that every query needs anyway."""
         return self.choosing_ms + self.run_ms
 
 
 def replay(scored: ScoredQuery, policy: Policy, *, look_always: bool = False) -> Replayed:
-    """Let a policy decide on a collected query; plans count as `CollectedQuery.counted_ms` says."""
+    """Apply a policy to a collected query; the time of a plan is its `CollectedQuery.counted_ms`."""
     query = scored.query
     own_ms = query.own.at_least_ms
     if not (look_always or policy.worth_a_look(query.signature)):
@@ -89,7 +89,7 @@ def tuned(
     """
     Return the policy for a model. `start` has the user's factors and the most candidates.
 
-    A `margin` that is not None is the user's. With the effort `all` every slot of every query is tried, as in the paper.
+    A `margin` that is not None is the user's. With the effort `all` the policy tries every slot of every query, as in the paper.
     """
     basis = validation or training
     policy = start
@@ -105,7 +105,7 @@ def tuned(
 
 def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) -> tuple[Slot, ...]:
     """
-    Order the slots by what they save beyond those before them, and drop those that save nothing.
+    Order the slots by their savings beyond those before them, and drop those that save nothing.
 
     A query's saving is the share of its best time so far, so that one slow query does not decide alone.
     """
@@ -150,7 +150,7 @@ def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Polic
 
 
 def _margins(basis: Sequence[ScoredQuery]) -> list[float]:
-    """0, quantiles of the advantages that the scores see, and the largest of them: with it PostgreSQL's own plan is always kept."""
+    """Return 0, quantiles of the predicted advantages, and the largest of them, with which PostgreSQL's own plan always stays."""
     advantages = [float(scored.scores[0] - scored.scores.min()) for scored in basis]
     positive = [advantage for advantage in advantages if advantage > 0]
     if not positive:
@@ -169,7 +169,7 @@ def _best(policies: Sequence[Policy], basis: Sequence[ScoredQuery]) -> Policy:
 
 
 def _with_skipping(policy: Policy, queries: Sequence[ScoredQuery]) -> Policy:
-    """Find the signatures whose queries are slower with looking than without."""
+    """Find the signatures whose queries are slower with a look than without."""
     savings: dict[str, list[float]] = defaultdict(list)
     by_size: dict[int, list[float]] = defaultdict(list)
     size_of: dict[str, int] = {}

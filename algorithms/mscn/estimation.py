@@ -1,4 +1,4 @@
-"""A trained model: from a query, or its text, to the rows of its subplans. Knows no database unless it is given a session."""
+"""A trained model, from a query or its text to the rows of its subplans; it needs no database."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.devices import one_blas_thread
-from algorithms.mscn.featurize import Featurizer, Floats, QueryElements
-from algorithms.mscn.forward import Forward
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.samples import Samples
-from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan, parse
+from pytest_pilotscope.algorithms.devices import one_blas_thread
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats, QueryElements
+from pytest_pilotscope.algorithms.mscn.forward import Forward
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.samples import Samples
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
+from pytest_pilotscope.queries.joins import JoinQuery, Relation, Subplan
+from pytest_pilotscope.queries.plainparser import read_plain
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -28,28 +29,28 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass(slots=True, kw_only=True)
 class TrainedModel:
     """
-    A network, the vocabulary it was trained with, and the sample rows that its bitmaps are about (None: no bitmaps).
+    A network, its vocabulary, and the sample rows of its bitmaps (None: no bitmaps).
 
-    Estimates are computed on one thread of the CPU.
+    It estimates on one thread of the CPU.
     """
 
     vocabulary: Vocabulary
     samples: Samples | None
     network: MscnNetwork
 
-    _featurizer: Featurizer = field(init=False)
+    featurizer: Featurizer = field(init=False)
     _forward: Forward = field(init=False)
     _kept: tuple[dict[Hashable, Floats], dict[Hashable, Floats]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._featurizer = Featurizer(self.vocabulary, self.samples)
+        self.featurizer = Featurizer(self.vocabulary, self.samples)
         self._forward = Forward(self.network)
         self._kept = ({}, {})
 
     @classmethod
     def load(cls, folder: Path, *, session: Session | None = None) -> TrainedModel:
-        """Load what `Mscn.save` wrote, without a database; `session` is only needed for predicates that PostgreSQL has to evaluate."""
-        from algorithms.mscn.storage import read_model
+        """Load a model that `Mscn.save` wrote; only predicates that PostgreSQL has to evaluate need a `session`."""
+        from pytest_pilotscope.algorithms.mscn.saved_network import read_model
 
         return read_model(folder, session=session)
 
@@ -57,30 +58,32 @@ class TrainedModel:
         """
         Estimate the rows of every subplan of a query, single relations included.
 
-        ModelError for a query without subplans or with a table, column or join that is not in the vocabulary: the message
-        names it.
+        ModelError for a query that is no conjunction of predicates over tables, and for a table, column or join that is not in the
+        vocabulary: the message names it.
         """
         query = self.parse(sql)
         return dict(zip(query.subplans(), self.rows(query, query.masks).tolist(), strict=True))
 
     def parse(self, sql: str) -> JoinQuery:
-        """Take a query apart by the model's own schema."""
+        """Parse a plain query by its text and the model's own schema; `ModelError` gives the reason for any other query."""
         try:
-            return parse(sql, self.vocabulary.schema)
+            return read_plain(sql, self.vocabulary.schema)
         except UnsupportedQuery as error:
-            raise ModelError(f"mscn cannot estimate this query: {error.reason}; the query: {' '.join(sql.split())[:300]}") from error
+            raise ModelError(
+                f"mscn cannot estimate this query without a database: {error.reason}; the query: {' '.join(sql.split())[:300]}"
+            ) from error
 
     def rows(self, query: JoinQuery, masks: Sequence[int]) -> npt.NDArray[np.float64]:
         """Estimate the (S,) rows of subplans given as masks of relations, at least 1 each."""
-        elements = self._featurizer.elements(query)
+        elements = self.featurizer.elements(query, masks)
         averages = elements.averages(np.array(masks, dtype=np.int64))
         with one_blas_thread():
             logarithms = self._forward.rows(self._encoded(elements), averages)
         return np.exp(logarithms.astype(np.float64))
 
     def _encoded(self, elements: QueryElements) -> list[Floats]:
-        """Encode all elements, in order. Joins, and tables without a bitmap of their own, are few: they are encoded once per model."""
-        write, encode = self._featurizer, self._forward.encode
+        """Encode all elements, in order; keep the encodings of joins and of tables without predicates, which are few."""
+        write, encode = self.featurizer, self._forward.encode
         tables = self._once(0, [relation.table for relation in elements.relations], self._unfiltered)
         if self.samples is not None:
             filtered = [position for position, relation in enumerate(elements.relations) if relation.predicates]
@@ -92,10 +95,10 @@ class TrainedModel:
         return [*tables, *joins, predicates]
 
     def _unfiltered(self, table: str) -> Floats:
-        return self._featurizer.table_features([Relation(alias=table, table=table, predicates=())])
+        return self.featurizer.table_features([Relation(alias=table, table=table, predicates=())])
 
     def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[Floats]:
-        """Encode each element of a set by itself when it is met for the first time, so that its encoding does not depend on the query."""
+        """Encode each new element of a set by itself, so that its encoding does not depend on the query."""
         kept = self._kept[number]
         for key in keys:
             if key not in kept:

@@ -1,49 +1,49 @@
-"""`--algo mscn`: learns from the true rows of every subplan of the training queries, and replaces PostgreSQL's estimates by its own."""
+"""The algorithm `mscn`: it learns from the true rows of the training queries' subplans, and replaces PostgreSQL's estimates by its own."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from algorithms.devices import device
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.learning import HyperParameters, Learned, learn
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import Samples, draw
-from algorithms.mscn.storage import metadata_of, read_model, write_model
-from algorithms.mscn.vocabulary import Vocabulary, read_ranges
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse, parse_anew
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.devices import device
+from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
+from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_steer
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
+from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
-from pytest_pilotscope.postgres.subplans import LeveledSubplan
+from pytest_pilotscope.queries.joins import JoinQuery
+from pytest_pilotscope.queries.plainparser import parse_plain
+from pytest_pilotscope.queries.plaintokens import plain_template
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.algorithm import Cardinalities
     from pytest_pilotscope.labels import Labels
-    from pytest_pilotscope.training import Training
+    from pytest_pilotscope.learning.algorithm import Cardinalities
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.meaning import Statement
 
 logger = logging.getLogger(__name__)
 
-MOST_ENUMERATED = 11
-"""Relations up to which PostgreSQL considers every subplan: its search is exhaustive below `geqo_threshold`, which is 12."""
-
-Rows = Mapping[str, Mapping[Subplan, int]]
+_CACHED_QUERIES = 1000
 
 
 class Mscn:
     """
     Multi-set convolutional network (Kipf et al., Learned Cardinalities, CIDR 2019).
 
-    `model` can be used without a database; it is None before `train` or `load`.
+    `model` works without a database; it is None before `train` or `load`.
     """
 
     name = "mscn"
@@ -53,11 +53,14 @@ class Mscn:
         self.model_id = ""
         self.model: TrainedModel | None = None
         self._metadata: Metadata | None = None
+        self._session: Session | None = None
+        self._planned: dict[str, JoinQuery | UnsupportedQuery] = {}  # by text
+        self._alike: dict[str, bool] = {}  # by template: the text alone gives the planner's sets
 
     def train(self, training: Training) -> TrainingReport:
-        """Count, draw samples, learn, save; AlgorithmError when there is nothing to learn from."""
+        """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
         settings = training.settings
-        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed)
+        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, **training.options)
         where = device(settings.device)
         queries = list(training.queries)[: settings.training_size]
         labels = training.labels([*queries, *training.validation])
@@ -81,32 +84,45 @@ class Mscn:
         )
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """Parse a query, every time anew, and estimate all of its subplans; None unless it is a plain join of a few relations."""
+        """Estimate all subplans of a plain query by its text, if `steer` has checked its template against the planner's report."""
         model, _ = self._trained()
-        parsed = parse_anew(query.sql, model.vocabulary.schema)
-        if not parsed.countable or parsed.subqueries or len(parsed.relations) > MOST_ENUMERATED:
+        if not self._alike.get(plain_template(query.sql), False):
             return None
-        return dict(zip(parsed.subplans(), model.rows(parsed, parsed.masks).tolist(), strict=True))
+        parsed = parse_plain(query.sql, model.vocabulary.schema)
+        return None if parsed is None else dict(zip(parsed.subplans(), model.rows(parsed, parsed.masks).tolist(), strict=True))
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """
-        Estimate the rows of the asked subplans in one batch; PostgreSQL's own estimates are not looked at.
+        Estimate the rows of the given subplans in one batch, from the planner's report of relations and joins, without its estimates.
 
-        Raises `UnsupportedQuery` where there are several query levels, or other joins than inner ones by equality: there are no features
-        for them.
+        The first query of a template decides whether the text of the others is enough. Raises `UnsupportedQuery` for several query levels
+        and for joins other than inner ones by equality, which have no features.
         """
         model, _ = self._trained()
-        parsed = parse(query.sql, model.vocabulary.schema)
-        if parsed.reason is not None:
-            raise UnsupportedQuery(parsed.reason, query.sql)
-        if any(isinstance(subplan, LeveledSubplan) for subplan in subplans):
-            raise UnsupportedQuery("it has subqueries that PostgreSQL plans on their own", query.sql)
-        unknown = [subplan for subplan in subplans if not subplan <= parsed.relations.keys()]
+        planned = self._meaning(query.sql, model.featurizer)
+        unknown = [subplan for subplan in subplans if not subplan <= planned.relations.keys()]
         if unknown:
             raise IncompleteEstimate(self.name, query_id=query.id, missing=len(unknown), total=len(subplans))
-        bits = {alias: 1 << position for position, alias in enumerate(parsed.aliases)}
-        rows = model.rows(parsed, [sum(bits[alias] for alias in subplan) for subplan in subplans])
+        template = plain_template(query.sql)
+        if template not in self._alike:
+            self._alike[template] = text_says(planned, subplans, model.featurizer)
+        rows = model.rows(planned, [planned.mask(subplan) for subplan in subplans])
         return dict(zip(subplans, rows.tolist(), strict=True))
+
+    def _meaning(self, sql: str, featurizer: Featurizer) -> JoinQuery:
+        """Return the planner's report of a query, read once for each text."""
+        from pytest_pilotscope.postgres.meaning import read_meaning
+
+        if self._session is None:
+            raise ModelError("mscn has no session to ask PostgreSQL about a query; train it, or load a model")
+        if sql not in self._planned:
+            if len(self._planned) >= _CACHED_QUERIES:
+                self._planned.clear()
+            self._planned[sql] = _planned(read_meaning(self._session, sql), featurizer)
+        found = self._planned[sql]
+        if isinstance(found, UnsupportedQuery):
+            raise UnsupportedQuery(found.reason, sql)
+        return found
 
     @staticmethod
     def decider(folder: Path) -> Callable[[str], Cardinalities]:
@@ -118,23 +134,20 @@ class Mscn:
         write_model(folder, *self._trained())
 
     def load(self, folder: Path, training: Training) -> None:
-        """Read a saved model for the database of `training`; ModelError when it is broken or belongs to another schema or other data."""
+        """Read a saved model for the database of `training`; ModelError if it is broken or belongs to another schema or other data."""
         metadata = metadata_of(folder)
         metadata.check(data_fingerprint=training.data_fingerprint, schema=training.schema)
-        self.model = read_model(folder, session=training.session)
+        self.model, self._session = read_model(folder, session=training.session), training.session
         self.model_id, self._metadata = metadata.model_id, metadata
 
     def _take(self, featurizer: Featurizer, learned: Learned, training: Training, parameters: HyperParameters) -> None:
         network = MscnNetwork(featurizer.widths, hidden=parameters.hidden_units)
         network.load_state_dict(learned.weights)
         self.model = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
-        self.model_id = f"mscn_{datetime.now().astimezone():%Y%m%d_%H%M%S}"
-        self._metadata = Metadata(
-            model_id=self.model_id,
-            data_fingerprint=training.data_fingerprint,
-            schema_fingerprint=schema_fingerprint(training.schema),
-            training={**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss},
-        )
+        self._session = training.session
+        about = {**asdict(parameters), "best_epoch": learned.best_epoch, "validation_loss": learned.validation_loss}
+        self._metadata = new_metadata("mscn", training, about)
+        self.model_id = self._metadata.model_id
 
     def _trained(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:
@@ -150,32 +163,23 @@ def _featurizer(training: Training) -> Featurizer:
 
 
 def _samples(featurizer: Featurizer, queries: Sequence[Query], labels: Labels) -> LabelledSubplans:
-    """Make samples of the subplans that were counted; queries without subplans and counts that did not finish give none."""
-    parsed: list[tuple[Query, JoinQuery]] = []
+    """Make samples of the counted inner joins by equality; log a warning for a query that has none."""
+    learnt = []
     for query in queries:
         if query.id not in labels:
             continue
-        found = parse(query.sql, featurizer.vocabulary.schema)
-        reason = found.reason or _without_bitmap(featurizer, found)
-        if reason is not None:
-            logger.warning("mscn does not learn from query %s: %s", query.id, reason)
-            continue
-        parsed.append((query, found))
-    rows: Rows = {
-        query.id: {subplan: label.rows for subplan, label in labels[query.id].items() if label.rows is not None} for query, _ in parsed
-    }
-    return labelled(featurizer, parsed, rows)
+        try:
+            learnt.append(to_learn(labels.statements[query.id], labels[query.id], featurizer))
+        except UnsupportedQuery as error:
+            logger.warning("mscn does not learn from query %s: %s", query.id, error.reason)
+    return labelled(featurizer, learnt)
 
 
-def _without_bitmap(featurizer: Featurizer, query: JoinQuery) -> str | None:
-    """The reason why a relation of a query has no bitmap."""
+def _planned(statement: Statement, featurizer: Featurizer) -> JoinQuery | UnsupportedQuery:
     try:
-        for relation in query.relations.values():
-            if featurizer.samples is not None:
-                featurizer.samples.bitmap(relation)
+        return to_steer(statement, featurizer)
     except UnsupportedQuery as error:
-        return error.reason
-    return None
+        return error
 
 
 def _metrics(learned: Learned) -> dict[str, list[float]]:

@@ -1,32 +1,35 @@
 """
-From a query to three sets of elements, and from a subplan to the elements that it holds.
+Features: three sets of elements for a query, and for each subplan the elements that it holds.
 
-A query's elements are found once; a subplan is a row of three 0/1 matrices over them. Nothing is parsed or looked up per subplan.
+The featurizer finds a query's elements once; a subplan is a row of weights over them, without any parsing or look-up of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
+from operator import or_
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.samples import Samples
-from algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Relation
+from pytest_pilotscope.algorithms.mscn.samples import Samples
+from pytest_pilotscope.algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Masks: TypeAlias = npt.NDArray[np.int64]
 
 SETS = ("tables", "joins", "predicates")
-"""The three sets, in the order in which their encodings are concatenated."""
+"""The three sets, in the order of their concatenated encodings."""
 
 MOST_RELATIONS = 62
-"""Relations of one query: a subplan is a bit mask in an int64."""
+"""Most relations of one query: a subplan is a bit mask in an int64."""
 
 _CACHED_PREDICATES = 50_000
 
@@ -34,11 +37,11 @@ _CACHED_PREDICATES = 50_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryElements:
     """
-    The elements of the three sets of one query, and for all of them in order the (E,) masks of the relations that they need.
+    The elements of the three sets of one query, and the (E,) masks of the relations that they need, in the same order.
 
-    An element is in the set of a subplan when the subplan has all the relations that the element needs. Aliases of the same
-    table are separate elements. `joins` are pairs of column positions: all pairs of each equivalence class, so that the order
-    of the FROM clause and which of the implied equalities were written make no difference.
+    An element is in the set of a subplan if the subplan has all the relations that the element needs. Aliases of the same table are
+    separate elements. `joins` are pairs of column positions: all pairs of each class of equal columns, so that neither the order of the
+    FROM clause nor the choice of written equalities makes a difference.
     """
 
     relations: tuple[Relation, ...]
@@ -48,7 +51,7 @@ class QueryElements:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """How many elements there are in each set."""
+        """The number of elements in each set."""
         return (len(self.relations), len(self.joins), len(self.predicates))
 
     def averages(self, masks: Masks) -> Floats:
@@ -67,7 +70,7 @@ class QueryElements:
 
 
 class Featurizer:
-    """Finds the elements of queries and writes their features; without samples there are no bitmaps."""
+    """Finds the elements of queries and writes their features; without samples, tables have no bitmaps."""
 
     def __init__(self, vocabulary: Vocabulary, samples: Samples | None) -> None:
         self.vocabulary = vocabulary
@@ -81,14 +84,17 @@ class Featurizer:
         bits = 0 if self.samples is None else self.samples.rows
         return {"tables": len(self.vocabulary.tables) + bits, "joins": columns, "predicates": columns + len(OPERATORS) + 2}
 
-    def elements(self, query: JoinQuery) -> QueryElements:
-        """Find the elements of a query; `ModelError` names a table, column or join that has no features."""
-        if not query.countable:
-            raise ModelError(f"mscn has no features for other joins than inner ones by equality, and this query is {query.reason}")
+    def elements(self, query: JoinQuery, masks: Sequence[int]) -> QueryElements:
+        """
+        Find the elements of the relations of some sets, which are inner joins of tables by equality of columns.
+
+        `ModelError` names a table, column or join that has no features.
+        """
         if len(query.aliases) > MOST_RELATIONS:
             raise ModelError(f"mscn estimates queries of up to {MOST_RELATIONS} relations, found {len(query.aliases)}")
-        bits = {alias: 1 << position for position, alias in enumerate(query.aliases)}
-        relations = tuple(query.relations.values())
+        within = reduce(or_, masks, 0)
+        bits = {alias: 1 << position for position, alias in enumerate(query.aliases) if within >> position & 1}
+        relations = tuple(query.relations[alias] for alias in bits)
         for relation in relations:
             self.vocabulary.table(relation)
         joins = self._joins(query, bits)
@@ -98,10 +104,20 @@ class Featurizer:
             relations=relations, joins=tuple(pair for pair, _ in joins), predicates=tuple(element for element, _ in predicates), needs=needs
         )
 
+    def described(self, query: JoinQuery) -> Counter[Hashable]:
+        """Return all elements of a query, bitmaps included, each with its relations: equal for queries with equal estimates."""
+        elements = self.elements(query, query.masks)
+        tables = [(relation.table, self._bitmap(relation)) for relation in elements.relations]
+        needs = [query.subplan(need) for need in elements.needs.tolist()]
+        return Counter(zip([*tables, *elements.joins, *elements.predicates], needs, strict=True))
+
+    def _bitmap(self, relation: Relation) -> bytes:
+        return b"" if self.samples is None else self.samples.bitmap(relation).tobytes()
+
     def _joins(self, query: JoinQuery, bits: dict[str, int]) -> list[tuple[tuple[int, int], int]]:
         found = []
         for members in query.classes:
-            known = [(bits[ref.alias], (query.relations[ref.alias].table, ref)) for ref in members]
+            known = [(bits[ref.alias], (query.relations[ref.alias].table, ref)) for ref in members if ref.alias in bits]
             found += [(self.vocabulary.join(a, b), left | right) for (left, a), (right, b) in combinations(known, 2) if left != right]
         return found
 

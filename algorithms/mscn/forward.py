@@ -1,8 +1,8 @@
 """
 The network of MSCN without gradients, for the elements of one query, in NumPy.
 
-A query has a handful of elements. For so few, calling PyTorch takes as long as computing, and BLAS multiplies faster when they are
-columns: matrices here are (H, E) where those of the network are (E, H).
+A query has few elements. For so few, calling PyTorch takes as long as computing, and BLAS multiplies faster if they are columns: matrices
+here are (H, E), those of the network (E, H).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from algorithms.mscn.featurize import SETS, Floats
+from pytest_pilotscope.algorithms.mscn.featurize import SETS, Floats
 
 if TYPE_CHECKING:
-    from algorithms.mscn.model import MscnNetwork
+    from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 
 
 class _Encoder(NamedTuple):
@@ -29,7 +29,7 @@ class _Encoder(NamedTuple):
 
 
 class Forward:
-    """The same mapping as `MscnNetwork.forward`, from its weights; later changes to the network do not reach it."""
+    """The function `MscnNetwork.forward` in NumPy, with a copy of the network's weights."""
 
     def __init__(self, network: MscnNetwork) -> None:
         weights = {name: _columns(value.detach().cpu().float().numpy()) for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The training loop: whole queries shuffled, mean q-error, Adam, early stopping on the validation queries, best epoch kept."""
+"""The training loop: shuffled whole queries, mean q-error, Adam, early stopping on the validation queries, the best epoch's weights."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.devices import one_thread, seeded
-from algorithms.mscn.model import HIDDEN_UNITS, MscnNetwork, TensorBags
-from algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, TensorBags
+from pytest_pilotscope.algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HyperParameters:
     """
-    What the result of training depends on besides the data.
+    Everything besides the data that the result of training depends on: epochs and seed of the settings, and the options of mscn.
 
-    `straight_above` is the q-error beyond which the loss is a straight line (see `loss`), `patience` is in epochs without a better
-    validation.
+    `straight_above` is the q-error above which the loss is a straight line (see `loss`), `patience` is in epochs without a better
+    validation loss.
     """
 
-    epochs: int = 100
-    batch_size: int = 2048
-    learning_rate: float = 1e-3
-    hidden_units: int = HIDDEN_UNITS
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    hidden_units: int
     straight_above: float = math.e
     patience: int = 20
-    seed: int = 0
+    seed: int
 
 
 @dataclass(slots=True, kw_only=True)
 class Learned:
-    """A trained network, and what happened in each epoch; `best_epoch` counts from 0."""
+    """A trained network and the figures of each epoch; `best_epoch` counts from 0."""
 
     weights: dict[str, Tensor]
     train_loss: list[float] = field(default_factory=list)
@@ -58,9 +58,8 @@ def learn(
     """
     Train a network; the same seed and data give the same weights on a CPU.
 
-    The best epoch has the smallest validation loss (mean logarithm of the q-error: the mean q-error itself is decided by
-    its largest value). Without validation samples the last epoch is kept. AlgorithmError for no samples and for a loss that is
-    not a number.
+    The best epoch has the smallest validation loss (mean logarithm of the q-error: its largest value decides the mean q-error itself).
+    Without validation samples it is the last epoch. AlgorithmError for no samples and for a loss that is not a number.
     """
     if not len(samples):
         raise AlgorithmError("mscn has no labelled subplan to learn from; give it training queries whose subplans can be counted")
@@ -117,7 +116,7 @@ def loss_of(network: MscnNetwork, batch: Batch, straight_above: float) -> Tensor
 
 
 def estimated(network: MscnNetwork, batch: Batch) -> Tensor:
-    """Return the (B,) logarithms of rows that the network gives for a batch."""
+    """Return the network's (B,) logarithms of rows for a batch."""
     device = network.lowest.device
     features = [torch.from_numpy(part).to(device) for part in batch.features]
     there, back = (
@@ -132,8 +131,8 @@ def loss(guessed: Tensor, true: Tensor, straight_above: float) -> Tensor:
     """
     Return the mean q-error of (B,) logarithms of rows, continued as a straight line in the logarithm above a q-error.
 
-    The plain mean q-error is the sum of its few largest terms: of an untrained network they overflow, and later on they drown all
-    others and Adam's memory of gradients with them.
+    The mean q-error alone is the sum of its few largest terms: with an untrained network they overflow, and later they outweigh all others,
+    also in Adam's averages of gradients.
     """
     bend = math.log(straight_above)
     log_q = (guessed - true).abs()

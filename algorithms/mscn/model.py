@@ -1,9 +1,9 @@
 """
-The network of MSCN, arranged so that nothing is computed twice.
+The network of MSCN, arranged so that it computes nothing twice.
 
-The paper applies a two-layer MLP to every element of every set, averages, concatenates, and applies a two-layer output MLP. Here an
-element is encoded once per batch however many samples hold it, and because the first layer of the output MLP and the average are both
-linear, each set's block of that layer is applied before the average. The mathematics is the same.
+The paper applies a two-layer MLP to every element of every set, averages, concatenates, and applies a two-layer output MLP. This network
+encodes an element once per batch however many samples hold it. The first layer of the output MLP and the average are both linear, so it
+applies each set's block of that layer before the average. The mathematics is the same.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.mscn.featurize import SETS
-
-HIDDEN_UNITS = 256
+from pytest_pilotscope.algorithms.mscn.featurize import SETS
 
 
 class TensorBags(NamedTuple):
-    """Weighted sums of rows: (M,) which rows, (M,) their weights, (B,) where the rows of each sum begin."""
+    """Weighted sums of rows: (M,) numbers of the rows, (M,) their weights, (B,) the first member of each sum."""
 
     members: Tensor
     weights: Tensor
@@ -33,7 +31,7 @@ class TensorBags(NamedTuple):
 
 
 class _Pooled(torch.autograd.Function):
-    """Sums whose gradient is computed as sums again: eight times faster than PyTorch's own gradient of `embedding_bag`."""
+    """Sums whose gradient is a sum, too: eight times faster than PyTorch's own gradient of `embedding_bag`."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, there: TensorBags, back: TensorBags) -> Tensor:
@@ -73,7 +71,7 @@ class MscnNetwork(nn.Module):
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, widths: Mapping[str, int], *, hidden: int = HIDDEN_UNITS) -> None:
+    def __init__(self, widths: Mapping[str, int], *, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
         self.sets = nn.ModuleDict({name: SetEncoder(width, hidden, bias=name == SETS[0]) for name, width in widths.items()})
@@ -82,7 +80,7 @@ class MscnNetwork(nn.Module):
         self.register_buffer("highest", torch.ones(()))
 
     def set_label_range(self, lowest: float, highest: float, mean: float) -> None:
-        """Fix the logarithms of rows that 0 and 1 stand for, and start from the mean."""
+        """Set the logarithms of rows that the outputs 0 and 1 stand for, and the bias that gives the mean."""
         self.lowest.fill_(lowest)
         self.highest.fill_(max(highest, lowest + 1.0))
         share = (mean - lowest) / float(self.highest - self.lowest)

@@ -1,8 +1,8 @@
 """
-Labelled subplans of many queries, stored once: distinct elements, and for every sample the numbers of its elements.
+Labelled subplans of many queries: the distinct elements once, and for every sample the numbers of its elements.
 
-The elements of the three sets are numbered through: tables, then joins, then predicates. The samples of a query lie together, so a batch
-of whole queries is a few slices, and equal elements are encoded once per batch.
+One numbering covers the elements of the three sets: tables, then joins, then predicates. The samples of a query lie together, so a batch of
+whole queries is a few slices, and the network encodes equal elements once per batch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from algorithms.mscn.featurize import Featurizer, Floats
-from pytest_pilotscope.core.joins import JoinQuery, Relation, Subplan
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 Features: TypeAlias = tuple[Floats, Floats, Floats]
@@ -24,14 +23,14 @@ Element = TypeVar("Element")
 
 
 class Bags(NamedTuple):
-    """Weighted sums of rows: (M,) which rows, (M,) their weights, (B,) where the rows of each sum begin."""
+    """Weighted sums of rows: (M,) numbers of the rows, (M,) their weights, (B,) the first member of each sum."""
 
     members: Indices
     weights: Floats
     offsets: Indices
 
     def transposed(self, rows: int) -> Bags:
-        """Return the sums by which gradients go back: for each of `rows` rows, the sums that it was part of."""
+        """Return the sums for the gradients: for each of `rows` rows, the sums that it was part of."""
         counts = np.bincount(self.members, minlength=rows)
         sums = np.repeat(np.arange(self.offsets.size), np.diff(np.append(self.offsets, self.members.size)))
         narrow = self.members.astype(np.uint16) if rows <= np.iinfo(np.uint16).max else self.members  # radix sort
@@ -44,7 +43,7 @@ class Batch:
     """
     B samples: (E, F) features of the distinct elements of each set, the averages over them, and (B,) logarithms of true rows.
 
-    The elements of the three sets are numbered through. A sample's bag has the weight 1 / size for each element of a set.
+    One numbering covers the elements of the three sets. A sample's bag has the weight 1 / size for each element of a set.
     """
 
     features: Features
@@ -55,7 +54,7 @@ class Batch:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledSubplans:
     """
-    N samples of Q queries, with the elements of the three sets numbered through.
+    N samples of Q queries, with one numbering of the elements of the three sets.
 
     (E, F) features of all distinct elements of each set; (M,) members and weights, (N + 1,) offsets; (N,) logarithms of true rows,
     of which 0 count as 1; (Q + 1,) first sample of each query.
@@ -77,7 +76,7 @@ class LabelledSubplans:
         return int(np.count_nonzero(np.diff(self.queries)))
 
     def batches(self, size: int, order: Indices) -> Iterator[Batch]:
-        """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is cut."""
+        """Yield batches of at most `size` samples: whole queries in the given order; only a query larger than a batch is split."""
         for starts, counts in _packed(self.queries, size, order):
             yield self._batch(starts, counts)
 
@@ -110,7 +109,7 @@ def spans(starts: Indices, counts: Indices) -> Indices:
 
 
 def _packed(queries: Indices, size: int, order: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Pack queries into batches; each is the first samples and the numbers of samples of its slices."""
+    """Pack queries into batches; a batch is the first samples and the numbers of samples of its slices."""
     starts: list[int] = []
     counts: list[int] = []
     room = size
@@ -131,7 +130,7 @@ def _packed(queries: Indices, size: int, order: Indices) -> Iterator[tuple[Indic
 
 @dataclass(slots=True)
 class _Interned(Generic[Element]):
-    """Distinct elements in the order they were met."""
+    """Distinct elements in the order of their first use."""
 
     key: Callable[[Element], Hashable]
     numbers: dict[Hashable, int] = field(default_factory=dict)
@@ -148,7 +147,7 @@ class _Interned(Generic[Element]):
 
 @dataclass(slots=True)
 class _Collected:
-    """The members of the samples so far: which set, the number within the set, the weight; members per sample; true rows."""
+    """The members of the samples so far: set, number within the set, weight; members per sample; true rows."""
 
     tables: _Interned[Relation]
     joins: _Interned[tuple[int, int]] = field(default_factory=lambda: _Interned(lambda pair: pair))
@@ -160,10 +159,9 @@ class _Collected:
     rows: list[int] = field(default_factory=list)
     firsts: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, featurizer: Featurizer, query: JoinQuery, labels: Mapping[Subplan, int]) -> None:
-        """Add the labelled subplans of one query."""
-        found = [(mask, labels[subplan]) for mask, subplan in zip(query.masks, query.subplans(), strict=True) if subplan in labels]
-        elements = featurizer.elements(query)
+    def add(self, featurizer: Featurizer, query: JoinQuery, rows: Mapping[int, int]) -> None:
+        """Add the labelled sets of one query, given as masks."""
+        elements = featurizer.elements(query, tuple(rows))
         parts: tuple[tuple[_Interned[Any], Iterable[Any]], ...] = (
             (self.tables, elements.relations),
             (self.joins, elements.joins),
@@ -171,17 +169,17 @@ class _Collected:
         )
         numbers = [[interned.number(element) for element in part] for interned, part in parts]
         of_set = np.repeat(np.arange(len(parts)), elements.sizes)
-        weights = elements.averages(np.array([mask for mask, _ in found], dtype=np.int64))
+        weights = elements.averages(np.array(list(rows), dtype=np.int64))
         columns = weights.nonzero()[1]
         self.sets.append(of_set[columns])
         self.numbers.append(np.array([number for part in numbers for number in part], dtype=np.int64)[columns])
         self.weights.append(weights[weights > 0])
         self.sizes.append(np.count_nonzero(weights, axis=1))
-        self.rows += [count for _, count in found]
+        self.rows += rows.values()
         self.firsts.append(len(self.rows))
 
     def finish(self, featurizer: Featurizer) -> LabelledSubplans:
-        """Number the elements through and write their features."""
+        """Give the elements of all sets one numbering and write their features."""
         starts = np.cumsum([0, len(self.tables.elements), len(self.joins.elements)])
         sizes = np.concatenate([np.zeros(1, dtype=np.int64), *self.sizes])
         return LabelledSubplans(
@@ -202,16 +200,10 @@ def _joined(parts: Sequence[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
     return np.concatenate([np.zeros(0, dtype=dtype), *parts])
 
 
-def labelled(
-    featurizer: Featurizer, queries: Sequence[tuple[Query, JoinQuery]], labels: Mapping[str, Mapping[Subplan, int]]
-) -> LabelledSubplans:
-    """
-    Make samples of every subplan of the queries that has a label.
-
-    Subplans without one (counting did not finish) are left out: there is nothing to learn from them.
-    """
+def labelled(featurizer: Featurizer, queries: Iterable[tuple[JoinQuery, Mapping[int, int]]]) -> LabelledSubplans:
+    """Make samples of queries, each with the true rows of some of its sets of relations, by mask."""
     bitmaps = featurizer.samples is not None
     collected = _Collected(_Interned(lambda relation: relation.filter_key if bitmaps else relation.table))
-    for query, parsed in queries:
-        collected.add(featurizer, parsed, labels.get(query.id, {}))
+    for query, rows in queries:
+        collected.add(featurizer, query, rows)
     return collected.finish(featurizer)

@@ -1,5 +1,5 @@
 """
-Materialised samples: the rows a model keeps of every table, and which of them pass a filter.
+Materialised samples: the rows that a model keeps of every table, and the bitmaps of those that pass a filter.
 
 The bitmaps of the paper: 1000 rows per table, bit i of a relation's bitmap says that sample row i passes all its predicates.
 """
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.mscn.columns import Column, Mask, column
-from algorithms.mscn.conditions import truth
-from pytest_pilotscope.core.predicates import Predicate, quote_identifier
+from pytest_pilotscope.algorithms.mscn.three_valued import truth
+from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.joins import Relation, Schema
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.joins import Relation, Schema
 
 SAMPLE_ROWS = 1000
 """Rows per table, as in the paper."""
@@ -31,7 +31,7 @@ class TableSample:
     """
     Sample rows of one table: for each column PostgreSQL's text of the values, None for NULL.
 
-    A table with fewer rows than the sample is sampled completely; the bits beyond are never set.
+    The sample of a smaller table is the whole table; the remaining bits are never set.
     """
 
     def __init__(self, table: str, types: Mapping[str, str], texts: Mapping[str, Sequence[str | None]]) -> None:
@@ -52,10 +52,10 @@ class Samples:
     """
     The samples of all tables, and the bitmaps of filters on them.
 
-    Each distinct predicate is evaluated once and kept. Most are evaluated here, exactly as PostgreSQL would; the others (order of
-    text, functions, casts) by PostgreSQL itself in one round trip that sends the sample values of the columns they need and
-    changes nothing on the server. Without a session those are an `AlgorithmError`; one that fails on a sample row (a division by
-    zero, which another condition may keep away from the query) is an `UnsupportedQuery`.
+    They evaluate each distinct predicate once and keep its mask. Most are evaluated here, exactly as PostgreSQL would; PostgreSQL itself
+    evaluates the others (order of text, functions, casts) in one round trip that sends the sample values of their columns and changes
+    nothing on the server. Without a session those raise `AlgorithmError`. A predicate that fails on a sample row (a division by zero, from
+    which another condition may protect the query) raises `UnsupportedQuery`.
     """
 
     def __init__(self, tables: Mapping[str, TableSample], *, session: Session | None = None, rows: int = SAMPLE_ROWS) -> None:
@@ -80,8 +80,8 @@ class Samples:
         if found is None:
             if len(self._masks) >= _CACHED_MASKS:
                 self._masks.clear()
-            known = truth(predicate.condition, sample.column)
-            found = self._masks[key] = known.true if known is not None else self._asked(sample, predicate)
+            passing = truth(predicate.condition, sample.column)
+            found = self._masks[key] = passing if passing is not None else self._asked(sample, predicate)
         return found
 
     def _asked(self, sample: TableSample, predicate: Predicate) -> Mask:

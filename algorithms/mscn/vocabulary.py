@@ -1,8 +1,8 @@
 """
-What a model knows the names of: every table and column of the schema, and the range of every column that has one.
+A model's vocabulary: every table and column of the schema, and the range of every column that has one.
 
-Nothing depends on the training queries. A join is not an entry of its own but the sum of its two columns, so that no join of known
-columns is unseen; what is not in the schema has no features and is an error that names it.
+The vocabulary does not depend on the training queries. A join has no entry of its own but is the sum of its two columns, so the model knows
+every join of known columns. A name that is not in the schema raises an error that names it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from algorithms.mscn.columns import column, comparable, kind_of, number
-from pytest_pilotscope.core.joins import ColumnRef, Relation, Schema
-from pytest_pilotscope.core.predicates import (
+from pytest_pilotscope.algorithms.mscn.typed_columns import column, comparable, kind_of, number
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.queries.joins import ColumnRef, Relation, Schema
+from pytest_pilotscope.queries.predicates import (
     And,
-    Between,
     ColumnComparison,
     Comparison,
     Condition,
@@ -30,7 +30,6 @@ from pytest_pilotscope.core.predicates import (
     condition_columns,
     quote_identifier,
 )
-from pytest_pilotscope.errors import ModelError
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -44,14 +43,14 @@ OPERATORS = (
 
 _OPERATOR = {name: position for position, name in enumerate(OPERATORS)}
 _NEGATED: dict[Operator, Operator] = {"=": "<>", "<>": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_MARGIN = 0.05  # how far beyond the range of its column a constant can still be told from the end of the range
+_MARGIN = 0.05  # constants outside the range of their column are placed so far beyond its ends
 
 Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
-"""Table -> column -> smallest and largest value; columns without numbers are not in it."""
+"""Table -> column -> smallest and largest value, of columns that have numbers."""
 
 
 class PredicateElement(NamedTuple):
-    """One element of the set of predicates: positions of its columns and operator, and its value, normalised, if it has one."""
+    """One element of the set of predicates: positions of its columns and operator, and its normalised value, if it has one."""
 
     columns: tuple[int, ...]
     operator: int
@@ -93,19 +92,14 @@ class Vocabulary:
 
     def predicate(self, table: str, condition: Condition) -> list[PredicateElement]:
         """
-        Return the elements of a predicate: both ends of a BETWEEN, each number of an IN list, each part of an AND, else one.
+        Return the elements of a predicate: each number of an IN list, each part of an AND, else one.
 
-        Text, LIKE, IS NULL, OR and whatever has no typed form have no value: their constants act through the bitmap.
+        Text, LIKE, IS NULL, OR and predicates without a typed form have no value: their constants act through the bitmap.
         """
         if isinstance(condition, Comparison):
             return [self._element(table, condition.column, condition.operator, condition.value)]
         if isinstance(condition, And):
             return [element for child in condition.children for element in self.predicate(table, child)]
-        if isinstance(condition, Between):
-            return [
-                self._element(table, condition.column, ">=", condition.low),
-                self._element(table, condition.column, "<=", condition.high),
-            ]
         if isinstance(condition, InList):
             return self._in_list(table, condition, "IN")
         if isinstance(condition, Not):
@@ -130,11 +124,11 @@ class Vocabulary:
         return PredicateElement((self.column(table, name),), _OPERATOR[word], self._normalised(table, name, value))
 
     def _bare(self, table: str, condition: Condition, word: str) -> PredicateElement:
-        names = dict.fromkeys(condition_columns(condition))
-        return PredicateElement(tuple(self.column(table, name) for name in names), _OPERATOR[word], None)
+        positions = {self.column(table, name) for name in condition_columns(condition)}
+        return PredicateElement(tuple(sorted(positions)), _OPERATOR[word], None)
 
     def _normalised(self, table: str, name: str, value: Constant) -> float | None:
-        """Place a constant within the range of its column: 0 at the smallest value, 1 at the largest, a little beyond outside."""
+        """Return a constant's position in the range of its column: 0 at the smallest value, 1 at the largest, a little beyond outside."""
         kind = kind_of(self.schema[table][name])
         found = self.ranges.get(table, {}).get(name)
         typed = None if kind is None or found is None else comparable(value, kind)
@@ -159,7 +153,7 @@ def _word(condition: Condition) -> str:
 
 
 def read_ranges(session: Session, schema: Schema) -> dict[str, dict[str, tuple[float, float]]]:
-    """Ask for the smallest and largest value of every column of numbers or times, in one scan per table."""
+    """Read the smallest and largest value of every column of numbers or times, in one scan per table."""
     return {table: _table_ranges(session, table, types) for table, types in schema.items()}
 
 
@@ -174,7 +168,7 @@ def _table_ranges(session: Session, table: str, types: Mapping[str, str]) -> dic
 
 
 def _range(texts: Sequence[str | None], column_type: str) -> tuple[float, float] | None:
-    """Make numbers of both ends; None for an empty column and for ends that are not finite."""
+    """Return both ends as numbers; None for an empty column and for ends that are not finite."""
     typed = column(texts, column_type)
     if typed is None or not typed.known.all():
         return None

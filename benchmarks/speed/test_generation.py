@@ -1,42 +1,28 @@
 """
-How fast the generated data is made and loaded.
+Speed of generating and loading the data.
 
     pytest benchmarks/speed/test_generation.py
 
 Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), written in COPY's binary format, and loaded and indexed
-(goal with ANALYZE: under 25 s on 2 cores). The queries of `stats_tiny` are what a first run waits for; afterwards they are in the cache.
+(goal with ANALYZE: under 25 s on 2 cores). A first run also waits for the queries of `stats_tiny`; later runs take them from the cache.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.datasets.stats import StatsDataset, Table, copy_chunks, generate, make_workload
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
-    """The database at scale 1."""
+    """Generate the database at scale 1."""
     return generate(1.0, 0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An empty embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark") as running:
-        yield running
 
 
 def test_generate(benchmark: BenchmarkFixture) -> None:

@@ -1,10 +1,10 @@
 """
-How fast index selection is, and what it brings where there are no secondary indexes.
+Speed of index selection, and its gain in a database without secondary indexes.
 
     pytest benchmarks/speed/test_index.py
 
-Beside it runs Extend with what a per-query cache of relevant configurations needs: one EXPLAIN for every query and every set of indexes on
-its columns, on one connection. Both select for the 146 test queries, to convergence.
+The reference is Extend with a per-query cache of relevant configurations: one EXPLAIN for every query and every set of indexes on its
+columns, on one connection. Both select for the 146 test queries, to convergence.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from typing import Any
 
 import pytest
 
-from algorithms.index.advisor import select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import Question, UsedSetCosts, WhatIf
-from algorithms.index.extend import Configuration, Limits, Selection
-from algorithms.index.options import IndexOptions
-from algorithms.index.selection import IndexSelection
-from algorithms.index.whatif import Means, open_what_if
-from algorithms.knob.measuring import Selected, take_turns
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.core.statistics import Interval, query_ratios, workload_ratios
+from pytest_pilotscope.algorithms.index.advisor import select, take_start
+from pytest_pilotscope.algorithms.index.costs import Question, UsedSetCosts, WhatIf
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, open_what_if
+from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer, UsageError
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.statistics.ratios import Interval, query_ratios, workload_ratios
 
 LIMITS = Limits(budget_bytes=250 << 20)
-MEANS: tuple[tuple[Means, int | None], ...] = (("hidden", None), ("hypopg", 15))
+MEANS: tuple[tuple[BackEnd, int | None], ...] = (("hidden", None), ("hypopg", 15))
 Show = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class RelevanceCache:
-    """The reference way: one question per query and set of indexes on its columns, each asked once."""
+    """The reference: one question per query and set of indexes on its columns, each asked once."""
 
     what_if: WhatIf
     queries: Sequence[IndexedQuery]
@@ -50,19 +50,19 @@ class RelevanceCache:
     known: dict[tuple[str, Configuration], float] = field(default_factory=dict)
 
     def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """The sum over all queries, for each configuration."""
+        """Return the sum over all queries, for each configuration."""
         return [sum(self.cost(query, configuration) for query in self.queries) for configuration in configurations]
 
     def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Nothing is known beforehand."""
+        """Return zeros: the cache has no bounds."""
         return [0.0] * len(configurations)
 
     def size_bytes(self, index: Index) -> int:
-        """As the back end has it."""
+        """Return the back end's size."""
         return self.what_if.size_bytes(index)
 
     def cost(self, query: IndexedQuery, configuration: Configuration) -> float:
-        """From the cache, or asked."""
+        """Return a cost from the cache, or ask."""
         relevant = frozenset(index for index in configuration if query.touched_by(index))
         if (query.id, relevant) not in self.known:
             self.calls += 1
@@ -70,20 +70,9 @@ class RelevanceCache:
         return self.known[query.id, relevant]
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Say something that pytest does not keep for itself."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            print(text)  # noqa: T201 - the figures are what a benchmark is for
-
-    return shown
-
-
 @contextmanager
 def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
-    """A dataset on one PostgreSQL; skips where that is not there."""
+    """Open a dataset on one PostgreSQL; skip if that is missing."""
     try:
         opening = open_database(PostgreSQLConfig(dataset, server="embedded", pg_version=pg_version))
         database = opening.__enter__()
@@ -96,8 +85,8 @@ def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator
 
 
 @pytest.mark.parametrize(("means", "pg_version"), MEANS, ids=[means for means, _ in MEANS])
-def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
-    """The same indexes as by the reference way; the report shows how many times fewer EXPLAINs and less time it took."""
+def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
+    """Both ways select the same indexes; the report has the ratios of EXPLAINs and of times."""
     with provisioned(pg_version) as database, database.copy() as copy, copy.session() as session:
         start = take_start(session, drop=True)
         schema = read_schema(session)
@@ -114,7 +103,7 @@ def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
             reference = RelevanceCache(what_if, queries)
             theirs, theirs_s = timed(lambda: select(queries, reference, LIMITS, start.kept_indexes))
     show(
-        f"\n{means}: {len(ours.steps)} steps, {len(ours.indexes)} indexes, {ours.size_bytes / 2**20:.1f} MB, estimated cost "
+        f"{means}: {len(ours.steps)} steps, {len(ours.indexes)} indexes, {ours.size_bytes / 2**20:.1f} MB, estimated cost "
         f"{ours.cost_before:.0f} -> {ours.cost_after:.0f}; {costs.calls} EXPLAINs in {ours_s:.1f} s; "
         f"reference {reference.calls} EXPLAINs in {theirs_s:.1f} s: {reference.calls / costs.calls:.2f} x fewer, {theirs_s / ours_s:.2f} x faster"  # noqa: E501 - one table row
     )
@@ -122,12 +111,12 @@ def test_selection(means: Means, pg_version: int | None, show: Show) -> None:
 
 
 def drop_built(session: Any) -> None:
-    """Both ways build what they hide themselves."""
+    """Drop the built indexes, so that both ways build their own."""
     take_start(session, drop=True)
 
 
 def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
-    """A selection and how long it took, in s."""
+    """Return a selection and its time, in s."""
     started_ns = perf_counter_ns()
     selection = work()
     return selection, (perf_counter_ns() - started_ns) / 1e9
@@ -135,12 +124,12 @@ def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
 
 @pytest.mark.parametrize("dataset", ["stats_tiny", "stats_small", "tpch"])
 def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show) -> None:
-    """Indexes selected from the training queries against none but primary keys, on the test queries, in turns."""
+    """The report compares selected indexes with primary keys only, on the test queries, in turns."""
     with provisioned(None, dataset) as database, database.copy() as bare, bare.session() as plain:
         take_start(plain, drop=True)
         assert database.dataset is not None
         workload = database.dataset.workload()
-        algorithm = IndexSelection(IndexOptions(start="none"))
+        algorithm = IndexSelection()
         with database.session() as session:
             training = Training(
                 algorithm="index",
@@ -150,6 +139,7 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
                 database=database,
                 session=session,
                 settings=Settings(results=tmp_path),
+                options=builtin_registry().options("index", {"index": {"start": "none"}}),
                 folder=tmp_path,
                 progress=lambda text, total: nullcontext(lambda steps: None),
             )
@@ -161,18 +151,18 @@ def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show
     ratios = workload_ratios(pairs)
     outcomes = Counter(query.outcome for query in query_ratios(pairs))
     show(
-        f"\n{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
+        f"{dataset}: {len(algorithm.indexes or ())} indexes for {len(workload.train)} training queries in {report.duration_s:.0f} s, "
         f"{report.scalars['whatif_calls']} EXPLAINs; {len(workload.test)} test queries are {as_text(ratios.total.inverse)} times as fast "
         f"in total as without secondary indexes, {as_text(ratios.geometric_mean.inverse)} per query; beyond noise: {dict(outcomes)}"
     )
 
 
 def as_text(interval: Interval) -> str:
-    """An interval, shortly."""
+    """Format an interval."""
     return f"{interval.estimate:.3f} [{interval.low:.3g}, {interval.high:.4g}]"
 
 
 def run_s(session: Any, sql: str) -> float:
-    """One run of a query, by the server's clocks."""
+    """Run a query and return its time by the server's clock."""
     run = session.timed(sql)
     return float(run.planning_ms + run.execution_ms) / 1000

@@ -1,5 +1,5 @@
 """
-What a change of settings costs, what a search costs, and SMAC beside pure chance with the same number of trials.
+Cost of a change of settings and of a search, and SMAC beside random search with the same number of trials.
 
     pytest benchmarks/speed/test_knob.py
 """
@@ -15,35 +15,24 @@ from time import perf_counter_ns
 
 import pytest
 
-from algorithms.knob.measuring import compare, select_queries
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.stage import open_stage, prepared_database, reach_of, space_of
-from algorithms.knob.tuning import KnobTuning
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.knob.measuring import compare, select_queries
+from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobOptions, KnobTuning
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.record.results import TrainingReport
 
 TRIALS = 50
 ROUNDS = 10
 Show = Callable[[str], None]
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Say something that pytest does not keep for itself."""
-
-    def shown(text: str) -> None:
-        with capsys.disabled():
-            print(text)  # noqa: T201 - the figures are what a benchmark is for
-
-    return shown
-
-
 @pytest.fixture(scope="module")
 def stats() -> Iterator[Database]:
-    """STATS on the default PostgreSQL."""
+    """Open STATS on the default PostgreSQL."""
     try:
         opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
         database = opening.__enter__()
@@ -54,32 +43,32 @@ def stats() -> Iterator[Database]:
 
 
 def test_applying(stats: Database, show: Show) -> None:
-    """Changing settings of a session, of what is reloaded, and of what needs a restart, until they are in force and checked."""
+    """Settings of each level come into force; the report has the times until they are checked."""
     with stats.session() as session:
         reach = reach_of(stats, session)
         space = space_of(session, reach, None)
     knobs = {"session": "work_mem", "reload": "bgwriter_lru_maxpages", "restart": "shared_buffers"}
-    with open_stage(stats, space, reach) as stage:
+    with open_trial_server(stats, space, reach) as trial_server:
         for level, name in knobs.items():
             times_ms = []
             for number in range(ROUNDS):
                 values = space.complete({name: str(20_000 + number if level != "reload" else 200 + number)})
                 started_ns = perf_counter_ns()
-                assert stage.apply(values) == level
+                assert trial_server.apply(values) == level
                 times_ms.append((perf_counter_ns() - started_ns) / 1e6)
-            show(f"\n{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
+            show(f"{level}: {statistics.median(times_ms):.1f} ms, at most {max(times_ms):.1f} ms")
 
 
 def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None:
-    """Both search the same space with the same queries; what each found is then measured against the default in turns."""
+    """Both search the same space with the same queries; each result is then measured against the default in turns."""
     assert stats.dataset is not None
     workload = stats.dataset.workload()
-    options = KnobOptions(trials=TRIALS, trial_s=1.0)
+    options = KnobOptions(**builtin_registry().options("knob", {"knob": {"trials": TRIALS, "trial_s": 1.0}}), seed=0)
     on_test: dict[str, float] = {}
     for strategy in ("smac", "random"):
         algorithm = KnobTuning(replace(options, strategy=strategy))
         report = train(algorithm, stats, tmp_path / strategy)
-        show(f"\n{strategy}: {described(report)}")
+        show(f"{strategy}: {described(report)}")
         best = best_values(Path(report.artifacts[-3]))
         with stats.session() as default, prepared_database(stats, best) as prepared, prepared.session() as candidate:
             selected = select_queries(default, workload.test, trial_s=5.0, seed=0)
@@ -94,7 +83,7 @@ def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None
 
 
 def best_values(path: Path) -> dict[str, str]:
-    """The changed settings of the last `knob_config_iteration_<n>.json`."""
+    """Return the changed settings of the last `knob_config_iteration_<n>.json`."""
     import json
 
     changed: dict[str, str] = json.loads(path.read_text())["changed"]
@@ -102,7 +91,7 @@ def best_values(path: Path) -> dict[str, str]:
 
 
 def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingReport:
-    """A whole search."""
+    """Run a whole search."""
     assert database.dataset is not None
     workload = database.dataset.workload()
     folder.mkdir()
@@ -115,6 +104,7 @@ def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingRe
             database=database,
             session=session,
             settings=Settings(results=folder),
+            options={},
             folder=folder,
             progress=lambda text, total: nullcontext(lambda steps: None),
         )
@@ -122,7 +112,7 @@ def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingRe
 
 
 def described(report: TrainingReport) -> str:
-    """The figures of a search in a sentence."""
+    """Return the figures of a search in a sentence."""
     scalars = report.scalars
     trials = ", ".join(f"{scalars[f'knob_trials_{status}']} {status}" for status in ("ok", "capped", "failed"))
     return (

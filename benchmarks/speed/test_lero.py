@@ -1,12 +1,12 @@
 """
-How fast Lero learns and chooses, beside the known way of tree convolution, which is written again here in a few lines.
+Speed of Lero's learning and choosing, beside the usual implementation of tree convolution, rewritten here in a few lines.
 
     pytest benchmarks/speed/test_lero.py
 
-The known way: a plan is a nested tuple of float64 vectors; for every batch of pairs both plans of each pair are flattened and padded to the
-largest plan of the batch, and all of them go through the network. Ours: see `algorithms/lero`. Both train the same layers, on the same
-pairs of plans of the generated workload, on one thread, in turns. Times are of the processor, so that other processes matter less; ratios
-are of medians. On a busy machine a median tells how busy it was, therefore the shortest times are there as well.
+The usual implementation: a plan is a nested tuple of float64 vectors; for every batch of pairs both plans of each pair are flattened and
+padded to the largest plan of the batch, and all of them go through the network. Ours is `algorithms/lero`. Both train the same layers, on
+the same pairs of plans of the generated workload, on one thread, in turns. Times are processor times, so that other processes matter less;
+ratios are ratios of medians. On a busy machine a median measures the other processes, too, so the report also has the shortest times.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.candidates import Candidates, all_slots, explore, look
-from algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
-from algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
-from algorithms.lero.policy import Policy
-from algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
+from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.builtins import load_workload
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.planning import RawPlan
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.registry import load_workload
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 PLANS = 490
 PER_QUERY = 13
@@ -48,7 +48,7 @@ Tree = tuple[Any, ...]
 
 @pytest.fixture(scope="module")
 def explored() -> Iterator[list[Candidates]]:
-    """The candidates of queries of `stats_tiny` that have many, 490 plans in all."""
+    """Return the candidates of queries of `stats_tiny` that have many, 490 plans in all."""
     found: list[Candidates] = []
     try:
         opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
@@ -93,7 +93,7 @@ class KnownWay(nn.Module):
 
 
 def padded(trees: Sequence[Tree]) -> tuple[Tensor, Tensor]:
-    """Flatten nested tuples: column 0 of each tree is nothing, and so is what follows its nodes."""
+    """Flatten nested tuples: column 0 of each tree and the columns after its nodes are zeros."""
     flat = [flattened(tree) for tree in trees]
     longest = max(len(vectors) for vectors, _ in flat)
     nodes = np.zeros((len(trees), 1 + longest, len(flat[0][0][0])))
@@ -105,7 +105,7 @@ def padded(trees: Sequence[Tree]) -> tuple[Tensor, Tensor]:
 
 
 def flattened(tree: Tree) -> tuple[list[Any], list[tuple[int, int, int]]]:
-    """Vectors of the nodes in pre-order, and for each the rows of itself and its children, from 1."""
+    """Return the vectors of the nodes in pre-order, and for each the rows of itself and its children, from 1."""
     vectors: list[Any] = []
     triples: list[tuple[int, int, int]] = []
 
@@ -123,7 +123,7 @@ def flattened(tree: Tree) -> tuple[list[Any], list[tuple[int, int, int]]]:
 
 
 def nested(plan: RawPlan, featurizer: Featurizer, below: set[str]) -> Tree:
-    """A plan as a nested tuple of vectors, each computed anew."""
+    """Return a plan as a nested tuple of new vectors."""
     tables: set[str] = {plan["Relation Name"]} if "Relation Name" in plan else set()
     children = [nested(child, featurizer, tables) for child in plan.get("Plans", ())[:2]]
     below |= tables
@@ -135,22 +135,22 @@ def nested(plan: RawPlan, featurizer: Featurizer, below: set[str]) -> Tree:
 
 
 def featurizer_of(explored: Sequence[Candidates]) -> Featurizer:
-    """A featurizer of all tables in the plans."""
+    """Make a featurizer of all tables in the plans."""
     tables = {alias for candidates in explored for plan in candidates.plans for alias in tables_of(plan)}
     return Featurizer(sorted(tables), scales_of((each.plans, each.look.subplans) for each in explored))
 
 
 def tables_of(plan: RawPlan) -> set[str]:
-    """The tables that a plan scans."""
+    """Return the tables that a plan scans."""
     own = {plan["Relation Name"]} if "Relation Name" in plan else set()
     return own.union(*(tables_of(child) for child in plan.get("Plans", ())))
 
 
-def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """One epoch over all pairs; the report has pairs per second of both ways."""
+def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
+    """Both ways train an epoch over all pairs; the report has their pairs per second."""
     featurizer = featurizer_of(explored)
     queries = [
-        RankedPlans(forest=featurizer.forest(each.plans, each.look.subplans), pairs=list(combinations(range(len(each.plans)), 2)))
+        RankedPlans(arrays=featurizer.arrays(each.plans, each.look.subplans), pairs=list(combinations(range(len(each.plans)), 2)))
         for each in explored
     ]
     pairs = sum(len(query.pairs) for query in queries)
@@ -176,14 +176,13 @@ def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, capsy
     theirs = KNOWN_BATCHES * BATCH_PAIRS / statistics.median(known for _, known in times_s)
     benchmark.extra_info.update(plans=sum(len(each.plans) for each in explored), pairs=pairs, pairs_per_s=ours, known_pairs_per_s=theirs)
     show(
-        capsys,
-        f"training, {pairs} pairs of {sum(len(each.plans) for each in explored)} plans of {len(explored)} queries: {ours:,.0f} pairs/s; "
+        f"lero: {pairs} pairs of {sum(len(each.plans) for each in explored)} plans of {len(explored)} queries: {ours:,.0f} pairs/s; "
         f"the known way {theirs:,.0f} pairs/s; ratio {ours / theirs:.0f} (goal 40)",
     )
 
 
 def known_steps(explored: Sequence[Candidates], featurizer: Featurizer) -> Iterator[None]:
-    """Train the known way for ever, a batch at a time."""
+    """Train the usual implementation without end, a batch at a time."""
     network = KnownWay(featurizer.width)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     trees = [[nested(plan, featurizer, set()) for plan in each.plans] for each in explored]
@@ -199,15 +198,15 @@ def known_steps(explored: Sequence[Candidates], featurizer: Featurizer) -> Itera
         yield
 
 
-def test_featurizing(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every plan once, from EXPLAIN's decoded JSON to arrays; the known way makes nested tuples of it, as often as it has pairs."""
+def test_featurizing(explored: list[Candidates], benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
+    """Ours makes arrays of every plan once; the usual implementation makes nested tuples of it, once per pair."""
     featurizer = featurizer_of(explored)
     plans = sum(len(each.plans) for each in explored)
     pairs = sum(len(each.plans) * (len(each.plans) - 1) // 2 for each in explored)
 
     def ours() -> None:
         for each in explored:
-            featurizer.forest(each.plans, each.look.subplans)
+            featurizer.arrays(each.plans, each.look.subplans)
 
     def theirs() -> None:
         for each in explored:
@@ -219,14 +218,13 @@ def test_featurizing(explored: list[Candidates], benchmark: BenchmarkFixture, ca
     times = 2 * pairs / plans
     benchmark.extra_info.update(us_per_plan=ours_us, known_us_per_plan=theirs_us, times_per_plan=times)
     show(
-        capsys,
-        f"featurizing: {ours_us:.0f} us a plan, at least {least_us:.0f}, once (goal 30); the known way {theirs_us:.0f} us, "
+        f"lero: featurizing: {ours_us:.0f} us a plan, at least {least_us:.0f}, once (goal 30); the known way {theirs_us:.0f} us, "
         f"{times:.1f} times; ratio {theirs_us / ours_us:.1f}, of all work {times * theirs_us / ours_us:.0f} (goal 10)",
     )
 
 
-def test_scoring(explored: list[Candidates], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """15 plans of a query, from EXPLAIN's decoded JSON to scores."""
+def test_scoring(explored: list[Candidates], benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
+    """Both ways score 15 plans of a query, from EXPLAIN's decoded JSON."""
     featurizer = featurizer_of(explored)
     most = max(explored, key=lambda each: len(each.plans))
     plans = [*most.plans, *most.plans][:15]
@@ -245,8 +243,7 @@ def test_scoring(explored: list[Candidates], benchmark: BenchmarkFixture, capsys
     benchmark.pedantic(ours, rounds=50)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     benchmark.extra_info.update(ms_per_query=ours_ms, known_ms_per_query=theirs_ms)
     show(
-        capsys,
-        f"scoring 15 plans, featurizing included: {ours_ms:.2f} ms, at least {least_ms:.2f} (goal 2.2); the known way {theirs_ms:.2f} ms; "
+        f"lero: scoring 15 plans from JSON: {ours_ms:.2f} ms, at least {least_ms:.2f} (goal 2.2); the known way {theirs_ms:.2f} ms; "
         f"ratio {theirs_ms / ours_ms:.1f}",
     )
 
@@ -262,9 +259,3 @@ def in_turns(one: Callable[[], None], other: Callable[[], None], *, turns: int) 
         times.append(((between_ns - started_ns) / 1e9, (process_time_ns() - between_ns) / 1e9))
     first, second = zip(*times[1:], strict=True)
     return statistics.median(first), statistics.median(second), min(first)
-
-
-def show(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    """Print a line of the report."""
-    with capsys.disabled():
-        print(f"\nlero: {line}")  # noqa: T201  # the report of a benchmark

@@ -1,12 +1,12 @@
 """
-How fast mscn is: training beside the padded, dense, element-by-element way, and all subplans of a query from text to estimates.
+Speed of mscn: training beside the padded, dense, element-by-element reference, and all subplans of a query from text to estimates.
 
     pytest benchmarks/speed/test_mscn.py
 
 Both ways of training take the same batches of 2048 subplans of the generated `stats_tiny` queries and compute the same loss (which is
 checked), on one thread; rates are per second of processor time. The reference pads every set to its largest, encodes every element of
 every sample, and computes the loss in a Python loop, as published implementations do; padding itself is not counted. Labels are made
-up: time does not depend on them. No server.
+up, because time does not depend on them. No server runs.
 """
 
 from __future__ import annotations
@@ -17,32 +17,36 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from time import perf_counter_ns, process_time_ns
 
 import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from sqlglot import parse_one
 from torch import Tensor
 
-from algorithms.devices import one_thread, seeded
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.learning import loss_of
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
-from algorithms.mscn.vocabulary import Vocabulary
 from benchmarks.padded_mscn import padded, reference_loss, reference_rows
-from pytest_pilotscope.core.joinparser import parse_query
-from pytest_pilotscope.core.joins import Schema, parse
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.learning import loss_of
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.stats.generate import generate
 from pytest_pilotscope.datasets.stats.schema import TABLES
 from pytest_pilotscope.datasets.stats.tables import Table
+from pytest_pilotscope.queries.joins import JoinQuery, Schema
+from pytest_pilotscope.queries.plainparser import read_plain
+from pytest_pilotscope.queries.queries import Query, Workload
 
-BATCH_SIZE = 2048
+OPTIONS = builtin_registry().options("mscn", {})
+BATCH_SIZE, HIDDEN_UNITS = OPTIONS["batch_size"], OPTIONS["hidden_units"]
 EPOCHS = 100
 CONSTANT = re.compile(r"(?<![\w.'])\d+(?![\w.'])")
 Show = Callable[[str], None]
@@ -56,7 +60,7 @@ class Generated:
     tables: dict[str, Table]
 
     def featurizer(self, *, bitmaps: bool) -> Featurizer:
-        """A featurizer with nothing cached yet."""
+        """Make a featurizer with an empty cache."""
         schema = {table: dict(types) for table, types in TABLES.items()}
         ranges = {
             name: {key: (float(of.values.min()), float(of.values.max())) for key, of in table.columns.items()}
@@ -67,7 +71,7 @@ class Generated:
 
 
 def sample(table: Table, schema: Schema) -> TableSample:
-    """1000 rows of a generated table."""
+    """Sample 1000 rows of a generated table."""
     rows = np.random.default_rng(0).permutation(table.rows)[:SAMPLE_ROWS]
     texts = {
         key: tuple(
@@ -80,60 +84,59 @@ def sample(table: Table, schema: Schema) -> TableSample:
 
 @pytest.fixture(scope="module")
 def generated() -> Generated:
-    """`stats_tiny`, without a server."""
+    """Generate `stats_tiny`, without a server."""
     dataset = StatsDataset(name="stats_tiny")
     return Generated(workload=dataset.workload(), tables=generate(dataset.scale, dataset.seed))
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Print a line past pytest's capturing."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}")  # noqa: T201  # the report of a benchmark
-
-    return line
-
-
 @pytest.fixture(autouse=True)
 def single_thread() -> Iterator[None]:
-    """One core for both ways."""
+    """Compute on one core for both ways."""
     with one_thread():
         yield
 
 
 def labelled_subplans(featurizer: Featurizer, queries: Sequence[Query]) -> LabelledSubplans:
-    """Samples of all subplans, with made-up rows."""
-    parsed = [(query, parse(query.sql, featurizer.vocabulary.schema)) for query in queries]
-    rows = {query.id: {subplan: 10 ** len(subplan) for subplan in found.subplans()} for query, found in parsed}
-    return labelled(featurizer, parsed, rows)
+    """Make samples of all subplans, with made-up rows."""
+    parsed = [read_plain(query.sql, featurizer.vocabulary.schema) for query in queries]
+    return labelled(featurizer, [(query, {mask: 10 ** mask.bit_count() for mask in query.masks}) for query in parsed])
+
+
+def subplan_sql(query: JoinQuery, mask: int) -> str:
+    """Return the SQL of a subplan, the reference's input."""
+    aliases = query.subplan(mask)
+    relations = [query.relations[alias] for alias in query.aliases if alias in aliases]
+    conditions = [f"{relation.alias}.{predicate.sql}" for relation in relations for predicate in relation.predicates]
+    for members in query.classes:
+        conditions += [f"{a.alias}.{a.column} = {b.alias}.{b.column}" for a, b in pairwise(ref for ref in members if ref.alias in aliases)]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT count(*) FROM {', '.join(f'{relation.table} AS {relation.alias}' for relation in relations)}{where}"  # noqa: S608  # made of a generated query
 
 
 def step(network: MscnNetwork, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
-    """One step of training."""
+    """Train one step."""
     optimizer.zero_grad()
     loss().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
 def fresh(featurizer: Featurizer, samples: LabelledSubplans) -> tuple[MscnNetwork, torch.optim.Optimizer]:
-    """A network of the full size, and its optimizer."""
+    """Make a network of the full size, and its optimizer."""
     with seeded(0):
-        network = MscnNetwork(featurizer.widths)
+        network = MscnNetwork(featurizer.widths, hidden=HIDDEN_UNITS)
     network.set_label_range(0.0, float(samples.labels.max()), float(samples.labels.mean()))
     return network, torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall clock of one run."""
+    """Return the wall clock time of one run."""
     started_ns = perf_counter_ns()
     run()
     return (perf_counter_ns() - started_ns) / 1e9
 
 
 def core_seconds(run: Callable[[], object], times: int) -> float:
-    """Processor time of the shortest of some runs on one thread: what they take on a core of their own."""
+    """Return the shortest processor time of some runs on one thread."""
     found = []
     for _ in range(times):
         started_ns = process_time_ns()
@@ -143,14 +146,14 @@ def core_seconds(run: Callable[[], object], times: int) -> float:
 
 
 def varied(queries: Sequence[Query], number: int) -> Query:
-    """Return a query of a larger workload: one of these, each time round with other constants."""
+    """Return a query of a larger workload: one of these, with other constants in each repetition."""
     turn, at = divmod(number, len(queries))
     sql = CONSTANT.sub(lambda constant: str(int(constant[0]) + turn), queries[at].sql)
     return Query(id=f"{turn}-{queries[at].id}", sql=sql)
 
 
 def rates(featurizer: Featurizer, samples: LabelledSubplans, benchmark: BenchmarkFixture, *, epochs: int) -> tuple[float, float]:
-    """Samples per second of processor time: of the best of some epochs, gathering included, and of the best of three reference batches."""
+    """Return samples per second of processor time: of the best of some epochs, and of the best of three reference batches."""
     order = np.random.default_rng(0).permutation(len(samples.queries) - 1)
     network, optimizer = fresh(featurizer, samples)
     first = next(iter(samples.batches(BATCH_SIZE, order)))
@@ -174,7 +177,7 @@ def rates(featurizer: Featurizer, samples: LabelledSubplans, benchmark: Benchmar
     ("bitmaps", "queries", "goal"), [(False, 470, 40), (True, 470, 20), (False, 5000, 30)], ids=["without bitmaps", "with bitmaps", "100 k"]
 )
 def test_training(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool, queries: int, goal: int) -> None:
-    """An epoch over 10,000 subplans, or 100,000, beside a batch of the reference."""
+    """Training reaches its goal over a batch of the reference, in an epoch over 10,000 or 100,000 subplans."""
     featurizer = generated.featurizer(bitmaps=bitmaps)
     samples = labelled_subplans(featurizer, [varied(generated.workload.train, number) for number in range(queries)])
     ours_per_s, theirs_per_s = rates(featurizer, samples, benchmark, epochs=2)
@@ -185,12 +188,12 @@ def test_training(generated: Generated, benchmark: BenchmarkFixture, show: Show,
 
 
 def test_pipeline(generated: Generated, benchmark: BenchmarkFixture, show: Show) -> None:
-    """From the text of the 1000 training queries to the end of 100 epochs, computed from one parsing and one epoch of each way."""
+    """The report has the time from 1000 training queries' text to the end of 100 epochs, computed from one epoch of each way."""
     queries = generated.workload.train
     featurizer = generated.featurizer(bitmaps=True)
     made: list[LabelledSubplans] = []
     features_s = core_seconds(lambda: made.append(labelled_subplans(featurizer, queries)), 1)
-    parsed_s = statistics.mean(core_seconds(partial(parse_query, query.sql, TABLES), 1) for query in queries[:20])
+    parsed_s = statistics.mean(core_seconds(partial(parse_one, query.sql, dialect="postgres"), 1) for query in queries[:20])
     ours_per_s, theirs_per_s = rates(featurizer, made[0], benchmark, epochs=2)
     ours_s = features_s + EPOCHS * len(made[0]) / ours_per_s
     theirs_s = 2 * parsed_s * len(made[0]) + EPOCHS * len(made[0]) / theirs_per_s
@@ -202,15 +205,15 @@ def test_pipeline(generated: Generated, benchmark: BenchmarkFixture, show: Show)
 
 
 def reference_estimates(featurizer: Featurizer, network: MscnNetwork, query: Query) -> float:
-    """Seconds that the known way needs for all subplans of a query: each one's SQL is parsed twice, then their sets go through padded."""
-    parsed = parse(query.sql, featurizer.vocabulary.schema)
-    texts = [parsed.count_sql(subplan) for subplan in parsed.subplans()]
+    """Return the reference's seconds for all subplans of a query: it parses each one's SQL twice, then pads their sets."""
+    parsed = read_plain(query.sql, featurizer.vocabulary.schema)
+    texts = [subplan_sql(parsed, mask) for mask in parsed.masks]
     batch = next(iter(labelled_subplans(featurizer, [query]).batches(BATCH_SIZE, np.array([0]))))
 
     def estimates() -> None:
         for text in texts:
-            parse_query(text, TABLES)
-            parse_query(text, TABLES)
+            parse_one(text, dialect="postgres")
+            parse_one(text, dialect="postgres")
         with torch.no_grad():
             reference_rows(network, padded(batch))
 
@@ -218,7 +221,7 @@ def reference_estimates(featurizer: Featurizer, network: MscnNetwork, query: Que
 
 
 def unmet(generated: Generated, network: MscnNetwork, *, bitmaps: bool) -> TrainedModel:
-    """A model with a schema object of its own, so that no text was parsed for it; columns of samples are typed, as once per model."""
+    """Make a model with empty caches but typed sample columns, which a model makes once."""
     featurizer = generated.featurizer(bitmaps=bitmaps)
     made = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
     for table in made.samples.tables.values() if made.samples is not None else ():
@@ -228,14 +231,14 @@ def unmet(generated: Generated, network: MscnNetwork, *, bitmaps: bool) -> Train
 
 
 def median_ms(times_s: Iterable[float]) -> float:
-    """The median, in ms."""
+    """Return the median, in ms."""
     return 1000 * statistics.median(times_s)
 
 
 @pytest.mark.parametrize("bitmaps", [False, True], ids=["without bitmaps", "with bitmaps"])
 def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Show, bitmaps: bool) -> None:
-    """Every test query once, from its text to estimates of all subplans, by a model that has seen none of them."""
-    network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths)
+    """A model with empty caches estimates all subplans of every test query, from its text."""
+    network = MscnNetwork(generated.featurizer(bitmaps=bitmaps).widths, hidden=HIDDEN_UNITS)
     fresh_model = partial(unmet, generated, network, bitmaps=bitmaps)
     texts = [query.sql for query in generated.workload.test]
 
@@ -270,20 +273,19 @@ def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Sho
 
 
 def test_featurize(generated: Generated, benchmark: BenchmarkFixture, show: Show) -> None:
-    """Featurizing parsed queries, beside parsing the SQL twice per subplan; bitmaps are drawn anew for every predicate."""
+    """The report has the time to featurize parsed queries, beside parsing the SQL twice per subplan; no bitmap is cached."""
     queries = generated.workload.test
-    parsed = [(query, parse(query.sql, TABLES)) for query in queries]
-    rows = {query.id: dict.fromkeys(found.subplans(), 1) for query, found in parsed}
+    parsed = [(found, dict.fromkeys(found.masks, 1)) for found in (read_plain(query.sql, TABLES) for query in queries)]
 
     def fresh_featurizer() -> tuple[tuple[Featurizer], dict[str, object]]:
         return (generated.featurizer(bitmaps=True),), {}
 
     samples = benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
-        lambda featurizer: labelled(featurizer, parsed, rows), setup=fresh_featurizer, rounds=5
+        lambda featurizer: labelled(featurizer, parsed), setup=fresh_featurizer, rounds=5
     )
     (featurizer,), _ = fresh_featurizer()
-    ours_us = 1e6 * core_seconds(lambda: labelled(featurizer, parsed, rows), 3) / len(samples)
-    theirs_us = 2e6 * statistics.mean(core_seconds(partial(parse_query, query.sql, TABLES), 3) for query in queries[:20])
+    ours_us = 1e6 * core_seconds(lambda: labelled(featurizer, parsed), 3) / len(samples)
+    theirs_us = 2e6 * statistics.mean(core_seconds(partial(parse_one, query.sql, dialect="postgres"), 3) for query in queries[:20])
     benchmark.extra_info.update(us_per_subplan=ours_us, reference_us_per_subplan=theirs_us, ratio=theirs_us / ours_us)
     show(
         f"mscn featurize: {ours_us:.1f} us per subplan, parsing twice per subplan {theirs_us:,.0f} us, "

@@ -1,5 +1,5 @@
 """
-What steering costs: planning time as a ratio to stock PostgreSQL, median over the 146 test queries of `stats_tiny`.
+Cost of steering: planning time as a ratio to stock PostgreSQL, median over the 146 test queries of `stats_tiny`.
 
     pytest benchmarks/speed/test_planning_time.py
 
@@ -12,7 +12,6 @@ SET + EXPLAIN + SHOW seen from Python 1.2 of one EXPLAIN, and 2 s for a build.
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,13 +20,12 @@ from time import perf_counter_ns
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 ROUNDS = 15
 GOALS = {"idle": 1.01, "enumerate": 1.04, "enumerate with SQL": 1.2, "own rows": 1.08, "changed rows": 1.17}
@@ -36,25 +34,14 @@ Setup = Callable[[dict[frozenset[str], float]], Mapping[str, str]]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark of planning time") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def queries() -> tuple[Query, ...]:
-    """The test queries."""
+    """Return the test queries."""
     return StatsDataset(name="stats_tiny").workload().test
 
 
 @pytest.fixture(scope="module")
 def stock(server: EmbeddedServer) -> Iterator[Session]:
-    """A session without the library in a database with the data."""
+    """Open a session without the library in a database with the data."""
     with server.connect() as administrator:
         administrator.execute("CREATE DATABASE planning")
     with server.connect("planning") as session:
@@ -65,7 +52,7 @@ def stock(server: EmbeddedServer) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def steered(server: EmbeddedServer, stock: Session) -> Iterator[Session]:
-    """A session with the library in the same database."""
+    """Open a session with the library in the same database."""
     with server.connect(stock.database) as session:
         session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
         yield session
@@ -99,7 +86,7 @@ def _sides(steered: Session, sql: str) -> dict[str, dict[str, str]]:
 
 
 def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
-    """Planning time of every side over that of stock, for one query."""
+    """Return the planning time of every side over that of stock, for one query."""
     sides = _sides(steered, sql)
     times: dict[str, list[float]] = {name: [] for name in ("stock", "stock again", *sides)}
     for session in (stock, steered):
@@ -110,7 +97,7 @@ def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
             session = steered if name in sides else stock
             if name in sides:
                 _enter(steered, sides[name])
-            _planning_ms(session, sql)  # else whoever comes after itself, at the turn of two rounds, has the warmer caches
+            _planning_ms(session, sql)  # without it, a side that follows itself, at the turn of two rounds, has the warmer caches
             times[name].append(_planning_ms(session, sql))
     _enter(steered, {})
     base = statistics.median(times["stock"])
@@ -118,9 +105,9 @@ def _ratios(stock: Session, steered: Session, sql: str) -> dict[str, float]:
 
 
 def test_planning_time(
-    benchmark: BenchmarkFixture, stock: Session, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]
+    benchmark: BenchmarkFixture, stock: Session, steered: Session, queries: tuple[Query, ...], show: Callable[[str], None]
 ) -> None:
-    """The planner's time on every side, paired query by query."""
+    """Planning time is paired query by query; the report has the ratio of every side beside its goal."""
 
     def measure() -> dict[str, float]:
         per_query = [_ratios(stock, steered, query.sql) for query in queries]
@@ -129,28 +116,35 @@ def test_planning_time(
     found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     benchmark.extra_info.update({f"ratio of {name} to stock": round(ratio, 4) for name, ratio in found.items()})
     lines = [f"{name}: {ratio:.3f}" + (f" (goal {GOALS[name]})" if name in GOALS else "") for name, ratio in found.items()]
-    _say(capsys, "planning time / stock, median of 146 queries", lines)
+    show("\n  ".join(["planning time / stock, median of 146 queries", *lines]))
 
 
-def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tuple[Query, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """What a client pays for all estimates of a query, beside one EXPLAIN."""
+def test_round_trips(benchmark: BenchmarkFixture, steered: Session, queries: tuple[Query, ...], show: Callable[[str], None]) -> None:
+    """The report has a client's time for all estimates of a query, beside one EXPLAIN."""
 
     def seconds(work: Callable[[], object]) -> int:
         begin = perf_counter_ns()
         work()
         return perf_counter_ns() - begin
 
-    def ratio(sql: str) -> float:
-        pairs = [(seconds(lambda: steered.subplans(sql)), seconds(lambda: steered.execute(f"EXPLAIN {sql}"))) for _ in range(ROUNDS)]
+    def ratio(sql: str, ask: Callable[[Session, str], object]) -> float:
+        pairs = [(seconds(lambda: ask(steered, sql)), seconds(lambda: steered.execute(f"EXPLAIN {sql}"))) for _ in range(ROUNDS)]
         return statistics.median(first for first, _ in pairs) / statistics.median(second for _, second in pairs)
 
-    found = benchmark.pedantic(lambda: statistics.median(ratio(query.sql) for query in queries), rounds=1)  # type: ignore[no-untyped-call]  # typed in part
-    benchmark.extra_info["ratio of SET + EXPLAIN + SHOW to EXPLAIN"] = round(found, 4)
-    _say(capsys, "from Python, median of 146 queries", [f"SET + EXPLAIN + SHOW / EXPLAIN: {found:.3f} (goal 1.2)"])
+    def measure() -> dict[str, float]:
+        ways: dict[str, Callable[[Session, str], object]] = {
+            "SET + EXPLAIN + SHOW": Session.subplans,
+            "the meaning of all sets": read_meaning,
+        }
+        return {name: statistics.median(ratio(query.sql, ask) for query in queries) for name, ask in ways.items()}
+
+    found = benchmark.pedantic(measure, rounds=1)  # type: ignore[no-untyped-call]  # typed in part
+    benchmark.extra_info.update({f"ratio of {name} to EXPLAIN": round(ratio, 4) for name, ratio in found.items()})
+    show("\n  ".join(["from Python, median of 146 queries", *(f"{name} / EXPLAIN: {ratio:.3f}" for name, ratio in found.items())]))
 
 
-def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Compiling the library from scratch."""
+def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, show: Callable[[str], None]) -> None:
+    """The report has the time to compile the library from scratch."""
     times_s: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
 
@@ -162,10 +156,4 @@ def test_build(benchmark: BenchmarkFixture, server: EmbeddedServer, capsys: pyte
         benchmark.pedantic(build, rounds=3)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     compiler = " ".join(find_compiler())
     benchmark.extra_info["compiler"] = compiler
-    _say(capsys, f"build with {compiler}", [f"{statistics.median(times_s):.2f} s (goal 2 s)"])
-
-
-def _say(capsys: pytest.CaptureFixture[str], title: str, lines: list[str]) -> None:
-    """Show figures that are not times of one function."""
-    with capsys.disabled():
-        sys.stdout.write("\n" + "\n".join([title, *(f"  {line}" for line in lines)]) + "\n")
+    show(f"build with {compiler}\n  {statistics.median(times_s):.2f} s (goal 2 s)")

@@ -1,10 +1,10 @@
 """
-How long it takes until a database can be measured.
+Time until a database can be measured.
 
     pytest benchmarks/speed/test_startup.py
 
-Warm: from nothing running to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
-empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: what a knob trial pays (goal:
+Warm: from no running server to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
+empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: the cost of a knob trial (goal:
 under 0.3 s).
 """
 
@@ -17,26 +17,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """An empty embedded server of the default version."""
-    try:
-        binaries = find_binaries()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    with EmbeddedServer(binaries, why="for the benchmark") as running:
-        yield running
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 
 @pytest.fixture
 def empty_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder with nothing in it, which the server's account can enter."""
+    """Make an empty cache folder that the server's account can enter."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-benchmark-") as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setenv("PILOTSCOPE_CACHE", folder)
@@ -82,6 +69,6 @@ def test_connect(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
 
 
 def test_statement(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
-    """The smallest statement there and back: what a session adds to the driver is in it."""
+    """The smallest statement there and back, with the session's own work on top of the driver's."""
     with server.connect() as session:
         benchmark(session.execute, "SELECT 1")

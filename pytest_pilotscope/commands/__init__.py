@@ -1,1 +1,1 @@
-"""What the `pilotscope` command does; `cli.py` says how it is typed. Nothing heavy is imported before it is needed."""
+"""The `pilotscope` command: `cli.py` has its syntax, the other files its work. Heavy libraries are imported when needed."""

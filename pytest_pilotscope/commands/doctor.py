@@ -1,4 +1,4 @@
-"""What works here, what does not, and the command that fixes it. Every check imports what it needs itself and survives its absence."""
+"""Check this machine, and name the command that repairs a fault. Each check does its own imports and reports a missing library."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerEr
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
-    from pytest_pilotscope.provision import PostgreSQLConfig
+    from pytest_pilotscope.provision.database import PostgreSQLConfig
 
 State = Literal["ok", "none", "FAULT"]
-"""It works; it is not here and nothing fails for want of it; it has to be put right."""
+"""`ok`: it works. `none`: it is missing but optional. `FAULT`: it has to be repaired."""
 
 LITTLE_ROOM_BYTES = 500_000_000
-"""A prepared `stats_tiny` and the copy that is measured need half of this."""
+"""Twice the size of a prepared `stats_tiny` and the copy that is measured."""
 
 DISTRIBUTION = "pytest-pilotscope"
 _PROBE_ROWS = 12_345
@@ -35,7 +35,7 @@ _COLOURS = {"ok": "green", "none": "yellow", "FAULT": "red"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was found about one thing, and what to do about it."""
+    """The result of one check, and the remedy if there is one."""
 
     name: str
     state: State
@@ -44,7 +44,7 @@ class Check:
 
 
 def examine(config: PostgreSQLConfig, tracking_uri: str | None) -> Iterator[Check]:
-    """Check everything; the embedded server is really started, and a cardinality really injected."""
+    """Check everything. Really start the embedded server, and really inject a cardinality."""
     yield check_suite()
     yield from check_postgresql(config)
     yield check_docker()
@@ -54,7 +54,7 @@ def examine(config: PostgreSQLConfig, tracking_uri: str | None) -> Iterator[Chec
 
 
 def show_checks(checks: Iterable[Check], *, as_json: bool) -> bool:
-    """Show each check as soon as it is done; whether nothing is at fault."""
+    """Show each check as soon as it is done; return True if there is no fault."""
     done = []
     for check in checks:
         done.append(check)
@@ -72,7 +72,7 @@ def show_checks(checks: Iterable[Check], *, as_json: bool) -> bool:
 
 
 def check_suite() -> Check:
-    """This package and the Python it runs in."""
+    """Check this package and its Python."""
     try:
         ours = version(DISTRIBUTION)
     except PackageNotFoundError:
@@ -82,9 +82,9 @@ def check_suite() -> Check:
 
 
 def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
-    """The server that a benchmark would get, its build, the steering library and HypoPG."""
+    """Check the server that a benchmark would get, its build, the steering library and HypoPG."""
     try:
-        from pytest_pilotscope.provision import open_server
+        from pytest_pilotscope.provision.database import open_server
 
         server = open_server(config)
     except ImportError as error:
@@ -102,7 +102,7 @@ def check_postgresql(config: PostgreSQLConfig) -> Iterator[Check]:
 
 
 def check_docker() -> Check:
-    """A Docker daemon, for `--server container`."""
+    """Check the Docker daemon that `--server container` needs."""
     if find_spec("testcontainers") is None or find_spec("docker") is None:
         return Check(
             name="Docker", state="none", found="testcontainers is not installed", remedy=f"pip install '{DISTRIBUTION}[container]'"
@@ -120,7 +120,7 @@ def check_docker() -> Check:
 
 
 def check_gpu() -> Check:
-    """PyTorch, and a device for it."""
+    """Check PyTorch and its device."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -134,13 +134,12 @@ def check_gpu() -> Check:
 
 
 def check_cache() -> Check:
-    """The folder of prepared databases, and the room on its disk."""
-    from pytest_pilotscope.commands.cache import entries_of
-    from pytest_pilotscope.postgres.account import server_account
-    from pytest_pilotscope.postgres.folders import cache_folder
+    """Check the folder of prepared databases, and the free space on its disk."""
+    from pytest_pilotscope.commands.cleaning import entries_of
+    from pytest_pilotscope.places.folders import cache_folder
 
     try:
-        folder = cache_folder(server_account())
+        folder = cache_folder()
     except ServerError as error:
         return _fault("cache", error)
     free_bytes = shutil.disk_usage(folder).free
@@ -152,7 +151,7 @@ def check_cache() -> Check:
 
 
 def check_tracking(tracking_uri: str | None) -> Check:
-    """The MLflow store."""
+    """Check the MLflow store."""
     from pytest_pilotscope.tracking.store import resolve_uri, shown_uri, sqlite_path
 
     uri = resolve_uri(tracking_uri)
@@ -172,7 +171,7 @@ def check_tracking(tracking_uri: str | None) -> Check:
 
 
 def check_server(server: Server) -> Iterator[Check]:
-    """A running server: its build, the steering library and HypoPG."""
+    """Check the build of a running server, the steering library and HypoPG."""
     from pytest_pilotscope.postgres import hypopg
 
     report = server.report()
@@ -206,7 +205,7 @@ def _steering(server: Server) -> Check:
 
 
 def _why_unbuilt(server: Server) -> Check | None:
-    """Why the library of an embedded server could not be built."""
+    """Build the library of an embedded server again, to get the reason of the failure."""
     from pytest_pilotscope.postgres.embedded import EmbeddedServer
     from pytest_pilotscope.postgres.extension.build import build_library
 
@@ -227,6 +226,6 @@ def _hypopg_remedy(server: Server, major: int) -> str:
 
 
 def _fault(name: str, error: Exception) -> Check:
-    """Our messages end with what to do, behind the last semicolon."""
+    """Make a check of an error; our messages end with the remedy, after the last semicolon."""
     found, _, remedy = str(error).rpartition("; ")
     return Check(name=name, state="FAULT", found=found or remedy, remedy=remedy if found else None)

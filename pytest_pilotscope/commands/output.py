@@ -1,8 +1,8 @@
 """
 Tables for people and JSON for programs.
 
-On a terminal a table has lines and colours and fits the width. Elsewhere it is plain text with aligned columns, uncut and the same on every
-machine.
+On a terminal a table has lines and colours and fits the width. In a file or pipe it is text with aligned columns, uncut and the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "-"
-"""What stands where there is no value."""
+"""The text for a missing value."""
 
 _UNLIMITED = 100_000
 _STYLES: Mapping[str, str] = {
@@ -42,7 +42,7 @@ _STYLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; one of numbers is aligned to the right."""
+    """A column of a table; numbers are aligned to the right."""
 
     title: str
     number: bool = False
@@ -62,21 +62,21 @@ def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None
 
 def show_json(value: Any) -> None:
     """Write a value to standard output as JSON; moments are ISO 8601, numbers that are not finite are null."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def number(value: float | None) -> str:
-    """A number with six significant digits."""
+    """Return a number with six significant digits."""
     return MISSING if value is None else f"{value:.6g}"
 
 
 def moment(value: datetime | None) -> str:
-    """A moment in UTC, to the minute."""
+    """Return a moment in UTC, to the minute."""
     return MISSING if value is None else f"{value:%Y-%m-%d %H:%M}"
 
 
 def size(size_bytes: int) -> str:
-    """A number of bytes in decimal units."""
+    """Return a number of bytes in decimal units."""
     from rich.filesize import decimal
 
     return decimal(size_bytes)
@@ -95,7 +95,7 @@ def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, lines: b
     return table
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return None
     if isinstance(value, datetime):
@@ -103,9 +103,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return _jsonable(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_jsonable(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""The records that a page is to be made of, wherever they are."""
+"""Find the records for a report: in files, in the folder of results, or in the store."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 import click
 
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.core.record import Record, read_record
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.record.record import Record, read_record
 
 RECORD = ".jsonl"
 
 
 def records_of(references: Sequence[str], *, results: Path, tracking_uri: str | None = None) -> tuple[Record, ...]:
     """
-    The records of runs, each once: files, names of records in a folder, or runs of the store.
+    Return the records of runs, each once. A reference is a file, the name of a record in the folder, or a run of the store.
 
-    Raises `UsageError` for what is none of these and for a file that cannot be read, `TrackingError` for a store that is not there.
+    Raise `UsageError` for any other reference and for an unreadable file, `TrackingError` for a missing store.
     """
     found = [record for reference in references for record in _found(reference, results, tracking_uri)]
     return tuple({record.header.tags.get("record_id", record.header.run_name): record for record in found}.values())
 
 
 def show_report(path: Path, records: Sequence[Record], *, as_json: bool) -> None:
-    """Where the page is, and what is on it."""
+    """Show the path of the page and its runs."""
     names = [record.header.run_name for record in records]
     if as_json:
         show_json({"report": path, "runs": names})
@@ -42,13 +42,13 @@ def _found(reference: str, results: Path, tracking_uri: str | None) -> Iterator[
         yield read_record(named)
     else:
         from pytest_pilotscope.tracking.find import find_run
-        from pytest_pilotscope.tracking.records import record_of_run
+        from pytest_pilotscope.tracking.record_artifacts import record_of_run
 
         yield record_of_run(find_run(reference, tracking_uri=tracking_uri), tracking_uri=tracking_uri)
 
 
 def _read(path: Path) -> Sequence[Record]:
-    from pytest_pilotscope.gating import read_references
+    from pytest_pilotscope.gate.judging import read_references
 
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; name a record (.jsonl), a pytest-benchmark JSON, or a run of the store")

@@ -1,21 +1,23 @@
-"""How experiments, runs and comparisons are shown."""
+"""Show experiments, runs, differences of two runs, and sent records, as tables or as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pytest_pilotscope.commands.comparison import Comparison, MetricPair, Result
+from pytest_pilotscope.commands.differences import Differences, MetricPair, Result
 from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
-from pytest_pilotscope.core.results import PARTIAL, Scalar
+from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
+from pytest_pilotscope.tracking.sync import Sent
 
 
 def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> None:
-    """One line for each experiment."""
+    """Show one line for each experiment."""
     if as_json:
         show_json(experiments)
     elif not experiments:
@@ -26,7 +28,7 @@ def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> Non
 
 
 def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """One line for each run, with the figures that one looks for first."""
+    """Show one line for each run, with its main figures."""
     if as_json:
         show_json(runs)
     elif not runs:
@@ -38,7 +40,7 @@ def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def show_best(best: Mapping[str, Any], *, ascending: bool, as_json: bool) -> None:
-    """The best run with its parameters."""
+    """Show the best run with its parameters."""
     if as_json:
         show_json(best)
         return
@@ -48,8 +50,8 @@ def show_best(best: Mapping[str, Any], *, ascending: bool, as_json: bool) -> Non
     show_table((Column("parameter"), Column("value")), sorted(best["params"].items()))
 
 
-def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
-    """Metrics, then parameters, then what makes the two hard to compare."""
+def show_comparison(comparison: Differences, *, as_json: bool) -> None:
+    """Show metrics, then parameters, then the reasons why the two are hard to compare."""
     if as_json:
         show_json(comparison)
         return
@@ -74,6 +76,26 @@ def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
             f"\nThe two differ in {', '.join(comparison.different)}, so their times are not comparable; "
             "the speed-up, which each has over its own baseline, is."
         )
+
+
+def show_sent(sent: Iterable[Sent], results: Path, *, as_json: bool) -> bool:
+    """Show one line for each record; return False if one failed."""
+    done = list(sent)
+    if as_json:
+        show_json(done)
+    elif not done:
+        click.echo(f"no records in {results}")
+    else:
+        columns = (Column("record"), Column("result"), Column("run"), Column("status"), Column("experiment"))
+        show_table(columns, [_sent(one) for one in done])
+        counts = {state: sum(one.state == state for one in done) for state in dict.fromkeys(one.state for one in done)}
+        click.echo(f"\n{', '.join(f'{count} {state}' for state, count in counts.items())}")
+    for one in done:
+        if one.reason:
+            click.echo(f"{one.path.name}: {one.reason}", err=True)
+        if one.missing:
+            click.echo(f"{one.path.name}: sent without artifacts that are gone: {', '.join(one.missing)}", err=True)
+    return all(one.state != "failed" for one in done)
 
 
 def _experiment(experiment: Experiment) -> tuple[str, ...]:
@@ -117,6 +139,10 @@ def _metric(pair: MetricPair) -> tuple[str, ...]:
     difference = MISSING if pair.difference is None else f"{pair.difference:+.6g}"
     percent = MISSING if pair.percent is None else f"{pair.percent:+.1f} %"
     return (pair.name, number(pair.first), number(pair.second), difference, percent, pair.verdict or MISSING)
+
+
+def _sent(one: Sent) -> tuple[str, ...]:
+    return (one.path.stem, one.state, (one.run_id or MISSING)[:SHORT_ID], one.status or MISSING, one.experiment or MISSING)
 
 
 def _scalar(value: Scalar) -> str:

@@ -1,4 +1,4 @@
-"""MLflow's own UI over the local store."""
+"""Start MLflow's own UI on the local store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.tracking.store import is_server, resolve_uri, shown_uri, sqlite_path
 
 HOST = "127.0.0.1"
-"""Nobody but this machine: the UI asks for no password and lets everybody delete runs."""
+"""Only this machine may connect: the UI asks for no password and lets everybody delete runs."""
 
 
 def check_ui(port: int, tracking_uri: str | None) -> str:
-    """The store to show; `UsageError` when it has a UI of its own, when it is not there, or when the port is taken."""
+    """Return the store to show. Raise `UsageError` if it has a UI of its own, if it is missing, or if the port is taken."""
     uri = resolve_uri(tracking_uri)
     if is_server(uri):
         raise UsageError(f"the store {shown_uri(uri)} is a server with a UI of its own; open it in a browser")
@@ -32,7 +32,7 @@ def check_ui(port: int, tracking_uri: str | None) -> str:
 
 
 def announce(uri: str, port: int, *, as_json: bool) -> None:
-    """Say where it will be."""
+    """Show the address of the UI."""
     url = f"http://{HOST}:{port}"
     if as_json:
         show_json({"url": url, "tracking_uri": shown_uri(uri)})
@@ -42,12 +42,12 @@ def announce(uri: str, port: int, *, as_json: bool) -> None:
 
 
 def run_ui(uri: str, port: int) -> NoReturn:
-    """Become MLflow's server; Ctrl-C ends it."""
+    """Replace this process by MLflow's server; Ctrl-C ends it."""
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: it may hold a password, and everybody sees those
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: it may hold a password, and all users see the arguments of a process
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for jobs that nobody here starts
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for jobs that this suite never starts
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
     }
     arguments = ["--host", HOST, "--port", str(port), "--workers", "1"]
@@ -67,5 +67,5 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(taken: int) -> int:
-    """The next free port, or any when there is none."""
+    """Return the next free port; 0 (any port) if there is none."""
     return next((port for port in range(taken + 1, 65536) if _is_free(port)), 0)

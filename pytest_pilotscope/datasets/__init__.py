@@ -1,1 +1,1 @@
-"""Generated and user-supplied data, their workloads, and the cache of loaded data directories."""
+"""Generated, published and user-supplied data, and their workloads."""

@@ -1,26 +1,13 @@
-"""What a dataset is: tables that can be loaded into an empty database, and the queries that belong to them."""
+"""The protocol of a dataset: tables that can be loaded into an empty database, and the queries that belong to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
+    from pytest_pilotscope.options.progress import ShowProgress
     from pytest_pilotscope.postgres.session import Session
-
-Advance = Callable[[int], None]
-"""Call it with how many more steps are done."""
-
-ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a progress display for a description and a number of steps."""
-
-
-@contextmanager
-def silent(description: str, total: int) -> Iterator[Advance]:
-    """Show no progress."""
-    yield lambda steps: None
+    from pytest_pilotscope.queries.queries import Workload
 
 
 class Dataset(Protocol):
@@ -33,7 +20,7 @@ class Dataset(Protocol):
 
     @property
     def name(self) -> str:
-        """What users type after `--db`."""
+        """The name after `--db`."""
 
     @property
     def database(self) -> str:
@@ -41,21 +28,21 @@ class Dataset(Protocol):
 
     @property
     def key(self) -> str:
-        """Identifies the loaded bytes."""
+        """Identity of the loaded bytes, for the cache."""
 
     def load(self, session: Session) -> None:
         """
         Fill the empty database of `session`: tables, rows, constraints, indexes.
 
-        VACUUM and ANALYZE are done by the caller, with statistics that read every row.
+        The caller runs VACUUM and ANALYZE, with statistics that read every row.
         """
 
     def workload(self) -> Workload:
-        """The queries, split into training, validation and test."""
+        """Return the queries, split into training, validation and test."""
 
 
 @runtime_checkable
 class ShowsProgress(Protocol):
-    """A dataset that takes long to load, and says how far it is if it is given a way to."""
+    """A dataset that takes long to load and reports its progress to `show_progress`."""
 
     show_progress: ShowProgress

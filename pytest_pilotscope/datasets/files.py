@@ -1,8 +1,8 @@
 """
-Query files: a folder of `.sql` files, or one file in any of the formats that benchmarks are handed around in.
+Query files: a folder of `.sql` files, or one file in any of the formats in which benchmarks are published.
 
 - a folder: one statement in each `.sql` file, whose id is the file's name without `.sql`; a file of several statements that are no
-  queries, such as the schema in JOB's folder, counts as one that is not run;
+  queries, such as the schema in JOB's folder, counts as one statement that is not run;
 - `id#####statement` or `id<TAB>statement`, one on each line;
 - `rows||statement`, as STATS-CEB was published, one on each line, numbered q001, q002, ...; the number of rows is not used;
 - statements separated by `;`, over as many lines as they need, numbered q001, q002, ...;
@@ -18,16 +18,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import SPLITS, Query, Split, Unmeasured, Workload
-from pytest_pilotscope.datasets.statements import NeverEnds, breaks_outside_quotes, split_statements
+from pytest_pilotscope.datasets.statements import QUERY, NeverEnds, split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
+from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
     "id<TAB>statement": re.compile(r"(?P<id>[^\s']+)\t(?P<sql>.*)"),
     "rows||statement": re.compile(r"\d+\|\|(?P<sql>.*)"),
 }
-_QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def load_queries(path: Path) -> tuple[Query, ...]:
     """
     Read the statements of a folder or a file, in order (a folder: by name, numbers in names by value).
 
-    Raises WorkloadError that begins with `file:line` for ids that occur twice, for quotes that never end and where nothing is found.
+    Raise WorkloadError, beginning with `file:line`, for an id that occurs twice, for a quote that is not closed and if there is no query.
     """
     found = _from_folder(path) if path.is_dir() else _from_file(path)
     first: dict[str, _Found] = {}
@@ -61,10 +60,10 @@ def load_queries(path: Path) -> tuple[Query, ...]:
 
 def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> Workload:
     """
-    Read a workload that the user has: a folder with `test.sql` or `test/`, and `train` and `validation` likewise, or only test queries.
+    Read a workload from the user's files: a folder with `test.sql` or `test/`, and `train` and `validation` likewise, or only test queries.
 
-    Where nothing is said of training, the dataset's own training and validation queries (`learning`) are used; without a dataset there
-    are none. Statements that are no queries are listed as `unmeasured`. Raises `WorkloadError`.
+    If the files have no training queries, use the dataset's own training and validation queries (`learning`), if there are any. Statements
+    that are no queries are listed as `unmeasured`. Raise `WorkloadError` if there is no query to measure.
     """
     parts = {split: _part(path, split) for split in SPLITS} if path.is_dir() else {}
     loaded: dict[Split, Sequence[Query]] = {split: load_queries(part) if part else () for split, part in parts.items()}
@@ -72,7 +71,7 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
         train, validation = (learning.train, learning.validation) if learning else ((), ())
         loaded = {"train": train, "validation": validation, "test": load_queries(path)}
     unmeasured = tuple(found for queries in loaded.values() for found in _unmeasured(queries))
-    measured = {split: [query for query in queries if _QUERY.match(query.sql)] for split, queries in loaded.items()}
+    measured = {split: [query for query in queries if QUERY.match(query.sql)] for split, queries in loaded.items()}
     if not measured["test"]:
         named = ", ".join(f"{one.id} ({one.reason})" for one in unmeasured[:2])
         raise WorkloadError(f"{path}: there is no query to measure in it, only {named}; write at least one SELECT")
@@ -80,7 +79,7 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
 
 
 def find_workload(folder: Path, dataset: str) -> Workload | None:
-    """Read the workload that lies beside data: `test.sql` or `test/` (with `train` and `validation`), or `queries/`; None without."""
+    """Return the workload of a data folder: `test.sql` or `test/` (with `train` and `validation`), or `queries/`; None if there is none."""
     queries = folder / "queries"
     if _part(folder, "test") is not None:
         return load_workload_files(folder, dataset, None)
@@ -88,7 +87,7 @@ def find_workload(folder: Path, dataset: str) -> Workload | None:
 
 
 def named_workload(folder: Path, name: str) -> Path:
-    """The folder or file of a workload in a folder of several; `UnknownName` lists them."""
+    """Return the path of one workload in a folder of several; raise `UnknownName`, which lists them."""
     if not folder.is_dir():
         raise WorkloadError(f"{folder}: no folder, so it holds no workload {name!r}; leave --workload out to read the file")
     known = {
@@ -101,37 +100,13 @@ def named_workload(folder: Path, name: str) -> Path:
 
 def _unmeasured(queries: Sequence[Query]) -> Iterable[Unmeasured]:
     for query in queries:
-        if not _QUERY.match(query.sql):
+        if not QUERY.match(query.sql):
             word = query.sql.split(None, 1)[0].upper()
             yield Unmeasured(id=query.id, sql=query.sql, reason=f"{word} where a query begins")
 
 
 def _part(folder: Path, split: str) -> Path | None:
     return next((part for part in (folder / f"{split}.sql", folder / split) if part.exists()), None)
-
-
-def write_queries(path: Path, queries: Iterable[Query]) -> None:
-    """
-    Write `id<TAB>statement` lines that `load_queries` reads back.
-
-    Line breaks between words and comments become blanks. Raises WorkloadError, before anything is written, for an id that holds a blank or
-    a quote and for a line break inside a literal, which one line cannot hold.
-    """
-    lines = []
-    for query in queries:
-        if not query.id or re.search(r"[\s'#]", query.id):
-            raise WorkloadError(f"{path}: {query.id!r} cannot be written as an id; use one without blanks, quotes and #")
-        lines.append(f"{query.id}\t{_on_one_line(path, query)}\n")
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def _on_one_line(path: Path, query: Query) -> str:
-    sql = query.sql
-    for start, end in reversed(breaks_outside_quotes(sql)):
-        sql = f"{sql[:start]} {sql[end:]}"
-    if len(sql.splitlines()) > 1:
-        raise WorkloadError(f"{path}: query {query.id!r} has a line break inside a literal; write it to a file of its own")
-    return sql.strip()
 
 
 def _from_folder(path: Path) -> list[_Found]:
@@ -145,7 +120,7 @@ def _from_folder(path: Path) -> list[_Found]:
         statements = _split(file, _text(file))
         if not statements:
             raise _error(file, 1, "no statement found; a file of a folder holds exactly one")
-        if len(statements) > 1 and any(_QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
+        if len(statements) > 1 and any(QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
             problem = f"{len(statements)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
             raise _error(file, statements[1].line, problem)
         found.append(_Found(path=file, line=statements[0].line, id=file.stem, sql=statements[0].sql))
@@ -166,7 +141,7 @@ def _from_file(path: Path) -> list[_Found]:
         found = [_on_line(path, number, line, form) for number, line in lines]
         return found if "id" in _LINES[form].groupindex else _numbered(found)
     found = _split(path, text)
-    if len(found) == 1 and len(lines) > 1 and all(_QUERY.match(line.lstrip()) for _, line in lines):
+    if len(found) == 1 and len(lines) > 1 and all(QUERY.match(line.lstrip()) for _, line in lines):
         return _numbered([_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines])
     return _numbered(found)
 
@@ -177,7 +152,7 @@ def _numbered(found: Sequence[_Found]) -> list[_Found]:
 
 
 def _form_of(line: str) -> str | None:
-    """The one of `_LINES` that a line has."""
+    """Return the key of the pattern in `_LINES` that a line matches."""
     return next((form for form, pattern in _LINES.items() if pattern.match(line)), None)
 
 

@@ -1,8 +1,8 @@
 """
-Workloads from what a server has run: its log in csvlog or jsonlog format, or a CSV export of pg_stat_statements.
+Workloads from a server's log in csvlog or jsonlog format, or from a CSV export of pg_stat_statements.
 
-Only queries are taken, each with the constants that it ran with. pg_stat_statements has no constants, so its statements cannot be run; they
-are reported instead of guessed.
+Only queries are taken, with the constants they ran with. pg_stat_statements drops the constants, so its statements cannot be run; they
+are reported, and no constant is guessed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.templates import normalized, template_of
+from pytest_pilotscope.datasets.statements import QUERY
 from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.templates import normalized, template_of
 
 CSV_MESSAGE, CSV_DETAIL, CSV_DATABASE, CSV_COLUMNS = 13, 14, 2, (23, 24, 25, 26)
-"""Places of message, detail and database in a csvlog, and how many columns it has had (runtime-config-logging in PostgreSQL's manual)."""
+"""Positions of message, detail and database in a csvlog, and its numbers of columns (runtime-config-logging in PostgreSQL's manual)."""
 
 _STATEMENT = re.compile(r"(?:duration: [\d.]+ ms  )?(?:statement|execute [^:]*): (?P<sql>.+)", re.DOTALL)
 _PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')")
 _PLACEHOLDER = re.compile(r"('(?:[^']|'')*')|\$(\d+)")
-_QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
 _OWN = re.compile(
     r"\bpg_catalog\.|\binformation_schema\.|\bpg_(class|stat|type|settings|database|namespace|attribute|advisory)\w*"
     r"|\b(set_config|current_setting)\b",
@@ -37,9 +37,10 @@ _OWN = re.compile(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
     """
-    What was found in a log: the `workload`, not yet divided (everything is in its test split), one query for each statement text.
+    The result of reading a log: the `workload`, all in its test split, with one query for each statement text.
 
-    `read` statements were logged, `templates` maps each template to how often it ran. `left_out` counts statements by why they are not in.
+    `read` is the number of logged statements, `templates` maps each template to its number of executions, `left_out` maps each reason for
+    leaving statements out to their number.
     """
 
     workload: Workload
@@ -50,9 +51,9 @@ class Extracted:
 
 def extract(path: Path, *, database: str | None = None, per_template: int = 20) -> Extracted:
     """
-    Read a log; `database` keeps one database's statements, `per_template` how many different queries of one template are kept.
+    Read a log; keep the statements of one `database`, and at most `per_template` different queries of a template.
 
-    Raises `WorkloadError` with file and line for what is no such log, and where it holds no query.
+    Raise `WorkloadError`, with file and line, for a file that is no such log, and if the log has no query.
     """
     left_out: Counter[str] = Counter()
     templates: Counter[str] = Counter()
@@ -84,7 +85,7 @@ def extract(path: Path, *, database: str | None = None, per_template: int = 20) 
 
 
 def _unusable(sql: str) -> str | None:
-    if not _QUERY.match(sql.lstrip()):
+    if not QUERY.match(sql.lstrip()):
         return "no queries"
     if _PLACEHOLDER.sub(lambda match: "$" if match[2] else "", sql).count("$"):
         return "without the constants that they ran with"
@@ -134,7 +135,7 @@ def _csv_log(path: Path, lines: Iterable[str], database: str | None) -> Iterator
 
 
 def _logged(message: str, detail: str) -> Iterator[str]:
-    """The statement of a log entry, with the parameters of a prepared one in their places."""
+    """Yield the statement of a log entry; the parameters of a prepared statement replace its placeholders."""
     found = _STATEMENT.fullmatch(message)
     if found is None:
         return

@@ -1,4 +1,4 @@
-"""Registers the built-in datasets through the same hook as everybody else's."""
+"""Registration of the built-in datasets, through the same hook as a third party's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ORIGIN = "pytest-pilotscope"
 
 
 def pytest_pilotscope_register(registry: Registry) -> None:
-    """Add every built-in dataset by name; each is imported when it is asked for."""
+    """Add every built-in dataset by name; the registry imports it when somebody asks for it."""
     for name in ("stats_tiny", "stats_small", "stats_synthetic"):
         registry.add_dataset(name, "pytest_pilotscope.datasets.stats:StatsDataset", origin=ORIGIN)
     for name in ("stats", "imdb"):

@@ -1,10 +1,13 @@
-"""Cut SQL into statements, as psql does: a semicolon inside a literal, a quoted name, a comment or a dollar quote cuts nothing."""
+"""Splitting SQL into statements, as psql does: a semicolon in a literal, a quoted name, a comment or a dollar quote ends no statement."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
+"""The beginning of a query, as opposed to any other statement."""
 
 _PIECE = re.compile(
     r"""
@@ -24,7 +27,7 @@ _OPENED = {"'": "a literal", '"': "a quoted name", "$": "a dollar quote", "/": "
 
 
 class NeverEnds(ValueError):
-    """Something was opened and never closed. `line` counts from 1."""
+    """A literal, name, comment or dollar quote is not closed. `line` counts from 1."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(f"{what} is opened here and never closed")
@@ -40,7 +43,7 @@ class Statement:
 
 
 def split_statements(text: str) -> list[Statement]:
-    """All statements that are not empty, in order. Raises NeverEnds."""
+    """Return all statements that are not empty, in order; raise NeverEnds for a quote or comment that is not closed."""
     found = []
     start = 0
     for end in [*_ends(text), len(text)]:
@@ -52,26 +55,8 @@ def split_statements(text: str) -> list[Statement]:
 
 
 def line_of(text: str, offset: int) -> int:
-    """The line of this character, counted from 1."""
+    """Return the line of this character, counted from 1."""
     return text.count("\n", 0, offset) + 1
-
-
-def breaks_outside_quotes(text: str) -> list[tuple[int, int]]:
-    """
-    The stretches (start, end) of white space and comments that hold a line break.
-
-    They may be replaced by one blank without changing the statement; a line break inside a literal or a quoted name may not.
-    """
-    gap = re.compile(r"\s+")
-    found = []
-    position = 0
-    for piece in _pieces(text):
-        found += [match.span() for match in gap.finditer(text, position, piece[1]) if "\n" in match.group()]
-        if piece[0] in ("comment", "block"):
-            found.append((piece[1], piece[2]))
-        position = piece[2]
-    found += [match.span() for match in gap.finditer(text, position) if "\n" in match.group()]
-    return found
 
 
 def _ends(text: str) -> Iterator[int]:
@@ -79,7 +64,7 @@ def _ends(text: str) -> Iterator[int]:
 
 
 def _first_word(text: str, start: int, end: int) -> int:
-    """Where the first thing after `start` begins that is neither blank nor a comment; `end` if there is none."""
+    """Return the position after `start` of the first character outside blanks and comments; `end` if there is none."""
     position = start
     for kind, begin, after in _pieces(text, start, end):
         if text[position:begin].strip() or kind not in ("comment", "block"):
@@ -90,7 +75,7 @@ def _first_word(text: str, start: int, end: int) -> int:
 
 
 def _pieces(text: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int, int]]:
-    """Every quoted thing, comment and semicolon as (kind, start, end)."""
+    """Yield every quoted text, comment and semicolon as (kind, start, end)."""
     stop = len(text) if stop is None else stop
     position = start
     while match := _PIECE.search(text, position, stop):
@@ -103,7 +88,7 @@ def _pieces(text: str, start: int = 0, stop: int | None = None) -> Iterator[tupl
 
 
 def _end_of_block(text: str, start: int, stop: int) -> int:
-    """The end of a block comment; they nest in PostgreSQL."""
+    """Return the end of a block comment; block comments nest in PostgreSQL."""
     depth = 0
     for match in _BLOCK.finditer(text, start, stop):
         depth += 1 if match.group() == "/*" else -1

@@ -1,15 +1,14 @@
 """
 True cardinalities: the exact number of rows of every subplan of a query.
 
-`cardinalities` is the door. Joins by equality are counted in memory without joining (`counting`), the rest by PostgreSQL;
-labels and the columns they are made of are kept on disk.
+Call `cardinalities`. The planner says which rows each subplan has. This package counts joins by equality in memory without joining
+(`counting`), PostgreSQL counts the rest. Labels, and the columns that they are counted from, are kept on disk.
 """
 
-from pytest_pilotscope.labels.book import Progress
-from pytest_pilotscope.labels.cache import Label
 from pytest_pilotscope.labels.collect import Labels, cardinalities
-from pytest_pilotscope.labels.levels import by_level, subqueries_of
+from pytest_pilotscope.labels.labelcache import Label
 from pytest_pilotscope.labels.source import RowSource, SessionSource
+from pytest_pilotscope.labels.worklist import Progress
 from pytest_pilotscope.postgres.catalog import read_schema
 
-__all__ = ["Label", "Labels", "Progress", "RowSource", "SessionSource", "by_level", "cardinalities", "read_schema", "subqueries_of"]
+__all__ = ["Label", "Labels", "Progress", "RowSource", "SessionSource", "cardinalities", "read_schema"]

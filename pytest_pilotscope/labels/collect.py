@@ -1,7 +1,8 @@
-"""The exact cardinality of every subplan of many queries: from the cache, from memory, or from PostgreSQL."""
+"""The exact cardinality of every subplan of many queries: read from the cache, counted in memory, or counted by PostgreSQL."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,38 +10,48 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_pilotscope.core.joins import JoinQuery, Schema, Subplan, parse
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import LabelError, StatementFailed, UnsupportedQuery
-from pytest_pilotscope.labels.book import Book, Progress
-from pytest_pilotscope.labels.cache import Label, LabelCache
-from pytest_pilotscope.labels.columns import ColumnStore
-from pytest_pilotscope.labels.filtered import needs
+from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.labels.columnstore import ColumnStore
+from pytest_pilotscope.labels.filtered import table_of
+from pytest_pilotscope.labels.labelcache import Label, LabelCache
 from pytest_pilotscope.labels.source import RowSource, SessionSource
-from pytest_pilotscope.labels.task import Counter, Task, key_columns
+from pytest_pilotscope.labels.task import Counter, needs
 from pytest_pilotscope.labels.workers import count_all
+from pytest_pilotscope.labels.worklist import Progress, Question, WorkList
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import Schema, Subplan
+from pytest_pilotscope.queries.meaning import Statement
+from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.cluster import Crew, Place
+    from pytest_pilotscope.provision.pool import Worker, WorkerPool
 
-OpenCrew: TypeAlias = "Callable[[], AbstractContextManager[Crew | None]]"
+OpenPool: TypeAlias = "Callable[[], AbstractContextManager[WorkerPool | None]]"
 
 logger = logging.getLogger(__name__)
 
-_WORTH_A_PROCESS = 2_000_000_000  # rows read, some three seconds; starting a process takes one
+_WORTH_A_PROCESS = 2_000_000_000  # rows, which take some three seconds to read; starting a process takes one
 
 
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
     """
-    Query id -> subplan -> label, for every query that has subplans.
+    Query id -> subplan -> label, for every query that has subplans, by the planner's keys of them.
 
-    `unsupported` gives the reason for each query that has none: it has no subplans, or one of them fails on the values of a row.
+    `unsupported` has the reason for each query without subplans: PostgreSQL does not plan it, or it has no relations. `reasons` has for
+    each query the subplans without a label: no SQL counts them, or counting them failed. `statements` are the planner's reports.
     """
 
-    def __init__(self, labels: Mapping[str, Mapping[Subplan, Label]], unsupported: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, Mapping[Subplan, Label]],
+        unsupported: Mapping[str, str],
+        reasons: Mapping[str, Mapping[Subplan, str]] = MappingProxyType({}),
+        statements: Mapping[str, Statement] = MappingProxyType({}),
+    ) -> None:
         self._labels = labels
         self.unsupported = MappingProxyType(dict(unsupported))
+        self.reasons = MappingProxyType(dict(reasons))
+        self.statements = MappingProxyType(dict(statements))
 
     def __getitem__(self, query_id: str) -> Mapping[Subplan, Label]:
         return self._labels[query_id]
@@ -50,6 +61,19 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def rows(self, query_id: str) -> dict[Subplan, int]:
+        """Return the true rows of the subplans of a query that were counted."""
+        return {subplan: label.rows for subplan, label in self.get(query_id, {}).items() if label.rows is not None}
+
+    def unknown(self, query_id: str) -> dict[Subplan, str]:
+        """Return why the other subplans of a query were not counted."""
+        unfinished = {
+            subplan: f"counting it takes more than {label.timeout_ms} ms"
+            for subplan, label in self.get(query_id, {}).items()
+            if label.rows is None
+        }
+        return {**self.reasons.get(query_id, {}), **unfinished}
 
     @property
     def unfinished(self) -> int:
@@ -68,17 +92,16 @@ def cardinalities(
     workers: int = 1,
     progress: Progress | None = None,
     known_only: bool = False,
-    crew: OpenCrew = nullcontext,
+    pool: OpenPool = nullcontext,
 ) -> Labels:
     """
-    Return the exact cardinality of every subplan of every query.
+    Return the exact cardinality of every subplan of every query, as the planner means it: every query is planned once.
 
-    Joins by equality are counted in memory, in `workers` processes when there is enough to do. What has other conditions
-    between relations, outer joins, EXISTS or IN over a subquery, or LATERAL is counted by PostgreSQL, each subplan for at most
-    `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again when asked for with a larger
-    limit.
+    Inner joins by equality of columns are counted in memory, in `workers` processes when there is enough to do. Everything else is counted
+    by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again
+    when asked for with a larger limit. `timeout_ms` limits planning, too.
 
-    What PostgreSQL counts is counted by the workers of `crew()`, where it gives some, each on a server of its own.
+    What PostgreSQL counts is counted by the workers of `pool()`, where it gives some, each on a server of its own.
 
     With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
 
@@ -86,115 +109,115 @@ def cardinalities(
     a kill, the next call goes on. LabelError when the folder holds labels of other data, or the table rows changed.
     """
     source: RowSource = SessionSource(database) if isinstance(database, Session) else database
-    parsed, unsupported = _parse_all(queries, schema)
+    statements, unsupported = _plan_all(source, queries, timeout_ms)
+    settings = source.settings()
+    context = json.dumps(settings, sort_keys=True)
     with LabelCache(cache_dir, fingerprint) as cache:
-        book = Book(list(parsed.values()), cache, timeout_ms=timeout_ms, progress=progress)
-        if known_only:
-            return Labels({query_id: book.labels(query) for query_id, query in parsed.items() if book.knows(query)}, unsupported)
-        try:
-            _count_in_memory(book, cache_dir / "columns", schema, source, workers)
-            _count_by_database(book, source, timeout_ms, crew)
-        finally:
-            book.flush()
-        for query_id in [query_id for query_id, query in parsed.items() if query.sql in book.given_up]:
-            unsupported[query_id] = book.given_up[parsed.pop(query_id).sql]
-            logger.warning("query %s has no labels: %s", query_id, unsupported[query_id])
-        return Labels({query_id: book.labels(query) for query_id, query in parsed.items()}, unsupported)
+        work = WorkList(dict(statements.values()), context, cache, timeout_ms=timeout_ms, progress=progress)
+        if not known_only:
+            try:
+                _count_in_memory(work, ColumnStore(cache_dir / "columns", context, source), cache_dir / "columns", context, schema, workers)
+                _count_by_database(work, source, settings, timeout_ms, pool)
+            finally:
+                work.flush()
+        found = {query_id: sql for query_id, (sql, _) in statements.items() if not known_only or work.knows(sql)}
+        labels = {query_id: work.labels(sql) for query_id, sql in found.items()}
+        reasons = {query_id: of_query for query_id, sql in found.items() if (of_query := work.reasons(sql))}
+        if not known_only:
+            _warn(labels, reasons)
+        return Labels(labels, unsupported, reasons, {query_id: statements[query_id][1] for query_id in found})
 
 
-def _count_in_memory(book: Book, folder: Path, schema: Schema, source: RowSource, workers: int) -> None:
-    store = ColumnStore(folder, schema, source)
-    tasks = _fetch(store, book.tasks_in_memory())
-    if not tasks:
-        return
-    classes = key_columns(task.query for task in tasks)
-    reads = sum(len(task.masks) * max(store.rows(relation.table) for relation in task.query.relations.values()) for task in tasks)
-    processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
-    logger.debug("%d queries to count in %d processes", len(tasks), processes)
-    if processes > 1:
-        for task, counted in count_all(tasks, processes=processes, folder=folder, schema=schema, classes=classes):
-            book.enter(task, counted)
-        return
-    counter = Counter(folder, schema, classes)
-    for task in tasks:
-        book.enter(task, counter.count(task))
+def _warn(labels: Mapping[str, Mapping[Subplan, Label]], reasons: Mapping[str, Mapping[Subplan, str]]) -> None:
+    for query_id, of_query in reasons.items():
+        subplan, reason = next(iter(of_query.items()))
+        counts = len(of_query), len(of_query) + len(labels[query_id])
+        logger.warning("query %s: %d of %d subplans have no label; {%s}: %s", query_id, *counts, " ".join(sorted(subplan)), reason)
 
 
-def _fetch(store: ColumnStore, tasks: Sequence[Task]) -> Sequence[Task]:
-    """Read what the queries need, and return those whose filters have a value for every row; the others are left to PostgreSQL."""
-    try:
-        store.fetch(needs((task.query for task in tasks), store))
-    except StatementFailed as error:
-        if not error.about_a_row:
-            raise
-        return [task for task in tasks if _fetch(store, [task])] if len(tasks) > 1 else []
-    return tasks
-
-
-def _count_by_database(book: Book, source: RowSource, timeout_ms: int, open_crew: OpenCrew) -> None:
-    tasks = book.tasks_for_database()
-    if not tasks:
-        return
-    with open_crew() as crew:
-        while tasks:  # what a query that is given up shares with others is still to be counted
-            for task, counted in _counted(crew, source, tasks, timeout_ms):
-                for mask, rows in counted:
-                    if isinstance(rows, str):
-                        book.give_up(task.query, rows)
-                    else:
-                        book.enter_from_database(task.query, mask, rows)
-            tasks = book.tasks_for_database()
-
-
-def _counted(
-    crew: Crew | None, source: RowSource, tasks: Sequence[Task], timeout_ms: int
-) -> Iterator[tuple[Task, Iterable[tuple[int, int | str | None]]]]:
-    if crew is None:
-        yield from ((task, count_by_database(source, task, timeout_ms)) for task in tasks)
-        return
-    for number, task in enumerate(tasks):
-        crew.submit(str(number), _count_there, (task, timeout_ms))
-    for _ in tasks:
-        key, counted = crew.next()
-        yield tasks[int(key)], counted
-
-
-def count_by_database(source: RowSource, task: Task, timeout_ms: int) -> Iterator[tuple[int, int | str | None]]:
-    """
-    Count the subplans of a task, one statement for each; None for what did not finish. What contains an empty one can be empty, too.
-
-    A text is the reason why one cannot be counted; it is the last.
-    """
-    empty = list(task.empty)
-    shrinking = all(join.kind == "SEMI" for join in task.query.special_joins)  # others keep rows that match nothing
-    for mask in task.masks:
-        known_empty = shrinking and any(mask & other == other for other in empty)
-        try:
-            rows = 0 if known_empty else source.count(task.query.count_sql(task.query.subplan(mask)), timeout_ms)
-        except StatementFailed as error:
-            if not error.about_a_row:
-                raise
-            yield mask, f"{error.reason}, where {', '.join(sorted(task.query.subplan(mask)))} is counted on its own"
-            return
-        yield mask, rows
-        if rows == 0:
-            empty.append(mask)
-
-
-def _count_there(place: Place, task: tuple[Task, int]) -> list[tuple[int, int | str | None]]:
-    with place.database.session() as session:
-        return list(count_by_database(SessionSource(session), *task))
-
-
-def _parse_all(queries: Sequence[Query], schema: Schema) -> tuple[dict[str, JoinQuery], dict[str, str]]:
-    parsed: dict[str, JoinQuery] = {}
+def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> tuple[dict[str, tuple[str, Statement]], dict[str, str]]:
+    """Return the text and the meaning of each query by its id, and the reason for those that PostgreSQL does not plan."""
+    statements: dict[str, tuple[str, Statement]] = {}
     unsupported: dict[str, str] = {}
     for query in queries:
-        if query.id in parsed or query.id in unsupported:
-            raise LabelError(f"two queries are called {query.id!r}: their labels could not be told apart")
+        if query.id in statements or query.id in unsupported:
+            raise LabelError(f"two queries have the id {query.id!r}: their labels could not be told apart; give one of them another id")
         try:
-            parsed[query.id] = parse(query.sql, schema)
+            statement = source.statement(query.sql, timeout_ms)
+        except QueryTimeout:
+            unsupported[query.id] = f"planning it takes more than {timeout_ms} ms"
         except UnsupportedQuery as error:
             unsupported[query.id] = error.reason
-            logger.info("query %s has no labels: %s", query.id, error.reason)
-    return parsed, unsupported
+        except StatementFailed as error:
+            unsupported[query.id] = _reason(error)
+        else:
+            if statement.levels:
+                statements[query.id] = (query.sql, statement)
+                continue
+            unsupported[query.id] = "it has no relations"
+        logger.warning("query %s has no labels: %s", query.id, unsupported[query.id])
+    return statements, unsupported
+
+
+def _count_in_memory(work: WorkList, store: ColumnStore, folder: Path, context: str, schema: Schema, workers: int) -> None:
+    tasks = [task.settled(schema) for task in work.tasks()]
+    failed = store.fetch(needs(tasks))
+    tasks = [task for task in (task.without(failed) for task in tasks) if task.masks]
+    if not tasks:
+        return
+    classes = [members for task in tasks for members in task.classes]
+    reads = sum(len(task.masks) * max(store.rows(table_of(relation)) for relation in task.relations) for task in tasks)
+    processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
+    logger.debug("%d query levels to count in %d processes", len(tasks), processes)
+    if processes > 1:
+        for task, counted in count_all(tasks, processes=processes, folder=folder, context=context, classes=classes):
+            work.add_counted(task, counted)
+        return
+    counter = Counter(folder, context, classes)
+    for task in tasks:
+        work.add_counted(task, counter.count(task.query, task.masks, task.empty))
+
+
+def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_pool: OpenPool) -> None:
+    asked = work.questions()
+    if not asked:
+        return
+    with open_pool() as pool:
+        for questions, answers in _answered(pool, source, settings, asked, timeout_ms):
+            for question, answer in zip(questions, answers, strict=True):
+                work.add_answer(question, answer)
+
+
+def _answered(
+    pool: WorkerPool | None, source: RowSource, settings: Mapping[str, str], asked: Sequence[Sequence[Question]], timeout_ms: int
+) -> Iterator[tuple[Sequence[Question], Iterable[int | str | None]]]:
+    if pool is None:
+        yield from ((questions, (_answer(source, question.sql, timeout_ms) for question in questions)) for questions in asked)
+        return
+    for number, questions in enumerate(asked):
+        pool.submit(str(number), _answer_there, ([question.sql for question in questions], timeout_ms, settings))
+    for _ in asked:
+        key, answers = pool.next()
+        yield asked[int(key)], answers
+
+
+def _answer(source: RowSource, sql: str, timeout_ms: int) -> int | str | None:
+    try:
+        return source.count(sql, timeout_ms)
+    except StatementFailed as error:
+        return _reason(error)
+
+
+def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[int | str | None]:
+    statements, timeout_ms, settings = task
+    with place.database.session() as session:
+        source = SessionSource(session)
+        source.adopt(settings)
+        return [_answer(source, sql, timeout_ms) for sql in statements]
+
+
+def _reason(error: StatementFailed) -> str:
+    """Return why a statement failed; raise the error again if the connection is lost."""
+    if not error.sqlstate:
+        raise error
+    return error.reason

@@ -2,11 +2,11 @@
 The exact number of rows of every subplan, by variable elimination in the semiring of counts.
 
 A subplan is a product of factors, one per relation: how many of its rows have these join keys. Its cardinality is the sum
-of the product over all keys (Abo Khamis, Ngo, Rudra, "FAQ: Questions Asked Frequently", PODS 2016). A key that all but one
-of the multi-key relations have lost is summed out by a *message*: the one relation looks up, per row, the counts of what
-hangs on that key, and adds them up by its other key. So the cost of a subplan is that of reading its relations, whatever
-the size of the join. Messages and products are named by what they are made of and shared: between the subplans of a query,
-which differ in one relation at a time, and between queries with the same filters.
+of the product over all keys (Abo Khamis, Ngo, Rudra, "FAQ: Questions Asked Frequently", PODS 2016). If only one relation
+with several keys still has a key, a *message* sums this key out: for each of its rows the relation looks up the counts
+that are known for the key, and adds them up by its other key. So a subplan costs as much as reading its relations, whatever
+the size of the join. The name of a message or product says of which parts it is made. Equal names share their vector:
+between the subplans of a query, which differ in one relation at a time, and between queries with the same filters.
 
 Keys in a cycle (relations that share two keys, triangles) go to `cyclic`.
 """
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_pilotscope.core.joins import JoinQuery, Relation
 from pytest_pilotscope.labels.cyclic import Table, eliminate
 from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
-from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters
+from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters, KeyColumn
+from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""
@@ -31,12 +31,12 @@ class Message:
     """Counts of a relation by one key, each row weighted with the vectors looked up by its other keys."""
 
     relation: Relation
-    out: str
-    into: tuple[tuple[str, Node], ...]
+    out: KeyColumn
+    into: tuple[tuple[KeyColumn, Node], ...]
 
 
 class Vectors:
-    """Named vectors: equal names are equal vectors, so a vector is computed once (and again if it had to be forgotten)."""
+    """Vectors by name. Equal names are equal vectors, so each is computed once, and again only if memory ran short meanwhile."""
 
     def __init__(self, filters: Filters, budget_bytes: int) -> None:
         self._filters = filters
@@ -44,7 +44,7 @@ class Vectors:
         self._made_of: list[tuple[Node, Node] | Message] = []
         self._values: Bounded[Counts] = Bounded(budget_bytes, lambda counts: counts.nbytes)
 
-    def message(self, relation: Relation, out: str, into: Iterable[tuple[str, Node]] = ()) -> Node:
+    def message(self, relation: Relation, out: KeyColumn, into: Iterable[tuple[KeyColumn, Node]] = ()) -> Node:
         """Name the counts of a relation by a key; without incoming vectors they are its histogram."""
         message = Message(relation, out, tuple(sorted(into)))
         return self._node((relation.filter_key, out, message.into), message)
@@ -80,27 +80,27 @@ class Vectors:
 
 
 class QueryCounter:
-    """Counts the subplans of one query; subplans must be asked for with fewer relations first to profit from empty ones."""
+    """Counts the subplans of one query. Ask for small subplans first: those that contain an empty one are not counted."""
 
     def __init__(self, query: JoinQuery, filters: Filters, vectors: Vectors) -> None:
         self._filters = filters
         self._vectors = vectors
         self._relations = list(query.relations.values())
         position = {alias: index for index, alias in enumerate(query.aliases)}
-        self._keys: list[dict[int, str]] = [{} for _ in self._relations]  # per relation: class -> the column that stands for it
-        for number, members in enumerate(query.classes):
+        self._keys: list[dict[int, KeyColumn]] = [{} for _ in self._relations]  # per relation: class -> the column that stands for it
+        for number, (members, key) in enumerate(zip(query.classes, query.keys, strict=True)):
             for ref in members:
-                self._keys[position[ref.alias]].setdefault(number, ref.column)
+                self._keys[position[ref.alias]].setdefault(number, (ref.column, key))
         self._having = [sum(1 << index for index, keys in enumerate(self._keys) if key in keys) for key in range(len(query.classes))]
         self._depth = self._depths()
         self._empty: list[int] = []
 
     def note_empty(self, mask: int) -> None:
-        """Say that a subplan is known to have no rows; then none that contains it has."""
+        """Note that a subplan has no rows; no subplan that contains it has any."""
         self._empty.append(mask)
 
     def count(self, mask: int) -> int:
-        """Return the cardinality of a subplan; raises `TooLarge` for a cycle that is too much to count in memory."""
+        """Return the cardinality of a subplan; raises `TooLarge` for a cycle that does not fit into memory."""
         if any(mask & empty == empty for empty in self._empty):
             return 0
         rows = self._count(mask)
@@ -111,7 +111,7 @@ class QueryCounter:
     def _count(self, mask: int) -> int:
         shared = {key for key, having in enumerate(self._having) if (having & mask).bit_count() > 1}
         rows = 1
-        hanging: dict[int, list[Node]] = {}  # per key: vectors of what was summed out already
+        hanging: dict[int, list[Node]] = {}  # per key: vectors of the relations that were summed out
         joining: dict[int, set[int]] = {}  # relations with two keys or more
         for index, relation in enumerate(self._relations):
             if not mask >> index & 1:
@@ -161,7 +161,7 @@ class QueryCounter:
         return dot(self._vectors.value(self._vectors.product(rest)), value) if rest else total(value)
 
     def _cycles(self, joining: dict[int, set[int]], hanging: dict[int, list[Node]]) -> int:
-        """Count what is left when every relation has two keys that others need, with all that hangs on those keys."""
+        """Count the rest, in which every relation has two keys that others need, multiplied by the vectors of those keys."""
         tables = []
         for index, keys in joining.items():
             filtered = self._filters.of(self._relations[index])

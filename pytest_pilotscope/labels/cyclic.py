@@ -1,9 +1,9 @@
 """
-Joins whose keys form a cycle: relations that share two keys, triangles, and what is built of them.
+Joins whose keys form a cycle: relations that share two keys, triangles, and larger joins that contain them.
 
 Here a factor is a table: distinct combinations of keys with their counts. Summing out a key multiplies the tables that have
-it, which may combine more keys than any relation has; such products are made in pieces and summed at once, so that memory
-stays bounded, and given up when there are too many pieces.
+it. The product may have more keys than any relation; it is made in pieces, each summed at once, so that memory stays
+bounded. `TooLarge` is raised when there are too many pieces.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WIDEST_KEY = 2**62
 
 
 class TooLarge(Exception):
-    """A cyclic join that needs more intermediate rows than counting in memory is good for."""
+    """A cyclic join has more intermediate rows than are worth counting in memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +110,9 @@ def eliminate(tables: Sequence[Table]) -> int:
         pieces = _multiplied(first, others)
         if needed:
             summed = [piece.grouped(needed) for piece in pieces]
-            rows = min(rows, len(summed))
-            remaining += [reduce(_united, summed)] if summed else []
+            if not summed:
+                return 0
+            remaining.append(reduce(_united, summed))
         else:
             rows *= sum(total(piece.weights) for piece in pieces)
     return rows

@@ -1,22 +1,18 @@
-"""
-Dense codes for join keys: columns that are ever compared share a domain, in which equal values have equal codes.
-"""
+"""Dense codes for join keys: columns that some query compares share a domain, in which equal values have equal codes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pytest_pilotscope.labels.columns import ColumnStore
-
-KeyColumn: TypeAlias = tuple[str, str]
-"""Table and column."""
+from pytest_pilotscope.labels.columnstore import Column, ColumnStore
+from pytest_pilotscope.queries.connectivity import merged
 
 _SPARSE = 4  # a domain may have this many times as many codes as its columns have rows, before codes are looked up
 
@@ -25,40 +21,29 @@ _SPARSE = 4  # a domain may have this many times as many codes as its columns ha
 class Domain:
     """Codes 0 .. size - 1 of the values of some columns; `codes` is (N,) int32 per column, -1 where NULL."""
 
-    columns: tuple[KeyColumn, ...]
+    columns: tuple[Column, ...]
     size: int
-    codes: dict[KeyColumn, npt.NDArray[np.int32]] = field(default_factory=dict)
+    codes: dict[Column, npt.NDArray[np.int32]] = field(default_factory=dict)
 
 
 class Domains:
-    """The domains of all columns that a set of queries joins by."""
+    """The domains of all columns by which some queries join."""
 
-    def __init__(self, classes: Iterable[Sequence[KeyColumn]], store: ColumnStore) -> None:
-        self._group_of = {column: group for group in merged(classes) for column in group}
-        self._domains: dict[tuple[KeyColumn, ...], Domain] = {}
+    def __init__(self, classes: Iterable[Sequence[Column]], store: ColumnStore) -> None:
+        self._group_of = {column: tuple(sorted(group)) for group in merged(classes) for column in group}
+        self._domains: dict[tuple[Column, ...], Domain] = {}
         self._store = store
 
-    def of(self, column: KeyColumn) -> Domain:
+    def of(self, column: Column) -> Domain:
         """Return the domain of a column; its codes are made when they are first asked for."""
         group = self._group_of[column]
         if group not in self._domains:
-            whole = self._store.is_integer(*group[0])
-            self._domains[group] = _integer_domain(group, self._store) if whole else _text_domain(group, self._store)
+            self._domains[group] = _integer_domain(group, self._store) if group[0].is_integer else _text_domain(group, self._store)
         return self._domains[group]
 
 
-def merged(classes: Iterable[Sequence[KeyColumn]]) -> list[tuple[KeyColumn, ...]]:
-    """Unite the classes that share a column; groups and their columns are sorted."""
-    group_of: dict[KeyColumn, set[KeyColumn]] = {}
-    for members in classes:
-        united = set(members).union(*(group_of.get(column, ()) for column in members))
-        for column in united:
-            group_of[column] = united
-    return sorted({tuple(sorted(group)) for group in group_of.values()})
-
-
-def _integer_domain(group: tuple[KeyColumn, ...], store: ColumnStore) -> Domain:
-    columns = {column: store.integers(*column) for column in group}
+def _integer_domain(group: tuple[Column, ...], store: ColumnStore) -> Domain:
+    columns = {column: store.integers(column.table, column.column) for column in group}
     known = {name: column.values if column.nulls is None else column.values[~column.nulls] for name, column in columns.items()}
     present = [values for values in known.values() if values.size]
     if not present:
@@ -73,8 +58,8 @@ def _integer_domain(group: tuple[KeyColumn, ...], store: ColumnStore) -> Domain:
     return domain
 
 
-def _text_domain(group: tuple[KeyColumn, ...], store: ColumnStore) -> Domain:
-    columns = {name: store.texts(*name) for name in group}
+def _text_domain(group: tuple[Column, ...], store: ColumnStore) -> Domain:
+    columns = {column: store.texts(column) for column in group}
     distinct = pc.unique(pa.concat_arrays([pc.unique(column) for column in columns.values()])).drop_null()
     domain = Domain(group, len(distinct))
     for name, column in columns.items():

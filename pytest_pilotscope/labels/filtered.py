@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.core.joins import JoinQuery, Relation
-from pytest_pilotscope.labels.columns import ColumnStore, Needs
+from pytest_pilotscope.labels.columnstore import Column, ColumnStore
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.exact import Codes, Counts, histogram
-from pytest_pilotscope.labels.filters import holds, is_plain
+from pytest_pilotscope.labels.integers import holds
+from pytest_pilotscope.queries.joins import KeyType, Relation
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 Value = TypeVar("Value")
+KeyColumn: TypeAlias = tuple[str, KeyType]
+"""A column of a relation, and the type that it is compared in."""
+
+
+def table_of(relation: Relation) -> str:
+    """Return the SQL that reads the table of a relation."""
+    return relation.source or quote_identifier(relation.table)
 
 
 class Bounded(Generic[Value]):
-    """A dictionary that forgets what was not used for longest once it holds more than `budget_bytes`."""
+    """A dictionary that drops the values that were not used for longest while it holds more than `budget_bytes`."""
 
     def __init__(self, budget_bytes: int, size_bytes: Callable[[Value], int]) -> None:
         self._budget_bytes = budget_bytes
@@ -30,7 +38,7 @@ class Bounded(Generic[Value]):
         self._values: OrderedDict[Any, Value] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made now if it is not there (any more)."""
+        """Return the value of a key; make it if it is missing or was dropped."""
         found = self._values.get(key)
         if found is not None:
             self._values.move_to_end(key)
@@ -57,14 +65,14 @@ class Filtered:
     count: int
     store: ColumnStore
     domains: Domains
-    kept: dict[tuple[str, ...], tuple[Codes, ...]] = field(default_factory=dict)
+    kept: dict[tuple[KeyColumn, ...], tuple[Codes, ...]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Memory held by the positions and, at most, by the codes that were asked for."""
+        """Upper bound of the memory held by the positions and the codes that were asked for."""
         return 8 * self.count * (4 + (self.positions is not None))
 
-    def codes(self, columns: tuple[str, ...]) -> tuple[Codes, ...]:
+    def codes(self, columns: tuple[KeyColumn, ...]) -> tuple[Codes, ...]:
         """Return the codes of some columns in the rows that have no NULL among them, (K,) each."""
         if columns not in self.kept:
             raw = [self._codes(column) for column in columns]
@@ -74,22 +82,23 @@ class Filtered:
             self.kept[columns] = tuple(codes[known].astype(np.intp) for codes in raw)
         return self.kept[columns]
 
-    def size(self, column: str) -> int:
+    def size(self, column: KeyColumn) -> int:
         """Return the number of codes in the domain of a column."""
-        return self.domains.of((self.table, column)).size
+        return self.domains.of(Column(self.table, *column)).size
 
-    def histogram(self, column: str) -> Counts:
+    def histogram(self, column: KeyColumn) -> Counts:
         """Count the rows per code of a column, (D,)."""
         [codes] = self.codes((column,))
         return histogram(codes, self.size(column))
 
-    def _codes(self, column: str) -> npt.NDArray[np.int32]:
-        codes = self.domains.of((self.table, column)).codes[self.table, column]
+    def _codes(self, column: KeyColumn) -> npt.NDArray[np.int32]:
+        whole = Column(self.table, *column)
+        codes = self.domains.of(whole).codes[whole]
         return codes if self.positions is None else codes.take(self.positions)
 
 
 class Filters:
-    """Filtered relations, made once for all queries that filter a table in the same way."""
+    """Filtered relations; queries that filter a table in the same way share one."""
 
     def __init__(self, store: ColumnStore, domains: Domains, budget_bytes: int) -> None:
         self._store = store
@@ -97,33 +106,17 @@ class Filters:
         self._filtered: Bounded[Filtered] = Bounded(budget_bytes, lambda filtered: filtered.nbytes)
 
     def of(self, relation: Relation) -> Filtered:
-        """Return the rows of a relation; its columns and conditions must have been fetched."""
+        """Return the rows of a relation whose predicates are settled; its columns and conditions must have been fetched."""
         return self._filtered.get(relation.filter_key, lambda: self._make(relation))
 
     def _make(self, relation: Relation) -> Filtered:
-        table = relation.table
+        table = table_of(relation)
         mask: npt.NDArray[np.bool_] | None = None
         for predicate in {predicate.sql: predicate for predicate in relation.predicates}.values():
-            if is_plain(predicate.condition, partial(self._store.is_integer, table)):
-                passing = holds(predicate.condition, partial(self._store.integers, table))
-            else:
+            passing = holds(predicate.condition, partial(self._store.integers, table))
+            if passing is None:
                 passing = self._store.mask(table, predicate.sql)
             mask = passing if mask is None else mask & passing
         positions = None if mask is None else np.flatnonzero(mask)
         count = self._store.rows(table) if positions is None else positions.size
         return Filtered(table, positions, count, self._store, self._domains)
-
-
-def needs(queries: Iterable[JoinQuery], store: ColumnStore) -> Needs:
-    """Return what must be read to count the subplans of some queries."""
-    needed = Needs()
-    for query in queries:
-        needed.columns.update((query.relations[ref.alias].table, ref.column) for members in query.classes for ref in members)
-        for relation in query.relations.values():
-            needed.tables.add(relation.table)
-            for predicate in relation.predicates:
-                if is_plain(predicate.condition, partial(store.is_integer, relation.table)):
-                    needed.columns.update((relation.table, column) for column in predicate.columns)
-                else:
-                    needed.conditions.add((relation.table, predicate.sql))
-    return needed

@@ -1,20 +1,25 @@
-"""Where rows come from: PostgreSQL, or anything else that can evaluate SQL expressions over a table in a stable row order."""
+"""The rows of tables, read from PostgreSQL or from another database that evaluates SQL over a table in a stable row order."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 from pyarrow import csv
 
-from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import QueryTimeout
+from pytest_pilotscope.postgres.meaning import read_meaning
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.meaning import Level, Statement
 
 Kind: TypeAlias = Literal["integer", "text", "boolean"]
 _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_()}
@@ -28,7 +33,13 @@ class Expression(NamedTuple):
 
 
 class RowSource(Protocol):
-    """What the labels need from a database."""
+    """A database as labels need it. `table` is always the SQL that reads a table."""
+
+    def statement(self, sql: str, timeout_ms: int) -> Statement:
+        """Plan a statement and return the planner's report of its sets of relations; 0 ms is no limit."""
+
+    def settings(self) -> Mapping[str, str]:
+        """Return the versions, collations and settings on which the result of an SQL text depends, besides the data."""
 
     def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
         """
@@ -40,55 +51,135 @@ class RowSource(Protocol):
     def digest(self, table: str) -> tuple[int, str]:
         """Return the number of rows of a table, and a digest of them that changes with their order, too."""
 
+    def first_equals(self, type_name: str, texts: Sequence[str]) -> list[int]:
+        """Return for each text the position of the first one that is equal to it as a value of a type; texts are as `rows` gives them."""
+
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Return the single number of a statement, or None when it did not finish in time; 0 ms is no limit."""
 
 
-# One sequential scan in physical order, whatever indexes, parallel workers or other scans there are; text that is equal exactly when the
-# values are. The time zone and the order of day and month are the session's: constants of conditions are read by them.
+# One sequential scan in physical order, whatever indexes, parallel workers or other scans there are.
 _STABLE_ORDER = """
     SELECT set_config(name, value, true) FROM (VALUES
         ('synchronize_seqscans', 'off'), ('max_parallel_workers_per_gather', '0'), ('enable_indexscan', 'off'),
-        ('enable_indexonlyscan', 'off'), ('enable_bitmapscan', 'off'), ('statement_timeout', '0'),
-        ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1')
+        ('enable_indexonlyscan', 'off'), ('enable_bitmapscan', 'off'), ('statement_timeout', '0')
     ) AS wanted (name, value)
 """
+# Text that is the same for the same value in every session, and is read as the same value again.
+_STABLE_TEXT = """
+    SELECT set_config(name, value, true) FROM (VALUES
+        ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
+        ('lc_monetary', 'C'), ('statement_timeout', '0')
+    ) AS wanted (name, value)
+"""
+_SETTINGS = (
+    "search_path", "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "lc_monetary", "array_nulls"
+)  # fmt: skip
+"""Settings that decide how PostgreSQL writes and reads the text of a condition."""
+_VERSIONS = "SELECT datcollate, datctype FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+_FIRST_EQUALS = """
+    SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
+    FROM json_array_elements_text(%s) WITH ORDINALITY AS given (text, place) ORDER BY place
+"""
+_MANY_RELATIONS = "SET LOCAL join_collapse_limit = 100; SET LOCAL from_collapse_limit = 100; "  # the SQL of a set holds a tree of joins
+_EVERY_RELATION = "SET LOCAL enable_self_join_elimination = off; "  # 18.4 takes a parent with its children for ONLY the parent
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def counting(session: Session, sql: str) -> str:
+    """Return the SQL of a set behind settings for its transaction, which let PostgreSQL order its joins and keep all its relations."""
+    return _MANY_RELATIONS + (_EVERY_RELATION if session.server_version >= 180000 else "") + sql
 
 
 class SessionSource:
-    """Rows from a PostgreSQL session, read with COPY."""
+    """Rows from a PostgreSQL session, read with COPY; a statement is planned once."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._statements: dict[str, Statement] = {}
+
+    def statement(self, sql: str, timeout_ms: int) -> Statement:
+        """Ask the planner, with a statement timeout."""
+        if sql not in self._statements:
+            with self._session.statement_timeout(timeout_ms):
+                statement = read_meaning(self._session, sql, statistics=False)
+                if any(self._depends_on_statistics(level) for level in statement.levels):
+                    statement = read_meaning(self._session, sql)
+            self._statements[sql] = statement
+        return self._statements[sql]
+
+    def _depends_on_statistics(self, level: Level) -> bool:
+        """
+        Tell whether the planner's statistics decide which sets it considers, or which filters they have.
+
+        From an OR over several relations it derives a filter for each, but not one that nearly all rows pass (orclauses.c).
+        """
+        return len(level.query.relations) >= self._all_sets_below or any(
+            clause.relations.bit_count() > 1 and " OR " in clause.sql for clause in level.clauses
+        )
+
+    @cached_property
+    def _all_sets_below(self) -> float:
+        """The number of relations from which on the planner considers only a part of the sets."""
+        geqo, threshold = self._session.execute("SELECT current_setting('geqo'), current_setting('geqo_threshold')")[0]
+        return int(threshold) if geqo == "on" else math.inf
+
+    def settings(self) -> Mapping[str, str]:
+        """Return PostgreSQL's major version, the database's collation, and the settings."""
+        [(collation, classes)] = self._session.execute(_VERSIONS)
+        found = {"major": str(self._session.server_version // 10_000), "lc_collate": str(collation), "lc_ctype": str(classes)}
+        return found | {name: str(self._session.scalar("SELECT current_setting(%s)", (name,))) for name in _SETTINGS}
+
+    def adopt(self, settings: Mapping[str, str]) -> None:
+        """Give the session the settings of another one, so that it reads SQL in the same way."""
+        for name in _SETTINGS:
+            self._session.execute("SELECT set_config(%s, %s, false)", (name, settings[name]))
 
     def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
-        """Read with one sequential scan, in physical order."""
-        selected = ", ".join(expression.sql for expression in expressions)
-        content = io.BytesIO()
-        with self._session.rolled_back():
-            self._session.execute(_STABLE_ORDER)
-            self._session.copy_out(f"SELECT {selected} FROM {quote_identifier(table)}", content.write)  # noqa: S608  # identifiers are quoted
-        return _parse_copy(content.getvalue(), [expression.kind for expression in expressions])
+        """Read with a sequential scan, in physical order; a second scan reads texts, since conditions keep the session's styles."""
+        read = {
+            is_text: iter(self._copy(table, [one for one in expressions if (one.kind == "text") is is_text], stable_text=is_text))
+            for is_text in (False, True)
+        }
+        return [next(read[expression.kind == "text"]) for expression in expressions]
 
     def digest(self, table: str) -> tuple[int, str]:
         """Hash every row on the server, and the hashes in their order here."""
-        row = f"CAST(({quote_identifier(table)}.*) AS text)"
-        [hashes] = self.rows(table, [Expression(f"hashtextextended({row}, 0)", "integer")])
+        row = Expression("hashtextextended(CAST((r.*) AS text), 0)", "integer")
+        [hashes] = self._copy(table, [row], stable_text=True)
         return len(hashes), hashlib.sha256(hashes.to_numpy(zero_copy_only=False).tobytes()).hexdigest()[:24]
+
+    def first_equals(self, type_name: str, texts: Sequence[str]) -> list[int]:
+        """Let the type's own equality decide."""
+        statement = _FIRST_EQUALS.format(type_name=type_name.replace("%", "%%"))
+        with self._session.rolled_back():
+            self._session.execute(_STABLE_TEXT)
+            return [int(place) - 1 for (place,) in self._session.execute(statement, (json.dumps([_unescaped(text) for text in texts]),))]
 
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Run a count with a statement timeout."""
         try:
             with self._session.statement_timeout(timeout_ms):
-                return int(self._session.scalar(sql))
+                return int(self._session.scalar(counting(self._session, sql)))
         except QueryTimeout:
             return None
 
+    def _copy(self, table: str, expressions: Sequence[Expression], *, stable_text: bool) -> list[pa.Array]:
+        if not expressions:
+            return []
+        selected = ", ".join(expression.sql for expression in expressions)
+        content = io.BytesIO()
+        with self._session.rolled_back():
+            self._session.execute(_STABLE_ORDER)
+            if stable_text:
+                self._session.execute(_STABLE_TEXT)
+            self._session.copy_out(f"SELECT {selected} FROM {table} AS r", content.write)  # noqa: S608  # identifiers are quoted
+        return _parse_copy(content.getvalue(), [expression.kind for expression in expressions])
+
 
 def _parse_copy(content: bytes, kinds: Sequence[Kind]) -> list[pa.Array]:
-    """
-    Parse COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are.
-    """
+    """Parse COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are."""
     names = [str(position) for position in range(len(kinds))]
     if not content:
         return [pa.array([], type=_ARROW_TYPES[kind]) for kind in kinds]
@@ -105,3 +196,7 @@ def _parse_copy(content: bytes, kinds: Sequence[Kind]) -> list[pa.Array]:
         ),
     )
     return [column.combine_chunks() for column in table.columns]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), text) if "\\" in text else text

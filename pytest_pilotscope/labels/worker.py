@@ -1,9 +1,9 @@
 """
 A process that counts: `python -m pytest_pilotscope.labels.worker`, started by `workers`.
 
-It speaks JSON lines. The first line names the folder of columns, the schema, the key columns and the number of processes;
-every further line is a task and is answered with a line of counts. It ends with its input, so it does not outlive whoever
-started it.
+It reads and writes JSON lines. The first line names the folder of columns, the settings under which they were read, the key columns and
+the number of processes. Every further line is a query with sets of its relations; the process answers with a line of counts. It ends with
+its input, so it does not outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from pytest_pilotscope.core.joins import parse
-from pytest_pilotscope.labels.task import Counter, Task
+from pytest_pilotscope.labels.columnstore import Column
+from pytest_pilotscope.labels.messages import from_message
+from pytest_pilotscope.labels.task import Counter
+from pytest_pilotscope.queries.joins import KeyType
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer tasks until there are no more."""
+    """Answer tasks until the input ends."""
     opening = json.loads(requests.readline())
-    schema = opening["schema"]
-    classes = [[(table, column) for table, column in members] for members in opening["classes"]]
-    counter = Counter(Path(opening["folder"]), schema, classes, opening["processes"])
+    classes = [[Column(table, column, KeyType(*key)) for table, column, key in members] for members in opening["classes"]]
+    counter = Counter(Path(opening["folder"]), opening["context"], classes, opening["processes"])
     for line in requests:
         request = json.loads(line)
-        task = Task(query=parse(request["sql"], schema), masks=tuple(request["masks"]), empty=tuple(request["empty"]))
-        answers.write(json.dumps(counter.count(task)) + "\n")
+        counted = counter.count(from_message(request["query"]), request["masks"], request["empty"])
+        answers.write(json.dumps(counted) + "\n")
         answers.flush()
 
 

@@ -1,4 +1,4 @@
-"""Counting in several processes: plain subprocesses that share the column files, so nothing is pickled and nothing is left behind."""
+"""Counting in several processes: subprocesses that share the column files, so that nothing is pickled and none outlives its parent."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from pytest_pilotscope.core.joins import Schema
 from pytest_pilotscope.errors import LabelError
-from pytest_pilotscope.labels.domains import KeyColumn
+from pytest_pilotscope.labels.columnstore import Column
+from pytest_pilotscope.labels.messages import to_message
 from pytest_pilotscope.labels.task import Task
 
 _PACKAGES = str(Path(__file__).parents[2])
 WORKER = ["-m", "pytest_pilotscope.labels.worker"]
-"""Arguments of Python that make it count."""
+"""Arguments with which Python starts as a worker."""
 
 
 class Worker:
     """One counting process; a context manager that ends it."""
 
-    def __init__(self, folder: Path, schema: Schema, classes: Sequence[Sequence[KeyColumn]], processes: int) -> None:
+    def __init__(self, folder: Path, context: str, classes: Sequence[Sequence[Column]], processes: int) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
@@ -36,8 +36,7 @@ class Worker:
             stderr=self._errors,
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        columns = {table: dict(types) for table, types in schema.items()}
-        self._opening = {"folder": str(folder), "schema": columns, "classes": classes, "processes": processes}
+        self._opening = {"folder": str(folder), "context": context, "classes": classes, "processes": processes}
 
     def __enter__(self) -> Worker:
         self._send(self._opening)
@@ -57,7 +56,7 @@ class Worker:
 
     def count(self, task: Task) -> list[int | None]:
         """Count the masks of a task; LabelError when the process ended instead."""
-        self._send({"sql": task.query.sql, "masks": task.masks, "empty": task.empty})
+        self._send({"query": to_message(task.query), "masks": task.masks, "empty": task.empty})
         assert self._process.stdout is not None  # noqa: S101  # opened above
         line = self._process.stdout.readline()
         if not line:
@@ -81,11 +80,11 @@ class Worker:
 
 
 def count_all(
-    tasks: Sequence[Task], *, processes: int, folder: Path, schema: Schema, classes: Sequence[Sequence[KeyColumn]]
+    tasks: Sequence[Task], *, processes: int, folder: Path, context: str, classes: Sequence[Sequence[Column]]
 ) -> Iterator[tuple[Task, list[int | None]]]:
     """Count tasks in several processes and yield each as soon as it is done, in no particular order."""
     with ExitStack() as stack:
-        idle = [stack.enter_context(Worker(folder, schema, classes, processes)) for _ in range(processes)]
+        idle = [stack.enter_context(Worker(folder, context, classes, processes)) for _ in range(processes)]
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=processes))
         running: dict[Future[list[int | None]], tuple[Worker, Task]] = {}
         waiting = list(reversed(tasks))
@@ -99,12 +98,12 @@ def count_all(
                     idle.append(worker)
                     yield task, future.result()
         finally:
-            for worker, _ in running.values():  # a thread that waits for an answer would otherwise be waited for
+            for worker, _ in running.values():  # else leaving the block waits for the threads, which wait for answers
                 worker.stop()
 
 
 def _close(stream: IO[bytes]) -> None:
     try:
         stream.close()
-    except BrokenPipeError:  # what was not sent any more
+    except BrokenPipeError:  # the process ended before it read everything
         return

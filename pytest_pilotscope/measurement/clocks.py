@@ -1,9 +1,9 @@
-"""How a statement is timed on the server: by the library where it is loaded, else by EXPLAIN ANALYZE."""
+"""Clocks: the library times a statement on the server, or EXPLAIN ANALYZE does where the library is not loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pytest_pilotscope.postgres.steering import TimedRun, has_extension
 
@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 Clock = Callable[["Session", str], TimedRun]
-ClockName = Literal["library", "explain"]
-
-
-def clock_name(session: Session) -> ClockName:
-    """Which clock this session has; part of every result, because the two are not comparable to the last per cent."""
-    return "library" if has_extension(session) else "explain"
 
 
 def clock_of(session: Session) -> Clock:

@@ -2,36 +2,46 @@
 The paired, interleaved protocol.
 
 For each query: one warm-up of every side, in which answers are compared and plans read back; then rounds in which the sides take turns in
-an order that rotates and reverses, so that no side is always first and drift hits all of them alike (docs/measurement.md has the evidence).
+an order that rotates and reverses, so that no side is always first and drift affects all alike (docs/measurement.md has the evidence).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pytest_pilotscope.algorithm import Cardinalities, Subplan
-from pytest_pilotscope.core.answers import answer_hash, is_empty
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryTimeout, SideFailed, StatementFailed
+from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
+from pytest_pilotscope.measurement.answers import answer_hash, is_empty
 from pytest_pilotscope.measurement.clocks import Clock
-from pytest_pilotscope.measurement.sides import Side, Steering, check_estimates
-from pytest_pilotscope.postgres.explain import Plan, render
-from pytest_pilotscope.postgres.steering import verify
+from pytest_pilotscope.measurement.sides import Side, Steering
+from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
+from pytest_pilotscope.postgres.explain import Plan, node_of
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
 FIRST_RUN_LIMIT_MS = 600_000.0
-"""The limit of a query of which nothing is known yet: its first baseline run."""
+"""The limit of the first baseline run of a query."""
 
 Line = QueryRun | QueryReport | QueryDecision
-"""What measuring a query adds to a record."""
+"""A line of the record that measuring a query adds."""
 
 Write = Callable[[Line], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A side's decision for the query, the plan that it led to (or why there is none), and the sets that PostgreSQL considered for it."""
+
+    steering: Steering
+    plan: Plan | None
+    considered: Cardinalities
+    failure: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,8 +50,8 @@ class QueryMeasurement:
     Measures one query on all sides; the first side is the baseline.
 
     `clock` times a statement on a session (`clocks.clock_of`). `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline
-    repetition so far, at least 1 s. Every execution is handed to `write` as soon as it is there. `truth` are the true
-    cardinalities, where they are known.
+    repetition so far, at least 1 s. Every execution goes to `write` at once. `truth` are the true cardinalities that are known; a
+    `PartialCardinalities` has reasons for the others.
     """
 
     query: Query
@@ -49,7 +59,7 @@ class QueryMeasurement:
     timeout_ms: float | None
     write: Write
     clock: Clock
-    truth: Mapping[Subplan, int] | None = None
+    truth: Cardinalities | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
@@ -74,7 +84,7 @@ class QueryMeasurement:
 
     @property
     def limit_ms(self) -> float:
-        """The limit of the next round. A baseline run that was cut off says nothing about how long the query takes: it moves no limit."""
+        """The limit of the next round. A baseline run that timed out does not change it: the query's time is still unknown."""
         if self.timeout_ms is not None:
             return self.timeout_ms
         if self._slowest_baseline_ms is None:
@@ -122,54 +132,77 @@ class QueryMeasurement:
                 )
 
     def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
-        steering, plan = self._planned(side, ends=ends)
+        seen = self._seen(side, ends=ends)
+        steering, plan = seen.steering, seen.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(
-            query_id=self.query.id, side=side.name, plan_shape=plan.shape_hash, plan=render(plan), plan_cost=plan.total_cost
-        )
-        estimates = self._estimates(side, steering)
-        if self.truth:
-            report = replace(
-                report,
-                estimates=None if estimates is None else estimates_of(estimates, self.truth),
-                p_error=p_error(side.session, self.query.sql, plan, self.truth),
-            )
+        report = QueryReport(query_id=self.query.id, side=side.name)
+        if plan is not None:
+            report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
+            report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
-            return replace(report, steered_ratio=0.0, steering_reasons=(f"not taken apart: {steering.unsupported}",))
-        if not steering.cardinalities:
+            return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
+        if not (steering.cardinalities or unknown_of(steering.cardinalities)):
             return report
-        adherence = verify(plan, steering.cardinalities)
+        if plan is None:
+            return replace(report, steered_ratio=0.0, steering_reasons=(f"its plan is not known: {seen.failure}",))
+        adherence = self._adherence(side, seen, plan)
         return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
-    def _estimates(self, side: Side, steering: Steering) -> Cardinalities | None:
-        """
-        What the planner believed of each of its subplans: the side's estimates, else PostgreSQL's own; None where nobody's are of interest.
+    def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
+        """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
+        if not self.truth:
+            return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
+        estimates = None
+        if not steering.by_candidate:
+            own = side.session.subplans(self.query.sql)
+            rows = own if steering.cardinalities is None else steering.cardinalities
+            known = {subplan: rows.get(subplan, rows.get(frozenset(subplan))) for subplan in own}
+            estimates = estimates_of({subplan: found for subplan, found in known.items() if found is not None}, self.truth)
+        found = p_error(side.session, self.query.sql, plan, self.truth)
+        return replace(report, estimates=estimates, p_error=found.value, p_error_reason=found.reason)
 
-        SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
+    def _adherence(self, side: Side, seen: _Seen, plan: Plan) -> Adherence:
         """
-        if steering.by_candidate or not (self.truth or steering.cardinalities):
-            return None
+        Compare the plan with the injected rows. Rows that only force a plan are for some sets; an estimator's are for all.
+
+        Raises SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
+        """
+        rows = seen.steering.cardinalities or {}
+        if seen.steering.by_candidate:
+            return verify(plan, rows, only_injected=True)
         own = side.session.subplans(self.query.sql)
-        if steering.cardinalities is None:
-            return own
-        try:
-            check_estimates(side.name, self.query, own, steering.cardinalities)
-        except IncompleteEstimate as error:
-            raise SideFailed(side.name, error) from error
-        return {subplan: steering.cardinalities[subplan] for subplan in own}
+        left_out = [subplan for subplan, why in uninjected(rows, own, own, unknown_of(rows)).items() if why == LEFT_OUT]
+        if left_out:
+            incomplete = IncompleteEstimate(side.name, query_id=self.query.id, missing=len(left_out), total=len(own))
+            raise SideFailed(side.name, incomplete)
+        unknown = uninjected(rows, seen.considered, own, unknown_of(rows))
+        there = frozenset().union(*seen.considered)
+        return verify(plan, {subplan: number for subplan, number in rows.items() if subplan <= there}, unknown)
 
-    def _planned(self, side: Side, *, ends: bool) -> tuple[Steering, Plan]:
-        """What the side decides, and the plan; with the rows that its nodes really have where no cardinalities are known and it `ends`."""
+    def _seen(self, side: Side, *, ends: bool) -> _Seen:
+        """Read the plan; with the actual rows of its nodes if no cardinalities are known and the statement `ends` in time."""
         if ends and not self.truth:
             with suppress(QueryTimeout), side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
-                return steering, side.session.explain(self.query.sql, analyze=True, timing=False)
+                return self._explained(side, steering, analyze=True)
         with side.steered(self.query) as steering:
-            return steering, side.session.explain(self.query.sql)
+            return self._explained(side, steering, analyze=False)
+
+    def _explained(self, side: Side, steering: Steering, *, analyze: bool) -> _Seen:
+        """Explain within the block of a steered side. A statement that EXPLAIN refuses (a command that is no query) has no plan."""
+        options = {"analyze": True, "timing": False} if analyze else {}
+        try:
+            plan = side.session.explain(self.query.sql, **options)
+        except StatementFailed as error:
+            if not error.sqlstate:
+                raise
+            return _Seen(steering=steering, plan=None, considered={}, failure=error.reason)
+        considered = side.session.subplans(self.query.sql) if steering.cardinalities else {}
+        return _Seen(steering=steering, plan=plan, considered=considered)
 
 
 def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:
-    """The order of one round: forwards and backwards in turn, starting one side later every second round."""
+    """Return the sides in the order of one round: forwards and backwards in turn, starting one side later every second round."""
     start = (repetition - 1) // 2 % max(len(sides), 1)
     rotated = [*sides[start:], *sides[:start]]
     return rotated if repetition % 2 else rotated[::-1]

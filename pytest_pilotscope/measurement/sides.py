@@ -1,15 +1,24 @@
-"""The competitors of a measurement: what each does between receiving a query and having its rows."""
+"""The sides of a measurement: each decides on a query and steers its session while the query runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_pilotscope.algorithm import (
+from pytest_pilotscope.errors import (
+    AlgorithmError,
+    IncompleteEstimate,
+    InvalidEstimate,
+    QueryTimeout,
+    SideFailed,
+    StatementFailed,
+    UnsupportedQuery,
+)
+from pytest_pilotscope.learning.algorithm import (
     Algorithm,
     Cardinalities,
     CardinalityEstimator,
@@ -17,10 +26,10 @@ from pytest_pilotscope.algorithm import (
     LearningOn,
     PlanChooser,
     TextSteering,
+    unknown_of,
 )
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import Scalar
-from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, SideFailed, UnsupportedQuery
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -29,10 +38,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    What a side decided for one query: the injected cardinalities (none for plain PostgreSQL) and the ms it took on our side.
+    The decision of a side for one query: the injected cardinalities (none for PostgreSQL left alone), and the ms that deciding took.
 
-    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are a means to get a plan, and nobody's
-    estimates. `unsupported` says why a query could not be decided on, so that PostgreSQL was left alone.
+    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are used only to force a plan.
+    `unsupported` is the reason why the side could not decide and left PostgreSQL alone.
     """
 
     inference_ms: float
@@ -43,15 +52,15 @@ class Steering:
 
 
 class Side(Protocol):
-    """One competitor. `steered` yields inside a block in which the session behaves as the side decided."""
+    """One side of a measurement."""
 
     @property
     def name(self) -> str:
-        """What its figures are recorded under."""
+        """The name under which its figures are recorded."""
 
     @property
     def session(self) -> Session:
-        """Where its queries run."""
+        """The session in which its queries run."""
 
     def steered(self, query: Query) -> AbstractContextManager[Steering]:
         """Decide, and keep the session steered for the length of the block."""
@@ -72,7 +81,7 @@ class PlainSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorSide:
-    """A cardinality estimator: it is asked about every subplan, and its answers are injected."""
+    """A cardinality estimator: it estimates every subplan, and its estimates are injected."""
 
     name: str
     session: Session
@@ -81,32 +90,22 @@ class EstimatorSide:
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
-        started_ns = perf_counter_ns()
-        unsupported: str | None = None
-        try:
-            subplans, estimates = self._estimated(query)
-        except UnsupportedQuery as error:
-            unsupported = error.reason
-        else:
-            check_estimates(self.name, query, subplans, estimates)
-        if unsupported is not None:
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, unsupported=unsupported)
-            return
-        with self.session.cardinalities(estimates):
-            yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=estimates)
+        with _injected(self.name, query, self.session, lambda: self._estimated(query)) as steering:
+            yield steering
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
-        """Return the subplans that were asked for, and the answer."""
+        """Return the subplans that were asked for, none if the text was enough, and their estimates."""
         by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
         if by_text is not None:
-            return by_text, by_text
-        subplans = self.session.subplans(query.sql)
+            return {}, by_text
+        with _planning(query):
+            subplans = self.session.subplans(query.sql)
         return subplans, self.algorithm.steer(query, subplans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChooserSide:
-    """A plan chooser: it looks at candidate plans and the cardinalities of the one it prefers are injected."""
+    """A plan chooser: it compares candidate plans, and the cardinalities that force its choice are injected."""
 
     name: str
     session: Session
@@ -114,43 +113,79 @@ class ChooserSide:
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Choose and inject; all of it is inference time. Learning on, which is done before, and explaining are not."""
+        """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
             self.algorithm.learn_on(query)
-        started_ns = perf_counter_ns()
-        chosen = self.algorithm.choose(query, self.session)
-        check_estimates(self.name, query, {}, chosen)
-        with self.session.cardinalities(chosen):
-            inference_ms = (perf_counter_ns() - started_ns) / 1e6
-            facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
-            yield Steering(inference_ms=inference_ms, cardinalities=chosen, facts=facts, by_candidate=True)
+        with _injected(self.name, query, self.session, lambda: self._chosen(query)) as steering:
+            if steering.unsupported is None:
+                facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+                steering = replace(steering, facts=facts, by_candidate=True)
+            yield steering
+
+    def _chosen(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
+        with _planning(query):
+            return {}, self.algorithm.choose(query, self.session)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardedSide:
-    """A side whose algorithm may break without taking its competitors along: whatever it raises becomes `SideFailed`."""
+    """A side whose algorithm may raise any error: it becomes `SideFailed`, so that the other sides go on."""
 
     side: Side
 
     @property
     def name(self) -> str:
-        """The guarded side's."""
+        """Of the guarded side."""
         return self.side.name
 
     @property
     def session(self) -> Session:
-        """The guarded side's."""
+        """Of the guarded side."""
         return self.side.session
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Decide as the guarded side does; what happens inside the block is none of its business."""
+        """Decide as the guarded side does; errors inside the block are not changed."""
         with ExitStack() as stack:
             try:
                 steering = stack.enter_context(self.side.steered(query))
             except Exception as error:
                 raise SideFailed(self.name, error) from error
             yield steering
+
+
+@contextmanager
+def _injected(name: str, query: Query, session: Session, decide: Callable[[], tuple[Cardinalities, Cardinalities]]) -> Iterator[Steering]:
+    """
+    Inject the cardinalities that `decide` returns beside the subplans that must be among them.
+
+    A query that it does not support is left to PostgreSQL. Deciding, checking and injecting are inference time.
+    """
+    started_ns = perf_counter_ns()
+    decided: Cardinalities | None = None
+    unsupported: str | None = None
+    with ExitStack() as stack:
+        try:
+            subplans, decided = decide()
+        except UnsupportedQuery as error:
+            unsupported = error.reason
+        else:
+            check_estimates(name, query, subplans, decided)
+            stack.enter_context(session.cardinalities(decided))
+        yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=decided, unsupported=unsupported)
+
+
+@contextmanager
+def _planning(query: Query) -> Iterator[None]:
+    """Raise `UnsupportedQuery` when PostgreSQL does not plan a statement; a lost connection stays an error."""
+    try:
+        yield
+    except QueryTimeout as error:
+        raise UnsupportedQuery(f"planning it takes more than {error.timeout_ms} ms", query.sql) from error
+    except StatementFailed as error:
+        if not error.sqlstate:
+            raise
+        raise UnsupportedQuery(f"PostgreSQL does not plan it: {error.reason}", query.sql) from error
 
 
 def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
@@ -164,14 +199,14 @@ def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
 
 def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
     """
-    Raise `IncompleteEstimate` for a subplan without an estimate, `InvalidEstimate` for one that is not finite and >= 0, and
-    `AlgorithmError` for what is no mapping of subplans to numbers.
+    Raise `IncompleteEstimate` for a subplan without an estimate or a reason, `InvalidEstimate` for an estimate that is not finite and >= 0,
+    and `AlgorithmError` for an answer that is no mapping of subplans to numbers.
     """
     if not isinstance(estimates, Mapping):
         raise AlgorithmError(
             f"{algorithm} answered query {query.id!r} with {estimates!r}; it must be a mapping of subplans (frozensets of aliases) to rows"
         )
-    missing = subplans.keys() - estimates.keys()
+    missing = subplans.keys() - estimates.keys() - unknown_of(estimates).keys()
     if missing:
         raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
     for subplan, rows in estimates.items():

@@ -1,178 +1,228 @@
 """
-Whether a plan carries the cardinalities that were injected.
+Compare the rows in a plan with the cardinalities that were injected.
 
-PostgreSQL prints the rows of a node per execution and per process, so that some nodes rightly show another number than what was injected
-for their relations. What these rules explain is counted apart; what they do not is an injection that failed.
+PostgreSQL prints the rows of a node per execution and per process, so some nodes rightly show another number than the one injected for
+their relations. Nodes that these rules explain are counted apart; every other node carries the injected rows, or has a reason.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from pytest_pilotscope.postgres.explain import Plan
+from pytest_pilotscope.postgres.scans import APPENDS, RelationNode, clamped, is_copy, relation_nodes, stems
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
-_MAX_ROWS = 1e100
-_MOST_WORKERS = 8
-_QUOTED = re.compile(r"'(?:[^']|'')*'")
-_QUALIFIED = re.compile(r'(?:"((?:[^"]|"")+)"|\b([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\.')
-_COPY_SUFFIX = re.compile(r"(?:_|#)\d+$")
-_OWN_LEVEL = ("Outer", "Inner", "Member", None)
-_APPENDS = ("Append", "Merge Append", "Recursive Union")
+NOT_INJECTED = "no rows were injected for it"
+LEFT_OUT = "not known: no rows were given for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adherence:
     """
-    How far a plan carries injected cardinalities.
+    The result of comparing one plan with the injected cardinalities.
 
-    `steered_ratio` (0..1) is the share of the nodes with an injected value that carry it, 1 when there are none to compare. `reasons` has
-    a line for each that does not, `explained` one for each that a rule lets off: it is neither in the numerator nor in the denominator.
+    `steered_ratio` (0..1) is the share of the `compared` nodes that carry injected rows, 1 when there are none to compare. `reasons` has
+    a line for each that does not; `not_injected` of them had nothing injected. `explained` has one for each that a rule lets off: it is
+    neither in the numerator nor in the denominator.
     """
 
     steered_ratio: float
     reasons: tuple[str, ...]
     explained: tuple[str, ...]
     compared: int
+    not_injected: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Around:
-    """What the nodes above make of its rows: shared by processes, part of a union, per execution of a nested loop's inner side."""
+class _Given:
+    """A set of relations with the rows injected for it at a level (None: at all levels), or the reason why there are none."""
 
-    workers: int = 0
-    member: bool = False
-    repeated: bool = False
-
-    def below(self, node: Plan, child: Plan) -> _Around:
-        """What `node` makes of its child."""
-        workers = node.workers if node.workers and node.node_type.startswith("Gather") else self.workers
-        if child.relationship not in _OWN_LEVEL:
-            return _Around(workers=workers)
-        repeated = self.repeated or (node.node_type == "Nested Loop" and child is node.children[1])
-        return _Around(workers=workers, member=self.member or node.node_type in _APPENDS, repeated=repeated)
+    aliases: frozenset[str]
+    level: int | None
+    rows: float | None = None
+    why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """A node and what surrounds it. `relations` are those below it in its level, None where EXPLAIN does not say which."""
+@dataclass(frozen=True, kw_only=True)
+class _Sets:
+    """The sets that a node of a plan may belong to, by the aliases that EXPLAIN prints for them."""
 
-    node: Plan
-    relations: frozenset[str] | None
-    around: _Around
+    given: tuple[_Given, ...]
+    present: frozenset[str]
+
+    def named(self, relations: frozenset[str]) -> list[_Given]:
+        """Return the sets of these relations."""
+        return self._by_aliases.get(relations, [])
+
+    def copies(self, relations: frozenset[str]) -> list[_Given]:
+        """Return the sets of relations of these names: EXPLAIN numbers aliases that occur more than once in a statement (a, a_1)."""
+        return self._by_stems.get(stems(relations), []) if any(map(is_copy, relations)) else []
+
+    def numbered(self, relations: frozenset[str]) -> bool:
+        """Tell whether one of these is a relation of a level whose name another level has too; partitions are numbered as well."""
+        stems_of = [stems([alias])[0] for alias in relations if is_copy(alias)]
+        return any(stem in self.present and sum(stem in level for level in self._levels.values()) > 1 for stem in stems_of)
+
+    def around(self, relations: frozenset[str]) -> list[_Given]:
+        """
+        Return the joins that may be of these relations when some of them are inside a subquery or union that EXPLAIN does not name.
+
+        Such a join is of the relations of its level, and of relations that the plan does not have.
+        """
+        return [given for given in self._with_absent if given.aliases & self.present == relations & self._levels[given.level]]
+
+    def one_level(self, relations: frozenset[str]) -> bool:
+        """Tell whether one query level has relations of all these names."""
+        names = set(stems(relations))
+        return any(names <= set(stems(level)) for level in self._levels.values())
+
+    @cached_property
+    def _by_aliases(self) -> dict[frozenset[str], list[_Given]]:
+        found: dict[frozenset[str], list[_Given]] = {}
+        for given in self.given:
+            found.setdefault(given.aliases, []).append(given)
+        return found
+
+    @cached_property
+    def _by_stems(self) -> dict[tuple[str, ...], list[_Given]]:
+        found: dict[tuple[str, ...], list[_Given]] = {}
+        for given in self.given:
+            found.setdefault(stems(given.aliases), []).append(given)
+        return found
+
+    @cached_property
+    def _with_absent(self) -> list[_Given]:
+        return [given for given in self.given if len(given.aliases) > 1 and not given.aliases <= self.present]
+
+    @cached_property
+    def _levels(self) -> dict[int | None, frozenset[str]]:
+        found: dict[int | None, frozenset[str]] = {}
+        for given in self.given:
+            found[given.level] = found.get(given.level, frozenset()) | given.aliases
+        return found
 
 
-def verify(plan: Plan, injected: Mapping[frozenset[str], float]) -> Adherence:
+@dataclass(slots=True)
+class _Tally:
+    """The counts and reasons of the nodes judged so far."""
+
+    carried: int = 0
+    not_injected: int = 0
+    reasons: list[str] = field(default_factory=list)
+    explained: list[str] = field(default_factory=list)
+
+    def adherence(self) -> Adherence:
+        """Return the sum."""
+        compared = self.carried + len(self.reasons)
+        return Adherence(
+            steered_ratio=self.carried / compared if compared else 1.0,
+            reasons=tuple(self.reasons),
+            explained=tuple(self.explained),
+            compared=compared,
+            not_injected=self.not_injected,
+        )
+
+    def lack(self, node: RelationNode, why: str) -> None:
+        """Count a node for which nothing was injected."""
+        self.reasons.append(f"{node}: {why}")
+        self.not_injected += 1
+
+
+def verify(
+    plan: Plan,
+    injected: Mapping[frozenset[str], float],
+    unknown: Mapping[frozenset[str], str] | None = None,
+    *,
+    only_injected: bool = False,
+) -> Adherence:
     """
     Compare every scan and join of `plan` with the rows injected for its relations.
 
-    `plan` was explained while `injected` (subplan -> rows) held. EXPLAIN does not say which query level a node is of, so that a node
-    may carry the value of its aliases in any level.
+    `plan` was explained while `injected` (subplan -> rows) held. `unknown` are all other sets that the planner considered, with the reason
+    why nothing was injected (`uninjected`). A node for which nothing was injected is not steered; `only_injected` lets it off. EXPLAIN does
+    not say which query level a node is of, so that a node may carry the value of its aliases in any level.
     """
-    values: dict[frozenset[str], set[float]] = {}
-    for subplan, rows in injected.items():
-        values.setdefault(frozenset(subplan), set()).add(_clamped(rows))
-    reasons: list[str] = []
-    explained: list[str] = []
-    carried = 0
-    for place in _places(plan):
-        wanted = _wanted(values, place.relations)
-        if wanted is None:
-            continue
-        if place.around.member:
-            explained.append(f"{_name(place)}: a partition or branch of a union has a share of the rows of the whole")
-        elif any(_carries(place, rows) for rows in wanted):
-            carried += 1
-        elif (_is_parameterized(place) or _is_lateral_function(place)) and place.node.rows <= max(wanted):
-            explained.append(f"{_name(place)}: rows are per execution of the inner side of a nested loop")
-        else:
-            numbers = " or ".join(f"{rows:.0f}" for rows in sorted(wanted))
-            reasons.append(f"{_name(place)}: injected {numbers} rows, the plan has {place.node.rows:.0f}")
-    compared = carried + len(reasons)
-    ratio = carried / compared if compared else 1.0
-    return Adherence(steered_ratio=ratio, reasons=tuple(reasons), explained=tuple(explained), compared=compared)
+    given = [_given(subplan, rows=clamped(rows)) for subplan, rows in injected.items()]
+    given += [_given(subplan, why=why) for subplan, why in (unknown or {}).items()]
+    sets = _Sets(given=tuple(given), present=plan.aliases)
+    tally = _Tally()
+    for node in relation_nodes(plan):
+        _judge(node, sets, tally, only_injected=only_injected, all_known=unknown is not None)
+    return tally.adherence()
 
 
-def _clamped(rows: float) -> float:
-    """Rows as the planner keeps them (clamp_row_est in costsize.c)."""
-    return min(max(1.0, float(round(rows))), _MAX_ROWS)
+def uninjected(
+    injected: Iterable[frozenset[str]],
+    considered: Iterable[frozenset[str]],
+    asked: Iterable[frozenset[str]],
+    given: Mapping[frozenset[str], str],
+) -> dict[frozenset[str], str]:
+    """
+    Return the sets that a planning considered and nothing was injected for, with the reason; `LEFT_OUT` if the estimator gave none.
+
+    `asked` are the sets that PostgreSQL considers without anything injected. `given` are the reasons that the estimator gave.
+    """
+    injected, asked, considered = set(injected), set(asked), list(considered)
+    missing = [subplan for subplan in considered if subplan not in injected and frozenset(subplan) not in injected]
+    if not missing:
+        return {}
+    there = frozenset().union(*considered)
+    removed = {subplan & there: subplan - there for subplan in injected if not subplan <= there}
+    levels = {_level(subplan) for subplan in injected}
+    return {subplan: _why(subplan, asked, given, removed, levels) for subplan in missing}
 
 
-def _wanted(values: Mapping[frozenset[str], set[float]], relations: frozenset[str] | None) -> set[float] | None:
-    """What was injected for these relations; EXPLAIN numbers aliases that occur more than once in a statement (a, a_1)."""
-    if not relations:
-        return None
-    if relations in values:
-        return values[relations]
-    if all(not _COPY_SUFFIX.search(alias) for alias in relations):
-        return None
-    stems = sorted(_COPY_SUFFIX.sub("", alias) for alias in relations)
-    found = [rows for subplan, rows in values.items() if sorted(_COPY_SUFFIX.sub("", alias) for alias in subplan) == stems]
-    return set().union(*found) if found else None
+def _why(
+    subplan: frozenset[str],
+    asked: set[frozenset[str]],
+    given: Mapping[frozenset[str], str],
+    removed: Mapping[frozenset[str], frozenset[str]],
+    levels: set[int | None],
+) -> str:
+    if subplan in given:
+        return f"not known: {given[subplan]}"
+    if subplan not in asked:
+        return "GEQO: PostgreSQL did not consider these relations together when it was asked"
+    level = _level(subplan)
+    if level is not None and not levels & {level, None}:
+        return f"another level: nothing was injected for query level {level}"
+    gone = removed.get(frozenset(subplan))
+    return f"removed: rows were injected for it with {' '.join(sorted(gone))}, which PostgreSQL removed" if gone else LEFT_OUT
 
 
-def _carries(place: _Place, rows: float) -> bool:
-    """Below a Gather, every scan and join has a number of processes of its own, which EXPLAIN does not say."""
-    shared = range(1, max(place.around.workers, _MOST_WORKERS) + 1) if place.around.workers else ()
-    return place.node.rows in (rows, *(_clamped(rows / _divisor(workers)) for workers in shared))
+def _level(subplan: frozenset[str]) -> int | None:
+    return subplan.level if isinstance(subplan, LeveledSubplan) else None
 
 
-def _divisor(workers: int) -> float:
-    """Processes that share the rows (get_parallel_divisor in costsize.c): the leader helps the less the more workers there are."""
-    return workers + max(1.0 - 0.3 * workers, 0.0)
+def _given(subplan: frozenset[str], *, rows: float | None = None, why: str = "") -> _Given:
+    return _Given(aliases=frozenset(subplan), level=_level(subplan), rows=rows, why=why)
 
 
-def _is_parameterized(place: _Place) -> bool:
-    """Whether a condition below the node refers to a relation outside of it, of which it gets one row at a time."""
-    relations = place.relations or frozenset()
-    return any(alias not in relations and not _is_own_copy(alias, relations) for alias in _referenced(place.node))
-
-
-def _is_lateral_function(place: _Place) -> bool:
-    """Whether it is a function that may have arguments from other relations: EXPLAIN does not show them."""
-    return place.around.repeated and "Function Scan" in place.node.node_type
-
-
-def _is_own_copy(alias: str, relations: frozenset[str]) -> bool:
-    return any(_COPY_SUFFIX.sub("", other) == alias for other in relations)
-
-
-def _referenced(node: Plan) -> Iterator[str]:
-    for below in node.nodes():
-        for condition in below.conditions.values():
-            for quoted, plain in _QUALIFIED.findall(_QUOTED.sub("''", condition)):
-                yield quoted.replace('""', '"') or plain
-
-
-def _name(place: _Place) -> str:
-    return f"{place.node.node_type} {' '.join(sorted(place.relations or ()))}"
-
-
-def _places(plan: Plan) -> list[_Place]:
-    """All scans and joins of relations."""
-    found: list[_Place] = []
-    _visit(plan, _Around(), found)
-    return found
-
-
-def _visit(node: Plan, around: _Around, found: list[_Place]) -> frozenset[str] | None:
-    """Note the scans and joins at and below `node`, and return the relations of its level that it yields rows of."""
-    visited = [(child, _visit(child, around.below(node, child), found)) for child in node.children]
-    relations = _relations(node, [below for child, below in visited if child.relationship in _OWN_LEVEL])
-    if node.node_type != "ModifyTable" and (node.alias is not None or node.is_join or node.node_type in _APPENDS):
-        found.append(_Place(node=node, relations=relations, around=around))
-    return relations
-
-
-def _relations(node: Plan, children: list[frozenset[str] | None]) -> frozenset[str] | None:
-    if node.alias is not None and node.node_type != "ModifyTable":
-        return frozenset({node.alias})
-    if not children or any(child is None for child in children):
-        return None
-    below = frozenset().union(*(child for child in children if child is not None))
-    if node.node_type not in _APPENDS:
-        return below
-    # EXPLAIN does not name a partitioned table, but its partitions: t_1, t_2 for t.
-    stems = {_COPY_SUFFIX.sub("", alias) for alias in below}
-    return frozenset(stems) if len(stems) == 1 else None
+def _judge(node: RelationNode, sets: _Sets, tally: _Tally, *, only_injected: bool, all_known: bool) -> None:
+    """Count one node."""
+    named = [] if node.unnamed else sets.named(node.relations)
+    found = named or ([] if node.unnamed else sets.copies(node.relations))
+    if all_known and not named and node.plan.alias is None:
+        found = found + sets.around(node.relations)  # a numbered alias may be one inside of a subquery that has the same table
+    wanted = sorted({given.rows for given in found if given.rows is not None})
+    why = next((given.why for given in found if given.rows is None), "")
+    if any(node.carries(rows) for rows in wanted):
+        tally.carried += 1
+    elif node.plan.node_type in APPENDS and not (named and len(node.relations) == 1):
+        return  # neither a scan nor a join, but what is below it
+    elif node.member and not named and not sets.numbered(node.relations):
+        tally.explained.append(f"{node}: a partition or branch of a union has a share of the rows of the whole")
+    elif wanted and node.per_execution and node.plan.rows <= wanted[-1]:
+        tally.explained.append(f"{node}: rows are per execution of the inner side of a nested loop")
+    elif wanted and not why:
+        numbers = " or ".join(f"{rows:.0f}" for rows in wanted)
+        tally.reasons.append(f"{node}: injected {numbers} rows, the plan has {node.plan.rows:.0f}")
+    elif only_injected:
+        tally.explained.append(f"{node}: {why or NOT_INJECTED}")
+    elif found or not all_known or (sets.one_level(node.relations) and not node.unnamed):
+        tally.lack(node, why or NOT_INJECTED)
+    else:
+        tally.explained.append(f"{node}: EXPLAIN does not say which relations are below it")

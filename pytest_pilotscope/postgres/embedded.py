@@ -1,6 +1,5 @@
 """
-A PostgreSQL of our own: no installation, no root, no Docker. It lives in a private folder, on a private socket, and never longer than we
-do.
+Start PostgreSQL without installation, root or Docker: in a private folder, on a private socket, and never longer than this process lives.
 """
 
 from __future__ import annotations
@@ -10,22 +9,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.folders import socket_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
-from pytest_pilotscope.postgres.dsn import Dsn
-from pytest_pilotscope.postgres.files import SUPERUSER, ServerFolder, check_version, copy_cluster
-from pytest_pilotscope.postgres.folders import socket_folder
+from pytest_pilotscope.postgres.clustercache import ClusterCache
+from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
+from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.postgres.settings import base_settings, configuration, quoted_list
-from pytest_pilotscope.postgres.templates import Templates
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
 
 
-class EmbeddedServer:
+class EmbeddedServer(Server):
     """
     A running server on a copy of `template` (a stopped cluster), or on a new, empty cluster.
 
@@ -66,12 +65,6 @@ class EmbeddedServer:
     def __repr__(self) -> str:
         return f"EmbeddedServer({self.binaries}, {self._folder.data})"
 
-    def __enter__(self) -> EmbeddedServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def data_folder(self) -> Path:
         """The data directory, gone after `stop`."""
@@ -84,21 +77,21 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Process id of PostgreSQL itself (not of its watchdog)."""
+        """Process id of PostgreSQL itself, not of its watchdog."""
         return int((self._folder.data / "postmaster.pid").read_text().split("\n", 1)[0])
 
     @property
     def dsn(self) -> Dsn:
-        """How to reach it; there is no password, only the private folder of the socket."""
+        """The connection string; there is no password, only the private folder of the socket."""
         return dsn_of(host=str(self._sockets), port=PORT, user=SUPERUSER, options="")
 
     def connect(self, database: str | None = None) -> Session:
-        """A new session of the superuser in `database`, or in the empty database `postgres`."""
+        """Open a session of the superuser in `database`, or in the empty database `postgres`."""
         return connect(self.dsn, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
-        Restart with `settings` on top of the pinned ones, in place of those of the last restart; the old ones come back when it fails.
+        Restart with `settings` on top of the pinned ones, in place of those of the last restart; put the old ones back when it fails.
         """
         text = configuration(settings)  # refuses bad names before anything is stopped
         if self._postmaster is not None:
@@ -124,18 +117,13 @@ class EmbeddedServer:
         shutil.rmtree(self._sockets, ignore_errors=True)  # first: when we are killed here, the next start removes the other folder
         self._folder.remove()
 
-    def report(self) -> ServerReport:
-        """What it is and how it was built and set up."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
-
     def _fill(self, template: Path | None) -> None:
-        source = template or Templates(self._account).empty(self.binaries)
+        source = template or ClusterCache(self._account).empty(self.binaries)
         check_version(source, self.binaries)
         copy_cluster(source, self._folder.data, self._account)
 
     def _placed(self, library: Path) -> Path:
-        """A copy of `library` that the server's account can read."""
+        """Copy `library` to where the server's account can read it."""
         target = self._folder.path / "lib" / library.name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(library, target)

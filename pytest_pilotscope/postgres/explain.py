@@ -1,8 +1,7 @@
 """
-EXPLAIN's JSON as a typed tree, for PostgreSQL 13 to 18.
+Read EXPLAIN's JSON into a typed tree, for PostgreSQL 13 to 18.
 
-Every node type of these versions has the same few fields that matter to an optimizer; what is specific to one of them, or unknown here, is
-kept in `details`.
+All node types of these versions share the few fields that matter to an optimizer; `details` keeps every other field.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.record.results import PlanNode
 
 _CONDITIONS = (
     "Index Cond",
@@ -105,7 +105,7 @@ class Plan:
         return render(self)
 
     def nodes(self) -> Iterator[Plan]:
-        """All nodes, parents before their children, outer sides before inner ones."""
+        """Yield all nodes, parents before their children, outer sides before inner ones."""
         pending = [self]
         while pending:
             node = pending.pop()
@@ -119,13 +119,13 @@ class Plan:
 
     @property
     def is_join(self) -> bool:
-        """Whether this node joins its two inputs."""
+        """True when this node joins its two inputs."""
         return self.join_type is not None
 
     @property
     def shape_hash(self) -> str:
         """
-        16 hex digits of what the plan does, whatever it is thought to cost.
+        16 hex digits of the plan's operations, whatever their estimated cost.
 
         It covers, node by node, type, join type, strategy, relation and alias, index and direction, parallel awareness and the place
         among the children; it leaves out costs, rows, widths, workers, conditions and everything measured.
@@ -137,7 +137,7 @@ def parse_plan(explained: object) -> Plan:
     """
     Read what `EXPLAIN (FORMAT JSON)` returned, as text or already decoded.
 
-    ServerError when it is anything else.
+    Raise ServerError for anything else.
     """
     decoded = json.loads(explained) if isinstance(explained, str | bytes) else explained
     statement = decoded[0] if isinstance(decoded, list) and decoded else decoded
@@ -162,7 +162,7 @@ def _node(raw: dict[str, Any]) -> Plan:
 
 
 def _text(condition: object) -> str:
-    """One condition; some kinds are lists of keys."""
+    """Return one condition as text; some kinds are lists of keys."""
     return ", ".join(map(str, condition)) if isinstance(condition, list) else str(condition)
 
 
@@ -177,29 +177,37 @@ def render(plan: Plan) -> str:
         Nested Loop rows=900 cost=46.14
           Seq Scan users u [upvotes >= 0] rows=403 cost=8.04
     """
-    lines: list[str] = []
-    pending = [(plan, 0)]
-    while pending:
-        node, depth = pending.pop()
-        lines.append("  " * depth + _line(node))
-        pending.extend((child, depth + 1) for child in reversed(node.children))
-    return "\n".join(lines)
+    return "\n".join("  " * depth + _line(node) for depth, node in node_of(plan).nodes())
 
 
-def _line(node: Plan) -> str:
-    parts = [f"{node.subplan}:" if node.subplan else "", _title(node), _target(node)]
-    parts += [f"using {node.index}" if node.index else ""]
-    parts += [f"[{_bare(text)}]" for text in node.conditions.values()]
-    parts += [f"rows={node.rows:.0f}"]
+def node_of(plan: Plan) -> PlanNode:
+    """Return the plan as a record keeps it: the fields that every version of PostgreSQL has, and the conditions."""
+    return PlanNode(
+        operation=_operation(plan),
+        rows=plan.rows,
+        cost=plan.total_cost,
+        subplan=plan.subplan,
+        relation=plan.relation or plan.cte or plan.function,
+        alias=plan.alias,
+        index=plan.index,
+        conditions=tuple(map(_bare, plan.conditions.values())),
+        actual_rows=plan.actual_rows,
+        loops=plan.actual_loops,
+        children=tuple(map(node_of, plan.children)),
+    )
+
+
+def _line(node: PlanNode) -> str:
+    parts = [node.text, f"rows={node.rows:.0f}"]
     if node.actual_rows is not None:
-        loops = f" loops={node.actual_loops:.0f}" if node.actual_loops is not None else ""
-        parts += [f"actual={node.actual_rows:g}{loops}"]
-    parts += [f"cost={node.total_cost:.2f}"]
-    return " ".join(part for part in parts if part)
+        parts += [f"actual={node.actual_rows:g}"]
+    if node.loops is not None:
+        parts += [f"loops={node.loops:.0f}"]
+    return " ".join([*parts, f"cost={node.cost:.2f}"])
 
 
-def _title(node: Plan) -> str:
-    """The node type as people say it: Parallel Hash Left Join, Hashed Aggregate, Update."""
+def _operation(node: Plan) -> str:
+    """Return the node type as people say it: Parallel Hash Left Join, Hashed Aggregate, Update."""
     name = node.operation or node.node_type
     if node.join_type not in (None, "Inner"):
         base = name[: -len(" Join")] if name.endswith(" Join") else name
@@ -211,16 +219,8 @@ def _title(node: Plan) -> str:
     return f"Parallel {name}" if node.parallel_aware else name
 
 
-def _target(node: Plan) -> str:
-    """Table and alias, once when they are the same."""
-    named = node.relation or node.cte or node.function
-    if named is None or named == node.alias:
-        return node.alias or ""
-    return f"{named} {node.alias}" if node.alias else named
-
-
 def _bare(condition: str) -> str:
-    """A condition without the one pair of parentheses around all of it."""
+    """Return a condition without the one pair of parentheses around all of it."""
     if not (condition.startswith("(") and condition.endswith(")")):
         return condition
     depth = 0

@@ -1,8 +1,7 @@
 """
-What has to be equal for two measurements to be comparable, each as a short hash.
+Short hashes of everything that has to be equal for two measurements to be comparable.
 
-Equal content has equal hashes on any two servers of the same byte order: nothing in them depends on names of files, on the order of rows
-or on the clock.
+Equal content has equal hashes on any two servers of the same byte order: they do not depend on file names, row order or the clock.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ LENGTH = 12
 """Hex digits of a fingerprint."""
 
 EXACT_LIMIT_BYTES = 64 << 20
-"""Up to this size the rows of a database that we did not load are hashed; above it, only its statistics' row counts are."""
+"""Up to this size the rows of a database that pilotscope did not load are hashed; above it, only the row counts of its statistics."""
 
 _USER_SCHEMAS = "nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
 
@@ -57,8 +56,8 @@ class Fingerprint:
     """
     Five hashes, hex.
 
-    `data`: columns, number and content of all rows (with `~` in front: too much to read, so columns and estimated row counts only).
-    `statistics`: what ANALYZE found, extended statistics, and the sizes the planner reckons with. `settings`: all that differ from
+    `data`: columns, number and content of all rows (with `~` in front: too many rows to read, so columns and estimated row counts only).
+    `statistics`: ANALYZE's results, extended statistics, and the sizes the planner uses. `settings`: all that differ from
     PostgreSQL's defaults and bear on plans or speed. `indexes`: their definitions. `build`: version, compiler, assertions, block size,
     checksums.
     """
@@ -70,12 +69,12 @@ class Fingerprint:
     build: str
 
     def as_mapping(self) -> Mapping[str, str]:
-        """The five by name."""
+        """Return the five hashes by name."""
         return asdict(self)
 
 
 def fingerprint(session: Session) -> Fingerprint:
-    """The fingerprint of the session's database, settings and server. Reads the statistics; about 0.1 s for `stats_tiny`."""
+    """Return the fingerprint of the session's database, settings and server. This reads the statistics; about 0.1 s for `stats_tiny`."""
     return Fingerprint(
         data=data_fingerprint(session),
         statistics=statistics_fingerprint(session),
@@ -86,13 +85,13 @@ def fingerprint(session: Session) -> Fingerprint:
 
 
 def statistics_fingerprint(session: Session) -> str:
-    """Everything the planner knows about the data: pg_stats, extended statistics, pages and rows of tables and indexes."""
+    """Hash everything the planner knows about the data: pg_stats, extended statistics, pages and rows of tables and indexes."""
     rows = [session.execute(query) for query in (_COLUMN_STATISTICS, _EXTENDED_STATISTICS, _PAGES)]
     return _digest([sorted(part) for part in rows])
 
 
 def data_fingerprint(session: Session) -> str:
-    """The fingerprint kept in the mark of a database that we loaded, else computed as far as its size allows."""
+    """Return the data fingerprint in the mark of a database loaded by pilotscope; compute that of any other as far as its size allows."""
     mark = mark_of(session, session.database) or {}
     if "data" in mark:
         return mark["data"]
@@ -102,7 +101,7 @@ def data_fingerprint(session: Session) -> str:
 
 
 def content_fingerprint(session: Session) -> str:
-    """Read every row of every table; the order of rows and tables does not matter."""
+    """Hash every row of every table; the order of rows and tables does not matter."""
     found = []
     for schema, table, _, columns in session.execute(_TABLES):
         # r.* is the row even where a column is called r

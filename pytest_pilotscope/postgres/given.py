@@ -1,5 +1,5 @@
 """
-A server that the user gave us by its connection string. We open sessions and make databases of our own; nothing else there is touched.
+A server that the user named by its connection string. Only sessions are opened and marked databases made there; nothing else is touched.
 """
 
 from __future__ import annotations
@@ -7,19 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.dsn import Dsn
-from pytest_pilotscope.postgres.server import Capability, Provider, ServerReport, describe
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session, connect
 
 CONNECT_LIMIT_S = 10
-"""How long to wait for a server that does not answer."""
+"""Time limit for a server to answer."""
 
 _RIGHTS = "SELECT rolsuper, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
 
 
-class GivenServer:
+class GivenServer(Server):
     """
-    The server behind a DSN. What our role may do there is found out on connecting.
+    The server behind a DSN. Connecting finds out the rights of the role.
 
     `read_only` promises that nothing is written at all: sessions are read-only, no database is made and no setting is changed.
     Raises ServerError when nothing answers, with the DSN (its password hidden) and what to do.
@@ -45,33 +45,22 @@ class GivenServer:
     def __repr__(self) -> str:
         return f"GivenServer({str(self.dsn)!r})"
 
-    def __enter__(self) -> GivenServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def connect(self, database: str | None = None) -> Session:
-        """A new session in `database`, or in the one that the DSN names."""
+        """Open a session in `database`, or in the one that the DSN names."""
         session = connect(self.dsn, **({} if database is None else {"dbname": database}), connect_timeout=CONNECT_LIMIT_S)
         if self.read_only:
             session.forbid_writing()
         return session
 
     def restart(self, settings: Mapping[str, str]) -> None:
-        """Refused: other people may be working there."""
+        """Raise ServerError: other people may be working there."""
         raise ServerError(
             f"the server {self.dsn} is not ours, so it is not restarted with {', '.join(sorted(settings)) or 'other settings'}; "
             "use --server embedded or --server container"
         )
 
     def stop(self) -> None:
-        """Nothing to do: it was running before us and stays."""
-
-    def report(self) -> ServerReport:
-        """What it is and how it was built and set up."""
-        with self.connect() as session:
-            return describe(session, provider=self.provider, why=self.why)
+        """Do nothing: the server was running before and stays."""
 
     def _first_session(self) -> Session:
         try:

@@ -1,5 +1,5 @@
 """
-Hypothetical indexes: what a query would cost with indexes that nobody has built.
+Ask the planner for the cost of a query with hypothetical indexes, which nobody has built.
 
 HypoPG (PostgreSQL licence) keeps them in the memory of one backend; they cost nothing and are gone with the session.
 """
@@ -21,7 +21,7 @@ _CREATE = """
 
 
 def obstacle(session: Session) -> str | None:
-    """Why HypoPG cannot be used in the session's database; None where it is there, or on the server's disk and our role may create it."""
+    """Return why HypoPG cannot be used in the session's database; None where it is installed, or this role can install it."""
     if session.scalar(_INSTALLED):
         return None
     if not session.scalar(_AVAILABLE):
@@ -35,7 +35,7 @@ def obstacle(session: Session) -> str | None:
 
 
 def install(session: Session) -> None:
-    """Make HypoPG's functions known in the session's database; nothing when they are."""
+    """Create the extension HypoPG in the session's database, unless it is there."""
     session.execute("CREATE EXTENSION IF NOT EXISTS hypopg")
 
 
@@ -55,23 +55,22 @@ class HypotheticalIndexes:
         self, sql: str, indexes: frozenset[Index], *, matters: Callable[[Index], bool] = lambda index: True
     ) -> tuple[float, frozenset[Index]]:
         """
-        The planner's cost of `sql` when exactly `indexes` are there beside the real ones, and those of them in the plan.
+        Return the planner's cost of `sql` with exactly `indexes` beside the real ones, and those of them in the plan.
 
-        Others may be there, too, if `matters` says that they make no difference to this statement: creating and dropping takes as long as
-        planning.
+        Others may stay if `matters` says that they make no difference to this statement: creating and dropping takes as long as planning.
         """
         self._become(indexes, matters)
         cost, names = explain_cost(self._session, sql)
         return cost, frozenset(self._names[name] for name in names if name in self._names)
 
     def size_bytes(self, index: Index) -> int:
-        """HypoPG's estimate of how large the index would be."""
+        """Return HypoPG's estimate of the size of the index."""
         if index not in self._sizes:
             self._create([index])
         return self._sizes[index]
 
     def close(self) -> None:
-        """Forget them all."""
+        """Drop all hypothetical indexes."""
         if not self._session.closed:
             self._session.execute("SELECT hypopg_reset()")
 

@@ -1,4 +1,4 @@
-"""Indexes of a database: described, listed, created, dropped, measured; and what a plan costs and uses."""
+"""Describe, list, create, drop and measure indexes; ask for the cost of a plan and the indexes in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.core.predicates import quote_identifier
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 PREFIX = "pilotscope_"
-"""Every index that we create is named with it."""
+"""Prefix of the name of every index created here."""
 
 TOO_LONG = "54000"
 """The SQLSTATE of PostgreSQL's refusal to index a value that does not fit into a third of a page."""
@@ -52,7 +52,7 @@ class Index:
 
     @property
     def name(self) -> str:
-        """The name we give it: readable, letters and digits only, within PostgreSQL's 63 bytes, and different for every index."""
+        """The name of the index when it is built: letters and digits only, within PostgreSQL's 63 bytes, different for every index."""
         digest = hashlib.sha256(repr((self.table, self.columns)).encode()).hexdigest()[:8]
         readable = re.sub(r"[^a-z0-9_]", "_", f"{PREFIX}{self.table}_{'_'.join(self.columns)}".lower())
         return f"{readable[: _NAME_LIMIT_BYTES - 9]}_{digest}"
@@ -64,21 +64,21 @@ class Index:
 
     @property
     def statement(self) -> str:
-        """What makes it, under a name of PostgreSQL's choice."""
+        """The statement that makes it, under a name of PostgreSQL's choice."""
         return f"CREATE INDEX ON {self.target}"
 
     def is_prefix_of(self, other: Index) -> bool:
-        """Whether `other` starts with all of these columns, in this order, and so answers whatever this one can."""
+        """Tell whether `other` starts with all of these columns, in this order, and so serves every query that this one serves."""
         return self.table == other.table and other.columns[: len(self.columns)] == self.columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingIndex:
     """
-    An index that is there. `qualified` is its quoted name, with the schema where it is needed; `name` is what a plan shows.
+    An index that is built. `qualified` is its quoted name, with the schema where it is needed; `name` is the one in a plan.
 
-    `constraint` marks primary keys, unique indexes and exclusion constraints: they hold the data together and are never dropped. `index`
-    is None for what is more than a btree on columns (partial, on expressions, of another kind, or invalid).
+    `constraint` marks primary keys, unique indexes and exclusion constraints, which are never dropped. `index` is None unless it is a valid
+    btree on columns, without expressions or a predicate.
     """
 
     qualified: str
@@ -107,18 +107,18 @@ def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
 
 
 def create_index(session: Session, index: Index) -> None:
-    """Build an index under its own name; StatementFailed when it exists already, and with `TOO_LONG` where a value is that for a btree."""
+    """Build an index under its own name; raise StatementFailed when it exists, and with `TOO_LONG` when a value is too long for a btree."""
     session.execute(f"CREATE INDEX {quote_identifier(index.name)} ON {index.target}")
 
 
 def has_fixed_length(session: Session, index: Index) -> bool:
-    """Whether its columns are of types whose values are all equally long, so that none can be too long."""
+    """Tell whether the values of each column are all equally long, so that none can be too long."""
     statement = "SELECT bool_and(attlen > 0) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = ANY (%s)"
     return bool(session.scalar(statement, (quote_identifier(index.table), list(index.columns))))
 
 
 def is_partitioned(session: Session, table: str) -> bool:
-    """Whether an index on the table is really one on each of its partitions: plans name those, and it has no size of its own."""
+    """Tell whether the table is partitioned: an index on it is one on each partition. Plans name those, and it has no size of its own."""
     return bool(session.scalar("SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass", (quote_identifier(table),)))
 
 
@@ -128,15 +128,15 @@ def drop_index(session: Session, qualified: str) -> None:
 
 
 def index_size_bytes(session: Session, index: Index) -> int:
-    """The size of an index that `create_index` made."""
+    """Return the size of an index that `create_index` made."""
     return int(session.scalar("SELECT pg_relation_size(%s::regclass)", (quote_identifier(index.name),)))
 
 
 class HiddenIndexes:
     """
-    Costs of one session with some of the indexes that `create_index` built hidden from its planner.
+    The costs in one session whose planner does not see some of the indexes that `create_index` built.
 
-    Raises `MissingExtension` where the pilotscope library is not loaded. Closing shows all of them again.
+    Raises `MissingExtension` where the pilotscope library is not loaded. Closing it shows all indexes again.
     """
 
     def __init__(self, session: Session) -> None:
@@ -146,7 +146,7 @@ class HiddenIndexes:
         self._hidden: tuple[str, ...] | None = None
 
     def cost(self, sql: str, indexes: frozenset[Index], built: Mapping[str, Index]) -> tuple[float, frozenset[Index]]:
-        """The planner's cost of `sql` when it sees exactly `indexes` of those in `built` (by name), and those of them in the plan."""
+        """Return the planner's cost of `sql` when it sees only `indexes` of those in `built` (by name), and those of them in the plan."""
         hidden = tuple(name for name, index in built.items() if index not in indexes)
         before = "" if hidden == self._hidden else f"SET pilotscope.hidden_indexes = '{', '.join(hidden)}'; "
         cost, names = explain_cost(self._session, sql, before=before)
@@ -154,14 +154,14 @@ class HiddenIndexes:
         return cost, frozenset(built[name] for name in names if name in built)
 
     def close(self) -> None:
-        """Show them all again."""
+        """Show all indexes again."""
         if not self._session.closed:
             self._session.execute("RESET pilotscope.hidden_indexes")
 
 
 def explain_cost(session: Session, sql: str, *, before: str = "") -> tuple[float, frozenset[str]]:
     """
-    The planner's total cost of `sql`, in its own units, and the names of the indexes in the plan.
+    Return the planner's total cost of `sql`, in its own units, and the names of the indexes in the plan.
 
     `before` is SQL that is sent along and run first, ending in a semicolon. The statement is planned anew each time: a prepared EXPLAIN
     keeps its plan and does not see hypothetical indexes.

@@ -1,5 +1,5 @@
 """
-Ctrl-C that works while the server is busy.
+Let Ctrl-C end a running statement.
 
 The driver waits inside libpq, where Python's signal handlers do not run, so without help KeyboardInterrupt would be raised when the
 statement has ended by itself, which for a bad plan is never. While a statement runs in the main thread, the interpreter writes the number
@@ -20,7 +20,7 @@ from typing import Protocol
 
 
 class Cancellable(Protocol):
-    """What can be told to stop from another thread; psycopg2's connection is one."""
+    """An object that another thread can tell to stop; psycopg2's connection is one."""
 
     def cancel(self) -> None:
         """Ask the server to end the running statement."""
@@ -47,7 +47,7 @@ _watcher: _Watcher | None = None
 
 @contextmanager
 def cancelled_by_interrupt(connection: Cancellable) -> Iterator[None]:
-    """Within the block, SIGINT cancels what `connection` is running; without effect outside the main thread."""
+    """Let SIGINT cancel the statement of `connection` within the block; do nothing outside the main thread."""
     global _watcher
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -64,7 +64,7 @@ def cancelled_by_interrupt(connection: Cancellable) -> Iterator[None]:
 
 
 def _forget_watcher() -> None:
-    """A forked child has the object but not the thread: it makes its own when it needs one."""
+    """Drop the watcher in a forked child, which has the object but not its thread; the child makes its own when it needs one."""
     global _watcher
     _watcher = None
 

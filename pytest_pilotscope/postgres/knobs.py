@@ -1,9 +1,8 @@
 """
-Settings of a server: read with their limits, applied at the level they need, and put back.
+Read settings of a server with their limits, apply each at the level it needs, and put them back.
 
-A setting for sessions is set in ours alone. One that the server re-reads is set with ALTER SYSTEM; what stood there before is noted on
-disk first, so that it comes back even when this process is killed. One that needs a restart is the server's own business
-(`Server.restart`).
+A setting for sessions is set in this session only. One that the server re-reads is set with ALTER SYSTEM; its old value is noted on disk
+first, so that it comes back even when this process is killed. `Server.restart` applies those that need a restart.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from typing import Literal
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.session import Session
 
 Level = Literal["session", "reload", "restart"]
 LEVELS: tuple[Level, ...] = ("session", "reload", "restart")
-"""What a change takes, cheapest first."""
+"""The levels at which a change takes effect, cheapest first."""
 
 RELOAD_LIMIT_S = 10.0
-"""How long a server may take to re-read its configuration; it needs a few ms."""
+"""Time limit for a server to re-read its configuration; it needs a few ms."""
 
 _POLL_S = 0.005
 _CONTEXTS: Mapping[str, Level] = {
@@ -58,7 +57,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnobRow:
     """
-    A setting as `pg_settings` has it. `value` is what a new session starts with, in the setting's own unit.
+    A setting as `pg_settings` has it. `value` is that of a new session, in the setting's own unit.
 
     `low` and `high` are PostgreSQL's own limits, None for anything but numbers; `choices` are the values of an enum, and on and off.
     """
@@ -74,12 +73,12 @@ class KnobRow:
 
     @property
     def unit_bytes(self) -> int | None:
-        """How many bytes one of its unit is; None for what is not an amount of memory."""
+        """Bytes in one of its unit; None when it is no amount of memory."""
         return _UNIT_BYTES.get(self.unit or "")
 
 
 def read_knobs(session: Session, names: Sequence[str]) -> dict[str, KnobRow]:
-    """Those of the named settings that this server has, by name. Internal ones, which nobody can change, are left out."""
+    """Return those of the named settings that this server has, by name, without internal ones, which nobody can change."""
     return {
         name: KnobRow(
             name=name,
@@ -97,14 +96,14 @@ def read_knobs(session: Session, names: Sequence[str]) -> dict[str, KnobRow]:
 
 
 def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
-    """Set settings for the rest of the session, in their own units; StatementFailed for a value that PostgreSQL does not take."""
+    """Set settings for the rest of the session, in their own units; raise StatementFailed for a value that PostgreSQL rejects."""
     if knobs:
         calls = ", ".join("set_config(%s, %s, false)" for _ in knobs)
         session.execute(f"SELECT {calls}", [part for pair in knobs.items() for part in pair])
 
 
 def may_alter_system(session: Session) -> bool:
-    """Whether our role may use ALTER SYSTEM on this server, and the user did not forbid to write there."""
+    """Tell whether this role may use ALTER SYSTEM on this server, and the user did not forbid writing there."""
     return not session.read_only and bool(session.scalar(_MAY_ALTER_SYSTEM))
 
 
@@ -119,7 +118,7 @@ class SystemKnobs:
         self._before = before
 
     def set(self, session: Session, knobs: Mapping[str, str]) -> None:
-        """Set them, in their own units, and return when `session` has them; ServerError when they do not come into force."""
+        """Set them, in their own units, and return when `session` has them; raise ServerError when they do not take effect."""
         unknown = sorted(knobs.keys() - self._before.keys())
         if unknown:
             raise ServerError(f"{', '.join(unknown)} cannot be changed: the old values were not noted")
@@ -131,10 +130,10 @@ class SystemKnobs:
 @contextmanager
 def system_knobs(connect: Callable[[], Session], names: Sequence[str]) -> Iterator[SystemKnobs]:
     """
-    Change settings of the whole server within the block; their entries in postgresql.auto.conf are put back on leaving.
+    Change settings of the whole server within the block; put their entries in postgresql.auto.conf back at its end.
 
-    They are noted on disk before anything is changed, so that `restore_left_over` can do it when this process is killed, or the server is
-    gone on leaving, which is a warning.
+    The entries are noted on disk before anything is changed. When this process is killed, or the server does not answer at the end (a
+    warning), `restore_left_over` of a later run puts them back.
     """
     with ExitStack() as stack:
         with connect() as session:
@@ -166,7 +165,7 @@ def _leave(connect: Callable[[], Session], before: Mapping[str, str | None], not
 
 
 def note_path(session: Session) -> Path:
-    """Where the old settings of this server are noted: one file per cluster in our cache folder."""
+    """Return the file that notes the old settings of this server: one per cluster in the cache folder."""
     identifier = session.scalar("SELECT system_identifier FROM pg_control_system()")
     return _notes() / f"{identifier}.json"
 
@@ -177,9 +176,9 @@ def _notes() -> Path:
 
 def restore_left_over(session: Session) -> bool:
     """
-    Put back what a killed process changed with ALTER SYSTEM on this server; whether there was anything.
+    Put back the settings that a killed process changed with ALTER SYSTEM on this server; tell whether there were any.
 
-    Where we may not, a warning names it. ServerError when the note cannot be read; it names the file.
+    Warn with their names where this role may not. Raise ServerError, with the file, when the note cannot be read.
     """
     if not any(_notes().glob("*.json")):  # most servers are never asked
         return False
@@ -220,7 +219,7 @@ def _restore_from(session: Session, note: Path) -> bool:
 
 @contextmanager
 def _locked(note: Path) -> Iterator[bool]:
-    """Whether nobody else has the note; the lock goes with the process, however that ends."""
+    """Lock a note and yield True, or False when another process has it; the lock ends with the process, even a killed one."""
     note.parent.mkdir(parents=True, exist_ok=True)
     with note.with_suffix(".lock").open("w") as file:
         try:
@@ -232,12 +231,12 @@ def _locked(note: Path) -> Iterator[bool]:
 
 
 def _entries(session: Session) -> dict[str, str]:
-    """What ALTER SYSTEM has set so far; the last entry counts."""
+    """Return the settings made by ALTER SYSTEM; the last entry of a name counts."""
     return dict(session.execute(_ENTRIES))
 
 
 def _write_note(path: Path, before: Mapping[str, str | None]) -> None:
-    """Write the note so that it is there whole or not at all, also when the machine stops."""
+    """Write the whole note or nothing, even when the machine stops."""
     half = path.with_suffix(".half")
     with half.open("w") as file:
         json.dump(dict(before), file)
@@ -260,7 +259,7 @@ def _alter(session: Session, name: str, value: str | None) -> None:
 
 
 def _reload(session: Session, expected: Mapping[str, str]) -> None:
-    """Have the server re-read its configuration and wait until this session has seen it."""
+    """Make the server re-read its configuration and wait until this session has the new one."""
     loaded = session.scalar("SELECT pg_conf_load_time()")
     session.execute("SELECT pg_reload_conf()")
     deadline_s = time.monotonic() + RELOAD_LIMIT_S

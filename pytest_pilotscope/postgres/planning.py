@@ -1,9 +1,9 @@
 """
-One statement planned under many cardinalities, in as few messages as possible.
+Plan one statement under many cardinalities, in as few messages as possible.
 
-Each call is one message of several statements, hence one transaction: what is set in it is gone after it, also when it fails. So these
-functions are not for use inside `Session.rolled_back`, where a setting would stay until the block ends. A statement is planned and not
-run, but only if it is one: ask `is_one_statement` where that is not known.
+Each call is one message of several statements, hence one transaction: its settings end with it, even when it fails. So do not use these
+functions inside `Session.rolled_back`, where a setting would stay until the block ends. A text is planned and not run only if it is one
+statement: ask `is_one_statement` where that is not known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
+from pytest_pilotscope.postgres.subplans import key_text, parse_subplans
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -26,15 +26,15 @@ RawPlan = dict[str, Any]
 
 _QUOTED = re.compile(r"(['\"]).*?\1", re.DOTALL)
 _DOUBTFUL = ("\\", "$", "--", "/*")
-"""What makes it a matter of settings and versions where a quoted text ends, or whether it is one."""
+"""Characters with which the end of a quoted text depends on settings and versions."""
 
 
 def is_one_statement(sql: str) -> bool:
     """
-    Whether PostgreSQL takes this text for one statement: it has no semicolon, but at its end and in plain quotes.
+    Tell whether PostgreSQL takes this text for one statement: its only semicolons are at its end and in quotes.
 
-    The functions here send what they are given, and PostgreSQL would run what comes after a semicolon. This is for text from strangers: it
-    says no where a semicolon and anything of `_DOUBTFUL` are in the same text.
+    The functions here send any text, and PostgreSQL would run the rest after a semicolon. This check is for text from strangers: it returns
+    False for a text with both a semicolon and anything of `_DOUBTFUL`.
     """
     text = sql.rstrip(f";{string.whitespace}")
     if ";" not in text:
@@ -49,15 +49,11 @@ def planned_with_subplans(session: Session, sql: str) -> tuple[RawPlan, dict[fro
     Needs the library (`steering.has_extension`).
     """
     plan = _explained(session, composing.SQL("SET LOCAL pilotscope.enumerate = on"), sql)
-    considered = json.loads(session.scalar("SHOW pilotscope.subplans"))
-    leveled = any(entry["level"] != 1 for entry in considered)
-    return plan, {
-        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
-    }
+    return plan, parse_subplans(session.scalar("SHOW pilotscope.subplans"))
 
 
 def planned_with(session: Session, sql: str, rows: Mapping[frozenset[str], float]) -> RawPlan:
-    """Plan as PostgreSQL would with these cardinalities injected. Needs the library."""
+    """Plan with these cardinalities injected. Needs the library."""
     value = json.dumps({key_text(subplan): float(number) for subplan, number in rows.items()})
     return _explained(session, composing.SQL("SET LOCAL pilotscope.cardinalities = {}").format(composing.Literal(value)), sql)
 

@@ -1,4 +1,4 @@
-"""One running `postgres`: started in the foreground under its watchdog, watched until it answers, stopped."""
+"""Start `postgres` in the foreground under its watchdog, wait until it answers, and stop it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import watchdog
-from pytest_pilotscope.postgres.account import Account
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.session import connect
 
 START_LIMIT_S = 60.0
-"""How long a server may take until it answers; a cleanly stopped one needs about 0.1 s."""
+"""Time limit for a server to answer; a cleanly stopped one needs about 0.1 s."""
 STOP_LIMIT_S = 60.0
-"""How long a fast shutdown may take before the immediate one."""
+"""Time limit of a fast shutdown; an immediate one follows."""
 _POLL_S = 0.01
 _LOG_LINES = 20
 
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment for PostgreSQL's programs: without PG* variables, which they would obey, and with messages in English."""
+    """Return the environment for PostgreSQL's programs: without PG* variables, which they would obey, and with messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return kept | {"LC_ALL": "C"}
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a server log, indented, for the end of an error message."""
+    """Return the last lines of a server log, indented, for the end of an error message."""
     lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if log.exists() else []
     return "".join(f"\n    {line}" for line in lines) or " (the log is empty)"
 
 
 class Postmaster:
-    """A `postgres` process and its watchdog; `dsn` is a way to reach it without a database name."""
+    """A `postgres` process and its watchdog; `dsn` is its connection string without a database name."""
 
     def __init__(self, *, program: Path, data_folder: Path, dsn: Dsn, log: Path, account: Account, remove: Sequence[Path]) -> None:
         self._dsn = dsn
@@ -58,16 +58,16 @@ class Postmaster:
                 stderr=output,
                 env=clean_environment(),
                 cwd=data_folder.parent,
-                start_new_session=True,  # Ctrl-C on the terminal is for us; we decide when the server stops
+                start_new_session=True,  # Ctrl-C on the terminal reaches only this process, which decides when the server stops
             )
 
     @property
     def running(self) -> bool:
-        """Whether the process is still there."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Return when the server answers; ServerError with the end of its log when it dies or does not answer in time."""
+        """Return when the server answers; raise ServerError with the end of its log when it dies or does not answer in time."""
         deadline_s = time.monotonic() + START_LIMIT_S
         while self.running:
             try:
@@ -86,7 +86,7 @@ class Postmaster:
         )
 
     def stop(self, *, fast: bool = True) -> None:
-        """Shut down: fast (cleanly, clients are disconnected), or at once when that takes too long or `fast` is false."""
+        """Shut down fast (cleanly, clients are disconnected), or immediately when that takes too long or `fast` is false."""
         if fast and not self._ask(b"f"):
             logger.warning("PostgreSQL did not stop within %.0f s; stopping it at once", STOP_LIMIT_S)
         if self.running:
@@ -94,7 +94,7 @@ class Postmaster:
         self._leave()
 
     def end(self) -> None:
-        """Shut down at once and for good: the watchdog deletes the folders, also when we are killed meanwhile."""
+        """Shut down immediately and for good: the watchdog deletes the folders, even when this process is killed meanwhile."""
         self._ask(b"e")
         self._leave()
 
@@ -104,7 +104,7 @@ class Postmaster:
         self._process.wait()
 
     def _ask(self, shutdown: bytes) -> bool:
-        """Send one request to the watchdog; whether the server ended in time."""
+        """Send one request to the watchdog; tell whether the server ended in time."""
         if self.running and self._process.stdin is not None:
             try:
                 os.write(self._process.stdin.fileno(), shutdown)

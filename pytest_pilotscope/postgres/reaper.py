@@ -1,9 +1,9 @@
 """
-The process that removes a container when we are killed.
+The process that removes a container when the process that started it is killed.
 
-Run as a script with `python -I reaper.py CONTAINER`. Its standard input is a pipe from the process that started it: a byte says goodbye,
-and there is nothing left to do; the pipe's end, or the death of the starting process (Linux, also while a forked child still holds the
-pipe), means that we were killed, and the container goes, with its volume. It sleeps in select() and imports Docker's client only then.
+Run as a script with `python -I reaper.py CONTAINER`. Its standard input is a pipe from the process that started it. A byte on the pipe
+dismisses the reaper. The end of the pipe, or the death of the starting process (Linux, also while a forked child still holds the pipe),
+makes it remove the container with its volume. It sleeps in select() and imports Docker's client only for the removal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 
 def main(container: str) -> None:
-    """Wait for the goodbye, or remove the container."""
+    """Wait to be dismissed, or remove the container."""
     if sys.platform == "linux" and hasattr(os, "pidfd_open"):
         watched = [0, os.pidfd_open(os.getppid())]
     else:

@@ -1,4 +1,4 @@
-"""What the rest of the project knows about a PostgreSQL server, whoever provides it."""
+"""The interface of a PostgreSQL server, whoever provides it, and its report."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.postgres.session import Session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Provider = Literal["embedded", "container", "given"]
 
 
 class Capability(enum.Enum):
-    """What a server lets us do; what needs a missing one is skipped with that as the reason."""
+    """A right or ability on a server; tests that need a missing one are skipped with that as the reason."""
 
     RESTART = "restart the server with other settings"
     CREATE_DATABASE = "create databases"
@@ -27,9 +30,9 @@ class Capability(enum.Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
     """
-    What a result has to say about the server it was measured on.
+    The description of a server in a record.
 
-    `why` is how this server was chosen, `configure` the build's configure flags (empty where we may not read them), `settings` all
+    `why` tells how this server was chosen, `configure` the build's configure flags (empty where the role may not read them), `settings` all
     settings that differ from PostgreSQL's defaults and bear on plans or speed, `statistics` the fingerprint of the database's statistics
     or None.
     """
@@ -46,55 +49,60 @@ class ServerReport:
 
     @property
     def flags(self) -> str:
-        """How the server was built, in words; assertions or a build without optimization make it 3-4 times slower."""
+        """The build in words; assertions or a build without optimization make it 3-4 times slower."""
         assertions = "ASSERTIONS ON" if self.debug_assertions else "no assertions"
         optimized = {True: "optimized", False: "NOT OPTIMIZED", None: "optimization unknown"}[self.optimized]
         return f"{assertions}, {optimized}"
 
     @property
     def gateable(self) -> bool:
-        """Whether times of this build mean anything: not with assertions, nor without optimization."""
+        """True when times of this build can be judged: not with assertions, nor without optimization."""
         return not self.debug_assertions and self.optimized is not False
 
     def header(self) -> str:
-        """One line for pytest's header and the top of a report."""
+        """Return one line for pytest's header and the top of a report."""
         statistics = f"; statistics {self.statistics}" if self.statistics else ""
         return f"{self.provider} PostgreSQL {self.version} ({self.why}); {self.flags}{statistics}"
 
 
 class Server(Protocol):
-    """A running PostgreSQL; `connect` opens sessions, `stop` ends it if it is ours and never touches it if it is not."""
+    """
+    A running PostgreSQL; `connect` opens sessions, `stop` ends it if it was started here and does not touch it otherwise.
 
-    @property
-    def provider(self) -> Provider:
-        """Which of the three kinds this is."""
+    `why` tells how it was chosen; `version_num` is PostgreSQL's version as one number, 160014 for 16.14.
+    """
 
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What can be done with it."""
+    provider: Provider
+    capabilities: frozenset[Capability]
+    why: str
+    version_num: int
 
-    @property
-    def version_num(self) -> int:
-        """PostgreSQL's version as one number, 160014 for 16.14."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def connect(self, database: str | None = None) -> Session:
-        """A new session in `database`, without one in a database for administration; ServerError when the server does not answer."""
+        """Open a session in `database`, else in a database for administration; raise ServerError when the server does not answer."""
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
-        Restart with `settings` in place of those of the last restart; sessions break, and what ALTER SYSTEM has set may be gone.
+        Restart with `settings` in place of those of the last restart; sessions break, and settings of ALTER SYSTEM may be gone.
 
-        When PostgreSQL does not start with them the old ones are put back and ServerError is raised.
+        When PostgreSQL does not start with them, put the old ones back and raise ServerError.
         """
 
     def stop(self) -> None:
-        """End the server and delete its files, if it is ours; stopping twice is fine."""
+        """End the server and delete its files, if it was started here; stopping twice is fine."""
 
     def report(self) -> ServerReport:
-        """What it is and how it was built and set up."""
+        """Report the server's version, build and settings."""
+        with self.connect() as session:
+            return describe(session, provider=self.provider, why=self.why)
 
 
-# Where things are, who may connect, what is logged and how values look has no influence on a plan or its speed.
+# File locations, access, logging and the display of values have no influence on a plan or its speed.
 _IRRELEVANT_CATEGORIES = (
     "File Locations%",
     "Connections and Authentication / A%",
@@ -126,13 +134,13 @@ _SETTINGS = """
 
 
 def non_default_settings(session: Session) -> dict[str, str]:
-    """Settings of this session that differ from PostgreSQL's built-in defaults and bear on plans or speed. Libraries by file name only."""
+    """Return the session's settings that differ from PostgreSQL's defaults and bear on plans or speed; libraries by file name only."""
     rows = session.execute(_SETTINGS, (list(_IRRELEVANT), list(_IRRELEVANT_CATEGORIES)))
     return {name: _file_names(value) if name.endswith("_preload_libraries") else value for name, value in rows}
 
 
 def describe(session: Session, *, provider: Provider, why: str) -> ServerReport:
-    """Ask the server behind `session` what it is."""
+    """Report version, build and settings of the server behind `session`."""
     version, version_num, assertions = session.execute(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int, current_setting('debug_assertions')::bool"
     )[0]
@@ -150,7 +158,7 @@ def describe(session: Session, *, provider: Provider, why: str) -> ServerReport:
 
 
 def _build(session: Session) -> dict[str, str]:
-    """`pg_config` of the server, or nothing where this role may not read it."""
+    """Return `pg_config` of the server, or nothing where this role may not read it."""
     try:
         with session.rolled_back():
             return dict(session.execute("SELECT name, setting FROM pg_config"))
@@ -161,12 +169,12 @@ def _build(session: Session) -> dict[str, str]:
 
 
 def _optimized(cflags: str) -> bool:
-    """Whether the last -O of the compiler flags asks for optimization."""
+    """Tell whether the last -O of the compiler flags asks for optimization."""
     levels = re.findall(r"(?<!\S)-O(\S*)", cflags)
     return bool(levels) and levels[-1] != "0"
 
 
 def _file_names(libraries: str) -> str:
-    """File names without folders; of our own library only its name, because it does nothing until it is asked to."""
+    """Return file names without folders; of the pilotscope library only its name, because it does nothing until it is asked to."""
     names = [PurePath(part.strip().strip('"')).name for part in libraries.split(",") if part.strip()]
     return ", ".join("pilotscope" if name.startswith("pilotscope") else name for name in names)

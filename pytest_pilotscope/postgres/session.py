@@ -1,8 +1,7 @@
 """
-One connection to PostgreSQL, as everything else in this project sees it.
+The one class through which this project talks to PostgreSQL.
 
-psycopg2 on purpose: it never prepares a statement behind one's back, so every execution is planned, and planning is part of what is
-measured.
+It uses psycopg2 because that never prepares a statement unasked: every execution is planned, and planning is measured, too.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import psycopg2.extensions
 from psycopg2 import sql as composing
 
 from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "pilotscope"
 _QUERY_CANCELED = "57014"
-# JIT is noise unless it is what is being tuned; NOTICEs ("table does not exist, skipping") are not worth a round of reading.
+# JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
     "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout')"
 )
@@ -81,7 +80,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called or the server broke the connection."""
+        """True after `close()`, or when the server broke the connection."""
         return bool(self._connection.closed)
 
     def close(self) -> None:
@@ -89,12 +88,12 @@ class Session:
         self._connection.close()
 
     def forbid_writing(self) -> None:
-        """From here on PostgreSQL refuses to write, and what it does not refuse (ALTER SYSTEM) is not asked for; `read_only` says so."""
+        """Make PostgreSQL refuse to write. It does not refuse ALTER SYSTEM: callers must ask `read_only` first."""
         self.execute("SET default_transaction_read_only = on")
         self.read_only = True
 
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
-        """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is just a character."""
+        """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is an ordinary character."""
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.execute(sql, params)
@@ -103,14 +102,14 @@ class Session:
             self._fail(error, sql)
 
     def scalar(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
-        """The single value of a statement that returns one row of one column; ServerError when it returns anything else."""
+        """Return the value of a statement that returns one row of one column; raise ServerError when it returns anything else."""
         rows = self.execute(sql, params)
         if len(rows) != 1 or len(rows[0]) != 1:
             raise ServerError(f"one value was expected, found {len(rows)} rows of {len(rows[0]) if rows else 0} columns: {self._text(sql)}")
         return rows[0][0]
 
     def take_notices(self) -> list[str]:
-        """WARNINGs that PostgreSQL sent since the last call, oldest first, at most the last 50."""
+        """Return the WARNINGs that PostgreSQL sent since the last call, oldest first, at most the last 50."""
         notices = [notice.strip() for notice in self._connection.notices]
         del self._connection.notices[:]
         return notices
@@ -118,7 +117,7 @@ class Session:
     @contextmanager
     def rolled_back(self) -> Iterator[None]:
         """
-        Run the block in a transaction that is always rolled back, so PostgreSQL itself undoes what the block did and set.
+        Run the block in a transaction that is always rolled back, so that PostgreSQL itself undoes its changes and settings.
 
         Blocks nest: an inner one is a savepoint.
         """
@@ -134,7 +133,7 @@ class Session:
 
     @contextmanager
     def statement_timeout(self, timeout_ms: int) -> Iterator[None]:
-        """Within the block a statement that runs for more than `timeout_ms` ends with QueryTimeout; 0 is no limit."""
+        """End statements of the block that run for more than `timeout_ms` with QueryTimeout; 0 is no limit."""
         before_ms = self._timeout_ms
         self._limit(timeout_ms)
         try:
@@ -144,7 +143,7 @@ class Session:
             self._timeout_ms = before_ms
 
     def explain(self, sql: str, **options: bool | str) -> Plan:
-        """The plan of `sql`; `options` are EXPLAIN's own, `analyze=True` for instance (which runs the statement)."""
+        """Return the plan of `sql`; `options` are EXPLAIN's own, `analyze=True` for instance (which runs the statement)."""
         from pytest_pilotscope.postgres.explain import parse_plan
 
         chosen = "".join(f", {name.upper()} {value if isinstance(value, str) else str(value).upper()}" for name, value in options.items())
@@ -160,7 +159,7 @@ class Session:
         self.copy_from(statement, chunks)
 
     def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
-        """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, of what the statement says it reads."""
+        """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, in the format of the statement."""
         self._copy(statement, io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20))
 
     def copy_out(self, sql: str, write: Callable[[bytes], object], *, binary: bool = False) -> None:
@@ -169,25 +168,25 @@ class Session:
         self._copy(statement, _Sink(write))
 
     def subplans(self, sql: str) -> dict[frozenset[str], float]:
-        """The planner's own row estimates for every subplan of `sql` that it considers, by the aliases of the subplan."""
+        """Return the planner's estimated rows of every subplan of `sql` that it considers, by the aliases of the subplan."""
         from pytest_pilotscope.postgres import steering
 
         return steering.subplans(self, sql)
 
     def cardinalities(self, rows: Mapping[frozenset[str], float]) -> AbstractContextManager[None]:
-        """Within the block the planner takes these numbers of rows in place of its own estimates."""
+        """Make the planner use these numbers of rows in place of its own estimates within the block."""
         from pytest_pilotscope.postgres import steering
 
         return steering.cardinalities(self, rows)
 
     def hints(self, *, join_order: str | None = None, methods: Mapping[str, str] | None = None) -> AbstractContextManager[None]:
-        """Within the block the planner keeps to this join order and these join and scan methods."""
+        """Make the planner keep to this join order and these join and scan methods within the block."""
         from pytest_pilotscope.postgres import steering
 
         return steering.hints(self, join_order=join_order, methods=methods)
 
     def hidden_indexes(self, names: Iterable[str]) -> AbstractContextManager[None]:
-        """Within the block the planner does not see the indexes of these names."""
+        """Hide the indexes of these names from the planner within the block."""
         from pytest_pilotscope.postgres import steering
 
         return steering.hidden_indexes(self, names)
@@ -203,7 +202,7 @@ class Session:
         self._timeout_ms = timeout_ms
 
     def _lift(self, timeout_ms: int) -> None:
-        """Put a limit back, in more than one try if the old one cuts that off; what a failed or lost transaction set goes with it."""
+        """Put a limit back, trying again if the old limit cuts that off; a failed or lost transaction takes its limit with it."""
         while not self.closed and self._connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_INERROR:
             try:
                 self._limit(timeout_ms)
@@ -225,7 +224,7 @@ class Session:
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
 
     def _fail(self, error: psycopg2.Error, sql: str | composing.Composable) -> NoReturn:
-        """Raise our own error for the driver's; a lost connection has no SQLSTATE."""
+        """Raise this project's error for the driver's; a lost connection has no SQLSTATE."""
         if self.closed:
             raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
         message = error.diag.message_primary or str(error).strip()
@@ -258,19 +257,19 @@ class _Chunks(io.RawIOBase):
 
 
 class _Sink:
-    """What psycopg2's COPY TO wants: an object with a `write`."""
+    """An object with a `write`, as psycopg2's COPY TO wants."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
 
 
 def _identifier(table: str) -> composing.Identifier:
-    """A table, or schema.table, as a quoted identifier."""
+    """Return a table, or schema.table, as a quoted identifier."""
     return composing.Identifier(*table.split(".", 1))
 
 
 def dsn_of(**keywords: str | int) -> Dsn:
-    """A connection string of libpq's keywords, with whatever quoting they need."""
+    """Return a connection string of libpq's keywords, quoted as needed."""
     return Dsn(psycopg2.extensions.make_dsn(None, **keywords))
 
 
@@ -278,7 +277,7 @@ def connect(dsn: Dsn, **overrides: Any) -> Session:
     """
     Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.
 
-    ServerError when nothing answers; its text names the DSN without the password.
+    Raise ServerError when nothing answers; its text names the DSN without the password.
     """
     _check(dsn)
     try:
@@ -294,7 +293,7 @@ def connect(dsn: Dsn, **overrides: Any) -> Session:
 
 
 def _check(dsn: Dsn) -> None:
-    """Refuse what libpq would misread: its own message would quote a piece of the password."""
+    """Raise ServerError for a string that libpq would misread: its own message would quote a piece of the password."""
     try:
         psycopg2.extensions.parse_dsn(dsn.reveal())
     except psycopg2.Error:

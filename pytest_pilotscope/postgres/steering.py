@@ -1,8 +1,8 @@
 """
 Steer the planner of a server that has the pilotscope library: cardinalities, hints, hidden indexes, and clocks without instrumentation.
 
-The library takes everything through settings (docs/steering.md). The functions here set them for the length of a block and put back what
-was there. `Session` has them as methods.
+The library takes everything through settings (docs/steering.md). The functions here set them for the length of a block and put the old
+values back. `Session` has them as methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import psycopg2
 
 from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.adherence import Adherence, verify
-from pytest_pilotscope.postgres.subplans import LeveledSubplan, alias_text, key_text
+from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -60,10 +61,10 @@ class TimedRun:
 
 
 def has_extension(session: Session) -> bool:
-    """Whether the library is loaded in this session."""
+    """Tell whether the library is loaded in this session."""
     if session in _KNOWN_TO_HAVE_IT:
         return True
-    # Before the library is loaded anybody can set a variable of this name, but not to what the library shows.
+    # Before the library is loaded anybody can set a variable of this name, but not to a value like the library's.
     shown = session.scalar("SELECT current_setting('pilotscope.subplans', true)")
     if not str(shown or "").startswith("["):
         return False
@@ -77,32 +78,23 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
 
     A statement of one query level has plain sets as keys. With subqueries or CTEs that are planned on their own, every key is a
     `LeveledSubplan`, a set that also has a `level` (1, 2, ... inner queries first). Cardinalities injected at the moment are in the result.
-
-    Without the library this takes one EXPLAIN per connected set of aliases and works on joins of tables; anything else then raises
-    `UnsupportedQuery`.
+    Raises `MissingExtension` without the library.
     """
-    if not has_extension(session):
-        from pytest_pilotscope.postgres.subplans import explained_subplans
-
-        return explained_subplans(session, sql)
+    require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
         f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
-    considered = json.loads(shown)
-    leveled = any(entry["level"] != 1 for entry in considered)
-    return {
-        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
-    }
+    return parse_subplans(shown)
 
 
 @contextmanager
 def cardinalities(session: Session, rows: Mapping[frozenset[str], float]) -> Iterator[None]:
     """
-    Within the block the planner takes these numbers of rows in place of its own estimates; blocks nest, the inner one holds.
+    Make the planner use these numbers of rows in place of its own estimates within the block; of nested blocks the inner one holds.
 
-    A `LeveledSubplan` is meant for its level only, any other set for every level that has relations of these aliases. PostgreSQL rounds
-    rows and takes at least 1. Raises `SteeringError` for rows that are not a number from 0 to 1e100.
+    A `LeveledSubplan` is for its level only, any other set for every level that has relations of these aliases. PostgreSQL rounds rows and
+    takes at least 1. Raises `SteeringError` for rows that are not a number from 0 to 1e100.
     """
     value = json.dumps({key_text(subplan): float(number) for subplan, number in rows.items()})
     with _set(session, {"pilotscope.cardinalities": value}):
@@ -114,12 +106,12 @@ def hints(
     session: Session, *, join_order: str | None = None, methods: Mapping[str, str] | Mapping[frozenset[str], str] | None = None
 ) -> Iterator[None]:
     """
-    Within the block the planner keeps to this join order and these methods; what is not given it chooses itself.
+    Make the planner keep to this join order and these methods within the block; it chooses everything else itself.
 
     `join_order` is a tree with the outer side first, such as "((a b) c)"; "2:(x y)" is for one query level, and there can be several
     trees. `methods` are by aliases, as text or set: nestloop, mergejoin and hashjoin for several relations, seqscan, indexscan,
-    indexonlyscan, bitmapscan and tidscan for one. Raises `SteeringError` for what cannot be read; an impossible tree is a WARNING of the
-    server.
+    indexonlyscan, bitmapscan and tidscan for one. Raises `SteeringError` for a text that cannot be read; an impossible tree is a WARNING of
+    the server.
     """
     settings = {}
     if join_order is not None:
@@ -134,7 +126,7 @@ def hints(
 @contextmanager
 def hidden_indexes(session: Session, names: Iterable[str]) -> Iterator[None]:
     """
-    Within the block the planner does not see these indexes; everything else, also their upkeep by INSERT, goes on.
+    Hide these indexes from the planner within the block; everything else goes on, also their upkeep by INSERT.
 
     A name may have its schema in front ("public.orders_pkey"). Raises `SteeringError` for names that no index has.
     """
@@ -148,7 +140,7 @@ def hidden_indexes(session: Session, names: Iterable[str]) -> Iterator[None]:
 
 def timed(session: Session, sql: str) -> TimedRun:
     """
-    Run `sql` and return its rows, with the time the server spent on planning and on executing it, in ms.
+    Run `sql` and return its rows, with the server's own planning and execution time in ms.
 
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
@@ -169,7 +161,7 @@ def require_extension(session: Session) -> None:
 
 @contextmanager
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
-    """Settings for the length of the block; what was there before is put back."""
+    """Set settings for the length of the block, then put the old values back."""
     require_extension(session)
     before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
     try:
@@ -181,7 +173,7 @@ def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _exchange(session: Session, name: str, value: str) -> str:
-    """Set one setting and return what it was."""
+    """Set one setting and return its old value."""
     try:
         row = session.execute("SELECT current_setting(%s), set_config(%s, %s, false)", (name, name, value))[0]
     except StatementFailed as error:
@@ -192,7 +184,7 @@ def _exchange(session: Session, name: str, value: str) -> str:
 
 
 def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, unless we are in a failed transaction: that takes back by itself what was set inside it."""
+    """Set one setting, except in a failed transaction, which undoes its settings by itself."""
     try:
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     except StatementFailed as error:
@@ -201,7 +193,7 @@ def _put_back(session: Session, name: str, value: str) -> None:
 
 
 def _detail(error: StatementFailed) -> str:
-    """What the library found wrong; PostgreSQL's own message repeats the whole value."""
+    """Return the mistake that the library found; PostgreSQL's own message repeats the whole value."""
     cause = error.__cause__
     detail = cause.diag.message_detail if isinstance(cause, psycopg2.Error) else None
     return detail or str(error)

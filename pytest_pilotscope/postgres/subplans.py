@@ -1,133 +1,36 @@
 """
-How subplans are written for the library, and how they are found without it.
+Read and write subplans in the notation of the library.
 
-A key of a setting is the aliases of a subplan, separated by blanks, maybe after the number of a query level: "a b", "2:x y".
+A key of a setting consists of the aliases of a subplan, separated by blanks, maybe after the number of a query level: "a b", "2:x y".
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from pytest_pilotscope.core.joins import ColumnRef, JoinQuery, Schema, filtered_sql, parse
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.errors import UnsupportedQuery
-from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.queries.joins import LeveledSubplan
 
-if TYPE_CHECKING:
-    from pytest_pilotscope.postgres.session import Session
+__all__ = ["LeveledSubplan", "alias_text", "key_text", "parse_subplans"]
 
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
-_COUNT = "SELECT count(*) FROM "
-_SCHEMAS: WeakKeyDictionary[Session, Schema] = WeakKeyDictionary()
-
-
-class LeveledSubplan(frozenset[str]):
-    """
-    A set of aliases that is meant for one query level only; it equals no plain set.
-
-    Levels are numbered in the order in which PostgreSQL plans them: first subqueries in expressions and CTEs, then subqueries in FROM, the
-    query itself last. The same statement under the same settings has the same numbers.
-    """
-
-    level: int
-
-    def __new__(cls, level: int, aliases: Iterable[str]) -> LeveledSubplan:
-        """Make the set of `aliases` at query level `level`, from 1."""
-        made = super().__new__(cls, aliases)
-        made.level = level
-        return made
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LeveledSubplan) and self.level == other.level and frozenset(self) == frozenset(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash((self.level, frozenset(self)))
-
-    def __repr__(self) -> str:
-        return f"LeveledSubplan({self.level}, {sorted(self)})"
 
 
 def alias_text(alias: str) -> str:
-    """An alias as the library reads it: in double quotes if it has characters of the notation."""
+    """Return an alias as the library reads it: in double quotes if it has characters of the notation."""
     return alias if _PLAIN_ALIAS.fullmatch(alias) else '"' + alias.replace('"', '""') + '"'
 
 
 def key_text(subplan: frozenset[str]) -> str:
-    """A subplan as a key of the library's settings."""
+    """Return a subplan as a key of the library's settings."""
     text = " ".join(alias_text(alias) for alias in sorted(subplan))
     return f"{subplan.level}:{text}" if isinstance(subplan, LeveledSubplan) else text
 
 
-def explained_subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
-    """
-    Return the planner's estimates by asking for one connected set of relations after the other, with stock PostgreSQL.
-
-    On inner joins this gives what the planner itself considers (a relation that it finds superfluous and removes is asked for all the
-    same), and on LEFT JOIN likewise. Raises `UnsupportedQuery` for everything else: its subplans are known to the planner alone.
-    """
-    query = _parsed(session, sql)
-    beyond = [f"a {join.kind} JOIN" for join in query.special_joins if join.kind != "LEFT"] + ["a subquery"] * bool(query.subqueries)
-    if beyond:
-        raise UnsupportedQuery(f"it has {' and '.join(dict.fromkeys(beyond))}, which only the pilotscope library can enumerate", sql)
-    classes = _planner_classes(query.equalities)
-    with session.rolled_back():
-        session.execute("SET LOCAL max_parallel_workers_per_gather = 0")
-        return {subplan: session.explain(_rows_sql(query, subplan, classes)).rows for subplan in query.subplans()}
-
-
-def _rows_sql(query: JoinQuery, subplan: frozenset[str], classes: Iterable[Sequence[ColumnRef]]) -> str:
-    """The join of a subplan, such that the topmost node of its plan has the rows that the whole query's planner would think of."""
-    if query.special_joins:
-        return "SELECT 1 FROM " + query.count_sql(subplan).removeprefix(_COUNT)  # noqa: S608 - made from the parsed query
-    sources = [filtered_sql(query.relations[alias]) for alias in query.aliases if alias in subplan]
-    conditions = [
-        f"{_column_sql(left)} = {_column_sql(right)}"
-        for members in classes
-        for left, right in pairwise(ref for ref in members if ref.alias in subplan)
-    ]
-    conditions += [f"({residual.sql})" for residual in query.residuals if residual.aliases <= subplan]
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT 1 FROM {', '.join(sources)}{where}"  # noqa: S608 - identifiers are quoted, conditions come from the parsed query
-
-
-def _column_sql(ref: ColumnRef) -> str:
-    return f"{quote_identifier(ref.alias)}.{quote_identifier(ref.column)}"
-
-
-def _planner_classes(equalities: Iterable[tuple[ColumnRef, ColumnRef]]) -> list[list[ColumnRef]]:
-    """
-    Put equal columns together in the planner's order (process_equivalence in equivclass.c).
-
-    Of several equalities between two sides it takes the first, so that the order decides on the estimate.
-    """
-    classes: list[list[ColumnRef]] = []
-    for left, right in equalities:
-        first = next((members for members in classes if left in members), None)
-        second = next((members for members in classes if right in members), None)
-        if first is None and second is None:
-            classes.append([left, right])
-        elif first is None or second is None:
-            (first or second or []).append(left if first is None else right)
-        elif first is not second:
-            first += second
-            classes.remove(second)
-    return classes
-
-
-def _parsed(session: Session, sql: str) -> JoinQuery:
-    """The parsed statement. The schema is read once, and again if it may have changed since."""
-    known = _SCHEMAS.get(session)
-    if known is not None:
-        try:
-            return parse(sql, known)
-        except UnsupportedQuery:
-            del _SCHEMAS[session]
-    _SCHEMAS[session] = read_schema(session)
-    return parse(sql, _SCHEMAS[session])
+def parse_subplans(shown: str) -> dict[frozenset[str], float]:
+    """Return the rows in the library's report, `pilotscope.subplans`, by subplan: plain sets for a statement of one level."""
+    considered = json.loads(shown)
+    leveled = any(entry["level"] != 1 for entry in considered)
+    return {
+        LeveledSubplan(entry["level"], entry["rels"]) if leveled else frozenset(entry["rels"]): float(entry["rows"]) for entry in considered
+    }

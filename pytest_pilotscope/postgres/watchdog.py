@@ -1,5 +1,5 @@
 """
-The process between us and PostgreSQL: it never outlives us, and PostgreSQL never outlives it.
+The process between its starter and PostgreSQL: it never outlives its starter, and PostgreSQL never outlives it.
 
 Run as a script with `python -I -S watchdog.py SPECIFICATION`, standard library only. The specification is JSON:
 
@@ -9,7 +9,7 @@ Run as a script with `python -I -S watchdog.py SPECIFICATION`, standard library 
 
 Its standard input is a pipe from the process that started it. A byte `f` on it asks for PostgreSQL's fast shutdown, `i` for the immediate
 one, `e` for that and the end: the folders are deleted. The end of the pipe (every copy of the other end is closed) or the death of the
-starting process (Linux, also while a forked child still holds the pipe) means that we were killed, and is the same as `e`.
+starting process (Linux, also while a forked child still holds the pipe) counts as `e`: the starter was killed.
 
 The other direction is PR_SET_PDEATHSIG on Linux: PostgreSQL is killed when the watchdog is. It is set here because it belongs to the
 *thread* that forks, is cleared by a change of user, and this process has one thread only.
@@ -35,7 +35,7 @@ _SHUTDOWN = {b"f": signal.SIGINT, b"i": signal.SIGQUIT, _END: signal.SIGQUIT}  #
 
 
 def main(specification: str) -> int:
-    """Start the command, wait for its end or ours, and return its exit status."""
+    """Start the command, wait for its end or that of the starter, and return its exit status."""
     wanted = json.loads(specification)
     ended, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -62,7 +62,7 @@ def main(specification: str) -> int:
 
 
 def _death_of_parent() -> list[int]:
-    """A descriptor that becomes readable when the starting process is dead, where the system has such a thing."""
+    """Return a descriptor that becomes readable when the starting process is dead, where the system has one."""
     try:
         return [os.pidfd_open(os.getppid())]
     except (AttributeError, OSError):
@@ -70,7 +70,7 @@ def _death_of_parent() -> list[int]:
 
 
 def _dies_with_watchdog() -> Callable[[], None] | None:
-    """What to do in PostgreSQL's process just before it starts: ask the kernel to kill it with us."""
+    """Return a function for PostgreSQL's process to call before it starts: it asks the kernel to kill the process with the watchdog."""
     if sys.platform != "linux":
         return None
     libc, watchdog = ctypes.CDLL(None), os.getpid()

@@ -1,1 +1,1 @@
-"""Tables, plots and pages made from results."""
+"""Tables, plots and pages of records."""

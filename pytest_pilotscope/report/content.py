@@ -1,29 +1,29 @@
-"""What a page shows of a record, query by query, as values: everything is decided here, the template only sets it."""
+"""The content of a page by query, as values, so that the template only formats them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.figures import QueryTimes, SideSummary
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import QueryReport, Scalar
-from pytest_pilotscope.core.statistics import Interval, Outcome, QueryRatio
-from pytest_pilotscope.core.summary import Summary
-from pytest_pilotscope.report.plans import Node, compared, judged, nodes_of
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryReport, Scalar
+from pytest_pilotscope.report.plans import Node, compared, judged
+from pytest_pilotscope.statistics.accuracy import worst_q_error
+from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary
+from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio
+from pytest_pilotscope.statistics.summary import Summary
 
 OFF = 10.0
-"""From this q-error on, a node's estimate is marked."""
+"""The smallest q-error that marks a node's estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySide:
     """
-    One query on one side. `speedup` and `outcome` are against the baseline, None for the baseline itself and where there is no pair.
+    One query on one side. `speedup` and `outcome` compare it with the baseline; None for the baseline itself and without a pair.
 
-    `worst_q_error` is that of its subplans. `changed` says whether the plan is another one than the baseline's, None where one of them is
-    not known. `facts` explain its decision.
+    `worst_q_error` is the largest of its subplans. `changed` is set if the plan differs from the baseline's; None if one of them is
+    unknown. `facts` explain its decision.
     """
 
     name: str
@@ -38,7 +38,7 @@ class QuerySide:
 
     @property
     def trouble(self) -> bool:
-        """Whether it failed, timed out, or PostgreSQL did not do what it was told."""
+        """True if it failed, timed out, or PostgreSQL did not use all steering."""
         unsteered = self.report is not None and self.report.steered_ratio is not None and self.report.steered_ratio < 1
         return self.error is not None or (self.times is not None and self.times.timed_out > 0) or unsteered
 
@@ -46,9 +46,9 @@ class QuerySide:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanPair:
     """
-    The plans of the baseline and of another side, each marked where the other differs.
+    The plans of the baseline and of another side, whose nodes are marked if the other plan differs.
 
-    `same` says that they do the same throughout; `alike` that they were even expected to cost the same and to yield the same rows.
+    `same` is set if they do the same; `alike` if their estimated costs and rows are equal, too.
     """
 
     side: str
@@ -60,7 +60,7 @@ class PlanPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryContent:
-    """Everything about one query: its sides, the baseline first, and the plans of the others beside the baseline's."""
+    """One query: its sides, the baseline first, and the plans of the others paired with the baseline's."""
 
     id: str
     sql: str
@@ -69,7 +69,7 @@ class QueryContent:
 
     @property
     def flags(self) -> str:
-        """What one can filter by: `win`, `loss`, `plan`, `trouble`."""
+        """The values for the filter: `win`, `loss`, `plan`, `trouble`."""
         found = {
             "win": any(side.outcome == "win" for side in self.sides),
             "loss": any(side.outcome == "loss" for side in self.sides),
@@ -80,7 +80,7 @@ class QueryContent:
 
 
 def queries_of(record: Record, summary: Summary) -> Iterator[QueryContent]:
-    """The queries of a record in its order."""
+    """Yield the queries of a record in its order."""
     baseline = record.header.baseline_side
     order = (baseline, *(name for name in record.header.sides if name != baseline))
     sides = [_Side.of(record, summary.sides[name]) for name in order]
@@ -122,7 +122,7 @@ class _Side:
             report=report,
             changed=_changed(report, baseline.reports.get(query_id)) if self is not baseline else None,
             facts=self.facts.get(query_id, {}),
-            worst_q_error=_worst(report),
+            worst_q_error=worst_q_error(report) if report else None,
         )
 
 
@@ -130,12 +130,6 @@ def _changed(report: QueryReport | None, baseline: QueryReport | None) -> bool |
     if report is None or baseline is None or report.plan_shape is None or baseline.plan_shape is None:
         return None
     return report.plan_shape != baseline.plan_shape
-
-
-def _worst(report: QueryReport | None) -> float | None:
-    if report is None or not report.estimates:
-        return None
-    return float(q_error([e.estimated for e in report.estimates], [e.true for e in report.estimates]).max())
 
 
 def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPair]:
@@ -149,4 +143,4 @@ def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPai
 
 
 def _nodes(side: QuerySide) -> tuple[Node, ...]:
-    return judged(nodes_of(side.report.plan), side.report) if side.report and side.report.plan else ()
+    return judged(side.report) if side.report else ()

@@ -1,4 +1,4 @@
-"""Warnings of ours, shown to the user: pytest throws away what is logged outside a test, and shows nothing of a test that passes."""
+"""Our logged warnings, shown to the user: pytest drops warnings logged outside a test, and hides those of a test that passes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pytest_pilotscope.report.progress import Say
 
 LOGGERS = ("pytest_pilotscope", "algorithms")
-"""Whose warnings are shown."""
+"""The loggers whose warnings are shown."""
 
 
 class Notices(logging.Handler):
-    """Says each distinct warning once, when it is logged; one that is `shown_already` by somebody else is left to them."""
+    """A log handler that shows each distinct warning once, except those that another handler has `shown_already`."""
 
     def __init__(self, *, say: Say, shown_already: Callable[[logging.LogRecord], bool]) -> None:
         super().__init__(logging.WARNING)
@@ -21,12 +21,12 @@ class Notices(logging.Handler):
         self.shown: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say the message of a record."""
+        """Show the message of a log record."""
         if not self._shown_already(record):
             self.show(record.getMessage())
 
     def show(self, text: str) -> None:
-        """Say a text, unless it was said before."""
+        """Show a text, unless it was shown before."""
         if text not in self.shown:
             self.shown[text] = None
             self._say(f"pilotscope: warning: {text}")

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting and filtering of the tables of queries, and opening all sections, or the one that a link leads to. The page is whole without it.
+// Sort and filter the tables of queries, open all sections, or the one that a link points to. The page is complete without this script.
 
 function cellOf(row, column) {
   return row.cells[column];
@@ -15,7 +15,7 @@ function sortBy(table, heading, column) {
   for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const rows = Array.from(table.tBodies[0].rows, (row) => [valueOf(row, column), row]);
-  rows.sort(([a], [b]) => (a === null) - (b === null) || (ascending ? a - b : b - a)); // what has no value stays at the end
+  rows.sort(([a], [b]) => (a === null) - (b === null) || (ascending ? a - b : b - a)); // rows without a value stay at the end
   table.tBodies[0].append(...rows.map(([, row]) => row));
 }
 

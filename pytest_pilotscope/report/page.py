@@ -1,7 +1,7 @@
 """
-The report: one HTML file with everything in it. It asks no network for anything, and its content policy does not let it.
+The report: one HTML file with everything in it. It loads nothing from the network, and its content policy forbids that.
 
-Set with Jinja2, which escapes whatever comes out of a record.
+Jinja2 escapes all texts of a record.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import RunHeader, Scalar
-from pytest_pilotscope.core.statistics import Interval
-from pytest_pilotscope.core.summary import Summary, summarize
-from pytest_pilotscope.report.comparison import Comparison, bound_text, comparison_of, factor_text, title_of
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
+from pytest_pilotscope.report.figure_table import FigureTable, bound_text, factor_text, figure_table, title_of
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.remarks import Remark, all_remarks
 from pytest_pilotscope.report.svg import Plot
+from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
 MANY = 10
-"""So many remarks are shown at once."""
+"""The number of remarks that the page shows without a click."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContent:
-    """One record on the page. `prefix` sets its anchors apart from those of other records."""
+    """One record on the page. Its anchors start with `prefix`, so that they differ from those of other records."""
 
     prefix: str
     record: Record
     title: str
     facts: tuple[tuple[str, str], ...]
-    comparison: Comparison
+    table: FigureTable
     remarks: tuple[Remark, ...]
     plots: tuple[Plot, ...]
     queries: tuple[QueryContent, ...]
 
 
 def write_page(path: Path, records: Sequence[Record]) -> Path:
-    """Write the page of these records, in this order; the folder is made if it is not there. Returns the path."""
+    """Write the page of these records, in this order, create its folder if necessary, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(records), encoding="utf-8")
     return path
 
 
 def write_plots(folder: Path, record: Record) -> Path:
-    """Write every figure of a record as an SVG file; returns the folder."""
+    """Write every plot of a record as an SVG file, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for plot in plots_of(record, summarize(record)):
         (folder / f"{plot.name}.svg").write_text(plot.for_file(), encoding="utf-8")
@@ -60,7 +60,7 @@ def write_plots(folder: Path, record: Record) -> Path:
 
 
 def page(records: Sequence[Record]) -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     runs = [_content(record, f"r{number}-") for number, record in enumerate(records)]
     template = _environment().get_template(TEMPLATE)
     return template.render(runs=runs, title=_title(records), style=_resource(STYLE), script=_resource(SCRIPT), off=OFF, many=MANY) + "\n"
@@ -73,7 +73,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         record=record,
         title=title_of(summary),
         facts=tuple(_facts(record.header, summary)),
-        comparison=comparison_of(summary),
+        table=figure_table(summary),
         remarks=all_remarks(record, summary),
         plots=plots_of(record, summary),
         queries=tuple(queries_of(record, summary)),

@@ -1,130 +1,73 @@
-"""
-Plans out of their text in the record, node by node, with the rows that are known to be true and what the other plan does differently.
-
-The text has a line for each node, indented by two spaces for each level: `Hash Join [a.id = b.a] rows=10 actual=12 loops=1 cost=3.10`.
-"""
+"""The nodes of a record's plans, with true rows and the differences from another plan."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.results import QueryReport
+from pytest_pilotscope.record.results import PlanNode, QueryReport, SubplanEstimate
+from pytest_pilotscope.statistics.accuracy import q_error
 
 Difference = Literal["", "method", "order"]
-"""What the other plan does differently here: nothing, the same relations by another method, or it never has these relations together."""
-
-_NUMBERS = re.compile(r" rows=(?P<rows>\S+)(?: actual=(?P<actual>\S+)(?: loops=(?P<loops>\S+))?)? cost=(?P<cost>\S+)$")
-_SCAN = re.compile(r"^(?P<title>(?:\S+ )*?Scan)(?: (?P<target>.+))?$")
-_INDENT = 2
+"""The difference of the other plan: none, another method for the same relations, or it never has exactly these relations together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """
-    One node of a plan. `text` is everything but the numbers, `aliases` are those of the relations at and below it.
+    One node of a plan as the page shows it.
 
-    `rows` are estimated, per execution. `estimated_rows` are those that the planner expected of these relations in all and `true_rows`
-    those that are true, with the q-error between the two; None where they are not known.
+    `estimated_rows` are the planner's estimate for the relations below the node, `true_rows` their true number, and `q_error` is between
+    the two; None if they are unknown.
     """
 
+    plan: PlanNode
     depth: int
-    text: str
-    rows: float
-    cost: float
-    actual_rows: float | None = None
-    loops: float | None = None
-    aliases: frozenset[str] = frozenset()
     estimated_rows: float | None = None
     true_rows: float | None = None
     q_error: float | None = None
     difference: Difference = ""
 
-    @property
-    def operation(self) -> str:
-        """What it does to what, without its conditions."""
-        return self.text.split(" [", 1)[0]
 
+def judged(report: QueryReport) -> tuple[Node, ...]:
+    """
+    Return the nodes of a report's plan, parents first, with true rows.
 
-def nodes_of(plan: str) -> tuple[Node, ...]:
-    """The nodes of a plan's text, parents first. What cannot be read as a node belongs to the condition before or after it."""
-    nodes: list[Node] = []
-    pending = ""
-    for line in plan.splitlines():
-        pending = f"{pending}\n{line}" if pending else line
-        found = _NUMBERS.search(pending)
-        if found:
-            nodes.append(_node(pending[: found.start()], found))
-            pending = ""
-    return tuple(_with_aliases(nodes))
-
-
-def judged(nodes: Sequence[Node], report: QueryReport) -> tuple[Node, ...]:
-    """The nodes with true rows: those counted while it ran, else those known for the same relations; none where it was never executed."""
-    known = {frozenset(estimate.aliases): estimate for estimate in report.estimates or ()}
-    judged_nodes = []
-    for node in nodes:
-        estimate = known.get(node.aliases) if node.aliases else None
-        if node.loops == 0:
-            judged_nodes.append(node)
-        elif node.actual_rows is not None:
-            judged_nodes.append(_judged(node, node.rows, node.actual_rows))
-        elif estimate is not None and _yields_its_relations(node):
-            judged_nodes.append(_judged(node, estimate.estimated, estimate.true))
-        else:
-            judged_nodes.append(node)
-    return tuple(judged_nodes)
+    These are the rows that PostgreSQL counted while the plan ran, else those known for the same relations. A node without executions has
+    none.
+    """
+    if report.plan is None:
+        return ()
+    estimates = report.estimates or ()
+    times = Counter(frozenset(estimate.aliases) for estimate in estimates)  # several query levels may have the same aliases
+    known = {aliases: estimate for estimate in estimates if times[aliases := frozenset(estimate.aliases)] == 1}
+    return tuple(_judged(node, depth, known) for depth, node in report.plan.nodes())
 
 
 def compared(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes, marked where the other plan does something else."""
-    same = Counter((node.operation, node.aliases) for node in others)
-    together = {node.aliases for node in others}
+    """Return the nodes, marked with the differences of the other plan."""
+    same = Counter((node.plan.title, node.plan.aliases) for node in others)
+    together = {node.plan.aliases for node in others}
     marked = []
     for node in nodes:
-        key = (node.operation, node.aliases)
-        difference: Difference = "" if same[key] > 0 else "method" if node.aliases in together else "order"
+        key = (node.plan.title, node.plan.aliases)
+        difference: Difference = "" if same[key] > 0 else "method" if node.plan.aliases in together else "order"
         same[key] -= 1
         marked.append(replace(node, difference=difference))
     return tuple(marked)
 
 
-def _node(head: str, numbers: re.Match[str]) -> Node:
-    text = head.lstrip(" ")
-    return Node(
-        depth=(len(head) - len(text)) // _INDENT,
-        text=text,
-        rows=float(numbers["rows"]),
-        cost=float(numbers["cost"]),
-        actual_rows=float(numbers["actual"]) if numbers["actual"] else None,
-        loops=float(numbers["loops"]) if numbers["loops"] else None,
-    )
+def _judged(plan: PlanNode, depth: int, known: dict[frozenset[str], SubplanEstimate]) -> Node:
+    estimated, true = plan.rows, plan.actual_rows
+    if true is None and _yields_its_relations(plan) and plan.aliases in known:
+        estimated, true = known[plan.aliases].estimated, known[plan.aliases].true
+    if true is None or plan.loops == 0:
+        return Node(plan=plan, depth=depth)
+    return Node(plan=plan, depth=depth, estimated_rows=estimated, true_rows=true, q_error=float(q_error(estimated, true)))
 
 
-def _judged(node: Node, estimated: float, true: float) -> Node:
-    return replace(node, estimated_rows=estimated, true_rows=true, q_error=float(q_error(estimated, true)))
-
-
-def _with_aliases(nodes: Sequence[Node]) -> Iterator[Node]:
-    for i, node in enumerate(nodes):
-        below = [node]
-        for other in nodes[i + 1 :]:
-            if other.depth <= node.depth:
-                break
-            below.append(other)
-        yield replace(node, aliases=frozenset(alias for each in below if (alias := _alias(each))))
-
-
-def _alias(node: Node) -> str | None:
-    """The alias that a scan has in the query: the last word before the index and the conditions."""
-    scan = _SCAN.match(node.operation.split(" using ", 1)[0])
-    return scan["target"].split(" ")[-1] if scan and scan["target"] else None
-
-
-def _yields_its_relations(node: Node) -> bool:
-    """Whether the rows of a node are those of the relations below it: scans and joins, not sorts of a part or aggregates."""
-    return "Scan" in node.operation or "Join" in node.operation or node.operation.endswith("Nested Loop")
+def _yields_its_relations(plan: PlanNode) -> bool:
+    """Tell whether the rows of a node are those of the relations below it: scans and joins, not sorts or aggregates."""
+    return any(word in plan.operation for word in ("Scan", "Join", "Nested Loop"))

@@ -1,7 +1,7 @@
 """
-The figures of a record, drawn with matplotlib as SVG.
+The plots of a record, drawn with matplotlib as SVG.
 
-matplotlib's figures are made directly, without pyplot, so nothing of a user's own plots is touched.
+This file creates matplotlib's figures directly, without pyplot, so it does not affect a user's own plots.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_pilotscope.core.accuracy import q_error
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.statistics import QueryRatio
-from pytest_pilotscope.core.summary import Summary
+from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.svg import INK, LINE, OUTCOMES, QUIET, SIDES, Plot, link_to, plot_of
+from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.ratios import QueryRatio
+from pytest_pilotscope.statistics.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ MOST_SHARES = 15
 
 
 def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
-    """Every figure that this record has something to show in."""
+    """Return every plot for which this record has data."""
     with _style():
         return tuple(
             plot
@@ -48,14 +48,14 @@ def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
 
 
 def _speedups(summary: Summary) -> Iterator[Plot]:
-    """For each side the speed-up of every query, sorted, with its interval."""
+    """Yield the sorted speed-ups of every query, with intervals, for each side."""
     for name, side in summary.sides.items():
         if side.against is None or not side.against.queries:
             continue
         ratios = sorted(side.against.queries, key=lambda query: -query.ratio.estimate)
         yield _plot(
             f"speedup-{name}",
-            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; colour marks what is beyond noise.",
+            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; significant differences are coloured.",
             _draw_speedups(ratios, name),
             titles={f"{query.query_id}@{name}": _said(query) for query in ratios},
         )
@@ -81,7 +81,7 @@ def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
 
 
 def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
-    """Every query by its time with the baseline and with each other side."""
+    """Plot every query by its time on the baseline and on each other side."""
     baseline = {query.query_id: query.end_to_end_ms for query in summary.sides[record.header.baseline_side].queries}
     figure, axes = _figure(TALL)
     titles: dict[str, str] = {}
@@ -105,14 +105,12 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
     _logarithmic(axes, "y", low, high)
     axes.set(xlabel="baseline, ms", ylabel="ms")
     _legend(axes)
-    caption = (
-        "Median time of each query, end to end, with the baseline (across) and with the others (up). Below the line is faster; dots at 2x."
-    )
+    caption = "Median end-to-end time of each query on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
     yield _plot("scatter", caption, figure, titles=titles)
 
 
 def _q_errors(record: Record) -> Iterator[Plot]:
-    """Q-errors of subplans that are not empty, by number of joins and side."""
+    """Plot the q-errors of subplans that are not empty, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
     for report in record.reports:
         for estimate in report.estimates or ():
@@ -124,7 +122,7 @@ def _q_errors(record: Record) -> Iterator[Plot]:
 
 
 def _p_errors(record: Record) -> Iterator[Plot]:
-    """P-errors of queries, by number of joins and side."""
+    """Plot the p-errors of queries, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
     joins = record.joins()
     for report in record.reports:
@@ -134,7 +132,7 @@ def _p_errors(record: Record) -> Iterator[Plot]:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
 
 
-def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, what: str) -> Plot:
+def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, subject: str) -> Plot:
     figure, axes = _figure(WIDE)
     sides = [side for side in record.header.sides if side in errors]
     joins = sorted({number for by_joins in errors.values() for number in by_joins})
@@ -147,7 +145,7 @@ def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]
     axes.set_xticks(range(len(joins)), [str(number) for number in joins])
     axes.set(xlabel="joins", ylabel=name)
     _legend(axes)
-    return _plot(f"{name}s", f"{what}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
+    return _plot(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
 
 
 def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
@@ -168,7 +166,7 @@ def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[
 
 
 def _training(record: Record) -> Iterator[Plot]:
-    """Every series that training recorded, one figure each."""
+    """Yield one plot for each series of the training."""
     from matplotlib.ticker import MaxNLocator
 
     for report in record.training:
@@ -188,7 +186,7 @@ def _training(record: Record) -> Iterator[Plot]:
 
 
 def _importances(record: Record) -> Iterator[Plot]:
-    """The largest of the shares that training recorded as `<what>_importance_<name>`."""
+    """Plot the largest of the shares that training recorded as `<kind>_importance_<name>`."""
     for report in record.training:
         shares = {name.partition(IMPORTANCE)[2]: share for name, share in report.scalars.items() if IMPORTANCE in name}
         if not any(shares.values()):
@@ -198,9 +196,7 @@ def _importances(record: Record) -> Iterator[Plot]:
         axes.barh(largest, [shares[name] for name in largest], color=_side_colour(record, report.side))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
-        caption = (
-            f"{report.side}: how much the predictions of its model change when the values of one are shuffled; the {len(largest)} largest."
-        )
+        caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
         yield _plot(f"importance-{report.side}", caption, figure)
 
 
@@ -253,7 +249,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
-    """A logarithmic axis with plain numbers."""
+    """Make an axis logarithmic, with decimal numbers as labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis = axes.xaxis if which == "x" else axes.yaxis

@@ -1,38 +1,27 @@
-"""Progress on a terminal (a live bar) and in a log (plain lines)."""
+"""Progress on a terminal (a bar) and in a log (lines)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
-from typing import Protocol, TextIO
+from typing import TextIO
 
-Advance = Callable[[int], None]
+from pytest_pilotscope.options.progress import Advance, ShowProgress
+
 Uncaptured = Callable[[], AbstractContextManager[None]]
+Say = Callable[[str], None]
+"""Shows one line to the user at once."""
 
 LINES_PER_LOG = 20
-"""How many lines a finished task leaves in a log, at most."""
-
-
-class Say(Protocol):
-    """Shows one line to the user at once."""
-
-    def __call__(self, text: str) -> None:
-        """Show it."""
-
-
-class ShowProgress(Protocol):
-    """Opens a progress display; its value is a function to call with each step done."""
-
-    def __call__(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Open it for `total` steps."""
+"""The largest number of lines that a finished task leaves in a log."""
 
 
 def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple[Say, ShowProgress]:
     """
-    Return a way to say a line and one to show progress on a stream.
+    Return a function that shows a line on a stream, and one that shows progress.
 
-    `uncaptured` is entered around every write, because a test runner captures what its tests write.
+    Both enter `uncaptured` around every write, because a test runner captures the output of its tests.
     """
 
     def say(text: str) -> None:
@@ -40,10 +29,10 @@ def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple
             stream.write(f"\r{text}\x1b[K\n" if live else f"\n{text}")  # in a log the line before may still be pytest's
             stream.flush()
 
-    return say, (_live(stream, uncaptured) if live else _plain(say))
+    return say, (_bar(stream, uncaptured) if live else _lines(say))
 
 
-def _plain(say: Say) -> ShowProgress:
+def _lines(say: Say) -> ShowProgress:
     @contextmanager
     def show(description: str, total: int) -> Iterator[Advance]:
         started, done = monotonic(), 0
@@ -62,14 +51,14 @@ def _plain(say: Say) -> ShowProgress:
     return show
 
 
-def _live(stream: TextIO, uncaptured: Uncaptured) -> ShowProgress:
+def _bar(stream: TextIO, uncaptured: Uncaptured) -> ShowProgress:
     @contextmanager
     def show(description: str, total: int) -> Iterator[Advance]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        # Refreshed by hand: a background thread would take time from what is being measured.
+        # Without automatic refresh: a background thread would take time from the measurement.
         bar = Progress(*columns, console=Console(file=stream, force_terminal=True), auto_refresh=False, transient=True)
         task = bar.add_task(description, total=total)
         with uncaptured():

@@ -1,38 +1,41 @@
-"""What a reader must know beside the figures: what deciding cost, slower queries, failures, interruptions, unused cardinalities."""
+"""Remarks below the figures: the cost of inference, slower queries, failures, interruptions, unused cardinalities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_pilotscope.core.figures import NOISE_FLOOR_MS
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN, QueryReport, TrainingReport
-from pytest_pilotscope.core.summary import Summary
-
-NAMED = 5
-"""So many queries are named in one remark."""
-
+from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, TrainingReport
+from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS
+from pytest_pilotscope.statistics.summary import Summary
 
 _CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret", "validation_own_regret"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One sentence; `bad` where something went wrong."""
+    """One sentence; `bad` marks a problem."""
 
     text: str
     bad: bool = False
 
 
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
-    """Everything there is to remark, in the order in which it is shown."""
-    found = (uncertain_of(summary), decisions_of(record, summary), regressions_of(summary), results_of(record, summary), remarks_of(record))
+    """Return all remarks on a record, in the order of display."""
+    found = (
+        wide_intervals(summary),
+        inference_remarks(record, summary),
+        slower_queries(summary),
+        no_results(record, summary),
+        record_remarks(record),
+    )
     return tuple(remark for part in found for remark in part)
 
 
-def decisions_of(record: Record, summary: Summary) -> Iterator[Remark]:
-    """What deciding took of the time and what it brought, and how well plans were chosen where all candidates had been run."""
+def inference_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
+    """State the time of inference and the server time it saved, and the quality of plan choices if the training ran all candidates."""
     baseline = {query.query_id: query for query in summary.sides[record.header.baseline_side].queries}
     for name, side in summary.sides.items():
         pairs = [(baseline[query.query_id], query) for query in side.queries if query.query_id in baseline]
@@ -40,30 +43,30 @@ def decisions_of(record: Record, summary: Summary) -> Iterator[Remark]:
         if inference_s > 0:
             share = inference_s / (sum(query.end_to_end_ms for _, query in pairs) / 1e3)
             saved_s = sum(own.planning_ms + own.execution_ms - query.planning_ms - query.execution_ms for own, query in pairs) / 1e3
-            brought = f"{abs(saved_s):.3f} s {'less' if saved_s >= 0 else 'more'} than the baseline's"
-            yield Remark(text=f"{name}: deciding took {inference_s:.3f} s ({share:.1%} of its time); planning and execution took {brought}")
+            saved = f"{abs(saved_s):.3f} s {'less' if saved_s >= 0 else 'more'} than the baseline's"
+            yield Remark(text=f"{name}: inference took {inference_s:.3f} s ({share:.1%} of its time); planning and execution took {saved}")
     for training in record.training:
         yield from _choices(training)
 
 
 def _choices(training: TrainingReport) -> Iterator[Remark]:
-    """The figures of an algorithm that chooses among candidate plans, on validation queries of which all candidates were run."""
+    """State how well an algorithm chooses among candidate plans, on validation queries with all candidates executed."""
     found = training.scalars
     if found.keys() >= _CHOICES:
         yield Remark(
-            text=f"{training.side}: of {found['validation_queries']} validation queries whose candidate plans were all run, the "
-            f"best-scored plan was the fastest in {found['validation_top1_accuracy']:.0%}; regret {found['validation_regret']:.1%} "
-            f"(of PostgreSQL's own plans {found['validation_own_regret']:.1%})"
+            text=f"{training.side}: the best-scored plan was the fastest in {found['validation_top1_accuracy']:.0%} of "
+            f"{found['validation_queries']} validation queries with all candidate plans executed; regret {found['validation_regret']:.1%} "
+            f"(PostgreSQL's own plans: {found['validation_own_regret']:.1%})"
         )
 
 
-def results_of(record: Record, summary: Summary) -> Iterator[Remark]:
-    """Whether the figures are a result at all: not where queries find nothing, nor where the difference is below the noise floor."""
+def no_results(record: Record, summary: Summary) -> Iterator[Remark]:
+    """Warn if the figures are no result: most queries find nothing, or the difference is below the noise floor."""
     found = [run.empty for run in record.runs if run.side == record.header.baseline_side and run.empty is not None]
     if sum(found) > len(found) / 2:
         yield Remark(
             text=f"{sum(found)} of {len(found)} queries ({sum(found) / len(found):.0%}) have an empty result: PostgreSQL stops as soon as "
-            "it finds nothing to join, so these times say little about plans; this data is good for checking that everything works",
+            "it finds nothing to join, so these times say little about plans; use this data only to check that everything works",
             bad=True,
         )
     for name, side in summary.sides.items():
@@ -75,8 +78,8 @@ def results_of(record: Record, summary: Summary) -> Iterator[Remark]:
             )
 
 
-def remarks_of(record: Record) -> Iterator[Remark]:
-    """All that there is to remark on a record, the gravest last."""
+def record_remarks(record: Record) -> Iterator[Remark]:
+    """Remark on the record itself: its conditions, its end, failures and unused steering."""
     if BASELINE_AGAIN in record.header.sides:
         yield Remark(text="An A/A pair: both sides are plain PostgreSQL, so the interval is the noise of this machine.")
     if record.header.parallel:
@@ -86,38 +89,44 @@ def remarks_of(record: Record) -> Iterator[Remark]:
         yield Remark(text="The run was interrupted; its figures cover what was measured.")
     elif end.error:
         yield Remark(text=f"{end.status}: {end.error}", bad=True)
+    if record.truncated:
+        yield Remark(text="The last line of the record is cut off and left out.")
+    for kind, lines in record.ignored.items():
+        yield Remark(text=f"{counted(lines, 'line')} of the record left out: this version does not know the kind {kind!r}.")
     for side, reason in (end.failures if end else {}).items():
         yield Remark(text=f"{side} failed: {reason}", bad=True)
+    yield from _without_p_error(record)
     for report in record.reports:
         if report.steered_ratio is not None and report.steered_ratio < 1:
-            yield Remark(text=f"{report.query_id}: {report.side} {steered_text(report)}", bad=True)
+            yield Remark(text=f"{report.query_id}: {report.side} {_steered(report)}", bad=True)
 
 
-def uncertain_of(summary: Summary) -> Iterator[Remark]:
-    """Say in words when an interval is so wide that it says nothing: a few rounds of a few queries."""
+def _without_p_error(record: Record) -> Iterator[Remark]:
+    """Name the queries of each side with an unknown p-error, and the first reason."""
+    for side in record.header.sides:
+        lacking = [report for report in record.reports if report.side == side and report.p_error_reason is not None]
+        if lacking:
+            yield Remark(text=f"{side}: unknown p-error of {named(report.query_id for report in lacking)}: {lacking[0].p_error_reason}")
+
+
+def wide_intervals(summary: Summary) -> Iterator[Remark]:
+    """Warn if an interval is too wide to be useful."""
     for name, side in summary.sides.items():
         if side.against and side.against.speedup.low < 1 / 2 and side.against.speedup.high > 2:
-            measured = f"{_counted(summary.header.rounds, 'round')} of {_counted(len(side.against.queries), 'query', 'queries')}"
-            text = f"{name}: {measured} cannot tell twice as fast from twice as slow; more of either narrow the interval"
-            yield Remark(text=text)
+            measured = f"{counted(summary.header.rounds, 'round')} of {counted(len(side.against.queries), 'query', 'queries')}"
+            yield Remark(text=f"{name}: the interval of {measured} is too wide to be useful; measure more rounds or more queries")
 
 
-def regressions_of(summary: Summary) -> Iterator[Remark]:
-    """Name the queries that a side made slower beyond noise, the worst first."""
+def slower_queries(summary: Summary) -> Iterator[Remark]:
+    """Name the significantly slower queries of each side, the worst first."""
     for name, side in summary.sides.items():
         slower = sorted(side.against.regressions.items(), key=lambda item: -item[1]) if side.against else []
         if slower and side.against:
-            named = ", ".join(f"{query_id} ({ratio:.2f}x)" for query_id, ratio in slower[:NAMED])
-            more = f" and {len(slower) - NAMED} more" if len(slower) > NAMED else ""
+            names = named(f"{query_id} ({ratio:.2f}x)" for query_id, ratio in slower)
             count = f"{len(slower)} of {len(side.against.queries)} queries"
-            yield Remark(text=f"{name} made {count} slower beyond noise: {named}{more}", bad=True)
+            yield Remark(text=f"{name} is significantly slower on {count}: {names}", bad=True)
 
 
-def steered_text(report: QueryReport) -> str:
-    """How far PostgreSQL did what it was told, and why not further."""
+def _steered(report: QueryReport) -> str:
     reasons = "; ".join(report.steering_reasons) or "no reason known"
     return f"steered {report.steered_ratio:.1%}: {reasons}"
-
-
-def _counted(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,8 +1,8 @@
 """
-SVG as matplotlib writes it, made fit for a page and for a file.
+Adapting matplotlib's SVG for the page and for files.
 
-A `Plot` leaves its colours and links open: on the page they follow its light or dark scheme and lead to the queries, in a file of its own
-they are fixed.
+A `Plot` has placeholders for colours and links. On the page, colours follow the light or dark scheme and links point to queries; a file
+has fixed colours and no links.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     "#070705": ("side-4", "#b8860b"),
     "#070706": ("side-5", "#56b4e9"),
 }
-"""What figures are drawn with: the name of each colour on the page, and what it is in a file (Okabe and Ito's colours)."""
+"""The placeholder colours of plots, with the name of each on the page and its colour in a file (Okabe and Ito's colours)."""
 
 INK, QUIET, LINE, WIN, LOSS, TIE, *SIDES = COLOURS
 OUTCOMES = {"win": WIN, "loss": LOSS, "tie": TIE}
@@ -46,9 +46,9 @@ _FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
     """
-    A figure: `name` for files, `caption` in words, and its SVG with open colours and links.
+    A plot: `name` for files, `caption` in words, and its SVG with placeholders for colours and links.
 
-    `titles` are what is said of a query where it can be pointed at, by the key of its link; `small` figures need less room.
+    `titles` are the tooltips of queries, by the key of the link; `small` plots need less room.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Plot:
     small: bool = False
 
     def for_page(self, prefix: str) -> str:
-        """The SVG for a page: colours by name, links to `#<prefix><query>`, and ids that no other figure has."""
+        """Return the SVG for a page: colours by name, links to `#<prefix><query>`, and ids that no other plot has."""
         own = set(_ID.findall(self.svg))
         unique = f"{prefix}{self.name}-"
         svg = _sizeless(_STYLE.sub("", self.svg, count=1))
@@ -68,7 +68,7 @@ class Plot:
         return _LINK.sub(lambda found: self._link(unquote(found[1]), prefix), svg)
 
     def for_file(self) -> str:
-        """The SVG as a file of its own, on white, without links."""
+        """Return the SVG for a file, on white, without links."""
         svg = _COLOUR.sub(lambda found: COLOURS[found[0]][1], _ANY_LINK.sub("", self.svg))
         return '<?xml version="1.0" encoding="utf-8"?>\n' + svg.replace("<svg ", '<svg style="background: #ffffff" ', 1)
 
@@ -78,18 +78,18 @@ class Plot:
 
 
 def link_to(key: str) -> str:
-    """The link of what stands for a query on a side, `<query>@<side>`, as it is given to matplotlib."""
+    """Return the placeholder link, for matplotlib, of a query on a side (`<query>@<side>`)."""
     return f"query:{quote(key)}"
 
 
 def plot_of(name: str, caption: str, drawn: str, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
-    """The plot of an SVG that matplotlib has written, without what only files need."""
+    """Return the plot of an SVG that matplotlib has written, without its header, comments and metadata."""
     svg = _FONT.sub("system-ui, sans-serif", _HEAD.sub("", drawn)).strip()
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(caption)}" ', 1)
     return Plot(name=re.sub(r"[^A-Za-z0-9_-]+", "-", name), caption=caption, svg=svg, titles=titles or {}, small=small)
 
 
 def _sizeless(svg: str) -> str:
-    """The SVG as large as its place: without a size on its root."""
+    """Remove the size of the root, so that the SVG fills its container."""
     end = svg.index(">")
     return _SIZE.sub("", svg[:end]) + svg[end:]

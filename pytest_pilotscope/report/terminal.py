@@ -1,4 +1,4 @@
-"""The table at the end of a run, as text."""
+"""The tables at the end of a run, as text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.figures import SideSummary
-from pytest_pilotscope.core.projection import is_comparison
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.summary import Summary, summarize
-from pytest_pilotscope.report.comparison import interval_text, text_tables, title_of
+from pytest_pilotscope.record.projection import is_comparison
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.report.figure_table import interval_text, text_tables, title_of
 from pytest_pilotscope.report.remarks import all_remarks
+from pytest_pilotscope.report.text_tables import text_table
+from pytest_pilotscope.statistics.figures import SideSummary
+from pytest_pilotscope.statistics.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
 COLUMNS = ("side", "queries", "total s", "median ms", "p95 ms", "timeouts", "errors", "speed-up [95 %]", "won/lost/tied", "steered")
 
 UNCUT = 100_000
-"""More columns than any table has."""
+"""A width larger than any table."""
 
 
 def render_records(records: Sequence[Record], *, width: int | None, color: bool) -> str:
     """
-    One table per record: a row per side, or a column per side where several are compared.
+    Return one table per record, with a row per side, or with a column per side for a comparison.
 
-    No cell is cut. The columns of a comparison are broken into tables that fit a terminal of `width` columns, unless that is None. With
-    ANSI colours when asked for.
+    Cut no cell. Split a comparison into tables that fit a terminal of `width` columns, unless that is None. Use ANSI colours if `color`.
     """
     from rich.console import Console
 
@@ -43,15 +43,7 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
 
 
 def _table(summary: Summary) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title_of(summary), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
-    for name, side in summary.sides.items():
-        table.add_row(name, *_cells(side))
-    return table
+    return text_table(COLUMNS, [[name, *_cells(side)] for name, side in summary.sides.items()], title=title_of(summary))
 
 
 def _cells(side: SideSummary) -> list[str]:
@@ -59,9 +51,9 @@ def _cells(side: SideSummary) -> list[str]:
     bound = ">= " if side.lower_bound else ""
     return [
         str(side.query_count),
-        _number(side.total_s, "{:.3f}", bound),
-        _number(side.p50_s, "{:.2f}", "", factor=1e3),
-        _number(side.p95_s, "{:.2f}", "", factor=1e3),
+        f"{bound}{side.total_s:.3f}",
+        f"{side.p50_s * 1e3:.2f}",
+        f"{side.p95_s * 1e3:.2f}",
         str(side.timeout_count),
         str(side.error_count),
         interval_text(against.speedup) if against else "-",
@@ -70,12 +62,8 @@ def _cells(side: SideSummary) -> list[str]:
     ]
 
 
-def _number(value: float | None, form: str, prefix: str, factor: float = 1.0) -> str:
-    return "-" if value is None else prefix + form.format(value * factor)
-
-
 def _accuracy(name: str, side: SideSummary) -> list[str]:
-    """The q-errors and p-errors of a side that has any, on one line."""
+    """Return a line with the q-errors and p-errors of a side, if it has any."""
     if side.q_errors is None:
         return []
     q, p = side.q_errors.nonempty or side.q_errors.all, side.p_errors
@@ -84,7 +72,7 @@ def _accuracy(name: str, side: SideSummary) -> list[str]:
 
 
 def _remarks(record: Record, summary: Summary) -> list[str]:
-    """What a reader must know beside the figures, as markup."""
+    """Return the remarks below the table, as rich's markup."""
     accuracy = [] if is_comparison(record.header) else [line for name, side in summary.sides.items() for line in _accuracy(name, side)]
     found = all_remarks(record, summary)
     remarks = [f"[red]{_escaped(remark.text)}[/red]" if remark.bad else _escaped(remark.text) for remark in found]

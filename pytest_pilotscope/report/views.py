@@ -1,4 +1,4 @@
-"""Views of one record as text: how good the estimates were, and what deciding cost."""
+"""Tables of one record as text: the quality of estimates, and the cost of inference."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from io import StringIO
 from statistics import median
 
-from pytest_pilotscope.core.accuracy import Quantiles, q_errors, quantiles
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.summary import summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.report.text_tables import text_table
+from pytest_pilotscope.statistics.accuracy import Quantiles, q_errors, quantiles
+from pytest_pilotscope.statistics.summary import summarize
 
 
 def estimation_view(record: Record) -> str | None:
-    """Q-errors of non-empty subplans and p-errors of queries, by number of joins, of every side; None without any true cardinality."""
+    """Return a table of every side's q-errors (non-empty subplans) and p-errors by number of joins; None without true cardinalities."""
     joins = record.joins()
     rows = []
     for name in summarize(record).sides:
@@ -26,15 +27,16 @@ def estimation_view(record: Record) -> str | None:
         if p_errors:
             found["p-error, all"] = quantiles([p_error for _, p_error in p_errors])
         rows += [
-            [name, what, str(errors.count), *(f"{value:.2f}" for value in (errors.p50, errors.p90, errors.p95, errors.max))]
-            for what, errors in found.items()
+            [name, joins_or_p_error, str(errors.count), *(f"{value:.2f}" for value in (errors.p50, errors.p90, errors.p95, errors.max))]
+            for joins_or_p_error, errors in found.items()
         ]
     return _table(("side", "joins", "count", "p50", "p90", "p95", "max"), rows) if rows else None
 
 
 def inference_view(record: Record) -> str | None:
-    """What deciding took on each side that decides, by number of relations in the query; None when no side does."""
-    relations = {report.query_id: _relations(report.plan or "") for report in record.reports if report.side == record.header.baseline_side}
+    """Return a table of each side's inference time by number of relations in the query; None if no side has any."""
+    plans = {report.query_id: report.plan for report in record.reports if report.side == record.header.baseline_side and report.plan}
+    relations = {query_id: sum(node.alias is not None for _, node in plan.nodes()) for query_id, plan in plans.items()}
     rows = []
     for side in record.header.sides:
         by_relations: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -47,21 +49,9 @@ def inference_view(record: Record) -> str | None:
     return _table(("side", "relations", "runs", "median inference ms", "share of time"), rows) if rows else None
 
 
-def _relations(plan: str) -> int:
-    """The number of scans in a plan's text."""
-    return sum(" Scan " in line and "Bitmap Index" not in line for line in plan.splitlines())
-
-
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
     buffer = StringIO()
-    Console(file=buffer, width=120, color_system=None).print(table)
+    Console(file=buffer, width=120, color_system=None).print(text_table(columns, rows))
     return buffer.getvalue().rstrip()

@@ -1,1 +1,1 @@
-"""The only importer of mlflow."""
+"""Runs, records and models in MLflow; no other room imports mlflow."""

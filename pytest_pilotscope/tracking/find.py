@@ -1,4 +1,4 @@
-"""What is in the store: experiments with their runs, and one run by the beginning of its id or by its name."""
+"""Finding experiments and runs in the store, and one run by the beginning of its id or by its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
-from pytest_pilotscope.tracking.store import open_existing, resolve_uri, shown_uri, translated
+from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, shown_uri, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker, flat
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 COUNT_LIMIT = 100
-"""How many runs of an experiment are counted before it becomes "more"."""
+"""The largest number of runs of an experiment that are counted; beyond it, there are "more"."""
 
 CANDIDATES = 8
-"""How many runs a message lists at most."""
+"""The largest number of runs that a message lists."""
 
 SHORT_ID = 8
-"""How many characters of a run's id are shown; enough to find it again."""
+"""The number of characters shown of a run's id; enough to find the run again."""
 
 _ID = re.compile(r"[0-9a-f]{1,32}")
 _NOT_A_NAME = re.compile(r"['\"`\\]")
@@ -31,7 +31,7 @@ _NOT_A_NAME = re.compile(r"['\"`\\]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """An experiment: its number of runs (`more` says that there are more than counted), and its newest run as `list_runs` gives it."""
+    """An experiment: its number of runs (`more` is set if there are more than counted), and its newest run in the form of `list_runs`."""
 
     name: str
     runs: int
@@ -40,7 +40,7 @@ class Experiment:
 
 
 def experiments(tracking_uri: str | None = None) -> tuple[Experiment, ...]:
-    """All experiments, by name; MLflow's own empty `Default` is left out."""
+    """Return all experiments by name, without MLflow's own empty `Default`."""
     client = open_existing(tracking_uri)
     found = []
     for identifier, name in _experiments(client):
@@ -52,16 +52,16 @@ def experiments(tracking_uri: str | None = None) -> tuple[Experiment, ...]:
 
 
 def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | None = None) -> list[dict[str, Any]]:
-    """The runs of an experiment, newest first; `UnknownName` when there is no such experiment."""
+    """Return the runs of an experiment, newest first; raise `UnknownName` if there is no such experiment."""
     _check_experiment(experiment, tracking_uri)
     return MLflowTracker.list_runs(experiment, limit, tracking_uri=tracking_uri)
 
 
 def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | None = None) -> dict[str, Any]:
     """
-    The best finished run of an experiment by a metric, as `MLflowTracker.get_best_run` gives it.
+    Return the best finished run of an experiment by a metric, in the form of `MLflowTracker.get_best_run`.
 
-    `UnknownName` when there is no such experiment, or no run with that metric; `UsageError` when only partial runs have it.
+    Raise `UnknownName` if there is no such experiment, or no run with that metric; `UsageError` if only partial runs have it.
     """
     _check_experiment(experiment, tracking_uri)
     if not _NOT_A_NAME.search(metric):
@@ -71,11 +71,11 @@ def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = Fa
     runs = MLflowTracker.list_runs(experiment, COUNT_LIMIT, tracking_uri=tracking_uri)
     finished = [run for run in runs if run["status"] == "FINISHED"]
     if not finished:
-        raise UsageError(f"experiment {experiment!r} has no finished run yet; `pilotscope runs {experiment}` shows the others")
+        raise UsageError(f"experiment {experiment!r} has no finished run; `pilotscope runs {experiment}` shows the others")
     if any(f"metrics.{metric}" in run for run in finished):
         raise UsageError(
             f"experiment {experiment!r} has no finished run of the whole workload with {metric!r}, only runs of some of its queries; "
-            "--partial takes these"
+            "use --partial to include these"
         )
     known = {key.removeprefix("metrics.") for run in finished for key in run if key.startswith("metrics.")}
     raise UnknownName(f"metric of experiment {experiment!r}", metric, known)
@@ -83,9 +83,9 @@ def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = Fa
 
 def find_run(reference: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     """
-    The one run whose id starts with `reference`, or whose name it is, as `list_runs` gives it.
+    Return the only run whose id starts with `reference`, or whose name is `reference`, in the form of `list_runs`.
 
-    `UsageError` with the candidates when there is none or more than one.
+    Raise `UsageError`, which lists candidates, if there is none or more than one.
     """
     client = open_existing(tracking_uri)
     identifiers = [identifier for identifier, _ in _experiments(client)]
@@ -95,12 +95,12 @@ def find_run(reference: str, *, tracking_uri: str | None = None) -> dict[str, An
     if len(matching) == 1:
         return flat(next(iter(matching.values())))
     if matching:
-        raise UsageError(f"{reference!r} could be any of these runs; give more of the id:{_listed(list(matching.values()))}")
+        raise UsageError(f"{reference!r} matches several runs; give more of the id:{_listed(list(matching.values()))}")
     store = shown_uri(resolve_uri(tracking_uri))
     newest = _search(client, identifiers, "")
     if not newest:
         raise UsageError(f"no run {reference!r}: there are no runs at all in {store}")
-    raise UsageError(f"no run of {store} has an id that starts with {reference!r}, or that name; {_nearest(reference, newest)}")
+    raise UsageError(f"no run of {store} has the name {reference!r} or an id that starts with it; {_nearest(reference, newest)}")
 
 
 def _check_experiment(name: str, tracking_uri: str | None) -> None:
@@ -110,15 +110,10 @@ def _check_experiment(name: str, tracking_uri: str | None) -> None:
 
 
 def _experiments(client: MlflowClient) -> Iterator[tuple[str, str]]:
-    """Id and name of every experiment that is not deleted."""
-    token: str | None = None
-    while True:
-        with translated("the list of experiments"):
-            page = client.search_experiments(page_token=token)
-        yield from ((str(experiment.experiment_id), experiment.name) for experiment in page)
-        token = page.token
-        if not token:
-            return
+    """Yield id and name of every experiment that is not deleted."""
+    with translated("the list of experiments"):
+        for experiment in paged(lambda token: client.search_experiments(page_token=token)):
+            yield str(experiment.experiment_id), experiment.name
 
 
 def _conditions(reference: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Trained models in MLflow: sent with a run, offered as a pyfunc model, and fetched again."""
+"""Trained models in MLflow: logging one as a pyfunc model, and downloading one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pytest_pilotscope.tracking.store import open_client, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 FOLDERS = ("model", "metadata")
-"""What a model consists of: `model/<model_id>/` and `metadata/<model_id>.json`."""
+"""The parts of a model: `model/<model_id>/` and `metadata/<model_id>.json`."""
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REGISTERED = re.compile(r"models:/([^/]+)/(\d+)")
 
 
 def check_reference(reference: str) -> None:
-    """Raise `UsageError` for what is neither `best`, a run id, `models:/NAME/VERSION`, nor the path of a folder that is there."""
+    """Raise `UsageError` unless the reference is `best`, a run id, `models:/NAME/VERSION`, or the path of an existing folder."""
     if reference != "best" and not (_RUN_ID.fullmatch(reference) or _REGISTERED.fullmatch(reference) or Path(reference).is_dir()):
         raise UsageError(
-            f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of a folder that is there"
+            f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of an existing folder"
         )
 
 
@@ -35,10 +35,10 @@ def fetch_model(
     tracking_uri: str | None = None,
 ) -> Path:
     """
-    Return a local folder that holds one model: `best`, a run id, `models:/NAME/VERSION`, or a path.
+    Return a local folder with one model: `best`, a run id, `models:/NAME/VERSION`, or a path.
 
-    `selection` is the validation metric by which `best` chooses among the experiment's runs on the same data, and whether smaller is
-    better. Raises `UsageError` for what `check_reference` refuses, and `ModelError` that says what was looked for and where.
+    `selection` is the validation metric by which `best` chooses among the experiment's runs on the same data, and True if smaller is
+    better. Raise `UsageError` for references that `check_reference` rejects, and `ModelError`, which names the missing model and the store.
     """
     check_reference(reference)
     if Path(reference).is_dir():
@@ -54,8 +54,8 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
     """
     Add a model to a run as an MLflow pyfunc model with a signature (SQL in, the algorithm's decision as JSON out), and register it.
 
-    What is there already is not done again. The model holds data only; `pytest_pilotscope.pyfunc` reads it, so loading it never runs code
-    that came with it.
+    Skip the parts that exist already. The model has only data, which `pytest_pilotscope.pyfunc` reads, so loading it never runs code of the
+    model.
     """
     import mlflow
     from mlflow.entities import LoggedModelStatus
@@ -71,7 +71,7 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
         logged = next((model for model in found if model.status == LoggedModelStatus.READY), None)
         if logged is None:
             logged = client.create_logged_model(experiment, name=model_id, source_run_id=run_id)
-            mlflow.models.Model.log(  # mlflow.pyfunc.log_model would want an active run, and ending that ends ours
+            mlflow.models.Model.log(  # mlflow.pyfunc.log_model needs an active run, and ending that would end ours
                 artifact_path=None,
                 model_id=logged.model_id,
                 run_id=run_id,
@@ -88,9 +88,9 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
 
 def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint: str, tracking_uri: str | None) -> str:
     if selection is None:
-        raise ModelError(f"experiment {experiment!r} has no validation metric to choose the best model by; name a run id")
+        raise ModelError(f"experiment {experiment!r} has no validation metric by which to choose the best model; give a run id")
     metric, ascending = selection
-    same_data = {"fingerprint.data": data_fingerprint}  # a run of a few test queries has learned and validated like any other
+    same_data = {"fingerprint.data": data_fingerprint}  # partial runs count: they train and validate like any other
     best = MLflowTracker.get_best_run(experiment, metric, ascending, tags=same_data, partial=True, tracking_uri=tracking_uri)
     if best is None:
         raise ModelError(
@@ -121,5 +121,5 @@ def _download_registered(name: str, version: str, destination: Path, tracking_ur
         downloaded = Path(download_artifacts(artifact_uri=uri, dst_path=str(destination), tracking_uri=client.tracking_uri))
     found = [path for path in downloaded.rglob("metadata") if path.is_dir() and (path.parent / "model").is_dir()]
     if len(found) != 1:
-        raise ModelError(f"models:/{name}/{version} is not a model of this suite: it has no model and metadata folder")
+        raise ModelError(f"models:/{name}/{version} is not a model of pytest-pilotscope: it has no model and metadata folder")
     return found[0].parent

@@ -1,4 +1,4 @@
-"""From the record of a run to MLflow. The record is complete without it; this only reads it."""
+"""Sending the record of a run to MLflow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.record import Record
-from pytest_pilotscope.core.results import BASELINE_AGAIN, RunHeader, TrainingReport
-from pytest_pilotscope.core.summary import metrics, summarize
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
+from pytest_pilotscope.statistics.summary import metrics, summarize
 from pytest_pilotscope.tracking.models import log_pyfunc
 from pytest_pilotscope.tracking.store import translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def begin(header: RunHeader, *, tracking_uri: str | None = None, run_id: str | None = None) -> MLflowTracker:
     """
-    Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets; its stage is `training`.
+    Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets, in the stage `training`.
 
-    With a `run_id`, take up that run instead; what it has already is not there twice.
+    With a `run_id`, continue that run instead, without duplicates.
     """
     tracker = MLflowTracker(
         f"{header.algorithm}_{header.dataset}",
@@ -39,10 +39,10 @@ def begin(header: RunHeader, *, tracking_uri: str | None = None, run_id: str | N
 
 def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = (), ended_at: datetime | None = None) -> None:
     """
-    Send training, test metrics and artifacts of a record, and close the run the way the record ended.
+    Send training, test metrics and artifacts of a record, and close the run with the record's status.
 
-    A record without an end closes its run as KILLED, at `ended_at`. Metrics carry times of the record, so that sending it again after
-    half of it got through adds nothing twice.
+    Without an end in the record, close the run as KILLED, at `ended_at`. Metrics have the times of the record, so that sending it again
+    after an interruption adds no duplicates.
     """
     header, end = record.header, record.end
     finished_at = datetime.fromisoformat(end.finished_at) if end else ended_at
@@ -60,7 +60,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
 
 
 def _test_metrics(record: Record) -> dict[str, float]:
-    """The figures of the algorithm's side; a baseline by itself has the speed-up of its A/A pair, which is the noise of the machine."""
+    """Return the figures of the algorithm's side; in an A/A run, the speed-up is that of the pair, which is the noise of the machine."""
     summary = summarize(record)
     values = metrics(summary, record.header.algorithm)
     if BASELINE_AGAIN in summary.sides:
@@ -77,7 +77,7 @@ def _error(record: Record) -> str | None:
 
 
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
-    """Send what training one side produced: parameters, series, final figures and artifacts."""
+    """Send the outcome of training one side: parameters, series, final figures and artifacts."""
     tracker.log_params(training.parameters)
     tracker.set_tags({name: str(training.parameters[name]) for name in ("target_metric",) if name in training.parameters})
     for name, values in training.metrics.items():
@@ -88,16 +88,16 @@ def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: dateti
 
 
 def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingReport) -> None:
-    """Offer what was trained as a pyfunc model, and register it as `<algo>_<db>` when the user asked for that."""
+    """Log the trained model as a pyfunc model, and register it as `<algo>_<db>` if the user chose that."""
     model_id = training.parameters.get("model_id")
-    holds = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
-    if isinstance(model_id, str) and len(holds) == 1:
+    folders = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
+    if isinstance(model_id, str) and len(folders) == 1:
         name = f"{header.algorithm}_{header.dataset}" if header.parameters.get("register_model") else None
-        log_pyfunc(tracker, holds.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
+        log_pyfunc(tracker, folders.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
 
 
 def _artifact_folder(path: Path) -> str | None:
-    """Artifacts keep the folder they were written to below the run's own (`model/<id>/...`, `metadata/<id>.json`)."""
+    """Return the folder of an artifact in the run: the same as below the run's folder (`model/<id>/...`, `metadata/<id>.json`)."""
     kept = [path.parent.name] if path.parent.name in ("model", "metadata", "plots") else []
     return "/".join([*kept, path.name] if path.is_dir() else kept) or None
 
@@ -114,7 +114,7 @@ def _log_inputs(tracker: MLflowTracker, header: RunHeader) -> None:
         except MlflowException as error:
             if "unique constraint" not in str(error).lower():
                 raise
-            tracker.client.log_inputs(tracker.run_id, inputs)  # another run has made the same datasets at this moment: now they are there
+            tracker.client.log_inputs(tracker.run_id, inputs)  # another run just created the same datasets, so now they exist
 
 
 def _input(header: RunHeader, context: str) -> DatasetInput:

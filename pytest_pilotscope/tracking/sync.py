@@ -1,8 +1,8 @@
 """
-Records that did not get through to MLflow, sent later.
+Sending the records that MLflow did not get during their runs.
 
-A record is found in the store by its tag `record_id`. What is there and ended is left alone, what is there unfinished is completed, and
-what was deleted there stays deleted. Sending a record twice adds nothing.
+`sync` finds the run of a record by the tag `record_id`. It does not change a run that ended, completes one that did not, and does not
+restore a deleted one. Sending a record twice adds nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_pilotscope.core.projection import runs_of
-from pytest_pilotscope.core.record import Record, read_record
-from pytest_pilotscope.core.results import TrainingReport
 from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.record.projection import runs_of
+from pytest_pilotscope.record.record import Record, read_record
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.store import open_client, translated
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 State = Literal["sent", "completed", "there", "deleted", "running", "failed"]
-"""`sent` anew, `completed` what was there half, was `there` already, was `deleted` there, is being measured, or `failed` to be sent."""
+"""The run was `sent`, `completed`, `there` already, `deleted` in the store, is still `running`, or `failed` to be sent."""
 
 TAG = "record_id"
-"""The tag that says which record a run was made from."""
+"""The tag with the id of a run's record."""
 
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What became of one record. `reason` says why it failed, `missing` names artifacts that are no longer on the disk."""
+    """The outcome for one run. `reason` says why it failed; `missing` names artifacts that are no longer on the disk."""
 
     path: Path
     state: State
@@ -53,11 +53,10 @@ class Sent:
 
 def sync(results: Path, *, tracking_uri: str | None = None, but: Collection[Path] = ()) -> Iterator[Sent]:
     """
-    Send every record of a folder that is not in the store, or there unfinished; one result for each run, in the order of the names.
+    Send every record of a folder that is missing or unfinished in the store, except those in `but`; yield an outcome for each run, by name.
 
-    Those in `but` are left alone.
-
-    A record that cannot be read or sent is a result of its own and stops no other one. Raises `TrackingError` when the store does not open.
+    A record that cannot be read or sent has an outcome, too, and does not stop the others. Raise `TrackingError` if the store does not
+    open.
     """
     open_client(tracking_uri)
     for path in sorted(set(results.glob("*.jsonl")) - set(but)):
@@ -69,7 +68,7 @@ def sync(results: Path, *, tracking_uri: str | None = None, but: Collection[Path
 
 
 def _send(path: Path, tracking_uri: str | None) -> Iterator[Sent]:
-    """Send what a record is of: one run, or those of a comparison."""
+    """Send the runs of a record: one, or those of a comparison."""
     for record in runs_of(read_record(path)):
         yield _send_run(record, path, tracking_uri)
 
@@ -96,12 +95,12 @@ def _send_run(record: Record, path: Path, tracking_uri: str | None) -> Sent:
 
 
 def _run_of(record: Record, path: Path, experiment: str, tracking_uri: str | None) -> Run | None:
-    """The run that was made from a record, also a deleted one."""
+    """Return the run of a record in the store, also a deleted one."""
     from mlflow.entities import ViewType
 
     identity = record.header.tags.get(TAG, "")
     if not identity.isalnum():
-        raise TrackingError(f"{path}: the header has no tag {TAG!r}, so nobody can tell whether the record was sent already")
+        raise TrackingError(f"{path}: the header has no tag {TAG!r}, so it is unknown whether the record was sent already")
     client = open_client(tracking_uri)
     with translated(f"the run of {path.name}"):
         found = client.get_experiment_by_name(experiment)
@@ -112,18 +111,18 @@ def _run_of(record: Record, path: Path, experiment: str, tracking_uri: str | Non
 
 
 def _with_artifacts_found(record: Record, path: Path) -> tuple[Record, tuple[str, ...]]:
-    """The record with the paths of its artifacts as they are now (the folder of results may have been moved), and those that are gone."""
+    """Return the record with the present paths of its artifacts (the user may have moved the results), and the paths of missing ones."""
     missing: list[str] = []
     training: list[TrainingReport] = []
     for report in record.training:
-        places = {written: _found(Path(written), path.with_suffix("")) for written in report.artifacts}
-        missing += [written for written, place in places.items() if place is None]
-        training.append(replace(report, artifacts=tuple(str(place) for place in places.values() if place is not None)))
+        found = {written: _found(Path(written), path.with_suffix("")) for written in report.artifacts}
+        missing += [written for written, present in found.items() if present is None]
+        training.append(replace(report, artifacts=tuple(str(present) for present in found.values() if present is not None)))
     return replace(record, training=tuple(training)), tuple(missing)
 
 
 def _found(written: Path, folder: Path) -> Path | None:
-    """Where an artifact is: where it was written, else at the same place below the run's own folder beside the record."""
+    """Return the path of an artifact: below the run's folder next to the record, else as written; None if it is missing."""
     if folder.name in written.parts:
         below = written.parts[written.parts.index(folder.name) + 1 :]
         if (folder / Path(*below)).exists():
@@ -133,7 +132,7 @@ def _found(written: Path, folder: Path) -> Path | None:
 
 @contextmanager
 def _unused(path: Path) -> Iterator[bool]:
-    """Whether nobody writes the record (its writer holds a lock on it as long as it lives) nor sends it at this moment; keeps it so."""
+    """Lock the record, and yield True if its writer (which locks it while it lives) or another `sync` does not have the lock."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Runs in MLflow: writing one, and finding the ones that are there."""
+"""Writing a run to MLflow, and finding finished ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.core.results import PARTIAL
 from pytest_pilotscope.errors import TrackingError
-from pytest_pilotscope.tracking.store import experiment_id, open_client, translated
+from pytest_pilotscope.record.results import PARTIAL
+from pytest_pilotscope.tracking.store import experiment_id, open_client, paged, translated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,7 @@ MAX_BATCH = 1000
 """MLflow's limit of metrics in one request."""
 
 SMALL_PAGE = 20
-"""How many runs are asked for at a time where the first is likely to be the one."""
+"""The size of a page if probably the first run is the right one."""
 
 MAX_PARAMS = 100
 """MLflow's limit of parameters in one request."""
@@ -30,10 +30,10 @@ MAX_PARAMS = 100
 
 class MLflowTracker:
     """
-    One MLflow run, as a context manager; and the queries over finished runs as static methods.
+    One MLflow run, as a context manager. Static methods search for finished runs.
 
-    The run ends FINISHED when the block does, FAILED (with the error as the tag `error`) when it raises, KILLED on an interrupt.
-    Metrics are buffered and sent in one batch at the end, or by `flush`. Every error of the store is a `TrackingError`.
+    The run is FINISHED at the end of the block, FAILED (with the error as the tag `error`) if the block raises, KILLED on an interrupt. The
+    tracker buffers metrics and sends them in one batch at the end, or in `flush`. Every error of the store is a `TrackingError`.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class MLflowTracker:
 
     @property
     def client(self) -> MlflowClient:
-        """The client of the store this run is in."""
+        """The client of this run's store."""
         return open_client(self._tracking_uri)
 
     def start(self) -> MLflowTracker:
-        """Create the run, or take up the one with the given id, which gets the tags and parameters again."""
+        """Create the run, or continue the one with the given id and send its tags and parameters again."""
         if self.run_id is None:
             experiment = experiment_id(self.client, self.experiment_name)
             with translated(f"run {self.run_name!r}"):
@@ -76,7 +76,7 @@ class MLflowTracker:
         return self
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters; a parameter cannot be changed later."""
+        """Log parameters, which cannot change later."""
         from mlflow.entities import Param
 
         entries = [Param(key, str(value)) for key, value in params.items()]
@@ -85,7 +85,7 @@ class MLflowTracker:
                 self.client.log_batch(self.started_id, params=entries[start : start + MAX_PARAMS])
 
     def log_metric(self, name: str, value: float, *, step: int = 0, at: datetime | None = None) -> None:
-        """Buffer one metric; its time is `at`, else now. What is sent twice with the same time is there once."""
+        """Buffer one metric with the time `at`, else now; MLflow keeps one of two equal metrics with the same time."""
         moment_ms = int(at.timestamp() * 1000) if at else time_ns() // 1_000_000
         self._metrics.append((name, float(value), moment_ms, step))
 
@@ -100,14 +100,14 @@ class MLflowTracker:
             self.log_metric(name, value, step=step, at=at)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags at once; a tag can be set again."""
+        """Set tags immediately, also again."""
         from mlflow.entities import RunTag
 
         with translated(f"the tags of run {self.run_name!r}"):
             self.client.log_batch(self.started_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Send one file, or a folder with everything in it, below `folder` of the run's artifacts."""
+        """Send a file, or a folder with its contents, to `folder` of the run's artifacts."""
         with translated(f"the artifact {path.name!r} of run {self.run_name!r}"):
             if path.is_dir():
                 self.client.log_artifacts(self.started_id, str(path), folder)
@@ -125,7 +125,7 @@ class MLflowTracker:
                 self.client.log_batch(self.started_id, metrics=entries[start : start + MAX_BATCH])
 
     def end(self, status: str, *, error: str | None = None, ended_at: datetime | None = None) -> None:
-        """Send what is buffered and close the run as FINISHED, FAILED or KILLED."""
+        """Send the buffered metrics and close the run as FINISHED, FAILED or KILLED."""
         self.flush()
         if error is not None:
             self.set_tags({"error": error[:5000]})
@@ -144,7 +144,7 @@ class MLflowTracker:
 
     @property
     def started_id(self) -> str:
-        """The run's id; TrackingError before the start."""
+        """The run's id; raises TrackingError before the start."""
         if self.run_id is None:
             raise TrackingError(f"run {self.run_name!r} is not started; use it in a `with` block or call start()")
         return self.run_id
@@ -160,12 +160,12 @@ class MLflowTracker:
         tracking_uri: str | None = None,
     ) -> dict[str, Any] | None:
         """
-        Return the best finished run of an experiment by a metric, or None only when there is no such run.
+        Return the best finished run of an experiment by a metric, or None if there is no such run.
 
         The keys are `run_id`, `run_name`, `metric_name`, `metric_value`, `params` and `artifact_uri`. `ascending` means smaller is better.
-        With `tags`, only runs that have them are looked at, for instance `{"fingerprint.data": ...}` for those on the same data. Runs of
-        some of the test queries only (`--limit`, `--queries`; they have the tag `partial`) are left out unless `partial` takes them in:
-        four queries always take less time than all.
+        `tags` limits the search to runs that have them, for instance `{"fingerprint.data": ...}` for the same data. Without `partial`,
+        leave out runs of a part of the test queries (`--limit`, `--queries`; they have the tag `partial`): four queries always take less
+        time than all.
         """
         order = f"metrics.`{metric}` {'ASC' if ascending else 'DESC'}"
         where = " AND ".join([f"metrics.`{metric}` > -1e308", *(f"tags.`{name}` = '{value}'" for name, value in (tags or {}).items())])
@@ -185,10 +185,10 @@ class MLflowTracker:
     @staticmethod
     def list_runs(experiment_name: str, limit: int | None = None, *, tracking_uri: str | None = None) -> list[dict[str, Any]]:
         """
-        Return the runs of an experiment, newest first, each as one flat dict.
+        Return the runs of an experiment, newest first, each as a flat dict; none if the experiment does not exist.
 
         The keys are `run_id`, `run_name`, `status`, `start_time`, `end_time` (datetimes in UTC or None), `artifact_uri`, and one each for
-        `metrics.<name>`, `params.<name>` and `tags.<name>`. An experiment that does not exist has no runs.
+        `metrics.<name>`, `params.<name>` and `tags.<name>`.
         """
         size = min(limit or MAX_BATCH, MAX_BATCH)
         runs = _search(experiment_name, order_by=["attributes.start_time DESC"], page_size=size, tracking_uri=tracking_uri, where="")
@@ -196,24 +196,18 @@ class MLflowTracker:
 
 
 def _search(experiment_name: str, *, order_by: list[str], page_size: int, tracking_uri: str | None, where: str) -> Iterator[Run]:
-    """The runs of an experiment, page after page as they are asked for; with a condition only finished ones."""
+    """Yield the runs of an experiment, page by page; with a condition, only finished ones."""
     client = open_client(tracking_uri)
     condition = f"{where} AND attributes.status = 'FINISHED'" if where else ""
-    token: str | None = None
     with translated(f"experiment {experiment_name!r}"):
         experiment = client.get_experiment_by_name(experiment_name)
-        while experiment is not None:
-            page = client.search_runs(
-                [experiment.experiment_id], filter_string=condition, max_results=page_size, order_by=order_by, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        if experiment is not None:
+            found = [experiment.experiment_id]
+            yield from paged(lambda token: client.search_runs(found, condition, max_results=page_size, order_by=order_by, page_token=token))
 
 
 def flat(run: Run) -> dict[str, Any]:
-    """Return everything about a run as one flat dict, as `MLflowTracker.list_runs` describes it."""
+    """Return a run as a flat dict, as `MLflowTracker.list_runs` describes it."""
     info = run.info
     return {
         "run_id": info.run_id,

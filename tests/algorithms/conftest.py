@@ -8,7 +8,7 @@ import pytest
 
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from tests.algorithms.forum import Forum
 from tests.algorithms.shop import Shop
 

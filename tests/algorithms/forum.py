@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import Advance, Training
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query, Workload
 
 _STATEMENTS = (
     "CREATE TABLE users (id int PRIMARY KEY, age int)",
@@ -67,20 +68,15 @@ def queries(split: str, count: int) -> tuple[Query, ...]:
     return tuple(made)
 
 
-@contextmanager
-def silent(_: str, __: int) -> Iterator[Advance]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
-
-
-def training(database: Database, session: Session, folder: Path, **chosen: Any) -> Training:
-    """What `train` is given: few epochs unless chosen otherwise."""
+def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:
+    """Make the argument of `train`: few epochs unless chosen otherwise, and options of lero."""
     return Training.of(
         Forum().workload(),
         algorithm="lero",
         database=database,
         session=session,
         settings=Settings(**{"epochs": 5, **chosen}),
+        options=builtin_registry().options("lero", {"lero": options or {}}),
         folder=folder,
         progress=silent,
     )

@@ -1,4 +1,4 @@
-"""Queries that take what a test says, and a stage without a server."""
+"""Queries with times that a test sets, and a fake server for trials."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob import measuring
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.options import Target
-from algorithms.knob.space import Values
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.knob import measuring
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective, Target
+from pytest_pilotscope.algorithms.knob.space import Values
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.knobs import Level
+from pytest_pilotscope.queries.queries import Query
 
 QUERIES = tuple(Query(id=f"q{n}", sql=str(n)) for n in range(20))
 SELECTED = Selected(queries=QUERIES, default_s=(0.1,) * 20, too_long=0)
@@ -55,7 +54,7 @@ def times(factor: float = 1.0, **slow: float) -> Clock:
 
 @dataclass
 class Tried:
-    """A stage on which a setting makes queries `factor(values)` times as slow, and 16 MB of shared_buffers refuse to start."""
+    """A fake server whose settings make queries `factor(values)` times as slow, and which does not start with 16 MB of shared_buffers."""
 
     session: Any = field(default_factory=times)
     applied: list[Values] = field(default_factory=list)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from algorithms.lero.candidates import Attempt, Slot
-from algorithms.lero.race import Outcome
-from algorithms.lero.records import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.candidates import Attempt, Slot
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 
 TABLES = ("comments", "posts", "users", "votes")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from random import Random
 
-from algorithms.devices import seeded
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.featurize import Featurizer
-from algorithms.mscn.model import MscnNetwork
-from algorithms.mscn.ragged import LabelledSubplans, labelled
-from algorithms.mscn.samples import Samples, TableSample
-from algorithms.mscn.vocabulary import Vocabulary
-from pytest_pilotscope.core.joins import JoinQuery, Subplan, parse
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.devices import seeded
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
+from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
+from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.queries.joins import JoinQuery
+from pytest_pilotscope.queries.plainparser import read_plain
 
 SCHEMA = {
     "users": {"id": "integer", "age": "integer", "name": "text", "born": "timestamp without time zone"},
@@ -73,25 +73,23 @@ def untrained(*, bitmaps: bool = True) -> TrainedModel:
     return TrainedModel(vocabulary=made.vocabulary, samples=made.samples, network=network)
 
 
-def queries(count: int, *, seed: int = 0) -> list[tuple[Query, JoinQuery]]:
+def queries(count: int, *, seed: int = 0) -> list[JoinQuery]:
     """Joins of two or three relations, self-joins among them, with up to two predicates."""
     drawn = Random(seed)  # noqa: S311  # test data
-    made = []
-    for number in range(count):
+    made: list[JoinQuery] = []
+    for _ in range(count):
         sources, joined = drawn.choice(JOINS)
         filters = [f" AND u.age < {drawn.randrange(100)}"] if "u," in sources else []
         filters += [f" AND p.score >= {drawn.randrange(-10, 90)}"] if "posts p" in sources and drawn.random() < 0.5 else []
-        query = Query(id=f"q{number}", sql=f"SELECT COUNT(*) FROM {sources} WHERE {joined}{''.join(filters)}")
-        made.append((query, parse(query.sql, SCHEMA)))
+        made.append(read_plain(f"SELECT COUNT(*) FROM {sources} WHERE {joined}{''.join(filters)}", SCHEMA))
     return made
 
 
-def labels(parsed: list[tuple[Query, JoinQuery]]) -> dict[str, dict[Subplan, int]]:
+def counted(parsed: list[JoinQuery]) -> list[tuple[JoinQuery, dict[int, int]]]:
     """Rows that follow from the text: more relations, more rows; a smaller age, fewer."""
-    return {query.id: {subplan: (7 ** len(subplan)) * (1 + len(query.sql) % 13) for subplan in found.subplans()} for query, found in parsed}
+    return [(query, {mask: 7 ** mask.bit_count() * (1 + len(query.sql) % 13) for mask in query.masks}) for query in parsed]
 
 
 def training_set(count: int, *, seed: int = 0, bitmaps: bool = True) -> LabelledSubplans:
     """Labelled subplans of some queries."""
-    parsed = queries(count, seed=seed)
-    return labelled(featurizer(bitmaps=bitmaps), parsed, labels(parsed))
+    return labelled(featurizer(bitmaps=bitmaps), counted(queries(count, seed=seed)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.knob.tuning import KnobOptions
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query, Workload
 
 _STATEMENTS = (
     "CREATE TABLE customers (id int PRIMARY KEY, city int, name text)",
@@ -55,14 +59,10 @@ def _queries(split: str, numbers: range | list[int]) -> Iterator[Query]:
 
 
 @contextmanager
-def silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
-    """Progress that nobody sees."""
-    yield lambda steps: None
-
-
-@contextmanager
-def training(name: str, database: Database, folder: Path, **settings: object) -> Iterator[Training]:
-    """What an algorithm is given to learn from, with some settings that are not the default."""
+def training(
+    name: str, database: Database, folder: Path, *, options: Mapping[str, object] | None = None, **settings: object
+) -> Iterator[Training]:
+    """Make the argument of `train`, with some settings and options that are not the default."""
     workload = Shop().workload()
     chosen: Mapping[str, object] = {"results": folder / "results", **settings}
     with database.session() as session:
@@ -74,12 +74,18 @@ def training(name: str, database: Database, folder: Path, **settings: object) ->
             database=database,
             session=session,
             settings=Settings(**chosen),  # type: ignore[arg-type]
+            options=builtin_registry().options(name, {name: options or {}}),
             folder=folder,
             progress=silent,
         )
 
 
+def knob_options(**chosen: Any) -> KnobOptions:
+    """The default options of knob tuning with some other ones."""
+    return replace(KnobOptions(**builtin_registry().options("knob", {}), seed=0), **chosen)
+
+
 def metadata_for(given: Training, model_id: str) -> Metadata:
-    """What a model of this database says of itself."""
+    """Return the metadata of a model of this database."""
     schema = schema_fingerprint(given.schema)
     return Metadata(model_id=model_id, data_fingerprint=given.data_fingerprint, schema_fingerprint=schema, training={})

@@ -1,4 +1,4 @@
-"""What statements a piece of work consists of, and failing at one of them."""
+"""The statements of a piece of work, and failures at one of them."""
 
 from __future__ import annotations
 

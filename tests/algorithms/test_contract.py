@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
-from algorithms.baseline import Baseline
-from algorithms.index.selection import IndexSelection
-from algorithms.knob.tuning import KnobTuning
-from algorithms.lero.chooser import Lero
-from algorithms.mscn.estimator import Mscn
-from algorithms.oracle import Oracle
+from pytest_pilotscope.algorithms.baseline import Baseline
+from pytest_pilotscope.algorithms.index.selection import IndexSelection
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
+from pytest_pilotscope.algorithms.lero.chooser import Lero
+from pytest_pilotscope.algorithms.mscn.estimator import Mscn
+from pytest_pilotscope.algorithms.oracle import Oracle
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.learning.algorithm import (
+    CardinalityEstimator,
+    DatabasePreparer,
+    Explaining,
+    LearningOn,
+    Persistent,
+    PlanChooser,
+    TextSteering,
+)
 from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -43,12 +56,41 @@ class TestIndex(AlgorithmContract):
     """Indexes in a copy of the database."""
 
     algorithm = IndexSelection
+    settings = replace(AlgorithmContract.settings, options={"index": {"width": 1}})
 
 
 class TestKnob(AlgorithmContract):
     """Settings of a server of its own."""
 
     algorithm = KnobTuning
+    settings = replace(AlgorithmContract.settings, options={"knob": {"trials": 2, "trial_s": 0.5}})
+
+
+PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explaining, DatabasePreparer, Persistent)
+KEPT: dict[str, set[type]] = {
+    "baseline": set(),
+    "oracle": {CardinalityEstimator, TextSteering},
+    "mscn": {CardinalityEstimator, TextSteering, Persistent},
+    "lero": {PlanChooser, LearningOn, Explaining, Persistent},
+    "index": {DatabasePreparer, Persistent},
+    "knob": {DatabasePreparer, Persistent},
+}
+
+
+def methods(kind: type) -> dict[str, tuple[str, ...]]:
+    """Return the public methods of a class, with the names of their parameters."""
+    found = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items() if not name.startswith("_")}
+    return {name: tuple(signature(value).parameters) for name, value in found.items() if isinstance(value, FunctionType)}
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in builtin_registry().algorithms])
+def test_the_protocols_of_an_algorithm(name: str) -> None:
+    """It has the methods of exactly these protocols, and they take what a run gives them."""
+    made = builtin_registry().algorithm(name).resolve()()
+    has = methods(type(made))
+    assert {protocol for protocol in PROTOCOLS if methods(protocol).items() <= has.items()} == KEPT[name]
+    assert {protocol for protocol in PROTOCOLS if methods(protocol).keys() & has.keys()} == KEPT[name]
+    assert isinstance(made, Persistent) is (Persistent in KEPT[name])
 
 
 README = Path(__file__).resolve().parents[2] / "README.md"

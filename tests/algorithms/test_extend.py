@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from algorithms.index.extend import Configuration, Limits, Selection, extend
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection, extend
 from pytest_pilotscope.postgres.indexes import Index
 
 A, B, AB, BA, X, XY = (
@@ -80,7 +80,7 @@ def test_it_is_the_reduction_per_byte_that_counts() -> None:
 
 
 def test_the_budget_holds_and_smaller_indexes_still_come_in() -> None:
-    """What does not fit is passed over, not a reason to stop; exactly full is not too much."""
+    """A step above the budget is skipped, not a reason to stop; exactly the budget is allowed."""
     table = Table(queries=[(100, {A: 20}), (100, {X: 60})], sizes={A: 100, X: 10})
     assert run(table, budget_bytes=99).indexes == (X,)
     assert run(table, budget_bytes=110).indexes == (A, X)

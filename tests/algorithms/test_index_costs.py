@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.index.columns import IndexedQuery
-from algorithms.index.costs import Answer, Question, UsedSetCosts
-from algorithms.index.extend import Configuration, Limits, extend
+from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, extend
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
 COLUMNS = tuple("abcde")

@@ -11,19 +11,16 @@ from typing import Any
 
 import pytest
 
-from algorithms.index.options import IndexOptions
-from algorithms.index.selection import IndexSelection
-from algorithms.index.whatif import Means
-from algorithms.storage import write_json_model
-from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.algorithms.index.selection import IndexOptions, IndexSelection
+from pytest_pilotscope.algorithms.index.whatif import BackEnd
+from pytest_pilotscope.algorithms.model_files import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.indexes import Index, existing_indexes
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
 from tests.algorithms.shop import Shop, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 
@@ -47,18 +44,12 @@ def state(database: Database) -> tuple[object, ...]:
         return (fingerprint(session), databases, session.execute(_SETTINGS))
 
 
-def trained(database: Database, folder: Path, **options: Any) -> tuple[IndexSelection, dict[str, Any]]:
+def trained(database: Database, folder: Path, *, update_every: int = 200, **options: Any) -> tuple[IndexSelection, dict[str, Any]]:
     """An algorithm that has been trained, and its report as a dictionary."""
-    algorithm = IndexSelection(IndexOptions(**options))
-    with training("index", database, folder) as given:
+    algorithm = IndexSelection()
+    with training("index", database, folder, options=options, update_every=update_every) as given:
         report = algorithm.train(given)
     return algorithm, {"metrics": report.metrics, "parameters": report.parameters, "scalars": report.scalars, "artifacts": report.artifacts}
-
-
-def test_it_keeps_the_protocols() -> None:
-    """It prepares a database and can be saved; it steers no query."""
-    assert isinstance(IndexSelection(), DatabasePreparer)
-    assert isinstance(IndexSelection(), Persistent)
 
 
 def test_training_selects_and_records(database: Database, tmp_path: Path) -> None:
@@ -100,7 +91,7 @@ def test_the_number_of_questions_is_exact(database: Database, tmp_path: Path) ->
 
 def test_only_training_queries_are_read(database: Database, tmp_path: Path) -> None:
     """With training queries that look at one table only, nothing else is indexed."""
-    algorithm = IndexSelection(IndexOptions())
+    algorithm = IndexSelection()
     with training("index", database, tmp_path) as given:
         given.queries = [query for query in Shop().workload().train if query.id.endswith("-2")]
         algorithm.train(given)
@@ -172,8 +163,6 @@ def test_save_and_load(database: Database, tmp_path: Path) -> None:
     with training("index", database, tmp_path) as given:
         again.load(tmp_path / "saved", given)
     assert (again.indexes, again.model_id) == (algorithm.indexes, algorithm.model_id)
-    assert again.options is not None
-    assert again.options.start == "none"
     with again.prepare(database) as prepared, prepared.session() as session:
         assert PLACED in {existing.index for existing in existing_indexes(session)}
     decision = IndexSelection.decider(tmp_path / "saved")("SELECT 1")
@@ -217,17 +206,13 @@ def test_untrained(shop: Database, tmp_path: Path) -> None:
         given.queries = ()
         expected = "index selection has no training queries; raise --training-size or give a workload that has some"
         with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
-            IndexSelection(IndexOptions()).train(given)
+            IndexSelection().train(given)
 
 
-def test_options_come_from_the_command_line() -> None:
-    """Every option has its setting; the defaults agree."""
-    assert IndexOptions.from_settings(Settings()) == IndexOptions()
-    chosen = Settings(index_budget_mb=3.5, index_width=3, index_start="none", index_whatif="hidden", index_covering=True, update_every=7)
-    assert IndexOptions.from_settings(chosen) == IndexOptions(
-        budget_mb=3.5, width=3, start="none", what_if="hidden", covering=True, update_every=7
-    )
-    assert IndexOptions(budget_mb=3.5).limits.budget_bytes == 3_670_016
+def test_options_are_typed(shop: Database, tmp_path: Path) -> None:
+    """The options of the command line make the options of the algorithm, whose budget is in bytes."""
+    with training("index", shop, tmp_path, options={"budget_mb": 3.5}) as given:
+        assert IndexOptions(**given.options, update_every=7).limits.budget_bytes == 3_670_016
 
 
 @pytest.fixture
@@ -241,12 +226,12 @@ def odd(shop_of_15: Database) -> Iterator[Database]:
             session.execute("INSERT INTO odd SELECT i, '{}', '(1,2)', '{}', 'note ' || i, 'word ' || i FROM generate_series(1, 20000) AS i")
             long = "SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) AS i"  # does not become shorter by compression
             session.execute(f"UPDATE odd SET note = ({long}) WHERE id = 777; ANALYZE odd")
-        with replace(copy, pristine=None).copyable() as database:
+        with replace(copy, copy_source=None).copyable() as database:
             yield database
 
 
 @pytest.mark.parametrize("means", ["hypopg", "hidden"])
-def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, means: Means, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, means: BackEnd, caplog: pytest.LogCaptureFixture) -> None:
     """Foreign tables, types without an order, and values too long for a btree leave the rest to be selected and built."""
     with odd.session() as session:
         if means == "hypopg" and hypopg.obstacle(session):
@@ -262,8 +247,8 @@ def test_what_cannot_be_indexed_is_no_candidate(odd: Database, tmp_path: Path, m
         "odd WHERE docs IS NULL",
         "far WHERE id = 7",
     )
-    algorithm = IndexSelection(IndexOptions(what_if=means))
-    with training("index", odd, tmp_path) as given:
+    algorithm = IndexSelection()
+    with training("index", odd, tmp_path, options={"whatif": means}) as given:
         given.queries = [Query(id=condition, sql=f"SELECT count(*) FROM {condition}") for condition in conditions]
         given.validation = ()
         algorithm.train(given)
@@ -287,10 +272,13 @@ def test_partitioned_tables(shop_of_15: Database, tmp_path: Path) -> None:
             for n in range(4):
                 session.execute(f"CREATE TABLE parted_{n} PARTITION OF parted FOR VALUES FROM ({n * 5000}) TO ({n * 5000 + 5000})")
             session.execute("INSERT INTO parted SELECT i, i * 7919 % 20000 FROM generate_series(0, 19999) AS i; ANALYZE parted")
-        with replace(copy, pristine=None).copyable() as database, training("index", database, tmp_path) as given:
+        with (
+            replace(copy, copy_source=None).copyable() as database,
+            training("index", database, tmp_path, options={"whatif": "hypopg"}) as given,
+        ):
             given.queries = [Query(id="q", sql="SELECT count(*) FROM parted WHERE customer = 7")]
             given.validation = ()
-            algorithm = IndexSelection(IndexOptions(what_if="hypopg"))
+            algorithm = IndexSelection()
             report = algorithm.train(given)
             assert algorithm.indexes == (Index("parted", ("customer",)),)
             assert 4 * 8192 < report.scalars["index_size_bytes"] < 2 << 20
@@ -301,5 +289,6 @@ def test_partitioned_tables(shop_of_15: Database, tmp_path: Path) -> None:
                 "table 'parted' is partitioned, and built indexes cannot be told apart in plans of its partitions; install HypoPG on the "
                 "server's machine (Debian: postgresql-NN-hypopg) and use --index-whatif hypopg"
             )
+            given.options = {**given.options, "whatif": "hidden"}
             with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
-                IndexSelection(IndexOptions(what_if="hidden")).train(given)
+                IndexSelection().train(given)

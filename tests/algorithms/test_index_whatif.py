@@ -1,4 +1,4 @@
-"""What-if questions to real planners: both means give the costs of really built indexes, side by side and in order."""
+"""Questions to real planners: both back ends give the costs of real indexes, in parallel and in order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from algorithms.index.advisor import select, take_start
-from algorithms.index.columns import IndexedQuery, indexed_query
-from algorithms.index.costs import Answer, Question, UsedSetCosts
-from algorithms.index.extend import Limits
-from algorithms.index.whatif import Means, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.advisor import select, take_start
+from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
+from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import PREFIX, Index, create_index, explain_cost
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
 from tests.algorithms.shop import Shop
 
 CUSTOMER, PLACED, BOTH = Index("orders", ("customer",)), Index("orders", ("placed",)), Index("orders", ("customer", "placed"))
@@ -34,7 +34,7 @@ def read_queries(database: Database) -> list[IndexedQuery]:
 
 
 @contextmanager
-def asking(database: Database, means: Means) -> Iterator[tuple[Database, OpenWhatIf]]:
+def asking(database: Database, means: BackEnd) -> Iterator[tuple[Database, OpenWhatIf]]:
     """A what-if of these means in a copy; skips with the reason where there is none."""
     with database.session() as session:
         if means == "hypopg" and hypopg.obstacle(session):
@@ -129,7 +129,7 @@ def test_hypopg_is_insisted_on_where_it_is_not(shop: Database) -> None:
 
 def test_without_any_means(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither HypoPG nor the library: nothing is guessed."""
-    monkeypatch.setattr("algorithms.index.whatif.has_extension", lambda session: False)
+    monkeypatch.setattr("pytest_pilotscope.algorithms.index.whatif.has_extension", lambda session: False)
     expected = (
         "HypoPG is not on this server, and indexes cannot be hidden from the planner, because the pilotscope library is not loaded "
         "(docs/steering.md); index selection needs one of the two"

@@ -1,4 +1,4 @@
-"""One trial: a function of its task, whatever stage it is given."""
+"""One trial: a function of its task, whatever its server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from algorithms.knob.attempt import Outcome, Task, attempt
-from algorithms.knob.measuring import Selected
-from algorithms.knob.objective import Objective
-from algorithms.knob.space import Values
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, attempt
+from pytest_pilotscope.algorithms.knob.measuring import Selected
+from pytest_pilotscope.algorithms.knob.objective import Objective
+from pytest_pilotscope.algorithms.knob.space import Values
+from pytest_pilotscope.queries.queries import Query
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective
 
 __all__ = ["clock"]  # a fixture
@@ -24,20 +24,20 @@ def task(limit: float = math.inf, **values: str) -> Task:
     )
 
 
-def passes(stage: Tried) -> float:
-    """How often the queries were run."""
-    return len(stage.session.runs) / len(QUERIES)
+def passes(trial_server: Tried) -> float:
+    """Return the number of passes over the queries."""
+    return len(trial_server.session.runs) / len(QUERIES)
 
 
 def test_the_same_task_does_the_same_again() -> None:
-    """On another stage, and on the same one, where only the warm-up is gone."""
-    stage, elsewhere = Tried(), Tried()
-    first = attempt(task(), stage)
+    """A trial gives the same on another server, and on the same one, where only the warm-up is missing."""
+    trial_server, another = Tried(), Tried()
+    first = attempt(task(), trial_server)
     assert (first.status, first.times_s, first.applied) == ("ok", (0.1,) * 20, "session")
-    assert passes(stage) == 2
-    again = attempt(task(), stage)
-    assert passes(stage) == 1
-    for other in (again, attempt(task(), elsewhere)):
+    assert passes(trial_server) == 2
+    again = attempt(task(), trial_server)
+    assert passes(trial_server) == 1
+    for other in (again, attempt(task(), another)):
         assert replace(other, apply_s=first.apply_s) == first
 
 
@@ -57,12 +57,12 @@ def test_a_task_and_its_outcome_are_plain_values() -> None:
 
 
 def test_a_hopeless_warm_up_is_enough() -> None:
-    """With cold caches a trial may take 1.3 times its limit; beyond that it is not measured, and the stage is still cold."""
-    stage = Tried()
-    outcome = attempt(task(limit=2.0, random_page_cost="12"), stage)
-    assert (outcome.status, len(outcome.times_s), stage.cold) == ("capped", 9, True)
-    outcome = attempt(task(limit=2.0, random_page_cost="5"), stage)
-    assert (outcome.status, len(outcome.times_s), stage.cold) == ("capped", 16, False)
+    """With cold caches a trial may take 1.3 times its limit; beyond that it is not measured, and the server is still cold."""
+    trial_server = Tried()
+    outcome = attempt(task(limit=2.0, random_page_cost="12"), trial_server)
+    assert (outcome.status, len(outcome.times_s), trial_server.cold) == ("capped", 9, True)
+    outcome = attempt(task(limit=2.0, random_page_cost="5"), trial_server)
+    assert (outcome.status, len(outcome.times_s), trial_server.cold) == ("capped", 16, False)
 
 
 def test_settings_that_are_refused_are_an_outcome() -> None:

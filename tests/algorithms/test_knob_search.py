@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
-from algorithms.knob.importance import importances
-from algorithms.knob.search import RandomSearch, SmacSearch
-from algorithms.knob.space import KnobSpace, Values, knob_space
-from algorithms.knob.trials import Proposal, Trial
+from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, projected_dimensions
+from pytest_pilotscope.algorithms.knob.importance import importances
+from pytest_pilotscope.algorithms.knob.search import RandomSearch, SmacSearch
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial
 from pytest_pilotscope.postgres.knobs import LEVELS
 from tests.algorithms.test_knob_space import MACHINE, ROWS
 
@@ -34,7 +34,7 @@ def cost(values: Values) -> float:
 
 
 def test_the_default_is_a_point_of_smacs_space(space: KnobSpace) -> None:
-    """What the server runs with can be told to SMAC, exactly, special and inactive values included."""
+    """The search can tell SMAC the server's settings exactly, special and inactive values included."""
     geometry = DirectGeometry(space, 0)
     point = geometry.point(space.defaults)
     assert geometry.values(point) == space.defaults

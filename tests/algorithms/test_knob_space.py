@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.knob.catalogue import CATALOGUE, GB, MB, REFUSED, Machine
-from algorithms.knob.machine import machine_behind, this_machine, within
-from algorithms.knob.space import SPECIAL_SHARE, KnobSpace, knob_space
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE, GB, MB, REFUSED, Machine
+from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
+from pytest_pilotscope.algorithms.knob.space import SPECIAL_SHARE, KnobSpace, knob_space
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.postgres.knobs import LEVELS, KnobRow
 

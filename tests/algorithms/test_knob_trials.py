@@ -1,4 +1,4 @@
-"""Objectives, the log of trials, and the loop on a stage without a server."""
+"""Objectives, the log of trials, and the loop without a real server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob.measuring import Pass, compare, run_pass, select_queries
-from algorithms.knob.objective import WORST
-from algorithms.knob.options import KnobOptions, Target
-from algorithms.knob.records import Found, scalars, series, write_configurations
-from algorithms.knob.space import KnobSpace, Values, knob_space
-from algorithms.knob.stage import Reach
-from algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
-from algorithms.knob.tuner import Tuner
-from pytest_pilotscope.core.settings import Settings
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob.measuring import Pass, compare, run_pass, select_queries
+from pytest_pilotscope.algorithms.knob.objective import WORST, Target
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.algorithms.knob.trial_server import Reach
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, best_trial, open_log, search_key
+from pytest_pilotscope.algorithms.knob.tuner import Tuner
+from pytest_pilotscope.algorithms.knob.tuning_report import Found, scalars, series, write_configurations
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.knobs import LEVELS
+from pytest_pilotscope.statistics.ratios import Interval
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective, times
 from tests.algorithms.test_knob_space import MACHINE, ROWS
 
@@ -113,9 +111,9 @@ class Listed:
 PROPOSALS = ({"random_page_cost": "2"}, {"random_page_cost": "8"}, {"shared_buffers": "2048"}, {"random_page_cost": "2.8"})
 
 
-def tuner(folder: Path, log: Any, search: Listed, stage: Tried) -> Tuner:
-    """The loop on a fake stage."""
-    return Tuner(space=search.space, stage=stage, search=search, log=log, objective=objective(), selected=SELECTED, cap=1.5)
+def tuner(folder: Path, log: Any, search: Listed, trial_server: Tried) -> Tuner:
+    """Make the loop with a fake server."""
+    return Tuner(space=search.space, trial_server=trial_server, search=search, log=log, objective=objective(), selected=SELECTED, cap=1.5)
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def test_the_loop(tmp_path: Path, search: Listed) -> None:
     """Trial 0 is the default; a hopeless trial is cut off, a refused one gets a bounded penalty, and every cost is told."""
     with open_log(tmp_path, "k") as log:
         log.begin("k", {})
-        loop = tuner(tmp_path, log, search, stage := Tried())
+        loop = tuner(tmp_path, log, search, trial_server := Tried())
         steps: list[int] = []
         loop.run(5, steps.append)
         trials = log.trials
@@ -136,14 +134,14 @@ def test_the_loop(tmp_path: Path, search: Listed) -> None:
     assert [round(trial.cost, 6) for trial in trials] == [2.0, 1.0, 3.75, 4.0, 1.4]
     assert trials[3].message == "PostgreSQL stopped while starting"
     assert search.told == [(trial.values["random_page_cost"], trial.cost) for trial in trials]
-    assert stage.applied[0] == search.space.defaults == trials[0].values
+    assert trial_server.applied[0] == search.space.defaults == trials[0].values
     assert loop.incumbent_cost == pytest.approx(1.0)
     assert best_trial(trials).number == 1
     assert steps == [1] * 5
 
 
 def test_a_search_is_resumed(tmp_path: Path, search: Listed) -> None:
-    """What is in the log is told again and not tried again; the rest follows."""
+    """Logged trials are told to the search and not tried again; the rest follows."""
     with open_log(tmp_path, "k") as log:
         log.begin("k", {"queries": ["q0"]})
         tuner(tmp_path, log, search, Tried()).run(3, lambda n: None)
@@ -151,8 +149,8 @@ def test_a_search_is_resumed(tmp_path: Path, search: Listed) -> None:
     again = Listed(space=search.space, proposals=PROPOSALS[2:])
     with open_log(tmp_path, "k") as log:
         assert log.common == {"queries": ["q0"]}
-        stage = Tried()
-        tuner(tmp_path, log, again, stage).run(5, lambda n: None)
+        trial_server = Tried()
+        tuner(tmp_path, log, again, trial_server).run(5, lambda n: None)
         assert [trial.number for trial in log.trials] == list(range(5))
     assert again.told[:3] == first
     assert again.asked == 2
@@ -160,11 +158,11 @@ def test_a_search_is_resumed(tmp_path: Path, search: Listed) -> None:
 
 def test_a_default_that_fails_is_no_trial(tmp_path: Path, search: Listed) -> None:
     """There is nothing to compare with."""
-    stage = Tried()
-    stage.apply = lambda values: (_ for _ in ()).throw(ServerError("disk full"))  # type: ignore[method-assign]
+    trial_server = Tried()
+    trial_server.apply = lambda values: (_ for _ in ()).throw(ServerError("disk full"))  # type: ignore[method-assign]
     expected = "the training queries fail with the settings that the server has, so there is nothing to tune: disk full"
     with open_log(tmp_path, "k") as log, pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
-        tuner(tmp_path, log, search, stage).run(5, lambda n: None)
+        tuner(tmp_path, log, search, trial_server).run(5, lambda n: None)
 
 
 def test_a_server_that_is_lost_is_no_trial(tmp_path: Path, search: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +184,8 @@ def test_a_server_that_is_lost_is_no_trial(tmp_path: Path, search: Listed, monke
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from algorithms.knob.stage import Reach
-from algorithms.knob.trials import Proposal, Trial, open_log
+from pytest_pilotscope.algorithms.knob.trial_server import Reach
+from pytest_pilotscope.algorithms.knob.trials import Proposal, Trial, open_log
 
 with open_log(Path(sys.argv[1]), "k") as log:
     log.begin("k", {"a": 1})
@@ -289,10 +287,3 @@ def test_figures(tmp_path: Path) -> None:
     paths = write_configurations(tmp_path, trials, space, {"geqo": "off"})
     assert [path.name for path in paths] == ["knob_config_iteration_0.json", "knob_config_iteration_2.json", "knob_space.json"]
     assert json.loads(paths[1].read_text())["changed"] == {"geqo": "off"}
-
-
-def test_options_come_from_the_command_line() -> None:
-    """Every option has its setting; the defaults agree."""
-    assert KnobOptions.from_settings(Settings()) == KnobOptions()
-    chosen = Settings(knob_trials=7, knob_target="p95_time", knob_projection="llamatune", knob_trial_s=2.5, seed=3)
-    assert KnobOptions.from_settings(chosen) == KnobOptions(trials=7, target="p95_time", projection="llamatune", trial_s=2.5, seed=3)

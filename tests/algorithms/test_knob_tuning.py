@@ -13,28 +13,26 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob import catalogue
-from algorithms.knob import tuning as tuning_module
-from algorithms.knob.measuring import select_queries
-from algorithms.knob.options import KnobOptions
-from algorithms.knob.stage import Stage
-from algorithms.knob.tuning import UNFINISHED, KnobTuning
-from algorithms.storage import write_json_model
-from pytest_pilotscope.algorithm import DatabasePreparer, Persistent
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.core.statistics import Interval
+from pytest_pilotscope.algorithms.knob import catalogue
+from pytest_pilotscope.algorithms.knob import tuning as tuning_module
+from pytest_pilotscope.algorithms.knob.measuring import select_queries
+from pytest_pilotscope.algorithms.knob.trial_server import TrialServer
+from pytest_pilotscope.algorithms.knob.tuning import UNFINISHED, KnobOptions, KnobTuning
+from pytest_pilotscope.algorithms.model_files import write_json_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database, PostgreSQLConfig, open_database
-from tests.algorithms.shop import metadata_for, training
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.statistics.ratios import Interval
+from tests.algorithms.shop import knob_options, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
-from tests.algorithms.test_knob_stage import given, somebodys, state
+from tests.algorithms.test_knob_trial_server import given, somebodys, state
 
 __all__ = ["given", "somebodys"]  # fixtures
 
-SMALL = KnobOptions(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
+SMALL = knob_options(trials=4, trial_s=4.0, rounds=2, names=("work_mem", "random_page_cost", "bgwriter_lru_maxpages", "enable_hashjoin"))
 
 RANDOM = replace(SMALL, strategy="random")
 
@@ -51,12 +49,6 @@ def decided(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second measurement finds that the best trial takes half the time: these queries are too short to tell for sure."""
     monkeypatch.setattr(tuning_module, "compare", lambda *_, **__: Interval(estimate=0.5, low=0.4, high=0.6))
     monkeypatch.setattr(tuning_module, "best_trial", lambda trials: trials[-1])
-
-
-def test_it_keeps_the_protocols() -> None:
-    """It prepares a database and can be saved; it steers no query."""
-    assert isinstance(KnobTuning(), DatabasePreparer)
-    assert isinstance(KnobTuning(), Persistent)
 
 
 def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
@@ -133,12 +125,13 @@ def test_other_searches_and_targets(shop: Database, tmp_path: Path, options: Kno
     assert report.parameters["target_metric"] == options.target
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C in the third trial, the next run with the same seed and queries tries only what is missing."""
     applied: list[dict[str, str]] = []
-    original = Stage.apply
+    original = TrialServer.apply
 
-    def apply(self: Stage, values: Any) -> Any:
+    def apply(self: TrialServer, values: Any) -> Any:
         if len(applied) == 2:
             raise KeyboardInterrupt("stop")
         applied.append(dict(values))
@@ -146,7 +139,7 @@ def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypat
 
     before = state(shop)
     with monkeypatch.context() as patch:
-        patch.setattr(Stage, "apply", apply)
+        patch.setattr(TrialServer, "apply", apply)
         with pytest.raises(KeyboardInterrupt, match=r"^stop$"):
             run(shop, tmp_path)
     assert state(shop) == before
@@ -163,8 +156,8 @@ def test_an_interrupted_search_goes_on(shop: Database, tmp_path: Path, monkeypat
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from algorithms.knob.trials import TrialLog
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.algorithms.knob.trials import TrialLog
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from tests.algorithms.test_knob_tuning import RANDOM, run
 
 append = TrialLog.append
@@ -254,7 +247,7 @@ def test_queries_that_write_are_left_out(given: Database, tmp_path: Path, caplog
 
 
 def test_no_query_can_be_drawn(newest_scratch: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """Where all queries fail with the default settings the error says so, beside their warnings."""
+    """If all queries fail with the default settings the error says so, beside their warnings."""
     expected = (
         "none of the 1 queries runs within 1 s with the default settings, a quarter of a trial (1 of them fail, see the warnings); "
         "raise --knob-trial-s (now 4)"
@@ -277,7 +270,7 @@ def test_untrained_and_unusable(shop: Database, tmp_path: Path, monkeypatch: pyt
         expected = "knob tuning has no training queries; raise --training-size or give a workload that has some"
         with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"):
             KnobTuning(SMALL).train(given)
-    monkeypatch.setitem(__import__("sys").modules, "algorithms.knob.search", None)
+    monkeypatch.setitem(__import__("sys").modules, "pytest_pilotscope.algorithms.knob.search", None)
     expected = r"^knob tuning needs SMAC \(.*\); install it with: pip install 'pytest-pilotscope\[knob\]'$"
     with training("knob", shop, tmp_path) as given, pytest.raises(UsageError, match=expected):
         KnobTuning(SMALL).train(given)

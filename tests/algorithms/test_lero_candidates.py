@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look, shape_key
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look, shape_key
 from pytest_pilotscope.errors import MissingExtension, StatementFailed
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.planning import planned_with
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
+from pytest_pilotscope.provision.database import Database
 
 from .forum import queries
 
@@ -144,7 +144,7 @@ def test_without_the_library_it_says_what_is_missing(newest_scratch: Session) ->
 
 
 def test_planner_calls_are_one_message_each(forum: Database, forum_session: Session) -> None:
-    """What was injected in an outer block holds again after a call with other cardinalities."""
+    """Cardinalities of an outer block hold again after a call with others."""
     with forum_session.cardinalities({frozenset({"p", "v"}): 77.0}):
         planned_with(forum_session, QUERIES["t3"], {frozenset({"p", "v"}): 3.0})
         assert forum_session.subplans(QUERIES["t3"])[frozenset({"p", "v"})] == 77.0

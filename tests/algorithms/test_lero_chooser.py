@@ -17,17 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.lero import trainer
-from algorithms.lero.candidates import Candidates, Look, Slot
-from algorithms.lero.chooser import Lero, validation_queries
-from algorithms.lero.collection import rules_of, store_of
-from algorithms.lero.decision import Decision, decide
-from algorithms.lero.policy import Policy
-from algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope import cluster
-from pytest_pilotscope.algorithm import CardinalityEstimator, Persistent, PlanChooser
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import QueryReport, TrainingReport
+from pytest_pilotscope.algorithms.lero import trainer
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, Look, Slot
+from pytest_pilotscope.algorithms.lero.chooser import Lero, validation_queries
+from pytest_pilotscope.algorithms.lero.collection import rules_of, store_of
+from pytest_pilotscope.algorithms.lero.decision import Decision, decide
+from pytest_pilotscope.algorithms.lero.policy import Policy
+from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
 from pytest_pilotscope.measurement import sides
 from pytest_pilotscope.measurement.clocks import clock_of
@@ -37,14 +33,17 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
 from pytest_pilotscope.postgres.subplans import LeveledSubplan, key_text
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import learn
+from pytest_pilotscope.provision import pool as cluster
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import QueryReport, TrainingReport
+from pytest_pilotscope.runs.learn import learn
 
 from .forum import queries, training
 from .lero_example import random_plans
 
 TEST = queries("q", 8)
-ALL = {"lero_effort": "all", "lero_margin": "0"}
+ALL = {"effort": "all", "margin": 0}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def trained(forum: Database, session: Session, cached: Path, tmp_path_factory: p
     """Lero that tries everything and follows every score, its report, and the folder of its artifacts."""
     folder = tmp_path_factory.mktemp("lero") / "artifacts"
     found = Lero()
-    return found, found.train(training(forum, session, folder, **ALL)), folder
+    return found, found.train(training(forum, session, folder, options=ALL)), folder
 
 
 @pytest.fixture
@@ -82,13 +81,6 @@ def contrary(trained: tuple[Lero, TrainingReport, Path], forum: Database, sessio
     for parameter in found.model.network.output.parameters():
         parameter.data.neg_()
     return found
-
-
-def test_is_a_persistent_chooser() -> None:
-    """It has the methods by which a run knows what to do with it."""
-    assert isinstance(Lero(), PlanChooser)
-    assert isinstance(Lero(), Persistent)
-    assert not isinstance(Lero(), CardinalityEstimator)
 
 
 def test_training_reports_what_others_read(trained: tuple[Lero, TrainingReport, Path]) -> None:
@@ -115,7 +107,7 @@ def test_gpus_that_are_not_used_change_nothing(
     """On a CPU the batches, and so the weights, are the same on a machine with GPUs; on these they are larger."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
-    report = Lero().train(training(forum, session, tmp_path, device="cpu", **ALL))
+    report = Lero().train(training(forum, session, tmp_path, device="cpu", options=ALL))
     assert (report.parameters["device"], report.parameters["batch_size"]) == ("cpu", 64)
     assert trainer._batch_size(torch.device("cuda")) == 256
 
@@ -133,7 +125,7 @@ def test_choices_are_explained(trained: tuple[Lero, TrainingReport, Path]) -> No
 
 
 def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session: Session) -> None:
-    """What is injected makes PostgreSQL plan exactly the candidate that was scored best, and other plans than its own among them."""
+    """The injected cardinalities make PostgreSQL choose exactly the plan with the best score, and some of these are not its own."""
     assert contrary.model is not None
     chosen = []
     for query in TEST:
@@ -144,7 +136,7 @@ def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session:
             assert decision.plan == int(np.argmin(decision.scores))
         with session.cardinalities(decision.cardinalities):
             plan = session.explain(query.sql)
-        assert verify(plan, decision.cardinalities).steered_ratio == 1
+        assert verify(plan, decision.cardinalities, only_injected=True).steered_ratio == 1
         chosen.append(decision.plan)
         assert (plan.shape_hash == session.explain(query.sql).shape_hash) == (decision.plan == 0)
     assert any(chosen)
@@ -320,7 +312,7 @@ def test_a_served_model_refuses_what_cannot_be_planned(
 
 
 def test_a_served_model_takes_one_statement(session: Session, served: Callable[[str], dict[str, Any]]) -> None:
-    """What comes after a semicolon is not run: it is refused before anything is sent."""
+    """A second statement after a semicolon does not run: it is refused before anything is sent."""
     text = (
         "lero chooses a plan for one statement, and this may be more than one: SELECT 1; DELETE FROM users; ask for each by itself, and "
         "leave out comments (a semicolon inside the statement is taken as its end where there is a comment, a backslash or a $)"
@@ -470,7 +462,7 @@ def updates_in(folder: Path) -> list[dict[str, Any]]:
 def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """After every N new queries they are collected and learned from, before the next new one; asking again counts once."""
     lero = Lero()
-    report = lero.train(training(forum, session, tmp_path, lero_dynamic=True, update_every=3, **ALL))
+    report = lero.train(training(forum, session, tmp_path, update_every=3, options={**ALL, "dynamic": True}))
     first = lero.model
     assert str(tmp_path / "lero_updates.jsonl") in report.artifacts
     asked(lero, session, (*TEST[:3], *TEST[:3]))
@@ -488,7 +480,7 @@ def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path,
 
 def test_dynamic_mode_learns_from_a_query_once(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """Asking for the workload again, or for what was trained on, is nothing new; a loaded model finds out with its first update."""
-    chosen = {"lero_dynamic": True, "update_every": 3, **ALL}
+    chosen: Any = {"update_every": 3, "options": {**ALL, "dynamic": True}}
     lero = Lero()
     lero.train(training(forum, session, tmp_path / "trained", **chosen))
     asked(lero, session, (*TEST[:4], *TEST[:4], *queries("t", 24), *queries("v", 8)))
@@ -522,34 +514,34 @@ def test_workers_are_let_go_after_an_update(
     forum: Database, session: Session, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `--dask` an update calls the workers back, and nothing of them runs beside the query that comes next."""
-    crews: list[_CrewHere] = []
+    pools: list[_PoolHere] = []
 
     @contextmanager
-    def crew_here(address: str, database: Database) -> Iterator[_CrewHere]:
-        crews.append(_CrewHere(database))
-        yield crews[-1]
-        crews[-1].closed = True
+    def pool_here(address: str, database: Database) -> Iterator[_PoolHere]:
+        pools.append(_PoolHere(database))
+        yield pools[-1]
+        pools[-1].closed = True
 
-    monkeypatch.setattr(cluster, "open_crew", crew_here)
-    given = training(forum, session, tmp_path, lero_dynamic=True, update_every=2, dask="local:1", **ALL)
+    monkeypatch.setattr(cluster, "open_pool", pool_here)
+    given = training(forum, session, tmp_path, update_every=2, dask="local:1", options={**ALL, "dynamic": True})
     lero = Lero()
     learn(lero, given, given={})
-    before = len(crews)
+    before = len(pools)
     asked(lero, session, queries("new", 3))
     assert len(updates_in(tmp_path)) == 1
-    assert len(crews) == before + 1
-    assert all(crew.closed for crew in crews)
+    assert len(pools) == before + 1
+    assert all(pool.closed for pool in pools)
 
 
-class _CrewHere:
-    """Does units in this process."""
+class _PoolHere:
+    """A pool that runs tasks in this process."""
 
     def __init__(self, database: Database) -> None:
-        self.place = cluster.Place(database=database, stack=ExitStack())
+        self.place = cluster.Worker(database=database, stack=ExitStack())
         self.done: list[tuple[str, Any]] = []
         self.closed = False
 
-    def submit(self, key: str, work: cluster.Work, task: Any) -> None:
+    def submit(self, key: str, work: cluster.TaskFunction, task: Any) -> None:
         self.done.append((key, work(self.place, task)))
 
     def next(self) -> tuple[str, Any]:

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.lero.candidates import all_slots, explore, look
-from algorithms.lero.collection import CollectionRules, Lanes, collect, collect_one, rules_of, store_of
-from algorithms.lero.race import Rules
-from algorithms.lero.records import sql_key
-from pytest_pilotscope.core.queries import Query
+from pytest_pilotscope.algorithms.lero.candidates import all_slots, explore, look
+from pytest_pilotscope.algorithms.lero.collected import sql_key
+from pytest_pilotscope.algorithms.lero.collection import CandidateSessions, CollectionRules, collect, collect_one, rules_of, store_of
+from pytest_pilotscope.algorithms.lero.timing import TimingRules
+from pytest_pilotscope.options.progress import Advance
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import Database
-from pytest_pilotscope.training import Advance
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Query
 
 from .forum import queries, training
 
-RULES = CollectionRules(factors=(0.01, 0.1, 10.0, 100.0), max_candidates=20, timing=Rules(rounds=2))
+RULES = CollectionRules(factors=(0.01, 0.1, 10.0, 100.0), max_candidates=20, timing=TimingRules(rounds=2))
 FOUR = queries("t", 24)[2]
 
 
@@ -38,9 +38,9 @@ def own_cache(cache: Path, forum: Database) -> Path:
 
 def test_every_candidate_is_timed(forum: Database) -> None:
     """PostgreSQL's own plan is the first; each plan has times or the limit that cut it off, and the best one was run in every round."""
-    with closing(Lanes(forum)) as lanes:
-        found = collect_one(FOUR, lanes, RULES)
-        again = collect_one(queries("t", 24)[0], lanes, RULES)
+    with closing(CandidateSessions(forum)) as sessions:
+        found = collect_one(FOUR, sessions, RULES)
+        again = collect_one(queries("t", 24)[0], sessions, RULES)
     assert found.slots[0] is None
     assert len(found.plans) == len(found.slots) == len(found.outcomes) >= 3
     assert all((outcome.ms is None) != (outcome.censored_ms is None) for outcome in found.outcomes)
@@ -52,12 +52,12 @@ def test_every_candidate_is_timed(forum: Database) -> None:
     assert again.query_id == "t0"
 
 
-def test_a_lane_runs_the_candidate_it_was_prepared_for(forum: Database, forum_session: Session) -> None:
-    """What is executed in a lane has the shape of the candidate; it is planned once, and the lanes are clean afterwards."""
+def test_a_session_runs_its_candidate(forum: Database, forum_session: Session) -> None:
+    """The plan that a session executes has the shape of the candidate; it is planned once, and the sessions are clean afterwards."""
     found = look(forum_session, FOUR.sql)
     candidates = explore(forum_session, FOUR.sql, found, all_slots(found.subplans, RULES.factors), max_candidates=20)
-    with closing(Lanes(forum)) as lanes:
-        with lanes.prepared(FOUR.sql, candidates) as run:
+    with closing(CandidateSessions(forum)) as opened:
+        with opened.prepared(FOUR.sql, candidates) as run:
             for plan, session in enumerate(run.sessions):
                 wanted = parse_plan([{"Plan": candidates.plans[plan]}]).shape_hash
                 assert session.explain("EXECUTE pilotscope_candidate").shape_hash == wanted
@@ -74,10 +74,10 @@ def test_a_run_that_takes_too_long_is_cut_off(forum: Database, forum_session: Se
     """The limit is PostgreSQL's statement timeout, and the session can be used afterwards."""
     found = look(forum_session, slow := "SELECT count(*) FROM comments AS c, votes AS v WHERE c.id + v.id < 0")
     candidates = explore(forum_session, slow, found, [], max_candidates=1)
-    with closing(Lanes(forum)) as lanes:
-        with lanes.prepared(slow, candidates) as run:
+    with closing(CandidateSessions(forum)) as sessions:
+        with sessions.prepared(slow, candidates) as run:
             assert run(0, 5) is None
-        with lanes.prepared("SELECT count(*) FROM users", candidates) as run:
+        with sessions.prepared("SELECT count(*) FROM users", candidates) as run:
             assert (run(0, 10_000) or 0) > 0
 
 
@@ -108,7 +108,7 @@ def test_other_rules_are_another_collection(forum: Database, forum_session: Sess
     """Other factors find other plans, and another limit other times: what was collected otherwise is not taken for it."""
     given = training(forum, forum_session, tmp_path)
     usual = store_of(given, rules_of(given)).path
-    other = training(forum, forum_session, tmp_path, lero_factors=(0.5, 2.0))
+    other = training(forum, forum_session, tmp_path, options={"factors": (0.5, 2.0)})
     limited = training(forum, forum_session, tmp_path, query_timeout_ms=100.0)
     assert rules_of(limited).timing.last_limit_ms == 100
     assert len({usual, store_of(other, rules_of(other)).path, store_of(limited, rules_of(limited)).path}) == 3
@@ -132,8 +132,8 @@ _COLLECTOR = """
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from algorithms.lero.collection import collect, rules_of, store_of
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
+from pytest_pilotscope.algorithms.lero.collection import collect, rules_of, store_of
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from tests.algorithms.forum import Forum, queries, training
 
 @contextmanager

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.devices import device, one_thread, seeded
-from algorithms.lero.featurize import Featurizer, scales_of
-from algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
-from algorithms.lero.model import LeroNetwork, Trees
-from algorithms.lero.pairs import ordered_pairs
-from algorithms.lero.race import Outcome
+from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
+from pytest_pilotscope.algorithms.lero.timing import Outcome
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 from pytest_pilotscope.postgres.planning import RawPlan
 
@@ -38,7 +38,7 @@ def ranked(count: int, *, seed: int = 0, plans: int = 6) -> list[RankedPlans]:
     for number in range(count):
         some = random_plans(plans, seed=1000 * seed + number)
         pairs = ordered_pairs([Outcome(times_ms=(made_up_ms(plan),)) for plan in some])
-        made.append(RankedPlans(forest=FEATURIZER.forest(some, SUBPLANS), pairs=pairs))
+        made.append(RankedPlans(arrays=FEATURIZER.arrays(some, SUBPLANS), pairs=pairs))
     return made
 
 
@@ -58,14 +58,14 @@ def test_a_pairs_loss_is_the_cross_entropy_of_the_difference() -> None:
         losses = pair_losses(network, batch).tolist()
         wanted = []
         for query in queries:
-            scores = network(Trees.of(query.forest, CPU)).tolist()
+            scores = network(Trees.of(query.arrays, CPU)).tolist()
             wanted += [-math.log(1 / (1 + math.exp(scores[fast] - scores[slow]))) for fast, slow in query.pairs]
     assert losses == pytest.approx(wanted, rel=1e-4)
 
 
 def test_batches_hold_every_pair_once() -> None:
     """Whole queries are put together until there are enough pairs; queries without pairs are not in any batch."""
-    queries = [*ranked(10), RankedPlans(forest=FEATURIZER.forest(random_plans(1), SUBPLANS), pairs=[])]
+    queries = [*ranked(10), RankedPlans(arrays=FEATURIZER.arrays(random_plans(1), SUBPLANS), pairs=[])]
     batches = batched(queries, 25, CPU, np.random.default_rng(0))
     sizes = [len(batch.faster) for batch in batches]
     assert sum(sizes) == sum(len(query.pairs) for query in queries)
@@ -128,7 +128,7 @@ def test_no_pairs_is_an_error(count: int, counted: str) -> None:
 def test_a_loss_that_is_no_number_is_an_error() -> None:
     """It is not trained on, and no model comes of it."""
     queries = ranked(2)
-    queries[0].forest.features[0, 0] = np.nan
+    queries[0].arrays.features[0, 0] = np.nan
     with pytest.raises(AlgorithmError, match=r"^the training loss of lero became nan; look at the collected times$"):
         learn(queries, [], parameters=FEW, device=CPU)
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.devices import one_thread, seeded
-from algorithms.lero.featurize import Featurizer, Forest, merged, scales_of
-from algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.devices import one_thread, seeded
+from pytest_pilotscope.algorithms.lero.featurize import Featurizer, PlanArrays, merged, scales_of
+from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
 
 from .lero_example import SUBPLANS, TABLES, node, plans, random_plans, scan
 
@@ -25,19 +25,19 @@ def network(seed: int = 1) -> LeroNetwork:
     return made
 
 
-def defined(net: LeroNetwork, forest: Forest, plan: int) -> Tensor:
+def defined(net: LeroNetwork, arrays: PlanArrays, plan: int) -> Tensor:
     """The score of one plan as the paper defines it: node by node, with zeros for a child that is not there."""
     weights = dict(net.named_parameters())
-    features = torch.from_numpy(forest.features)
+    features = torch.from_numpy(arrays.features)
     nodes: list[int] = []
 
     def collect(row: int) -> None:
         nodes.append(row)
-        for side in (forest.left, forest.right):
+        for side in (arrays.left, arrays.right):
             if side[row] >= 0:
                 collect(int(side[row]))
 
-    collect(int(forest.trees[plan, 0]))
+    collect(int(arrays.trees[plan, 0]))
     values = {row: features[row] for row in nodes}
     layers = (
         (weights["first.weight"].chunk(3, dim=1), weights["first.bias"]),
@@ -45,19 +45,19 @@ def defined(net: LeroNetwork, forest: Forest, plan: int) -> Tensor:
         (weights["third.weights.weight"].chunk(3, dim=0), weights["third.bias"]),
     )
     for (matrices, bias), norm in zip(layers, net.norms, strict=True):
-        values = {row: functional.leaky_relu(norm(_filtered(values, row, forest, matrices) + bias)) for row in nodes}
+        values = {row: functional.leaky_relu(norm(_filtered(values, row, arrays, matrices) + bias)) for row in nodes}
     pooled = torch.stack([values[row] for row in nodes]).amax(dim=0)
     score: Tensor = net.output(functional.leaky_relu(net.hidden(pooled)))
     return score
 
 
-def _filtered(values: dict[int, Tensor], row: int, forest: Forest, matrices: tuple[Tensor, ...]) -> Tensor:
+def _filtered(values: dict[int, Tensor], row: int, arrays: PlanArrays, matrices: tuple[Tensor, ...]) -> Tensor:
     own, left, right = matrices
     summed: Tensor = own @ values[row]
-    if forest.left[row] >= 0:
-        summed = summed + left @ values[int(forest.left[row])]
-    if forest.right[row] >= 0:
-        summed = summed + right @ values[int(forest.right[row])]
+    if arrays.left[row] >= 0:
+        summed = summed + left @ values[int(arrays.left[row])]
+    if arrays.right[row] >= 0:
+        summed = summed + right @ values[int(arrays.right[row])]
     return summed
 
 
@@ -65,10 +65,10 @@ def test_network_computes_what_the_paper_defines() -> None:
     """Shared subtrees, products before gathering and edges instead of padding change nothing, gradients included."""
     net = network()
     some = [*plans(), *random_plans(6), scan("u"), node("Append", scan("u"), scan("p"), scan("c"))]
-    forest = FEATURIZER.forest(some, SUBPLANS)
+    arrays = FEATURIZER.arrays(some, SUBPLANS)
     with one_thread():
-        found = net(Trees.of(forest, CPU))
-        wanted = torch.cat([defined(net, forest, plan) for plan in range(len(some))])
+        found = net(Trees.of(arrays, CPU))
+        wanted = torch.cat([defined(net, arrays, plan) for plan in range(len(some))])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     weights = torch.arange(len(some)) - 3.0
     gradients = torch.autograd.grad((found * weights).sum(), list(net.parameters()))
@@ -81,11 +81,11 @@ def test_a_score_does_not_depend_on_the_plans_beside_it() -> None:
     net = network()
     large = node("Limit", *(node("Sort", plan) for plan in random_plans(9)))
     some = [*plans(), scan("c")]
-    forests = [FEATURIZER.forest([plan], SUBPLANS) for plan in some]
+    parts = [FEATURIZER.arrays([plan], SUBPLANS) for plan in some]
     with one_thread(), torch.no_grad():
-        alone = torch.cat([net(Trees.of(forest, CPU)) for forest in forests])
-        together = net(Trees.of(FEATURIZER.forest(some, SUBPLANS), CPU))
-        batch = net(Trees.of(merged([FEATURIZER.forest([large], SUBPLANS), *forests]), CPU))
+        alone = torch.cat([net(Trees.of(arrays, CPU)) for arrays in parts])
+        together = net(Trees.of(FEATURIZER.arrays(some, SUBPLANS), CPU))
+        batch = net(Trees.of(merged([FEATURIZER.arrays([large], SUBPLANS), *parts]), CPU))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(batch[1:], alone, rtol=1e-5, atol=1e-6)
     assert len(set(alone.tolist())) == len(some)
@@ -101,5 +101,5 @@ def test_a_score_depends_on_sides_order_and_rows() -> None:
         node("Hash Join", scan("u"), node("Hash", scan("p") | {"Plan Rows": 2.0}), rows=300.0),
     ]
     with torch.no_grad():
-        scores = net(Trees.of(FEATURIZER.forest([base, *changed], SUBPLANS), CPU))
+        scores = net(Trees.of(FEATURIZER.arrays([base, *changed], SUBPLANS), CPU))
     assert len(set(scores.tolist())) == 4

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
-from algorithms.lero.chooser import Lero
-from algorithms.lero.storage import model_metadata, read_model
+from pytest_pilotscope.algorithms import get_lero_dynamic_preset_scheduler, get_lero_preset_scheduler
+from pytest_pilotscope.algorithms.lero.chooser import Lero
+from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model
+from pytest_pilotscope.builtins import load_workload
 from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.provision import PostgreSQLConfig
-from pytest_pilotscope.registry import load_workload
+from pytest_pilotscope.provision.database import PostgreSQLConfig
 
 SMALL = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
 FEW: dict[str, Any] = {"num_collection": 4, "num_epoch": 2, "use_mlflow": False}
@@ -57,4 +57,4 @@ def test_the_usual_scheduler_does_not_learn_on() -> None:
     """Nothing is started before `with`, and the dynamic mode is off."""
     scheduler, _ = get_lero_preset_scheduler(SMALL, **FEW)
     assert isinstance(scheduler.algorithm, Lero)
-    assert (scheduler.settings.lero_dynamic, scheduler.settings.collection_size, scheduler.settings.epochs) == (False, 4, 2)
+    assert (scheduler.settings.options["lero"]["dynamic"], scheduler.settings.collection_size, scheduler.settings.epochs) == (False, 4, 2)

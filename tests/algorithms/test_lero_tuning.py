@@ -8,10 +8,10 @@ from math import inf
 import numpy as np
 import pytest
 
-from algorithms.lero.candidates import Look, Slot
-from algorithms.lero.evaluation import explained, figures, true_rank
-from algorithms.lero.policy import PlannerTime, Policy
-from algorithms.lero.tuning import ScoredQuery, replay, tuned, useful_slots
+from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
+from pytest_pilotscope.algorithms.lero.evaluation import explained, figures, true_rank
+from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
+from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay, tuned, useful_slots
 
 from .lero_example import SUBPLANS, collected_query, node, outcome
 
@@ -107,7 +107,7 @@ def test_a_model_that_is_always_wrong_is_never_followed() -> None:
 
 
 def test_planner_calls_that_cost_more_than_they_save_are_not_made() -> None:
-    """Where a planner call takes as long as the query, nothing is looked at; where it is cheap, everything is."""
+    """If a planner call takes as long as the query, the policy looks at nothing; if it is cheap, at everything."""
     slow = [query(10, 9, scores=(1, 0), look_ms=50, call_ms=50, signature="slow") for _ in range(20)]
     fast = [query(1000, 100, scores=(1, 0), look_ms=1, call_ms=1, signature="fast") for _ in range(5)]
     policy = tuned([*slow, *fast], [*slow, *fast], start=ALL, margin=None, effort="auto")

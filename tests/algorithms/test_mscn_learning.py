@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from algorithms.devices import device, one_thread, seeded
-from algorithms.mscn.featurize import SETS
-from algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
-from algorithms.mscn.model import MscnNetwork, SetEncoder
-from algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
+from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
+from pytest_pilotscope.algorithms.mscn.featurize import SETS
+from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
+from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, SetEncoder
+from pytest_pilotscope.algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 
-from .mscn_example import featurizer, labels, queries, training_set
+from .mscn_example import counted, featurizer, queries, training_set
 
 CPU = torch.device("cpu")
+
+
+def chosen(**parameters: Any) -> HyperParameters:
+    """The default options of mscn with some other ones."""
+    return HyperParameters(**{"epochs": 100, "seed": 0, **builtin_registry().options("mscn", {}), **parameters})
 
 
 def widths(samples: LabelledSubplans) -> dict[str, int]:
@@ -91,7 +98,7 @@ def test_same_seed_same_weights() -> None:
     """Two trainings with the same seed give bit-equal weights, and another seed gives others."""
     samples, validation = training_set(12), training_set(4, seed=9)
     first, second, third = (
-        learn(samples, validation, widths=widths(samples), parameters=HyperParameters(epochs=3, hidden_units=8, seed=seed), device=CPU)
+        learn(samples, validation, widths=widths(samples), parameters=chosen(epochs=3, hidden_units=8, seed=seed), device=CPU)
         for seed in (1, 1, 2)
     )
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
@@ -104,7 +111,7 @@ def test_training_leaves_threads_and_random_numbers_alone() -> None:
     torch.manual_seed(7)
     wanted, threads = torch.rand(3), torch.get_num_threads()
     torch.manual_seed(7)
-    learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=1, hidden_units=4), device=CPU)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=1, hidden_units=4), device=CPU)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.rand(3), wanted)
 
@@ -113,7 +120,7 @@ def test_learns_from_fewer_samples_than_a_batch() -> None:
     """A handful of queries is one batch per epoch, and the loss falls."""
     samples = training_set(10)
     assert len(list(samples.batches(2048, np.arange(10)))) == 1
-    parameters = HyperParameters(epochs=60, hidden_units=32, learning_rate=0.01)
+    parameters = chosen(epochs=60, hidden_units=32, learning_rate=0.01)
     found = learn(samples, samples, widths=widths(samples), parameters=parameters, device=CPU)
     assert found.train_loss[-1] - 1 < 0.3 * (found.train_loss[0] - 1)
 
@@ -121,7 +128,7 @@ def test_learns_from_fewer_samples_than_a_batch() -> None:
 def test_one_query_is_enough() -> None:
     """Training on a single query works."""
     samples = training_set(1)
-    found = learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=2, hidden_units=4), device=CPU)
+    found = learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=2, hidden_units=4), device=CPU)
     assert len(found.train_loss) == 2
 
 
@@ -129,7 +136,7 @@ def test_stops_early_and_keeps_the_best_epoch() -> None:
     """With validation labels that training only moves away from, it stops after `patience` epochs and keeps the best weights."""
     samples = training_set(10)
     validation = replace(samples, labels=np.full_like(samples.labels, samples.labels.mean()))
-    parameters = HyperParameters(epochs=80, hidden_units=32, patience=3)
+    parameters = chosen(epochs=80, hidden_units=32, patience=3)
     found = learn(samples, validation, widths=widths(samples), parameters=parameters, device=CPU)
     assert found.best_epoch == int(np.argmin(found.validation_loss))
     assert len(found.train_loss) == found.best_epoch + 1 + parameters.patience < parameters.epochs
@@ -145,14 +152,14 @@ def test_stops_early_and_keeps_the_best_epoch() -> None:
 def test_without_validation_the_last_epoch_is_kept() -> None:
     """No validation samples: all epochs run, and there are no validation figures."""
     samples, nothing = training_set(5), training_set(0)
-    found = learn(samples, nothing, widths=widths(samples), parameters=HyperParameters(epochs=4, hidden_units=4), device=CPU)
+    found = learn(samples, nothing, widths=widths(samples), parameters=chosen(epochs=4, hidden_units=4), device=CPU)
     assert (len(found.train_loss), found.best_epoch, found.validation_qerror_p50) == (4, 3, [])
 
 
 def test_validation_figures_are_quantiles_of_the_q_error() -> None:
     """p95 is at least p50, and both are at least 1, one of each per epoch."""
     samples = training_set(10)
-    found = learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=2, hidden_units=4), device=CPU)
+    found = learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=2, hidden_units=4), device=CPU)
     assert len(found.validation_qerror_p50) == len(found.validation_qerror_p95) == 2
     assert all(1 <= low <= high for low, high in zip(found.validation_qerror_p50, found.validation_qerror_p95, strict=True))
 
@@ -162,7 +169,7 @@ def test_nothing_to_learn_from_is_an_error() -> None:
     nothing = training_set(0)
     message = "mscn has no labelled subplan to learn from; give it training queries whose subplans can be counted"
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
-        learn(nothing, nothing, widths=widths(nothing), parameters=HyperParameters(), device=CPU)
+        learn(nothing, nothing, widths=widths(nothing), parameters=chosen(), device=CPU)
 
 
 def test_loss_that_is_not_a_number_is_an_error() -> None:
@@ -171,13 +178,13 @@ def test_loss_that_is_not_a_number_is_an_error() -> None:
     samples.features[0][0, 0] = np.nan
     message = "the training loss of mscn became nan; lower the learning rate or look at the labels"
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
-        learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=1, hidden_units=4), device=CPU)
+        learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=1, hidden_units=4), device=CPU)
 
 
 def test_progress_is_told_per_epoch() -> None:
     """`advance` is called once per epoch."""
     samples, steps = training_set(3), list[int]()
-    learn(samples, samples, widths=widths(samples), parameters=HyperParameters(epochs=3, hidden_units=4), device=CPU, advance=steps.append)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=3, hidden_units=4), device=CPU, advance=steps.append)
     assert steps == [1, 1, 1]
 
 
@@ -263,12 +270,11 @@ def test_spans_concatenate_ranges() -> None:
 
 def test_subplans_without_a_label_are_left_out() -> None:
     """A count that did not finish is no sample; zero rows count as one."""
-    parsed = queries(1)
-    rows = labels(parsed)
-    [first, *others] = rows["q0"]
-    del rows["q0"][first]
-    rows["q0"][others[0]] = 0
-    found = labelled(featurizer(), parsed, rows)
+    [(query, rows)] = counted(queries(1))
+    [first, *others] = rows
+    del rows[first]
+    rows[others[0]] = 0
+    found = labelled(featurizer(), [(query, rows)])
     assert len(found) == len(others)
     assert found.labels[0] == 0
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_pilotscope.cli import PROGRAM, cli
-from pytest_pilotscope.core.record import Entry, RecordWriter
-from pytest_pilotscope.core.results import QueryRun, RunEnd, RunHeader, TrainingReport
+from pytest_pilotscope.commands.cli import PROGRAM, cli
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.record.record import Entry, RecordWriter
+from pytest_pilotscope.record.results import QueryRun, RunEnd, RunHeader, TrainingReport
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
@@ -26,7 +27,7 @@ AddRun = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty sqlite store, made once: MLflow needs seconds to create its tables."""
+    """Make an empty sqlite store once, because MLflow needs seconds to create its tables."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_client(f"sqlite:///{path}")
     return path
@@ -34,7 +35,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that commands are run in; nothing of this machine's settings reaches them."""
+    """Change to an empty folder, and hide the settings of this machine from the commands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -42,7 +43,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(workplace: Path, empty_store: Path) -> str:
-    """An empty store in the workplace, at the default place."""
+    """Give an empty store at the default path in that folder."""
     shutil.copy(empty_store, workplace / "mlflow.db")
     return f"sqlite:///{workplace}/mlflow.db"
 
@@ -59,7 +60,7 @@ def pilotscope(workplace: Path) -> Command:
 
 @pytest.fixture
 def add_run(store: str) -> AddRun:
-    """Add a run to the store; returns its id."""
+    """Add a run to the store; return its id."""
 
     def add(
         experiment: str,
@@ -82,14 +83,35 @@ def add_run(store: str) -> AddRun:
 
 @pytest.fixture
 def write_record(workplace: Path) -> WriteRecord:
-    """Write the record of a small `mscn` run into `results/`; without `ended` it is one of a killed process."""
+    """
+    Write the record of a small run into `results/`; without `ended` it is one of a killed process.
+
+    With the algorithm of a comparison its sides are `baseline` and `mscn`.
+    """
 
     def write(
-        name: str = "mscn_toy_20260102_030405", *, identity: str = "abc123", ended: bool = True, more: tuple[Entry, ...] = ()
+        name: str = "mscn_toy_20260102_030405",
+        *,
+        algorithm: str = "mscn",
+        dataset: str = "toy",
+        identity: str = "abc123",
+        ended: bool = True,
+        more: tuple[Entry, ...] = (),
     ) -> Path:
         path = workplace / "results" / f"{name}.jsonl"
-        with RecordWriter(path, replace(HEADER, run_name=name, tags={**HEADER.tags, "record_id": identity})) as writer:
-            for entry in (*more, *RUNS, *([END] if ended else [])):
+        side = "mscn" if algorithm == COMPARISON else algorithm
+        header = replace(
+            HEADER,
+            run_name=name,
+            algorithm=algorithm,
+            dataset=dataset,
+            sides=("baseline", side),
+            parameters={**HEADER.parameters, "algorithm": algorithm},
+            tags={**HEADER.tags, "record_id": identity},
+        )
+        runs = (replace(run, side=side) if run.side == "mscn" else run for run in RUNS)
+        with RecordWriter(path, header) as writer:
+            for entry in (*more, *runs, *([END] if ended else [])):
                 writer.write(entry)
         return path
 

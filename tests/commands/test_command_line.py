@@ -1,4 +1,4 @@
-"""The command itself: quick to start, plain outside a terminal, and against a real tracking server."""
+"""The command as a program: it starts fast, writes no colours to a pipe, and works with a real tracking server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy(workplace: Path) -> None:
     """`--help` and completion answer before one has let go of the key."""
     script = (
         "import sys\n"
-        "from pytest_pilotscope.cli import cli\n"
+        "from pytest_pilotscope.commands.cli import cli\n"
         "try: cli(['--help'])\n"
         "except SystemExit: pass\n"
         "print(*sorted(sys.modules), file=sys.stderr)\n"
@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy(workplace: Path) -> None:
 
 
 def test_the_help_lists_every_command(pilotscope: Command) -> None:
-    """Each with a line that fits."""
+    """The help has a line for every command, and none is cut."""
     listed = pilotscope("--help").stdout.split("Commands:\n")[1].splitlines()
     assert [line.split()[0] for line in listed] == [
         "best",
@@ -52,13 +52,14 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "runs",
         "sync",
         "ui",
+        "verify-labels",
         "workload",
     ]
     assert not any(line.endswith("...") for line in listed)
 
 
 def test_a_mistyped_command_is_answered_with_the_near_one(pilotscope: Command) -> None:
-    """Exit code 2, as for everything that was typed wrong."""
+    """An unknown command ends with exit code 2, like all wrong usage."""
     result = pilotscope("lst")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: No such command 'lst'. Did you mean 'list'?")
     assert pilotscope("runs", "x", "--limit", "0").stderr.splitlines()[-1] == (
@@ -75,7 +76,7 @@ def test_completion_script(pilotscope: Command, shell: str) -> None:
 
 
 def test_names_are_completed(workplace: Path, write_record: WriteRecord) -> None:
-    """Experiments and runs, from the records in `results/`, without MLflow."""
+    """Experiments and runs are completed from the records in `results/`, without MLflow."""
     write_record("mscn_toy_20260102_030405")
     write_record("lero_toy_20260102_030405")
     assert _completed("pilotscope runs ", 2) == ["lero_toy", "mscn_toy"]
@@ -104,7 +105,7 @@ def test_json_has_no_numbers_that_json_does_not_know(capsys: pytest.CaptureFixtu
 
 
 def test_ui_refuses_what_it_cannot_show(pilotscope: Command, workplace: Path, empty_store: Path) -> None:
-    """A taken port, a store that is not there, and one that has a UI of its own."""
+    """`ui` rejects a taken port, a missing store, and a store with a UI of its own."""
     result = pilotscope("ui")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -155,17 +156,17 @@ def _environment() -> dict[str, str]:
 
 def _completed(words: str, number: int) -> list[str]:
     environment = {**_environment(), "_PILOTSCOPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
-    command = [sys.executable, "-c", "from pytest_pilotscope.cli import main; main()"]
+    command = [sys.executable, "-c", "from pytest_pilotscope.commands.cli import main; main()"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
 
 
 @contextmanager
 def _ui() -> Iterator[str]:
-    """The address of a running `pilotscope ui` over the store of the current folder."""
+    """Give the address of a running `pilotscope ui` over the store of the current folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pytest_pilotscope.cli", "ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pytest_pilotscope.commands.cli", "ui", "--port", str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(), start_new_session=True
     ) as ui:

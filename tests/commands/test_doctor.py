@@ -20,20 +20,20 @@ from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.server import Server
-from pytest_pilotscope.provision import PostgreSQLConfig
+from pytest_pilotscope.provision.database import PostgreSQLConfig
 from tests.commands.conftest import Command
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without PyTorch and Docker, which are slow to ask."""
+    """Hide PyTorch and Docker, because their checks are slow."""
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(doctor, "check_docker", lambda: Check(name="Docker", state="none", found="no daemon answers"))
 
 
 @pytest.mark.usefixtures("bare")
 def test_a_healthy_machine_passes(pilotscope: Command, newest_server: EmbeddedServer) -> None:
-    """The server is started, a cardinality injected and read back; what is optional may be absent."""
+    """The doctor starts the server, injects a cardinality and reads it back; optional parts may be missing."""
     result = pilotscope("doctor")
     assert (result.exit_code, result.stderr) == (0, ""), result.stdout
     lines = result.stdout.splitlines()
@@ -69,7 +69,7 @@ def test_a_fault_is_named_with_its_remedy_and_fails(pilotscope: Command, workpla
 
 
 def test_an_unknown_server_is_misuse(pilotscope: Command) -> None:
-    """Nothing is examined for a server that cannot be meant."""
+    """An impossible server is rejected before any check."""
     result = pilotscope("doctor", "--server", "emdedded")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -88,7 +88,7 @@ def test_a_given_server_that_does_not_answer_keeps_its_password(pilotscope: Comm
 
 
 def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> None:
-    """It can be measured but not steered, and the remedy is said."""
+    """Such a server can be measured but not steered, and the remedy is shown."""
     checks = {check.name: check for check in check_postgresql(PostgreSQLConfig(server=newest_server.dsn))}
     assert list(checks) == ["server", "build", "steering library", "HypoPG"]
     assert checks["server"].found == f"given PostgreSQL {newest_server.binaries.version} (--server)"
@@ -121,7 +121,7 @@ def test_a_library_that_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_build_with_assertions_is_a_fault(newest_server: EmbeddedServer) -> None:
-    """Times of such a build mean nothing."""
+    """A build with assertions is a fault, because its times mean nothing."""
 
     class Slow:
         provider = "given"
@@ -141,12 +141,12 @@ def test_a_build_with_assertions_is_a_fault(newest_server: EmbeddedServer) -> No
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever is not installed, the doctor goes on and names the command that installs it."""
+    """If a library is missing, the doctor goes on and names the command that installs it."""
 
     def absent(*_: object) -> NoReturn:
         raise ImportError("No module named 'psycopg2'")
 
-    monkeypatch.setattr("pytest_pilotscope.provision.open_server", absent)
+    monkeypatch.setattr("pytest_pilotscope.provision.database.open_server", absent)
     assert list(check_postgresql(PostgreSQLConfig())) == [
         Check(
             name="server",
@@ -167,7 +167,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_suite_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run from a checkout without installation, pytest would not load the plugin."""
+    """Without an installation pytest would not load the plugin, so that is a fault."""
 
     def absent(name: str) -> NoReturn:
         raise PackageNotFoundError(name)
@@ -179,7 +179,7 @@ def test_suite_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_docker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never a fault: the embedded server needs none. A daemon that answers is told with its version."""
+    """A missing daemon is no fault, because the embedded server needs none. A daemon that answers is shown with its version."""
     import docker
 
     def silent(timeout: int) -> NoReturn:

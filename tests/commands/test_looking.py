@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.commands.comparison import Result, compare
-from pytest_pilotscope.commands.summaries import experiment_names
-from pytest_pilotscope.core.direction import direction
+from pytest_pilotscope.commands.differences import Result, compare
+from pytest_pilotscope.commands.two_runs import experiment_names
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.statistics.direction import direction
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 
 def test_list_shows_every_experiment_with_its_newest_run(pilotscope: Command, add_run: AddRun) -> None:
-    """Plain, aligned, uncut text; MLflow's own empty experiment is left out."""
+    """The table is aligned and uncut; MLflow's own empty experiment is left out."""
     add_run("mscn_toy", "mscn_toy_20260102_030405")
     add_run("mscn_toy", "mscn_toy_20260102_050405", hour=2, status="FAILED")
     add_run("baseline_toy", "baseline_toy_20260102_030405")
@@ -28,7 +29,7 @@ def test_list_shows_every_experiment_with_its_newest_run(pilotscope: Command, ad
 
 
 def test_list_of_an_empty_store_says_how_to_fill_it(pilotscope: Command, store: str) -> None:
-    """An empty table would leave a new user alone."""
+    """Without experiments, the output names the command that makes one."""
     assert pilotscope("list").stdout == "no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny\n"
     assert json.loads(pilotscope("list", "--json").stdout) == []
 
@@ -65,7 +66,7 @@ def test_a_dead_server_is_noticed_at_once_and_its_password_stays_hidden(pilotsco
 
 
 def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun) -> None:
-    """The figures that one looks for first; what a run does not have is a dash."""
+    """The table has the main figures; a missing one is a dash."""
     figures = {"test_total_time": 12.3456, "test_speedup": 1.25, "test_speedup_ci_low": 1.2, "test_speedup_ci_high": 1.3}
     ids = [add_run("mscn_toy", f"run{hour}", hour=hour) for hour in range(2)]
     ids.append(add_run("mscn_toy", "run2", hour=2, metrics=figures, tags={"partial": "4 of 146 queries"}))
@@ -82,7 +83,7 @@ def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun)
 
 
 def test_an_unknown_experiment_lists_the_near_ones(pilotscope: Command, add_run: AddRun) -> None:
-    """A typing error is answered with what was meant."""
+    """The message for a typo suggests near names."""
     add_run("mscn_toy", "run")
     for command in ("runs", "best"):
         result = pilotscope(command, "mscn_tiy")
@@ -91,7 +92,7 @@ def test_an_unknown_experiment_lists_the_near_ones(pilotscope: Command, add_run:
 
 
 def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: AddRun) -> None:
-    """The smallest time and the largest speed-up are the best, without being told; being told wins."""
+    """By default the smallest time and the largest speed-up are the best; an option overrides it."""
     slow = add_run("lero_toy", "slow", metrics={"test_total_time": 9.0, "test_speedup": 0.5}, params={"seed": 7})
     fast = add_run("lero_toy", "fast", metrics={"test_total_time": 3.0, "test_speedup": 1.5}, params={"seed": 8, "algorithm": "lero"})
     artifacts = json.loads(pilotscope("best", "lero_toy", "--json").stdout)["artifact_uri"]
@@ -113,13 +114,13 @@ def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: 
 
 
 def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddRun) -> None:
-    """A run of a few queries is no faster run of all of them; it is taken when asked for, and mentioned when there is nothing else."""
+    """A run of a few queries is not compared with complete runs; `--partial` includes it, and the message mentions it."""
     part = add_run("mscn_toy", "part", metrics={"test_total_time": 1.0}, tags={"partial": "4 of 146 queries"})
     result = pilotscope("best", "mscn_toy")
     assert (result.exit_code, result.stderr) == (
         2,
         "Error: experiment 'mscn_toy' has no finished run of the whole workload with 'test_total_time', only runs of some of its queries; "
-        "--partial takes these\n",
+        "use --partial to include these\n",
     )
     whole = add_run("mscn_toy", "whole", metrics={"test_total_time": 9.0})
     assert json.loads(pilotscope("best", "mscn_toy", "--json").stdout)["run_id"] == whole
@@ -127,7 +128,7 @@ def test_best_leaves_out_what_measured_a_part(pilotscope: Command, add_run: AddR
 
 
 def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> None:
-    """No run with that metric, and no finished run at all, are two different things."""
+    """A missing metric and a missing finished run have different messages."""
     add_run("mscn_toy", "run", metrics={"test_total_time": 1.0})
     result = pilotscope("best", "mscn_toy", "--metric", "test_total_tiem")
     assert (result.exit_code, result.stderr) == (
@@ -139,7 +140,7 @@ def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> No
     result = pilotscope("best", "lero_toy")
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: experiment 'lero_toy' has no finished run yet; `pilotscope runs lero_toy` shows the others\n",
+        "Error: experiment 'lero_toy' has no finished run; `pilotscope runs lero_toy` shows the others\n",
     )
 
 
@@ -197,14 +198,14 @@ def test_compare_shows_differences_and_which_way_they_are_good(pilotscope: Comma
 
 @pytest.mark.parametrize(("second", "overlap"), [((1.15, 1.5), True), ((1.3, 1.5), False), ((0.8, 1.0), False)])
 def test_compare_says_when_speed_ups_are_not_told_apart(
-    pilotscope: Command, workplace: Path, second: tuple[float, float], overlap: bool
+    pilotscope: Command, add_run: AddRun, second: tuple[float, float], overlap: bool
 ) -> None:
-    """A difference within both intervals is no difference that one could rely on."""
-    for name, (low, high) in (("a", (1.1, 1.2)), ("b", second)):
-        _summary(workplace / f"{name}.json", name, "toy", speedup=(low + high) / 2, speedup_ci_low=low, speedup_ci_high=high)
+    """If the intervals overlap, the output says that neither is surely faster."""
+    for name, (low, high) in (("one", (1.1, 1.2)), ("two", second)):
+        add_run("mscn_toy", name, metrics={"test_speedup": 1.2, "test_speedup_ci_low": low, "test_speedup_ci_high": high})
     said = "\nThe intervals of the two speed-ups overlap: neither is surely the faster one.\n"
-    assert (said in pilotscope("compare", "--files", "a.json", "b.json").stdout) == overlap
-    assert json.loads(pilotscope("compare", "--files", "a.json", "b.json", "--json").stdout)["speedups_overlap"] is overlap
+    assert (said in pilotscope("compare", "one", "two").stdout) == overlap
+    assert json.loads(pilotscope("compare", "one", "two", "--json").stdout)["speedups_overlap"] is overlap
 
 
 def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Command, add_run: AddRun) -> None:
@@ -213,9 +214,7 @@ def test_compare_lists_the_candidates_of_an_ambiguous_reference(pilotscope: Comm
     result = pilotscope("compare", "same", ids[0])
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: 'same' could be any of these runs; give more of the id:\n"
-        f"  {ids[1][:12]}  same  FINISHED\n"
-        f"  {ids[0][:12]}  same  FINISHED\n",
+        f"Error: 'same' matches several runs; give more of the id:\n  {ids[1][:12]}  same  FINISHED\n  {ids[0][:12]}  same  FINISHED\n",
     )
 
 
@@ -226,14 +225,14 @@ def test_compare_lists_the_nearest_runs_of_an_unknown_reference(pilotscope: Comm
     ids = [add_run("mscn_toy", f"mscn_{hour}", hour=hour) for hour in range(9)]
     result = pilotscope("compare", "mscm_7", ids[0])
     assert result.stderr.startswith(
-        f"Error: no run of {_default()} has an id that starts with 'mscm_7', or that name; did you mean:\n"
+        f"Error: no run of {_default()} has the name 'mscm_7' or an id that starts with it; did you mean:\n"
         f"  {ids[8][:12]}  mscn_8  FINISHED\n"
     )
     result = pilotscope("compare", "it's", ids[0])
     newest = "".join(f"  {ids[hour][:12]}  mscn_{hour}  FINISHED\n" for hour in range(8, 0, -1))
     assert (
         result.stderr
-        == f'Error: no run of {_default()} has an id that starts with "it\'s", or that name; the newest runs:\n{newest}  ...\n'
+        == f'Error: no run of {_default()} has the name "it\'s" or an id that starts with it; the newest runs:\n{newest}  ...\n'
     )
 
 
@@ -243,89 +242,123 @@ def _default() -> str:
 
 @pytest.mark.parametrize("arguments", [(), ("one",), ("a", "b", "c"), ("a", "b", "--files", "x", "y"), ("--db", "toy")])
 def test_compare_wants_exactly_one_pair(pilotscope: Command, arguments: tuple[str, ...]) -> None:
-    """Nothing, one, three, or two kinds at once are refused before anything is read."""
+    """No, one or three references, or two kinds at once, are rejected before anything is read."""
     result = pilotscope("compare", *arguments)
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: name two runs, or two files with --files A.json B.json, or two algorithms with --latest ALGO ALGO\n",
+        "Error: name two runs, or two records with --files A.jsonl B.jsonl, or two algorithms with --latest ALGO ALGO\n",
     )
 
 
-def test_compare_files(pilotscope: Command, workplace: Path) -> None:
-    """Summaries need no store; the smallest one that the format allows is enough."""
-    _summary(workplace / "a.json", "mscn", "toy", total_time=4.0, query_count=10)
-    _summary(workplace / "b.json", "lero", "toy", total_time=5.0, query_count=9)
-    assert pilotscope("compare", "--files", "a.json", "b.json").stdout == (
-        "        name  status  what\n"
-        "first   a     -       a.json\n"
-        "second  b     -       b.json\n"
+def test_compare_files(pilotscope: Command, write_record: WriteRecord) -> None:
+    """Records need no store; the figures have the names that they have there."""
+    for name, algorithm in (("a", "mscn"), ("b", "lero")):
+        write_record(name, algorithm=algorithm)
+    assert pilotscope("compare", "--files", "results/a.jsonl", "results/b.jsonl").stdout == (
+        "        name  status    what\n"
+        "first   a     FINISHED  results/a.jsonl\n"
+        "second  b     FINISHED  results/b.jsonl\n"
         "\n"
-        "metric       first  second  difference  percent  second is\n"
-        "query_count     10       9          -1  -10.0 %  worse\n"
-        "total_time       4       5          +1  +25.0 %  worse\n"
+        "metric                  first  second  difference  percent  second is\n"
+        "test_average_time           1       1          +0   +0.0 %  equal\n"
+        "test_db_execution_time      2       2          +0   +0.0 %  equal\n"
+        "test_error_count            0       0          +0        -  equal\n"
+        "test_losses                 0       0          +0        -  equal\n"
+        "test_overhead_time          0       0          +0        -  equal\n"
+        "test_p50_time               1       1          +0   +0.0 %  equal\n"
+        "test_p95_time               1       1          +0   +0.0 %  equal\n"
+        "test_p99_time               1       1          +0   +0.0 %  equal\n"
+        "test_query_count            2       2          +0   +0.0 %  equal\n"
+        "test_speedup                2       2          +0   +0.0 %  equal\n"
+        "test_speedup_ci_high        2       2          +0   +0.0 %  equal\n"
+        "test_speedup_ci_low         2       2          +0   +0.0 %  equal\n"
+        "test_ties                   0       0          +0        -  -\n"
+        "test_timeout_count          0       0          +0        -  equal\n"
+        "test_total_time             2       2          +0   +0.0 %  equal\n"
+        "test_wins                   2       2          +0   +0.0 %  equal\n"
         "\n"
-        "equal parameters: none\n"
+        "parameter  first  second\n"
+        "algorithm  mscn   lero\n"
+        "equal parameters: dataset, num_epoch\n"
+        "\n"
+        "The intervals of the two speed-ups overlap: neither is surely the faster one.\n"
     )
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "cannot be read: No such file or directory"),
-        (
-            "{",
-            "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
-            "a summary is the .json file beside a record",
-        ),
-        ("[]", "not a summary: it has no 'algorithm' and 'metrics'; a summary is the .json file beside a record"),
+        (None, ": cannot be read: No such file or directory"),
+        ("", ":1: the record is empty; the run died before it wrote its header"),
+        ("[]\n", ":1: a line must be an object with a 'kind'"),
     ],
-    ids=["missing", "broken", "other"],
+    ids=["missing", "empty", "other"],
 )
-def test_compare_says_which_file_is_no_summary(pilotscope: Command, workplace: Path, content: str | None, reason: str) -> None:
+def test_compare_says_which_file_is_no_record(
+    pilotscope: Command, workplace: Path, write_record: WriteRecord, content: str | None, reason: str
+) -> None:
     """The message begins with the file."""
-    _summary(workplace / "a.json", "mscn", "toy")
+    write_record("a")
     if content is not None:
-        (workplace / "b.json").write_text(content)
-    result = pilotscope("compare", "--files", "a.json", "b.json")
-    assert (result.exit_code, result.stderr) == (2, f"Error: b.json: {reason}\n")
+        (workplace / "b.jsonl").write_text(content)
+    result = pilotscope("compare", "--files", "results/a.jsonl", "b.jsonl")
+    assert (result.exit_code, result.stderr) == (2, f"Error: b.jsonl{reason}\n")
 
 
-def test_compare_latest_takes_the_newest_of_each(pilotscope: Command, workplace: Path) -> None:
-    """By the moment in the name, also the second run of one second; a longer name that starts alike is another algorithm."""
-    results = workplace / "results"
-    results.mkdir()
+def test_compare_files_wants_one_run_of_each(pilotscope: Command, write_record: WriteRecord) -> None:
+    """A record of several runs is rejected, because one of them has to be chosen."""
+    write_record("compare_toy_20260102_030405", algorithm=COMPARISON)
+    path = "results/compare_toy_20260102_030405.jsonl"
+    result = pilotscope("compare", "--files", path, path)
+    message = f"Error: {path}: it holds 2 runs, and one is compared; `pilotscope report {path}` shows all of them\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_compare_latest_takes_the_newest_of_each(pilotscope: Command, workplace: Path, write_record: WriteRecord) -> None:
+    """By the moment in the name, also the second run of one second; runs that have not ended and other files do not count."""
     for name in ("mscn_toy_20260101_000000", "mscn_toy_20260102_000000", "mscn_toy_20260102_000000_2"):
-        _summary(results / f"{name}.json", "mscn", "toy")
-    _summary(results / "mscn_wide_toy_20260103_000000.json", "mscn_wide", "toy")
-    _summary(results / "lero_toy_20250101_000000.json", "lero", "toy")
-    (results / "benchmark.json").write_text("[1]")
-    (results / "broken.json").write_text("{")
+        write_record(name)
+    write_record("mscn_toy_20260104_000000", ended=False)
+    write_record("mscn_wide_toy_20260103_000000", algorithm="mscn_wide")
+    write_record("lero_toy_20250101_000000", algorithm="lero")
+    (workplace / "results" / "other.jsonl").write_text("[1]\n")
+    (workplace / "results" / "empty.jsonl").write_text("")
     compared = json.loads(pilotscope("compare", "--latest", "lero", "mscn", "--json").stdout)
     assert (compared["first"]["name"], compared["second"]["name"]) == ("lero_toy_20250101_000000", "mscn_toy_20260102_000000_2")
     compared = json.loads(pilotscope("compare", "--latest", "mscn", "mscn", "--json").stdout)
     assert (compared["first"]["name"], compared["second"]["name"]) == ("mscn_toy_20260102_000000", "mscn_toy_20260102_000000_2")
 
 
-def test_compare_latest_never_mixes_databases(pilotscope: Command, workplace: Path) -> None:
-    """Which database is meant has to be clear, and there has to be one."""
-    results = workplace / "results"
-    results.mkdir()
+def test_compare_latest_finds_the_sides_of_a_comparison(pilotscope: Command, write_record: WriteRecord) -> None:
+    """A record of several algorithms has the newest run of each of them."""
+    write_record("mscn_toy_20260101_000000")
+    write_record("compare_toy_20260102_000000", algorithm=COMPARISON)
+    compared = json.loads(pilotscope("compare", "--latest", "baseline", "mscn", "--json").stdout)
+    assert [compared[which]["name"] for which in ("first", "second")] == ["baseline_toy_20260102_000000", "mscn_toy_20260102_000000"]
+
+
+def test_compare_latest_never_mixes_databases(pilotscope: Command, write_record: WriteRecord) -> None:
+    """Without `--db` there must be exactly one common database."""
 
     def refusal(*arguments: str) -> str:
         result = pilotscope("compare", "--latest", *arguments)
         assert result.exit_code == 2
         return result.stderr
 
-    assert refusal("mscn", "lero") == "Error: no summaries in results; run a benchmark first, or name the folder with --results\n"
-    _summary(results / "mscn_toy_20260101_000000.json", "mscn", "toy")
-    _summary(results / "lero_big_20260101_000000.json", "lero", "big")
+    def write(algorithm: str, dataset: str) -> None:
+        write_record(f"{algorithm}_{dataset}_20260101_000000", algorithm=algorithm, dataset=dataset)
+
+    nothing = "Error: no records of ended runs in results; run a benchmark first, or name the folder with --results\n"
+    assert refusal("mscn", "lero") == nothing
+    write("mscn", "toy")
+    write("lero", "big")
     assert refusal("mscn", "leor") == "Error: unknown algorithm in results 'leor'; did you mean 'lero'? known: lero, mscn\n"
     there = "there are: lero on big, mscn on toy"
     assert refusal("mscn", "lero") == f"Error: 'mscn' and 'lero' were never run on the same database; {there}\n"
-    assert refusal("mscn", "lero", "--db", "big") == f"Error: no summary of 'mscn' on 'big' in results; {there}\n"
-    assert refusal("mscn", "mscn") == "Error: only one summary of 'mscn' on 'toy' in results: nothing to compare it with\n"
-    _summary(results / "mscn_big_20260101_000000.json", "mscn", "big")
-    _summary(results / "lero_toy_20260101_000000.json", "lero", "toy")
+    assert refusal("mscn", "lero", "--db", "big") == f"Error: no record of 'mscn' on 'big' in results; {there}\n"
+    assert refusal("mscn", "mscn") == "Error: only one record of 'mscn' on 'toy' in results: nothing to compare it with\n"
+    write("mscn", "big")
+    write("lero", "toy")
     assert refusal("mscn", "lero") == "Error: 'mscn' and 'lero' were both run on big, toy; choose one with --db\n"
     assert pilotscope("compare", "--latest", "mscn", "lero", "--db", "big").exit_code == 0
 
@@ -372,7 +405,7 @@ def test_losses_of_different_algorithms_are_different_functions(other: str, verd
     ],
 )
 def test_direction_of_a_metric(metric: str, good: str | None) -> None:
-    """The recorded names say which way they are good."""
+    """The direction of every recorded metric follows from its name."""
     assert direction(metric) == good
 
 
@@ -381,8 +414,3 @@ def test_experiments_complete_from_the_names_of_records(write_record: WriteRecor
     for name in ("mscn_toy_20260102_030405", "mscn_toy_20260102_030405_2", "lero_toy_20260102_030405"):
         folder = write_record(name).parent
     assert experiment_names(folder) == ("lero_toy", "mscn_toy")
-
-
-def _summary(path: Path, algorithm: str, database: str, **metrics: float) -> None:
-    content = {"algorithm": algorithm, "database": database, "timestamp": "2026-01-01T00:00:00", "metrics": metrics, "extra_info": {}}
-    path.write_text(json.dumps(content))

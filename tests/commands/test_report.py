@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.record import read_record
-from pytest_pilotscope.gating import embed
+from pytest_pilotscope.gate.judging import embed
+from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.tracking.find import runs_of
-from pytest_pilotscope.tracking.records import newest_record, record_of_run
+from pytest_pilotscope.tracking.record_artifacts import newest_record, record_of_run
 from pytest_pilotscope.tracking.sync import sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.commands.conftest import AddRun, Command, WriteRecord
@@ -33,7 +33,7 @@ def test_records_are_found_by_file_and_by_name(pilotscope: Command, write_record
 
 
 def test_runs_are_found_in_the_store(pilotscope: Command, write_record: WriteRecord, store: str, workplace: Path) -> None:
-    """By the beginning of a run id, also when the folder of results is gone."""
+    """The beginning of a run id finds the record in the store, even without the folder of results."""
     path = write_record()
     assert [one.state for one in sync(workplace / "results", tracking_uri=store)] == ["sent"]
     path.unlink()
@@ -65,7 +65,7 @@ def test_a_run_has_to_be_named(pilotscope: Command) -> None:
 
 
 def test_a_run_without_a_record_says_so(pilotscope: Command, add_run: AddRun) -> None:
-    """A run that somebody else logged has nothing to make a page of."""
+    """A run without a record, which another program logged, is rejected."""
     identity = add_run("mscn_toy", "theirs")
     result = pilotscope("report", identity[:8])
     assert result.exit_code == 1
@@ -73,7 +73,7 @@ def test_a_run_without_a_record_says_so(pilotscope: Command, add_run: AddRun) ->
 
 
 def test_a_record_beside_other_json_lines(write_record: WriteRecord, workplace: Path) -> None:
-    """An algorithm's own artifacts do not pass for the record of its run, whatever they are called."""
+    """An algorithm's artifact is never mistaken for the record of its run, whatever its name."""
     store = f"sqlite:///{workplace}/mlflow.db"
     record = write_record("zeal_toy_20260102_030405")
     with MLflowTracker("zeal_toy", "renamed since", tracking_uri=store) as tracker:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.core.record import RecordWriter, read_record
+from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.tracking.publish import begin
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -48,7 +48,7 @@ def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: Wr
 
 
 def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow refuses the second one to come; asked again, it finds them."""
+    """If two runs make the same datasets at once, MLflow rejects one; that one asks again and finds them."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -73,7 +73,7 @@ def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command
     """A process that dies by SIGKILL leaves a record without an end; its run ends when the last line was written."""
     script = (
         "import os, pathlib, signal\n"
-        "from pytest_pilotscope.core.record import RecordWriter\n"
+        "from pytest_pilotscope.record.record import RecordWriter\n"
         "from tests.commands.conftest import HEADER, RUNS\n"
         "import dataclasses\n"
         "header = dataclasses.replace(HEADER, run_name='killed', tags={'record_id': 'dead'})\n"
@@ -95,7 +95,7 @@ def test_the_record_of_a_killed_process_becomes_a_killed_run(pilotscope: Command
 
 
 def test_a_run_that_is_there_unfinished_is_completed(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
-    """What got through before the connection broke is not there twice, not even in the history of a metric."""
+    """Values that arrived before the connection broke are not sent twice, not even to the history of a metric."""
     path = write_record(more=(TRAINING,))
     record = read_record(path)
     tracker = begin(record.header, tracking_uri=store)
@@ -122,7 +122,7 @@ def test_a_run_that_is_being_measured_is_left_alone(pilotscope: Command, store: 
 
 
 def test_a_run_that_was_deleted_stays_deleted(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
-    """Somebody did not want it; it does not come back with every sync."""
+    """A run that a user has deleted is not sent again."""
     write_record()
     pilotscope("sync")
     (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
@@ -149,7 +149,7 @@ def test_what_cannot_be_sent_is_named_and_stops_nothing(
     ]
     assert result.stderr == (
         "broken.jsonl: results/broken.jsonl:1: a line must be an object with a 'kind'\n"
-        "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so nobody can tell "
+        "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so it is unknown "
         "whether the record was sent already\n"
     )
 
@@ -185,6 +185,6 @@ def test_a_store_that_cannot_be_opened_stops_at_once(pilotscope: Command, workpl
 
 
 def test_no_records_are_nothing_to_send(pilotscope: Command, store: str) -> None:
-    """An empty or missing folder is said to be so."""
+    """The output says that a folder is empty or missing."""
     result = pilotscope("sync", "--results", "nowhere")
     assert (result.exit_code, result.stdout) == (0, "no records in nowhere\n")

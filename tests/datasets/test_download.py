@@ -1,4 +1,4 @@
-"""Files from the web: whole or not at all, whatever the server does."""
+"""A file from the web is complete or not there, whatever the server does."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.datasets.base import Advance, silent
 from pytest_pilotscope.datasets.published import download
 from pytest_pilotscope.datasets.published.download import fetch
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import Advance, silent
 from tests.datasets.web import Web, serving
 
 CONTENT = bytes(range(256)) * 4000
@@ -24,26 +24,26 @@ LIMIT = 1 << 30
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """A server with the content, on which nothing is wrong yet."""
+    """Start a server with the content, without any fault yet."""
     with serving(Web(CONTENT)) as served:
         yield served
 
 
 def fetched(web: Web, path: Path, name: str = "data.tar.gz", limit: int = LIMIT, sha256: str = SHA256) -> bytes:
-    """What is at the path after fetching."""
+    """Fetch, and return the content of the path."""
     fetch(f"{web.url}/{name}", sha256, path, show_progress=silent, limit_bytes=limit)
     return path.read_bytes()
 
 
 def fails(web: Web, path: Path, message: str, name: str = "data.tar.gz", limit: int = LIMIT, sha256: str = SHA256) -> None:
-    """Fetching raises exactly this, in which {url} stands for the file's address; nothing is at the path."""
+    """Check that fetching raises exactly this, in which {url} stands for the file's address; nothing is at the path."""
     with pytest.raises(DatasetError, match=f"^{re.escape(message.format(url=f'{web.url}/{name}'))}$"):
         fetched(web, path, name, limit, sha256)
     assert not path.exists()
 
 
 def test_a_file_is_fetched_once(web: Web, tmp_path: Path) -> None:
-    """What is there with the right checksum is not asked for again."""
+    """A file with the right checksum is not fetched again."""
     assert fetched(web, tmp_path / "f") == CONTENT
     assert fetched(web, tmp_path / "f") == CONTENT
     assert web.asked == [""]
@@ -71,7 +71,7 @@ def test_a_cut_off_transfer_goes_on(web: Web, tmp_path: Path) -> None:
 
 
 def test_a_later_call_goes_on(web: Web, tmp_path: Path) -> None:
-    """What came before everything broke down is kept for the next time."""
+    """The bytes of a transfer that broke down are kept for the next one."""
     web.cuts = [300_000, 0]
     missing = len(CONTENT) - 300_000
     fails(
@@ -98,9 +98,9 @@ def test_a_whole_part_is_enough(web: Web, tmp_path: Path) -> None:
 
 
 def test_another_content(web: Web, tmp_path: Path) -> None:
-    """A wrong checksum is said with both, and what came is thrown away."""
+    """The error for a wrong checksum has both checksums, and the file is deleted."""
     wrong = "0" * 64
-    message = f"{{url}} is not what was published: its SHA-256 is {SHA256}, expected {wrong}; it was thrown away"
+    message = f"{{url}} is not what was published: its SHA-256 is {SHA256}, expected {wrong}; it was deleted"
     fails(web, tmp_path / "f", message, sha256=wrong)
     assert not (tmp_path / "f.part").exists()
 

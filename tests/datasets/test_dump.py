@@ -1,4 +1,4 @@
-"""What pg_dump writes, restored without psql, and what must not be run."""
+"""Dumps of pg_dump are restored without psql, and statements that could do harm are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TABLE = "CREATE TABLE public.t (\n    id integer,\n    name text\n);\n"
 
 @pytest.fixture(scope="module")
 def dumped(newest_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A real dump of one table in every format that there is a reader for."""
+    """Dump one table in every format that can be restored."""
     folder = tmp_path_factory.mktemp("dumps")
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE dumped")
@@ -63,13 +63,13 @@ def _one_session(newest_server: EmbeddedServer) -> Iterator[Session]:
 
 @pytest.fixture
 def session(_one_session: Session) -> Iterator[Session]:
-    """A session whose open transaction is rolled back: a restore that fails commits nothing."""
+    """Open a session whose open transaction is rolled back: a restore that fails commits nothing."""
     yield _one_session
     _one_session.execute("ROLLBACK")
 
 
 def written(folder: Path, text: str) -> Path:
-    """A dump with this text behind its head."""
+    """Write a dump with this text behind its head."""
     path = folder / "dump.sql"
     path.write_text(HEAD + text, encoding="utf-8")
     return path
@@ -80,10 +80,10 @@ def written(folder: Path, text: str) -> Path:
     [
         ("\\! touch /tmp/harm\n", "{path}:7: '\\\\! touch /tmp/harm' is a command of psql; leave it out"),
         ("\\connect other\n", "{path}:7: '\\\\connect other' is a command of psql; leave it out"),
-        ("DO $$BEGIN; END$$;\n", "{path}:7: 'DO $$BEGIN; END$$' has no place in a dump of tables; leave it out"),
-        ("CREATE FUNCTION f() RETURNS int;\n", "{path}:7: 'CREATE FUNCTION f()' has no place in a dump of tables; leave it out"),
-        ("COPY (SELECT 1) TO PROGRAM 'x';\n", "{path}:7: 'COPY (SELECT 1)' has no place in a dump of tables; leave it out"),
-        ("COPY t FROM PROGRAM 'x';\n", "{path}:7: 'COPY t FROM' has no place in a dump of tables; leave it out"),
+        ("DO $$BEGIN; END$$;\n", "{path}:7: 'DO $$BEGIN; END$$' is not allowed in a dump of tables; leave it out"),
+        ("CREATE FUNCTION f() RETURNS int;\n", "{path}:7: 'CREATE FUNCTION f()' is not allowed in a dump of tables; leave it out"),
+        ("COPY (SELECT 1) TO PROGRAM 'x';\n", "{path}:7: 'COPY (SELECT 1)' is not allowed in a dump of tables; leave it out"),
+        ("COPY t FROM PROGRAM 'x';\n", "{path}:7: 'COPY t FROM' is not allowed in a dump of tables; leave it out"),
         ("SET client_encoding = 'LATIN1';\n", "{path}:7: the dump is in LATIN1; make it with pg_dump --encoding=UTF8"),
         ("CREATE TABLE t (id", "{path}:7: the file ends within a statement; it is cut off, fetch it again"),
         (
@@ -93,14 +93,14 @@ def written(folder: Path, text: str) -> Path:
     ],
 )
 def test_what_is_refused(tmp_path: Path, session: Session, text: str, message: str) -> None:
-    """What could start a program or touch a file, and what is not whole, is refused with its line."""
+    """A statement that could start a program or touch a file, and an incomplete dump, are refused with their line."""
     path = written(tmp_path, text)
     with pytest.raises(DatasetError, match=f"^{re.escape(message.format(path=path))}$"):
         restore(session, path, lambda steps: None)
 
 
 def test_rows_that_do_not_fit(tmp_path: Path, session: Session) -> None:
-    """What PostgreSQL says of a row comes with file and line."""
+    """PostgreSQL's message about a row comes with file and line."""
     path = written(tmp_path, TABLE + "COPY public.t (id, name) FROM stdin;\nx\ta\n\\.\n")
     wanted = f'{path}:13: statement failed: invalid input syntax for type integer: "x" [22P02]: COPY public.t (id, name) FROM stdin'
     with pytest.raises(DatasetError, match=f"^{re.escape(wanted)}$"):

@@ -1,4 +1,4 @@
-"""Query files in all their formats, and what is wrong with broken ones."""
+"""Query files are read in all their formats, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.core.queries import Query, Unmeasured
-from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload, write_queries
+from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
 from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
+from pytest_pilotscope.queries.queries import Query, Unmeasured
 
 TRICKY = [
     "SELECT 'a;b', 'it''s; fine'",
@@ -26,14 +26,14 @@ TRICKY = [
 
 
 def written(folder: Path, text: str, name: str = "queries.sql") -> Path:
-    """The path of a new file with this text."""
+    """Return the path of a new file with this text."""
     path = folder / name
     path.write_bytes(text.encode())
     return path
 
 
 def fails(path: Path, message: str) -> None:
-    """Loading `path` raises exactly `message`, in which {path} stands for the path."""
+    """Check that loading `path` raises exactly `message`, in which {path} stands for the path."""
     with pytest.raises(WorkloadError, match=f"^{re.escape(message.format(path=path))}$"):
         load_queries(path)
 
@@ -109,7 +109,7 @@ def test_folder(tmp_path: Path) -> None:
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
-    """What is wrong is said with file and line, what was found and what to do."""
+    """An error has file and line, what was found and what to do."""
     fails(written(tmp_path, text), message)
 
 
@@ -182,36 +182,6 @@ def test_folder_with_two_statements_in_a_file(text: str, tmp_path: Path) -> None
     message = f"{path}:1: no statement found; a file of a folder holds exactly one"
     with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
         load_queries(tmp_path)
-
-
-def test_written_queries_are_read_back(tmp_path: Path) -> None:
-    """Tricky statements survive, except that line breaks and comments between words become blanks."""
-    path = tmp_path / "queries.txt"
-    queries = [Query(id=f"q{number}", sql=sql) for number, sql in enumerate([*TRICKY, "SELECT 1\n  FROM t"])]
-    write_queries(path, queries)
-    found = load_queries(path)
-    assert [query.id for query in found] == [query.id for query in queries]
-    assert [query.sql for query in found][:4] == TRICKY[:4]
-    changed = [" ".join(query.sql.split()) for query in found[4:]]
-    assert changed == ["SELECT 1 + 1", "SELECT 1 + 1", "SELECT a$b$c FROM t", "SELECT 1 FROM t"]
-
-
-def test_line_break_in_a_literal_cannot_be_written(tmp_path: Path) -> None:
-    """One line cannot hold two; nothing is written rather than something else."""
-    path = tmp_path / "queries.txt"
-    message = f"{path}: query 'a' has a line break inside a literal; write it to a file of its own"
-    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
-        write_queries(path, [Query(id="a", sql="SELECT 'x\ny'")])
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("id_", ["", "a b", "a'b", "a#b"])
-def test_ids_that_cannot_be_written(tmp_path: Path, id_: str) -> None:
-    """An id that would be read back as another is refused."""
-    path = tmp_path / "queries.txt"
-    message = f"{path}: {id_!r} cannot be written as an id; use one without blanks, quotes and #"
-    with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):
-        write_queries(path, [Query(id=id_, sql="SELECT 1")])
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Training queries that are made from schema, statistics and joins of a workload."""
+"""Training queries are generated from schema, statistics and joins of a workload."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.joins import parse
-from pytest_pilotscope.core.queries import Query, Workload
-from pytest_pilotscope.core.templates import normalized
-from pytest_pilotscope.datasets.base import silent
 from pytest_pilotscope.datasets.generated import generate_training
-from pytest_pilotscope.datasets.generated.conditions import ColumnStatistics, Drawer, name_sql
+from pytest_pilotscope.datasets.generated.sampled_conditions import ColumnStatistics, ConditionSampler, name_sql
 from pytest_pilotscope.datasets.generated.shape import Column, edge, shape_of
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.templates import normalized
 
 TEST = (
     Query(id="a", sql="SELECT MIN(o.note) FROM orders AS o, customer AS c WHERE o.customer = c.id AND c.name LIKE '%Q%' AND o.total > 40"),
@@ -30,7 +29,7 @@ WORKLOAD = Workload(dataset="shop", test=TEST)
 
 @pytest.fixture(scope="module")
 def shop(newest_server: EmbeddedServer) -> Session:
-    """Customers and their orders, with a declared foreign key, NULLs, dates, words with quotes and braces, and a reserved name."""
+    """Create customers and their orders, with a declared foreign key, NULLs, dates, words with quotes and braces, and a reserved name."""
     with newest_server.connect() as administrator:
         administrator.execute("DROP DATABASE IF EXISTS shop")
         administrator.execute("CREATE DATABASE shop")
@@ -49,7 +48,7 @@ def shop(newest_server: EmbeddedServer) -> Session:
 
 
 def made(session: Session, *, count: int = 60, seed: int = 0, fingerprint: str = "f") -> Workload:
-    """The workload with training queries."""
+    """Return the workload with training queries."""
     return generate_training(session, WORKLOAD, count=count, seed=seed, references={}, data_fingerprint=fingerprint, show_progress=silent)
 
 
@@ -66,14 +65,14 @@ def test_queries_are_new_different_and_find_something(shop: Session, cache: Path
 def test_queries_look_like_the_workload(shop: Session, cache: Path) -> None:
     """They join along its edges, in its sizes, filter what it filters by what it filters with, and know none of its constants."""
     schema = read_schema(shop)
-    parsed = [parse(query.sql, schema) for query in made(shop).train]
-    shape = shape_of([Query(id="x", sql=query.sql) for query in parsed], schema, [])
+    queries = made(shop).train
+    shape = shape_of(queries, schema, [])
     assert set(shape.edges) == {edge(Column("orders", "customer"), Column("customer", "id")), edge(*[Column("orders", "customer")] * 2)}
     assert set(shape.sizes) == {2}
     assert shape.filtered["customer"] == {"name"}
     assert shape.filtered["orders"] <= {"note", "total", "day"}
     assert shape.kinds <= {">=", "<=", "=", "Like", "InList", "IsNull"}
-    assert not any("'x'" in query.sql or "%Q%" in query.sql for query in parsed)
+    assert not any("'x'" in query.sql or "%Q%" in query.sql for query in queries)
 
 
 def test_the_seed_decides(shop: Session, cache: Path) -> None:
@@ -87,7 +86,7 @@ def test_the_seed_decides(shop: Session, cache: Path) -> None:
 
 
 def test_too_little_data(newest_scratch: Session, cache: Path) -> None:
-    """Where the data gives no such number of different queries, that is said."""
+    """If the data has too few different queries, the error says so."""
     newest_scratch.execute("CREATE TABLE t AS SELECT 1 AS a")
     newest_scratch.execute("ANALYZE")
     workload = Workload(dataset="mine", test=(Query(id="q", sql="SELECT count(*) FROM t WHERE a = 1"),))
@@ -121,8 +120,8 @@ def test_no_table(newest_scratch: Session) -> None:
 )
 def test_a_row_fulfils_what_was_drawn_for_it(value: str | None, statistics: ColumnStatistics, newest_server: EmbeddedServer) -> None:
     """Whatever kind of condition is drawn, it is true for the value that it was drawn for."""
-    drawer = Drawer(rng=random.Random(0), kinds=frozenset())  # noqa: S311 - not for secrets
-    drawn = {drawer.condition("r1", "c", value, statistics) for _ in range(60)} - {None}
+    sampler = ConditionSampler(rng=random.Random(0), kinds=frozenset())  # noqa: S311 - not for secrets
+    drawn = {sampler.condition("r1", "c", value, statistics) for _ in range(60)} - {None}
     assert drawn
     with newest_server.connect() as session:
         for condition in drawn:
@@ -133,8 +132,8 @@ def test_a_row_fulfils_what_was_drawn_for_it(value: str | None, statistics: Colu
 
 def test_ids_are_not_filtered() -> None:
     """A number that every row has one of its own of is an id."""
-    drawer = Drawer(rng=random.Random(0), kinds=frozenset())  # noqa: S311 - not for secrets
-    assert drawer.condition("r1", "id", "5", ColumnStatistics(type="integer", unique=True)) is None
+    sampler = ConditionSampler(rng=random.Random(0), kinds=frozenset())  # noqa: S311 - not for secrets
+    assert sampler.condition("r1", "id", "5", ColumnStatistics(type="integer", unique=True)) is None
 
 
 @pytest.mark.parametrize(("name", "sql"), [("movie_id", "movie_id"), ("group", '"group"'), ("Mixed", '"Mixed"'), ('a"b', '"a""b"')])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_pilotscope.cli import cli
+from pytest_pilotscope.commands.cli import cli
 from pytest_pilotscope.datasets.files import load_workload_files
 from pytest_pilotscope.datasets.logs import extract
 from pytest_pilotscope.errors import WorkloadError
@@ -19,7 +19,7 @@ TRICKY = "SELECT 'a, \"b\"\n; it''s' AS x FROM t WHERE id = 7"
 
 @pytest.fixture(scope="module")
 def logs(newest_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The csvlog and the jsonlog of one server that ran queries, other statements, and a query in another database."""
+    """Return the csvlog and the jsonlog of one server that ran queries, other statements, and a query in another database."""
     settings = {"logging_collector": "on", "log_destination": "csvlog,jsonlog", "log_statement": "all", "log_filename": "postgresql.log"}
     folder = tmp_path_factory.mktemp("logs")
     with EmbeddedServer(newest_server.binaries, settings=settings) as server:
@@ -106,7 +106,7 @@ def test_another_database(logs: dict[str, Path]) -> None:
 
 
 def test_the_command(logs: dict[str, Path], tmp_path: Path) -> None:
-    """What it writes is a workload that can be measured; a folder with something in it is left alone."""
+    """It writes a workload that can be measured, and leaves a folder alone that is not empty."""
     arguments = ["workload", "from-log", str(logs["csv"]), "--db", "shop", "-o", str(tmp_path / "mine")]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output

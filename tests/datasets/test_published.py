@@ -1,4 +1,4 @@
-"""STATS-CEB and the data of the Join Order Benchmark, in every layout that they are handed around in."""
+"""STATS-CEB and the data of the Join Order Benchmark, in every published layout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DUMP = """--
 
 
 def archive_of(folder: Path, name: str, content: bytes) -> Path:
-    """A .tar.gz with one file."""
+    """Return a .tar.gz with one file."""
     path = folder / "copy.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         member = tarfile.TarInfo(name)
@@ -40,24 +40,24 @@ def archive_of(folder: Path, name: str, content: bytes) -> Path:
 
 
 def rows_of(session: Session, table: str) -> list[tuple[object, ...]]:
-    """All rows, by id."""
+    """Return all rows, by id."""
     return session.execute(f"SELECT * FROM {table} ORDER BY id")
 
 
 def indexes(session: Session) -> set[tuple[str, str]]:
-    """(table, column) of every index."""
+    """Return (table, column) of every index."""
     rows = session.execute("SELECT tablename, substring(indexdef from '\\((\\w+)') FROM pg_indexes WHERE schemaname = 'public'")
     return {(str(table), str(column)) for table, column in rows}
 
 
 def fails(make: Callable[[], object], message: str, kind: type[Exception] = DatasetError) -> None:
-    """Calling it raises exactly this."""
+    """Check that calling it raises exactly this."""
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         make()
 
 
 def csv_folder(folder: Path, name: str, rows: dict[str, str]) -> Path:
-    """A folder with a CSV file for each table, empty but for the given rows."""
+    """Make a folder with a CSV file for each table, empty but for the given rows."""
     source = SOURCES[name]
     for table, columns in source.tables.items():
         header = ",".join(column.upper() for column in columns) + "\n" if source.header else ""
@@ -174,11 +174,11 @@ def test_the_public_archive_is_fetched_into_the_cache(
 
 
 def test_offline(newest_scratch: Session, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing answers it is said what to fetch, with its checksum, and where to put it."""
+    """If no server answers, the error says what to fetch, with its checksum, and where to put it."""
     monkeypatch.setenv("PILOTSCOPE_MIRROR", "http://127.0.0.1:1")
     source = SOURCES["imdb"]
     message = (
-        "dataset 'imdb' is not here: http://127.0.0.1:1/postgres_imdb.tar.gz cannot be fetched: [Errno 111] Connection refused. Fetch "
+        "dataset 'imdb' is missing: http://127.0.0.1:1/postgres_imdb.tar.gz cannot be fetched: [Errno 111] Connection refused. Fetch "
         f"{source.url} where there is a network (SHA-256 {source.sha256}) and put it to {cache / 'downloads' / 'postgres_imdb.tar.gz'}, or "
         "name a copy of the data with --data-dir"
     )
@@ -221,7 +221,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 def test_another_database(tmp_path: Path, newest_scratch: Session) -> None:
     """A dump of something else is noticed."""
     (tmp_path / "x.sql").write_text("-- PostgreSQL database dump\nCREATE TABLE t (id int);\n")
-    message = "dataset 'stats': what was loaded has no table 'users'; it is another database"
+    message = "dataset 'stats': the loaded files have no table 'users'; name other ones with --data-dir"
     fails(lambda: PublishedDataset(name="stats", data_dir=tmp_path).load(newest_scratch), message)
 
 

@@ -1,4 +1,4 @@
-"""The generated STATS data as a dataset: names, keys, and what arrives in a real PostgreSQL."""
+"""The generated STATS data as a dataset: names, keys, and the rows in a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import pytest
 
 from pytest_pilotscope.datasets.stats import StatsDataset, generate
-from pytest_pilotscope.datasets.stats.predicates import TEST
+from pytest_pilotscope.datasets.stats.drawn_predicates import TEST
+from pytest_pilotscope.datasets.stats.drawn_queries import QuerySource
 from pytest_pilotscope.datasets.stats.schema import FOREIGN_KEYS, TABLES
-from pytest_pilotscope.datasets.stats.workload import QuerySource
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.postgres.session import Session
 
@@ -43,7 +43,7 @@ def test_name_without_scale() -> None:
 
 
 def test_loaded_rows_are_the_generated_ones(newest_scratch: Session) -> None:
-    """What PostgreSQL holds after loading equals what was generated, NULLs included, in every column of every table."""
+    """PostgreSQL holds exactly the generated values after loading, NULLs included, in every column of every table."""
     dataset = StatsDataset(scale=0.01, seed=3)
     dataset.load(newest_scratch)
     for name, table in generate(0.01, 3).items():

@@ -19,33 +19,33 @@ DAY = 86_400
 
 @pytest.fixture(scope="module")
 def tables() -> Tables:
-    """The whole database at scale 1; 1.03 M rows."""
+    """Generate the whole database at scale 1; 1.03 M rows."""
     return generate(1.0, 0)
 
 
 def present(tables: Tables, table: str, column: str) -> NDArray[np.bool_]:
-    """A mask over the rows: the column has a value there."""
+    """Return a mask of the rows in which the column has a value."""
     return tables[table][column].present()
 
 
 def values(tables: Tables, table: str, column: str) -> NDArray[np.int32]:
-    """The values of a column, with zeros in place of NULL."""
+    """Return the values of a column, with zeros in place of NULL."""
     return tables[table][column].values
 
 
 def parents_of(tables: Tables, table: str, column: str) -> NDArray[np.intp]:
-    """For every non-NULL foreign key the row number of its parent."""
+    """Return the row number of the parent of every non-NULL foreign key."""
     ids = values(tables, FOREIGN_KEYS[table, column], "id")
     return np.searchsorted(ids, values(tables, table, column)[present(tables, table, column)])
 
 
 def fanout(tables: Tables, table: str, column: str) -> NDArray[np.intp]:
-    """The number of children of every parent."""
+    """Return the number of children of every parent."""
     return np.bincount(parents_of(tables, table, column), minlength=tables[FOREIGN_KEYS[table, column]].rows)
 
 
 def digest(table: Table) -> str:
-    """SHA-256 over names, little-endian values and NULL masks of all columns, its first 16 hex digits."""
+    """Return SHA-256 over names, little-endian values and NULL masks of all columns, its first 16 hex digits."""
     sha = hashlib.sha256()
     for name, column in table.columns.items():
         sha.update(name.encode() + b"\0" + column.values.astype("<i4").tobytes())
@@ -310,7 +310,7 @@ POST_SIDE = {
 
 
 def amplification(tables: Tables, children: list[tuple[str, str]]) -> float:
-    """The size of the join of all children of one parent, over what independent and uniform fan-outs predict."""
+    """Return the size of the join of all children of one parent, over what independent and uniform fan-outs predict."""
     product, predicted = np.ones(1), 1.0
     for table, column in children:
         counts = fanout(tables, table, column).astype(np.float64)

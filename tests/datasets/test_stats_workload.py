@@ -11,49 +11,49 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pytest_pilotscope.core.queries import Query, Workload
 from pytest_pilotscope.datasets.stats import Table, generate, make_workload
-from pytest_pilotscope.datasets.stats.counting import JoinCounts, Population
-from pytest_pilotscope.datasets.stats.predicates import TEST, Predicate
+from pytest_pilotscope.datasets.stats.drawn_predicates import TEST, Predicate
+from pytest_pilotscope.datasets.stats.drawn_queries import GeneratedQuery, QuerySource, largest_result
+from pytest_pilotscope.datasets.stats.join_sizes import JoinSizes, Population
+from pytest_pilotscope.datasets.stats.join_templates import ALIASES, Join, figures, parse_template, templates
 from pytest_pilotscope.datasets.stats.schema import TABLES
-from pytest_pilotscope.datasets.stats.templates import ALIASES, Join, figures, parse_template, templates
-from pytest_pilotscope.datasets.stats.workload import JoinQuery, QuerySource, largest_result
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.queries.queries import Query, Workload
 
 SCALE = 0.03
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
-    """A small database."""
+    """Generate a small database."""
     return generate(SCALE, 0)
 
 
 @pytest.fixture(scope="module")
 def workload(tables: dict[str, Table]) -> Workload:
-    """The workload of the small database."""
+    """Generate the workload of the small database."""
     return make_workload("small", tables, scale=SCALE, seed=0)
 
 
 @pytest.fixture(scope="module")
-def hard_queries() -> list[JoinQuery]:
-    """The test queries at scale 1, in parts, with true and textbook sizes."""
+def hard_queries() -> list[GeneratedQuery]:
+    """Draw the test queries at scale 1, in parts, with true and textbook sizes."""
     return QuerySource(generate(1.0, 0), scale=1.0, seed=0).queries("test", 146, TEST)
 
 
 def template_of(query: Query) -> frozenset[str]:
-    """The join conditions of a statement."""
+    """Return the join conditions of a statement."""
     return frozenset(re.findall(r"\w+\.\w+ = \w+\.\w+", query.sql))
 
 
 def predicates_of(query: Query) -> list[Predicate]:
-    """The filters of a statement."""
+    """Return the filters of a statement."""
     found = re.findall(r"(\w+)\.(\w+) (=|<=|>=) (-?\d+)", query.sql)
     return [Predicate(alias=alias, column=column, operator=operator, value=int(value)) for alias, column, operator, value in found]
 
 
-def q_errors(queries: list[JoinQuery]) -> NDArray[np.float64]:
-    """How far the textbook estimate is off, >= 1."""
+def q_errors(queries: list[GeneratedQuery]) -> NDArray[np.float64]:
+    """Return the q-error of each query's textbook estimate, >= 1."""
     ratios = np.array([query.rows / query.estimate for query in queries])
     errors: NDArray[np.float64] = np.maximum(ratios, 1 / ratios)
     return errors
@@ -132,7 +132,7 @@ def test_results_are_not_empty_and_not_too_large(tables: dict[str, Table], workl
             before = masks[predicate.alias]
             holds = predicate.holds(tables[ALIASES[predicate.alias]])
             masks[predicate.alias] = holds if before is None else before & holds
-        sizes.append(JoinCounts(population, joins[template_of(query)], masks).size())
+        sizes.append(JoinSizes(population, joins[template_of(query)], masks).size())
     assert min(sizes) >= 1
     assert max(sizes) <= largest_result(SCALE)
     assert max(sizes) / min(sizes) > 1e4
@@ -143,7 +143,7 @@ def test_the_limit_of_each_database() -> None:
     assert [largest_result(scale) for scale in (0.1, 0.3, 1.0)] == [4_000_000, 36_000_000, 400_000_000]
 
 
-def test_the_textbook_estimate_fails_like_on_the_real_data(hard_queries: list[JoinQuery]) -> None:
+def test_the_textbook_estimate_fails_like_on_the_real_data(hard_queries: list[GeneratedQuery]) -> None:
     """
     With exact sizes of the filtered relations the textbook is still off by 8 to 40 in the median and by over 1000 for every tenth query.
 
@@ -154,18 +154,18 @@ def test_the_textbook_estimate_fails_like_on_the_real_data(hard_queries: list[Jo
     assert np.quantile(errors, 0.9) > 1000
 
 
-def test_the_textbook_estimate_is_too_small(hard_queries: list[JoinQuery]) -> None:
+def test_the_textbook_estimate_is_too_small(hard_queries: list[GeneratedQuery]) -> None:
     """At least four in five are underestimates (real: nine in ten)."""
     assert np.mean([query.rows > query.estimate for query in hard_queries]) >= 0.8
 
 
-def test_hard_queries_have_the_real_templates(hard_queries: list[JoinQuery]) -> None:
+def test_hard_queries_have_the_real_templates(hard_queries: list[GeneratedQuery]) -> None:
     """The limit replaces no template at scale 1."""
     found = Counter(query.template.code for query in hard_queries)
     assert found == Counter({template.code: template.test for template in templates() if template.test})
 
 
-def test_two_relations_suffice_for_a_hard_one(hard_queries: list[JoinQuery]) -> None:
+def test_two_relations_suffice_for_a_hard_one(hard_queries: list[GeneratedQuery]) -> None:
     """Errors grow with the number of relations."""
     by_relations = {
         few: np.median(q_errors([query for query in hard_queries if (len(query.aliases) <= 3) == few])) for few in (True, False)
@@ -204,7 +204,7 @@ def test_counts_are_those_of_a_nested_loop(code: str) -> None:
     aliases = list(dict.fromkeys(alias for join in joins for alias in (join.left, join.right)))
     masks: dict[str, NDArray[np.bool_] | None] = {alias: draws.random(tables[ALIASES[alias]].rows) < 0.1 for alias in aliases[1:]}
     masks[aliases[0]] = None
-    counts = JoinCounts(Population(tables), joins, masks)
+    counts = JoinSizes(Population(tables), joins, masks)
     assert counts.size() == _nested_loop(tables, joins, masks, aliases)
     assert counts.size(aliases[:2]) == _nested_loop(tables, joins[:1], masks, aliases[:2])
 
@@ -236,10 +236,10 @@ def test_sizes_without_the_predicates_of_one_relation() -> None:
     population = Population(tables)
     draws = np.random.default_rng(0)
     masks: dict[str, NDArray[np.bool_] | None] = {alias: draws.random(tables[ALIASES[alias]].rows) < 0.5 for alias in ("b", "u", "c", "p")}
-    counts = JoinCounts(population, joins, masks)
+    counts = JoinSizes(population, joins, masks)
     before = counts.size()
     for alias in masks:
-        assert counts.size_unfiltered(alias) == JoinCounts(population, joins, masks | {alias: None}).size() > before
+        assert counts.size_unfiltered(alias) == JoinSizes(population, joins, masks | {alias: None}).size() > before
     assert counts.size() == before
 
 
@@ -250,8 +250,8 @@ def test_a_predicate_fails_on_null(tables: dict[str, Table]) -> None:
 
 
 def test_queries_that_cannot_be_drawn(tables: dict[str, Table], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no query is small enough the message says so, instead of a workload that never ends."""
-    monkeypatch.setattr("pytest_pilotscope.datasets.stats.workload.largest_result", lambda scale: 0)
+    """If no query is small enough, an error says so, and the generator does not run for ever."""
+    monkeypatch.setattr("pytest_pilotscope.datasets.stats.drawn_queries.largest_result", lambda scale: 0)
     source = QuerySource(tables, scale=SCALE, seed=0)
     message = "no query of at most 0 rows could be drawn for the test workload; choose a larger scale"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):

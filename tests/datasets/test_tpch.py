@@ -9,21 +9,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_pilotscope.core.splitting import check_disjoint
-from pytest_pilotscope.core.templates import template_of
 from pytest_pilotscope.datasets.tpch import TpchDataset
 from pytest_pilotscope.datasets.tpch.parameters import COLORS, REGION_OF, RULES
 from pytest_pilotscope.datasets.tpch.schema import FOREIGN_KEYS, TABLES
 from pytest_pilotscope.errors import DatasetError, UsageError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.splitting import check_disjoint
+from pytest_pilotscope.queries.templates import template_of
 
 SCALE = 0.01
 
 
 @pytest.fixture(scope="module")
 def tpch(newest_server: EmbeddedServer) -> Iterator[Session]:
-    """A small TPC-H database."""
+    """Open a small TPC-H database."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE tpch_test")
         with newest_server.connect("tpch_test") as session:
@@ -124,7 +124,7 @@ def test_bad_scales() -> None:
 
 
 def test_without_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tpchgen-cli is not installed it is said how to get it."""
+    """If tpchgen-cli is not installed, the error says how to install it."""
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     message = "dataset 'tpch' needs tpchgen-cli; install it with: pip install 'pytest-pilotscope[tpch]'"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):

@@ -1,4 +1,4 @@
-"""Archives that would do harm, and those that would not."""
+"""Harmless archives are unpacked, harmful ones are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT = 1 << 20
 
 
 def archive(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    """A .tar.gz with these members."""
+    """Return a .tar.gz with these members."""
     path = folder / "a.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         for member, content in members:
@@ -26,21 +26,21 @@ def archive(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    """The header of a member."""
+    """Return the header of a member."""
     made = tarfile.TarInfo(name)
     made.type, made.linkname = kind, target
     return made
 
 
 def fails(path: Path, folder: Path, message: str, limit: int = LIMIT) -> None:
-    """Unpacking raises exactly this, in which {path} stands for the archive."""
+    """Check that unpacking raises exactly this, in which {path} stands for the archive."""
     with pytest.raises(DatasetError, match=f"^{re.escape(message.format(path=path))}$"):
         unpack(path, folder, limit_bytes=limit)
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """An empty folder within the test's own."""
+    """Make an empty folder within the test's own."""
     made = tmp_path / "target"
     made.mkdir()
     return made

@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves as it is told."""
+"""A web server on this machine with faults on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 @dataclass
 class Web:
     """
-    Serves `content` under every path but /none; `asked` has the range of each request ("" for all).
+    A web server of `content` under every path but /none; `asked` has the range of each request ("" for all).
 
     `cuts` says after how many bytes each answer in turn ends early, `resumes` whether ranges are understood, `piece` how much is sent at
     once.

@@ -41,7 +41,7 @@ _EMPTY = (
 
 
 def missing() -> list[str]:
-    """What this machine lacks to make the base."""
+    """Return the programs that this machine lacks to make the base."""
     paths = [POSTGRES / "bin" / "postgres", Path(f"/usr/include/postgresql/{MAJOR}/server/postgres.h"), Path("/var/lib/dpkg/status")]
     return [str(path) for path in paths if not path.exists()] + [name for name in (*_TOOLS, "ldd") if shutil.which(name) is None]
 
@@ -75,7 +75,7 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _c_library() -> list[Path]:
-    """What a C program is compiled against, and linked with."""
+    """Return the files that a C program is compiled against, and linked with."""
     headers = [path for path in _files([Path("/usr/include")]) if _C_HEADERS.match(str(path))]
     return headers + [path for name in _LINKED if (path := Path(f"/usr/lib/{_multiarch()}") / name).exists()]
 

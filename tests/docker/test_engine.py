@@ -18,23 +18,25 @@ from typing import Any
 
 import pytest
 
-from algorithms.knob.stage import open_stage, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, reach_of, space_of
 from pytest_pilotscope.errors import MissingServer, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.container import ContainerServer
 from pytest_pilotscope.postgres.containers import Limits, new_container
-from pytest_pilotscope.postgres.dsn import Dsn
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision import PostgreSQLConfig, open_database
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.runs.single import BenchmarkRun
 from tests.docker import rootfs
 from tests.docker.conftest import SECRETS, Compose
 from tests.docker.engine import BASE, IMAGE, Engine, our_containers
 from tests.lost import measure_and_lose
 from tests.postgres.children import REPOSITORY, start_child, wait_for_end
 from tests.toy import Toy
+
+pytestmark = pytest.mark.slow
 
 JOIN = "SELECT count(*) FROM a JOIN b ON b.a = a.id"
 
@@ -132,15 +134,15 @@ def test_knobs_in_a_container(docker: Any) -> None:
             reach = reach_of(database, session)
             space = space_of(session, reach, ("shared_buffers", "bgwriter_lru_maxpages"))
         others = {container.id for container in docker.containers.list()}
-        with open_stage(database, space, reach) as stage:
+        with open_trial_server(database, space, reach) as trial_server:
             values = space.complete({"bgwriter_lru_maxpages": "7"})
-            assert stage.apply(values) == "reload"
-            assert stage.apply({**values, "shared_buffers": "4096"}) == "restart"
-            assert stage.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
+            assert trial_server.apply(values) == "reload"
+            assert trial_server.apply({**values, "shared_buffers": "4096"}) == "restart"
+            assert trial_server.session.scalar("SHOW bgwriter_lru_maxpages") == "7"
             (container,) = (each for each in docker.containers.list() if each.id not in others)
             container.kill()
-            stage.ready()
-            shown = stage.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+            trial_server.ready()
+            shown = trial_server.session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
             assert dict(shown) == space.defaults
 
 

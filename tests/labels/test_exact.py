@@ -13,7 +13,7 @@ numbers = st.one_of(st.integers(0, 5), st.integers(0, 2**31), st.integers(2**61,
 
 
 def of(values: list[int]) -> Counts:
-    """Counts of Python integers."""
+    """Return counts of Python integers."""
     return counts(np.array(values, dtype=object))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_pilotscope.run import BenchmarkRun
+from pytest_pilotscope.runs.single import BenchmarkRun
 from tests.lost import measure_and_lose
 
 
@@ -17,7 +17,10 @@ def terminate(run: BenchmarkRun) -> None:
 
 def test_a_broken_session_ends_the_run(tmp_path: Path) -> None:
     """The query that it happened to has failed, the rest is not tried, and the record says why."""
-    expected = "PostgreSQL broke a session off while query 'q3' was measured, and serves again; its log says why. The rest is not measured"
+    expected = (
+        "PostgreSQL closed a session while query 'q3' was measured, and accepts connections again; its log has the reason. "
+        "The other queries are not measured"
+    )
     finished = measure_and_lose(tmp_path, "embedded", terminate, expected=f"^{re.escape(expected)}$")
     assert finished.record.end is not None
     assert (finished.record.status, finished.record.end.error) == ("FAILED", f"ServerError: {expected}")

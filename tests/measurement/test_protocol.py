@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import QueryDecision, QueryReport, QueryRun
 from pytest_pilotscope.errors import QueryTimeout, SideFailed
+from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun
+from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun
 
 QUERY = Query(id="q", sql="SELECT 1")
 
@@ -31,7 +33,7 @@ def _measured(session: Session, clock: Callable[[Session, str], TimedRun], *, ro
 
 @pytest.fixture
 def limits_ms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The limits that statements were given, in order."""
+    """Return the limits of the statements, in order."""
     seen: list[int] = []
 
     def limit(self: Session, timeout_ms: int) -> AbstractContextManager[None]:
@@ -55,7 +57,7 @@ def test_no_side_is_always_first(newest_scratch: Session) -> None:
 
 
 def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(newest_scratch: Session, limits_ms: list[int]) -> None:
-    """Ten times the slowest baseline repetition, at least a second, and ten minutes while nothing is known."""
+    """The limit is ten times the slowest baseline repetition, at least a second, and ten minutes for the first run."""
     times_ms = iter([50.0, 1.0, 200.0, 1.0, 1.0, 90.0, 1.0, 1.0])  # warm-up, then rounds of s0/s1, s1/s0, s1/s0
     _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), rows=[(1,)]), rounds=3)
     warm_ups, counting = [600_000, 1_000], [1_000, 1_000]
@@ -65,7 +67,7 @@ def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(n
 def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Session) -> None:
     """The plan in the record has the rows of its nodes, unless the statement ended in a time-out; the times have nothing of it."""
 
-    def plans(sql: str, clock: Callable[[Session, str], TimedRun]) -> list[str | None]:
+    def plans(sql: str, clock: Callable[[Session, str], TimedRun]) -> list[PlanNode | None]:
         written: list[Line] = []
         side, query = PlainSide(name="s", session=newest_scratch), Query(id="q", sql=sql)
         QueryMeasurement(query=query, sides=[side], timeout_ms=2_000, write=written.append, clock=clock).run(1)
@@ -80,14 +82,14 @@ def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Sessi
     sql = "SELECT * FROM generate_series(1, 7) AS g WHERE g > 2"
     (counted,) = plans(sql, known)
     assert counted is not None
-    assert " actual=5 loops=1 " in counted
+    assert (counted.actual_rows, counted.loops) == (5, 1)
     (planned,) = plans(sql, cut_off)
     assert planned is not None
-    assert "actual" not in planned
+    assert (planned.actual_rows, planned.loops) == (None, None)
 
 
 def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, limits_ms: list[int]) -> None:
-    """A time-out is not a time: the limit does not grow from one to the next."""
+    """The limit does not grow after a time-out, whose time is not known."""
 
     def never_ends(session: Session, sql: str) -> TimedRun:
         raise QueryTimeout("cut off", timeout_ms=limits_ms[-1])
@@ -111,7 +113,7 @@ class _ExplainedSide:
 
 
 def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
-    """What a side says of its decision is recorded once per query, and nothing for one that says nothing."""
+    """The facts of a side's decision are recorded once per query; a side without facts has no line."""
     written: list[Line] = []
     sides: list[Side] = [PlainSide(name="baseline", session=newest_scratch), _ExplainedSide(name="lero", session=newest_scratch)]
     QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms).run(2)
@@ -121,11 +123,11 @@ def test_a_decision_is_explained_once(newest_scratch: Session) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InjectingSide:
-    """Cardinalities that an algorithm has found by itself, without anybody's list."""
+    """An algorithm that found the subplans by itself, without the planner's list."""
 
     name: str
     session: Session
-    found: dict[frozenset[str], float]
+    found: Cardinalities
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
@@ -159,6 +161,66 @@ def test_subplans_found_by_the_text_are_held_against_the_planners(
     measurement.run(1)
     (report,) = (entry for entry in written if isinstance(entry, QueryReport))
     assert {estimate.aliases for estimate in report.estimates or ()} == {("a",), ("b",), ("a", "b")}
+
+
+@pytest.fixture
+def tables(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
+    """Return a session with the library and two tables, one of which is larger than PostgreSQL thinks."""
+    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute("CREATE TABLE a AS SELECT g AS x FROM generate_series(1, 9) AS g; CREATE TABLE b AS TABLE a; ANALYZE")
+    return newest_scratch
+
+
+def _report(side: Side, sql: str, truth: Cardinalities | None = None) -> QueryReport:
+    """Measure a query on one side and return its report."""
+    written: list[Line] = []
+    query = Query(id="q", sql=sql)
+    QueryMeasurement(query=query, sides=[side], timeout_ms=None, write=written.append, clock=_one_ms, truth=truth).run(1)
+    (report,) = (entry for entry in written if isinstance(entry, QueryReport))
+    return report
+
+
+def test_what_is_not_known_counts_as_not_steered(tables: Session) -> None:
+    """A plan has the reason for each of its nodes that has PostgreSQL's own rows, and no p-error, which says so."""
+    rows = PartialCardinalities({frozenset("a"): 5.0, frozenset("ab"): 6.0}, {frozenset("b"): "it has a LIMIT"})
+    report = _report(_InjectingSide(name="oracle", session=tables, found=rows), "SELECT 1 FROM a JOIN b ON a.x = b.x", rows)
+    assert report.steered_ratio == pytest.approx(2 / 3)
+    assert report.steering_reasons == ("Seq Scan b: not known: it has a LIMIT",)
+    assert [estimate.aliases for estimate in report.estimates or ()] == [("a",), ("a", "b")]
+    assert report.p_error is None
+    assert report.p_error_reason == "the true rows of 1 of 3 sets are not known, those of b because: it has a LIMIT"
+
+
+def test_true_rows_are_injected_at_their_level(tables: Session) -> None:
+    """The same alias in a subquery is another relation: each level has a truth, an estimate and a place in the p-error."""
+    sql = "SELECT 1 FROM a JOIN (SELECT a.x FROM a JOIN b ON a.x = b.x LIMIT 3) AS s ON a.x = s.x"
+    own = tables.subplans(sql)
+    assert {subplan.level for subplan in own if isinstance(subplan, LeveledSubplan)} == {1, 2}
+    report = _report(PlainSide(name="baseline", session=tables), sql, own)
+    assert (report.p_error, report.p_error_reason) == (1.0, None)
+    assert sorted(estimate.aliases for estimate in report.estimates or ()) == sorted(tuple(sorted(subplan)) for subplan in own)
+    some = {subplan: rows for subplan, rows in own.items() if subplan != LeveledSubplan(1, "a")}
+    lacking = _report(PlainSide(name="baseline", session=tables), sql, some)
+    assert lacking.p_error is None
+    assert lacking.p_error_reason == (
+        "the true rows of 1 of 6 sets are not known, those of a because: PostgreSQL did not consider them together when true rows were "
+        "counted"
+    )
+
+
+def test_a_query_without_any_true_rows_says_why(tables: Session) -> None:
+    """The reason is recorded in place of a p-error."""
+    truth = PartialCardinalities({}, {frozenset(): "it has no relations"})
+    report = _report(PlainSide(name="baseline", session=tables), "SELECT 1", truth)
+    assert (report.p_error, report.p_error_reason) == (None, "it has no relations")
+
+
+def test_a_command_that_cannot_be_explained_is_measured(tables: Session) -> None:
+    """It has no plan; a side that was to steer it did not, with the reason, and what comes after it is measured."""
+    assert _report(PlainSide(name="baseline", session=tables), "SHOW work_mem").plan is None
+    report = _report(_InjectingSide(name="fixed", session=tables, found={frozenset("a"): 5.0}), "SHOW work_mem")
+    assert (report.steered_ratio, report.plan) == (0.0, None)
+    assert report.steering_reasons == ('its plan is not known: syntax error at or near "SHOW"',)
 
 
 def _one_ms(session: Session, sql: str) -> TimedRun:

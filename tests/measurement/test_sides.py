@@ -1,4 +1,4 @@
-"""What a side does between receiving a query and steering the session. No server: the session only remembers."""
+"""Sides decide on a query and steer the session. No server: the session only notes the calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import cast
 
 import pytest
 
-from pytest_pilotscope.algorithm import Algorithm, Cardinalities
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.core.results import TrainingReport
-from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, UnsupportedQuery
-from pytest_pilotscope.measurement.sides import side_of
+from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.measurement.sides import check_estimates, side_of
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.training import Training
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import TrainingReport
 
 LISTED = {frozenset("a"): 1.0, frozenset("ab"): 2.0}
 BY_TEXT = {frozenset("a"): 10.0, frozenset("ab"): 20.0}
+FAILURES = {
+    "unplanned": StatementFailed("unplanned", reason="syntax error", sqlstate="42601"),
+    "slow": QueryTimeout("slow", timeout_ms=7),
+    "lost": StatementFailed("lost", reason="the connection to the server is closed"),
+}
 
 
 class Remembering:
@@ -29,8 +34,10 @@ class Remembering:
         self.injected: list[Cardinalities] = []
 
     def subplans(self, sql: str) -> Cardinalities:
-        """The planner's list."""
+        """Return the planner's list."""
         self.asked.append(sql)
+        if sql in FAILURES:
+            raise FAILURES[sql]
         return LISTED
 
     @contextmanager
@@ -54,14 +61,14 @@ class Doubler:
         return {subplan: 2 * rows for subplan, rows in subplans.items()}
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
-        """What the text asks for."""
+        """Return rows for two texts, nothing for others."""
         if query.sql == "refused":
             raise UnsupportedQuery("it is refused", query.sql)
         return {"plain": BY_TEXT, "broken": {frozenset("a"): float("nan")}}.get(query.sql)
 
 
 def steered(sql: str) -> tuple[Remembering, str | None]:
-    """The session after steering, and why the query was left alone."""
+    """Return the session after steering, and why the query was left alone."""
     session = Remembering()
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
@@ -87,6 +94,39 @@ def test_an_answer_by_the_text_is_held_to_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sql", "reason"),
+    [("unplanned", "PostgreSQL does not plan it: syntax error"), ("slow", "planning it takes more than 7 ms")],
+)
+def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> None:
+    """PostgreSQL is left alone with an estimator's query and a chooser's, with the reason; a lost connection stays an error."""
+
+    class Chooser:
+        name = "chooser"
+
+        def choose(self, query: Query, session: Session) -> Cardinalities:
+            return session.subplans(query.sql)
+
+    session, unsupported = steered(sql)
+    assert (session.injected, unsupported) == ([], reason)
+    side = side_of("chooser", cast(Algorithm, Chooser()), cast(Session, Remembering()))
+    with side.steered(Query(id="q", sql=sql)) as steering:
+        assert (steering.unsupported, steering.cardinalities) == (reason, None)
+    with pytest.raises(StatementFailed, match="the connection to the server is closed"):
+        steered("lost")
+    with pytest.raises(StatementFailed, match="the connection to the server is closed"), side.steered(Query(id="q", sql="lost")):
+        pass
+
+
+def test_an_estimator_may_say_what_it_does_not_know() -> None:
+    """A subplan with a reason in place of rows is not left out; one without either is."""
+    partial = PartialCardinalities({frozenset("a"): 3.0}, {frozenset("ab"): "it has a LIMIT"})
+    check_estimates("oracle", Query(id="q", sql="SELECT 1"), LISTED, partial)
+    message = "oracle estimated 2 of 3 subplans of query 'q'; PostgreSQL would silently use its own estimate for the rest"
+    with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
+        check_estimates("oracle", Query(id="q", sql="SELECT 1"), {**LISTED, frozenset("c"): 1.0}, partial)
+
+
+@pytest.mark.parametrize(
     ("answer", "message"),
     [
         (None, "chooser answered query 'q' with None; it must be a mapping of subplans (frozensets of aliases) to rows"),
@@ -105,7 +145,7 @@ def test_an_answer_by_the_text_is_held_to_the_same() -> None:
     ],
 )
 def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
-    """It is refused before it reaches the session, with what was found and what is expected."""
+    """It is refused before it reaches the session; the message has the answer and the expected form."""
 
     class Chooser:
         name = "chooser"

@@ -40,7 +40,7 @@ def start_child(
 
 
 def wait_for_end(pid: int, *, limit_s: float = 20.0) -> bool:
-    """Whether process `pid`, which need not be our child, has ended within the limit."""
+    """Tell whether process `pid`, which need not be a child, has ended within the limit."""
     if not hasattr(os, "pidfd_open"):
         pytest.skip("waiting for a process that is not a child needs pidfd_open (Linux)")
     try:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import MissingServer
+from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.postgres import binaries as module
-from pytest_pilotscope.postgres.account import Account, server_account
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries, find_binaries, reachable_binaries
 
 
 def _program(folder: Path, version: str) -> Path:
-    """A folder that looks like PostgreSQL `version`."""
+    """Make a folder that looks like PostgreSQL `version`."""
     folder.mkdir(parents=True)
     for name in ("initdb", "postgres"):
         (folder / name).write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {version} (somewhere)'\n")
@@ -27,7 +27,7 @@ def _program(folder: Path, version: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose pip package has 18.4 and 16.14, and whose system has 17.2, 15.18 and 12.1."""
+    """Set up a machine whose pip package has 18.4 and 16.14, and whose system has 17.2, 15.18 and 12.1."""
     wheel = [_program(tmp_path / "wheel" / name / "bin", version) for name, version in (("a", "16.14"), ("b", "18.4"))]
     system = [_program(tmp_path / "system" / version / "bin", version) for version in ("12.1", "15.18", "17.2")]
     monkeypatch.setattr(module, "_wheel_bindirs", lambda: iter([("some-wheel 1.0", wheel)]))

@@ -1,4 +1,4 @@
-"""What the catalog says about tables and columns."""
+"""Tables and columns read from the catalog."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_a_dead_container_is_noticed_at_once() -> None:
 
 
 def test_ready_when_it_answers() -> None:
-    """Refusals while it starts are not errors."""
+    """Refusals while it starts are not errors, and it is asked again until it answers."""
     answers: Iterator[ServerError | None] = iter([ServerError("starting up"), None])
 
     def ask() -> None:
@@ -87,7 +87,10 @@ def test_ready_when_it_answers() -> None:
         if answer is not None:
             raise answer
 
-    wait_until_ready(FakeContainer(states=["created", "running"]), "some:1", ask)
+    container = FakeContainer(states=["created", "running"])
+    wait_until_ready(container, "some:1", ask)
+    assert [*answers] == []
+    assert container.states == []
 
 
 def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.postgres import account as account_module
-from pytest_pilotscope.postgres.account import Account, server_account
+from pytest_pilotscope.places import account as account_module
+from pytest_pilotscope.places.account import Account, server_account
+from pytest_pilotscope.places.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.clustercache import ClusterCache
+from pytest_pilotscope.postgres.clusters import ServerFolder, check_version
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.files import ServerFolder, check_version
-from pytest_pilotscope.postgres.folders import cache_folder, server_folder, socket_folder
-from pytest_pilotscope.postgres.templates import Templates
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 
 
@@ -82,7 +82,7 @@ def test_restart_with_settings_and_back(server: EmbeddedServer) -> None:
 
 
 def test_a_failed_restart_brings_the_old_settings_back(server: EmbeddedServer) -> None:
-    """What PostgreSQL refuses is named with its own words, and the server is up as before."""
+    """The error quotes PostgreSQL's refusal of a setting, and the server is up as before."""
     with EmbeddedServer(server.binaries) as own:
         own.restart({"work_mem": "6MB"})
         expected = (
@@ -319,7 +319,7 @@ def test_as_an_ordinary_user(cache: Path) -> None:
 
 
 def _python_for(account: Account) -> str:
-    """A Python of our version that `account` can run together with this checkout."""
+    """Return a Python of this version that `account` can run together with this checkout."""
     needs = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import psycopg2, pytest_pilotscope"
     for python in (sys.executable, "/usr/bin/python3"):
         environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
@@ -372,7 +372,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None:
     """A server works on a copy; what it does is not seen by the next one."""
-    template = Templates(server_account()).empty(newest_server.binaries)
+    template = ClusterCache(server_account()).empty(newest_server.binaries)
     with EmbeddedServer(newest_server.binaries, template=template) as one, one.connect() as session:
         session.execute("CREATE TABLE t (i int)")
     with EmbeddedServer(newest_server.binaries, template=template) as other, other.connect() as session:
@@ -380,7 +380,7 @@ def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None
 
 
 def test_the_log_can_be_read(newest_server: EmbeddedServer) -> None:
-    """What PostgreSQL writes to its standard error is in the server's folder."""
+    """PostgreSQL's standard error is in the server's folder."""
     assert "database system is ready to accept connections" in newest_server.log.read_text(errors="replace")
 
 

@@ -62,7 +62,7 @@ def test_text_is_decoded() -> None:
 
 @pytest.mark.parametrize("found", [[], [{}], {"Plan": 3}, [[1]], 5])
 def test_anything_else_is_refused(found: object) -> None:
-    """What is not the output of EXPLAIN is quoted in the error."""
+    """The error quotes a text that is not the output of EXPLAIN."""
     message = f"the output of EXPLAIN (FORMAT JSON) was expected, found {str(found)!r}"
     with pytest.raises(ServerError, match=f"^{re.escape(message)}$"):
         parse_plan(found)
@@ -137,7 +137,7 @@ _KINDS = {
 
 @pytest.fixture(scope="module")
 def table(module_scratch: Session) -> Session:
-    """A table with an index, in a database of its own."""
+    """Open a session with an indexed table in a database of its own."""
     module_scratch.execute("CREATE TABLE t AS SELECT g AS id, g % 10 AS k FROM generate_series(1, 10000) AS g")
     module_scratch.execute("CREATE INDEX ON t (id); CREATE INDEX ON t (k)")
     module_scratch.execute("VACUUM ANALYZE t")

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from pytest_pilotscope.datasets.cache import vacuum_analyze
 from pytest_pilotscope.postgres import fingerprint as module
 from pytest_pilotscope.postgres.databases import write_mark
 from pytest_pilotscope.postgres.fingerprint import Fingerprint, fingerprint
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision.loading import vacuum_analyze
 from tests.conftest import ServerOf
 from tests.toy import Toy
 

@@ -9,18 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_pilotscope.datasets.cache import content_key, load_database, pristine_name
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import databases
-from pytest_pilotscope.postgres.copies import make_copy, temporary_copy
-from pytest_pilotscope.postgres.databases import drop_database, hold, locked, mark_of, unique_name, write_mark
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.postgres.databases import drop_database, hold, locked, make_copy, mark_of, temporary_copy, unique_name, write_mark
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.knobs import may_alter_system
 from pytest_pilotscope.postgres.server import Capability
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
-from pytest_pilotscope.provision import PostgreSQLConfig
+from pytest_pilotscope.provision.database import PostgreSQLConfig
+from pytest_pilotscope.provision.loading import content_key, load_database, loaded_name
 from tests.toy import Toy
 
 SECRET = "hunter2"  # noqa: S105 - what must not show
@@ -28,7 +27,7 @@ SECRET = "hunter2"  # noqa: S105 - what must not show
 
 @pytest.fixture
 def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
-    """A superuser on the server that plays the given one; what tests make there is dropped."""
+    """Open a superuser's session on the given server; drop everything that tests make there."""
     with newest_server.connect() as session:
         yield session
         for name in _ours(session):
@@ -46,14 +45,14 @@ def _ours(session: Session) -> set[str]:
 
 @pytest.fixture
 def maker(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
-    """The server as seen by a role that may create databases and nothing else."""
+    """Give the server to a role that may create databases and nothing else."""
     administrator.execute("CREATE ROLE maker LOGIN CREATEDB")
     return _given(newest_server, "maker")
 
 
 @pytest.fixture
 def elsewhere(newest_server: EmbeddedServer, maker: GivenServer, administrator: Session) -> Iterator[GivenServer]:
-    """The same server and role by a DSN that names another database."""
+    """Give the same server and role by a DSN that names another database."""
     administrator.execute("CREATE DATABASE elsewhere")
     assert maker.capabilities
     yield _given(newest_server, "maker", "elsewhere")
@@ -62,7 +61,7 @@ def elsewhere(newest_server: EmbeddedServer, maker: GivenServer, administrator: 
 
 @pytest.fixture
 def reader(newest_server: EmbeddedServer, administrator: Session) -> GivenServer:
-    """The server as seen by a role without any right."""
+    """Give the server to a role without any right."""
     administrator.execute("CREATE ROLE reader LOGIN")
     return _given(newest_server, "reader")
 
@@ -76,7 +75,7 @@ def test_capabilities_follow_the_role(newest_server: EmbeddedServer, maker: Give
 
 
 def test_report_without_rights(reader: GivenServer, newest_server: EmbeddedServer) -> None:
-    """What the role may not read is said to be unknown."""
+    """The report calls everything unknown that the role may not read."""
     report = reader.report()
     assert report.header() == f"given PostgreSQL {newest_server.binaries.version} (--server); no assertions, optimization unknown"
     assert report.configure == ""
@@ -148,7 +147,7 @@ def test_a_dataset_is_loaded_into_a_database_of_its_own_and_reused(maker: GivenS
     load_database(maker, toy)
     load_database(maker, toy)
     assert loads == [1]
-    name = pristine_name(toy)
+    name = loaded_name(toy)
     mark = mark_of(administrator, name)
     assert mark is not None
     assert {key: mark[key] for key in ("dataset", "key", "state")} == {"dataset": "toy", "key": content_key(toy), "state": "complete"}
@@ -161,14 +160,14 @@ def test_autovacuum_is_kept_off_our_tables_only(newest_server: EmbeddedServer, c
     """On a server with autovacuum, the loaded tables opt out; nothing of the server is changed."""
     assert newest_server is not cache_of_settings
     load_database(cache_of_settings, Toy())
-    with cache_of_settings.connect(pristine_name(Toy())) as session:
+    with cache_of_settings.connect(loaded_name(Toy())) as session:
         assert session.execute("SELECT DISTINCT reloptions FROM pg_class WHERE relname IN ('a', 'b')") == [(["autovacuum_enabled=off"],)]
         assert session.scalar("SHOW autovacuum") == "on"
 
 
 @pytest.fixture
 def cache_of_settings(newest_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
-    """A server with autovacuum on."""
+    """Start a server with autovacuum on."""
     with EmbeddedServer(newest_server.binaries, settings={"autovacuum": "on"}) as server:
         yield server
 
@@ -187,7 +186,7 @@ def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
 
 def test_a_database_of_that_name_that_is_not_ours(maker: GivenServer, administrator: Session) -> None:
     """It is left alone."""
-    name = pristine_name(Toy())
+    name = loaded_name(Toy())
     administrator.execute(f"CREATE DATABASE {name}")
     expected = f"database {name!r} on the server was not made by pilotscope; drop or rename it, dataset 'toy' wants the name"
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
@@ -200,13 +199,13 @@ def test_a_database_of_that_name_that_is_not_ours(maker: GivenServer, administra
 def test_what_a_killed_loader_left_is_dropped(maker: GivenServer, administrator: Session) -> None:
     """A database gets its name when it is complete; before that, marked or not yet, it is a leftover once its loader is gone."""
     for state in ({"state": "loading"}, {}):
-        name = unique_name(pristine_name(Toy()))
+        name = unique_name(loaded_name(Toy()))
         administrator.execute(f"CREATE DATABASE {name} OWNER maker")
         if state:
             write_mark(administrator, name, state)
     load_database(maker, Toy())
-    assert _ours(administrator) == {pristine_name(Toy())}
-    assert (mark_of(administrator, pristine_name(Toy())) or {})["state"] == "complete"
+    assert _ours(administrator) == {loaded_name(Toy())}
+    assert (mark_of(administrator, loaded_name(Toy())) or {})["state"] == "complete"
 
 
 def test_a_loader_that_ends_before_the_mark(maker: GivenServer, administrator: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +220,7 @@ def test_a_loader_that_ends_before_the_mark(maker: GivenServer, administrator: S
             load_database(maker, Toy())
     assert len(_ours(administrator)) == 1
     load_database(maker, Toy())
-    assert _ours(administrator) == {pristine_name(Toy())}
+    assert _ours(administrator) == {loaded_name(Toy())}
 
 
 def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Session) -> None:
@@ -238,7 +237,7 @@ def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Ses
 def test_temporary_copies_are_dropped_and_those_of_the_killed_too(maker: GivenServer, administrator: Session) -> None:
     """A copy lives as long as its block; one whose maker is gone is dropped when the next is made; one in use stays."""
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     left = unique_name(source)
     administrator.execute(f"CREATE DATABASE {left} OWNER maker")
     write_mark(administrator, left, {"state": "copy", "of": source})
@@ -255,7 +254,7 @@ def test_runs_that_connect_to_different_databases_see_each_other(
 ) -> None:
     """A copy is in use for runs with another DSN, too, also before it is marked."""
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     unmarked = unique_name(source)
     with temporary_copy(maker, source) as one, maker.connect() as keeper:
         hold(keeper, unmarked)
@@ -294,7 +293,7 @@ def test_only_what_our_role_may_drop_is_dropped(
     """Others' leftovers are not tried; what is not marked must be our own, even for a superuser, and have a name that only we make."""
     assert reader.capabilities == frozenset()
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     theirs, unmarked, named = unique_name(source), unique_name(source), "pilotscope_toy_of_mine"
     for name, owner in ((theirs, "postgres"), (unmarked, "reader"), (named, "maker")):
         administrator.execute(f"CREATE DATABASE {name} OWNER {owner}")
@@ -311,7 +310,7 @@ def test_a_leftover_that_cannot_be_dropped(
 ) -> None:
     """Our role may not disconnect a superuser who looks into it: that is logged, and ends nothing."""
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     left = unique_name(source)
     administrator.execute(f"CREATE DATABASE {left} OWNER maker")
     with newest_server.connect(left), temporary_copy(maker, source) as copy:
@@ -338,17 +337,17 @@ def test_names_are_ours_alone() -> None:
 def test_a_copy_is_dropped_when_its_block_fails(maker: GivenServer, administrator: Session) -> None:
     """The block's exception is not swallowed, the copy is gone, sessions in it are cut off."""
     load_database(maker, Toy())
-    copy = temporary_copy(maker, pristine_name(Toy()))
+    copy = temporary_copy(maker, loaded_name(Toy()))
     maker.connect(copy.__enter__())
     error = ValueError("mine")
     assert not copy.__exit__(ValueError, error, None)
-    assert _ours(administrator) == {pristine_name(Toy())}
+    assert _ours(administrator) == {loaded_name(Toy())}
 
 
 def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
     """The message says who is in it."""
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     with maker.connect(source) as session:
         expected = (
             f"database {source!r} cannot be copied while it is in use, by pilotscope (process {session.backend_pid}); "
@@ -361,14 +360,14 @@ def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
 def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> None:
     """A copy in use is idle as long as nobody is connected to it, so copies of it can be made; all go."""
     load_database(maker, Toy())
-    source = pristine_name(Toy())
+    source = loaded_name(Toy())
     with temporary_copy(maker, source) as copy, temporary_copy(maker, copy) as other:
         assert _ours(administrator) == {source, copy, other}
     assert _ours(administrator) == {source}
 
 
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
-    """Where the user forbids to write, not even a superuser's sessions can, no database is copied and no setting changed."""
+    """With --read-only not even a superuser's session can write, no database is copied and no setting changed."""
     dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
     server = GivenServer(dsn, read_only=True)
     assert server.capabilities == {Capability.LOAD_LIBRARY}
@@ -383,6 +382,6 @@ def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> Non
 
 def test_read_only_is_about_a_given_server() -> None:
     """A server that is started here is written to anyway."""
-    message = "--read-only is about a server of yours: name it with --server postgresql://user@host:port/database"
+    message = "--read-only needs a server of yours: name it with --server postgresql://user@host:port/database"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         PostgreSQLConfig("stats_tiny", read_only=True)

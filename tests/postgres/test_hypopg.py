@@ -20,7 +20,7 @@ SQL = 'SELECT count(*) FROM "T t" WHERE b = 5 AND "A" < 300'
 
 @pytest.fixture
 def session(server_of: ServerOf) -> Iterator[Session]:
-    """A database with HypoPG and a table of 10,000 rows on a server that has HypoPG; skips where none has."""
+    """Open a database with HypoPG and a table of 10,000 rows on a server that has HypoPG; skips where none has."""
     server = server_of(15)
     with server.connect() as administrator:
         if hypopg.obstacle(administrator):
@@ -84,6 +84,6 @@ def test_it_is_seen_where_it_is_not(newest_scratch: Session) -> None:
 
 
 def test_asking_creates_nothing(session: Session) -> None:
-    """Whether our role could create it is found out without a trace."""
+    """Asking whether the role can create it leaves no trace."""
     assert hypopg.obstacle(session) is None
     assert session.scalar("SELECT count(*) FROM pg_extension WHERE extname = 'hypopg'") == 0

@@ -20,12 +20,12 @@ from pytest_pilotscope.postgres.indexes import (
     index_size_bytes,
 )
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision import steering_libraries
+from pytest_pilotscope.provision.database import steering_libraries
 
 
 @pytest.fixture(scope="module")
 def steerable() -> Iterator[Session]:
-    """A session on a server with the pilotscope library, with a table of 10,000 rows."""
+    """Open a session on a server with the pilotscope library, with a table of 10,000 rows."""
     binaries = next(available_binaries(), None)
     if binaries is None:
         pytest.skip("no PostgreSQL on this machine")

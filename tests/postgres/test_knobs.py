@@ -32,7 +32,7 @@ OTHER = "bgwriter_delay"
 
 @pytest.fixture
 def note(cache: Path, server: EmbeddedServer) -> Iterator[Path]:
-    """Where the settings of the server are noted, in a cache of this test's own; nothing is left in the server."""
+    """Return the note of the server's settings, in a cache of this test's own; leave nothing in the server."""
     with server.connect() as session:
         before = written(session)
         yield note_path(session)
@@ -40,7 +40,7 @@ def note(cache: Path, server: EmbeddedServer) -> Iterator[Path]:
 
 
 def written(session: Session) -> list[tuple[object, ...]]:
-    """What ALTER SYSTEM has set."""
+    """Return the settings made by ALTER SYSTEM."""
     return session.execute("SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf' ORDER BY name")
 
 
@@ -163,7 +163,7 @@ _KILLED = """
 import os, signal, sys
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.knobs import system_knobs
-from pytest_pilotscope.postgres.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn
 
 server = GivenServer(Dsn(f"{sys.argv[1]} dbname=postgres"))
 with system_knobs(server.connect, ["bgwriter_lru_maxpages"]) as system:
@@ -206,7 +206,7 @@ def test_a_broken_note_is_named(server: EmbeddedServer, note: Path) -> None:
 
 
 def test_a_setting_that_does_not_come_into_force(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What needs a restart is not taken for done."""
+    """A setting that needs a restart does not count as done."""
     monkeypatch.setattr("pytest_pilotscope.postgres.knobs.RELOAD_LIMIT_S", 0.1)
     with newest_server.connect() as session:
         system = SystemKnobs({"max_worker_processes": None})

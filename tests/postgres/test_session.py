@@ -61,7 +61,7 @@ def test_nothing_is_prepared(newest_scratch: Session) -> None:
 
 
 def test_rolled_back_undoes_rows_and_settings(newest_scratch: Session) -> None:
-    """What the block did is undone by PostgreSQL, in nested blocks too."""
+    """PostgreSQL undoes the changes of the block, in nested blocks too."""
     newest_scratch.execute("CREATE TABLE t (i int)")
     with newest_scratch.rolled_back():
         newest_scratch.execute("INSERT INTO t VALUES (1)")
@@ -166,7 +166,7 @@ def _fail() -> bytes:
 
 
 def test_a_limit_does_not_keep_itself_in_force(newest_scratch: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine is so busy that lifting the limit takes longer than the limit, it is tried until it is lifted."""
+    """On a machine so busy that lifting the limit takes longer than the limit, it is tried until it is lifted."""
     original, slow = Session.execute, iter([True, True])
 
     def execute(self: Session, sql: Any, params: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The page in a real browser: it opens, sorts, filters and leads, and asks nobody for anything."""
+"""The page in a real browser: it opens, sorts, filters and follows links, and loads nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.report.page import write_page
-from tests.report.records import comparison, minimal
+from tests.report.samples import comparison, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
 webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
@@ -32,7 +32,7 @@ field.dispatchEvent(new Event("input", {bubbles: true}));
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium that reports its console and its network."""
+    """Give a headless Chromium that reports its console and its network."""
     chromium = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
@@ -50,13 +50,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the page is."""
+    """Return the address of the page."""
     return write_page(tmp_path_factory.mktemp("page") / "report.html", [comparison(), minimal()]).as_uri()
 
 
 @pytest.fixture
 def opened(browser: Any, address: str) -> Iterator[Any]:
-    """The page, opened afresh; afterwards, nothing may have been complained about in the console, and nothing fetched but the page."""
+    """Open the page anew; check afterwards that the console is empty and that nothing was fetched but the page."""
     browser.get_log("performance")
     browser.get_log("browser")
     browser.get("about:blank")
@@ -69,7 +69,7 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
 
 
 def test_a_click_on_a_heading_sorts(opened: Any) -> None:
-    """Numbers by size, upwards and then downwards; what has no number stays at the end; by name it is the order of the workload again."""
+    """A click sorts numbers upwards, then downwards; rows without a number stay at the end; by name, the workload's order returns."""
     in_order = opened.execute_script(ROWS)
     assert in_order == [f"q{i}" for i in range(20)]
     opened.execute_script(CLICK, "speed-up", 1)  # of slow, on which q3 failed
@@ -91,7 +91,7 @@ def test_a_click_on_a_heading_sorts(opened: Any) -> None:
 
 
 def test_typing_and_choosing_filter(opened: Any) -> None:
-    """By id and SQL, and by what happened; the sections below follow, and the number of queries is said."""
+    """The form filters rows and sections by id, SQL and outcome, and shows the number of queries."""
     said = "return document.querySelector('form.filter output').value"
     assert opened.execute_script(said) == "20 queries"
     opened.execute_script(TYPE, "text", "alert")
@@ -111,7 +111,7 @@ def test_typing_and_choosing_filter(opened: Any) -> None:
 
 
 def test_all_that_the_filter_shows_can_be_opened(opened: Any) -> None:
-    """For paper, which has what is open; a second click closes them."""
+    """A click opens the sections that the filter shows, for printing; a second click closes them."""
     opened.execute_script(TYPE, "flag", "trouble")
     state = "return [...document.querySelectorAll('#r0-run details.query')].filter(q => q.open).map(q => q.id)"
     click = "const b = document.querySelector('form.filter button'); b.click(); return b.textContent"
@@ -122,7 +122,7 @@ def test_all_that_the_filter_shows_can_be_opened(opened: Any) -> None:
 
 
 def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) -> None:
-    """The section is opened and in view, also when the filter had hidden it."""
+    """The section is open and in view, even if the filter had hidden it."""
     opened.execute_script(TYPE, "text", "q1")
     opened.execute_script("location.hash = '#r0-q7'")
     state = "const q = document.getElementById(arguments[0]); return [q.open, q.hidden, Math.abs(q.getBoundingClientRect().top) < 5]"
@@ -134,7 +134,7 @@ def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) ->
 
 
 def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
-    """Both plans are there; what the other does otherwise has a mark that is not only a colour, and bad estimates stand out."""
+    """The page shows both plans; differences have a mark besides a colour, and bad estimates are marked."""
     opened.execute_script("location.hash = '#r0-q1'")
     pair = "document.querySelector('#r0-q1 .plans .pair')"
     captions = opened.execute_script(f"return Array.from({pair}.querySelectorAll('caption')).map(c => c.textContent)")

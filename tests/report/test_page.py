@@ -1,4 +1,4 @@
-"""The page as text: complete, well-formed, and safe whatever a record holds."""
+"""The page as text: complete, well-formed, and safe with any text in a record."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from xml.dom import minidom
 
 import pytest
 
-from pytest_pilotscope.core.summary import summarize
 from pytest_pilotscope.report.page import page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.svg import COLOURS
-from tests.core.records import record_of
-from tests.report.records import HOSTILE, comparison, minimal
+from pytest_pilotscope.statistics.summary import summarize
+from tests.record.building import record_of
+from tests.report.samples import HOSTILE, comparison, minimal
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
 class Reader(HTMLParser):
-    """Checks the nesting, and collects ids, links, scripts and visible text."""
+    """The ids, links, scripts and visible text of a page whose nesting is checked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Reader(HTMLParser):
         self.words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note the tag and what it names or leads to."""
+        """Note the tag, its id and its link."""
         self.tags.append(tag)
         for name, value in attrs:
             if name == "id":
@@ -45,23 +45,23 @@ class Reader(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """A tag that is closed at once."""
+        """Note a tag without content."""
         self.handle_starttag(tag, attrs)
         if tag not in VOID:
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Every end ends what was opened last."""
+        """Check that the tag that was opened last ends."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Collect what is between the tags."""
+        """Collect the text between the tags."""
         self.words.append(data)
 
 
 @pytest.fixture(scope="module")
 def read() -> Reader:
-    """A page of two records, read."""
+    """Read a page of two records."""
     reader = Reader()
     reader.feed(page([comparison(), minimal()]))
     reader.close()
@@ -90,21 +90,21 @@ def test_what_a_record_holds_is_text(read: Reader) -> None:
 
 
 def test_every_record_has_its_section(read: Reader) -> None:
-    """With more than one there is a list of them at the top; each query has its own anchor in its own run."""
+    """Several records have a list at the top; each query has its own anchor in its own run."""
     assert {"r0-run", "r1-run", "r0-q0", "r0-q19", "r1-only"} <= set(read.ids)
     text = " ".join(" ".join(read.words).split())
     assert text.count("mscn_stats_tiny_20250101_000000: INTERRUPTED, 1 rounds, seed 0") == 2
     assert "The run was interrupted; its figures cover what was measured." in text
-    assert "slow made 19 of 19 queries slower beyond noise: " in text
+    assert "slow is significantly slower on 19 of 19 queries: " in text
     assert "fast runs another plan than baseline" in text
     assert "fast runs the same plan as baseline" in text
     assert "PostgreSQL 18.4 (embedded)" in text
     assert "looked yes factor 0.1 join size none how" in text
-    assert "of 40 validation queries whose candidate plans were all run" in text
+    assert "of 40 validation queries with all candidate plans executed" in text
 
 
 def test_any_text_may_be_the_id_of_a_query() -> None:
-    """Links are encoded, so that what leads to a query named with quotes, blanks and per cent signs finds it."""
+    """Links to a query named with quotes, blanks and per cent signs are encoded and find it."""
     odd = 'q "1" <&> 5%@x'
     reader = Reader()
     reader.feed(page([record_of({side: {odd: [1.0, 2.0], "b": [1.0, 2.0]} for side in ("baseline", "mscn")})]))
@@ -119,7 +119,7 @@ def test_a_page_is_the_same_every_time() -> None:
 
 
 def test_figures_are_drawn_of_what_there_is() -> None:
-    """A record with everything has every kind of figure; one without pairs, estimates and training only what it has."""
+    """A record with everything has every kind of plot; one without estimates and training has fewer."""
     record = comparison()
     names = [plot.name for plot in plots_of(record, summarize(record))]
     training = ["training-fast-train_loss", "training-fast-validation_-q_error", "importance-fast"]
@@ -128,7 +128,7 @@ def test_figures_are_drawn_of_what_there_is() -> None:
 
 
 def test_figures_follow_the_page_and_lead_to_the_queries() -> None:
-    """On the page no colour is fixed, and what stands for a query links to it and says its figures."""
+    """On the page no colour is fixed, and the mark of a query links to it and shows its figures."""
     record = comparison()
     plots = {plot.name: plot.for_page("r7-") for plot in plots_of(record, summarize(record))}
     assert not [colour for svg in plots.values() for colour in COLOURS if colour in svg]
@@ -152,6 +152,6 @@ def test_figures_as_files_stand_alone(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_page_is_made(tmp_path: Path) -> None:
-    """A report goes where it is told to."""
+    """Writing a page creates its folder."""
     path = write_page(tmp_path / "new" / "report.html", [minimal()])
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>\n")

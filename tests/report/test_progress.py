@@ -1,4 +1,4 @@
-"""How a line is shown beside a progress bar."""
+"""Lines on a terminal with a progress bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_pilotscope.report.progress import progress_for
 
 
 def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
-    """A line on a terminal takes the place of a bar that may be longer."""
+    """A line on a terminal replaces a bar, even if that is longer."""
     stream = io.StringIO()
     say, _ = progress_for(stream, live=True, uncaptured=nullcontext)
     say("short")

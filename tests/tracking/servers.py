@@ -1,4 +1,4 @@
-"""A real MLflow tracking server, and a way to it that can be cut."""
+"""A real MLflow tracking server, and a connection to it that a test can cut."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 @contextmanager
 def tracking_server(folder: Path, backend: str, *, password: str | None = None) -> Iterator[int]:
     """
-    An `mlflow server` on a backend store, which also serves artifacts; gives its port and stops it with everything it started.
+    Start an `mlflow server` on a backend store, which also serves artifacts, give its port, and stop it with all its processes.
 
-    With a password, it asks for it and the user `admin`.
+    With a password, the server requires it and the user `admin`.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -43,7 +43,7 @@ def tracking_server(folder: Path, backend: str, *, password: str | None = None) 
         *(["--app-name=basic-auth"] if password else []),
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # another process, for what nobody asks for here
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start a process that no test needs
     if password:
         (folder / "auth.ini").write_text(_AUTH.format(folder=folder, password=password))
         environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test"}
@@ -68,7 +68,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 class Line:
-    """A port that leads to another one, until it is cut; then it refuses, like a server that is down."""
+    """A port that forwards to another one; after `cut` it refuses connections, like a server that is down."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -79,11 +79,11 @@ class Line:
 
     @property
     def url(self) -> str:
-        """The address of the tracking server by this line."""
+        """The address of the tracking server through this port."""
         return f"http://127.0.0.1:{self.port}"
 
     def join(self) -> None:
-        """Let through what comes from now on."""
+        """Accept connections from now on."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._thread = threading.Thread(target=self._serve, args=(self._listener,), daemon=True)
         self._thread.start()
@@ -139,7 +139,7 @@ class _Empty(BaseHTTPRequestHandler):
 
 @contextmanager
 def tls_server(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A store without experiments behind a certificate that nobody has signed; gives its address and the certificate."""
+    """Start a store without experiments behind a self-signed certificate, and give its address and the certificate."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]

@@ -1,4 +1,4 @@
-"""A shared tracking server that is down at the wrong moment: the result is kept, and `sync` completes it once."""
+"""If a shared tracking server is down during a run, the record is complete, and `sync` sends it once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from pytest_pilotscope.bench import Bench, FinishedRun
-from pytest_pilotscope.core.cases import Case
-from pytest_pilotscope.core.settings import Settings
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.registry import Registry, builtin_registry
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.bench import Bench
+from pytest_pilotscope.runs.cases import Case
+from pytest_pilotscope.runs.finished import FinishedRun
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import State, sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -32,7 +34,7 @@ PASSWORD = "correct-horse-battery"  # noqa: S105 - of a server that lives as lon
 
 @pytest.fixture(scope="module", params=["sqlite, with a password", "postgresql"])
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
-    """A line to a tracking server, once for each kind of backend store; the first asks for a password, which is in the environment."""
+    """Give a line to a tracking server, once for each kind of backend store; the first needs a password, which is in the environment."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-tracking-") as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
@@ -53,7 +55,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
 
 @pytest.fixture(scope="module")
 def databases() -> Iterator[Bench]:
-    """A bench whose toy database is open, for its database only."""
+    """Give a bench with an open toy database; tests use only its database."""
     bench = _bench(Settings(algorithms=("baseline",), datasets=("toy",), mlflow=False))
     bench.database("toy")
     yield bench
@@ -79,8 +81,9 @@ def measure(line: Line, databases: Bench, tmp_path: Path, monkeypatch: pytest.Mo
     return run
 
 
+@pytest.mark.slow
 def test_down_at_the_start(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
-    """Nothing got through; the record is whole, and is sent once."""
+    """MLflow gets nothing; the record is complete, and `sync` sends it once."""
     line.cut()
     finished = measure()
     line.join()
@@ -92,8 +95,9 @@ def test_down_at_the_start(line: Line, measure: Callable[..., FinishedRun], tmp_
     _check_sync(tmp_path, finished, "sent")
 
 
+@pytest.mark.slow
 def test_down_in_the_middle(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
-    """The run is there, without an end; what was measured is added once."""
+    """The store has the run without an end; `sync` adds the measurement once."""
     finished = measure(during=line.cut)
     line.join()
     _check_unsent(finished, r"the MLflow store could not be used for .*refused.*")
@@ -103,8 +107,9 @@ def test_down_in_the_middle(line: Line, measure: Callable[..., FinishedRun], tmp
     _check_sync(tmp_path, finished, "completed")
 
 
+@pytest.mark.slow
 def test_down_at_the_end(line: Line, measure: Callable[..., FinishedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything got through but the metrics and the end; nothing is there twice."""
+    """The store lacks only the metrics and the end; `sync` adds no duplicates."""
     end = MLflowTracker.end
 
     def cut_first(tracker: MLflowTracker, *arguments: Any, **options: Any) -> None:
@@ -122,8 +127,9 @@ def test_down_at_the_end(line: Line, measure: Callable[..., FinishedRun], tmp_pa
     _check_sync(tmp_path, finished, "completed")
 
 
+@pytest.mark.slow
 def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) -> None:
-    """The run is whole at once, its artifacts by way of the server, and there is nothing left to send."""
+    """The run is complete, with artifacts sent through the server, and `sync` has nothing to send."""
     finished = measure()
     (run,) = _runs(finished)
     assert finished.tracking == f"experiment {EXPERIMENT}, run {run['run_id']}"
@@ -131,9 +137,10 @@ def test_up_all_the_time(measure: Callable[..., FinishedRun], tmp_path: Path) ->
     assert [sent.state for sent in sync(tmp_path / "results")] == ["there"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["sqlite, with a password"], indirect=True)
 def test_a_wrong_password(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """User and password come from MLflow's own variables; a wrong one is an error that does not show it."""
+    """User and password come from MLflow's own variables; the error for a wrong password does not show it."""
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-password-here")
     with pytest.raises(TrackingError, match=r"^the MLflow store could not be used for .*401") as refused:
         MLflowTracker.list_runs(EXPERIMENT, tracking_uri=line.url)
@@ -141,7 +148,7 @@ def test_a_wrong_password(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_certificate_is_for_mlflow_to_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose certificate MLflow is told to trust (by MLflow's own variables) is not refused before MLflow has seen it."""
+    """A certificate that MLflow's own variables trust is accepted."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -160,14 +167,14 @@ def _bench(settings: Settings) -> Bench:
 
 
 def _check_unsent(finished: FinishedRun, reason: str) -> None:
-    """The record is whole, and the outcome says what happened and what to do."""
+    """Check that the record is complete, and that the outcome names the problem and the remedy."""
     assert finished.record.status == "FINISHED"
     assert len(finished.record.runs) == 2 * (1 + 2)
     assert re.fullmatch(rf"not sent \({reason}\); the record is complete, `pilotscope sync` sends it later", finished.tracking, re.DOTALL)
 
 
 def _check_sync(tmp_path: Path, finished: FinishedRun, state: State) -> None:
-    """The first `sync` completes the run, the second one adds nothing: no metric, artifact or run is there twice."""
+    """Check that the first `sync` completes the run, and that the second one adds no metric, artifact or run."""
     assert [sent.state for sent in sync(tmp_path / "results")] == [state]
     (run,) = _runs(finished)
     assert (run["status"], run["tags.stage"]) == ("FINISHED", "tested")
@@ -182,7 +189,7 @@ def _check_sync(tmp_path: Path, finished: FinishedRun, state: State) -> None:
 
 
 def _runs(finished: FinishedRun) -> list[dict[str, Any]]:
-    """The runs of this record in the store."""
+    """Return the runs of this record in the store."""
     identity = finished.record.header.tags["record_id"]
     return [run for run in MLflowTracker.list_runs(EXPERIMENT) if run["tags.record_id"] == identity]
 

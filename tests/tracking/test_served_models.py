@@ -1,4 +1,4 @@
-"""A logged model as others find it: in the registry, by its run, and as an MLflow pyfunc model that answers SQL."""
+"""A logged model in the registry, by its run, and as an MLflow pyfunc model that answers SQL."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import mlflow
 import pandas as pd
 import pytest
 
-from algorithms.mscn.estimation import TrainedModel
-from algorithms.mscn.storage import write_model
-from algorithms.storage import Metadata, schema_fingerprint
-from pytest_pilotscope.core.results import TrainingReport
+from pytest_pilotscope.algorithms.model_files import Metadata, schema_fingerprint
+from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
+from pytest_pilotscope.algorithms.mscn.saved_network import write_model
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 from pytest_pilotscope.pyfunc import PilotscopeModel
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.tracking.models import fetch_model, log_pyfunc
 from pytest_pilotscope.tracking.publish import log_training
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -30,7 +30,7 @@ SQL = "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age < 3
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, TrainedModel]:
-    """A store with one run of a small mscn, logged and registered as a run does; the run's id, and the model itself."""
+    """Return a store with one run of a small mscn, logged and registered as in a real run, the run's id, and the model."""
     folder = tmp_path_factory.mktemp("served")
     model = untrained()
     metadata = Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
@@ -53,7 +53,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, TrainedM
 
 
 def test_a_model_is_sent_once(logged: tuple[str, str, TrainedModel], tmp_path: Path) -> None:
-    """Sending it leaves the run open; sending it again, as after a broken connection, adds neither a model nor a version."""
+    """Logging a model leaves the run open; logging it again, as after a broken connection, adds neither a model nor a version."""
     store, _, model = logged
     write_model(
         tmp_path, model, Metadata(model_id=ID, data_fingerprint="d1", schema_fingerprint=schema_fingerprint(SCHEMA), training={"epochs": 3})
@@ -72,7 +72,7 @@ def test_a_model_is_sent_once(logged: tuple[str, str, TrainedModel], tmp_path: P
 
 @pytest.mark.parametrize("reference", ["models:/mscn_toy/1", "best", "RUN"])
 def test_a_model_is_found_again(logged: tuple[str, str, TrainedModel], tmp_path: Path, reference: str) -> None:
-    """By name and version, as the best of its experiment on the same data, and by its run; it estimates what was logged."""
+    """A model is found by name and version, as the best of its experiment on the same data, and by its run; its estimates are equal."""
     store, run_id, model = logged
     folder = fetch_model(
         run_id if reference == "RUN" else reference,
@@ -86,7 +86,7 @@ def test_a_model_is_found_again(logged: tuple[str, str, TrainedModel], tmp_path:
 
 
 def test_the_best_model_is_one_of_the_same_data(logged: tuple[str, str, TrainedModel], tmp_path: Path) -> None:
-    """A model that was trained on other data is not offered, however good it is."""
+    """`best` never chooses a model that was trained on other data."""
     message = (
         "experiment 'mscn_toy' has no finished run with 'best_validation_loss' on data d2; "
         "train a model first, or name another with --load-model"
@@ -120,7 +120,7 @@ def test_the_registered_model_answers_sql(logged: tuple[str, str, TrainedModel],
 
 
 def test_subplans_of_several_query_levels_are_all_answered() -> None:
-    """Equal aliases of a query and of its subquery have keys that differ."""
+    """Equal aliases of a query and of its subquery have different keys."""
     rows: dict[frozenset[str], float] = {LeveledSubplan(1, "ab"): 5.0, LeveledSubplan(2, "ab"): 7.0}
     served = PilotscopeModel(lambda sql: rows)
     (decision,) = served.predict(pd.DataFrame({"sql": [SQL]}))["decision"]

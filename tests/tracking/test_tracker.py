@@ -14,7 +14,7 @@ from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty sqlite store in a folder with a space in its name."""
+    """Return an empty sqlite store in a folder with a space in its name."""
     return f"sqlite:///{tmp_path_factory.mktemp('track ing')}/mlflow.db"
 
 
@@ -25,7 +25,7 @@ def _finished(store: str, experiment: str, name: str, **metrics: float) -> MLflo
 
 
 def test_best_run_is_the_smallest_or_the_largest(store: str) -> None:
-    """`ascending` says that smaller is better; the answer carries everything needed to load the run's model."""
+    """`ascending` says that smaller is better; the answer has everything needed to load the run's model."""
     _finished(store, "best", "slow", total=9.0)
     fast = _finished(store, "best", "fast", total=2.0)
     best = MLflowTracker.get_best_run(experiment_name="best", metric="total", ascending=True, tracking_uri=store)
@@ -46,7 +46,7 @@ def test_best_run_is_the_smallest_or_the_largest(store: str) -> None:
 
 def test_best_run_can_be_limited_to_tags(store: str) -> None:
     """A better run on other data is not the best one for this data."""
-    for data, total in (("here", 5.0), ("elsewhere", 1.0)):
+    for data, total in (("here", 5.0), ("other", 1.0)):
         with MLflowTracker("tagged", data, tags={"fingerprint.data": data}, tracking_uri=store) as tracker:
             tracker.log_metric("total", total)
     best = MLflowTracker.get_best_run("tagged", "total", tags={"fingerprint.data": "here"}, tracking_uri=store)
@@ -56,7 +56,7 @@ def test_best_run_can_be_limited_to_tags(store: str) -> None:
 
 
 def test_best_run_is_of_the_whole_workload(store: str) -> None:
-    """However many runs of a few queries took less time; they are there when asked for."""
+    """Partial runs are never the best, unless `partial` includes them."""
     for number in range(25):  # more than one page
         with MLflowTracker("parts", f"part {number}", tags={"partial": "4 of 146 queries"}, tracking_uri=store) as tracker:
             tracker.log_metric("total", 1.0 + number)
@@ -70,7 +70,7 @@ def test_best_run_is_of_the_whole_workload(store: str) -> None:
 
 
 def test_best_run_is_none_only_without_such_a_run(store: str) -> None:
-    """No experiment, and no finished run with the metric: None. A failed run is never the best."""
+    """Without the experiment or a finished run with the metric, the answer is None; a failed run is never the best."""
     assert MLflowTracker.get_best_run("nothing here", "total", tracking_uri=store) is None
     tracker = MLflowTracker("failed", "r", tracking_uri=store).start()
     tracker.log_metric("total", 1.0)
@@ -79,7 +79,7 @@ def test_best_run_is_none_only_without_such_a_run(store: str) -> None:
 
 
 def test_a_store_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    """Errors are raised, not swallowed into an empty answer."""
+    """An error of the store is raised, not turned into an empty answer."""
     uri = f"sqlite:///{tmp_path}/missing/mlflow.db"
     message = f"the MLflow store {uri!r} cannot be opened: {tmp_path}/missing is not a folder; create it or choose another --tracking-uri"
     with pytest.raises(TrackingError, match=f"^{re.escape(message)}$"):
@@ -87,7 +87,7 @@ def test_a_store_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 
 def test_list_runs_is_newest_first_and_flat(store: str) -> None:
-    """Every run is one flat dict; `limit` cuts from the old end; parameters are text, as MLflow keeps them."""
+    """Every run is a flat dict; `limit` leaves out the oldest; parameters are text, as in MLflow."""
     for hour, name in enumerate(("first", "second", "third")):
         tracker = MLflowTracker("list", name, tracking_uri=store, started_at=datetime(2026, 1, 1, hour, tzinfo=timezone.utc)).start()
         tracker.log_params({"rounds": 5})
@@ -115,7 +115,7 @@ def test_a_block_that_raises_ends_its_run_failed_or_killed(store: str) -> None:
 
 
 def test_series_and_artifacts_arrive_whole(store: str, tmp_path: Path) -> None:
-    """A series longer than one batch keeps every step; files and folders keep their content."""
+    """MLflow gets every step of a series longer than one batch, and files and folders with their content."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "weights.bin").write_bytes(b"\x00\x01")
     with MLflowTracker("series", "long", tracking_uri=store) as tracker:
@@ -129,7 +129,7 @@ def test_series_and_artifacts_arrive_whole(store: str, tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_was_not_started_says_so(store: str) -> None:
-    """Logging without a run is an error that says what to do."""
+    """Logging before the start is an error that names the remedy."""
     message = "run 'r' is not started; use it in a `with` block or call start()"
     with pytest.raises(TrackingError, match=f"^{re.escape(message)}$"):
         MLflowTracker("x", "r", tracking_uri=store).set_tags({"a": "b"})

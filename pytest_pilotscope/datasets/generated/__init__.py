@@ -1,4 +1,4 @@
-"""Training queries for a workload that has none: made from schema, statistics and the joins that the workload uses."""
+"""Training queries for a workload that has none, generated from its joins, the schema and the columns' statistics."""
 
 from .training import generate_training
 

@@ -1,4 +1,4 @@
-"""What the queries of a workload look like, without the constants in them: joins, sizes, filtered columns, kinds of conditions."""
+"""The shape of a workload's queries, without their constants: joins, sizes, filtered columns, kinds of conditions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_pilotscope.core.joins import JoinQuery, Schema, parse
-from pytest_pilotscope.core.predicates import And, Comparison, Condition, InList, IsNull, Like, Not, Or
-from pytest_pilotscope.core.queries import Query
-from pytest_pilotscope.errors import UnsupportedQuery
+from pytest_pilotscope.queries.joins import Relation, Schema
+from pytest_pilotscope.queries.plainparser import PlainQuery, parse_plain
+from pytest_pilotscope.queries.predicates import And, Comparison, Condition, Not, Or
+from pytest_pilotscope.queries.queries import Query
 
 
 class Column(NamedTuple):
@@ -21,22 +21,22 @@ class Column(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Two columns that relations are joined by, the smaller one first."""
+    """Two columns that join relations, in ascending order."""
 
     left: Column
     right: Column
 
 
 def edge(one: Column, other: Column) -> Edge:
-    """Make the edge of two columns in any order."""
+    """Return the edge of two columns in any order."""
     return Edge(*sorted((one, other)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """
-    `edges` with how often they occur, numbers of relations (`sizes`, one for each query), how often a table is in one query at most
-    (`copies`), the columns that are filtered, by table, and the `kinds` of conditions: operators, and the names of condition classes.
+    The shape of a workload: `edges` with their number of occurrences, `sizes` in relations, one for each query, the largest number of
+    `copies` of a table in one query, the `filtered` columns by table, and the `kinds` of conditions (operators and condition classes).
     """
 
     edges: Mapping[Edge, int]
@@ -47,27 +47,36 @@ class Shape:
 
 
 def shape_of(queries: Iterable[Query], schema: Schema, references: Iterable[Edge]) -> Shape:
-    """Look at queries, and add the edges of foreign keys; what cannot be taken apart is left out."""
+    """Return the shape of the conjunctive queries that can be read without a planner, with the edges of foreign keys added."""
     edges: Counter[Edge] = Counter(references)
     sizes: list[int] = []
     copies: Counter[str] = Counter()
     filtered: dict[str, frozenset[str]] = {}
     kinds: set[str] = set()
-    for query in _parsed(queries, schema):
+    for query in filter(None, (parse_plain(query.sql, schema) for query in queries)):
         edges.update(_edges(query))
         sizes.append(len(query.relations))
         for table, count in Counter(relation.table for relation in query.relations.values()).items():
             copies[table] = max(copies[table], count)
         for relation in query.relations.values():
-            written = [predicate for predicate in relation.predicates if not predicate.derived]
-            columns = {column for predicate in written for column in predicate.columns}
+            columns = {column for predicate in relation.predicates for column in predicate.columns}
             filtered[relation.table] = filtered.get(relation.table, frozenset()) | columns
-            kinds.update(kind for predicate in written for kind in kinds_of(predicate.condition))
+            kinds.update(_kinds(relation))
     return Shape(edges=edges, sizes=tuple(sizes) or (1, 2, 3), copies=copies, filtered=filtered, kinds=frozenset(kinds))
 
 
+def _kinds(relation: Relation) -> Iterator[str]:
+    """Yield the kinds of a relation's conditions; both ends of a range of one column are a BETWEEN, too."""
+    comparisons = [one.condition for one in relation.predicates if isinstance(one.condition, Comparison)]
+    lows, highs = ({one.column for one in comparisons if one.operator == operator} for operator in (">=", "<="))
+    if lows & highs:
+        yield "Between"
+    for predicate in relation.predicates:
+        yield from kinds_of(predicate.condition)
+
+
 def kinds_of(condition: Condition) -> Iterator[str]:
-    """Name the operators and classes of a condition and of those in it."""
+    """Yield the operators and classes of a condition and of the conditions in it."""
     if isinstance(condition, Comparison):
         yield condition.operator
     elif isinstance(condition, Not):
@@ -75,21 +84,11 @@ def kinds_of(condition: Condition) -> Iterator[str]:
     elif isinstance(condition, And | Or):
         yield type(condition).__name__
         yield from (kind for child in condition.children for kind in kinds_of(child))
-    elif isinstance(condition, InList | Like | IsNull):
-        yield type(condition).__name__
     else:
         yield type(condition).__name__
 
 
-def _parsed(queries: Iterable[Query], schema: Schema) -> Iterator[JoinQuery]:
-    for query in queries:
-        try:
-            yield parse(query.sql, schema)
-        except UnsupportedQuery:
-            continue
-
-
-def _edges(query: JoinQuery) -> Iterator[Edge]:
+def _edges(query: PlainQuery) -> Iterator[Edge]:
     for left, right in query.equalities:
         if left.alias != right.alias:
             tables = query.relations[left.alias].table, query.relations[right.alias].table

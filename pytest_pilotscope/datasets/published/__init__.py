@@ -1,4 +1,4 @@
-"""Published benchmark data, from the archives that everybody uses or from local copies of them: STATS-CEB and the Join Order Benchmark."""
+"""Published benchmark data, from the public archives or from local copies: STATS-CEB and the Join Order Benchmark."""
 
 from .dataset import PublishedDataset
 

@@ -1,32 +1,32 @@
-"""Loads the CSV files of a published dataset, into the tables of a schema beside them or into ours."""
+"""Loading the CSV files of a published dataset, into the tables of a schema file or into ours."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.datasets.base import Advance, silent
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.options.progress import Advance, silent
 from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 from .dump import restore
+from .percent import in_per_cent
 from .source import Source
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _CHUNK_BYTES = 1 << 20
-_PER_CENT = 100
 
 
 def load_csv(session: Session, source: Source, files: Mapping[str, Path], schema: Path | None, advance: Advance) -> None:
     """
-    Make the tables and load their rows; `advance` is called with each per cent.
+    Create the tables and load their rows; call `advance` for each per cent.
 
-    DatasetError names the file whose rows do not fit.
+    Raise DatasetError, which names the file, for rows that do not fit.
     """
     if schema is None:
         for table, columns in source.tables.items():
@@ -38,40 +38,26 @@ def load_csv(session: Session, source: Source, files: Mapping[str, Path], schema
     known = read_schema(session)
     missing = [table for table in source.tables if table not in known]
     if missing:
-        raise DatasetError(f"{schema} makes no table {missing[0]!r}; remove it to have the tables made as they were published")
-    told = _Told(sum(path.stat().st_size for path in files.values()), advance)
+        raise DatasetError(f"{schema} creates no table {missing[0]!r}; remove it, and the published tables are created")
+    show = in_per_cent(sum(path.stat().st_size for path in files.values()), advance)
+    before = 0
     for table, path in sorted(files.items()):
-        _load(session, source, table, path, list(known[table]), told)
+        _load(session, source, table, path, list(known[table]), before, show)
+        before += path.stat().st_size
 
 
-class _Told:
-    """Turns bytes into per cent."""
-
-    def __init__(self, total_bytes: int, advance: Advance) -> None:
-        self._total_bytes = max(total_bytes, 1)
-        self._advance = advance
-        self._bytes = self._shown = 0
-
-    def __call__(self, size: int) -> None:
-        self._bytes += size
-        reached = _PER_CENT * self._bytes // self._total_bytes
-        if reached > self._shown:
-            self._advance(reached - self._shown)
-            self._shown = reached
-
-
-def _load(session: Session, source: Source, table: str, path: Path, columns: list[str], told: _Told) -> None:
+def _load(session: Session, source: Source, table: str, path: Path, columns: list[str], before: int, show: Callable[[int], None]) -> None:
     named = _header(path, table, columns) if source.header else columns
     listed = ", ".join(map(quote_identifier, named))
     options = source.csv + (", HEADER true" if source.header else "")
     try:
-        session.copy_from(f"COPY {quote_identifier(table)} ({listed}) FROM STDIN WITH ({options})", _chunks(path, told))
+        session.copy_from(f"COPY {quote_identifier(table)} ({listed}) FROM STDIN WITH ({options})", _chunks(path, before, show))
     except StatementFailed as error:
         raise DatasetError(f"{path} does not fit table {table!r} ({', '.join(named)}): {error}") from error
 
 
 def _header(path: Path, table: str, columns: list[str]) -> list[str]:
-    """The columns in the order of the file."""
+    """Return the columns in the order of the file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             named = [name.strip().lower() for name in next(csv.reader(file), [])]
@@ -82,8 +68,8 @@ def _header(path: Path, table: str, columns: list[str]) -> list[str]:
     return named
 
 
-def _chunks(path: Path, told: _Told) -> Iterator[bytes]:
+def _chunks(path: Path, before: int, show: Callable[[int], None]) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
-            told(len(chunk))
+            show(before + file.tell())
             yield chunk

@@ -1,4 +1,4 @@
-"""A published dataset: found or fetched, restored, indexed."""
+"""A published dataset: finding or fetching its files, loading and indexing them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.core.predicates import quote_identifier
-from pytest_pilotscope.core.queries import Workload
-from pytest_pilotscope.core.splitting import without_test_queries
-from pytest_pilotscope.datasets.base import ShowProgress, silent
 from pytest_pilotscope.datasets.files import find_workload
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
-from pytest_pilotscope.postgres.account import server_account
+from pytest_pilotscope.options.progress import ShowProgress, silent
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.catalog import indexed_columns, read_schema
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.queries.predicates import quote_identifier
+from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.queries.splitting import without_test_queries
 
 from . import imdb, stats
 from .csvfiles import load_csv
 from .download import fetch, sha256_of
 from .dump import restore
 from .layout import Layout, layout_of
+from .percent import WHOLE
 from .source import Source
 from .unpack import unpack
 
@@ -45,8 +46,8 @@ class PublishedDataset:
     """
     STATS-CEB (`stats`) or the data of the Join Order Benchmark (`imdb`).
 
-    `data_dir` is a file or a folder with a copy of the data, in any layout that it was published in; without it the public archive is
-    fetched once into the cache. There is one size only, so `scale` must be None; `seed` changes nothing here.
+    `data_dir` is a file or a folder with a copy of the data, in any layout that was published; without it the public archive is
+    fetched once into the cache. The data has one size, so `scale` must be None; `seed` has no effect.
     """
 
     def __init__(self, *, name: str, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
@@ -66,7 +67,7 @@ class PublishedDataset:
 
     @cached_property
     def key(self) -> str:
-        """The checksum of what is loaded."""
+        """The checksum of the loaded files."""
         if self._data_dir is None:
             return f"{self.name}-v{VERSION}-{self.source.sha256}"
         digest = hashlib.sha256()
@@ -80,17 +81,17 @@ class PublishedDataset:
         return self.source.references
 
     def load(self, session: Session) -> None:
-        """Restore the tables and index every key that is not indexed yet."""
+        """Load the tables and index every key that has no index."""
         layout = self._layout if self._data_dir is not None else self._fetched()
-        with self._unpacked(layout) as plain, self.show_progress(f"loading {self.name}", 100) as advance:
-            if plain.csv is not None:
-                load_csv(session, self.source, plain.csv, plain.schema, advance)
-            elif plain.dump is not None:
-                restore(session, plain.dump, advance)
+        with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
+            if unpacked.csv is not None:
+                load_csv(session, self.source, unpacked.csv, unpacked.schema, advance)
+            elif unpacked.dump is not None:
+                restore(session, unpacked.dump, advance)
         self._index(session)
 
     def workload(self) -> Workload:
-        """The queries beside the data; `MissingWorkload` says where to get them when there are none."""
+        """Return the queries in the data folder; if there are none, raise `MissingWorkload`, which says where to get them."""
         found = find_workload(self._data_dir, self.name) if self._data_dir is not None and self._data_dir.is_dir() else None
         if found is None:
             raise MissingWorkload(f"dataset {self.name!r} comes without queries: name yours with --queries-dir; {self.source.queries}")
@@ -110,7 +111,7 @@ class PublishedDataset:
         return layout
 
     def _fetched(self) -> Layout:
-        """The public archive, from the cache or from the web."""
+        """Fetch the public archive if the cache does not have it, and return its layout."""
         path = cache_folder(server_account()) / "downloads" / self.source.archive
         mirror = os.environ.get(MIRROR)
         url = f"{mirror.rstrip('/')}/{self.source.archive}" if mirror else self.source.url
@@ -118,14 +119,14 @@ class PublishedDataset:
             fetch(url, self.source.sha256, path, show_progress=self.show_progress, limit_bytes=self.source.limit_bytes)
         except DatasetError as error:
             raise DatasetError(
-                f"dataset {self.name!r} is not here: {error}. Fetch {self.source.url} where there is a network (SHA-256 "
+                f"dataset {self.name!r} is missing: {error}. Fetch {self.source.url} where there is a network (SHA-256 "
                 f"{self.source.sha256}) and put it to {path}, or name a copy of the data with --data-dir"
             ) from error
         return Layout(archive=path)
 
     @contextmanager
     def _unpacked(self, layout: Layout) -> Iterator[Layout]:
-        """What is in an archive, in a folder that is gone afterwards."""
+        """Unpack an archive into a temporary folder for the length of the block."""
         if layout.archive is None:
             yield layout
             return
@@ -139,11 +140,11 @@ class PublishedDataset:
             yield inside
 
     def _index(self, session: Session) -> None:
-        """A primary key `id` and an index on every reference, where the source made none."""
+        """Add a primary key `id` and an index on every reference, if the files did not."""
         schema = read_schema(session)
         missing = [table for table in self.source.tables if table not in schema]
         if missing:
-            raise DatasetError(f"dataset {self.name!r}: what was loaded has no table {missing[0]!r}; it is another database")
+            raise DatasetError(f"dataset {self.name!r}: the loaded files have no table {missing[0]!r}; name other ones with --data-dir")
         indexed = indexed_columns(session)
         for table in self.source.tables:
             if (table, "id") not in indexed:

@@ -1,4 +1,4 @@
-"""One large file from the web: fetched once, resumed when it is cut off, and never used before its checksum is right."""
+"""Fetching one large file from the web: resumed if the transfer breaks, and used only after its checksum was verified."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from pytest_pilotscope.datasets.base import ShowProgress
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.options.progress import ShowProgress
+
+from .percent import WHOLE, in_per_cent
 
 ATTEMPTS = 5
-"""How often a transfer that brought something before it broke is taken up again."""
+"""Transfers at most; another one begins only if the last one brought some bytes."""
 
 SILENCE_S = 30.0
-"""How long a server may say nothing."""
+"""Seconds without a byte from the server that end a transfer."""
 
 _CHUNK_BYTES = 1 << 20
-_PER_CENT = 100
 _RANGE_NOT_SATISFIABLE = 416
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, limit_bytes: int) -> None:
     """
-    Have the file of `url` at `path`. What is there with the right checksum is kept; two processes at once: one fetches, the other waits.
+    Fetch the file of `url` to `path`, unless it is there with the right checksum. Of two processes at once one fetches, the other waits.
 
-    What was fetched before a transfer broke is in `<path>.part` and is not fetched again. DatasetError says what went wrong.
+    A broken transfer leaves its bytes in `<path>.part`, and the next one goes on from there. Raise DatasetError with the reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
@@ -47,12 +48,12 @@ def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, lim
         found = sha256_of(part)
         if found != sha256:
             part.unlink()
-            raise DatasetError(f"{url} is not what was published: its SHA-256 is {found}, expected {sha256}; it was thrown away")
+            raise DatasetError(f"{url} is not what was published: its SHA-256 is {found}, expected {sha256}; it was deleted")
         os.replace(part, path)
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as hex digits."""
+    """Return the SHA-256 of a file, as hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -61,7 +62,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _complete(url: str, part: Path, show_progress: ShowProgress, limit_bytes: int) -> None:
-    """Bring `part` to its full length, over as many transfers as bring something."""
+    """Fetch `part` to its full length; begin another transfer as long as each brings some bytes."""
     for attempt in range(1, ATTEMPTS + 1):
         before = _size(part)
         try:
@@ -75,12 +76,12 @@ def _complete(url: str, part: Path, show_progress: ShowProgress, limit_bytes: in
             if attempt == ATTEMPTS or size == before:
                 kept = f"; the {size} bytes that came are kept and are not fetched again" if size else ""
                 raise DatasetError(f"{url} cannot be fetched: {_reason(error)}{kept}") from error
-            logger.warning("%s broke off after %d bytes (%s); going on from there", url, size, _reason(error))
+            logger.warning("the transfer of %s broke after %d bytes (%s); it is resumed", url, size, _reason(error))
     raise AssertionError("every attempt returns or raises")
 
 
 def _transfer(url: str, part: Path, show_progress: ShowProgress, limit_bytes: int) -> None:
-    """Fetch what `part` still lacks; raises when the connection ends early."""
+    """Fetch the rest of `part`; raise if the connection ends early."""
     have = _size(part)
     with _response(url, have) as response:
         if have and response.status != http.client.PARTIAL_CONTENT:  # it sends everything: the beginning is not needed
@@ -119,17 +120,14 @@ def _copy(
     show_progress: ShowProgress,
     limit_bytes: int,
 ) -> None:
-    with show_progress(f"fetching {name}", _PER_CENT) as advance:
-        shown = 0
+    with show_progress(f"fetching {name}", WHOLE) as advance:
+        show = in_per_cent(total or 0, advance)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
             done += len(chunk)
             if done > limit_bytes:
                 raise DatasetError(f"{name} has more than the {limit_bytes} bytes that this dataset may have; it was not fetched")
-            reached = _PER_CENT * done // total if total else 0
-            if reached > shown:
-                advance(reached - shown)
-                shown = reached
+            show(done)
 
 
 def _size(path: Path) -> int:
@@ -144,5 +142,5 @@ def _reason(error: Exception) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """How much may still be written to the disk of a folder."""
+    """Return the free bytes on the disk of a folder."""
     return shutil.disk_usage(folder).free

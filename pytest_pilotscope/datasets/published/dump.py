@@ -1,8 +1,8 @@
 """
-Restores what pg_dump writes, through a session: no psql is needed, and nothing in the text can start a program or touch a file.
+Restoring a dump of pg_dump through a session, without psql: nothing in the dump can start a program or touch a file.
 
-Plain text is read as it is, or gunzipped on the way. PostgreSQL's own formats (custom, directory) go through `pg_restore`, which turns
-them into the same text without a server.
+A dump in SQL is read as it is, or gunzipped on the way. `pg_restore` turns PostgreSQL's own formats (custom, directory) into the same SQL,
+without a server.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.process import clean_environment
 
+from .percent import in_per_cent
+
 if TYPE_CHECKING:
-    from pytest_pilotscope.datasets.base import Advance
+    from pytest_pilotscope.options.progress import Advance
     from pytest_pilotscope.postgres.session import Session
 
 _GZIP, _CUSTOM = b"\x1f\x8b", b"PGDMP"
@@ -44,11 +46,10 @@ _ENCODING = re.compile(r"SET client_encoding\b\D*?'?(\w+)'?$", re.IGNORECASE)
 _READABLE = ("utf8", "unicode", "sql_ascii")
 _LINES_AT_ONCE = 20_000
 _ENDS = (b"\\.\n", b"\\.\r\n")
-_PER_CENT = 100
 
 
 def is_dump(path: Path) -> bool:
-    """Whether a file, or a folder of pg_dump's directory format, is a dump; looks at its beginning only."""
+    """Tell by its beginning whether a file, or a folder of pg_dump's directory format, is a dump."""
     if path.is_dir():
         return (path / "toc.dat").is_file()
     try:
@@ -61,30 +62,30 @@ def is_dump(path: Path) -> bool:
 
 def restore(session: Session, path: Path, advance: Advance) -> None:
     """
-    Run a dump in one transaction; `advance` is called with each per cent of it.
+    Restore a dump in one transaction; call `advance` for each per cent of it.
 
-    Tables, their rows, sequences, constraints and indexes are made; owners, privileges and settings are not taken over. DatasetError with
-    file and line for anything else, for text that is not UTF-8, and for what PostgreSQL refuses.
+    Tables, their rows, sequences, constraints and indexes are restored; owners, privileges and settings are skipped. Raise DatasetError,
+    with file and line, for any other statement, for text that is not UTF-8, and if PostgreSQL refuses a statement.
     """
-    with _text(path, advance) as (lines, told):
+    with _text(path, advance) as (lines, show):
         session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
-        _Restorer(session, path, lines, told).run()
+        _Restorer(session, path, lines, show).run()
         session.execute("COMMIT")
 
 
 class _Restorer:
-    """Reads the text of a dump line by line and runs its statements; `told` is called now and then."""
+    """A reader of a dump's SQL, line by line, that runs its statements and calls `show` now and then to show its progress."""
 
-    def __init__(self, session: Session, path: Path, lines: Iterator[bytes], told: Callable[[], None]) -> None:
+    def __init__(self, session: Session, path: Path, lines: Iterator[bytes], show: Callable[[], None]) -> None:
         self._session = session
         self._path = path
         self._lines = lines
-        self._told = told
+        self._show = show
         self._line = 0
         self._ended = False
 
     def run(self) -> None:
-        """Run all of it."""
+        """Run all statements."""
         pending: list[str] = []
         for raw in iter(lambda: next(self._lines, b""), b""):
             self._line += 1
@@ -114,15 +115,15 @@ class _Restorer:
             elif _RUN.match(statement):
                 self._session.execute(statement)
             elif not _SKIPPED.match(statement):
-                raise self._error(f"{_first_words(statement)!r} has no place in a dump of tables; leave it out")
+                raise self._error(f"{_first_words(statement)!r} is not allowed in a dump of tables; leave it out")
         except StatementFailed as error:
             raise self._error(str(error)) from error
 
     def _rows(self) -> Iterator[bytes]:
-        r"""Everything up to the line `\.`, many lines at a time; `_ended` says whether there was one."""
+        r"""Yield everything up to the line `\.`, many lines at a time; `_ended` tells whether that line was there."""
         self._ended = False
         while lines := list(islice(self._lines, _LINES_AT_ONCE)):
-            self._told()
+            self._show()
             end = next((lines.index(mark) for mark in _ENDS if mark in lines), None)
             self._line += len(lines) if end is None else end + 1
             yield b"".join(lines[:end])
@@ -146,7 +147,7 @@ class _Restorer:
 
 
 def _complete(text: str) -> list[str] | None:
-    """The statements of a text, or None when a quote is still open."""
+    """Return the statements of a text, or None if a quote is still open."""
     try:
         return [statement.sql for statement in split_statements(text)]
     except NeverEnds:
@@ -159,26 +160,17 @@ def _first_words(statement: str) -> str:
 
 @contextmanager
 def _text(path: Path, advance: Advance) -> Iterator[tuple[Iterator[bytes], Callable[[], None]]]:
-    """The lines of a dump as plain text, and a function that shows how far they have been read."""
+    """Open a dump as lines of SQL, with a function that shows how far they have been read."""
     if path.is_dir() or _is_custom(path):
         with _converted(path) as lines:
             yield lines, lambda: None
         return
-    size, shown = path.stat().st_size, 0
-    with path.open("rb") as raw:
-
-        def told() -> None:
-            nonlocal shown
-            reached = _PER_CENT * raw.tell() // size if size else 0
-            if reached > shown:
-                advance(reached - shown)
-                shown = reached
-
-        with _gunzipped(raw) as file:
-            try:
-                yield iter(file), told
-            except (EOFError, gzip.BadGzipFile) as error:
-                raise DatasetError(f"{path} is broken: {error}; fetch it again") from error
+    show = in_per_cent(path.stat().st_size, advance)
+    with path.open("rb") as raw, _gunzipped(raw) as file:
+        try:
+            yield iter(file), lambda: show(raw.tell())
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise DatasetError(f"{path} is broken: {error}; fetch it again") from error
 
 
 @contextmanager
@@ -199,14 +191,14 @@ def _is_custom(path: Path) -> bool:
 
 @contextmanager
 def _converted(path: Path) -> Iterator[Iterator[bytes]]:
-    """What pg_restore makes of a dump in a format of PostgreSQL's own; DatasetError with its message when it cannot."""
+    """Convert a dump in a format of PostgreSQL's own with pg_restore; raise DatasetError with its message if it fails."""
     program = find_binaries().bindir / "pg_restore"
     if not program.is_file():
-        raise DatasetError(f"{path} is in a format that only pg_restore reads, and there is none in {program.parent}; make a plain dump")
+        raise DatasetError(f"{path} needs pg_restore, which is not in {program.parent}; make a dump in SQL (pg_dump -Fp)")
     command = [str(program), "--no-owner", "--no-privileges", "--file=-", str(path)]
     with (
-        TemporaryFile() as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, env=clean_environment()) as process,
+        TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=clean_environment()) as process,
     ):
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         try:
@@ -215,5 +207,5 @@ def _converted(path: Path) -> Iterator[Iterator[bytes]]:
             process.kill()
             raise
         if process.wait() != 0:
-            complaints.seek(0)
-            raise DatasetError(f"pg_restore cannot read {path}: {complaints.read().decode(errors='replace').strip()}")
+            errors.seek(0)
+            raise DatasetError(f"pg_restore cannot read {path}: {errors.read().decode(errors='replace').strip()}")

@@ -6,7 +6,7 @@ from .source import Source
 
 
 def _columns(text: str) -> dict[str, str]:
-    """`name:type` by blanks; i is integer, t is text, tN a text of at most N characters, and ! forbids NULL."""
+    """Read `name:type` separated by blanks; i is integer, t is text, tN a text of at most N characters, and ! forbids NULL."""
     columns = {}
     for word in text.split():
         name, kind = word.split(":")

@@ -1,4 +1,4 @@
-"""Which of the known layouts some files have: a dump of PostgreSQL, or a CSV file for each table."""
+"""Recognising the layout of a dataset's files: a dump of PostgreSQL, a CSV file for each table, or an archive of these."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCHEMAS = ("schema.sql", "schematext.sql", "stats.sql")
 
 _QUERY_FILES = ("train.sql", "validation.sql", "test.sql")
 _DEPTH = 2
-"""How many folders deep files are looked for."""
+"""Levels of folders that are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What is to be loaded: an `archive` with one of the others in it, a `dump`, or `csv` files by table with or without a `schema`."""
+    """The files to load: an `archive` of one of the others, a `dump`, or `csv` files by table with or without a `schema`."""
 
     archive: Path | None = None
     dump: Path | None = None
@@ -38,22 +38,22 @@ class Layout:
         return (*found, *(path for _, path in sorted((self.csv or {}).items())))
 
 
-def layout_of(source: Source, place: Path) -> Layout:
-    """Recognise what lies at `place`, a file or a folder; DatasetError says what was looked for and what was found instead."""
-    if place.is_file():
-        return _of_file(source, place)
-    if is_dump(place):
-        return Layout(dump=place)
-    files = sorted(_files(place))
+def layout_of(source: Source, path: Path) -> Layout:
+    """Return the layout of a file or a folder; raise DatasetError, with what was expected, if it has none or several."""
+    if path.is_file():
+        return _of_file(source, path)
+    if is_dump(path):
+        return Layout(dump=path)
+    files = sorted(_files(path))
     csv = _csv_files(source, files)
-    schemas = [path for path in files if csv and path.name in SCHEMAS]
-    dumps = [path for path in files if path not in schemas and _may_be_dump(path) and is_dump(path)]
-    archives = [path for path in files if path.name.endswith((".tar.gz", ".tgz", ".tar")) and is_archive(path)]
-    found = [*dumps, *archives] + ([place] if csv else [])
+    schemas = [file for file in files if csv and file.name in SCHEMAS]
+    dumps = [file for file in files if file not in schemas and _may_be_dump(file) and is_dump(file)]
+    archives = [file for file in files if file.name.endswith((".tar.gz", ".tgz", ".tar")) and is_archive(file)]
+    found = [*dumps, *archives] + ([path] if csv else [])
     if len(found) > 1:
-        named = ", ".join(str(path) for path in found)
+        named = ", ".join(str(one) for one in found)
         raise DatasetError(
-            f"dataset {source.name!r}: {place} holds more than one copy of the data; name one of these with --data-dir: {named}"
+            f"dataset {source.name!r}: {path} holds more than one copy of the data; name one of these with --data-dir: {named}"
         )
     if csv:
         return Layout(csv=csv, schema=schemas[0] if schemas else None)
@@ -62,7 +62,7 @@ def layout_of(source: Source, place: Path) -> Layout:
     if archives:
         return Layout(archive=archives[0])
     raise DatasetError(
-        f"dataset {source.name!r}: nothing to load in {place}; it may hold {source.archive}, a dump of PostgreSQL (.sql, .sql.gz, .dump), "
+        f"dataset {source.name!r}: nothing to load in {path}; it may hold {source.archive}, a dump of PostgreSQL (.sql, .sql.gz, .dump), "
         f"or the files {', '.join(f'{table}.csv' for table in list(source.tables)[:2])}, ... of all {len(source.tables)} tables"
     )
 
@@ -91,7 +91,7 @@ def _may_be_dump(path: Path) -> bool:
 
 
 def _csv_files(source: Source, files: list[Path]) -> dict[str, Path] | None:
-    """The CSV files by table; None when there are none, DatasetError when some are missing."""
+    """Return the CSV files by table, None if there are none; raise DatasetError if some are missing."""
     by_name: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() == ".csv" and path.stem.lower() in source.tables:

@@ -1,4 +1,4 @@
-"""What is known about a published dataset: where it is, what its tables are, and what refers to what."""
+"""The description of a published dataset: its address, tables and foreign keys."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Source:
     """
     One published dataset.
 
-    `url` and `sha256` are of an archive with a dump of PostgreSQL in it. `tables` is the layout of its CSV files, whose names are those of
-    the tables (in any case) and whose rows PostgreSQL reads with the options `csv`; `header` says whether their first line has names.
-    Every table has the primary key `id`. `references` are its foreign keys: (table, column) -> table. An archive whose content is larger
+    `url` and `sha256` are of an archive that holds a dump of PostgreSQL. `tables` is the layout of the CSV files, which are named like
+    the tables (in any case) and which PostgreSQL reads with the options `csv`; `header` tells whether their first line has names.
+    Every table has the primary key `id`. `references` are the foreign keys: (table, column) -> table. An archive whose content is larger
     than `limit_bytes` is refused. `queries` says where the published queries are.
     """
 

@@ -1,4 +1,4 @@
-"""Archives of tables: unpacked into one flat folder, so that no name in them can lead anywhere else."""
+"""Unpacking tar archives into one flat folder, so that no name in them leads out of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pytest_pilotscope.datasets.published.download import free_bytes
 from pytest_pilotscope.errors import DatasetError
 
 MEMBERS = 1000
-"""More files than this are not a dataset."""
+"""An archive of more files is refused."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a tar archive, compressed or not."""
+    """Tell whether a file is a tar archive, compressed or not."""
     try:
         return tarfile.is_tarfile(path)
     except (OSError, EOFError, zlib.error):  # cut off, or no archive at all
@@ -26,8 +26,8 @@ def unpack(archive: Path, folder: Path, *, limit_bytes: int) -> None:
     """
     Write the regular files of a tar archive into `folder`, by the last part of their names.
 
-    DatasetError for names that lead out of the archive, links, devices, two files of one name, more than `limit_bytes`, a full disk, and
-    for an archive that is cut off; what was written by then is the caller's to delete.
+    Raise DatasetError for names that lead out of the archive, links, devices, two files of one name, more than `limit_bytes`, a full disk,
+    and an archive that is cut off. The caller deletes what was written by then.
     """
     try:
         with tarfile.open(archive) as tar:

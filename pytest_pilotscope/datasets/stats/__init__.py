@@ -2,8 +2,8 @@
 
 from .copying import copy_chunks
 from .dataset import StatsDataset
+from .drawn_queries import make_workload
 from .generate import generate
 from .tables import Column, Table
-from .workload import make_workload
 
 __all__ = ["Column", "StatsDataset", "Table", "copy_chunks", "generate", "make_workload"]

@@ -1,5 +1,5 @@
 """
-The figures that the generator is calibrated on, and the look-ups that turn a rank or a random number into a value.
+The calibration figures of the generator, and the functions that turn a rank or a random number into a value.
 
 `calibration.json` holds counts, quantiles and frequencies of the STATS data (dump of 2014-09) and no row of it.
 """
@@ -28,7 +28,7 @@ class Histogram:
 
     @property
     def owners(self) -> int:
-        """How many owners the counts stand for."""
+        """The number of owners, summed over the values."""
         return int(self.counts.sum())
 
     def by_rank(self, score: Ints) -> Ints:
@@ -63,7 +63,7 @@ class Quantiles:
     values: Ints
 
     def at(self, position: Ints) -> Ints:
-        """The values at these positions, rounded down."""
+        """Return the values at these positions, rounded down."""
         right = np.clip(np.searchsorted(self.positions, position, side="right"), 1, len(self.positions) - 1)
         left = right - 1
         width = np.maximum(self.positions[right] - self.positions[left], 1)
@@ -72,11 +72,11 @@ class Quantiles:
         return found
 
     def drawn(self, draws: Draws, size: int) -> Ints:
-        """`size` independent values."""
+        """Return `size` independent values."""
         return self.at(draws.below(ONE, size))
 
     def by_rank(self, score: Ints) -> Ints:
-        """Values aligned with `score`, one from each of n equal slices of the distribution."""
+        """Return values aligned with `score`, one from each of n equal slices of the distribution."""
         return self.at((2 * ranks(score) + 1) * ONE // (2 * max(1, len(score))))
 
 
@@ -94,7 +94,7 @@ def _pairs(rows: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
 
 @cache
 def histogram(name: str) -> Histogram:
-    """The histogram `name`: a fan-out (`badges.userid`), an attribute (`users.views`) or a frequency table."""
+    """Return the histogram `name`: a fan-out (`badges.userid`), an attribute (`users.views`) or a frequency table."""
     figures = _figures()
     for section in ("fanouts", "atoms", "frequencies"):
         if name in figures[section]:
@@ -105,18 +105,18 @@ def histogram(name: str) -> Histogram:
 
 @cache
 def quantiles(name: str) -> Quantiles:
-    """The distribution `name`: a time column, a lag in seconds, views or tag counts."""
+    """Return the distribution `name`: a time column, a lag in seconds, views or tag counts."""
     positions, values = _pairs(_figures()["quantiles"][name])
     return Quantiles(positions=positions, values=values)
 
 
 @cache
 def full_rows(table: str) -> int:
-    """The number of rows of the table at scale 1."""
+    """Return the number of rows of the table at scale 1."""
     rows: dict[str, int] = _figures()["rows"]  # type: ignore[assignment]  # this one section maps names to numbers
     return rows[table]
 
 
 def scaled(count: int, scale: float) -> int:
-    """`count` at this scale, rounded half up, at least 1 (scale is taken in millionths so that rounding is exact)."""
+    """Return `count` at this scale, rounded half up, at least 1 (scale is taken in millionths so that rounding is exact)."""
     return max(1, (count * round(scale * 1_000_000) * 2 + 1_000_000) // 2_000_000)

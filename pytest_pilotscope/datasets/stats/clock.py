@@ -1,4 +1,4 @@
-"""When things happen: seconds since 1970 between the opening of the site and the day of the dump."""
+"""Moments of events: seconds since 1970, between the opening of the site and the day of the dump."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CLOSING = OPENING + 1518 * DAY + 2 * 3600  # 2014-09-14 02:00
 
 
 def after(parent_s: Ints, lag: Quantiles, draws: Draws) -> Ints:
-    """A moment after each parent, by a drawn lag; where that is after the dump, any moment between parent and dump."""
+    """Return a moment after each parent, by a drawn lag; if that is after the dump, any moment between parent and dump."""
     moment = parent_s + lag.drawn(draws, len(parent_s))
     anywhere = parent_s + draws.below(np.maximum(CLOSING - parent_s, 1), len(parent_s))
     return np.where(moment >= CLOSING, anywhere, moment)
 
 
 def age(moment_s: Ints, unit: int) -> Ints:
-    """The time left until the dump as a share of the site's life, 0 .. `unit`."""
+    """Return the time left until the dump as a share of the site's life, 0 .. `unit`."""
     return (CLOSING - np.maximum(moment_s, OPENING)) * unit // (CLOSING - OPENING)
 
 
@@ -28,9 +28,9 @@ def matched(child_s: Ints, tokens: Ints, parent_s: Ints, lag: Quantiles, draws: 
     """
     Give every child one of the parent tokens, so that no child is older than its parent.
 
-    `child_s` (n,), `tokens` (n,) parent numbers with repetition, `parent_s` ascending. Tokens are placed in time by `lag`
-    and dealt to the children in order of time. Where a parent is still too young, the child exchanges it with a random
-    later child; where that does not help, any parent that is old enough takes its place.
+    `child_s` (n,), `tokens` (n,) parent numbers with repetition, `parent_s` ascending. `lag` gives each token a moment, and
+    the children get the tokens in order of time. If a parent is still too young, the child exchanges it with a random later
+    child; if that does not help, it gets any parent that is old enough.
     """
     order = np.argsort(child_s, kind="stable")
     times = child_s[order]
@@ -47,7 +47,7 @@ def matched(child_s: Ints, tokens: Ints, parent_s: Ints, lag: Quantiles, draws: 
 
 
 def exchange(parents: Ints, parent_s: Ints, child_s: Ints, rows: Ints, partners: Ints) -> None:
-    """Let each of `rows` exchange its parent with its partner, in place, where both are old enough for the other child."""
+    """Exchange the parent of each of `rows` with that of its partner, in place, if both are old enough for the other child."""
     within = partners < len(parents)
     rows, partners = rows[within], partners[within]
     fits = (parent_s[parents[partners]] <= child_s[rows]) & (parent_s[parents[rows]] <= child_s[partners])

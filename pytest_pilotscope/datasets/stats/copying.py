@@ -1,5 +1,5 @@
 """
-Generated tables as PostgreSQL's binary COPY format.
+Generated tables in PostgreSQL's binary COPY format.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html (a header, then per row a field count and length-prefixed
 big-endian values; length -1 is NULL, with no value after it).

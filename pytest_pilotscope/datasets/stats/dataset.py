@@ -1,4 +1,4 @@
-"""The generated STATS data as a dataset: what is created, loaded and indexed, and which queries belong to it."""
+"""The generated STATS data as a dataset."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.errors import UsageError
 
 from .copying import copy_chunks
+from .drawn_queries import make_workload
 from .generate import GENERATOR_VERSION, LARGEST, SMALLEST, generate
 from .schema import TABLES, create_indexes, create_table
-from .workload import make_workload
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.queries import Workload
 
 SCALES = {"stats_tiny": 0.1, "stats_small": 0.3, "stats_synthetic": 1.0}
 
@@ -24,7 +24,7 @@ class StatsDataset:
     A generated STATS database of 8 tables with 1000 training, 100 validation and 146 test queries.
 
     `name` chooses the scale (stats_tiny 0.1, stats_small 0.3, stats_synthetic 1.0: 1.03 M rows) unless `scale` is given.
-    Data and queries are functions of scale and seed alone; `data_dir` is accepted like by every dataset and not used.
+    Data and queries are functions of scale and seed alone; `data_dir` is accepted, as by every dataset, and not used.
     """
 
     def __init__(self, *, name: str = "stats_tiny", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
@@ -55,10 +55,10 @@ class StatsDataset:
                 session.execute(statement)
 
     def workload(self) -> Workload:
-        """The queries, generated from the same scale and seed, and kept in the cache for this version of the generator's code."""
-        from pytest_pilotscope.datasets.workloads import kept, source_hash
+        """Return the queries of the same scale and seed; the cache keeps them for this version of the generator's code."""
+        from pytest_pilotscope.datasets.workload_cache import cached_workload, source_hash
 
-        return kept(
+        return cached_workload(
             f"{self.name}-{self.key}-{source_hash(Path(__file__).parent)}",
             lambda: make_workload(self.name, generate(self.scale, self.seed), scale=self.scale, seed=self.seed),
         )

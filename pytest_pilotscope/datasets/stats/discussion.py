@@ -15,7 +15,7 @@ from .users import Users
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comments:
-    """All (n,), in the order of time; `post` is a post number, `user` a user number or -1 where NULL."""
+    """Comments, all (n,), in the order of time; `post` is a post number, `user` a user number or -1 for NULL."""
 
     post: Ints
     score: Ints
@@ -25,7 +25,7 @@ class Comments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """All (n,), in the order of time; `post` links to `related`, both post numbers."""
+    """Links, all (n,), in the order of time; `post` links to `related`, both post numbers."""
 
     created_s: Ints
     post: Ints
@@ -76,7 +76,7 @@ def make_links(seed: int, scale: float, posts: Posts) -> Links:
 
 
 def make_tags(seed: int, scale: float, posts: Posts) -> tuple[Ints, Ints]:
-    """Count and excerpt (post number, -1 where NULL; no post twice) of every tag; frequent tags are described earlier."""
+    """Return count and excerpt (post number, -1 for NULL; no post twice) of every tag; frequent tags are described earlier."""
     draws = Draws(seed, "tags")
     size = scaled(full_rows("tags"), scale)
     score = draws.bell(size)

@@ -1,4 +1,4 @@
-"""Edits: who edited a post last, and the history of every post."""
+"""Edits: the last editor of each post, and the history of every post."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ OWN_SHARE = 52  # percent of a user's posts that the user may have edited last
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
-    """Both (n posts,): the last editor (user number, -1 where never edited) and when that was."""
+    """The last editor of each post (user number, -1 if never edited) and the moment of the edit, both (n posts,)."""
 
     editor: Ints
     edited_s: Ints
 
     def edited(self) -> NDArray[np.bool_]:
-        """A mask (n,): posts that were edited."""
+        """Return a mask (n,) of the edited posts."""
         return self.editor >= 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """All (n,), in the order of time; `post` is a post number, `user` a user number or -1 where NULL."""
+    """Events of posts, all (n,), in the order of time; `post` is a post number, `user` a user number or -1 for NULL."""
 
     kind: Ints
     post: Ints
@@ -60,7 +60,7 @@ def make_edits(seed: int, scale: float, users: Users, posts: Posts, comments: In
 
 
 def _self_edited(draws: Draws, posts: Posts, budget: Ints) -> NDArray[np.bool_]:
-    """A mask (n posts,): the owner was the last editor. Questions come first; nobody exceeds the budget of edits."""
+    """Return a mask (n posts,) of the posts that their owner edited last. Questions come first; nobody exceeds the budget of edits."""
     rows = np.flatnonzero(posts.owned())
     order = np.lexsort((draws.below(1 << 32, len(rows)) - (posts.kind[rows] == QUESTION) * (1 << 31), posts.owner[rows]))
     rows = rows[order]
@@ -72,7 +72,7 @@ def _self_edited(draws: Draws, posts: Posts, budget: Ints) -> NDArray[np.bool_]:
 
 
 def _edited_by_others(draws: Draws, scale: float, posts: Posts, comments: Ints, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask (n posts,): someone else was the last editor; discussed, old and interesting posts rather than others."""
+    """Return a mask (n posts,) of the posts that somebody else edited last, preferring discussed, old and interesting posts."""
     score = 2 * draws.bell(len(posts.ids)) + posts.interest // 4 + np.minimum(comments, 6) * BIT // 6 + age(posts.created_s, BIT // 2)
     mask = np.zeros(len(posts.ids), dtype=np.bool_)
     special = (posts.kind != QUESTION) & (posts.kind != ANSWER)
@@ -87,7 +87,7 @@ def _edited_by_others(draws: Draws, scale: float, posts: Posts, comments: Ints, 
 
 
 def make_history(seed: int, scale: float, users: Users, posts: Posts, edits: Edits) -> History:
-    """Three initial rows for a question, one for any other post, and the edits and events after them."""
+    """Draw three initial rows for a question, one for any other post, and the edits and events after them."""
     draws = Draws(seed, "history")
     everything, questions = np.arange(len(posts.ids), dtype=np.int64), posts.of(QUESTION)
     initial = [(BODY, everything), (TITLE, questions), (TAGS, questions)]
@@ -107,7 +107,7 @@ def make_history(seed: int, scale: float, users: Users, posts: Posts, edits: Edi
 
 
 def _more_edits(draws: Draws, posts: Posts, edits: Edits, count: int) -> Ints:
-    """Post numbers (count,) of the events beside the last edit, by the habits of each kind of post."""
+    """Draw post numbers (count,) of the events beside the last edit, by the habits of each kind of post."""
     edited, counts = edits.edited(), np.zeros(len(posts.ids), dtype=np.int64)
     question, answer = posts.kind == QUESTION, posts.kind == ANSWER
     for rows, name in (
@@ -123,14 +123,14 @@ def _more_edits(draws: Draws, posts: Posts, edits: Edits, count: int) -> Ints:
 
 
 def _between(draws: Draws, posts: Posts, edits: Edits, more: Ints) -> Ints:
-    """A moment for every further event: before the last edit of an edited post, any time after the others."""
+    """Draw a moment for every further event: before the last edit of an edited post, any time after any other post."""
     start, end = posts.created_s[more], edits.edited_s[more]
     within = start + draws.below(np.maximum(end - start, 1), len(more))
     return np.where(end > start, within, after(start, quantiles("lag.edit"), draws))
 
 
 def _event_kinds(draws: Draws, posts: Posts, edits: Edits, post: Ints) -> Ints:
-    """Types (n,): title and tag edits on edited questions, the rest by preference, in the calibrated proportions."""
+    """Draw types (n,): title and tag edits on edited questions, the rest by preference, in the calibrated proportions."""
     types = histogram("posthistory.posthistorytypeid")
     share = dict(zip(types.values.tolist(), types.counts.tolist(), strict=True))
     total = sum(count for kind, count in share.items() if kind not in (TITLE, BODY, TAGS))
@@ -150,7 +150,7 @@ def _event_kinds(draws: Draws, posts: Posts, edits: Edits, post: Ints) -> Ints:
 
 
 def _event_users(draws: Draws, users: Users, posts: Posts, edits: Edits, more: Ints, created_s: Ints) -> Ints:
-    """Users (n,): the owner, the last editor, or one of the heavy editors."""
+    """Draw users (n,): the owner, the last editor, or one of the heavy editors."""
     dice = draws.below(100, len(more))
     user = posts.owner[more]
     late = np.flatnonzero((dice >= 30) & (dice < 55) & edits.edited()[more])

@@ -1,4 +1,4 @@
-"""The whole database: draw the child rows first, derive the counters from them, and lay everything out in tables."""
+"""Generating the whole database: child rows first, then the counters derived from them, then the tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .votes import make_votes
 GENERATOR_VERSION = 2  # raise it whenever the bytes for a seed change
 SMALLEST, LARGEST = 0.005, 20.0
 
-# Ids have gaps, as where rows were deleted: the mean number of ids left out after each row, in 1/1000.
+# Ids have gaps, as after deleted rows: the mean number of ids left out after each row, in 1/1000.
 GAPS = {"badges": 155, "comments": 269, "posthistory": 276, "postlinks": 301_300, "tags": 811, "votes": 177}
 
 
@@ -29,7 +29,7 @@ def generate(scale: float, seed: int) -> dict[str, Table]:
     Draw a STATS database: 8 tables by name, 1.03 M rows at scale 1, the same bits for a seed on every platform.
 
     `scale` is the share of users that are drawn, with everything they do: fan-outs per user and per post keep their
-    distribution, so join sizes grow linearly with the scale. Raises DatasetError for a scale outside 0.005 .. 20.
+    distribution, so join sizes grow linearly with the scale. Raise DatasetError for a scale outside 0.005 .. 20.
     """
     if not SMALLEST <= scale <= LARGEST:
         raise DatasetError(f"scale {scale} of the STATS generator is out of range; choose one between {SMALLEST} and {LARGEST:g}")
@@ -52,7 +52,7 @@ def generate(scale: float, seed: int) -> dict[str, Table]:
 
 
 def _table(seed: int, name: str, columns: Mapping[str, Column]) -> Table:
-    """Bring the columns into the order of the schema; number the rows in their order where they have no ids yet."""
+    """Bring the columns into the order of the schema; number the rows in their order if they have no ids yet."""
     columns = dict(columns)
     if "id" not in columns:
         rows = len(next(iter(columns.values())).values)
@@ -61,13 +61,13 @@ def _table(seed: int, name: str, columns: Mapping[str, Column]) -> Table:
 
 
 def _numbered(draws: Draws, rows: int, gap: int) -> Ints:
-    """Ascending ids from 1 on that leave out `gap`/1000 ids after each row on average."""
+    """Return ascending ids from 1 on that leave out `gap`/1000 ids after each row on average."""
     skipped = draws.below(1000, rows) < gap if gap < 1000 else draws.below(2 * gap // 1000 + 1, rows)
     return 1 + np.arange(rows, dtype=np.int64) + np.cumsum(skipped)
 
 
 def _references(ids: Ints, parents: Ints) -> Column:
-    """A foreign key column: the ids of these parents, NULL where the parent is negative."""
+    """Return a foreign key column: the ids of these parents, NULL for a negative parent."""
     return column(ids[parents], parents < 0)
 
 

@@ -19,7 +19,7 @@ ASKS = ((1, 839), (2, 805), (3, 753), (5, 678), (10, 570), (20, 405), (50, 257),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posts:
-    """All (n,), in the order of time. `owner` is a user number, -1 where there is none; `interest` is in 1/BIT doublings."""
+    """Posts, all (n,), in the order of time. `owner` is a user number, -1 for none; `interest` is in 1/BIT doublings."""
 
     ids: Ints
     created_s: Ints
@@ -29,11 +29,11 @@ class Posts:
     interest: Ints
 
     def of(self, kind: int) -> Ints:
-        """The post numbers of this kind, ascending."""
+        """Return the post numbers of this kind, ascending."""
         return np.flatnonzero(self.kind == kind)
 
     def owned(self) -> NDArray[np.bool_]:
-        """A mask (n,): posts that have an owner."""
+        """Return a mask (n,) of the posts that have an owner."""
         return self.owner >= 0
 
 
@@ -65,7 +65,7 @@ def make_posts(seed: int, scale: float, users: Users) -> Posts:
 
 
 def _kinds(draws: Draws, scale: float, owner_posts: Ints) -> Ints:
-    """Question or answer by the owner's habits, and the few wiki pages, excerpts and others anywhere."""
+    """Draw question or answer by the owner's habits, and the few wiki pages, excerpts and others anywhere."""
     edges, shares = np.asarray(ASKS, dtype=np.int64).T
     share = shares[np.searchsorted(edges, owner_posts, side="right") - 1]
     size = len(owner_posts)
@@ -84,7 +84,7 @@ def _kinds(draws: Draws, scale: float, owner_posts: Ints) -> Ints:
 
 
 def _interest(draws: Draws, created_s: Ints, owner_posts: Ints, kind: Ints) -> Ints:
-    """How much attention a post gets: heavy-tailed, more so for old posts and (answers) for well-known owners."""
+    """Draw the attention that a post gets: heavy-tailed, more so for old posts and (answers) for well-known owners."""
     size = len(kind)
     old = age(created_s, 1000)
     fame = np.where(kind == ANSWER, doublings(owner_posts) // 8, doublings(owner_posts) // 16)
@@ -94,7 +94,7 @@ def _interest(draws: Draws, created_s: Ints, owner_posts: Ints, kind: Ints) -> I
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reception:
-    """What posts receive, all (n,): the counts that the child tables are drawn from, and views (0 unless a question)."""
+    """The counts from which the child tables are drawn, and views (0 unless a question), all (n,)."""
 
     ups: Ints
     downs: Ints
@@ -106,7 +106,7 @@ class Reception:
 
 
 def receive(seed: int, scale: float, posts: Posts) -> Reception:
-    """Draw the counts of everything that happens to each post."""
+    """Draw the counts of votes, favourites, comments, answers and views of each post."""
     draws = Draws(seed, "reception")
     ups, downs = _verdicts(draws, scale, posts)
     favorites, favorable = _favorites(draws, scale, posts)
@@ -122,18 +122,18 @@ def receive(seed: int, scale: float, posts: Posts) -> Reception:
 
 
 def _noisy(draws: Draws, score: Ints, tenths: int) -> Ints:
-    """The score with bell-shaped noise of `tenths`/10 doublings."""
+    """Return the score with bell-shaped noise of `tenths`/10 doublings."""
     return score + draws.bell(len(score)) * tenths // 10
 
 
 def _counted(draws: Draws, counts: Ints, total: int) -> Ints:
-    """`counts` (n,) brought to this total by adding or taking away random ones."""
+    """Return `counts` (n,) with random ones added or removed until they have this total."""
     tokens = draws.resized(np.repeat(np.arange(len(counts), dtype=np.int64), counts), total)
     return np.bincount(tokens, minlength=len(counts))
 
 
 def _verdicts(draws: Draws, scale: float, posts: Posts) -> tuple[Ints, Ints]:
-    """Up and down votes of every post: the score by rank of interest, and down votes where it is negative or by chance."""
+    """Draw up and down votes of every post: the score by rank of interest, down votes if it is negative, and some by chance."""
     score = np.zeros(len(posts.ids), dtype=np.int64)
     for kind, name in ((QUESTION, "score.question"), (ANSWER, "score.answer")):
         rows = posts.of(kind)
@@ -146,7 +146,7 @@ def _verdicts(draws: Draws, scale: float, posts: Posts) -> tuple[Ints, Ints]:
 
 
 def _favorites(draws: Draws, scale: float, posts: Posts) -> tuple[Ints, NDArray[np.bool_]]:
-    """How often each question is someone's favourite, and the mask of questions for which that is recorded."""
+    """Draw the number of users who favour each question, and the mask of questions that record it."""
     questions = posts.of(QUESTION)
     score = _noisy(draws, posts.interest[questions], 9)
     recorded = top(score, scaled(histogram("favoritecount").owners, scale))
@@ -158,7 +158,7 @@ def _favorites(draws: Draws, scale: float, posts: Posts) -> tuple[Ints, NDArray[
 
 
 def _comment_counts(draws: Draws, scale: float, posts: Posts) -> Ints:
-    """Comments per post: nearly independent of the interest, none on wiki pages and excerpts."""
+    """Draw comments per post: nearly independent of the interest, none on wiki pages and excerpts."""
     score = _noisy(draws, posts.interest * np.where(posts.kind == QUESTION, 1, 4) // 10, 20)
     score += np.where(posts.kind == QUESTION, BIT * 12 // 10, 0) - age(posts.created_s, BIT // 2)
     score[(posts.kind == WIKI) | (posts.kind == EXCERPT)] = np.iinfo(np.int64).min
@@ -167,7 +167,7 @@ def _comment_counts(draws: Draws, scale: float, posts: Posts) -> Ints:
 
 
 def _answer_counts(draws: Draws, posts: Posts) -> Ints:
-    """Answers per question; they add up to the number of answers."""
+    """Draw answers per question; they add up to the number of answers."""
     questions = posts.of(QUESTION)
     counts = np.zeros(len(posts.ids), dtype=np.int64)
     counts[questions] = histogram("answercount").by_rank(_noisy(draws, posts.interest[questions], 12))
@@ -175,7 +175,7 @@ def _answer_counts(draws: Draws, posts: Posts) -> Ints:
 
 
 def _views(draws: Draws, posts: Posts) -> Ints:
-    """Views of questions: mostly a matter of age, then of interest."""
+    """Draw views of questions: mostly by age, then by interest."""
     questions = posts.of(QUESTION)
     score = _noisy(draws, posts.interest[questions] + age(posts.created_s[questions], 3 * BIT), 8)
     views = np.zeros(len(posts.ids), dtype=np.int64)

@@ -70,13 +70,13 @@ FOREIGN_KEYS: Mapping[tuple[str, str], str] = {
 
 
 def create_table(table: str) -> str:
-    """The CREATE TABLE statement, without keys: those are cheaper to add after loading."""
+    """Return the CREATE TABLE statement, without keys: those are cheaper to add after loading."""
     columns = ", ".join(f"{name} {kind}{' NOT NULL' if name == 'id' else ''}" for name, kind in TABLES[table].items())
     return f"CREATE TABLE {table} ({columns})"
 
 
 def create_indexes(table: str) -> list[str]:
-    """The statements that add the primary key and an index for every foreign key of the table."""
+    """Return the statements that add the primary key and an index for every foreign key of the table."""
     statements = [f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (id)"]
     for owner, column in FOREIGN_KEYS:
         if owner == table:

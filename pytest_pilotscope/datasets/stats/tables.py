@@ -1,4 +1,4 @@
-"""What a generated table is."""
+"""Generated tables and their columns."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """Values of one column (n,) int32, and a mask (n,) that is True where the value is NULL, or None where none is."""
+    """Values of one column (n,) int32, and a mask (n,) of its NULLs, or None if it has none."""
 
     values: NDArray[np.int32]
     nulls: NDArray[np.bool_] | None = None
 
     def present(self) -> NDArray[np.bool_]:
-        """A mask (n,) that is True where there is a value."""
+        """Return a mask (n,) of the rows that have a value."""
         return np.ones(len(self.values), dtype=np.bool_) if self.nulls is None else ~self.nulls
 
 
@@ -41,7 +41,7 @@ def column(values: NDArray[np.int64], nulls: NDArray[np.bool_] | None = None) ->
     """
     Narrow to int32, with zero under every NULL so that equal columns are equal bytes.
 
-    Raises OverflowError where a value does not fit: a wrapped id would be a silent error.
+    Raise OverflowError for a value that does not fit: a wrapped id would be a silent error.
     """
     if len(values) and (values.max() > np.iinfo(np.int32).max or values.min() < np.iinfo(np.int32).min):
         raise OverflowError("a generated value does not fit PostgreSQL's integer; choose a smaller scale")

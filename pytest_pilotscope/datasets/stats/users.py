@@ -1,4 +1,4 @@
-"""Users: one latent activity each, and what they do aligned with it."""
+"""Users: one latent activity each, and attributes and fan-outs that follow it."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ ASSOCIATION_BONUS = 101  # the reputation of someone who comes from a sister sit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """All (n,): ids and creation times ascending, the latent activity in 1/BIT doublings."""
+    """Users, all (n,): ids and creation times ascending, the latent activity in 1/BIT doublings."""
 
     ids: Ints
     created_s: Ints
     activity: Ints
 
     def aligned(self, draws: Draws, what: str) -> Ints:
-        """A score (n,): the activity with the noise that belongs to `what`."""
+        """Draw a score (n,): the activity with the noise of the attribute or fan-out `what`."""
         # The quiet ones differ less from one another than the heavy ones: they can do nothing or a little.
         loudness = np.clip(self.activity, BIT, 4 * BIT) // 4
         noise = draws.bell(len(self.ids)) * NOISE[what] // 10 * loudness // BIT
         return self.activity + noise + age(self.created_s, BIT) * SENIORITY.get(what, 0) // 10
 
     def tokens(self, draws: Draws, what: str, count: int) -> Ints:
-        """User numbers with repetition, ascending, `count` in all: the children of the foreign key `what`."""
+        """Draw user numbers with repetition, ascending, `count` in all: the children of the foreign key `what`."""
         fanout = histogram(what).by_rank(self.aligned(draws, what))
         return draws.resized(np.repeat(np.arange(len(fanout), dtype=np.int64), fanout), count)
 
@@ -65,7 +65,7 @@ def make_users(seed: int, scale: float) -> Users:
 
 
 def attributes(seed: int, users: Users) -> dict[str, Ints]:
-    """Reputation, views, up and down votes (n,) each."""
+    """Draw reputation, views, up and down votes, (n,) each."""
     draws = Draws(seed, "user attributes")
     size = len(users.ids)
     columns = {
@@ -78,7 +78,7 @@ def attributes(seed: int, users: Users) -> dict[str, Ints]:
 
 
 def make_badges(seed: int, scale: float, users: Users) -> tuple[Ints, Ints]:
-    """Owner (user number) and date of every badge, in the order of time."""
+    """Draw owner (user number) and date of every badge, in the order of time."""
     draws = Draws(seed, "badges")
     owners = users.tokens(draws, "badges.userid", scaled(full_rows("badges"), scale))
     first = place_in_group(owners) == 0
@@ -99,6 +99,6 @@ def _award_in_bulk(draws: Draws, scale: float, date_s: Ints, created_s: Ints) ->
 
 
 def doublings(count: Ints) -> Ints:
-    """log2(1 + count) in 1/BIT, piecewise linear between powers of two."""
+    """Return log2(1 + count) in 1/BIT, piecewise linear between powers of two."""
     mantissa, exponent = np.frexp((count + 1).astype(np.float64))
     return (exponent.astype(np.int64) - 1) * BIT + ((2.0 * mantissa - 1.0) * BIT).astype(np.int64)

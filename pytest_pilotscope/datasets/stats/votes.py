@@ -1,4 +1,4 @@
-"""Votes: what the counts of the posts say, plus the moderation votes that nothing is derived from."""
+"""Votes: those that the counts of the posts are derived from, and the moderation votes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ON_QUESTION = {6: 1000, 7: 1000, 10: 60, 11: 276, 15: 626}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Votes:
-    """All (n,), in the order of time. `post` is a post number; `user` and `bounty` are -1 where NULL; `day_s` are whole days."""
+    """Votes, all (n,), in the order of time. `post` is a post number; `user` and `bounty` are -1 for NULL; `day_s` are whole days."""
 
     post: Ints
     kind: Ints
@@ -51,7 +51,7 @@ def _each(counts: Ints) -> Ints:
 
 
 def _moderation(draws: Draws, scale: float, posts: Posts) -> dict[int, Ints]:
-    """Post numbers of accepted answers, bounties, closings and the like."""
+    """Draw post numbers of accepted answers, bounties, closings and the like."""
     types = histogram("votes.votetypeid")
     counts = {kind: scaled(count, scale) for kind, count in zip(types.values.tolist(), types.counts.tolist(), strict=True)}
     questions, answers = posts.of(QUESTION), posts.of(ANSWER)
@@ -66,7 +66,7 @@ def _moderation(draws: Draws, scale: float, posts: Posts) -> dict[int, Ints]:
 
 
 def _edit_approvals(draws: Draws, scale: float, posts: Posts, count: int) -> Ints:
-    """Approved edits: mostly of questions, the rest of wiki pages and excerpts more often than of answers."""
+    """Draw post numbers of approved edits: mostly questions, then wiki pages and excerpts more often than answers."""
     questions, answers = posts.of(QUESTION), posts.of(ANSWER)
     others = np.flatnonzero((posts.kind != QUESTION) & (posts.kind != ANSWER))
     shares = (count * 714 // 1000, count * 123 // 1000)
@@ -75,7 +75,7 @@ def _edit_approvals(draws: Draws, scale: float, posts: Posts, count: int) -> Int
 
 
 def _days(draws: Draws, created_s: Ints, kind: Ints) -> Ints:
-    """The day of each vote: the post's own or later, by the habits of its type."""
+    """Draw the day of each vote: the post's own or later, by the habits of its type."""
     first = created_s // DAY
     lag = quantiles("lag.vote2").drawn(draws, len(kind)) // DAY
     for special in (ACCEPTED, FAVORITE):
@@ -87,7 +87,7 @@ def _days(draws: Draws, created_s: Ints, kind: Ints) -> Ints:
 
 
 def _voters(draws: Draws, users: Users, post: Ints, kind: Ints, day_s: Ints) -> Ints:
-    """The user of each favourite and bounty, each (post, user) once where that is possible; -1 for all other votes."""
+    """Draw the user of each favourite and bounty, each (post, user) once if that is possible; -1 for all other votes."""
     rows = np.flatnonzero((kind == FAVORITE) | (kind == BOUNTY_START))
     tokens = users.tokens(draws, "votes.userid", len(rows))
     born_s = users.created_s // DAY * DAY
@@ -102,7 +102,7 @@ def _voters(draws: Draws, users: Users, post: Ints, kind: Ints, day_s: Ints) -> 
 
 
 def _repeated(key: Ints) -> NDArray[np.bool_]:
-    """A mask (n,): keys that occurred before."""
+    """Return a mask (n,) of keys that occurred before."""
     order = np.argsort(key, kind="stable")
     mask = np.zeros(len(key), dtype=np.bool_)
     mask[order[1:]] = key[order[1:]] == key[order[:-1]]
@@ -110,7 +110,7 @@ def _repeated(key: Ints) -> NDArray[np.bool_]:
 
 
 def _bounties(draws: Draws, posts: Posts, post: Ints, kind: Ints) -> Ints:
-    """The amount of every bounty that starts, and of those that end on an answer; -1 for all other votes."""
+    """Draw the amount of every bounty that starts, and of those that end on an answer; -1 for all other votes."""
     offered = (kind == BOUNTY_START) | ((kind == BOUNTY_END) & (posts.kind[post] == ANSWER))
     rows = np.flatnonzero(offered)
     amounts = np.full(len(kind), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""TPC-H: data by tpchgen-cli at any scale, and the 22 queries with generated parameters, as the specification has them."""
+"""TPC-H: data of tpchgen-cli at any scale, and the specification's 22 queries with generated parameters."""
 
 from .dataset import TpchDataset
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.datasets.base import ShowProgress, silent
 from pytest_pilotscope.errors import DatasetError, UsageError
-from pytest_pilotscope.postgres.account import server_account
-from pytest_pilotscope.postgres.folders import cache_folder
+from pytest_pilotscope.options.progress import ShowProgress, silent
+from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.folders import cache_folder
 
 from .queries import make_workload
 from .schema import TABLES, constraints, create_table
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.core.queries import Workload
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.queries.queries import Workload
 
 PROGRAM = "tpchgen-cli"
 SCALE = 0.1
@@ -40,8 +40,8 @@ class TpchDataset:
     """
     TPC-H at any scale factor (1 is about 1 GB of rows; 0.1 without `scale`).
 
-    The data is the same for every seed, as the specification wants it; `seed` chooses the parameters of the queries. `data_dir` is accepted
-    like by every dataset and not used. DatasetError when tpchgen-cli is not installed.
+    The data is the same for every seed, as the specification demands; `seed` chooses the parameters of the queries. `data_dir` is accepted,
+    as by every dataset, and not used. Raise DatasetError if tpchgen-cli is not installed.
     """
 
     def __init__(self, *, name: str = "tpch", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
@@ -93,15 +93,15 @@ class TpchDataset:
                 advance(1)
 
     def workload(self) -> Workload:
-        """The queries, with parameters of the seed."""
+        """Return the queries, with parameters of the seed."""
         return make_workload(self.name, scale=self.scale, seed=self.seed)
 
     @contextmanager
     def _files(self) -> Iterator[Path]:
         """
-        A folder with a CSV file for each table, gone afterwards.
+        Generate a temporary folder with a CSV file for each table.
 
-        One process makes them all, because it needs seconds to get ready; one thread, so that rows come in order.
+        One process generates them all, because it needs seconds to start; it has one thread, so that rows come in order.
         """
         with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
             command = [self._program, "csv", "--scale-factor", repr(self.scale), "--output-dir", folder, "--quiet", "--num-threads", "1"]
@@ -118,7 +118,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _repeats_suppliers(scale: float) -> bool:
-    """Whether the four suppliers of a part, `(part + i * (S / 4 + (part - 1) / S)) mod S` in clause 4.2.3, are not always different."""
+    """Tell whether two of the four suppliers of a part, `(part + i * (S / 4 + (part - 1) / S)) mod S` in clause 4.2.3, can be the same."""
     suppliers = int(_SUPPLIERS * scale)
     steps = (suppliers // 4 + offset for offset in range(_PARTS // _SUPPLIERS))
     return suppliers < 1 or any(count * step % suppliers == 0 for step in steps for count in (1, 2, 3))

@@ -42,30 +42,30 @@ REQUESTS = (("special", "pending", "unusual", "express"), ("packages", "requests
 
 
 class Draw:
-    """Random draws that several queries share."""
+    """The random draws that several queries need."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
 
     def month(self, first: tuple[int, int], last: tuple[int, int]) -> str:
-        """The first day of a month between two (year, month)."""
+        """Draw the first day of a month between two (year, month)."""
         number = self.rng.randint(first[0] * 12 + first[1] - 1, last[0] * 12 + last[1] - 1)
         return date(number // 12, number % 12 + 1, 1).isoformat()
 
     def year(self) -> str:
-        """The first of January of 1993 to 1997."""
+        """Draw the first of January of 1993 to 1997."""
         return date(self.rng.randint(1993, 1997), 1, 1).isoformat()
 
     def brand(self) -> str:
-        """Brand#MN with M and N from 1 to 5."""
+        """Draw Brand#MN with M and N from 1 to 5."""
         return f"Brand#{self.rng.randint(1, 5)}{self.rng.randint(1, 5)}"
 
     def nation(self) -> str:
-        """A nation."""
+        """Draw a nation."""
         return self.rng.choice(sorted(REGION_OF))
 
     def words(self, *lists: tuple[str, ...]) -> str:
-        """A word of each list."""
+        """Draw a word of each list."""
         return " ".join(self.rng.choice(words) for words in lists)
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from importlib.resources import files
 
-from pytest_pilotscope.core.queries import Query, Workload
+from pytest_pilotscope.queries.queries import Query, Workload
 
 from .parameters import RULES, Draw
 

@@ -47,13 +47,13 @@ FOREIGN_KEYS: Mapping[str, Mapping[tuple[str, ...], str]] = {
 
 
 def create_table(table: str) -> str:
-    """The CREATE TABLE statement, without keys: those are cheaper to add after loading."""
+    """Return the CREATE TABLE statement, without keys: those are cheaper to add after loading."""
     columns = ", ".join(f"{column} NOT NULL" for column in TABLES[table].replace("(15, 2)", "(15;2)").split(", "))
     return f"CREATE TABLE {table} ({columns.replace(';', ', ')})"
 
 
 def constraints() -> Iterator[str]:
-    """The statements that add primary keys, then foreign keys with an index each, and one on (l_suppkey)."""
+    """Yield the statements that add primary keys, then foreign keys with an index each, and one on (l_suppkey)."""
     for table, columns in PRIMARY_KEYS.items():
         yield f"ALTER TABLE {table} ADD PRIMARY KEY ({', '.join(columns)})"
     for table, keys in FOREIGN_KEYS.items():

@@ -14,9 +14,11 @@
 #include "optimizer/paths.h"
 #include "optimizer/plancat.h"
 #include "utils/lsyscache.h"
+#include "utils/selfuncs.h"
 
 static set_rel_pathlist_hook_type previous_pathlist;
 static get_relation_info_hook_type previous_relation_info;
+static get_relation_stats_hook_type previous_relation_stats;
 
 /* Partitions and members of UNION ALL: their paths add up to those of their parent. */
 static void scale_members(PsLevel *level, Index parent, double factor) {
@@ -59,7 +61,7 @@ static bool is_plain_table(const RangeTblEntry *rte) {
            (rte->relkind == RELKIND_RELATION || rte->relkind == RELKIND_MATVIEW || rte->relkind == RELKIND_TOASTVALUE);
 }
 
-/* What set_plain_rel_pathlist() in allpaths.c offers, in the same order. */
+/* Add the paths of set_plain_rel_pathlist() in allpaths.c, in the same order. */
 static void build_plain_paths(PlannerInfo *root, RelOptInfo *rel) {
     Relids required = rel->lateral_relids;
 
@@ -189,9 +191,20 @@ static void get_relation_info_without_hidden(PlannerInfo *root, Oid table, bool 
     }
 }
 
+/* Comparing long lists of common values takes most of the planning, and does not change what a set of relations means. */
+static bool without_statistics(PlannerInfo *root, RangeTblEntry *rte, AttrNumber column, VariableStatData *found) {
+    if (ps_run && ps_enumerate && ps_ignore_statistics) {
+        found->statsTuple = NULL;
+        return true;
+    }
+    return previous_relation_stats ? previous_relation_stats(root, rte, column, found) : false;
+}
+
 void ps_install_base(void) {
     previous_pathlist = set_rel_pathlist_hook;
     set_rel_pathlist_hook = set_rel_pathlist;
     previous_relation_info = get_relation_info_hook;
     get_relation_info_hook = get_relation_info_without_hidden;
+    previous_relation_stats = get_relation_stats_hook;
+    get_relation_stats_hook = without_statistics;
 }

@@ -1,8 +1,8 @@
 """
 Build the library for one PostgreSQL, or take it from the cache.
 
-All it needs are the server's headers and a C compiler: `$CC` or `cc`, or else the one in the ziglang package from PyPI. There is one
-library per build of a PostgreSQL major version, because structures of the planner change between major versions only.
+Building needs the server's headers and a C compiler: `$CC` or `cc`, or else the one in the ziglang package from PyPI. There is one library
+per build of a PostgreSQL major version, because structures of the planner change between major versions only.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
 
 
 def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
-    """16 hex digits of everything the library is made from: our sources, the server's configuration, the command."""
+    """Return 16 hex digits of everything the library is made from: its sources, the server's configuration, the command."""
     digest = hashlib.sha256()
     for path in [*sorted(_SOURCES.glob("*.[ch]")), *sorted(headers.folder.glob("pg_config*.h"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -131,14 +131,14 @@ def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
 
 
 def _default_cache() -> Path:
-    from pytest_pilotscope.postgres.account import server_account
-    from pytest_pilotscope.postgres.folders import cache_folder
+    from pytest_pilotscope.places.account import server_account
+    from pytest_pilotscope.places.folders import cache_folder
 
     return cache_folder(server_account()) / "extension"
 
 
 def _header_folders(bindir: Path, major: int) -> list[Path]:
-    """Where the headers may be: beside the programs, where `pg_config` says, where Debian and Red Hat put them."""
+    """List folders that may have the headers: beside the programs, then `pg_config`'s, Debian's and Red Hat's."""
     root = bindir.parent
     folders = [root / "include" / "postgresql" / "server", root / "include" / "server"]
     said = _output([str(bindir / "pg_config"), "--includedir-server"])
@@ -156,7 +156,7 @@ def _major(bindir: Path) -> int:
 
 
 def _header_major(folder: Path) -> int | None:
-    """The version that the headers say they are of; Debian's are split into one file per word size."""
+    """Return the major version in the headers; Debian splits them into one file per word size."""
     for path in sorted(folder.glob("pg_config*.h")):
         match = re.search(r'^#define PG_MAJORVERSION "(\d+)"', path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         if match:
@@ -165,7 +165,7 @@ def _header_major(folder: Path) -> int | None:
 
 
 def _output(command: list[str]) -> str:
-    """What a program prints, or nothing when it cannot be run."""
+    """Return the output of a program, or "" when it cannot be run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

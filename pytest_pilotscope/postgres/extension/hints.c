@@ -1,8 +1,8 @@
 /*
  * hints.c: join orders given as trees.
  *
- * A tree is folded bottom-up with the planner's own make_join_rel(); what it leaves open is left to the normal search,
- * to which a folded tree is one relation. Methods and directions are obeyed in joins.c.
+ * A tree is folded bottom-up with the planner's own make_join_rel(). The normal search, to which a folded tree is one
+ * relation, joins the rest. joins.c obeys methods and directions.
  */
 #include "pilotscope.h"
 
@@ -17,7 +17,7 @@ static join_search_hook_type previous_search;
 typedef struct Folding {
     PlannerInfo *root;
     PsLevel *level;
-    List *relations; /* what can be joined: base relations, and joins that are fixed already */
+    List *relations; /* to be joined: base relations, and joins that are fixed already */
     List *directed;  /* sets whose outer side was fixed */
 } Folding;
 
@@ -138,7 +138,7 @@ static void fold_tree(Folding *folding, PsTree *tree) {
 #if PG_VERSION_NUM < 170000
 /*
  * Up to 16 the join hook is skipped for joins with pseudoconstant conditions ("now() > '2020-01-01'"), because foreign
- * tables and custom joins cannot deal with them. Without either, nobody is hurt when the hook is called.
+ * tables and custom joins cannot deal with them. Without either, calling the hook is safe.
  */
 static bool may_hide_pseudoconstants(PlannerInfo *root) {
     if (!root->hasPseudoConstantQuals || !ps_join_hook_is_ours_alone())

@@ -2,8 +2,8 @@
  * joins.c: join relations: injected rows, join methods and directions.
  *
  * A join relation gets its rows once, when it is made; the hook comes after the paths of each pair of inputs were added.
- * When the rows are to be others, or only some paths are wanted, the paths of the pair are thrown away and asked for
- * again. Nothing is remembered about a join relation outside of it: GEQO builds the same ones over and over in memory
+ * To change the rows, or to keep only some paths, the paths of the pair are thrown away and made again. Nothing is
+ * remembered about a join relation outside of it: GEQO builds the same ones over and over in memory
  * that it throws away.
  */
 #include "pilotscope.h"
@@ -22,7 +22,7 @@ static bool *const switches[PS_METHODS] = {
     [PS_BITMAPSCAN] = &enable_bitmapscan, [PS_TIDSCAN] = &enable_tidscan,
 };
 
-/* Leave one join method, or one scan method, switched on. The caller restores what was. */
+/* Leave one join method, or one scan method, switched on. The caller restores the switches. */
 void ps_choose_method(PsMethod method, bool *saved) {
     for (int i = PS_ANY + 1; i < PS_METHODS; i++) {
         saved[i] = *switches[i];
@@ -38,7 +38,7 @@ void ps_restore_methods(const bool *saved) {
         *switches[i] = saved[i];
 }
 
-/* Whether nobody was there before us; what came after us we cannot see. */
+/* Tell whether no other library set the hook before this one; those that came later cannot be seen. */
 bool ps_join_hook_is_ours_alone(void) {
     return previous_pathlist == NULL;
 }
@@ -199,12 +199,12 @@ static void obey(const PsSet *set, const Pair *pair) {
     obedient->partial_paths = copy_paths(joinrel->partial_pathlist);
 }
 
-/* Whether the paths of the pair were replaced, and so were already shown to the other users of the hook. */
+/* Tell whether the paths of the pair were replaced, and so were already shown to the other users of the hook. */
 static bool steer_join(const Pair *pair) {
     PsLevel *level = ps_level(pair->root);
     RelOptInfo *joinrel = pair->joinrel;
     bool is_whole = joinrel->reloptkind == RELOPT_JOINREL;
-    bool note = ps_enumerate && is_whole && pair->root->join_rel_level == NULL;
+    bool note = ps_enumerate && is_whole && (ps_enumerate_sql || pair->root->join_rel_level == NULL);
     Relids relids;
     PsSet *set;
     bool redo;
@@ -215,10 +215,12 @@ static bool steer_join(const Pair *pair) {
     set = note ? ps_enter(level, relids) : ps_find(level, relids);
     if (set == NULL)
         return false;
+    if (ps_enumerate && ps_enumerate_sql && is_whole)
+        ps_note_join(set, pair->root, joinrel, pair->outer, pair->inner, pair->jointype, pair->extra);
     redo = inject_rows(set, pair);
     if (redo)
         add_paths_again(pair);
-    if (note)
+    if (note && pair->root->join_rel_level == NULL)
         set->seen = joinrel->rows;
     if (!is_whole || joinrel->fdwroutine || (set->outer == NULL && !ps_is_join_method(set->method)))
         return redo;

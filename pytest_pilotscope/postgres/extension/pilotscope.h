@@ -8,16 +8,21 @@
  *   base.c      base relations: injected rows, scan methods, hidden indexes
  *   joins.c     join relations: injected rows, join methods and directions
  *   hints.c     join orders given as trees
- *   report.c    what the planner considered, as JSON
+ *   report.c    the sets that the planner considered, as JSON
+ *   noting.c    the joins that make each set, noted while the planner searches
+ *   texts.c     expressions of a level as SQL
+ *   filters.c   conditions and keys of one relation in a structured form
+ *   meaning.c   the meaning of each set of relations, as JSON; sources.c, sets.c and results.c are its parts
  *
- * A "set" is a set of base relations of one query level, named by their aliases; it is what cardinalities and
- * methods are given for. A "level" is one planned query: a subquery that is not flattened is a level of its own.
+ * A "set" is a set of base relations of one query level, named by their aliases; cardinalities and methods are given
+ * for sets. A "level" is one planned query: a subquery that is not flattened is a level of its own.
  */
 #ifndef PILOTSCOPE_H
 #define PILOTSCOPE_H
 
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "nodes/pathnodes.h"
 #include "nodes/plannodes.h"
 #include "utils/hsearch.h"
@@ -65,14 +70,25 @@ typedef struct PsTree {
     bool used;
 } PsTree;
 
-/* What is known and wanted about one set of base relations. Hashed by relids. */
+/* Two sets of relations whose join is a larger set. */
+typedef struct PsPair {
+    JoinType kind;
+    Relids outer;
+    Relids inner;
+    List *on;     /* of RestrictInfo: they decide which rows match */
+    List *where;  /* of RestrictInfo: they filter the result of an outer join */
+    List *unique; /* of a unique join: what the inner side is distinct by */
+} PsPair;
+
+/* One set of base relations: its rows, and the hints for it. Hashed by relids. */
 typedef struct PsSet {
     Relids relids;
     double rows;  /* injected and clamped, or -1 */
-    double stock; /* what the planner thought before, or -1 */
+    double stock; /* the planner's own estimate, or -1 */
     double seen;  /* noted under GEQO, whose join relations do not last, or -1 */
     PsMethod method;
     Relids outer; /* this side of the join must be the outer one, or NULL */
+    List *pairs;  /* of PsPair, with pilotscope.enumerate_sql */
 } PsSet;
 
 /* One PlannerInfo. */
@@ -82,12 +98,14 @@ typedef struct PsLevel {
     int id;         /* 1.. in the order in which they were planned: inner queries first */
     bool trial;     /* a copy of the query with the next id */
     Relids base;    /* its base relations */
+    List *branches; /* of AppendRelInfo: the branches of UNION ALL in its FROM, with pilotscope.enumerate_sql */
     int size;       /* length of the two arrays below */
     char **aliases; /* by range table index; NULL where there is no base relation */
     double *factor; /* by range table index: injected / stock rows, also of partitions */
     bool changed;   /* some base relation got other rows than stock */
     bool fresh;     /* no base relation has been through the hook yet */
     HTAB *sets;     /* PsSet by relids, or NULL */
+    bool described; /* in the report of meanings */
 } PsLevel;
 
 /* One run of the planner. */
@@ -96,6 +114,8 @@ typedef struct PsRun {
     PsLevel *levels;       /* the newest first */
     int count;
     bool redoing; /* the next call of the join hook is for paths that we asked for */
+    Bitmapset *told_parameters; /* those in the report of meanings */
+    Bitmapset *told_subplans;
 } PsRun;
 
 /* state.c */
@@ -124,9 +144,33 @@ extern void ps_report(void);
 extern void ps_forget_report(void);
 extern const char *ps_show_report(void);
 
+/* noting.c */
+extern List *ps_note_branches(PsLevel *level);
+extern bool ps_is_branch(PsLevel *level, int index);
+extern void ps_note_join(PsSet *set, PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptInfo *inner, JoinType kind,
+                         JoinPathExtraData *extra);
+
+/* texts.c */
+typedef struct PsTexts PsTexts;
+extern PsTexts *ps_start_texts(PsLevel *level, StringInfo parameters, StringInfo subplans);
+extern char *ps_text(PsTexts *texts, Node *expression, bool qualified);
+extern char *ps_relation_name(PsLevel *level, int index);
+extern void ps_tell_parameter(PsTexts *texts, int number, Node *expression);
+extern char ps_volatility(Node *expression);
+
+/* filters.c */
+extern void ps_append_filter(StringInfo json, PsTexts *texts, RangeTblEntry *rte, Node *condition);
+extern void ps_append_key(StringInfo json, PsLevel *level, const EquivalenceClass *class, const EquivalenceMember *member);
+
+/* meaning.c */
+extern void ps_describe(void);
+extern void ps_forget_meaning(void);
+extern const char *ps_show_meaning(void);
+
 /* settings.c */
 extern bool ps_enumerate;
 extern bool ps_enumerate_sql;
+extern bool ps_ignore_statistics;
 extern List *ps_cardinalities;  /* of PsKey */
 extern List *ps_methods;        /* of PsKey */
 extern List *ps_join_order;     /* of PsTree */

@@ -18,7 +18,7 @@
 #include "utils/plancache.h"
 
 #define MAX_TREE_RELATIONS 1000
-#define MAX_ROWS 1e100 /* what the planner itself clamps to */
+#define MAX_ROWS 1e100 /* the planner itself clamps to this */
 #define METHOD_LIST "nestloop, mergejoin, hashjoin, seqscan, indexscan, indexonlyscan, bitmapscan or tidscan"
 
 static const char *const method_names[PS_METHODS] = {
@@ -27,12 +27,13 @@ static const char *const method_names[PS_METHODS] = {
 
 bool ps_enumerate = false;
 bool ps_enumerate_sql = false;
+bool ps_ignore_statistics = false;
 List *ps_cardinalities = NIL;
 List *ps_methods = NIL;
 List *ps_join_order = NIL;
 List *ps_hidden_indexes = NIL;
 
-/* A text that is being read, and the first thing that is wrong with it. */
+/* A text that is being read, and its first mistake. */
 typedef struct Reader {
     const char *at;
     char *error;
@@ -377,7 +378,7 @@ static void define_switch(const char *name, const char *description, bool *varia
 }
 
 static void define_result(const char *name, const char *description, GucShowHook show_hook) {
-    static char *unused[2];
+    static char *unused[3];
     static int count = 0;
 
     DefineCustomStringVariable(name, description, NULL, &unused[count++], "", PGC_INTERNAL,
@@ -389,8 +390,10 @@ void ps_define_settings(void) {
         DefineCustomStringVariable(parsed[i].name, parsed[i].description, NULL, &parsed[i].text, "", PGC_USERSET,
                                    GUC_NOT_IN_SAMPLE, parsed[i].check, parsed[i].assign, NULL);
     define_switch("pilotscope.enumerate", "Note the sets of relations that the planner considers.", &ps_enumerate);
-    define_switch("pilotscope.enumerate_sql", "Note also the SQL that counts the rows of each set.", &ps_enumerate_sql);
+    define_switch("pilotscope.enumerate_sql", "Note also what each set of relations means.", &ps_enumerate_sql);
+    define_switch("pilotscope.ignore_statistics", "Note them without looking at column statistics.", &ps_ignore_statistics);
     define_result("pilotscope.subplans", "The sets of relations considered for the last planned statement.", ps_show_report);
+    define_result("pilotscope.meaning", "What the sets of the last planned statement mean.", ps_show_meaning);
     define_result("pilotscope.timing", "Planning and execution time of the last top-level statement.", ps_show_timing);
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved("pilotscope");

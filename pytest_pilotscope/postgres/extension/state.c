@@ -24,8 +24,8 @@ static ExecutorFinish_hook_type previous_finish;
 static ExecutorEnd_hook_type previous_end;
 
 /*
- * How deep inside the planner or the executor we are. What functions and triggers plan and run is below a statement
- * of the user's, has aliases of its own, and is neither steered nor timed.
+ * The depth inside the planner or the executor. Statements of functions and triggers are below a statement of the
+ * user's, have aliases of their own, and are neither steered nor timed.
  */
 static int depth = 0;
 
@@ -33,7 +33,7 @@ static struct {
     double planning_ms;
     double execution_ms; /* NaN: not executed */
     bool fresh;          /* planned, and not started since */
-    QueryDesc *running;  /* what the clock below belongs to */
+    QueryDesc *running;  /* the statement that the clock below belongs to */
     instr_time spent;
 } timing = {.planning_ms = NAN, .execution_ms = NAN};
 
@@ -100,6 +100,8 @@ static void finish_run(void) {
 
     if (ps_enumerate)
         ps_report();
+    if (ps_enumerate && ps_enumerate_sql)
+        ps_describe();
     if (ps_run->levels == NULL)
         return; /* it has no relations at all, like "SELECT 1" */
     warn_unused("pilotscope.cardinalities", ps_cardinalities);
@@ -121,6 +123,7 @@ static PlannedStmt *plan(Query *parse, const char *text, int cursor_options, Par
     ps_run = NULL;
     if (top) {
         ps_forget_report();
+        ps_forget_meaning();
         ps_refresh_settings();
         if (ps_cardinalities || ps_methods || ps_join_order || ps_hidden_indexes || ps_enumerate)
             ps_run = begin_run();
@@ -244,6 +247,7 @@ PsSet *ps_enter(PsLevel *level, Relids relids) {
         set->rows = set->stock = set->seen = -1;
         set->method = PS_ANY;
         set->outer = NULL;
+        set->pairs = NIL;
         MemoryContextSwitchTo(before);
     }
     return set;
@@ -307,7 +311,7 @@ static void translate_keys(PsLevel *level, List *keys) {
 }
 
 /*
- * Whether this is the trial by which the planner finds out if an index gives the minimum or maximum (planagg.c): a copy of the
+ * Tell whether this is the trial by which the planner finds out if an index gives the minimum or maximum (planagg.c): a copy of the
  * query that it is about to plan, with one result and a limit. It has the rows of that query, and no place in the report.
  */
 static bool is_trial(PlannerInfo *root) {
@@ -332,6 +336,8 @@ static PsLevel *make_level(PlannerInfo *root) {
     for (int i = 0; i < level->size; i++)
         level->factor[i] = 1;
     level->fresh = true;
+    if (ps_enumerate && ps_enumerate_sql)
+        level->branches = ps_note_branches(level);
     level->next = ps_run->levels;
     ps_run->levels = level;
     name_relations(level);

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.datasets.stats import StatsDataset
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 from .corpora import MODES, Corpus, load_dump
 
@@ -20,26 +20,26 @@ Load = Callable[[Session], None]
 
 @pytest.fixture(scope="session")
 def library_of() -> Callable[[EmbeddedServer], Path]:
-    """A function from a server to the library built for it."""
+    """Return a function from a server to the library built for it."""
     return lambda server: build_library(server.binaries.bindir)
 
 
 @pytest.fixture(scope="session")
 def library(server: EmbeddedServer, library_of: Callable[[EmbeddedServer], Path]) -> Path:
-    """The library for the server at hand."""
+    """Return the library for the server of the test."""
     return library_of(server)
 
 
 @pytest.fixture
 def steered(scratch: Session, library: Path) -> Session:
-    """A session with the library in an empty database of its own."""
+    """Open a session with the library in an empty database of its own."""
     scratch.execute(f"LOAD '{library}'")
     return scratch
 
 
 @pytest.fixture(scope="session")
 def generated() -> tuple[StatsDataset, tuple[Query, ...]]:
-    """A small generated STATS database with its test queries."""
+    """Open a small generated STATS database with its test queries."""
     dataset = StatsDataset(name="steering", scale=0.01)
     return dataset, dataset.workload().test
 
@@ -60,14 +60,14 @@ def _opened(server: EmbeddedServer, library: Path, name: str, queries: tuple[Que
 
 @pytest.fixture(scope="session")
 def generated_corpus(server: EmbeddedServer, library: Path, generated: tuple[StatsDataset, tuple[Query, ...]]) -> Iterator[Corpus]:
-    """The generated workload: 146 queries of 2 to 8 relations."""
+    """Return the generated workload: 146 queries of 2 to 8 relations."""
     dataset, queries = generated
     yield from _opened(server, library, "proof_generated", queries, dataset.load)
 
 
 @pytest.fixture(scope="session")
 def stats_corpus(server: EmbeddedServer, library: Path, shared_data: Path) -> Iterator[Corpus]:
-    """A sample of the real STATS data with the 146 queries of STATS-CEB."""
+    """Open a sample of the real STATS data with the 146 queries of STATS-CEB."""
     lines = (shared_data / "stats_tiny" / "test.sql").read_text(encoding="utf-8").splitlines()
     queries = tuple(Query(id=str(number), sql=sql) for number, sql in enumerate(lines, start=1))
     yield from _opened(
@@ -77,7 +77,7 @@ def stats_corpus(server: EmbeddedServer, library: Path, shared_data: Path) -> It
 
 @pytest.fixture(scope="session")
 def imdb_corpus(server: EmbeddedServer, library: Path, shared_data: Path) -> Iterator[Corpus]:
-    """A sample of IMDB with queries of the Join Order Benchmark: self-joins, LIKE, OR, up to 17 relations."""
+    """Open a sample of IMDB with queries of the Join Order Benchmark: self-joins, LIKE, OR, up to 17 relations."""
     paths = sorted((shared_data / "imdb_tiny" / "queries").glob("*.sql"))
     queries = tuple(Query(id=path.stem, sql=path.read_text(encoding="utf-8").strip().rstrip(";")) for path in paths)
     yield from _opened(
@@ -95,7 +95,7 @@ def corpus(request: pytest.FixtureRequest, server: EmbeddedServer, library: Path
 
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest, corpus: Corpus) -> Iterator[str]:
-    """A way to plan, in force in both sessions of the corpus."""
+    """Set a way to plan in both sessions of the corpus."""
     settings = MODES[request.param]
     corpus.set(settings)
     yield str(request.param)

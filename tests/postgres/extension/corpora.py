@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.core.queries import Query
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
 
 MODES: dict[str, dict[str, str]] = {
     "serial": {"max_parallel_workers_per_gather": "0"},

@@ -77,7 +77,7 @@ def test_unknown_aliases_are_a_warning(steered: Session) -> None:
 
 
 def test_results_cannot_be_set(steered: Session) -> None:
-    """What the library shows is not for users to set, and neither are settings that it does not have."""
+    """Users can set neither the library's reports nor settings that it does not have."""
     with pytest.raises(StatementFailed, match=r'parameter "pilotscope\.subplans" cannot be changed'):
         steered.execute("SET pilotscope.subplans = '[]'")
 
@@ -133,7 +133,7 @@ def _mutated(value: str, dice: random.Random) -> str:
 
 
 def _refused(session: Session, setting: str, value: str) -> bool:
-    """Whether the value is refused as such; any other failure fails the test."""
+    """Tell whether PostgreSQL refuses the value as such; any other failure fails the test."""
     try:
         session.execute("SELECT set_config(%s, %s, false)", (f"pilotscope.{setting}", value))
     except StatementFailed as error:

@@ -21,7 +21,7 @@ from pytest_pilotscope.postgres.extension.build import build_library, compile_co
 
 
 def _fake_postgres(folder: Path, version: str, *, headers: str | None = None) -> Path:
-    """A bin directory whose `postgres` only knows its version, with headers of the given version beside it."""
+    """Make a bin directory whose `postgres` only knows its version, with headers of the given version beside it."""
     bindir = folder / "bin"
     bindir.mkdir()
     program = bindir / "postgres"
@@ -100,10 +100,11 @@ def test_without_cc_the_pip_compiler_is_taken(monkeypatch: pytest.MonkeyPatch) -
     assert find_compiler() == (sys.executable, "-m", "ziglang", "cc")
 
 
+@pytest.mark.slow
 def test_the_pip_compiler_makes_a_library_that_loads(
     newest_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `python -m ziglang cc` makes is loaded by the server."""
+    """The server loads the library made by `python -m ziglang cc`."""
     pytest.importorskip("ziglang", reason="the ziglang package is not installed")
     monkeypatch.setenv("CC", f"{sys.executable} -m ziglang cc")
     copy = newest_server.data_folder / "zig.so"
@@ -161,7 +162,7 @@ def test_no_server_program(tmp_path: Path) -> None:
 
 
 def test_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a failing compiler says is in the message, and the cache stays empty."""
+    """The message quotes a failing compiler, and the cache stays empty."""
     bindir = _fake_postgres(tmp_path, "17.1", headers="17")
     compiler = tmp_path / "compiler"
     compiler.write_text("#!/bin/sh\necho 'no such luck' >&2\nexit 3\n", encoding="utf-8")

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from pytest_pilotscope.core.joins import JoinQuery, parse
-from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.explain import Plan
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import JoinQuery
 
 from .corpora import Corpus, chance, text_plan
 
@@ -31,7 +31,7 @@ def _inner_nodes(tree: Tree) -> list[frozenset[str]]:
 
 
 def _random_tree(query: JoinQuery, dice: random.Random) -> Tree:
-    """A tree of all relations in which every join has a condition."""
+    """Return a tree of all relations in which every join has a condition."""
     parts: list[Tree] = list(query.aliases)
     connected = set(query.subplans())
     while len(parts) > 1:
@@ -42,7 +42,7 @@ def _random_tree(query: JoinQuery, dice: random.Random) -> Tree:
 
 
 def _tree_of(plan: Plan) -> Tree:
-    """The join tree of a plan, outer sides first."""
+    """Return the join tree of a plan, outer sides first."""
     if plan.is_join:
         return (_tree_of(plan.children[0]), _tree_of(plan.children[1]))
     return plan.alias if plan.alias is not None else _tree_of(plan.children[0])
@@ -57,9 +57,8 @@ def _methods_of(plan: Plan) -> dict[str, str]:
 
 
 def _parsed(corpus: Corpus, mode: str = "serial") -> list[JoinQuery]:
-    schema = read_schema(corpus.stock)
-    queries = [parse(query.sql, schema) for query in corpus.queries_for(mode)]
-    return [query for query in queries if 1 < len(query.aliases) <= 9]
+    levels = (read_meaning(corpus.steered, query.sql).outermost for query in corpus.queries_for(mode))
+    return [level.query for level in levels if level is not None and 1 < len(level.query.aliases) <= 9]
 
 
 def test_trees_are_obeyed(corpus: Corpus, mode: str) -> None:

@@ -25,7 +25,7 @@ def _load(session: Session, *libraries: str | Path) -> None:
 
 @pytest.fixture
 def table(scratch: Session) -> Session:
-    """A table of 10,000 rows without indexes, and no library loaded yet."""
+    """Make a table of 10,000 rows without indexes; no library is loaded yet."""
     scratch.execute("CREATE TABLE t AS SELECT g AS id, g % 100 AS k FROM generate_series(1, 10000) AS g; ANALYZE t")
     return scratch
 

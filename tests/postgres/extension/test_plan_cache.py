@@ -49,7 +49,7 @@ def test_prepared_statement_follows(tables: Session, kind: str) -> None:
 
 
 def test_prepared_statement_follows_rollback(tables: Session) -> None:
-    """What a transaction had set is gone from the plans when it is rolled back."""
+    """Plans no longer obey the settings of a transaction that was rolled back."""
     tables.execute("SET plan_cache_mode = force_generic_plan")
     with tables.rolled_back():
         tables.execute("SET LOCAL pilotscope.cardinalities = '{\"a b\": 779}'")
@@ -77,7 +77,7 @@ def test_procedure_follows(tables: Session) -> None:
 
 
 def test_inner_statements_are_not_steered(tables: Session) -> None:
-    """What a function queries is below the user's statement and has its own aliases: it keeps its estimates, and no report has it."""
+    """A query inside a function has its own aliases: it keeps its estimates, and no report has it."""
     stock = tables.scalar("SELECT f()")
     tables.execute("SET pilotscope.enumerate = on")
     with tables.cardinalities({_PAIR: 777}):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from pytest_pilotscope.core.answers import answer_hash
+from pytest_pilotscope.measurement.answers import answer_hash
+from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import LeveledSubplan, verify
 
@@ -98,7 +97,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def forms(module_scratch: Session, library: object) -> Session:
-    """A session with the library in a database with all tables."""
+    """Open a session with the library in a database with all tables."""
     module_scratch.execute(_SCHEMA)
     module_scratch.execute("VACUUM ANALYZE")
     module_scratch.execute(f"LOAD '{library}'")
@@ -107,7 +106,7 @@ def forms(module_scratch: Session, library: object) -> Session:
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest, forms: Session) -> str:
-    """The name of one of the forms, with the settings it needs in force."""
+    """Give the name of one of the forms, with the settings it needs in force."""
     if request.param == "merge" and forms.server_version < 150000:
         pytest.skip("MERGE is there from PostgreSQL 15 on")
     forms.execute("RESET geqo_threshold; RESET enable_partitionwise_join")
@@ -136,7 +135,7 @@ def test_values_arrive(forms: Session, form: str, seed: int) -> None:
         assert {key: rows for key, rows in forms.subplans(sql).items() if rows > 1} == {
             key: rows for key, rows in injected.items() if subplans[key] > 0
         }
-    assert verify(plan, injected).reasons == ()
+    assert verify(plan, injected, {}).reasons == ()
     assert forms.take_notices() == []
 
 
@@ -198,17 +197,12 @@ def test_plan_of_a_partitioned_table_adds_up(forms: Session) -> None:
     assert [child.rows for child in plan.children] == [100 * child.rows for child in stock.children]
 
 
-def test_enumerated_sql_counts_the_subplans(forms: Session) -> None:
-    """The SQL that comes with a subplan runs, and its own plan has the same estimate for its join."""
+def test_the_sql_of_a_set_has_its_estimate(forms: Session) -> None:
+    """The SQL that counts a set runs, and its own plan has the same estimate for its join."""
     sql = "SELECT * FROM a JOIN b ON a.k = b.k JOIN c ON c.id = b.id AND c.k + a.v > 3 WHERE a.v = 1 AND b.v IN (1, 2)"
-    forms.execute("SET pilotscope.enumerate = on; SET pilotscope.enumerate_sql = on")
-    forms.execute(f"EXPLAIN {sql}")
-    report = json.loads(forms.scalar("SHOW pilotscope.subplans"))
-    forms.execute("RESET pilotscope.enumerate; RESET pilotscope.enumerate_sql")
-    assert len(report) == 7
-    for entry in report:
-        rows = forms.explain(entry["sql"].replace("count(*)", "1", 1)).rows
-        assert rows == entry["rows"], entry["sql"]
-    whole = next(entry["sql"] for entry in report if len(entry["rels"]) == 3)
-    assert forms.scalar(whole) == len(forms.execute(sql))
-    assert next(entry for entry in report if entry["rels"] == ["a"])["relation"] == "public.a"
+    [level] = read_meaning(forms, sql).levels
+    assert len(level.query.masks) == 7
+    for mask in level.query.masks:
+        counting = level.count_sql(mask).sql
+        assert forms.explain(counting.replace("count(*)", "1", 1)).rows == level.rows[mask], counting
+    assert forms.scalar(level.count_sql(0b111).sql) == len(forms.execute(sql))

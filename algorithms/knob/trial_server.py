@@ -1,0 +1,236 @@
+"""
+The server on which settings are tried.
+
+If we can start servers, it is a second one with the same data: settings that need a restart can be tried, and nobody touches the baseline's
+server. On a server that was given to us we change only our own sessions and, if our role may use ALTER SYSTEM, the settings that the server
+re-reads. We put those back on leaving; after a kill, the next opening of the server puts them back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
+from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
+from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
+from pytest_pilotscope.errors import AlgorithmError, ServerError
+from pytest_pilotscope.postgres.fingerprint import fingerprint
+from pytest_pilotscope.postgres.knobs import (
+    LEVELS,
+    Level,
+    SystemKnobs,
+    may_alter_system,
+    read_knobs,
+    set_session_knobs,
+    system_knobs,
+)
+from pytest_pilotscope.postgres.server import Capability
+from pytest_pilotscope.postgres.session import Session
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision.database import Database
+
+_LIMITS: Mapping[int, str] = {
+    1: "only settings of sessions: our role may not use ALTER SYSTEM on this server",
+    2: "no setting that needs a restart: this server was not started here",
+    3: "",
+}
+
+RECOVERY_LIMIT_S = 60.0
+"""A lost server may take so long to come back; recovery after a crash takes seconds."""
+
+_POLL_S = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The levels of settings that can be changed, whether the server is our own, and the limits of its container."""
+
+    levels: tuple[Level, ...]
+    own: bool
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+    @property
+    def limit(self) -> str:
+        """The settings that cannot be tuned here and the reason; empty if all can."""
+        return _LIMITS[len(self.levels)]
+
+
+def reach_of(database: Database, session: Session) -> Reach:
+    """Find the levels of settings that can be changed on the server of a database."""
+    if database.config is not None and Capability.RESTART in database.server.capabilities:
+        config = database.config
+        return Reach(levels=LEVELS, own=True, memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
+    return Reach(levels=LEVELS[:2] if may_alter_system(session) else LEVELS[:1], own=False)
+
+
+def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
+    """Return the space of the knobs that can be changed; UsageError for a refused knob, `AlgorithmError` if none is left."""
+    rows = read_knobs(session, tuple(CATALOGUE))
+    machine = within(this_machine(), reach.memory_bytes, reach.cpus) if reach.own else machine_behind(rows)
+    machine = replace(machine, data_bytes=int(session.scalar("SELECT pg_database_size(current_database())")))
+    space = knob_space(rows, machine, reach.levels, names=names)
+    if not len(space):
+        raise AlgorithmError(f"there is no knob to tune: none of {', '.join(names or ('the catalogue',))} can be changed on this server")
+    return space
+
+
+class TrialServer:
+    """
+    A server with settings in force; made by `open_trial_server`. Measure in `session`, which is read-only.
+
+    `cold` is True from a start of the server until somebody has run the queries.
+    """
+
+    def __init__(self, database: Database, space: KnobSpace, system: SystemKnobs | None, *, own: bool) -> None:
+        self._database = database
+        self._space = space
+        self._system = system
+        self._own = own
+        self._base = dict(database.config.settings) if database.config is not None else {}
+        self._level = {knob.name: knob.level for knob in space.knobs}
+        self._current = space.defaults
+        self.cold = True
+        self.session = database.measuring_session()
+
+    def close(self) -> None:
+        """End the session."""
+        self.session.close()
+
+    def apply(self, values: Values) -> Level | None:
+        """
+        Put a value for every knob in force, exactly as given; return the highest level that had to change, None for no change.
+
+        StatementFailed or ServerError if PostgreSQL refuses the values; the old ones are then in force.
+        """
+        changed = {name for name, value in values.items() if value != self._current[name]}
+        needed = [level for level in LEVELS if any(self._level[name] == level for name in changed)]
+        try:
+            self._put(values, needed)
+        except Exception:
+            self._put(self._current, needed)
+            raise
+        self._current = dict(values)
+        return needed[-1] if needed else None
+
+    def ready(self) -> None:
+        """
+        Wait until the server answers: with the settings in force, or, after a lost session, with the defaults in a new session.
+
+        ServerError if the server does not come back.
+        """
+        deadline_s = time.monotonic() + RECOVERY_LIMIT_S
+        while True:
+            try:
+                if self.session.closed:
+                    self._start_over()
+                self._check(self._current)
+                return
+            except ServerError as error:
+                if time.monotonic() > deadline_s:
+                    raise ServerError(
+                        f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
+                        f"the trials so far are kept: start again to go on. Its last error: {error}"
+                    ) from error
+            time.sleep(_POLL_S)
+
+    def _start_over(self) -> None:
+        """Open a new session with the defaults: after a restart of our own server, or once somebody else's server is back."""
+        if self._own:
+            self._database.server.restart(self._base)
+        self.cold = True
+        self.session = self._database.measuring_session()
+        self._current = self._space.defaults
+        self._put(self._current, ["reload"])
+
+    def _put(self, values: Values, levels: list[Level]) -> None:
+        if "restart" in levels:
+            self._restart(values)
+        reloaded = {name: value for name, value in values.items() if self._level[name] == "reload"}
+        if reloaded and {"reload", "restart"}.intersection(levels):  # a container forgets at a restart what ALTER SYSTEM has set
+            self._reload(reloaded)
+        self._session_knobs(values)
+        self._check(values)
+
+    def _restart(self, values: Values) -> None:
+        wanted = {name: value for name, value in values.items() if self._level[name] == "restart"}
+        self.session.close()
+        self.cold = True
+        try:
+            self._database.server.restart({**self._base, **wanted})
+        finally:
+            self.session = self._database.measuring_session()
+
+    def _reload(self, values: Values) -> None:
+        system = self._system or SystemKnobs(dict.fromkeys(values))  # on a server of our own nothing has to be put back
+        system.set(self.session, values)
+
+    def _session_knobs(self, values: Values) -> None:
+        set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
+
+    def _check(self, values: Values) -> None:
+        """Compare the settings in force with the requested ones, digit by digit."""
+        check_values(self.session, values)
+
+
+def check_values(session: Session, values: Values) -> None:
+    """Raise `AlgorithmError` if a setting in force in the session is not the requested one."""
+    rows = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
+    wrong = [f"{name} is {found}, not {values[name]}" for name, found in rows if found != values[name]]
+    if wrong:
+        raise AlgorithmError(f"PostgreSQL did not take the settings as they were given: {'; '.join(wrong)}")
+
+
+@contextmanager
+def open_trial_server(database: Database, space: KnobSpace, reach: Reach) -> Iterator[TrialServer]:
+    """Open a second server like that of `database` for trials, or use the same server if there can be no second one."""
+    with ExitStack() as stack:
+        system = None
+        if reach.own:
+            database = stack.enter_context(database.twin())
+        elif "reload" in reach.levels:
+            names = [knob.name for knob in space.knobs if knob.level == "reload"]
+            system = stack.enter_context(system_knobs(database.server.connect, names))
+        trial_server = TrialServer(database, space, system, own=reach.own)
+        stack.callback(trial_server.close)
+        yield trial_server
+
+
+@contextmanager
+def prepared_database(database: Database, values: Values) -> Iterator[Database]:
+    """
+    Give the database with settings in force, for the length of the block.
+
+    Settings of sessions need only new sessions. Others need a second server or, on a server that was given to us, a reload after ALTER
+    SYSTEM. `AlgorithmError` names the settings that cannot be changed on this server.
+    """
+    if not values:
+        yield database
+        return
+    with ExitStack() as stack:
+        session = stack.enter_context(database.session())
+        level = {name: row.level for name, row in read_knobs(session, list(values)).items()}
+        reach = reach_of(database, session)
+        unreachable = sorted(name for name in values if level.get(name) not in reach.levels)
+        if unreachable:
+            raise AlgorithmError(f"{', '.join(unreachable)} cannot be changed here: {reach.limit or 'this server does not know them'}")
+        whole = {name: value for name, value in values.items() if level[name] != "session"}
+        if whole and reach.own:
+            prepared = stack.enter_context(database.twin(values))
+        else:
+            if whole:
+                stack.enter_context(system_knobs(database.server.connect, list(whole))).set(session, whole)
+                logger.warning("%s: in force for the whole server, so the baseline has them, too", ", ".join(sorted(whole)))
+            prepared = replace(database, session_settings={name: value for name, value in values.items() if name not in whole})
+        with prepared.session() as check:
+            check_values(check, values)
+            prepared = replace(prepared, fingerprint=fingerprint(check))
+        yield prepared

@@ -1,0 +1,40 @@
+"""The registry of the built-in algorithms and datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.registry import Registry
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.queries.queries import Workload
+
+
+def builtin_registry() -> Registry:
+    """Return a registry with the built-in names only; Python programs without pytest use it."""
+    registry = Registry()
+    for module in builtin_plugins():
+        module.pytest_pilotscope_register(registry)
+    return registry
+
+
+def builtin_plugins() -> tuple[ModuleType, ...]:
+    """Return the modules that register the built-in names through the hook that third parties use."""
+    from pytest_pilotscope.algorithms import plugin as algorithms
+    from pytest_pilotscope.datasets import plugin as datasets
+
+    return algorithms, datasets
+
+
+def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> Workload:
+    """
+    Return the queries of a built-in dataset, split into `train`, `validation` and `test`.
+
+    For published data (`stats`, `imdb`) `data_dir` has the queries as well. Raise `UnknownName` for another dataset, and `MissingWorkload`
+    if there are no queries.
+    """
+    dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
+    workload: Workload = dataset.workload()
+    return workload

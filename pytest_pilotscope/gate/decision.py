@@ -1,0 +1,222 @@
+"""
+The regression gate: pure decisions over records, so that tests and simulations can call them.
+
+A regression is a time ratio whose confidence interval lies above the allowed delta (of the workload, or of a query after Holm's
+correction), an exact figure that got worse, or a query that newly fails or always times out. If two runs are not comparable, the gate
+reports a state with a name and never passes silently. The gate compares a run with a stored one by the ratios to each run's own baseline,
+because ratios are comparable between machines and times are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.gate.comparable import MISSING_BASELINE, State, same_queries, states_between, states_of
+from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
+from pytest_pilotscope.statistics.ratios import (
+    CONFIDENCE,
+    Interval,
+    WorkloadRatios,
+    exponentiated,
+    holm_after_discarding,
+    mean_ratios,
+    workload_ratios,
+)
+
+Verdict = Literal["PASSED", "REGRESSED", "NOT COMPARABLE", "PASSED WITH RESERVATIONS"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """
+    The limits of the gate.
+
+    The workload may be slower by `delta` and a query by `query_delta` (0.03 is 3 %). The `exact` figures may not get worse at all. States
+    fail or only warn, as `on_missing` says; a run that did not finish always fails.
+    """
+
+    delta: float = 0.03
+    query_delta: float = 0.20
+    exact: frozenset[str] = FIGURES
+    on_missing: Literal["fail", "warn"] = "fail"
+    confidence: float = CONFIDENCE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("delta", "query_delta"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and >= 0, found {value}")
+        if unknown := sorted(self.exact - FIGURES):
+            raise ValueError(f"unknown exact figure {unknown[0]!r}; known: {', '.join(sorted(FIGURES))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The comparison of one side: the number of queries and the workload's slow-down with its intervals."""
+
+    side: str
+    queries: int
+    ratios: WorkloadRatios
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateReport:
+    """The gate's decision with its reasons. A ratio of 1.0 means as fast as the run it is `against`."""
+
+    against: Literal["reference", "baseline"]
+    policy: Policy
+    compared: tuple[Compared, ...]
+    regressions: tuple[Regression, ...]
+    states: tuple[State, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The decision in words; regressions come before states."""
+        if self.regressions:
+            return "REGRESSED"
+        if any(state.kind == "unfinished" for state in self.states) or (self.states and self.policy.on_missing == "fail"):
+            return "NOT COMPARABLE"
+        return "PASSED WITH RESERVATIONS" if self.states else "PASSED"
+
+    @property
+    def exit_code(self) -> int:
+        """0 if the run passed, with or without reservations, else 1."""
+        return 0 if self.verdict.startswith("PASSED") else 1
+
+
+def decide(candidate: Record, reference: Record | None, policy: Policy) -> GateReport:
+    """Gate a run against a stored one by each side's ratio to the baseline of its own run; report a state if there is no reference."""
+    if reference is None:
+        return _report("reference", policy, [*states_of(candidate), MISSING_BASELINE])
+    found: list[State | Regression | Compared] = [*states_of(candidate), *states_between(candidate, reference)]
+    queries = same_queries(candidate, reference)
+    for side in _sides(candidate):
+        if side in reference.header.sides:
+            found += exact_regressions(candidate, reference, side, queries, policy.exact)
+            found += _failures(candidate, side, queries)
+            found += _against_reference(candidate, reference, side, policy)
+    return _report("reference", policy, found)
+
+
+def decide_against_baseline(candidate: Record, policy: Policy) -> GateReport:
+    """Gate a run against its own baseline: no side may be slower than plain PostgreSQL by more than the deltas."""
+    found: list[State | Regression | Compared] = [*states_of(candidate)]
+    for side in _sides(candidate):
+        pairs = pairs_of(candidate, side)
+        found += _failures(candidate, side, candidate.query_ids())
+        found += _not_compared(candidate, side, candidate.query_ids(), pairs.query_ids)
+        found += _newly_timed_out(side, pairs, None)
+        found += gate_pairs(side, pairs, None, policy)
+    return _report("baseline", policy, found)
+
+
+def gate_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
+    """Yield the decision about times; `reference` has the same queries in the same order."""
+    if not pairs.query_ids:
+        yield State(kind="empty", text=f"no query of {side} could be compared; nothing was gated")
+        return
+    ratios = workload_ratios(pairs, reference, confidence=policy.confidence, seed=policy.seed)
+    yield Compared(side=side, queries=len(pairs.query_ids), ratios=ratios)
+    for figure, ratio in (("geometric mean", ratios.geometric_mean), ("total time", ratios.total)):
+        if ratio.low > 1 + policy.delta:
+            yield Regression(side=side, figure=figure, ratio=ratio, allowed=1 + policy.delta)
+    yield from _slow_queries(side, pairs, reference, policy)
+
+
+def _slow_queries(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[Regression]:
+    ratios = mean_ratios(pairs, reference)
+    certain = holm_after_discarding(ratios.p_above(math.log1p(policy.query_delta))) <= (1 - policy.confidence) / 2
+    margin = ratios.margin(policy.confidence)
+    for i in certain.nonzero()[0]:
+        interval = exponentiated(float(ratios.mean[i]), float(margin[i]))
+        yield Regression(side=side, figure="time", query_id=pairs.query_ids[i], ratio=interval, allowed=1 + policy.query_delta)
+
+
+def _against_reference(candidate: Record, reference: Record, side: str, policy: Policy) -> Iterator[State | Regression | Compared]:
+    ours, theirs = pairs_of(candidate, side), pairs_of(reference, side)
+    expected = same_queries(candidate, reference)
+    common = [query_id for query_id in expected if query_id in ours.query_ids and query_id in theirs.query_ids]
+    yield from _not_compared(candidate, side, expected, common)
+    pairs, before = ours.restricted_to(common), theirs.restricted_to(common)
+    yield from _newly_timed_out(side, pairs, before)
+    yield from gate_pairs(side, pairs, before, policy)
+
+
+def _failures(candidate: Record, side: str, queries: tuple[str, ...]) -> Iterator[Regression]:
+    errors = {run.query_id: run.error for run in candidate.runs if run.side == side and run.error is not None}
+    for query_id in queries:
+        if query_id in errors:
+            yield Regression(side=side, figure="failure", query_id=query_id, before=None, after=errors[query_id])
+
+
+def _not_compared(candidate: Record, side: str, expected: Sequence[str], compared: Collection[str]) -> Iterator[State]:
+    """Yield a state if queries got no verdict; a failure on this side is a verdict."""
+    failed = {run.query_id for run in candidate.runs if run.side == side and run.error is not None}
+    if lost := [query_id for query_id in expected if query_id not in compared and query_id not in failed]:
+        text = f"{counted(len(lost), 'query', 'queries')} of {side} without all rounds on both sides: {named(lost)}"
+        yield State(kind="missing-queries", text=text)
+
+
+def _newly_timed_out(side: str, pairs: Pairs, before: Pairs | None) -> Iterator[Regression]:
+    """Yield the queries that time out in every round, but never in this run's baseline nor in the reference."""
+    never = ~pairs.baseline_timed_out.any(axis=1)
+    if before is not None:
+        never &= ~before.candidate_timed_out.any(axis=1)
+    for i in (never & pairs.candidate_timed_out.all(axis=1)).nonzero()[0]:
+        rounds = f"{pairs.rounds} of {pairs.rounds} rounds"
+        yield Regression(side=side, figure="time-outs", query_id=pairs.query_ids[i], before="0 rounds", after=rounds)
+
+
+def _sides(record: Record) -> tuple[str, ...]:
+    return tuple(side for side in record.header.sides if side != record.header.baseline_side)
+
+
+def _report(against: Literal["reference", "baseline"], policy: Policy, found: list[State | Regression | Compared]) -> GateReport:
+    if not any(isinstance(item, (Compared, State)) for item in found):
+        found.append(State(kind="empty", text="the run measured only its baseline; nothing was gated"))
+    return GateReport(
+        against=against,
+        policy=policy,
+        compared=tuple(item for item in found if isinstance(item, Compared)),
+        regressions=tuple(item for item in found if isinstance(item, Regression)),
+        states=tuple(item for item in found if isinstance(item, State)),
+    )
+
+
+def describe(report: GateReport) -> tuple[str, ...]:
+    """Return lines for a terminal: the verdict, the comparisons, the regressions with their size, and the states."""
+    meaning = "the reference" if report.against == "reference" else "the baseline"
+    percent = f"{report.policy.confidence:.0%}"
+    lines = [f"gate against {meaning}: {report.verdict}"]
+    lines += [
+        f"  {item.side}, {counted(item.queries, 'query', 'queries')}: total {_ratio(item.ratios.total)}, "
+        f"geometric mean {_ratio(item.ratios.geometric_mean)} times {meaning} ({percent} intervals)"
+        for item in report.compared
+    ]
+    lines += [f"  regression: {_sentence(regression, meaning)}" for regression in report.regressions]
+    lines += [f"  {'warning' if report.exit_code == 0 else 'state'}: {state.kind}: {state.text}" for state in report.states]
+    return tuple(lines)
+
+
+def _ratio(ratio: Interval) -> str:
+    return f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def _sentence(regression: Regression, meaning: str) -> str:
+    subject = f"{regression.figure} of {regression.query_id or 'the workload'}"
+    if regression.ratio is not None:
+        return f"{regression.side}: {subject} is {_ratio(regression.ratio)} times {meaning}, allowed is {regression.allowed:.3f}"
+    if regression.figure == "failure":
+        return f"{regression.side}: {regression.query_id} failed: {regression.after}"
+    return f"{regression.side}: {subject} was {_value(regression.before)}, now {_value(regression.after)}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

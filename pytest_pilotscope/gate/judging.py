@@ -1,0 +1,202 @@
+"""
+The `--gate` option: `open_gate` reads the references before the measurement, `judge` decides on the runs afterwards.
+
+This file pairs each run of an algorithm on a dataset with the stored run of the same algorithm and dataset, from any store, measured
+alone or in a comparison. `gate.decision` then compares the pair.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
+from pytest_pilotscope.gate.calibrations import calibrated, calibration_folder
+from pytest_pilotscope.gate.comparable import State
+from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe
+from pytest_pilotscope.gate.exact_figures import FIGURES
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.record.projection import runs_of
+from pytest_pilotscope.record.record import Record, read_record, record_of_lines
+
+Case = tuple[str, str]
+"""An algorithm and a dataset."""
+
+JSON_KEY = "pilotscope"
+"""The key of the records in a pytest-benchmark JSON."""
+
+NewestRecord = Callable[[str], Record | None]
+"""Reads the newest finished record of an MLflow experiment."""
+
+NONE, BASELINE, MLFLOW = "none", "baseline", "mlflow:"
+DEFAULT_DELTA, DEFAULT_QUERY_DELTA = Policy().delta, Policy().query_delta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """
+    The `references` of runs by algorithm and dataset; None compares each run with its own baseline.
+
+    If there are none, `missing` says where `open_gate` looked.
+    """
+
+    settings: Settings
+    references: Mapping[Case, Record] | None
+    missing: str = ""
+    calibrations: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The gate's lines and exit code. `reports` are by algorithm and dataset."""
+
+    reports: Mapping[Case, GateReport] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every run passed, else 1."""
+        return max((report.exit_code for report in self.reports.values()), default=1)
+
+
+def open_gate(settings: Settings, newest_record: NewestRecord) -> Gate | None:
+    """
+    Read the references of the gate; return None without a gate.
+
+    A missing reference becomes a state of the decision. Raise `UsageError` for a file that cannot be read and for an unknown figure;
+    `newest_record` raises `TrackingError` if the store does not answer.
+    """
+    chosen = settings.gate
+    if chosen is None or chosen == NONE:
+        return None
+    exact_figures(settings.gate_exact)
+    folder = calibration_folder()
+    if chosen == BASELINE:
+        return Gate(settings=settings, references=None, calibrations=folder)
+    records, missing = _from_store(chosen, newest_record) if chosen.startswith(MLFLOW) else _from_files(Path(chosen))
+    return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=folder)
+
+
+def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Judgement:
+    """Decide on every run; report a state for an expected run that was not measured."""
+    runs = _by_case(records)
+    reports, lines = {}, []
+    for case in dict.fromkeys((*expected, *runs)):
+        policy, remark = _policy(gate, runs.get(case))
+        report = reports[case] = _decide(gate, runs.get(case), case, policy)
+        first, *rest = describe(report)
+        lines += [f"{case[0]} on {case[1]}: {first}", *rest, f"  {remark}"]
+    if not reports:
+        lines.append("gate: NOT COMPARABLE: nothing was measured")
+    if others := [case for case in gate.references or () if case not in reports]:
+        lines.append(f"only in the reference, so not gated: {_listed(others)}")
+    return Judgement(reports=reports, lines=tuple(lines))
+
+
+def _decide(gate: Gate, run: Record | None, case: Case, policy: Policy) -> GateReport:
+    if run is None:
+        text = f"{case[0]} was not measured on {case[1]}: deselected, skipped, or ended before it began; nothing of it was gated"
+        state = State(kind="empty", text=text)
+        return GateReport(
+            against="baseline" if gate.references is None else "reference", policy=policy, compared=(), regressions=(), states=(state,)
+        )
+    if gate.references is None:
+        return decide_against_baseline(run, policy)
+    report = decide(run, gate.references.get(case), policy)
+    return report if case in gate.references else _told_where(report, gate.missing or _not_among(case, gate.references))
+
+
+def _told_where(report: GateReport, where: str) -> GateReport:
+    states = (replace(state, text=f"{where}; {state.text}") if state.kind == "missing-baseline" else state for state in report.states)
+    return replace(report, states=tuple(states))
+
+
+def _not_among(case: Case, references: Mapping[Case, Record]) -> str:
+    return f"no run of {case[0]} on {case[1]} is stored, only {_listed(references)}"
+
+
+def _listed(cases: Iterable[Case]) -> str:
+    return ", ".join(f"{algorithm} on {dataset}" for algorithm, dataset in cases)
+
+
+def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
+    """Return the given deltas, else those calibrated for such a run on this machine, else the defaults; and a sentence about them."""
+    settings = gate.settings
+    found = calibrated(run, gate.calibrations) if run is not None and gate.calibrations is not None else None
+    own = (found.gate_delta, found.gate_query_delta) if found else (DEFAULT_DELTA, DEFAULT_QUERY_DELTA)
+    given = (settings.gate_delta, settings.gate_query_delta)
+    delta, query_delta = (default if value is None else value for value, default in zip(given, own, strict=True))
+    source = f"calibrated on this machine by {found.run_name}" if found else "default"
+    sources = dict.fromkeys(source if value is None else "as given" for value in given)
+    exact = exact_figures(settings.gate_exact)
+    policy = Policy(delta=delta, query_delta=query_delta, exact=exact, on_missing=settings.gate_on_missing, seed=settings.seed)
+    ignored = f"; not compared: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
+    return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
+
+
+def exact_figures(names: Sequence[str]) -> frozenset[str]:
+    """Return the exact figures of these names, which have dashes, or `all`, or `none`; raise `UnknownName` for any other."""
+    known = {figure.replace(" ", "-"): figure for figure in FIGURES}
+    if set(names) in ({"all"}, {NONE}):
+        return FIGURES if names[0] == "all" else frozenset()
+    for name in names:
+        if name not in known:
+            raise UnknownName("exact figure of --gate-exact", name, {*known, "all", NONE})
+    return frozenset(known[name] for name in names)
+
+
+def _by_case(records: Iterable[Record]) -> dict[Case, Record]:
+    """Return the last single run of each algorithm and dataset; leave out the baseline of a comparison, which has no other side."""
+    runs = [run for record in records for run in runs_of(record)]
+    return {(run.header.algorithm, run.header.dataset): run for run in runs if len(run.header.sides) > 1}
+
+
+def _from_store(chosen: str, newest_record: NewestRecord) -> tuple[Sequence[Record], str]:
+    experiment = chosen.removeprefix(MLFLOW)
+    record = newest_record(experiment)
+    return ((record,), "") if record else ((), f"MLflow experiment {experiment!r} has no finished run with a record")
+
+
+def _from_files(path: Path) -> tuple[Sequence[Record], str]:
+    if path.is_dir():
+        found = sorted(read_references(path), key=lambda record: record.header.started_at)
+        return found, "" if found else f"there is no finished record in the folder {path}"
+    return (read_references(path), "") if path.exists() else ((), f"{path} does not exist")
+
+
+def read_references(path: Path) -> tuple[Record, ...]:
+    """
+    Read a record, the finished records of a folder, or the records in a pytest-benchmark JSON.
+
+    Raise `UsageError`, which starts with the file, for anything else.
+    """
+    try:
+        if path.is_dir():
+            return tuple(record for file in sorted(path.glob("*.jsonl")) if (record := read_record(file)).status == "FINISHED")
+        return _embedded(path) if path.suffix == ".json" else (read_record(path),)
+    except RecordError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _embedded(path: Path) -> tuple[Record, ...]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON ({error}); a gate needs a record (.jsonl) or a pytest-benchmark JSON") from error
+    records = content.get(JSON_KEY) if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(lines, list) for lines in records):
+        raise UsageError(
+            f"{path}: a JSON file without records of pytest-pilotscope; a gate needs a record (.jsonl), or what "
+            "`pytest benchmarks --benchmark-json=FILE` writes"
+        )
+    return tuple(record_of_lines([*(json.dumps(line).encode() for line in lines), b""], path) for lines in records)
+
+
+def embed(output: dict[str, Any], record_paths: Iterable[Path]) -> None:
+    """Add whole records to the `output` of pytest-benchmark, so that `--gate` can read its JSON file."""
+    output[JSON_KEY] = [[json.loads(line) for line in path.read_bytes().splitlines()] for path in record_paths]

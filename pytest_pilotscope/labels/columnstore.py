@@ -1,0 +1,233 @@
+"""
+The columns that are needed to count labels, read once from the database and kept on disk.
+
+    <folder>/<table>/rows.txt               number of rows, and a digest of all of them in their order
+    <folder>/<table>/<column>.npy           (N,) int32 or int64, 0 where NULL      integers
+    <folder>/<table>/<column>.null.npy      (N,) bool, only where there are NULLs
+    <folder>/<table>/<column>-<hash>.arrow  (N,) text that is equal exactly when the values of a key's type are
+    <folder>/<table>/where-<hash>.npy       (N / 8,) bits                          rows that satisfy a condition
+    <folder>/equal-<hash>.arrow             texts of a type that are equal         (`equaltexts`)
+
+Everything is in the physical order of the table. Processes that read the same data may share a folder.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from pytest_pilotscope.errors import LabelError, StatementFailed
+from pytest_pilotscope.labels.atomicfiles import file_name, load, readable, save, short_hash, write
+from pytest_pilotscope.labels.equaltexts import united
+from pytest_pilotscope.labels.integers import Integers
+from pytest_pilotscope.labels.source import Expression, RowSource
+from pytest_pilotscope.queries.evaluation import Mask
+from pytest_pilotscope.queries.joins import KeyType
+from pytest_pilotscope.queries.predicates import quote_identifier
+
+INTEGER = KeyType("integer", True)
+_READ_PER_SCAN = 32
+
+logger = logging.getLogger(__name__)
+
+
+class Column(NamedTuple):
+    """A column of a table, by the SQL that reads the table, and the type that its values are compared in."""
+
+    table: str
+    column: str
+    key: KeyType
+
+    @property
+    def is_integer(self) -> bool:
+        """True if the values are held as numbers."""
+        return self.key.name == INTEGER.name
+
+
+class Bitmap(NamedTuple):
+    """The rows of a table that satisfy a condition, as PostgreSQL evaluates it."""
+
+    table: str
+    condition: str
+
+
+Need: TypeAlias = Column | Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Tables whose rows are counted, and the columns and bitmaps that must be read of them."""
+
+    tables: set[str] = field(default_factory=set)
+    read: set[Need] = field(default_factory=set)
+
+
+class ColumnStore:
+    """
+    Columns and bitmaps of one data set.
+
+    `fetch` reads missing ones from the `source`; a store without a source only serves files. `context` names the settings under which
+    PostgreSQL read the SQL. A store is for one process; processes may share the files.
+    """
+
+    def __init__(self, folder: Path, context: str, source: RowSource | None = None) -> None:
+        self._folder = folder
+        self._context = context
+        self._source = source
+        self._integers: dict[Path, Integers] = {}
+        self._rows: dict[str, tuple[int, str]] = {}
+        self._verified: set[str] = set()
+
+    def fetch(self, needed: Needs) -> Needs:
+        """Read the missing ones, one scan per table; return those that PostgreSQL cannot read, such as a condition that fails on a row."""
+        failed = Needs()
+        wanted: dict[str, list[Need]] = {table: [] for table in sorted(needed.tables)}
+        for one in sorted(needed.read, key=repr):
+            if not self._path(one).exists():
+                wanted[one.table].append(one)
+        for table, missing in wanted.items():
+            if not missing and (self._table_folder(table) / "rows.txt").exists():
+                continue
+            try:
+                self._verify(table)
+            except StatementFailed as error:
+                _note(error, f"table {table}")
+                failed.tables.add(table)
+                continue
+            for start in range(0, len(missing), _READ_PER_SCAN):
+                failed.read.update(self._read(table, missing[start : start + _READ_PER_SCAN]))
+        return failed
+
+    def rows(self, table: str) -> int:
+        """Return the number of rows of a table."""
+        return self._known_rows(table)[0]
+
+    def integers(self, table: str, column: str) -> Integers:
+        """Return an integer column."""
+        path = self._path(Column(table, column, INTEGER))
+        if path not in self._integers:
+            nulls = path.with_suffix(".null.npy")
+            self._integers[path] = Integers(load(path), load(nulls) if nulls.exists() else None)
+        return self._integers[path]
+
+    def texts(self, column: Column) -> pa.Array:
+        """Return a column as text that is equal exactly when the values are."""
+        path = self._path(column)
+        with readable(path), pa.ipc.open_file(str(path)) as reader:
+            return reader.read_all().column(0).combine_chunks()
+
+    def mask(self, table: str, condition: str) -> Mask:
+        """Return the rows that satisfy a condition, as PostgreSQL evaluated it."""
+        return np.unpackbits(load(self._path(Bitmap(table, condition))), count=self.rows(table)).view(np.bool_)
+
+    def _known_rows(self, table: str) -> tuple[int, str]:
+        if table not in self._rows:
+            path = self._table_folder(table) / "rows.txt"
+            with readable(path):
+                count, digest = path.read_text(encoding="ascii").split()
+                self._rows[table] = int(count), digest
+        return self._rows[table]
+
+    def _read(self, table: str, missing: Sequence[Need]) -> set[Need]:
+        """Read with one scan, or one by one when that fails; return those that cannot be read."""
+        try:
+            arrays = self._database().rows(table, [_expression(one) for one in missing])
+            if len(arrays[0]) != self.rows(table):
+                raise LabelError(
+                    f"table {table} has {len(arrays[0])} rows, but {self.rows(table)} when its columns were read: "
+                    f"remove {self._table_folder(table)}"
+                )
+            for one, array in zip(missing, arrays, strict=True):
+                self._save(one, array)
+        except StatementFailed as error:
+            if len(missing) > 1:
+                return {failed for one in missing for failed in self._read(table, [one])}
+            _note(error, f"{missing[0][1]} of table {table}")
+            return set(missing)
+        return set()
+
+    def _verify(self, table: str) -> None:
+        """Raise `LabelError` if the rows of a table, or their order, changed since its first column was read."""
+        if table in self._verified:
+            return
+        path, found = self._table_folder(table) / "rows.txt", self._database().digest(table)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, " ".join(map(str, found)).encode("ascii"))
+        elif self._known_rows(table) != found:
+            raise LabelError(
+                f"table {table} does not hold the rows in {self._folder} any more, or not in the same order; "
+                "labels need data that does not change: remove that folder to read it again"
+            )
+        self._verified.add(table)
+
+    def _save(self, one: Need, array: pa.Array) -> None:
+        path = self._path(one)
+        if isinstance(one, Bitmap):
+            save(path, np.packbits(array.to_numpy(zero_copy_only=False).astype(np.bool_)))
+        elif one.is_integer:
+            column = _integers(array)
+            if column.nulls is not None:  # first, so that the values are never there without them
+                save(path.with_suffix(".null.npy"), column.nulls)
+            save(path, column.values)
+        else:
+            if not one.key.bytewise:
+                key = one.key.name
+                array = united(array, type_name=key, folder=self._folder, context=self._context, source=self._database())
+            content = io.BytesIO()
+            with pa.ipc.new_file(content, pa.schema([("text", pa.string())])) as writer:
+                writer.write(pa.record_batch([array], names=["text"]))
+            write(path, content.getvalue())
+
+    def _database(self) -> RowSource:
+        if self._source is None:
+            raise LabelError(f"columns or conditions are not in {self._folder}, and there is no database to read them from")
+        return self._source
+
+    def _table_folder(self, table: str) -> Path:
+        return self._folder / file_name(table)
+
+    def _path(self, one: Need) -> Path:
+        folder = self._table_folder(one.table)
+        if isinstance(one, Bitmap):
+            return folder / f"where-{short_hash(self._context + one.condition)}.npy"
+        name = file_name(one.column)
+        return folder / (f"{name}.npy" if one.is_integer else f"{name}-{short_hash(self._context + one.key.name)}.arrow")
+
+
+def _expression(one: Need) -> Expression:
+    if isinstance(one, Bitmap):
+        return Expression(f"({one.condition}) IS TRUE", "boolean")
+    column = quote_identifier(one.column)
+    if one.is_integer:
+        return Expression(column, "integer")
+    return Expression(column if one.key.name == "text" else f"(({column})::{one.key.name})::text", "text")
+
+
+def _note(error: StatementFailed, what: str) -> None:
+    """Log a column or condition that PostgreSQL cannot read, so that it counts the sets itself; raise again if the connection is lost."""
+    if not error.sqlstate:
+        raise error
+    logger.warning("PostgreSQL cannot evaluate %s for all rows (%s): sets of relations with it are counted one by one", what, error.reason)
+
+
+def _integers(array: pa.Array) -> Integers:
+    """Take an Arrow array of int64 apart by its buffers: Arrow's own conversions import pandas, which takes a second."""
+    validity, content = array.buffers()
+    stop = array.offset + len(array)
+    values = np.frombuffer(content, dtype=np.int64, count=stop)[array.offset :] if len(array) else np.zeros(0, dtype=np.int64)
+    nulls = None
+    if array.null_count:
+        valid = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), count=stop, bitorder="little")[array.offset :]
+        nulls = valid == 0
+        values = np.where(nulls, 0, values)
+    limits = np.iinfo(np.int32)
+    fits = not values.size or (values.min() >= limits.min and values.max() <= limits.max)
+    return Integers(values.astype(np.int32) if fits else values, nulls)

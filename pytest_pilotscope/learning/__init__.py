@@ -1,0 +1,1 @@
+"""The protocols of an algorithm, and the data that it learns from."""

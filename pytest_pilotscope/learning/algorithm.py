@@ -1,0 +1,134 @@
+"""
+The protocols of learned components, one for each decision that a component can take.
+
+An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; that method tells which decision it takes.
+It imports neither pytest nor mlflow: it returns what the run logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.results import Scalar, TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.learning.training import Training
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision.database import Database
+
+Subplan = frozenset[str]
+Cardinalities = Mapping[Subplan, float]
+
+
+class PartialCardinalities(dict[Subplan, float]):
+    """
+    Rows of some subplans; `unknown` has the reason for each of the others.
+
+    An estimator returns this if it cannot know all rows. PostgreSQL then uses its own estimates for the others, and their plan nodes count
+    as not steered.
+    """
+
+    def __init__(self, rows: Cardinalities, unknown: Mapping[Subplan, str]) -> None:
+        super().__init__(rows)
+        self.unknown = dict(unknown)
+
+
+def unknown_of(rows: Cardinalities | None) -> Mapping[Subplan, str]:
+    """Return the subplans that an answer leaves unknown, each with its reason."""
+    return rows.unknown if isinstance(rows, PartialCardinalities) else {}
+
+
+class Algorithm(Protocol):
+    """The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone."""
+
+    name: str
+
+    def train(self, training: Training) -> TrainingReport:
+        """Learn from the training queries, select by the validation queries, and return the report to log."""
+
+
+@runtime_checkable
+class CardinalityEstimator(Protocol):
+    """An algorithm that estimates cardinalities."""
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """
+        Estimate the rows of every subplan the planner will ask about.
+
+        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
+        infinite or a negative value fails the run. Raise `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
+        Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason.
+        """
+
+
+@runtime_checkable
+class TextSteering(Protocol):
+    """A cardinality estimator that also finds the subplans itself (optional), so that no planning is needed to list them."""
+
+    def steer_by_text(self, query: Query) -> Cardinalities | None:
+        """
+        Estimate the rows of every subplan from the text of a query. Return None if only the planner knows the subplans; `steer` follows.
+
+        The answer is compared with the planner's own list when the plan is read back: a missing subplan raises `IncompleteEstimate`.
+        Additional subplans (of a relation that the planner removes) have no effect.
+        """
+
+
+@runtime_checkable
+class PlanChooser(Protocol):
+    """An algorithm that chooses among candidate plans."""
+
+    def choose(self, query: Query, session: Session) -> Cardinalities:
+        """Return the cardinalities that make PostgreSQL run the chosen plan; an empty mapping for PostgreSQL's own plan."""
+
+
+@runtime_checkable
+class LearningOn(Protocol):
+    """A plan chooser that also learns from the queries it is asked about (optional)."""
+
+    def learn_on(self, query: Query) -> None:
+        """Learn from earlier queries. The run calls this before every `choose` and counts its time for no query."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A plan chooser that also explains its choices (optional)."""
+
+    def explain(self, query: Query) -> Mapping[str, Scalar]:
+        """Return facts about the last choice for a query, for the record and the report: short names with their units."""
+
+
+@runtime_checkable
+class DatabasePreparer(Protocol):
+    """
+    An algorithm that chooses the indexes or the settings of a database.
+
+    Two members are optional. A static method `restriction(database)` returns in a few words what is impossible on its server, for the
+    header. A true attribute `copies` means that `train` or `prepare` calls `database.copy()`; a user's own database is then made ready
+    for copying.
+    """
+
+    def prepare(self, database: Database) -> AbstractContextManager[Database]:
+        """Change a database for the length of the block, and undo every change on leaving."""
+
+
+@runtime_checkable
+class Persistent(Protocol):
+    """
+    An algorithm that can be saved and loaded. Loading a model must never run code: safetensors and JSON, no pickle.
+
+    Two attributes are optional. `selection` is the validation metric by which `--load-model best` chooses, and True if smaller is better.
+    `decider(folder)` is a static method that returns a function from SQL to the decision, to serve a model without a database.
+    """
+
+    model_id: str
+
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs to `model/<model_id>/` and `metadata/<model_id>.json` below `folder`."""
+
+    def load(self, folder: Path, training: Training) -> None:
+        """Read the files of `save`. Raise `ModelError` for a broken file and for a model of another schema or other data."""

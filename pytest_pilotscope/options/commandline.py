@@ -1,0 +1,125 @@
+"""Read command line and ini file into `Settings`. Nothing else calls `config.getoption`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_pilotscope.options.settings import OPTIONS, Settings
+from pytest_pilotscope.options.table import Option
+from pytest_pilotscope.places.dsn import Dsn
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.registry import Registry
+
+GROUP = "pilotscope"
+
+MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
+"""Options that only a measurement uses: a command line with one of them asks for a measurement."""
+
+JUDGING = ("gate", "calibrate")
+"""Options that judge a measurement: with one of them, a session that measures nothing is no success."""
+
+
+def add_options(parser: pytest.Parser, options: Iterable[Option] = OPTIONS) -> None:
+    """Add the prefixed names and the ini keys of options."""
+    group = parser.getgroup(GROUP, "pilotscope: learned database components, measured")
+    for option in options:
+        group.addoption(f"--pilotscope-{option.name}", **_attributes(option, help_text=argparse.SUPPRESS))
+        _add_ini_key(parser, option)
+
+
+def add_short_names(parser: pytest.Parser, options: Iterable[Option]) -> tuple[str, ...]:
+    """
+    Add the short names, after every plugin and conftest.py has added its own options.
+
+    Return the names that other plugins have taken; those options keep their prefixed name only.
+    """
+    group = parser.getgroup(GROUP)
+    taken = []
+    for option in options:
+        try:
+            group.addoption(f"--{option.name}", **_attributes(option, help_text=option.help_with_default.replace("%", "%%")))
+        except (ValueError, argparse.ArgumentError):
+            taken.append(f"--{option.name}")
+    return tuple(taken)
+
+
+def add_late_keys(config: pytest.Config, registry: Registry) -> None:
+    """Add the ini keys of options that a conftest.py declared too late for the command line."""
+    for declared in registry.declared.values():
+        for option in late(config, declared.values()):
+            _add_ini_key(config._parser, option)  # pytest offers no public access to its parser after it has read the command line
+
+
+def late(config: pytest.Config, options: Iterable[Option]) -> tuple[Option, ...]:
+    """Return the options that the command line does not know."""
+    return tuple(option for option in options if not hasattr(config.option, option.dest))
+
+
+def _add_ini_key(parser: pytest.Parser, option: Option) -> None:
+    parser.addini(option.dest, f"the same as --pilotscope-{option.name}")
+
+
+def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"dest": option.dest, "default": None, "help": help_text}
+    if option.is_flag:
+        return {**attributes, "action": "store_const", "const": not option.default}
+    metavar = option.metavar or "|".join(option.choices) or option.key.upper()
+    return {**attributes, "metavar": metavar, "type": option.read, "action": "append" if option.repeats else "store"}
+
+
+def settings(config: pytest.Config) -> Settings:
+    """Read all options. Raise `pytest.UsageError` (exit code 4) for an unreadable ini value and for options that exclude each other."""
+    chosen: dict[str, Any] = {}
+    for option in OPTIONS:
+        if (value := _chosen(config, option)) is not None:
+            chosen[option.key] = value
+    if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
+        chosen["datasets"] = (own,)  # the user's queries on the user's server: measure its database
+    if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
+        raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
+    return Settings(**chosen)
+
+
+def algorithm_options(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Read the options that algorithms declare, for `Settings.options`; those declared late come from the ini file only."""
+    return {
+        algorithm: {name: value for name, option in declared.items() if (value := _chosen(config, option)) is not None}
+        for algorithm, declared in registry.declared.items()
+    }
+
+
+def asks_for(config: pytest.Config, names: Collection[str]) -> bool:
+    """Tell whether the command line has one of these options."""
+    return any(config.getoption(option.dest) not in (None, "none") for option in OPTIONS if option.name in names)
+
+
+def _chosen(config: pytest.Config, option: Option) -> Any:
+    """Return the value of the command line, else of the ini file, else None."""
+    value = config.getoption(option.dest, None)
+    if value is None:
+        value = _from_ini(config, option)
+    return _split(value) if option.repeats and value is not None else value
+
+
+def _from_ini(config: pytest.Config, option: Option) -> Any:
+    text = config.getini(option.dest)
+    if not text:
+        return None
+    if option.is_flag:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise pytest.UsageError(f"{option.dest} in {config.inipath}: expected true or false, got {text!r}")
+        return not option.default if text.lower() in ("true", "1") else None
+    try:
+        return [option.read(text)] if option.repeats else option.read(text)
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"{option.dest} in {config.inipath}: {error}") from error
+
+
+def _split(values: Sequence[str]) -> tuple[str, ...]:
+    parts = (part.strip() for value in values for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))

@@ -1,0 +1,152 @@
+"""The options of every run, as the fields of one dataclass; each field declares its command line, ini file and Python argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_pilotscope.options import values
+from pytest_pilotscope.options.table import option, options_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    All options of one invocation; the defaults are those of the command line.
+
+    `commandline.settings` reads them from the command line and the ini file; Python makes them directly. `options` has the values of the
+    options that algorithms declare: `{"index": {"start": "none"}}`.
+    """
+
+    algorithms: tuple[str, ...] = option(
+        ("baseline",), "algorithm to measure; repeat or separate by commas", name="algo", metavar="NAME", parse=values.names
+    )
+    datasets: tuple[str, ...] = option(
+        ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names
+    )
+
+    # server
+    server: str = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN")
+    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=Path)
+    pg_version: int | None = option(None, "PostgreSQL major version to embed or to run", metavar="MAJOR", parse=values.positive_int)
+    container_memory_bytes: int | None = option(
+        None,
+        "memory of a container, such as 512m or 2g; without it all memory of the machine",
+        name="container-memory",
+        metavar="SIZE",
+        parse=values.size,
+    )
+    container_cpus: float | None = option(
+        None, "processors of a container, also a fraction; without it all processors of the machine", metavar="N", parse=values.processors
+    )
+    dask: str | None = option(
+        None,
+        "count, collect and try settings on the workers of this Dask scheduler, or on N processes here, each with its own server",
+        metavar="SCHEDULER|local:N",
+        parse=values.dask,
+    )
+
+    # data and workload
+    scale: float | None = option(None, "scale of a generated dataset, instead of its own", metavar="FACTOR", parse=values.positive_float)
+    seed: int = option(0, "seed of data, workload, training and bootstrap", metavar="N", parse=values.non_negative_int)
+    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=Path)
+    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=Path)
+    workload: str | None = option(None, "one of several workloads in the folder of --queries-dir or --data-dir", metavar="NAME")
+    split: Literal["given", "random", "template"] = option(
+        "given",
+        "keep the given division of the queries, or divide them into 70% training, 10% validation and 20% test queries: at random, "
+        "or so that no test query has the template of a training query",
+        choices=("given", "random", "template"),
+    )
+    generate_training: int | None = option(
+        None,
+        "generate N training queries from schema, statistics and joins of the workload; without it 500 if the workload has none",
+        metavar="N",
+        parse=values.non_negative_int,
+    )
+    read_only: bool = option(False, "write nothing to the server of --server")
+    queries: tuple[str, ...] = option((), "measure only the test queries whose id matches, e.g. 'q01*'", metavar="GLOB", parse=values.names)
+    limit: int | None = option(None, "measure only the first N (matching) test queries", metavar="N", parse=values.positive_int)
+
+    # measurement
+    measure: bool = option(True, "collect and train only; may run with several workers (-n)")
+    rounds: int = option(5, "measured repetitions per query and side, after one warm-up", metavar="N", parse=values.positive_int)
+    query_timeout_ms: float | None = option(
+        None,
+        "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
+        metavar="MS",
+        parse=values.positive_float,
+    )
+    compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
+
+    # gate
+    gate: str | None = option(
+        None,
+        "exit 1 if a run is worse than this one: a record, a folder of records, a pytest-benchmark JSON, the newest run of an MLflow "
+        "experiment, or its own baseline; none switches off a gate of the ini file",
+        metavar="FILE|mlflow:EXPERIMENT|baseline|none",
+        parse=values.gate,
+    )
+    gate_delta: float | None = option(
+        None,
+        "how much slower the workload may get, e.g. 3%; without it the result of --calibrate on this machine, else 3%",
+        metavar="PERCENT",
+        parse=values.share,
+    )
+    gate_query_delta: float | None = option(
+        None,
+        "how much slower a single query may get; without it the result of --calibrate on this machine, else 20%",
+        metavar="PERCENT",
+        parse=values.share,
+    )
+    gate_exact: tuple[str, ...] = option(
+        ("all",),
+        "exact figures that must not get worse; repeat or separate by commas; algorithms that learn from measured times "
+        "choose other plans after every training",
+        metavar="all|none|FIGURE",
+        parse=values.names,
+    )
+    gate_on_missing: Literal["fail", "warn"] = option("fail", "fail or warn if there is no comparable run", choices=("fail", "warn"))
+    calibrate: bool = option(
+        False, "measure PostgreSQL against itself, and store for the gate the smallest difference that this machine can detect"
+    )
+
+    # learning
+    collection: bool = option(True, "collect no labels; use those in the cache")
+    training: bool = option(True, "do not train; needs --load-model")
+    collection_size: int | None = option(None, "label at most N training queries; all without it", metavar="N", parse=values.positive_int)
+    training_size: int | None = option(
+        None, "learn from at most N training queries; all without it", metavar="N", parse=values.positive_int
+    )
+    epochs: int = option(100, "training epochs at most", metavar="N", parse=values.positive_int)
+    update_every: int = option(
+        200,
+        "select indexes again after every N training queries, with all queries so far; with --lero-dynamic, train again after N queries",
+        metavar="N",
+        parse=values.positive_int,
+    )
+    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION")
+    register_model: bool = option(False, "register the trained model in MLflow's registry")
+    device: str = option("auto", "device that trains networks", choices=("auto", "cpu", "cuda"))
+    sample_bitmaps: bool = option(True, "train mscn without the sample bitmaps", name="no-bitmaps")
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    # records
+    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=Path)
+    report: Path | None = option(
+        None, "write an HTML page with tables, plots and plans of all runs", metavar="FILE.html", parse=values.page
+    )
+    mlflow: bool = option(True, "do not send runs to MLflow; write the local record only")
+    tracking_uri: str | None = option(None, "MLflow store; without it MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", metavar="URI")
+
+
+OPTIONS = options_of(Settings)
+"""The options of every run; algorithms declare more with `Registry.add_option`."""
+
+
+def checked(key: str, value: Any, *, argument: str | None = None) -> Any:
+    """Return a value that Python passed for a field of `Settings`. Raise `UsageError`, which names the argument, for a wrong one."""
+    (declared,) = (one for one in OPTIONS if one.key == key)
+    return declared.checked(value, argument or key)

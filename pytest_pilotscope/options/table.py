@@ -1,0 +1,101 @@
+"""The class of an option, and the dataclass fields that declare one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options import values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """
+    One option: `--pilotscope-NAME`, the short `--NAME`, and the ini key `pilotscope_NAME`.
+
+    `key` is its Python name. An option whose default is True or False is a flag: it takes no value and sets the opposite.
+    `parse` reads the text of a value and raises `ValueError` or `argparse.ArgumentTypeError` for a wrong one. Without `parse`, the value is
+    one of the `choices` if there are any, else it has the type of the default.
+    """
+
+    name: str
+    key: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """The attribute that argparse stores the value in; also the ini key."""
+        return f"pilotscope_{self.name.replace('-', '_')}"
+
+    @property
+    def is_flag(self) -> bool:
+        """True if the option takes no value."""
+        return isinstance(self.default, bool)
+
+    @property
+    def repeats(self) -> bool:
+        """True if the option may be repeated, or given once with several names."""
+        return self.parse is values.names
+
+    @property
+    def help_with_default(self) -> str:
+        """The help text, with the default if there is one."""
+        if self.is_flag or self.default is None or self.default == ():
+            return self.help
+        return f"{self.help} (default: {_text(self.default)})"
+
+    def read(self, text: str) -> Any:
+        """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
+        if self.parse is None:
+            parse = values.one_of(*self.choices) if self.choices else values.OF_TYPE.get(type(self.default), str)
+            return parse(text)
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected {self.metavar or 'another value'}, got {text!r} ({error})") from error
+
+    def checked(self, value: Any, argument: str) -> Any:
+        """
+        Return a value that Python passed as this argument.
+
+        None is accepted if it is the default. Raise `UsageError`, which names the argument, if the command line would reject the value.
+        """
+        if value is None and self.default is None:
+            return value
+        try:
+            expected = values.truth(value) if self.is_flag else self.read(_text(value))
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{argument}: {error}") from error
+        if value != expected and not self.repeats:
+            raise UsageError(f"{argument}: expected {expected!r}, got {value!r}")
+        return value if self.repeats else expected
+
+
+def option(default: Any, help: str, *, name: str | None = None, **declared: Any) -> Any:
+    """Declare a dataclass field as an option with the name of the field, after `no-` for a flag that is on by default."""
+    return field(default=default, metadata={"name": name, "help": help, **declared})
+
+
+def options_of(declaring: type) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares."""
+    return tuple(
+        Option(**{**one.metadata, "name": one.metadata["name"] or name_of(one.name, one.default)}, key=one.name, default=one.default)
+        for one in fields(declaring)
+        if one.metadata
+    )
+
+
+def name_of(key: str, default: Any, *, prefix: str = "") -> str:
+    """Return the name that an option has on the command line."""
+    return f"{prefix}{'no-' if default is True else ''}{key.replace('_', '-')}"
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,119 @@
+"""Readers of option values. Each takes a text and raises `argparse.ArgumentTypeError`, which says what was expected."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+LEAST_CPUS = 0.01
+"""The smallest CPU limit that Docker accepts."""
+
+LEAST_MEMORY_BYTES = 64 << 20
+"""With our settings PostgreSQL does not start in less memory."""
+
+
+def _number(parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return read
+
+
+whole = _number(int, lambda value: True, "a whole number")
+positive_int = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+non_negative_int = _number(int, lambda value: value >= 0, "a whole number of at least 0")
+number = _number(float, isfinite, "a number")
+_auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
+processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
+
+
+def truth(value: object) -> bool:
+    """Return a Python bool; reject texts such as "true"."""
+    if not isinstance(value, bool):
+        raise argparse.ArgumentTypeError(f"expected True or False, got {value!r}")
+    return value
+
+
+def names(text: str) -> str:
+    """Read one or more names, separated by commas."""
+    if not text.replace(",", "").strip():
+        raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
+    return text
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Return a reader that accepts these words only."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
+        return text
+
+    return parse
+
+
+def size(text: str) -> int:
+    """Read a size such as 512m or 2g; return bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
+    size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {text!r}")
+    return size_bytes
+
+
+def dask(text: str) -> str:
+    """Read local:N, or the address of a scheduler."""
+    if not re.fullmatch(r"local:[1-9]\d*|(?!local:)(\w+://)?[\w.-]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
+    return text
+
+
+def factors(text: str) -> tuple[float, ...]:
+    """Read numbers above 0, separated by commas."""
+    return tuple(positive_float(part.strip()) for part in text.split(","))
+
+
+def margin(text: str) -> Any:
+    """Read auto, or a number of at least 0."""
+    return text if text == "auto" else _auto_or_number(text)
+
+
+def share(text: str) -> float:
+    """Read a percentage, or a share below 1."""
+    number = text[:-1] if text.endswith("%") else text
+    try:
+        value = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0) or (value >= 1 and not text.endswith("%")):
+        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {text!r}")
+    return value
+
+
+def gate(text: str) -> str:
+    """Read a file, mlflow:EXPERIMENT, baseline or none."""
+    if text in ("", "mlflow:"):
+        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {text!r}")
+    return text
+
+
+def page(text: str) -> Path:
+    """Read the name of an HTML file."""
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
+    return Path(text)
+
+
+OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}
+"""The reader for the type of a default; other types are read as text."""

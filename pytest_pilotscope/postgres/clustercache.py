@@ -1,0 +1,108 @@
+"""
+A cache of prepared data directories on disk: made once, then copied for every server.
+
+    <templates>/<key>/data            a cleanly stopped cluster
+    <templates>/<key>/manifest.json   written last: how many files and bytes there have to be
+    <templates>/<key>.partial/        being made; the process that finds one while holding the lock may delete it
+    <templates>/<key>.lock            held by the process that makes the entry; the others wait
+
+Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short; the manifest then does not fit,
+and the entry is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.folders import server_folder
+from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.clusters import make_cluster, run_program
+from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
+
+logger = logging.getLogger(__name__)
+
+
+def cluster_key(name: str, content: str, binaries: Binaries) -> str:
+    """Return the cache key of `content` (any text that identifies it) prepared by this build of PostgreSQL with the pinned settings."""
+    identity = "\0".join((content, binaries.version, str(binaries.program.stat().st_size), platform.machine(), str(LAYOUT_VERSION)))
+    return f"{name}-pg{binaries.major}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+class ClusterCache:
+    """The prepared data directories of one account."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self.folder = server_folder(account, "templates")
+
+    def empty(self, binaries: Binaries) -> Path:
+        """Return a cluster without a database of its own, as `initdb` leaves it."""
+        return self.ensure(cluster_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
+
+    def ensure(self, key: str, binaries: Binaries, build: Callable[[Path], None]) -> Path:
+        """
+        Return the data directory of `key`; make it by `build(data_folder)` when it is not there or not whole.
+
+        Two processes that want the same key at once: one makes it, the other waits. When `build` raises or is killed, no entry is left.
+        """
+        entry = self.folder / key
+        if not _is_whole(entry):
+            with self._locked(key):
+                if not _is_whole(entry):
+                    self._make(entry, binaries, build)
+        return entry / "data"
+
+    def _make(self, entry: Path, binaries: Binaries, build: Callable[[Path], None]) -> None:
+        if entry.exists():
+            logger.warning("the prepared data directory %s is damaged; it is made again", entry)
+            shutil.rmtree(entry)
+        partial = entry.with_name(f"{entry.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        self._account.own(partial)
+        try:
+            build(partial / "data")
+            # One WAL file is left instead of up to hundreds of MB of used ones.
+            run_program([binaries.bindir / "pg_resetwal", "-D", partial / "data"], self._account, partial)
+            (partial / "manifest.json").write_text(json.dumps(_manifest(partial / "data")))
+            partial.rename(entry)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        lock = os.open(self.folder / f"{key}.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for another process that prepares %s", key)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _manifest(data_folder: Path) -> dict[str, int]:
+    """Count the files and bytes below a data directory."""
+    sizes = [os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(data_folder) for name in names]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        expected = json.loads((entry / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(expected == _manifest(entry / "data"))

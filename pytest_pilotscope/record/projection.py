@@ -1,0 +1,66 @@
+"""Splitting the record of a comparison into one run for each algorithm: stores, summaries and the gate work on single runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import RunEnd, RunHeader, Scalar
+
+COMPARISON = "compare"
+"""The algorithm in the header of a record that compares several; no side has this name."""
+
+_NOTHING_LEARNED: Mapping[str, Scalar] = {
+    "enable_collection": False,
+    "enable_training": False,
+    "num_epoch": 0,
+    "num_training": 0,
+    "num_collection": 0,
+    "register_model": False,
+}
+
+
+def is_comparison(header: RunHeader) -> bool:
+    """Tell whether the record of this header compares several algorithms."""
+    return header.algorithm not in header.sides
+
+
+def runs_of(record: Record) -> tuple[Record, ...]:
+    """Return the record itself if it has one algorithm, else a record for each side with the baseline, and one for the baseline alone."""
+    return tuple(_of_side(record, side) for side in record.header.sides) if is_comparison(record.header) else (record,)
+
+
+def header_of(header: RunHeader, side: str) -> RunHeader:
+    """Return the header of a run of this side alone; it keeps the tags of the record, also `record_id`."""
+    baseline = header.baseline_side
+    rest = header.run_name.removeprefix(header.algorithm)
+    own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side == baseline else {}), "algorithm": side}
+    return replace(
+        header,
+        run_name=f"{side}{rest}",
+        algorithm=side,
+        sides=tuple(dict.fromkeys((baseline, side))),
+        parameters={name: own.get(name, value) for name, value in header.parameters.items()},
+        tags={**header.tags, "comparison": header.run_name},
+    )
+
+
+def _of_side(record: Record, side: str) -> Record:
+    header = header_of(record.header, side)
+    return replace(
+        record,
+        header=header,
+        runs=tuple(run for run in record.runs if run.side in header.sides),
+        reports=tuple(report for report in record.reports if report.side in header.sides),
+        decisions=tuple(decision for decision in record.decisions if decision.side in header.sides),
+        training=tuple(training for training in record.training if training.side == side),
+        end=_end(record.end, header.sides) if record.end else None,
+    )
+
+
+def _end(end: RunEnd, sides: tuple[str, ...]) -> RunEnd:
+    """Drop the failures of other sides, which do not fail this one."""
+    failures = {side: why for side, why in end.failures.items() if side in sides}
+    others_only = end.status == "FAILED" and end.error is None and not failures
+    return replace(end, failures=failures, status="FINISHED" if others_only else end.status)

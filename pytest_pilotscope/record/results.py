@@ -1,0 +1,246 @@
+"""
+The lines of a record as values: one for each timed execution, for each query and side, for each training, and for the run.
+
+`python -m pytest_pilotscope.record.schema > docs/record.md` makes the published description from them.
+
+A *side* is what a run measures: `baseline`, an algorithm by its name, or `baseline-again` if PostgreSQL is measured against itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Literal
+
+BASELINE = "baseline"
+"""The side that every other one is paired with: PostgreSQL without steering."""
+
+BASELINE_AGAIN = "baseline-again"
+"""The second baseline of an A/A run, which shows the noise of the machine."""
+
+WARM_UP = 0
+"""The repetition number of warm-up runs, which no figure uses."""
+
+PARTIAL = "partial"
+"""The tag of a run with a part of the test queries; its value is their number."""
+
+Scalar = str | int | float | bool | None
+"""A parameter: the values that both a tracking store and JSON can hold."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+"""The ends of a run, in the words of MLflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRun:
+    """
+    One timed execution of one query.
+
+    `query_id` is an id of the header's `queries`, `side` one of its `sides`. `repetition` is the round (0 is the warm-up), and `order` is
+    the position within the round, from 0. The server measures `planning_ms` and `execution_ms`; the client measures `inference_ms` (wall
+    clock). If the statement timeout cut the run off, `timed_out` is set and `execution_ms` is the limit, so sums over it are lower bounds.
+    If the run failed, `error` is the message, and the times mean nothing. `row_count` is the number of rows in the answer. Only warm-ups
+    have `answer_hash`, which does not depend on the order of the rows, and `empty`, which is set if the query found nothing.
+    """
+
+    query_id: str
+    side: str
+    repetition: int
+    order: int
+    inference_ms: float
+    planning_ms: float
+    execution_ms: float
+    timed_out: bool = False
+    error: str | None = None
+    row_count: int | None = None
+    answer_hash: str | None = None
+    empty: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("inference_ms", "planning_ms", "execution_ms"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be finite and >= 0, found {value}")
+
+    @property
+    def end_to_end_ms(self) -> float:
+        """The time that a client would have waited."""
+        return self.inference_ms + self.planning_ms + self.execution_ms
+
+    @property
+    def server_ms(self) -> float:
+        """The time that the server spent: planning and execution."""
+        return self.planning_ms + self.execution_ms
+
+    @property
+    def warm_up(self) -> bool:
+        """True if this run only warmed the caches."""
+        return self.repetition == WARM_UP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubplanEstimate:
+    """The `estimated` and `true` rows of one subplan; its sorted `aliases` name it."""
+
+    aliases: tuple[str, ...]
+    estimated: float
+    true: float
+
+    @property
+    def joins(self) -> int:
+        """The number of joins inside: one fewer than relations."""
+        return len(self.aliases) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanNode:
+    """
+    One node of a plan, with the nodes below it in `children`, the outer side first.
+
+    `operation` is the node's type in words: `Parallel Hash Left Join`. `subplan` names the part of the query that begins here
+    (`InitPlan 1`, `CTE recent`). `relation` is the table, the CTE or the function that a scan reads, `alias` its name in the query,
+    `index` the index in use, and `conditions` are those of the index, the join and the filter. The planner estimated `rows` per execution.
+    The executor counted `actual_rows` per execution and the executions (`loops`); a plan that ran without counters has neither. `cost` is
+    the total cost in optimizer units.
+    """
+
+    operation: str
+    rows: float
+    cost: float
+    subplan: str | None = None
+    relation: str | None = None
+    alias: str | None = None
+    index: str | None = None
+    conditions: tuple[str, ...] = ()
+    actual_rows: float | None = None
+    loops: float | None = None
+    children: tuple[PlanNode, ...] = ()
+
+    def nodes(self, depth: int = 0) -> Iterator[tuple[int, PlanNode]]:
+        """Yield each node with its depth, parents before children."""
+        yield depth, self
+        for child in self.children:
+            yield from child.nodes(depth + 1)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """The aliases of the relations at and below this node."""
+        return frozenset(node.alias for _, node in self.nodes() if node.alias is not None)
+
+    @property
+    def title(self) -> str:
+        """The node in words, without its conditions and numbers: `Index Scan comments c using comments_pkey`."""
+        relation = None if self.relation == self.alias else self.relation
+        index = f"using {self.index}" if self.index else None
+        return " ".join(filter(None, (self.subplan and f"{self.subplan}:", self.operation, relation, self.alias, index)))
+
+    @property
+    def text(self) -> str:
+        """The node in words, without its numbers."""
+        return " ".join((self.title, *(f"[{condition}]" for condition in self.conditions)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryReport:
+    """
+    The exact figures of one query (`query_id`) on one `side`, recorded once because they are the same in every round.
+
+    `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
+    do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
+    and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
+    p-error is not known.
+    """
+
+    query_id: str
+    side: str
+    steered_ratio: float | None = None
+    steering_reasons: tuple[str, ...] = ()
+    plan_shape: str | None = None
+    plan: PlanNode | None = None
+    plan_cost: float | None = None
+    estimates: tuple[SubplanEstimate, ...] | None = None
+    p_error: float | None = None
+    p_error_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryDecision:
+    """
+    The decision of a `side` for one query (`query_id`), explained by `facts`, whose names the algorithm chooses, with units.
+
+    No figure uses it.
+    """
+
+    query_id: str
+    side: str
+    facts: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeader:
+    """
+    The first line of a record: the description of its run.
+
+    `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
+    `rounds` rounds after its warm-up. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
+    comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
+    server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
+    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts.
+    """
+
+    run_name: str
+    algorithm: str
+    dataset: str
+    started_at: str
+    sides: tuple[str, ...]
+    rounds: int
+    seed: int
+    suite_version: str
+    baseline_side: str = BASELINE
+    queries: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    server: Mapping[str, Scalar] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    timeout_ms: float | None = None
+    parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.baseline_side not in self.sides:
+            raise ValueError(f"the baseline side {self.baseline_side!r} of run {self.run_name!r} is not among its sides {list(self.sides)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """
+    The outcome of training one `side`, as `train()` returned it.
+
+    Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
+    hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
+    `artifacts` are paths.
+    """
+
+    side: str
+    duration_s: float
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    scalars: Mapping[str, int | float] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """
+    The last line of a record: the run ended with this `status`.
+
+    `finished_at` is ISO 8601 in UTC. `failures` maps each side that failed to the reason; `error` is the reason if the whole run failed.
+    """
+
+    status: Status
+    finished_at: str
+    error: str | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)

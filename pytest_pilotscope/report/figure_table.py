@@ -1,0 +1,231 @@
+"""
+The table of a comparison: a column for each side and a row for each figure, so that it fits a terminal with any number of figures.
+
+The terminal, the Markdown file and the page show the same cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, isinf
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.report.remarks import all_remarks
+from pytest_pilotscope.report.text_tables import text_table
+from pytest_pilotscope.statistics.accuracy import Quantiles
+from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.ranking import ranks
+from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.summary import Summary, summarize
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "-"
+GAP = 2
+"""The largest number of blanks around a column of the terminal's table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure: its name, its meaning in a sentence, and a function that returns the cell of a side, or None if it does not apply."""
+
+    name: str
+    meaning: str
+    cell: Callable[[SideSummary], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureTable:
+    """A table: each of the `rows` is a figure and its cells, in the order of `sides`. Figures that apply to no side are left out."""
+
+    sides: tuple[str, ...]
+    rows: tuple[tuple[Figure, tuple[str, ...]], ...]
+
+
+def figure_table(summary: Summary) -> FigureTable:
+    """Return all figures of all sides of a record."""
+    ranking = ranks(summary)
+
+    def rank(side: SideSummary) -> str | None:
+        return str(ranking[side.side]) if side.side in ranking else None
+
+    first = Figure(name="rank", meaning="by speed-up; sides with overlapping intervals share ranks", cell=rank)
+    rows = [(figure, [figure.cell(side) for side in summary.sides.values()]) for figure in (first, *FIGURES)]
+    return FigureTable(
+        sides=tuple(summary.sides),
+        rows=tuple((figure, tuple(cell or NOTHING for cell in cells)) for figure, cells in rows if any(cells)),
+    )
+
+
+def text_tables(summary: Summary, width: int | None) -> Iterator[Table]:
+    """Yield the table for a terminal of `width` columns, in as many parts as fit without cutting cells; in one part without a width."""
+    table = figure_table(summary)
+    for columns in _fitting(table, width):
+        rows = [[figure.name, *cells[columns]] for figure, cells in table.rows]
+        yield text_table(["", *table.sides[columns]], rows, title=None if columns.start else title_of(summary))
+
+
+def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
+    """Yield the groups of sides that fit next to each other, at least one side each."""
+    names = max(len(figure.name) for figure, _ in table.rows) + GAP
+    start, used = 0, names
+    for column, side in enumerate(table.sides):
+        own = max(len(side), *(len(cells[column]) for _, cells in table.rows)) + GAP
+        if width is not None and column > start and used + own > width:
+            yield slice(start, column)
+            start, used = column, names
+        used += own
+    yield slice(start, len(table.sides))
+
+
+def title_of(summary: Summary) -> str:
+    """Return the name of the run, its status, and the parameters of the measurement."""
+    header = summary.header
+    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
+
+
+def markdown(record: Record) -> str:
+    """Return the table as a Markdown document, with the remarks and the meanings of the figures."""
+    summary = summarize(record)
+    header, table = record.header, figure_table(summary)
+    remarks = all_remarks(record, summary)
+    lines = [
+        f"# {header.dataset}: {', '.join(table.sides)}",
+        "",
+        f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
+        f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
+        "",
+        _row(["", *table.sides]),
+        _row(["---", *("---:" for _ in table.sides)]),
+        *(_row([figure.name, *cells]) for figure, cells in table.rows),
+        "",
+        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks),
+        "",
+        *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in table.rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Escape text for Markdown."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def interval_text(interval: Interval) -> str:
+    """Format a ratio with its interval."""
+    return f"{interval.estimate:.3f} [{bound_text(interval.low)}, {bound_text(interval.high)}]"
+
+
+def bound_text(value: float) -> str:
+    """Format one end of an interval."""
+    return "∞" if isinf(value) else f"{value:.3f}" if value < 100 else f"{value:.3g}"
+
+
+def factor_text(value: float) -> str:
+    """Format an error or another factor to three digits, or to the last one before the point."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _executions(number: Interval) -> str:
+    estimate, low, high = ("never" if isinf(value) else f"{ceil(value):,}" for value in (number.estimate, number.low, number.high))
+    return "never" if low == "never" else f"{estimate} [{low}, {high}]"
+
+
+def _seconds(side: SideSummary, value_s: float) -> str | None:
+    return f"{'>= ' if side.lower_bound else ''}{value_s:.3f}" if side.queries else None
+
+
+def _milliseconds(side: SideSummary, value_s: float) -> str | None:
+    return f"{value_s * 1e3:.2f}" if side.queries else None
+
+
+def _compared(cell: Callable[[Against], str | None]) -> Callable[[SideSummary], str | None]:
+    return lambda side: cell(side.against) if side.against else None
+
+
+def _share(side: SideSummary) -> str | None:
+    whole_s = side.inference_s + side.planning_s + side.execution_s
+    return f"{(side.inference_s + side.planning_s) / whole_s:.1%}" if whole_s > 0 else None
+
+
+def _plans(against: Against) -> str | None:
+    plans = against.plans
+    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower})" if plans else None
+
+
+def _quantiles(values: Quantiles | None) -> str | None:
+    return " / ".join(factor_text(value) for value in (values.p50, values.p95, values.max)) if values else None
+
+
+def _q_errors(side: SideSummary) -> str | None:
+    return _quantiles(side.q_errors.nonempty or side.q_errors.all) if side.q_errors else None
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(name="queries", meaning="queries that ran to the end in every round", cell=lambda side: str(side.query_count)),
+    Figure(name="timeouts", meaning="queries that timed out at least once", cell=lambda side: str(side.timeout_count)),
+    Figure(name="errors", meaning="queries that failed", cell=lambda side: str(side.error_count)),
+    Figure(
+        name="total s",
+        meaning="sum over the queries of the median end-to-end time (inference, planning, execution); a lower bound after time-outs",
+        cell=lambda side: _seconds(side, side.total_s),
+    ),
+    Figure(name="average ms", meaning="the same, per query", cell=lambda side: _milliseconds(side, side.average_s)),
+    Figure(name="p50 ms", meaning="median over the queries", cell=lambda side: _milliseconds(side, side.p50_s)),
+    Figure(name="p95 ms", meaning="95 of 100 queries are faster", cell=lambda side: _milliseconds(side, side.p95_s)),
+    Figure(name="p99 ms", meaning="99 of 100 queries are faster", cell=lambda side: _milliseconds(side, side.p99_s)),
+    Figure(
+        name="speed-up [95 %]",
+        meaning="total of the baseline over total of this side, with its interval; above 1 is faster",
+        cell=_compared(lambda against: interval_text(against.speedup)),
+    ),
+    Figure(
+        name="per query [95 %]",
+        meaning="geometric mean of the queries' speed-ups; short queries count as much as long ones",
+        cell=_compared(lambda against: interval_text(against.geometric_speedup)),
+    ),
+    Figure(
+        name="won/lost/tied",
+        meaning="queries that are significantly faster or slower than the baseline, corrected for multiple tests",
+        cell=_compared(lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
+    ),
+    Figure(
+        name="plans changed",
+        meaning="queries with another plan than the baseline's (of these significantly faster/slower)",
+        cell=_compared(_plans),
+    ),
+    Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
+    Figure(
+        name="steered",
+        meaning="share of the injected cardinalities or hints that PostgreSQL really used",
+        cell=lambda side: None if side.steered_ratio is None else f"{side.steered_ratio:.1%}",
+    ),
+    Figure(
+        name="training s",
+        meaning="duration of learning or searching",
+        cell=lambda side: None if side.training_s is None else f"{side.training_s:.1f}",
+    ),
+    Figure(
+        name="break-even [95 %]",
+        meaning="executions of the workload that pay for the training; never if the side is not certainly faster",
+        cell=_compared(lambda against: _executions(against.break_even) if against.break_even else None),
+    ),
+    Figure(
+        name="q-error",
+        meaning="p50 / p95 / max over subplans that are not empty: the factor between estimated and true rows",
+        cell=_q_errors,
+    ),
+    Figure(
+        name="p-error",
+        meaning="p50 / p95 / max over queries: cost of the plan over cost of the best plan, both with true rows",
+        cell=lambda side: _quantiles(side.p_errors),
+    ),
+)
+"""All figures but the rank, in the order of the table."""

@@ -1,0 +1,1 @@
+"""One run, one comparison, one invocation. No file here imports pytest."""

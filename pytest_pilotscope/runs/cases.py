@@ -1,0 +1,56 @@
+"""The cases of one invocation: which algorithms are measured on which dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.record.results import BASELINE, RunHeader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The algorithms that one run measures on a dataset: one, or several that take turns."""
+
+    algorithms: tuple[str, ...]
+    dataset: str
+    together: bool = False
+
+    @property
+    def name(self) -> str:
+        """`mscn-stats_tiny`, or `compare-stats_tiny`."""
+        return f"{COMPARISON if self.together else self.algorithms[0]}-{self.dataset}"
+
+    def is_of(self, header: RunHeader) -> bool:
+        """Tell whether this case made a record with this header."""
+        return (header.algorithm, header.dataset) == (COMPARISON if self.compares else self.algorithms[0], self.dataset)
+
+    @property
+    def compares(self) -> bool:
+        """True if several algorithms take turns; a baseline by itself is an ordinary run."""
+        return self.together and bool(self.opponents)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The algorithms that the run trains."""
+        return self.opponents if self.compares else self.algorithms[:1]
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """The algorithms besides the baseline, which takes part in every run."""
+        return tuple(name for name in self.algorithms if name != BASELINE)
+
+    @property
+    def runs(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of algorithm and dataset to compare with the baseline; a baseline by itself is compared with itself."""
+        return tuple((name, self.dataset) for name in self.opponents or (BASELINE,))
+
+
+def cases_of(settings: Settings) -> tuple[Case, ...]:
+    """Return a case for each algorithm and dataset; with `compare`, one for each dataset; to calibrate, the baseline by itself."""
+    if settings.calibrate:
+        return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
+    if settings.compare:
+        return tuple(Case(algorithms=settings.algorithms, dataset=dataset, together=True) for dataset in settings.datasets)
+    return tuple(Case(algorithms=(name,), dataset=dataset) for dataset in settings.datasets for name in settings.algorithms)

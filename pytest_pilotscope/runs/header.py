@@ -1,0 +1,158 @@
+"""The header of a run: everything that a reader needs to understand its figures later."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pytest_pilotscope.errors import RecordError, UsageError
+from pytest_pilotscope.record.record import RecordWriter
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.options.settings import Settings
+    from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.queries.queries import Query, Workload
+    from pytest_pilotscope.registry import Registry
+
+DISTRIBUTION = "pytest-pilotscope"
+
+
+def run_header(
+    algorithm: str,
+    *,
+    database: Database,
+    workload: Workload,
+    queries: Sequence[Query],
+    settings: Settings,
+    opponents: Sequence[str] = (),
+) -> RunHeader:
+    """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
+    now = datetime.now(timezone.utc)
+    report = database.report
+    fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
+    return RunHeader(
+        run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings.results),
+        algorithm=algorithm,
+        dataset=workload.dataset,
+        started_at=now.isoformat(),
+        sides=(BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,))),
+        rounds=settings.rounds,
+        seed=settings.seed,
+        suite_version=version(DISTRIBUTION),
+        queries={query.id: query.sql for query in queries},
+        parameters=_parameters(algorithm, workload, settings, report.version),
+        tags={**_tags(workload, database.name, fingerprints), **_partial(workload, len(queries))},
+        fingerprints=fingerprints,
+        server={
+            "provider": report.provider,
+            "why": report.why,
+            "version": report.version,
+            "version_num": report.version_num,
+            "debug_assertions": report.debug_assertions,
+            "optimized": report.optimized,
+            "configure": report.configure,
+        },
+        settings=report.settings,
+        timeout_ms=settings.query_timeout_ms,
+        parallel="PYTEST_XDIST_WORKER" in os.environ,
+    )
+
+
+def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
+    """Yield a line for each algorithm that is restricted on the server of a database."""
+    for name in algorithms:
+        restriction = getattr(registry.algorithm(name).resolve(), "restriction", None)
+        if restriction is not None and (reason := restriction(database)):
+            yield f"{name} on this server: {reason}"
+
+
+def check_results(folder: Path) -> None:
+    """Raise `UsageError` if no record can be written to the folder of --results. Leave no file there."""
+    there = folder
+    try:
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise UsageError(f"--results {folder}: {there} is a file; name a folder")
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"--results {folder}: nothing can be written to {there} ({error.strerror}); name another folder") from error
+
+
+def open_record(header: RunHeader, results: Path) -> RecordWriter:
+    """Open the record of a run. If another process has taken the name meanwhile, take another; `writer.header` has it."""
+    while True:
+        try:
+            return RecordWriter(results / f"{header.run_name}.jsonl", header)
+        except RecordError:
+            header = replace(header, run_name=_free_name(header.run_name, results))
+
+
+def _free_name(name: str, results: Path) -> str:
+    """Return the name, with a number appended if a run of the same second has taken it."""
+    taken = {path.stem for path in results.glob(f"{name}*.jsonl")}
+    candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _parameters(algorithm: str, workload: Workload, settings: Settings, server_version: str) -> dict[str, Scalar]:
+    learns = algorithm != BASELINE
+    return {
+        "algorithm": algorithm,
+        "dataset": workload.dataset,
+        "enable_collection": learns and settings.collection,
+        "enable_training": learns and settings.training,
+        "num_epoch": settings.epochs if learns else 0,
+        "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
+        "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
+        "test_templates_seen": workload.templates_seen if learns else None,
+        "register_model": learns and settings.register_model,
+        "load_model": settings.load_model if learns else None,
+        "scale": settings.scale,
+        "queries": ",".join(settings.queries) or None,
+        "limit": settings.limit,
+        "rounds": settings.rounds,
+        "seed": settings.seed,
+        "query_timeout_ms": settings.query_timeout_ms,
+        "postgresql_version": server_version,
+        "git_commit": git_commit(),
+        "suite_version": version(DISTRIBUTION),
+    }
+
+
+def _tags(workload: Workload, database: str, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "record_id": uuid4().hex,
+        "test_dataset": workload.dataset,
+        "dataset.name": workload.dataset,
+        "dataset.db": database,
+        "dataset.workload": f"{len(workload.train)} train, {len(workload.validation)} validation, {len(workload.test)} test",
+        **({"dataset.training": workload.origin} if workload.origin else {}),
+        **({"dataset.unmeasured": ", ".join(one.id for one in workload.unmeasured)} if workload.unmeasured else {}),
+        **{f"fingerprint.{part}": value for part, value in fingerprints.items()},
+    }
+
+
+def _partial(workload: Workload, measured: int) -> dict[str, str]:
+    """Return the tag of a run of some test queries only, because its times are not those of the workload."""
+    return {PARTIAL: f"{measured} of {len(workload.test)} queries"} if measured < len(workload.test) else {}
+
+
+def git_commit() -> str | None:
+    """Return the commit of the current directory, with `+` appended if files have changed; None without a repository or git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return described.stdout.strip() or None

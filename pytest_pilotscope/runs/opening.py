@@ -1,0 +1,113 @@
+"""Open a run: begin its record, train, and write the end of the record whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options.progress import ShowProgress
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.record.record import RecordWriter
+from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.comparison import ComparisonRun
+from pytest_pilotscope.runs.header import open_record, run_header
+from pytest_pilotscope.runs.single import BenchmarkRun
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision.database import Database
+
+
+@contextmanager
+def benchmark_run(
+    *names: str,
+    together: bool = False,
+    database: Database,
+    workload: Workload,
+    settings: Settings,
+    registry: Registry,
+    progress: ShowProgress,
+    started: Callable[[RunHeader], None] = lambda header: None,
+) -> Iterator[BenchmarkRun]:
+    """
+    Train one algorithm, or several that are measured `together`, and give the run to measure; the baseline takes part in every run.
+
+    `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C).
+    Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training.
+    """
+    queries = select_queries(workload.test, settings) if settings.measure else ()
+    algorithms = {name: registry.algorithm(name).resolve() for name in names}
+    if not together:
+        algorithms = {name: make() for name, make in algorithms.items()}
+    title = COMPARISON if together else names[0]
+    header = run_header(
+        title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()
+    )
+    failures: dict[str, str] = {}
+    with open_record(header, settings.results) as writer:
+        started(writer.header)
+        with (
+            ending(writer, failures),
+            copyable(database, algorithms.values()) as database,
+            database.measuring_session() as session,
+            ExitStack() as stack,
+        ):
+            run = (ComparisonRun if together else BenchmarkRun)(
+                header=writer.header,
+                database=database,
+                workload=workload,
+                queries=queries,
+                settings=settings,
+                registry=registry,
+                writer=writer,
+                progress=progress,
+                session=session,
+                failures=failures,
+            )
+            broken = run.train(algorithms, stack)
+            yield run
+    if broken:
+        raise broken[0]
+
+
+@contextmanager
+def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
+    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+        with database.copyable() as source:
+            yield source
+    else:
+        yield database
+
+
+@contextmanager
+def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
+    """Write the end of a record, whatever happens in the block. `failures` are those of the sides, noted while measuring."""
+    status: Status = "FINISHED"
+    error: str | None = None
+    try:
+        yield
+    except BaseException as problem:
+        status = "FAILED" if isinstance(problem, Exception) else "KILLED"
+        error = f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        if failures and status == "FINISHED":
+            status = "FAILED"
+        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=dict(failures)))
+
+
+def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:
+    """Return the test queries that match `--queries`, up to `--limit`. Raise `UsageError` if none matches."""
+    patterns = settings.queries or ("*",)
+    matching = [query for query in queries if any(fnmatchcase(query.id, pattern) for pattern in patterns)]
+    if not matching:
+        ids = f"{queries[0].id} .. {queries[-1].id}" if queries else "none"
+        raise UsageError(f"--queries {','.join(patterns)} matches none of the {len(queries)} test queries (ids: {ids}); nothing to measure")
+    return tuple(matching[: settings.limit])

@@ -1,0 +1,175 @@
+"""
+A run of one algorithm on a dataset: its training, and the measurement of query after query.
+
+`opening.benchmark_run` opens it, for the plugin and for the Python API. Nothing here knows pytest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
+from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.measurement.clocks import Clock, clock_of
+from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
+from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
+from pytest_pilotscope.options.progress import ShowProgress
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.record import RecordWriter
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
+from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.learn import learn
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.provision.database import Database
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class BenchmarkRun:
+    """One algorithm that is measured against the baseline. `train` makes the sides, `measure_all` measures them."""
+
+    header: RunHeader
+    database: Database
+    workload: Workload
+    queries: tuple[Query, ...]
+    settings: Settings
+    registry: Registry
+    writer: RecordWriter
+    progress: ShowProgress
+    session: Session
+    failures: dict[str, str]
+    sides: tuple[Side, ...] = ()
+    truths: Mapping[str, Cardinalities] = field(default_factory=dict)
+    _clock: Clock = field(init=False)
+
+    def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
+        """Train the algorithm and set up its side until `stack` closes. Raise what the algorithm raises."""
+        ((name, algorithm),) = algorithms.items()
+        partners = self.settings.algorithms if name == BASELINE else ()  # a baseline measured with an estimator has an accuracy, too
+        count = any(hasattr(self.registry.algorithm(partner).resolve(), "steer") for partner in partners)
+        sides = [self.trained_side(name, algorithm, stack)]
+        self.begin(sides, count_truths=count or isinstance(algorithm, CardinalityEstimator))
+        return ()
+
+    def trained_side(self, name: str, algorithm: Algorithm, stack: ExitStack) -> Side:
+        """Train an algorithm, or load its model, record the report, and return its side."""
+        self.writer.write(learn(algorithm, self.training(name), given=self.header.parameters))
+        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session))
+
+    def training(self, name: str) -> Training:
+        """Return the data that an algorithm learns from. In a comparison each algorithm has a folder of its own."""
+        folder = self.settings.results / self.header.run_name
+        return Training.of(
+            self.workload,
+            algorithm=name,
+            database=self.database,
+            session=self.session,
+            settings=self.settings,
+            options=self.registry.options(name, self.settings.options),
+            folder=folder if name == self.header.algorithm else folder / name,
+            progress=self.progress,
+        )
+
+    def begin(self, opponents: Sequence[Side], *, count_truths: bool) -> None:
+        """Pair the baseline with these sides. Without `count_truths`, use only the true cardinalities that are in the cache."""
+        self.sides = (PlainSide(name=BASELINE, session=self.session), *opponents)
+        self._clock = clock_of(self.session)
+        self.truths = self._true_cardinalities(count=count_truths)
+
+    def _true_cardinalities(self, *, count: bool) -> dict[str, PartialCardinalities]:
+        """
+        Return the true cardinalities of the test queries for q-error and p-error, after training, so that no algorithm sees them.
+
+        Empty on servers that report no estimates. A query without any has its reason under the empty set.
+        """
+        if not has_extension(self.session):
+            return {}
+        training = self.training(self.header.algorithm)
+        try:
+            labels = training.labels(self.queries, known_only=not count)
+        finally:
+            training.close()
+        truths = {query_id: PartialCardinalities(labels.rows(query_id), labels.unknown(query_id)) for query_id in labels}
+        return truths | {query_id: PartialCardinalities({}, {frozenset(): why}) for query_id, why in labels.unsupported.items()}
+
+    def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
+        """
+        Measure query after query; yield each with one sentence for every problem.
+
+        Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well.
+        """
+        with self.progress(f"{self.header.algorithm} on {self.header.dataset}", len(self.queries)) as advance:
+            for query in self.queries:
+                try:
+                    problems = self.measure(query)
+                except StatementFailed:
+                    self._check_sessions(query)
+                    raise
+                advance(1)
+                yield query, problems
+                self._check_sessions(query)
+
+    def measure(self, query: Query) -> list[str]:
+        """
+        Measure one query on all sides; return one sentence for every problem.
+
+        A statement that fails on a side fails that side's run but not the other queries. So does a different answer.
+        """
+        try:
+            return self.failures_of(query, self.measured(query, self.sides, self.writer.write))
+        except DifferentAnswer as error:
+            return [self.failed(error.side, query, str(error))]
+
+    def measured(self, query: Query, sides: Sequence[Side], write: Callable[[Line], None]) -> tuple[QueryRun, ...]:
+        """Measure one query on these sides; hand every line of the record to `write`."""
+        measurement = QueryMeasurement(
+            query=query,
+            sides=sides,
+            timeout_ms=self.settings.query_timeout_ms,
+            write=write,
+            clock=self._clock,
+            truth=self.truths.get(query.id),
+        )
+        return measurement.run(self.settings.rounds)
+
+    def _check_sessions(self, query: Query) -> None:
+        """Raise `ServerError` if a side has lost its session."""
+        if any(side.session.closed for side in self.sides):
+            self.database.server.connect().close()  # raises the reason if the server is gone
+            raise ServerError(
+                f"PostgreSQL closed a session while query {query.id!r} was measured, and accepts connections again; its log has the "
+                "reason. The other queries are not measured"
+            )
+
+    def failures_of(self, query: Query, runs: Sequence[QueryRun]) -> list[str]:
+        """Note the statements that failed, and return one sentence for each side."""
+        failed = {run.side: run.error for run in runs if run.error is not None}
+        return [self.failed(side, query, f"query {query.id!r} failed on side {side!r}: {error}") for side, error in failed.items()]
+
+    def failed(self, side: str, query: Query, reason: str) -> str:
+        """Note that a side has failed, and return the reason."""
+        logger.warning("%s: %s", query.id, reason)
+        self.failures.setdefault(side, reason)
+        return reason
+
+
+@contextmanager
+def opponent_side(name: str, algorithm: Algorithm, database: Database, session: Session) -> Iterator[Side]:
+    """Give the side to pair with the baseline; the baseline itself is paired with a second baseline."""
+    if name == BASELINE:
+        yield PlainSide(name=BASELINE_AGAIN, session=session)
+    elif isinstance(algorithm, DatabasePreparer):
+        with algorithm.prepare(database) as prepared, prepared.measuring_session() as its_session:
+            yield side_of(name, algorithm, its_session)
+    else:
+        yield side_of(name, algorithm, session)

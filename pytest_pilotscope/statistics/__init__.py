@@ -1,0 +1,1 @@
+"""Figures of a record: pairs, ratios and their intervals, accuracy, summaries."""

@@ -1,0 +1,184 @@
+"""`--gate` and `--calibrate` on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.projects import measure
+
+ALGORITHMS = """
+    import os
+
+    class Sleeper:
+        '''Leaves PostgreSQL alone, but makes the query that SLOW names wait.'''
+
+        name = "sleeper"
+
+        def train(self, training):
+            return training.report()
+
+        def choose(self, query, session):
+            if query.id == os.environ.get("SLOW"):
+                session.execute("SELECT pg_sleep(1.0)")
+            return {}
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("sleeper", Sleeper, origin=__name__)
+"""
+RUN = ("--algo", "sleeper", "--rounds", "5", "--limit", "8", "--no-mlflow")
+MISSED = "  state: empty: sleeper was not measured on stats_tiny: deselected, skipped, or ended before it began; nothing of it was gated"
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Path]:
+    """Give a cache folder for all tests here, so that the data is loaded once."""
+    with tempfile.TemporaryDirectory(prefix="pilotscope-gate-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("SLOW", raising=False)
+
+
+def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same algorithm again passes the gate; with a `pg_sleep` in one query it does not, and that query is named."""
+    base = measure(pytester, *RUN, "--benchmark-json=main.json", conftest=ALGORITHMS)
+    assert base.ret == 0, base.stdout.str()
+    again = measure(pytester, *RUN, "--gate", "main.json", conftest=ALGORITHMS)
+    assert "sleeper on stats_tiny: gate against the reference: PASSED" in again.outlines
+    assert again.ret == 0
+
+    monkeypatch.setenv("SLOW", "q003")
+    slower = measure(pytester, *RUN, "--gate", "results", conftest=ALGORITHMS)
+    assert slower.ret == pytest.ExitCode.TESTS_FAILED
+    slower.assert_outcomes(passed=1)  # every query ran and answered: it is the gate that fails the session
+    assert "sleeper on stats_tiny: gate against the reference: REGRESSED" in slower.outlines
+    regressions = [line for line in slower.outlines if line.startswith("  regression: ") and "of q" in line]
+    assert len(regressions) == 1
+    assert regressions[0].startswith("  regression: sleeper: time of q003 is ")
+    assert regressions[0].endswith(" times the reference, allowed is 1.200")
+
+
+@pytest.mark.slow
+def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pytester: pytest.Pytester) -> None:
+    """An A/A run gated by an A/A run; `--gate none` measures without a gate."""
+    pytester.makeini("[pytest]\npilotscope_gate = results\npilotscope_no_mlflow = true\npilotscope_limit = 8")
+    first = measure(pytester, "--gate", "none", "--rounds", "3")
+    assert first.ret == 0
+    assert not [line for line in first.outlines if "gate against" in line]
+    second = measure(pytester, "--rounds", "3")
+    assert "baseline on stats_tiny: gate against the reference: PASSED" in second.outlines
+    assert second.ret == 0
+
+
+@pytest.mark.parametrize("arguments", [("-k", "nothing"), pytest.param(("--benchmark-only",), marks=pytest.mark.slow)])
+def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    """If the measurement does not happen for any reason, the gate says that it judged nothing, and exits with 1."""
+    result = measure(pytester, *RUN, "--gate", "main.json", *arguments, conftest=ALGORITHMS)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "sleeper on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
+    assert MISSED in result.outlines
+
+
+@pytest.mark.slow
+def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> None:
+    """`pytest --gate FILE` fails if no benchmark is collected at all."""
+    pytester.makepyfile("def test_other(): pass")
+    result = pytester.runpytest_subprocess("--gate", "main.json")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
+
+
+@pytest.mark.slow
+def test_a_gate_of_the_ini_file_leaves_other_tests_alone(pytester: pytest.Pytester) -> None:
+    """A gate in the ini file does not disturb unit tests; but if a benchmark is deselected, the gate says so."""
+    pytester.makeini("[pytest]\npilotscope_gate = main.json")
+    pytester.makepyfile(test_other="def test_other(): pass")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+    deselected = measure(pytester, "-k", "nothing")
+    assert deselected.ret == pytest.ExitCode.TESTS_FAILED
+    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
+
+
+@pytest.mark.slow
+def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -> None:
+    """`--benchmark-disable` switches off pytest-benchmark, not the measurement nor the gate."""
+    result = measure(pytester, *RUN, "--gate", "main.json", "--benchmark-disable", "--gate-on-missing", "warn", conftest=ALGORITHMS)
+    assert result.ret == 0
+    assert "sleeper on stats_tiny: gate against the reference: PASSED WITH RESERVATIONS" in result.outlines
+    assert [line for line in result.outlines if line.startswith("  warning: missing-baseline: main.json does not exist; ")]
+
+
+@pytest.mark.slow
+def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytester) -> None:
+    """Workers report that there was a benchmark; unit tests without one pass."""
+    pytester.makeini("[pytest]\npilotscope_gate = main.json")
+    pytester.makepyfile(test_other="def test_other(): pass")
+    alone = pytester.runpytest_subprocess("-n", "1")
+    alone.assert_outcomes(passed=1)
+    assert alone.ret == 0
+    deselected = measure(pytester, "-n", "1", "-k", "other", "test_other.py")
+    deselected.assert_outcomes(passed=1)
+    assert deselected.ret == pytest.ExitCode.TESTS_FAILED
+    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
+
+
+def test_workers_are_refused(pytester: pytest.Pytester) -> None:
+    """A gate with xdist's workers is a usage error."""
+    result = measure(pytester, "--gate", "main.json", "-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "times taken beside other workers are noise" in result.stderr.str()
+
+
+def test_a_broken_reference_is_refused_before_anything_is_measured(pytester: pytest.Pytester) -> None:
+    """Exit code 4, and the message starts with the file."""
+    (pytester.path / "main.json").write_text("{}", encoding="utf-8")
+    result = measure(pytester, "--gate", "main.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: main.json: a JSON file without records of pytest-pilotscope" in result.stderr.str()
+    assert not (pytester.path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_calibration_is_printed_and_used_by_the_gate(pytester: pytest.Pytester, prepared: Path) -> None:
+    """The calibration is printed, written to the cache folder, and named by the gate that uses it."""
+    chosen = ("--rounds", "3", "--limit", "4", "--no-mlflow")
+    result = measure(pytester, "--calibrate", *chosen)
+    assert result.ret == 0, result.stdout.str()
+    assert "calibration on stats_tiny: 4 queries, 3 rounds, 1000 simulated gates" in result.outlines
+    (kept,) = (prepared / "calibrations").iterdir()
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    assert [line for line in result.outlines if f"smallest deltas with 1% false alarms: workload {found['delta']:.1%}" in line]
+    gated = measure(pytester, "--gate", "results", *chosen)
+    assert [line for line in gated.outlines if line.endswith(f"(calibrated on this machine by {found['run_name']})")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--algo", "oracle"), "--calibrate measures PostgreSQL against itself; leave --algo and --compare out"),
+        (("--compare",), "--calibrate measures PostgreSQL against itself; leave --algo and --compare out"),
+        (
+            ("--limit", "1"),
+            "--calibrate needs at least 2 rounds and 2 queries to see noise, found 2 and 1; "
+            "leave --rounds, --queries and --limit as they are for the gate",
+        ),
+    ],
+)
+def test_a_senseless_calibration_is_refused(pytester: pytest.Pytester, arguments: tuple[str, ...], message: str) -> None:
+    """Exit code 4, before anything is started."""
+    result = measure(pytester, "--calibrate", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {message}" in result.stderr.lines

@@ -1,0 +1,180 @@
+"""The command line and the ini file, through a real pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.options import commandline as options
+from pytest_pilotscope.options.settings import OPTIONS, Settings
+from pytest_pilotscope.plugin import REGISTRY
+from tests.projects import measure
+
+EXIT_USAGE = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.fixture
+def read(pytester: pytest.Pytester) -> Callable[..., Settings]:
+    """Parse a command line in an empty project and return its settings."""
+    return lambda *arguments: options.settings(pytester.parseconfig("-p", "pytest_pilotscope.plugin", *arguments))
+
+
+def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
+    """Nothing on the command line gives exactly `Settings()`; the two cannot drift apart."""
+    assert read() == Settings()
+
+
+@pytest.fixture
+def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Parse a command line in an empty project and return its values for the options that algorithms declare."""
+
+    def parse(*arguments: str) -> dict[str, dict[str, Any]]:
+        config = pytester.parseconfig("-p", "pytest_pilotscope.plugin", *arguments)
+        found = options.algorithm_options(config, config.stash[REGISTRY])
+        return {algorithm: values for algorithm, values in found.items() if values}
+
+    return parse
+
+
+def test_every_field_of_settings_can_be_chosen() -> None:
+    """Every field has an option, except for `options`, which algorithms declare."""
+    assert {option.key for option in OPTIONS} == {field.name for field in fields(Settings)} - {"options"}
+
+
+def test_options_of_algorithms(pytester: pytest.Pytester, chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
+    """The command line, by short and by prefixed name, and the ini file set them; by default none is set."""
+    assert chosen() == {}
+    pytester.makeini("[pytest]\npilotscope_knob_trials = 7\npilotscope_index_start = none\npilotscope_index_covering = true")
+    arguments = ("--mscn-batch-size", "64", "--pilotscope-mscn-learning-rate", "0.01", "--index-start", "existing", "--lero-dynamic")
+    assert chosen(*arguments) == {
+        "mscn": {"batch_size": 64, "learning_rate": 0.01},
+        "index": {"start": "existing", "covering": True},
+        "knob": {"trials": 7},
+        "lero": {"dynamic": True},
+    }
+
+
+def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None:
+    """`--algo a,b --algo c` and its prefixed form add up, in order, each name once."""
+    settings = read("--algo", "baseline,mscn", "--algo", "lero", "--pilotscope-algo", "mscn", "--db", "stats_tiny, stats_small")
+    assert settings.algorithms == ("baseline", "mscn", "lero")
+    assert settings.datasets == ("stats_tiny", "stats_small")
+
+
+def test_factors_of_lero_are_numbers(chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
+    """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
+    assert chosen("--lero-factors", "0.1, 10", "--lero-margin", "0")["lero"] == {"factors": (0.1, 10.0), "margin": 0.0}
+    assert builtin_registry().declared["lero"]["factors"].help_with_default.endswith("(default: 0.01,0.1,1.0,10.0,100.0)")
+
+
+def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
+    """`3%` and `0.03` are the same, and more than 100 % can be allowed."""
+    settings = read("--gate-delta", "0.03", "--gate-query-delta", "150%")
+    assert (settings.gate_delta, settings.gate_query_delta) == (0.03, 1.5)
+    assert read("--gate-delta", "3%").gate_delta == 0.03
+
+
+def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
+    """Every option has an ini key `pilotscope_NAME`; the command line wins."""
+    pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
+    settings = read("--seed", "4")
+    assert (settings.rounds, settings.algorithms, settings.mlflow, settings.seed) == (9, ("mscn", "lero"), False, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "argument --rounds: expected a whole number of at least 1, got '0'"),
+        (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
+        (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
+        (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
+        (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
+        (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
+        (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
+        (["--container-cpus", "0.001"], "argument --container-cpus: expected a number of at least 0.01, got '0.001'"),
+        (["--container-memory", "2"], "argument --container-memory: expected a size such as 512m or 2g, at least 64m, got '2'"),
+        (["--container-memory", "63m"], "argument --container-memory: expected a size such as 512m or 2g, at least 64m, got '63m'"),
+        (
+            ["--dask", "local:0"],
+            "argument --dask: expected local:N or the address of a scheduler such as tcp://host:8786, got 'local:0'",
+        ),
+        (["--lero-margin", "-1"], "argument --lero-margin: expected auto or a number of at least 0, got '-1'"),
+        (["--lero-effort", "some"], "argument --lero-effort: expected auto or all, got 'some'"),
+        (["--gate-delta", "3"], "argument --gate-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '3'"),
+        (
+            ["--gate-query-delta=-1%"],
+            "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
+        ),
+        (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
+        (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
+        (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
+        (["--algo", ""], "argument --algo: expected at least one name, got ''"),
+        (["--db", ""], "argument --db: expected at least one name, got ''"),
+        (["--algo", ","], "argument --algo: expected at least one name, got ','"),
+        (["--queries", " , "], "argument --queries: expected at least one name, got ' , '"),
+        (["--gate-exact", ""], "argument --gate-exact: expected at least one name, got ''"),
+        (["--mscn-hidden-units", "0"], "argument --mscn-hidden-units: expected a whole number of at least 1, got '0'"),
+        (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
+    ],
+)
+def test_a_senseless_value_is_a_usage_error(pytester: pytest.Pytester, arguments: list[str], message: str) -> None:
+    """Exit code 4, and one line that says what was expected and what was found."""
+    result = pytester.runpytest_subprocess(*arguments)
+    assert result.ret == EXIT_USAGE
+    assert f": error: {message}" in result.stderr.str()
+
+
+def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    """The message names the key and the file; an option of an algorithm is read when something is to be measured."""
+    ini = pytester.makeini("[pytest]\npilotscope_rounds = 0")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == EXIT_USAGE
+    assert f"ERROR: pilotscope_rounds in {ini}: expected a whole number of at least 1, got '0'" in result.stderr.lines
+    pytester.makeini("[pytest]\npilotscope_index_start = all")
+    result = measure(pytester, "--algo", "index")
+    assert result.ret == EXIT_USAGE
+    assert result.stderr.lines == [f"ERROR: pilotscope_index_start in {ini}: expected existing or none, got 'all'", ""]
+
+
+def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pytester) -> None:
+    """Another plugin's `--db` keeps working; ours keeps its prefixed name, and the header says so once."""
+    pytester.makeconftest(
+        """
+        def pytest_addoption(parser):
+            parser.addoption("--db", default="theirs")
+        """
+    )
+    pytester.makepyfile(
+        """
+        def test_theirs(pytestconfig):
+            assert pytestconfig.getoption("db") == "mine"
+            assert pytestconfig.getoption("pilotscope_db") == ["stats_small"]
+        """
+    )
+    result = pytester.runpytest_subprocess("--db", "mine", "--pilotscope-db", "stats_small")
+    result.assert_outcomes(passed=1)
+    lines = [line for line in result.outlines if line.startswith("pilotscope:")]
+    assert lines == ["pilotscope: taken by another plugin, use the prefix --pilotscope-: --db"]
+
+
+def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
+    """`pytest --help` lists every short name under one heading, with defaults."""
+    text = pytester.runpytest_subprocess("--help").stdout.str()
+    group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
+    declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
+    assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
+    assert "(default: stats_tiny)" in " ".join(group.split())
+    assert "--mscn-batch-size=N subplans that mscn learns from in one step (default: 2048)" in " ".join(group.split())
+
+
+def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:
+    """With a DSN and `--queries-dir`, the dataset is the database in the DSN; `--db` overrides it."""
+    own = ("--server", "postgresql://me@127.0.0.1/mine", "--queries-dir", "q")
+    assert read(*own).datasets == ("mine",)
+    assert read("--server", "host=127.0.0.1 dbname='my db'", "--queries-dir", "q").datasets == ("my db",)
+    assert read(*own, "--db", "stats_tiny").datasets == ("stats_tiny",)
+    assert read(*own[:2]).datasets == ("stats_tiny",)

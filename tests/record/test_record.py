@@ -1,0 +1,294 @@
+"""A record can be read after its run died, and rejects wrong entries and lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_pilotscope.errors import RecordError
+from pytest_pilotscope.record.json_values import from_json, to_line
+from pytest_pilotscope.record.record import Entry, RecordWriter, read_record
+from pytest_pilotscope.record.results import (
+    PlanNode,
+    QueryDecision,
+    QueryReport,
+    QueryRun,
+    RunEnd,
+    RunHeader,
+    SubplanEstimate,
+    TrainingReport,
+)
+
+HEADER = RunHeader(
+    run_name="mscn_stats_tiny_20250101_000000",
+    algorithm="mscn",
+    dataset="stats_tiny",
+    started_at="2025-01-01T00:00:00+00:00",
+    sides=("baseline", "mscn"),
+    rounds=5,
+    seed=7,
+    suite_version="0.1.0",
+    queries={"q1": "SELECT count(*) FROM users WHERE name = 'é\n'"},
+    parameters={"num_epoch": 100, "lr": 1e-3, "no_ai": False, "model": None, "loss": "q-error"},
+    tags={"git": "abc"},
+    fingerprints={"build": "16.4"},
+    server={"version_num": 160004, "debug_assertions": False},
+    settings={"jit": "off"},
+    timeout_ms=1000.0,
+)
+RUN = QueryRun(
+    query_id="q1", side="mscn", repetition=1, order=1, inference_ms=0.5, planning_ms=1.25, execution_ms=3.0, row_count=1, answer_hash="ff"
+)
+FAILED_RUN = QueryRun(
+    query_id="q1", side="mscn", repetition=2, order=0, inference_ms=0.0, planning_ms=0.0, execution_ms=0.0, error='division by "zero"\n'
+)
+REPORT = QueryReport(
+    query_id="q1",
+    side="mscn",
+    steered_ratio=0.5,
+    steering_reasons=("subplan p u was not asked for",),
+    plan_shape="00ff",
+    plan=PlanNode(
+        operation="Hash Join",
+        rows=3,
+        cost=12.5,
+        conditions=("p.owneruserid = u.id",),
+        children=(
+            PlanNode(operation="Seq Scan", relation="posts", alias="p", rows=4, cost=7.25, actual_rows=4.5, loops=1),
+            PlanNode(operation="Index Scan", subplan="SubPlan 1", relation="users", alias="u", index="users_pkey", rows=1, cost=0.5),
+        ),
+    ),
+    plan_cost=12.5,
+    estimates=(SubplanEstimate(aliases=("p", "u"), estimated=3.0, true=4.0),),
+    p_error=1.0,
+)
+TRAINING = TrainingReport(
+    side="mscn",
+    duration_s=1.5,
+    metrics={"train_loss": (3.0, 2.0), "best": (float("inf"), 1.0)},
+    parameters={"batch_size": 2048},
+    scalars={"whatif_calls": 12, "training_time_seconds": 1.5, "worst": float("-inf")},
+    artifacts=("model/mscn.safetensors",),
+)
+DECISION = QueryDecision(query_id="q1", side="mscn", facts={"looked": True, "factor": 0.1, "size": None, "planner_calls": 3})
+END = RunEnd(status="FAILED", finished_at="2025-01-01T00:01:00+00:00", error="q1 failed", failures={"mscn": "q1 failed"})
+
+
+def write(path: Path, *entries: Entry) -> Path:
+    """Write a closed record with these entries."""
+    with RecordWriter(path, HEADER) as writer:
+        for entry in entries:
+            writer.write(entry)
+    return path
+
+
+def refuse(path: Path, message: str) -> None:
+    """Expect the reader to refuse the file with exactly this message."""
+    with pytest.raises(RecordError, match=f"^{re.escape(f'{path}{message}')}$"):
+        read_record(path)
+
+
+def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Header, runs, reports, training and end are equal after a round trip, infinities included."""
+    record = read_record(write(tmp_path / "new" / "r.jsonl", TRAINING, RUN, FAILED_RUN, DECISION, REPORT, END))
+    assert (record.header, record.training, record.runs, record.decisions, record.reports, record.end) == (
+        HEADER,
+        (TRAINING,),
+        (RUN, FAILED_RUN),
+        (DECISION,),
+        (REPORT,),
+        END,
+    )
+    assert (record.status, record.truncated, record.ignored) == ("FAILED", False, {})
+
+
+def test_integers_stay_integers(tmp_path: Path) -> None:
+    """A count read back is an int, also where a float could have been: exact figures are compared exactly."""
+    scalars = read_record(write(tmp_path / "r", TRAINING)).training[0].scalars
+    assert [type(value) for value in scalars.values()] == [int, float, float]
+
+
+TEXT = st.text(st.characters(exclude_characters="\0"))
+NUMBER = st.floats(allow_nan=False)
+
+
+@given(NUMBER, TEXT, st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | NUMBER | TEXT))
+def test_any_value_survives_a_line(number: float, text: str, parameters: dict[str, str | int | float | bool | None]) -> None:
+    """Any value of a parameter or a series, except NaN, comes back equal, and the text is one line of valid JSON."""
+    report = TrainingReport(side=text, duration_s=number, metrics={"m": (number,)}, parameters=parameters)
+    line = to_line("training", report)
+    plain = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert "\n" not in line
+    assert plain.pop("kind") == "training"
+    assert from_json(TrainingReport, plain) == report
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    """NumPy numbers are written as JSON numbers."""
+    report = TrainingReport(side="a", duration_s=np.float32(0.5), scalars={"n": np.int64(3)})
+    assert '"duration_s":0.5' in to_line("training", report)
+    assert '"n":3' in to_line("training", report)
+
+
+def test_nodes_of_plans_are_short() -> None:
+    """A line has every field, but a plan has many nodes, and a node only the fields that are not at their defaults."""
+    line = to_line("query_report", QueryReport(query_id="q1", side="mscn", plan=PlanNode(operation="Hash", rows=3, cost=0.5)))
+    assert '"plan_shape":null,"plan":{"operation":"Hash","rows":3,"cost":0.5},"plan_cost":null' in line
+
+
+def test_each_line_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    """While the writer is open, everything written so far can be read: kill -9 loses nothing that was finished."""
+    with RecordWriter(tmp_path / "r", HEADER) as writer:
+        assert read_record(writer.path).runs == ()
+        writer.write(RUN)
+        assert read_record(writer.path).runs == (RUN,)
+        assert read_record(writer.path).status == "INTERRUPTED"
+
+
+def test_a_nan_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+    """A NaN is named with the path to it, and the record stays as it was."""
+    with RecordWriter(tmp_path / "r", HEADER) as writer:
+        message = "training.metrics.train_loss[1] is NaN; a record holds no NaN, leave the value out or fail the run"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            writer.write(TrainingReport(side="mscn", duration_s=1.0, metrics={"train_loss": (1.0, float("nan"))}))
+        writer.write(RUN)
+    assert read_record(tmp_path / "r").runs == (RUN,)
+
+
+@pytest.mark.parametrize(
+    "report", [TrainingReport(side="\0inf", duration_s=1.0), TrainingReport(side="a", duration_s=1.0, scalars={"\0": 1})]
+)
+def test_a_nul_character_is_refused(report: TrainingReport) -> None:
+    """A NUL in a text or a name is refused: no database text holds one, and the reader could take it for a number."""
+    with pytest.raises(ValueError, match=r"^training\.\w+ holds a NUL character, found '\\x00\w*'$"):
+        to_line("training", report)
+
+
+def test_something_that_is_no_value_is_refused() -> None:
+    """An object that JSON cannot hold is a TypeError with its path, never its repr in the record."""
+    with pytest.raises(TypeError, match=r"^training\.parameters\.path must be text, a number, true, false or null, found PosixPath$"):
+        to_line("training", TrainingReport(side="a", duration_s=1.0, parameters={"path": Path("x")}))  # type: ignore[dict-item]
+
+
+def test_nothing_follows_the_end(tmp_path: Path) -> None:
+    """An entry after the end is refused by the writer and by the reader."""
+    path = tmp_path / "r"
+    with RecordWriter(path, HEADER) as writer:
+        writer.write(END)
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: the record has ended; no entry can follow')}$"):
+            writer.write(RUN)
+    with path.open("a") as file:
+        file.write(to_line("query_run", RUN) + "\n")
+    refuse(path, ":3: a query_run after the end of the record")
+
+
+def test_a_side_of_another_run_is_refused(tmp_path: Path) -> None:
+    """An entry belongs to one of the header's sides, when written and when read."""
+    path = tmp_path / "r"
+    stranger = QueryReport(query_id="q1", side="lero")
+    message = "side 'lero' is not one of the record's sides ['baseline', 'mscn']"
+    with RecordWriter(path, HEADER) as writer, pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        writer.write(stranger)
+    with path.open("a") as file:
+        file.write(to_line("query_report", stranger) + "\n")
+    refuse(path, f":2: {message}")
+
+
+def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
+    """A second run of the same name does not touch the first one's record."""
+    path = write(tmp_path / "r", RUN)
+    message = f"{path}: the record exists already; move it away, or wait a second to get another name"
+    with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
+        RecordWriter(path, HEADER)
+    assert read_record(path).runs == (RUN,)
+
+
+def test_a_last_line_that_was_cut_off_is_tolerated_and_reported(tmp_path: Path) -> None:
+    """At whatever byte a record was cut, the whole lines are read and the rest is reported."""
+    whole = write(tmp_path / "whole", RUN, RUN).read_bytes()
+    two_lines = whole[: whole[:-1].rindex(b"\n") + 1]
+    cut = tmp_path / "cut"
+    for length in range(len(two_lines) + 1, len(whole) - 1):
+        cut.write_bytes(whole[:length])
+        record = read_record(cut)
+        assert (record.runs, record.truncated, record.status) == ((RUN,), True, "INTERRUPTED")
+
+
+def test_bytes_that_are_no_text_survive(tmp_path: Path) -> None:
+    """An error message with bytes that could not be decoded (surrogates) comes back equal."""
+    run = replace(FAILED_RUN, error="caf\udce9")
+    assert read_record(write(tmp_path / "r", run)).runs == (run,)
+
+
+def test_only_the_newline_missing_loses_nothing(tmp_path: Path) -> None:
+    """A last line that is whole counts even without its end of line."""
+    path = write(tmp_path / "r", RUN)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (read_record(path).runs, read_record(path).truncated) == ((RUN,), False)
+
+
+def test_unknown_kinds_are_counted(tmp_path: Path) -> None:
+    """Lines that a later version or a plugin added do not stop an older reader, and it says how many it skipped."""
+    path = write(tmp_path / "r", RUN)
+    with path.open("a") as file:
+        file.write('{"kind":"note","text":"a"}\n{"kind":"note"}\n')
+    assert (read_record(path).ignored, read_record(path).runs) == ({"note": 2}, (RUN,))
+
+
+def test_warm_ups_are_not_measured(tmp_path: Path) -> None:
+    """`measured` leaves out warm-ups and other sides."""
+    warm = QueryRun(query_id="q1", side="mscn", repetition=0, order=0, inference_ms=0, planning_ms=0, execution_ms=9)
+    other = QueryRun(query_id="q0", side="baseline", repetition=1, order=0, inference_ms=0, planning_ms=0, execution_ms=9)
+    record = read_record(write(tmp_path / "r", warm, other, RUN))
+    assert record.measured("mscn") == (RUN,)
+    assert record.query_ids() == ("q1", "q0")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "not a line of JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        (b"", "not a line of JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"[1]", "a line must be an object with a 'kind'"),
+        (b'{"kind":1}', "a line must be an object with a 'kind'"),
+        (b'{"kind":"header"}', "a second header; a file holds one record"),
+        (b'{"kind":"end","status":"FINISHED"}', "field 'finished_at' is missing"),
+        (b'{"kind":"end","status":"DONE","finished_at":"x"}', "field 'status' must be one of FINISHED, FAILED, KILLED, found \"DONE\""),
+        (b'{"kind":"end","status":"FINISHED","finished_at":"x","colour":1}', "unknown field 'colour'"),
+        (b'{"kind":"end","status":"KILLED","finished_at":"x","error":1}', "field 'error' must be text or null, found 1"),
+        (b'{"kind":"training","side":"mscn","duration_s":"1"}', "field 'duration_s' must be a number, found \"1\""),
+        (b'{"kind":"training","side":"mscn","duration_s":true}', "field 'duration_s' must be a number, found true"),
+        (b'{"kind":"training","side":"mscn","duration_s":1,"metrics":[]}', "field 'metrics' must be an object, found []"),
+        (b'{"kind":"training","side":"mscn","duration_s":1,"metrics":{"m":1}}', "field 'metrics.m' must be a list, found 1"),
+        (
+            b'{"kind":"query_run","query_id":"q","side":"mscn","repetition":1,"order":0,"inference_ms":0,"planning_ms":0,"execution_ms":-1}',
+            "execution_ms of query 'q', side 'mscn' must be finite and >= 0, found -1.0",
+        ),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
+    """A wrong line in the middle stops the reader, which names the file, the line and the error."""
+    path = write(tmp_path / "r", RUN)
+    with path.open("ab") as file:
+        file.write(line + b'\n{"kind":"note"}\n')
+    refuse(path, f":3: {message}")
+
+
+def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
+    """An empty file, a cut-off header, another format and another first line each have their own message."""
+    path = tmp_path / "r"
+    path.write_text("")
+    refuse(path, ":1: the record is empty; the run died before it wrote its header")
+    path.write_text('{"kind":"hea')
+    refuse(path, ":1: not a line of JSON (Unterminated string starting at: line 1 column 9 (char 8))")
+    path.write_text('{"kind":"header","format":3}\n')
+    refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
+    path.write_text('{"kind":"note"}\n')
+    refuse(path, ":1: a record starts with its header, found a note")
