@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -115,7 +116,7 @@ class _Workers:
         self._pool.shutdown()
 
 
-class OpenWhatIf:
+class OpenWhatIf(ABC):
     """A back end with several connections, which `open_what_if` opens and closes; `name` is the one in the record."""
 
     name = ""
@@ -129,9 +130,9 @@ class OpenWhatIf:
         """Return one answer per question, in their order."""
         return self._workers.ask(questions)
 
+    @abstractmethod
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, `UNBUILDABLE_BYTES` if it cannot be built."""
-        raise NotImplementedError
 
     def confirm(self, indexes: Sequence[Index]) -> bool:
         """Tell whether all of these can be built; from now on the others have `UNBUILDABLE_BYTES`."""
