@@ -34,6 +34,7 @@ positive_int = _number(int, lambda value: value >= 1, "a whole number of at leas
 non_negative_int = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 number = _number(float, isfinite, "a number")
 _auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+_auto_or_count = _number(int, lambda value: value >= 1, "auto or a whole number of at least 1")
 positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
 processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
@@ -87,6 +88,11 @@ def factors(text: str) -> tuple[float, ...]:
 def margin(text: str) -> Any:
     """Read auto, or a number of at least 0."""
     return text if text == "auto" else _auto_or_number(text)
+
+
+def auto_or_count(text: str) -> Any:
+    """Read auto, or a whole number of at least 1."""
+    return text if text == "auto" else _auto_or_count(text)
 
 
 def share(text: str) -> float:

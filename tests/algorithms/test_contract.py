@@ -10,11 +10,14 @@ from types import FunctionType
 import pytest
 
 from pytest_pilotscope.algorithms.baseline import Baseline
+from pytest_pilotscope.algorithms.bound.estimator import Bound
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.algorithms.lero.chooser import Lero
 from pytest_pilotscope.algorithms.mscn.estimator import Mscn
 from pytest_pilotscope.algorithms.oracle import Oracle
+from pytest_pilotscope.algorithms.sample import Sample
+from pytest_pilotscope.algorithms.trees.estimator import Trees
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.algorithm import (
     CardinalityEstimator,
@@ -38,6 +41,24 @@ class TestOracle(AlgorithmContract):
     """True cardinalities."""
 
     algorithm = Oracle
+
+
+class TestSample(AlgorithmContract):
+    """The textbook's estimates."""
+
+    algorithm = Sample
+
+
+class TestBound(AlgorithmContract):
+    """Upper bounds."""
+
+    algorithm = Bound
+
+
+class TestTrees(AlgorithmContract):
+    """A learned estimator without a network."""
+
+    algorithm = Trees
 
 
 class TestMscn(AlgorithmContract):
@@ -70,6 +91,9 @@ PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explai
 KEPT: dict[str, set[type]] = {
     "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
+    "sample": {CardinalityEstimator, TextSteering},
+    "bound": {CardinalityEstimator, TextSteering},
+    "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
     "lero": {PlanChooser, LearningOn, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},
