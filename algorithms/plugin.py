@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.options.values import auto_or_count, factors, margin, positive_float, positive_int
+from pytest_pilotscope.options.values import auto_or_count, factors, files, margin, positive_float, positive_int
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
@@ -19,16 +19,37 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     registry.add_algorithm("sample", "pytest_pilotscope.algorithms.sample:Sample", origin=ORIGIN)
     registry.add_algorithm("bound", "pytest_pilotscope.algorithms.bound.estimator:Bound", origin=ORIGIN)
     registry.add_algorithm("trees", "pytest_pilotscope.algorithms.trees.estimator:Trees", origin=ORIGIN)
+    registry.add_algorithm("replay", "pytest_pilotscope.algorithms.replay.estimator:Replay", origin=ORIGIN)
     registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
     registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
     registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
     registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
     registry.add_option("sample", "rows", default=1000, metavar="N", parse=positive_int, help="rows in the sample of each table")
+    _add_replay_options(registry)
     _add_trees_options(registry)
     _add_mscn_options(registry)
     _add_index_options(registry)
     _add_knob_options(registry)
     _add_lero_options(registry)
+
+
+def _add_replay_options(registry: Registry) -> None:
+    registry.add_option(
+        "replay",
+        "estimates",
+        default=(),
+        metavar="FILE,...",
+        parse=files,
+        help="files of estimates: .jsonl, .csv or .parquet with query, aliases and rows, or .txt with one number for each sub-plan query",
+    )
+    registry.add_option(
+        "replay",
+        "subplans",
+        default=(),
+        metavar="FILE,...",
+        parse=files,
+        help="the sub-plan queries of each .txt file; by default the .sql file beside it or one folder above with as many lines",
+    )
 
 
 def _add_trees_options(registry: Registry) -> None:

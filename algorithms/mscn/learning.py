@@ -24,7 +24,7 @@ LARGEST_BATCH, SMALLEST_BATCH = 2048, 32
 STEPS = 10
 """Least steps of an epoch: with fewer, 100 epochs end while the loss still falls."""
 
-STILL_FALLING = 0.98
+STILL_FALLING = 0.9
 """The loss still falls if its smallest value of the last tenth of the epochs is below that of the tenth before by this factor."""
 
 

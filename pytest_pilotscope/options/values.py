@@ -121,5 +121,10 @@ def page(text: str) -> Path:
     return Path(text)
 
 
+def files(text: str) -> tuple[Path, ...]:
+    """Read names of files, separated by commas; none for an empty text."""
+    return tuple(Path(name.strip()) for name in text.split(",") if name.strip())
+
+
 OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}
 """The reader for the type of a default; other types are read as text."""

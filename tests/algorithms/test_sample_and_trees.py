@@ -48,7 +48,7 @@ def textbook(session: Session) -> Textbook:
 
 
 def training(shop: Database, session: Session, folder: Path, algorithm: str, **options: Any) -> Training:
-    """What the algorithm is trained with in the shop."""
+    """The queries, the database and the options of a training in the shop."""
     return Training.of(
         Shop().workload(),
         algorithm=algorithm,
@@ -157,7 +157,7 @@ def test_a_forest_answers_as_scikit_learn_does() -> None:
 
 
 def test_trees_learn_more_than_the_textbook_knows(shop: Database, session: Session, tmp_path: Path) -> None:
-    """What training reports, and better estimates of the training queries than the features' own."""
+    """The report has their names, and the loss falls below that of the features alone."""
     made = Trees()
     given = training(shop, session, tmp_path, "trees", count=50)
     report = made.train(given)
