@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pyarrow
 import pytest
@@ -33,7 +33,7 @@ SCHEMA = {
     "badges": {"userid": "integer", "date": "integer"},
 }
 QUERY = Query(id="q002", sql="SELECT COUNT(*) FROM comments c, users u, badges b WHERE c.userid = u.id AND b.userid = u.id AND c.score = 0")
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"query": "q002", "aliases": ["c"], "rows": 10},
     {"query": "q002", "aliases": ["c", "u"], "rows": 20.5},
     {"query": "other", "aliases": ["x"], "rows": None},
@@ -55,7 +55,7 @@ def written(folder: Path, kind: str) -> Path:
     if kind == "jsonl":
         path.write_text("\n".join(map(json.dumps, LINES)) + "\n\n")
     elif kind == "csv":
-        cells = [[line["query"], line.get("level", ""), " ".join(cast(list[str], line["aliases"])), line["rows"] or ""] for line in LINES]
+        cells = [[line["query"], line.get("level", ""), " ".join(line["aliases"]), line["rows"] or ""] for line in LINES]
         path.write_text("query,level,aliases,rows\n" + "".join(",".join(map(str, line)) + "\n" for line in cells))
     else:
         parquet.write_table(pyarrow.Table.from_pylist([{"level": None, **line} for line in LINES]), path)
@@ -152,7 +152,8 @@ def test_lines_of_another_workload_are_refused(tmp_path: Path) -> None:
         ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": NaN}\n', "{path}:1: rows is nan; it must be a number of at least 0"),
         ("a.jsonl", '{"query": "q1", "aliases": ["a"]}\n', "{path} has no estimate: no line has a number in rows; fill them in, or let "
          "`pilotscope subplans --true-rows` count them"),
-        ("a.csv", "query,aliases,rows\nq1,a b,1\nq1,b a,2\n", "{path}:3: {{a, b}} of query 'q1' has an estimate on an earlier line; keep one"),
+        ("a.csv", "query,aliases,rows\nq1,a b,1\nq1,b a,2\n",
+         "{path}:3: {{a, b}} of query 'q1' has an estimate on an earlier line; keep one"),
         ("a.csv", "query,rows\nq1,1\n", "{path}:1: the first line has no column aliases; it must name query, aliases, rows"),
         ("a.parquet", "PAR", "{path} is not a Parquet file: "),
         ("a.txt", "1\nx\n", "{path}:2: 'x' is not a number; a .txt file has one estimate on each line"),
