@@ -21,17 +21,13 @@ FEWEST = 2
 
 
 def further_rounds(settings: Settings, record_path: Path, began_s: float) -> Iterator[int]:
-    """
-    Yield how many rounds to add to every query, until a gate would see enough or the time of `--rounds-limit-s` is over.
-
-    Each step is half of all rounds so far: a run that decides seldom has few chances to end on noise that only seems low.
-    """
+    """Yield how many rounds to add to every query, until a gate would see enough or the time of `--rounds-limit-s` is over."""
     rounds = settings.fewest_rounds
     executions = rounds + 1  # the warm-up
     while not _shows_enough(record_path, settings):
         spent_s = monotonic() - began_s
         affordable = int((settings.rounds_limit_s - spent_s) / (spent_s / executions)) - 1
-        more = min(max(FEWEST, rounds // 2), affordable)
+        more = min(next_rounds(rounds), affordable)
         if more < FEWEST:
             logger.warning(
                 "%s: --rounds auto ends after %d rounds, because more would take longer than %g s, and a gate would still be blind to a "
@@ -44,6 +40,11 @@ def further_rounds(settings: Settings, record_path: Path, began_s: float) -> Ite
         yield more
         rounds += more
         executions += more + 1
+
+
+def next_rounds(rounds: int) -> int:
+    """Return half of the rounds so far: a run that decides seldom has few chances to end on noise that only seems low."""
+    return max(FEWEST, rounds // 2)
 
 
 def _shows_enough(record_path: Path, settings: Settings) -> bool:
