@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pilotscope.errors import MissingServer, ServerError
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres import reaper
 
 PORT = 5432
@@ -125,6 +126,7 @@ class Reaper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=clean_environment("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_API_VERSION"),
             start_new_session=True,  # Ctrl-C on the terminal is for us
         )
 

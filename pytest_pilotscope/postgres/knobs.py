@@ -21,8 +21,8 @@ from typing import Literal
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_subfolder
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.postgres.session import Session
 
 Level = Literal["session", "reload", "restart"]
@@ -171,7 +171,7 @@ def note_path(session: Session) -> Path:
 
 
 def _notes() -> Path:
-    return cache_folder(server_account()) / "settings"
+    return cache_subfolder("settings")
 
 
 def restore_left_over(session: Session) -> bool:
@@ -220,8 +220,8 @@ def _restore_from(session: Session, note: Path) -> bool:
 @contextmanager
 def _locked(note: Path) -> Iterator[bool]:
     """Lock a note and yield True, or False when another process has it; the lock ends with the process, even a killed one."""
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with note.with_suffix(".lock").open("w") as file:
+    private_folder(note.parent)
+    with open_private(note.with_suffix(".lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -238,7 +238,7 @@ def _entries(session: Session) -> dict[str, str]:
 def _write_note(path: Path, before: Mapping[str, str | None]) -> None:
     """Write the whole note or nothing, even when the machine stops."""
     half = path.with_suffix(".half")
-    with half.open("w") as file:
+    with open_private(half, "w") as file:
         json.dump(dict(before), file)
         file.flush()
         os.fsync(file.fileno())
