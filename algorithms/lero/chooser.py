@@ -21,6 +21,7 @@ from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
@@ -163,10 +164,10 @@ class Lero:
         self._training = training
         self._noted.clear()
         self._seen = _Seen(training.settings.update_every, self._recorded()) if training.options["dynamic"] else None
-        training.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(training.folder)
         paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
         for path in paths:
-            path.write_text("", encoding="utf-8")
+            write_private(path, "")
         return paths
 
     def _recorded(self) -> set[str]:

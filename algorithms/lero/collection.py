@@ -22,8 +22,7 @@ from pytest_pilotscope.algorithms.lero.collected import FORMAT, CollectedQuery, 
 from pytest_pilotscope.algorithms.lero.signature import signature_of
 from pytest_pilotscope.algorithms.lero.timing import TimingRules, time_plans
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_subfolder
 from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def store_of(training: Training, rules: CollectionRules) -> CollectionStore:
 
 
 def _folder(data_fingerprint: str) -> Path:
-    return cache_folder(server_account()) / "lero" / data_fingerprint.replace("~", "estimated-")
+    return cache_subfolder("lero") / data_fingerprint.replace("~", "estimated-")
 
 
 def collect(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> list[CollectedQuery]:

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.datasets.files import find_workload
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
 from pytest_pilotscope.options.progress import ShowProgress, silent
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_folder, cache_subfolder
 from pytest_pilotscope.postgres.catalog import indexed_columns, read_schema
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.predicates import quote_identifier
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.splitting import without_test_queries
@@ -112,7 +111,7 @@ class PublishedDataset:
 
     def _fetched(self) -> Layout:
         """Fetch the public archive if the cache does not have it, and return its layout."""
-        path = cache_folder(server_account()) / "downloads" / self.source.archive
+        path = cache_subfolder("downloads") / self.source.archive
         mirror = os.environ.get(MIRROR)
         url = f"{mirror.rstrip('/')}/{self.source.archive}" if mirror else self.source.url
         try:
@@ -130,9 +129,9 @@ class PublishedDataset:
         if layout.archive is None:
             yield layout
             return
-        with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
-            unpack(layout.archive, Path(folder), limit_bytes=self.source.limit_bytes)
-            inside = layout_of(self.source, Path(folder))
+        with temporary_folder(cache_folder(), f"{self.name}-") as folder:
+            unpack(layout.archive, folder, limit_bytes=self.source.limit_bytes)
+            inside = layout_of(self.source, folder)
             if inside.archive is not None:
                 raise DatasetError(
                     f"{layout.archive} holds another archive, {inside.archive.name}; unpack it and name that with --data-dir"

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.options.progress import ShowProgress
+from pytest_pilotscope.places.privatefiles import private_folder
 
 from .percent import WHOLE, in_per_cent
 
@@ -39,7 +40,7 @@ def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, lim
 
     A broken transfer leaves its bytes in `<path>.part`, and the next one goes on from there. Raise DatasetError with the reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with FileLock(f"{path}.lock"):
         if path.exists() and sha256_of(path) == sha256:
             return

@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, cast
 
 from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres.binaries import find_binaries
-from pytest_pilotscope.postgres.process import clean_environment
 
 from .percent import in_per_cent
 
