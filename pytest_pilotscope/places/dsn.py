@@ -21,8 +21,8 @@ _KEYWORD = re.compile(rf"(?P<start>(?<![\w?&]){_HIDDEN_KEYS}\s*=\s*)(?P<secret>'
 _URL = re.compile(r"^postgres(?:ql)?://", re.IGNORECASE)
 
 
-class Dsn:
-    """A connection string that prints without its password; only the driver calls `reveal()`."""
+class Secret:
+    """A text that shows as ***: a password, or a token. Only who hands it to another program calls `reveal()`."""
 
     __slots__ = ("_text",)
 
@@ -30,8 +30,26 @@ class Dsn:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the connection string with its password."""
+        """Return the text."""
         return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and type(other) is type(self) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class Dsn(Secret):
+    """A connection string that shows without its password."""
+
+    __slots__ = ()
 
     @property
     def database(self) -> str | None:
@@ -58,17 +76,8 @@ class Dsn:
             message = message.replace(secret, HIDDEN)
         return redact(message)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dsn) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
     def __str__(self) -> str:
         return redact(self._text)
-
-    def __repr__(self) -> str:
-        return f"Dsn({redact(self._text)!r})"
 
 
 def is_dsn(text: str) -> bool:

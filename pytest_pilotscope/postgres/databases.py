@@ -20,6 +20,9 @@ from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
+RESTORER = "pilotscope_restorer"
+"""The role that owns the tables of a restored dump (`unprivileged`); it goes with the last database in which it owns something."""
+
 _FILE_COPY_SINCE = 150000
 _OBJECT_IN_USE = "55006"
 _PREFIX = "pilotscope_"
@@ -124,6 +127,10 @@ def drop_leftovers(session: Session) -> None:
 
 def _drop(session: Session, database: str) -> None:
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+    if session.scalar("SELECT count(*) FROM pg_roles WHERE rolname = %s", (RESTORER,)) and try_lock(session, RESTORER):
+        with suppress(StatementFailed):  # it owns tables in another database, or this role may not drop it
+            session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(RESTORER)))
+        unlock(session, RESTORER)
 
 
 def hold(session: Session, database: str) -> None:

@@ -16,7 +16,7 @@ import psycopg2.extensions
 from psycopg2 import sql as composing
 
 from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
-from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.dsn import Dsn, Secret
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _QUERY_CANCELED = "57014"
 _PREPARE_SESSION = (
     "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout')"
 )
+
+_SET_BY_CONNECT = ("application_name", "client_encoding")
 
 Row = tuple[Any, ...]
 
@@ -86,6 +88,11 @@ class Session:
     def close(self) -> None:
         """End the session; closing twice is fine."""
         self._connection.close()
+
+    def of_role(self, role: str, password: Secret) -> Session:
+        """Open another session on this server, in the same database, as another role."""
+        parameters = self._connection.get_dsn_parameters() | {"user": role, "password": password.reveal()}
+        return connect(dsn_of(**{name: value for name, value in parameters.items() if name not in _SET_BY_CONNECT}))
 
     def forbid_writing(self) -> None:
         """Make PostgreSQL refuse to write. It does not refuse ALTER SYSTEM: callers must ask `read_only` first."""

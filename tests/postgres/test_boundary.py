@@ -160,7 +160,7 @@ def test_killed_during_initdb(number: signal.Signals, newest_server: EmbeddedSer
         START.format(bindir=str(bindir)),
         environment={"PILOTSCOPE_CACHE": str(cache), "TMPDIR": str(folder), **dict.fromkeys(SECRETS, "geheim")},
     )
-    initdb = int((folder / "begun").read_text())
+    initdb = (folder / "begun").read_text()
     watchdogs = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     assert len(list(folder.glob("pilotscope-*"))) == len(list(cache.glob("uid-*/servers/*"))) == 1
     assert len(list(cache.glob("uid-*/templates/*.partial/data/base/half"))) == 1
