@@ -9,6 +9,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pytest_pilotscope.places.dsn import Dsn, is_dsn
+
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
 
@@ -50,6 +52,11 @@ def names(text: str) -> str:
     if not text.replace(",", "").strip():
         raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
     return text
+
+
+def server(text: str) -> str | Dsn:
+    """Read auto, embedded, container, or a DSN; the password of a DSN shows nowhere."""
+    return Dsn(text) if is_dsn(text) else text
 
 
 def one_of(*names: str) -> Callable[[str], str]:

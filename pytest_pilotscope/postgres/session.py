@@ -16,7 +16,8 @@ import psycopg2.extensions
 from psycopg2 import sql as composing
 
 from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
-from pytest_pilotscope.places.dsn import Dsn, Secret
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.secret import Secret
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.dsn import Secret
+from pytest_pilotscope.places.secret import Secret
 from pytest_pilotscope.postgres.databases import RESTORER, locked
 from pytest_pilotscope.postgres.session import Session
 
