@@ -71,7 +71,7 @@ class TrialLog:
     def append(self, trial: Trial) -> None:
         """Write one trial; it is on disk when this returns."""
         self.trials.append(trial)
-        with self.path.open("a") as file:
+        with open_private(self.path, "a") as file:
             file.write(json.dumps(asdict(trial)) + "\n")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.commands.workload_queries import queries_of
 from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.places.privatefiles import open_private, write_private
 from pytest_pilotscope.provision.database import open_database
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.meaning import NoCount
@@ -79,11 +80,11 @@ def _lines(session: Session, query: Query, known: Mapping[Subplan, int], *, true
 
 
 def _write_json_lines(path: Path, lines: Sequence[Line]) -> None:
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    write_private(path, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _write_csv(path: Path, lines: Sequence[Line]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with open_private(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["query", "aliases"])
         writer.writeheader()
         writer.writerows({**line, "aliases": " ".join(line["aliases"])} for line in lines)

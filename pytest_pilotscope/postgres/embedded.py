@@ -12,6 +12,7 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.folders import socket_folder
+from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
@@ -125,10 +126,9 @@ class EmbeddedServer(Server):
     def _placed(self, library: Path) -> Path:
         """Copy `library` to where the server's account can read it."""
         target = self._folder.path / "lib" / library.name
-        target.parent.mkdir(exist_ok=True)
+        private_folder(target.parent, 0o755)
         shutil.copyfile(library, target)
-        for path in (target.parent, target):
-            path.chmod(0o755)
+        target.chmod(0o755)
         return target
 
     def _start(self, settings: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from pytest_pilotscope.errors import ModelError, UsageError
+from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.tracking.store import open_client, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -103,7 +104,7 @@ def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint:
 
 def _download(run_id: str, destination: Path, tracking_uri: str | StoreUri | None) -> Path:
     client = open_client(tracking_uri)
-    destination.mkdir(parents=True, exist_ok=True)
+    private_folder(destination)
     with translated(f"the model of run {run_id}"):
         there = {artifact.path for artifact in client.list_artifacts(run_id)}
         if not there.issuperset(FOLDERS):

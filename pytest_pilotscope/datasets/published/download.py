@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.options.progress import ShowProgress
-from pytest_pilotscope.places.privatefiles import private_folder
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 
 from .percent import WHOLE, in_per_cent
 
@@ -91,7 +91,7 @@ def _transfer(url: str, part: Path, show_progress: ShowProgress, limit_bytes: in
         total = have + int(length) if length is not None else None
         if max(total or 0, have) > limit_bytes:
             raise DatasetError(f"{url} has {total} bytes, more than the {limit_bytes} that this dataset may have; it was not fetched")
-        with part.open("ab" if have else "wb") as file:
+        with open_private(part, "ab" if have else "wb") as file:
             _copy(response, file, part.name.removesuffix(".part"), have, total, show_progress, limit_bytes)
         if total is not None and _size(part) < total:
             raise http.client.IncompleteRead(b"", total - _size(part))
