@@ -16,6 +16,7 @@ from pytest_pilotscope.options.progress import ShowProgress, silent
 from pytest_pilotscope.places.folders import cache_folder, cache_subfolder
 from pytest_pilotscope.postgres.catalog import indexed_columns, read_schema
 from pytest_pilotscope.postgres.process import temporary_folder
+from pytest_pilotscope.postgres.unprivileged import unprivileged
 from pytest_pilotscope.queries.predicates import quote_identifier
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.splitting import without_test_queries
@@ -80,14 +81,15 @@ class PublishedDataset:
         return self.source.references
 
     def load(self, session: Session) -> None:
-        """Load the tables and index every key that has no index."""
+        """Load the tables and index every key that has no index, without a superuser's rights: rows make PostgreSQL check conditions."""
         layout = self._layout if self._data_dir is not None else self._fetched()
-        with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
-            if unpacked.csv is not None:
-                load_csv(session, self.source, unpacked.csv, unpacked.schema, advance)
-            elif unpacked.dump is not None:
-                restore(session, unpacked.dump, advance)
-        self._index(session)
+        with unprivileged(session) as loading:
+            with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
+                if unpacked.csv is not None:
+                    load_csv(loading, self.source, unpacked.csv, unpacked.schema, advance)
+                elif unpacked.dump is not None:
+                    restore(loading, unpacked.dump, advance)
+            self._index(loading)
 
     def workload(self) -> Workload:
         """Return the queries in the data folder; if there are none, raise `MissingWorkload`, which says where to get them."""
