@@ -9,6 +9,7 @@ The exceptions that this project raises on purpose.
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       there are no binaries and no Docker daemon to start a server with
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── NoAnswer            nobody answers at an address, or the server is starting: trying again may help
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data cannot be generated, fetched or loaded
@@ -67,6 +68,10 @@ class MissingServer(ServerError):
 
 class MissingExtension(ServerError):
     """The server cannot be steered because the pilotscope library is not loaded."""
+
+
+class NoAnswer(ServerError):
+    """Nobody answers at an address, or the server is starting or stopping; trying again may help."""
 
 
 class StatementFailed(ServerError):
