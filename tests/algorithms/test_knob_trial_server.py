@@ -41,7 +41,7 @@ NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_co
 def reached(database: Database, names: tuple[str, ...] | None = NAMES) -> tuple[Reach, KnobSpace]:
     """Return the knobs that can be changed on a server, and their space."""
     with database.session() as session:
-        reach = reach_of(database, session)
+        reach = reach_of(database)
         return reach, space_of(session, reach, names)
 
 
@@ -69,7 +69,7 @@ def somebodys() -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def given(somebodys: EmbeddedServer, cache: Path) -> Iterator[Database]:
     """The shop on somebody else's server, whose settings are noted in a cache of this test's own."""
-    with open_database(PostgreSQLConfig("shop", dsn=somebodys.dsn), Shop()) as database:
+    with open_database(PostgreSQLConfig("shop", dsn=somebodys.dsn, allow_changes=("databases", "settings")), Shop()) as database:
         yield database
 
 
@@ -95,10 +95,10 @@ def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -
     """Everything on a server of ours; no restart on somebody else's; settings of sessions for a role without rights. Each says so."""
     assert reached(shop)[0] == Reach(levels=("session", "reload", "restart"), own=True)
     assert reached(shop)[0].limit == ""
-    assert reached(given)[0] == Reach(levels=("session", "reload"), own=False)
-    assert reached(given)[0].limit == "no setting that needs a restart: this server was not started here"
-    assert reached(plain)[0] == Reach(levels=("session",), own=False)
-    assert reached(plain)[0].limit == "only settings of sessions: our role may not use ALTER SYSTEM on this server"
+    limit = "no setting that needs a restart: this server was not started here"
+    assert reached(given)[0] == Reach(levels=("session", "reload"), own=False, limit=limit)
+    limit = "only settings of sessions: role 'visitor' may not change settings of the whole server there"
+    assert reached(plain)[0] == Reach(levels=("session",), own=False, limit=limit)
     assert [knob.name for knob in reached(plain)[1].knobs] == ["work_mem", "cpu_operator_cost", "geqo"]
 
 
@@ -110,7 +110,9 @@ def header(dsn: str, name: str, folder: Path) -> list[str]:
     def say(text: str) -> None:
         lines.append(text)
 
-    settings = Settings(algorithms=("baseline", "knob"), server=dsn, queries_dir=folder, load_model="best")
+    settings = Settings(
+        algorithms=("baseline", "knob"), server=dsn, queries_dir=folder, load_model="best", allow_changes=("databases", "settings")
+    )
     bench = Bench(settings=settings, registry=builtin_registry(), say=say, progress=lambda description, total: silent(description, total))
     bench.database(name)
     bench.close()
@@ -339,7 +341,7 @@ import os, signal, sys
 from pytest_pilotscope.algorithms.knob.trial_server import prepared_database
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
-with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
+with open_database(PostgreSQLConfig(None, dsn=sys.argv[1], allow_changes=("settings",))) as database:
     with prepared_database(database, {"bgwriter_lru_maxpages": "7", "work_mem": "4321"}):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -356,18 +358,19 @@ def test_after_kill_9_the_next_run_puts_everything_back(
     assert killed.returncode == -signal.SIGKILL
     changed = state(given)
     assert changed != before
-    for config in (PostgreSQLConfig(None, dsn=dsn, read_only=True), PostgreSQLConfig(None, dsn=f"{dsn} user=visitor")):
-        with open_database(config):
+    for arguments in ({"read_only": True}, {"dsn": f"{dsn} user=visitor"}, {}):
+        with open_database(PostgreSQLConfig(None, **{"dsn": dsn, **arguments})):
             assert state(given) == changed
-    with open_database(PostgreSQLConfig(None, dsn=dsn)) as database:
+    with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("settings",))) as database:
         assert (state(given), database.fingerprint) == (before, given.fingerprint)
-    (note,) = cache.glob("settings/*.lock")
-    warning = (
-        "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run may not put the old values back; "
-        f"one of a superuser, without --read-only, does (they are in {note.with_suffix('.json')})"
+    (lock,) = cache.glob("settings/*.lock")
+    left = (
+        "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run does not put the old values back, which are "
+        f"in {lock.with_suffix('.json')}: "
     )
     assert caplog.messages == [
-        warning,
-        warning,
-        "a run that was killed had changed bgwriter_lru_maxpages on this server; the old values are back",
+        f"{left}--read-only forbids it",
+        f"{left}role 'visitor' may not change settings of the whole server there",
+        f"{left}nobody has allowed that; add --allow-changes settings",
+        "a run that was killed had changed settings of this server: put back: bgwriter_lru_maxpages (7 -> no entry)",
     ]

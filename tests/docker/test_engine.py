@@ -131,7 +131,7 @@ def test_knobs_in_a_container(docker: Any) -> None:
     """A restart keeps the settings of a reload; a container that was killed is started again, with the defaults."""
     with open_database(PostgreSQLConfig("toy", server="container"), Toy()) as database:
         with database.session() as session:
-            reach = reach_of(database, session)
+            reach = reach_of(database)
             space = space_of(session, reach, ("shared_buffers", "bgwriter_lru_maxpages"))
         others = {container.id for container in docker.containers.list()}
         with open_trial_server(database, space, reach) as trial_server:

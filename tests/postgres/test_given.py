@@ -15,7 +15,6 @@ from pytest_pilotscope.postgres import databases
 from pytest_pilotscope.postgres.databases import drop_database, hold, locked, make_copy, mark_of, temporary_copy, unique_name, write_mark
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
-from pytest_pilotscope.postgres.knobs import may_alter_system
 from pytest_pilotscope.postgres.server import Capability
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from pytest_pilotscope.provision.database import PostgreSQLConfig
@@ -36,7 +35,8 @@ def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
 
 
 def _given(server: EmbeddedServer, role: str, database: str = "postgres") -> GivenServer:
-    return GivenServer(dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname=database))
+    dsn = dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname=database)
+    return GivenServer(dsn, allow_changes=("databases", "settings"))
 
 
 def _ours(session: Session) -> set[str]:
@@ -68,7 +68,7 @@ def reader(newest_server: EmbeddedServer, administrator: Session) -> GivenServer
 
 def test_capabilities_follow_the_role(newest_server: EmbeddedServer, maker: GivenServer, reader: GivenServer) -> None:
     """A superuser may all but restart, CREATEDB is found out, and a plain role may nothing."""
-    assert _given(newest_server, "postgres").capabilities == {Capability.SUPERUSER, Capability.LOAD_LIBRARY, Capability.CREATE_DATABASE}
+    assert _given(newest_server, "postgres").capabilities == set(Capability) - {Capability.RESTART}
     assert maker.capabilities == {Capability.CREATE_DATABASE}
     assert reader.capabilities == frozenset()
     assert reader.version_num == newest_server.version_num
@@ -175,12 +175,13 @@ def cache_of_settings(newest_server: EmbeddedServer) -> Iterator[EmbeddedServer]
 def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
     """The message names role and right."""
     expected = (
-        "role 'reader' may not create databases on this server, so dataset 'toy' cannot be loaded there; "
-        "have a superuser run ALTER ROLE reader CREATEDB, or use --server embedded"
+        f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} on this server: role 'reader' may not create databases "
+        "there; have a superuser run ALTER ROLE reader CREATEDB; or use --server embedded"
     )
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         load_database(reader, Toy())
-    with pytest.raises(DatasetError, match=r"^database 'postgres' cannot be copied: our role may not create databases on this server$"):
+    expected = r"^copying database 'postgres' would make the database 'pilotscope_postgres_[0-9a-f]{16}' on this server: role 'reader' may "
+    with pytest.raises(DatasetError, match=expected):
         temporary_copy(reader, "postgres").__enter__()
 
 
@@ -369,13 +370,13 @@ def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> Non
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
     """With --read-only not even a superuser's session can write, no database is copied and no setting changed."""
     dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
-    server = GivenServer(dsn, read_only=True)
+    server = GivenServer(dsn, read_only=True, allow_changes=("databases", "settings"))
     assert server.capabilities == {Capability.LOAD_LIBRARY}
-    with server.connect() as session:
-        with pytest.raises(StatementFailed, match=r"^statement failed: cannot execute CREATE TABLE in a read-only transaction \[25006\]: "):
-            session.execute("CREATE TABLE forbidden (id int)")
-        assert not may_alter_system(session)
-    message = "^database 'postgres' cannot be copied: --read-only forbids it$"
+    refused = r"^statement failed: cannot execute CREATE TABLE in a read-only transaction \[25006\]: "
+    with server.connect() as session, pytest.raises(StatementFailed, match=refused):
+        session.execute("CREATE TABLE forbidden (id int)")
+    assert server.refusal(Capability.ALTER_SYSTEM) == "--read-only forbids it"
+    message = r"^copying database 'postgres' would make .* on this server: --read-only forbids it; or use --server embedded$"
     with pytest.raises(DatasetError, match=message), temporary_copy(server, "postgres"):
         pass
 

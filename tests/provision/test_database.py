@@ -101,7 +101,7 @@ def test_an_open_database(database: Database) -> None:
     with database.session() as session:
         assert session.scalar(JOIN) == 100
         assert session.scalar("SELECT reltuples FROM pg_class WHERE relname = 'a'") == 100
-        assert session.database == database.name == "toy"
+        assert session.database == database.name == "pilotscope_toy"
         assert fingerprint(session) == database.fingerprint
     version = re.escape(database.report.version)
     flags = f"no assertions, optimized; statistics {database.fingerprint.statistics}"
@@ -264,7 +264,8 @@ def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer) -> None:
     """The dataset goes into a database of its own, work is done in a copy of it, and only the former stays."""
     with newest_server.connect() as administrator:
         before = {row[0] for row in administrator.execute("SELECT datname FROM pg_database")}
-        with open_database(PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres")), Toy()) as opened:
+        config = PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres"), allow_changes=("databases",))
+        with open_database(config, Toy()) as opened:
             assert opened.name.startswith(f"{loaded_name(Toy())}_")
             assert opened.report.header().startswith("given PostgreSQL ")
             with opened.session() as session, opened.copy() as copy, copy.session() as other:
@@ -278,7 +279,7 @@ def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
         administrator.execute("CREATE DATABASE of_my_own")
         with newest_server.connect("of_my_own") as session:
             session.execute("CREATE TABLE mine AS SELECT 1 AS i")
-        with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"))) as opened:
+        with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"), allow_changes=("databases",))) as opened:
             assert (opened.name, opened.dataset, opened.copy_source) == ("of_my_own", None, None)
             with opened.session() as session:
                 assert session.scalar("SELECT i FROM mine") == 1

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.knobs import note_path
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.settings_note import SettingsNote, identity, note_path
 from pytest_pilotscope.provision.database import steering_libraries
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
@@ -240,7 +240,15 @@ def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: E
         (pytester.path / "test.sql").write_text("SELECT count(*) FROM t WHERE id = 3;")
         (pytester.path / "train.sql").write_text("SELECT count(*) FROM t WHERE id = 5;")
         dsn = f"{server.dsn.reveal()} dbname=mine"
-        result = measure(pytester, "--algo", "index", "--server", dsn, "--queries-dir", ".", "--no-mlflow")
+        arguments = ("--algo", "index", "--server", dsn, "--queries-dir", ".", "--no-mlflow")
+        refused = measure(pytester, *arguments)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        expected = (
+            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that; add "
+            "--allow-changes databases; or use --server embedded"
+        )
+        assert expected in refused.stderr.str()
+        result = measure(pytester, *arguments, "--allow-changes", "databases")
         assert result.ret == 0, result.stdout.str() + result.stderr.str()
         assert record_lines(pytester.path)[-1]["status"] == "FINISHED"
         assert len(list(pytester.path.glob("results/*/model/*"))) == 1
@@ -281,9 +289,10 @@ def test_each_warning_is_shown_once(
     newest_scratch: Session,
 ) -> None:
     """Of opening the server, of a test that passes, and of what comes after the summary; what pytest shows when it is logged, it shows."""
-    note = note_path(newest_scratch)
+    here = identity(newest_scratch)
+    note = note_path(here)
     note.parent.mkdir(exist_ok=True)
-    note.write_text('{"bgwriter_delay": null}')
+    SettingsNote(path=note, server=here, before={"bgwriter_delay": None}, ours={"bgwriter_delay": ["7"]}).write()
     (pytester.path / "mine.sql").write_text("SELECT 1;")
     dsn = f"{newest_server.dsn.reveal()} dbname={newest_scratch.database}"
     arguments = (
@@ -302,8 +311,8 @@ def test_each_warning_is_shown_once(
     note.unlink()
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     opening = (
-        "a run that was killed had changed bgwriter_delay on this server, and this run may not put the old values back; one of a "
-        f"superuser, without --read-only, does (they are in {note})"
+        "a run that was killed had changed bgwriter_delay on this server, and this run does not put the old values back, which are in "
+        f"{note}: --read-only forbids it"
     )
     text = result.stdout.str() + result.stderr.str()
     warnings = (opening, "training is odd", "stopping is odd")
