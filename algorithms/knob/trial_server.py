@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
 from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
-from pytest_pilotscope.errors import AlgorithmError, NoAnswer, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.errors import AlgorithmError, CannotConnect, ServerError, UsageError
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
     LEVELS,
@@ -141,12 +141,12 @@ class TrialServer:
                     self._start_over()
                 self._check(self._current)
                 return
-            except (NoAnswer, StatementFailed) as error:
-                if isinstance(error, StatementFailed) and not self.session.closed:
-                    raise
-                if time.monotonic() > deadline_s:
+            except ServerError as error:
+                stays = isinstance(error, CannotConnect)
+                if stays or time.monotonic() > deadline_s:
+                    within = "" if stays else f" within {RECOVERY_LIMIT_S:.0f} s"
                     raise ServerError(
-                        f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
+                        f"the server on which settings are tried was lost and did not come back{within}; "
                         f"the trials so far are kept: start again to go on. Its last error: {error}"
                     ) from error
             time.sleep(_POLL_S)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.errors import MissingServer, NoAnswer, ServerError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
 from pytest_pilotscope.postgres import reaper
 
 PORT = 5432
@@ -148,7 +148,11 @@ def _without_ryuk() -> Iterator[None]:
 
 
 def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> None:
-    """Call `ask` until it raises no NoAnswer; ServerError with the end of the log when the container is dead, refuses us, or time is up."""
+    """
+    Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
+
+    ServerError with the end of the log when the container is dead or cannot be used, or time is up.
+    """
     deadline_s = time.monotonic() + START_LIMIT_S
     while True:
         with asking(container):
@@ -158,20 +162,20 @@ def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> Non
         try:
             return ask()
         except ServerError as error:
-            healing = isinstance(error, NoAnswer)
-            if healing and time.monotonic() < deadline_s:
+            useless = isinstance(error, CannotConnect)
+            if not useless and time.monotonic() < deadline_s:
                 time.sleep(_POLL_S)
                 continue
-            why = f"did not answer within {START_LIMIT_S:.0f} s" if healing else "answers, but cannot be used"
+            why = "runs, but cannot be used" if useless else f"did not answer within {START_LIMIT_S:.0f} s"
             raise ServerError(f"the container of image {image!r} {why}: {error}; its log ends with:{_log_tail(container)}") from error
 
 
 def address(container: Any) -> tuple[str, int]:
-    """Return the address of PostgreSQL in a started container: host and port; NoAnswer when Docker knows none."""
+    """Return the address of PostgreSQL in a started container: host and port; ServerError when Docker knows none."""
     try:
         return container.get_container_host_ip(), container.get_exposed_port(PORT)
     except OSError as error:  # not running (any more), or no answer from the daemon
-        raise NoAnswer(f"Docker publishes no port for it: {_said(error)}") from error
+        raise ServerError(f"Docker publishes no port for it: {_said(error)}") from error
 
 
 def end_of(container: Any) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_pilotscope.errors import NoAnswer, ServerError
+from pytest_pilotscope.errors import CannotConnect, ServerError
 from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.postgres import watchdog
 
@@ -65,7 +65,7 @@ class Postmaster:
 
     def wait_until_ready(self, ask: Callable[[], None]) -> None:
         """
-        Call `ask` until it raises no NoAnswer.
+        Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
 
         Raise ServerError with the end of the log when the server dies, refuses us, or does not answer in time.
         """
@@ -73,11 +73,11 @@ class Postmaster:
         while self.running:
             try:
                 return ask()
-            except NoAnswer as error:
+            except CannotConnect as error:
+                raise self._given_up(f"runs, but cannot be used: {error}") from error
+            except ServerError as error:
                 if time.monotonic() > deadline_s:
                     raise self._given_up(f"did not answer within {START_LIMIT_S:.0f} s: {error}") from error
-            except ServerError as error:
-                raise self._given_up(f"runs, but cannot be used: {error}") from error
             time.sleep(_POLL_S)
         self.stop()
         raise ServerError(

@@ -16,7 +16,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.errors import NoAnswer, QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.errors import CannotConnect, QueryTimeout, ServerError, StatementFailed
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.environment import hidden_variables
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
@@ -291,7 +291,7 @@ def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
 
     A server that was started here has a `token`. Then no environment variable, service or password file has a say, and another server that
     answers is refused. For other servers, the variables that set something in a session have none.
-    Raise NoAnswer when nothing answers, and ServerError for all else; the text names the DSN without the password.
+    Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
     """
     _check(dsn)
     keywords = overrides if token is None else {**_OWN, **overrides}
@@ -300,12 +300,12 @@ def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
             connection = psycopg2.connect(dsn.reveal(), application_name=APPLICATION_NAME, client_encoding="utf8", **keywords)
     except (psycopg2.Error, UnicodeError) as error:
         reason = " ".join(dsn.scrub(str(error)).split())
-        kind = NoAnswer if _MAY_HEAL.search(reason) else ServerError
+        kind = ServerError if _MAY_HEAL.search(reason) else CannotConnect
         raise kind(f"cannot connect to {dsn}: {reason}") from None  # the driver's frames would show the password
     try:
         session = Session(connection)
         if token is not None and session.scalar("SELECT current_setting(%s, true)", (IDENTITY,)) != token:
-            raise ServerError(f"another server than the one that was started here answers at {dsn}: it does not have the token of ours")
+            raise CannotConnect(f"another server than the one that was started here answers at {dsn}: it does not have the token of ours")
         return session
     except BaseException:
         connection.close()

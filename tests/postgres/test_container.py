@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.errors import MissingServer, NoAnswer, ServerError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
 from pytest_pilotscope.postgres import containers as module
 from pytest_pilotscope.postgres.container import ContainerServer
 from pytest_pilotscope.postgres.containers import LABEL, explained, remove_leftovers, wait_until_ready
@@ -70,7 +70,7 @@ def test_a_dead_container_is_noticed_at_once() -> None:
 
     def ask() -> None:
         asked.append(1)
-        raise NoAnswer("not yet")
+        raise ServerError("not yet")
 
     expected = "the container of image 'some:1' stopped while starting: exited with status 1; its log ends with:\n    FATAL: no\n    bye"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
@@ -80,7 +80,7 @@ def test_a_dead_container_is_noticed_at_once() -> None:
 
 def test_ready_when_it_answers() -> None:
     """Refusals while it starts are not errors, and it is asked again until it answers."""
-    answers: Iterator[NoAnswer | None] = iter([NoAnswer("starting up"), None])
+    answers: Iterator[ServerError | None] = iter([ServerError("starting up"), None])
 
     def ask() -> None:
         answer = next(answers)
@@ -98,7 +98,7 @@ def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "START_LIMIT_S", -1.0)
 
     def refuse() -> None:
-        raise NoAnswer("not today")
+        raise ServerError("not today")
 
     expected = "the container of image 'some:1' did not answer within -1 s: not today; its log ends with: (the log is empty)"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
@@ -111,9 +111,9 @@ def test_a_container_that_refuses_us() -> None:
 
     def refuse() -> None:
         asked.append(1)
-        raise ServerError("who are you")
+        raise CannotConnect("who are you")
 
-    expected = "the container of image 'some:1' answers, but cannot be used: who are you; its log ends with: (the log is empty)"
+    expected = "the container of image 'some:1' runs, but cannot be used: who are you; its log ends with: (the log is empty)"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         wait_until_ready(FakeContainer(states=["running"]), "some:1", refuse)
     assert asked == [1]

@@ -367,6 +367,70 @@ def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> Non
     assert _ours(administrator) == {source}
 
 
+@pytest.mark.parametrize("name", ["PGOPTIONS", "PGGEQO", "PGDATESTYLE", "PGTZ"])
+def test_variables_that_set_something_are_not_passed_on(
+    newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """They would be measured, and in no record; the warning says where to write them, and there they count and are recorded."""
+    with newest_server.connect() as session:
+        expected = session.execute("SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'geqo', 'timezone', 'datestyle')")
+    monkeypatch.setenv(name, {"PGOPTIONS": "-c work_mem=64kB", "PGGEQO": "off", "PGDATESTYLE": "german", "PGTZ": "Asia/Tokyo"}[name])
+    given = _given(newest_server, "postgres")
+    with given.connect() as session:
+        found = session.execute("SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'geqo', 'timezone', 'datestyle')")
+    assert found == expected
+    assert caplog.messages == [
+        f"not passed on to the server, because it would change what is measured: {name}; if you want it, write it into the DSN as "
+        "options='-c name=value'"
+    ]
+    chosen = GivenServer(Dsn(f"{given.dsn.reveal()} options='-c geqo=off'"))
+    assert chosen.report().settings["geqo"] == "off"
+
+
+def test_variables_that_lead_to_a_server_are_for_given_ones(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DSN may leave out what the user's environment says, while a server of ours does not see it."""
+    for name, value in {"PGHOST": str(newest_server._sockets), "PGPORT": "5432", "PGUSER": "postgres"}.items():
+        monkeypatch.setenv(name, value)
+    given = GivenServer(Dsn("dbname=postgres"))
+    monkeypatch.setenv("PGUSER", "nobody_here")
+    with newest_server.connect() as session:
+        assert session.scalar("SELECT current_user") == "postgres"
+    with pytest.raises(ServerError, match="nobody_here"):
+        given.connect()
+
+
+def test_threads_do_not_take_each_others_variables(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions on servers of ours and on given ones may be opened at the same time."""
+    monkeypatch.setenv("PGUSER", "postgres")
+    monkeypatch.setenv("PGHOST", str(newest_server._sockets))
+    given = GivenServer(Dsn("port=5432 dbname=postgres"))
+
+    def opened(number: int) -> str:
+        with (given if number % 2 else newest_server).connect() as session:
+            return str(session.scalar("SELECT current_user"))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(opened, range(64))) == {"postgres"}
+
+
+@pytest.mark.parametrize("allowed", [(), ("settings",)])
+def test_without_consent_nothing_is_made(newest_server: EmbeddedServer, administrator: Session, allowed: tuple[str, ...]) -> None:
+    """Not even by a superuser, nor are leftovers dropped: the message says what would be made, and how to allow it."""
+    dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
+    given = GivenServer(dsn, allow_changes=allowed)
+    left = unique_name(loaded_name(Toy()))
+    administrator.execute(f"CREATE DATABASE {left}")
+    before = administrator.execute("SELECT datname FROM pg_database")
+    end = "on this server: nobody has allowed that; add --allow-changes databases; or use --server embedded"
+    expected = f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} {end}"
+    with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+        load_database(given, Toy())
+    expected = rf"^copying database 'postgres' would make the database 'pilotscope_postgres_[0-9a-f]{{16}}' {re.escape(end)}$"
+    with pytest.raises(DatasetError, match=expected), temporary_copy(given, "postgres"):
+        pass
+    assert administrator.execute("SELECT datname FROM pg_database") == before
+
+
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
     """With --read-only not even a superuser's session can write, no database is copied and no setting changed."""
     dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")

@@ -79,11 +79,20 @@ def test_what_does_not_go_together(arguments: dict[str, Any], expected: str) -> 
         PostgreSQLConfig(**arguments)
 
 
+def test_allowed_changes_in_python() -> None:
+    """Names, or one text of them; the command line's check; nothing is allowed by default."""
+    for value in (("databases", "settings"), ["databases", "settings"], "databases,settings"):
+        assert PostgreSQLConfig(allow_changes=value).allow_changes == ("databases", "settings")  # type: ignore[arg-type]
+    assert PostgreSQLConfig().allow_changes == ()
+    with pytest.raises(UsageError, match=r"^allow_changes: expected databases or settings, got 'all'$"):
+        PostgreSQLConfig(allow_changes=("databases", "all"))
+
+
 def test_config_from_settings() -> None:
     """The command line's choices, for one dataset."""
-    settings = Settings(server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7)
+    settings = Settings(server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7, allow_changes=("settings",))
     assert PostgreSQLConfig.from_settings(settings, db="stats_small") == PostgreSQLConfig(
-        "stats_small", server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7
+        "stats_small", server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7, allow_changes=("settings",)
     )
 
 
