@@ -106,7 +106,7 @@ def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_container_that_refuses_us() -> None:
-    """What does not heal is not tried again."""
+    """Trying again does not help, so there is one try."""
     asked: list[int] = []
 
     def refuse() -> None:
