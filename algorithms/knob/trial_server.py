@@ -229,8 +229,6 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
         level = {name: row.level for name, row in read_knobs(session, list(values)).items()}
         reach = reach_of(database)
         unreachable = sorted(name for name in values if level.get(name) not in reach.levels)
-        if unreachable and reach.question:
-            raise UsageError(reach.question)
         if unreachable:
             raise AlgorithmError(f"{', '.join(unreachable)} cannot be changed here: {reach.limit or 'this server does not know them'}")
         whole = {name: value for name, value in values.items() if level[name] != "session"}

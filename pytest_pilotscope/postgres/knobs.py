@@ -193,36 +193,40 @@ def restore_left_over(server: Server) -> bool:
 def _settled(server: Server, session: Session, here: ServerIdentity, path: Path) -> bool:
     """Restore from one note, or say why not; tell whether settings were put back."""
     with locked(path) as free:
-        if not free or not path.exists():  # whoever wrote it is alive
+        note = _note(path, here) if free and path.exists() else None  # whoever locks it is alive
+        if note is None:
             return False
-        try:
-            note = read_note(path)
-        except ServerError as error:
-            if path == note_path(here):
-                raise
-            logger.warning("%s", error)
-            return False
-        changed = ", ".join(sorted(note.before))
-        if not here.is_same(note.server):
-            if here.may_be(note.server):
-                logger.warning(
-                    "a run that was killed had changed %s on a server that is perhaps this one (then: %s; now: %s); nothing is put back, "
-                    "compare with the note %s and delete it",
-                    changed,
-                    note.server,
-                    here,
-                    path,
-                )
-            return False
-        if refusal := server.refusal(Capability.ALTER_SYSTEM):
+        refusal, changed = server.refusal(Capability.ALTER_SYSTEM), ", ".join(sorted(note.before))
+        if here.is_same(note.server):
+            if not refusal:
+                return _restore_from(session, note)
             logger.warning(
                 "a run that was killed had changed %s on this server, and this run does not put the old values back, which are in %s: %s",
                 changed,
                 path,
                 refusal,
             )
-            return False
-        return _restore_from(session, note)
+        elif here.may_be(note.server):
+            logger.warning(
+                "a run that was killed had changed %s on a server that is perhaps this one (then: %s; now: %s); nothing is put back, "
+                "compare with the note %s and delete it",
+                changed,
+                note.server,
+                here,
+                path,
+            )
+        return False
+
+
+def _note(path: Path, here: ServerIdentity) -> SettingsNote | None:
+    """Read a note. None, with a warning, for one that cannot be read, unless it is that of this very server."""
+    try:
+        return read_note(path)
+    except ServerError as error:
+        if path == note_path(here):
+            raise
+        logger.warning("%s", error)
+        return None
 
 
 def _restore_from(session: Session, note: SettingsNote) -> bool:

@@ -21,6 +21,7 @@ from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
 from pytest_pilotscope.algorithms.knob.trial_server import Reach, TrialServer, open_trial_server, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.options.progress import silent
@@ -330,6 +331,34 @@ def test_prepared_on_somebody_elses_server(given: Database, plain: Database, cap
         assert session.scalar("SHOW work_mem") == "4321kB"
 
 
+def test_without_consent_no_setting_of_the_server_is_changed(given: Database, somebodys: EmbeddedServer) -> None:
+    """A superuser is asked for it, with --read-only settings of sessions are left; those alone need no consent."""
+    before = state(given)
+    dsn = Dsn(f"{somebodys.dsn.reveal()} dbname={given.name}")
+    alone = replace(given, server=GivenServer(dsn))
+    expected = (
+        "knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed that; "
+        "add --allow-changes settings, or --read-only to tune settings of sessions only"
+    )
+    for names in (None, ("work_mem", "bgwriter_lru_maxpages")):
+        with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
+            reached(alone, names)
+    with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
+        KnobTuning.restriction(alone)
+    expected = (
+        "bgwriter_lru_maxpages cannot be changed here: only settings of sessions: nobody has allowed that; add --allow-changes settings"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"), prepared_database(alone, {"bgwriter_lru_maxpages": "7"}):
+        pass
+    assert [knob.name for knob in reached(alone, ("work_mem",))[1].knobs] == ["work_mem"]
+    with prepared_database(alone, {"work_mem": "4321"}) as prepared, prepared.session() as session:
+        assert session.scalar("SHOW work_mem") == "4321kB"
+    forbidden = replace(given, server=GivenServer(dsn, read_only=True))
+    assert KnobTuning.restriction(forbidden) == "only settings of sessions: --read-only forbids it"
+    assert {knob.level for knob in reached(forbidden)[1].knobs} == {"session"}
+    assert state(given) == before
+
+
 def test_nothing_to_prepare(shop: Database) -> None:
     """If the default is best, the database is the baseline's own."""
     with prepared_database(shop, {}) as prepared:
@@ -358,8 +387,9 @@ def test_after_kill_9_the_next_run_puts_everything_back(
     assert killed.returncode == -signal.SIGKILL
     changed = state(given)
     assert changed != before
-    for arguments in ({"read_only": True}, {"dsn": f"{dsn} user=visitor"}, {}):
-        with open_database(PostgreSQLConfig(None, **{"dsn": dsn, **arguments})):
+    may_not = (PostgreSQLConfig(None, dsn=dsn, read_only=True), PostgreSQLConfig(None, dsn=f"{dsn} user=visitor"))
+    for config in (*may_not, PostgreSQLConfig(None, dsn=dsn)):
+        with open_database(config):
             assert state(given) == changed
     with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("settings",))) as database:
         assert (state(given), database.fingerprint) == (before, given.fingerprint)
