@@ -174,7 +174,7 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
     declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
     assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
     assert "(default: stats_tiny)" in " ".join(group.split())
-    assert "--mscn-batch-size=N subplans that mscn learns from in one step (default: 2048)" in " ".join(group.split())
+    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(group.split())
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:
