@@ -247,6 +247,20 @@ def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.Mo
             attempt(task(space, "SELECT 1", geqo="off"), trial_server)
 
 
+def test_a_given_server_that_lets_us_in_no_more(given: Database, plain: Database) -> None:
+    """Trying again does not help, so the search ends at once."""
+    reach, space = reached(plain)
+    with given.session() as administrator, open_trial_server(plain, space, reach) as trial_server:
+        administrator.execute("ALTER ROLE visitor NOLOGIN")
+        administrator.execute("SELECT pg_terminate_backend(%s, 5000)", (trial_server.session.backend_pid,))
+        expected = (
+            "the server on which settings are tried was lost and did not come back; the trials so far are kept: start again to go on. "
+            "Its last error: cannot connect to "
+        )
+        with pytest.raises(ServerError, match=f"^{re.escape(expected)}.*is not permitted to log in"):
+            trial_server.ready()
+
+
 def own(trial_server: TrialServer) -> EmbeddedServer:
     """The second server."""
     server = trial_server._database.server
