@@ -11,6 +11,9 @@ from typing import Any
 
 from pytest_pilotscope.places.dsn import Dsn, is_dsn
 
+CHANGES = ("databases", "settings")
+"""The kinds of changes that a user can allow on a server that was not started here."""
+
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
 
@@ -53,6 +56,11 @@ def names(text: str) -> str:
     if not text.replace(",", "").strip():
         raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
     return text
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """Return the names of a text, separated by commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def server(text: str) -> str | Dsn:

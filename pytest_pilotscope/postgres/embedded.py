@@ -4,6 +4,7 @@ Start PostgreSQL without installation, root or Docker: in a private folder, on a
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_v
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster, Watchdog
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -49,6 +50,7 @@ class EmbeddedServer(Server):
         self.binaries = reachable_binaries(binaries, self._account)
         self.why = why or str(binaries)
         self._settings = dict(settings or {})
+        self._token = secrets.token_hex()
         self._watchdog = Watchdog()  # before there is anything to be left behind
         self._postmaster: Postmaster | None = None
         self._stopped = False
@@ -90,7 +92,7 @@ class EmbeddedServer(Server):
 
     def connect(self, database: str | None = None) -> Session:
         """Open a session of the superuser in `database`, or in the empty database `postgres`."""
-        return connect(self.dsn, dbname=database or "postgres")
+        return connect(self.dsn, token=self._token, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
@@ -134,8 +136,8 @@ class EmbeddedServer(Server):
     def _start(self, settings: Mapping[str, str]) -> None:
         path = self._folder.path / "postgresql.conf"
         preloaded = {"session_preload_libraries": quoted_list(self._libraries)} if self._libraries else {}
-        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings}))
+        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings, IDENTITY: self._token}))
         path.chmod(0o644)  # in a folder that only the server's account can enter
         command: list[str | Path] = [self.binaries.program, "-D", self._folder.data, "-c", f"config_file={path}"]
-        self._postmaster = Postmaster(self._watchdog, command, dsn=self.dsn, log=self._folder.log, account=self._account)
-        self._postmaster.wait_until_ready()
+        self._postmaster = Postmaster(self._watchdog, command, log=self._folder.log, account=self._account)
+        self._postmaster.wait_until_ready(lambda: self.connect().close())

@@ -13,17 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.errors import CannotConnect, ServerError
 from pytest_pilotscope.places.account import Account
-from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres import watchdog
-from pytest_pilotscope.postgres.session import connect
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -182,11 +180,10 @@ def run_program(arguments: Sequence[str | Path], account: Account, folder: Path)
 
 
 class Postmaster:
-    """A `postgres` process under a watchdog; `dsn` is its connection string without a database name."""
+    """A `postgres` process under a watchdog."""
 
-    def __init__(self, process: Watchdog, command: Sequence[str | Path], *, dsn: Dsn, log: Path, account: Account) -> None:
+    def __init__(self, process: Watchdog, command: Sequence[str | Path], *, log: Path, account: Account) -> None:
         self._process = process
-        self._dsn = dsn
         self._log = log
         self._status: int | None = None
         self.pid = process.start(command, account, log.parent, log)
@@ -196,21 +193,27 @@ class Postmaster:
         """True while the process runs."""
         return not self._ended(0)
 
-    def wait_until_ready(self) -> None:
-        """Return when the server answers; raise ServerError with the end of its log when it dies or does not answer in time."""
+    def wait_until_ready(self, ask: Callable[[], None]) -> None:
+        """
+        Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
+
+        Raise ServerError with the end of the log when the server dies, refuses us, or does not answer in time.
+        """
         deadline_s = time.monotonic() + START_LIMIT_S
         while self.running:
             try:
-                connect(self._dsn, dbname="postgres").close()
-                return
+                return ask()
+            except CannotConnect as error:
+                raise self._given_up(f"runs, but cannot be used: {error}") from error
             except ServerError as error:
                 if time.monotonic() > deadline_s:
-                    self.stop(fast=False)
-                    raise ServerError(
-                        f"PostgreSQL did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:{log_tail(self._log)}"
-                    ) from error
+                    raise self._given_up(f"did not answer within {START_LIMIT_S:.0f} s: {error}") from error
             time.sleep(_POLL_S)
         raise ServerError(f"PostgreSQL stopped while starting (exit status {self._status}); its log ends with:{log_tail(self._log)}")
+
+    def _given_up(self, why: str) -> ServerError:
+        self.stop(fast=False)
+        return ServerError(f"PostgreSQL {why}; its log ends with:{log_tail(self._log)}")
 
     def stop(self, *, fast: bool = True) -> None:
         """Shut down fast (cleanly, clients are disconnected), or immediately when that takes too long or `fast` is false."""

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from filelock import FileLock
 
@@ -114,7 +114,7 @@ def _response(url: str, have: int) -> Iterator[http.client.HTTPResponse]:
 
 def _copy(
     response: http.client.HTTPResponse,
-    file: BinaryIO,
+    file: IO[bytes],
     name: str,
     done: int,
     total: int | None,
