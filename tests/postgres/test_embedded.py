@@ -237,7 +237,7 @@ def test_a_server_starts_with_all_variables(newest_server: EmbeddedServer, monke
     (tmp_path / ".pgpass").chmod(0o666)  # libpq would warn
     with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
         assert session.scalar("SHOW work_mem") == "4MB"
-        folder = own.data_folder.parent
+        folder = own.data_folder
         run_program(["sh", "-c", "env > environment"], server_account(), folder)
         assert not [line for line in (folder / "environment").read_text().splitlines() if line.startswith("PG")]
 
