@@ -303,7 +303,7 @@ def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
     Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
     """
     _check(dsn)
-    keywords = {**({} if token is None else _OWN), **overrides, "application_name": APPLICATION_NAME, "client_encoding": "utf8"}
+    keywords = {"application_name": APPLICATION_NAME, "client_encoding": "utf8", **({} if token is None else _OWN), **overrides}
     connection = None
     try:
         with hidden_variables(everything=token is not None):  # psycopg2.connect would have the password among its variables
