@@ -246,7 +246,7 @@ def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: E
         refused = measure(pytester, *arguments)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         expected = (
-            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that; add "
+            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that: add "
             "--allow-changes databases; or use --server embedded"
         )
         assert expected in refused.stderr.str()
@@ -272,7 +272,7 @@ SINGLE = "SELECT count(*) FROM t WHERE id = 3;"
         ),
         (
             ("--algo", "index", "--queries-dir", "mine.sql"),
-            r"--algo index would make the database 'pilotscope_scratch_\d+_\.\.\.' on this server: nobody has allowed that; "
+            r"--algo index would make the database 'pilotscope_scratch_\d+_\.\.\.' on this server: nobody has allowed that: "
             r"add --allow-changes databases; or use --server embedded",
         ),
         (
