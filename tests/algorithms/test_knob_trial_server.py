@@ -414,9 +414,10 @@ def test_after_kill_9_the_next_run_puts_everything_back(
         "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run does not put the old values back, which are "
         f"in {lock.with_suffix('.json')}: "
     )
+    nobody = "nobody has allowed that: add --allow-changes settings"
     assert caplog.messages == [
         f"{left}--read-only forbids it",
-        f"{left}role 'visitor' may not change settings of the whole server there, and nobody has allowed that: add --allow-changes settings",
-        f"{left}nobody has allowed that: add --allow-changes settings",
+        f"{left}role 'visitor' may not change settings of the whole server there, and {nobody}",
+        f"{left}{nobody}",
         "a run that was killed had changed settings of this server: put back: bgwriter_lru_maxpages (7 -> no entry)",
     ]

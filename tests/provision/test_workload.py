@@ -268,7 +268,7 @@ SINGLE = "SELECT count(*) FROM t WHERE id = 3;"
         (
             ("--db", "stats_tiny"),
             r"loading dataset 'stats_tiny' would make the database 'pilotscope_stats_tiny_[0-9a-f]{8}' on this server: nobody has allowed "
-            r"that; add --allow-changes databases; or use --server embedded",
+            r"that: add --allow-changes databases; or use --server embedded",
         ),
         (
             ("--algo", "index", "--queries-dir", "mine.sql"),
@@ -278,7 +278,7 @@ SINGLE = "SELECT count(*) FROM t WHERE id = 3;"
         (
             ("--algo", "baseline,knob", "--queries-dir", "mine.sql", "--allow-changes", "databases"),
             r"knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed "
-            r"that; add --allow-changes settings, or --read-only to tune settings of sessions only",
+            r"that: add --allow-changes settings, or --read-only to tune settings of sessions only",
         ),
     ],
 )
