@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
@@ -114,7 +114,7 @@ class Scheduler:
         return executed
 
     def _learn(self, stack: ExitStack, database: Database, session: Session) -> None:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pilotscope-")))
+        folder = stack.enter_context(temporary_folder())
         training = Training.of(
             _workload(self.config),
             algorithm=self.algorithm.name,
