@@ -112,7 +112,11 @@ class TpcdsDataset:
         """Give a DuckDB in memory with the tables of a scale, without rows if it is None."""
         duckdb = self._duckdb
         spec = find_spec(_EXTENSION)
-        found = [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.rglob(f"v{duckdb.__version__}/*.duckdb_extension"))
+        found = (
+            []
+            if spec is None or spec.origin is None
+            else sorted(Path(spec.origin).parent.rglob(f"v{duckdb.__version__}/*.duckdb_extension"))
+        )
         if not found:
             raise DatasetError(self._missing(f"the extension tpcds of DuckDB {duckdb.__version__}"))
         with closing(duckdb.connect()) as connection:
@@ -135,5 +139,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
-
-
