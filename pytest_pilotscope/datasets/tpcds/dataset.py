@@ -39,8 +39,8 @@ class TpcdsDataset:
     """
     TPC-DS at any scale factor (1 is about 1 GB of rows; 0.1 without `scale`), with its 99 queries.
 
-    The data is the same for every seed; `seed` chooses years and months of the queries. `data_dir` is accepted, as by every dataset, and not
-    used. Raise DatasetError if DuckDB or its extension is not installed.
+    The data is the same for every seed; `seed` chooses years and months of the queries. `data_dir` is accepted, as by every dataset, and
+    not used. Raise DatasetError if DuckDB or its extension is not installed.
     """
 
     def __init__(self, *, name: str = "tpcds", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:

@@ -19,8 +19,8 @@ def make_workload(dataset: str, texts: Mapping[int, str], *, seed: int) -> Workl
     """
     Return the queries as test queries; the ids are `q01` to `q99`.
 
-    Seed 0 leaves the parameters of DuckDB, which are those of the specification's validation. Another seed moves all years of a query by the
-    same number, within the years of the data, and draws the months that it compares for equality.
+    Seed 0 leaves the parameters of DuckDB. Another seed moves all years of a query by the same number, within the years of the data, and
+    draws the months that it compares for equality.
     """
     made = []
     for number, text in sorted(texts.items()):
