@@ -7,15 +7,16 @@ It uses psycopg2 because that never prepares a statement unasked: every executio
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed, shortened
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
@@ -23,14 +24,37 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
     from pytest_pilotscope.postgres.steering import TimedRun
 
+logger = logging.getLogger(__name__)
+
 APPLICATION_NAME = "pilotscope"
+_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _QUERY_CANCELED = "57014"
+_LOCK_NOT_AVAILABLE = "55P03"
+LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
+"""A statement that waits for a lock is named after the first time, and ends after the second."""
+
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, false)"
+_LOCK_PATIENCE = f"SET LOCAL lock_timeout = {LOCK_LIMIT_MS}"
+
 # JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
-    "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout')"
+    "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout'), "
+    f"set_config('lock_timeout', '{LOCK_NOTICE_MS}', false)"
 )
+# From PostgreSQL 14 on, on platforms that can: the statement of a process that was killed ends, too.
+_END_WITH_US = "SET client_connection_check_interval = '1s'"
+_CHECKS_CONNECTION = 140_000
+_HOLDERS = """
+    SELECT DISTINCT l.pid, a.usename, a.application_name, a.state, l.mode, coalesce(l.relation::regclass::text, l.locktype)
+    FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.granted AND l.pid <> pg_backend_pid() AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock')
+    AND l.locktype NOT IN ('virtualxid', 'transactionid')
+    AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY l.pid LIMIT 3
+"""
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Session:
@@ -48,6 +72,9 @@ class Session:
         self.read_only = False
         prepared = self.execute(_PREPARE_SESSION)
         self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
+        if self.server_version >= _CHECKS_CONNECTION:
+            with suppress(StatementFailed):
+                self.execute(_END_WITH_US)
 
     def __repr__(self) -> str:
         return f"Session({self.dsn!r})"
@@ -93,7 +120,30 @@ class Session:
         self.read_only = True
 
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
-        """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is an ordinary character."""
+        """
+        Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is an ordinary character.
+
+        A statement that waits for a lock is run again with more patience, with a warning that names who holds locks. Within a transaction,
+        and after `LOCK_LIMIT_MS`, it raises `LockHeld`.
+        """
+        return self._patiently(lambda: self._executed(sql, params))
+
+    def _patiently(self, run: Callable[[], T]) -> T:
+        """Run a statement; if it waits for a lock, say so, and run it again with a higher limit."""
+        try:
+            return run()
+        except LockHeld as held:
+            if self.transaction_open:
+                raise
+            logger.warning("waiting up to %d s for a lock: %s: %s", LOCK_LIMIT_MS // 1000, held.holders, shortened(held.sql))
+        self._executed(_LOCK_TIMEOUT, (str(LOCK_LIMIT_MS),))
+        try:
+            return run()
+        finally:
+            if not self.closed:
+                self._executed(_LOCK_TIMEOUT, (str(LOCK_NOTICE_MS),))
+
+    def _executed(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None) -> list[Row]:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.execute(sql, params)
@@ -122,7 +172,7 @@ class Session:
         Blocks nest: an inner one is a savepoint.
         """
         savepoint = f"pilotscope_{self._depth}"
-        self.execute(f"SAVEPOINT {savepoint}" if self._depth else "BEGIN")
+        self.execute(f"SAVEPOINT {savepoint}" if self._depth else f"BEGIN; {_LOCK_PATIENCE}")
         self._depth += 1
         try:
             yield
@@ -130,6 +180,46 @@ class Session:
             self._depth -= 1
             if not self.closed:
                 self.execute(f"ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}" if self._depth else "ROLLBACK")
+
+    @property
+    def transaction_open(self) -> bool:
+        """True within a transaction, also in one that failed."""
+        return bool(self._connection.info.transaction_status not in (_IDLE, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN))
+
+    @contextmanager
+    def unable_to_write(self) -> Iterator[None]:
+        """
+        Run the block in a read-only transaction that is always rolled back, so that it leaves neither data nor settings behind.
+
+        The block is a subtransaction: one inside a read-only transaction cannot be made writable (`check_XactReadOnly` in PostgreSQL's
+        variable.c). Raise `LeftTransaction` if a statement of the block has ended the transaction.
+        """
+        self.execute(f"BEGIN READ ONLY; {_LOCK_PATIENCE}; SAVEPOINT pilotscope_read_only")
+        try:
+            yield
+        except LockHeld as held:
+            self._end_read_only()
+            raise LockHeld(held.sql, holders=self._holders()) from None
+        except BaseException:
+            self._end_read_only()
+            raise
+        self._end_read_only()
+
+    def _end_read_only(self) -> None:
+        if self.closed:
+            return
+        left = not self.transaction_open
+        if not left:
+            try:
+                self.execute("ROLLBACK TO SAVEPOINT pilotscope_read_only")
+            except StatementFailed:  # a transaction of the statement's own
+                left = True
+            self.execute("ROLLBACK")
+        if left:
+            raise LeftTransaction(
+                f"a statement ended the read-only transaction that it ran in, in database {self.database!r}; leave COMMIT, ROLLBACK and "
+                "BEGIN out of queries"
+            )
 
     @contextmanager
     def statement_timeout(self, timeout_ms: int) -> Iterator[None]:
@@ -214,11 +304,25 @@ class Session:
         return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
 
     def _copy(self, statement: str | composing.Composable, file: Any) -> None:
+        self._patiently(lambda: self._copied(statement, file))
+
+    def _copied(self, statement: str | composing.Composable, file: Any) -> None:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.copy_expert(statement, file, size=1 << 18)
         except psycopg2.Error as error:
             self._fail(error, statement)
+
+    def _holders(self) -> list[str]:
+        """Name the sessions that hold strong locks in this database, as far as this session can ask."""
+        if self.transaction_open:
+            return []
+        with suppress(StatementFailed):
+            return [
+                f"process {pid} ({name or 'unnamed'} of {user}, {state}) holds {mode} on {what}"
+                for pid, user, name, state, mode, what in self._executed(_HOLDERS, None)
+            ]
+        return []
 
     def _text(self, sql: str | composing.Composable) -> str:
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
@@ -230,6 +334,8 @@ class Session:
         message = error.diag.message_primary or str(error).strip()
         if error.pgcode == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
             raise QueryTimeout(self._text(sql), timeout_ms=self._timeout_ms) from None
+        if error.pgcode == _LOCK_NOT_AVAILABLE:
+            raise LockHeld(self._text(sql), holders=self._holders()) from None
         detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
         raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + detail, sqlstate=error.pgcode or "") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -163,13 +163,10 @@ def require_extension(session: Session) -> None:
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
     """Set settings for the length of the block, then put the old values back."""
     require_extension(session)
-    before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
-    try:
+    with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
+        for name, value in settings.items():
+            stack.callback(_put_back, session, name, _exchange(session, name, value))
         yield
-    finally:
-        if not session.closed:
-            for name, value in reversed(before):
-                _put_back(session, name, value)
 
 
 def _exchange(session: Session, name: str, value: str) -> str:
@@ -184,7 +181,9 @@ def _exchange(session: Session, name: str, value: str) -> str:
 
 
 def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, except in a failed transaction, which undoes its settings by itself."""
+    """Set one setting, except in a closed session and in a failed transaction, which undoes its settings by itself."""
+    if session.closed:
+        return
     try:
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     except StatementFailed as error:

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.builtins import builtin_registry, load_workload
-from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UsageError, shortened
 from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.statements import NeverEnds, split_statements
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
 

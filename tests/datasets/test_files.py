@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
-from pytest_pilotscope.datasets.statements import split_statements
+from pytest_pilotscope.queries.statements import split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Unmeasured
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from pytest_pilotscope.datasets.files import load_queries
-from pytest_pilotscope.datasets.statements import split_statements
+from pytest_pilotscope.queries.statements import split_statements
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.tpch import TpchDataset
 from pytest_pilotscope.labels import cardinalities, read_schema
