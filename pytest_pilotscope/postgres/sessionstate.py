@@ -33,13 +33,17 @@ class SessionState:
 
     def differences(self, later: SessionState) -> list[str]:
         """Name what a later state has that this one does not, and the other way around."""
-        return [*_differences("setting ", self.settings, later.settings), *_differences("", self.objects, later.objects)]
+        settings = [
+            f"setting {name} is no longer {_shown(before)}" if after is None else f"setting {name} = {_shown(after)}"
+            for name, before, after in _different(self.settings, later.settings)
+        ]
+        return [*settings, *(f"{name}: {_shown(after)}" for name, _, after in _different(self.objects, later.objects))]
 
 
-def _differences(kind: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
+def _different(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"{kind}{name}: {_shown(after.get(name))} instead of {_shown(before.get(name))}"
+            yield name, before.get(name), after.get(name)
 
 
 def _shown(value: object) -> str:

@@ -224,7 +224,9 @@ def test_a_lost_connection_is_a_failure(newest_server: EmbeddedServer, newest_sc
     with newest_server.connect() as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (newest_scratch.backend_pid,))
     with (
-        pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: BEGIN; SET LOCAL lock_timeout = 60000$"),
+        pytest.raises(
+            StatementFailed, match=r"^statement failed: the connection to the server is closed: BEGIN; SET LOCAL lock_timeout = 60000$"
+        ),
         newest_scratch.rolled_back(),
     ):
         pass
@@ -268,8 +270,8 @@ def test_a_lock_of_somebody_else_is_named_and_waited_for(
         )
         with pytest.raises(LockHeld, match=expected):
             newest_scratch.explain("SELECT * FROM t")
+        monkeypatch.setattr(session_module, "_LOCK_PATIENCE", "SET LOCAL lock_timeout = 100")
         with pytest.raises(LockHeld, match=f"^a statement waited too long for a lock: {holder}"), newest_scratch.unable_to_write():
-            newest_scratch.execute("SET LOCAL lock_timeout = 100")
             newest_scratch.execute("SELECT * FROM t")
         other.execute("COMMIT")
     assert newest_scratch.scalar("SHOW lock_timeout") == "2s"
@@ -302,8 +304,8 @@ def test_a_read_only_transaction_cannot_be_made_writable(scratch: Session, sql: 
 def test_leaving_a_read_only_transaction_is_an_error(scratch: Session, sql: str) -> None:
     """The error says what the statement did, whether or not it began another transaction."""
     expected = (
-        f"a statement ended the read-only transaction that it ran in, in database '{scratch.database}'; leave COMMIT, ROLLBACK and BEGIN out "
-        "of queries"
+        f"a statement ended the read-only transaction that it ran in, in database '{scratch.database}'; leave COMMIT, ROLLBACK and "
+        "BEGIN out of queries"
     )
     with pytest.raises(LeftTransaction, match=f"^{re.escape(expected)}$"), scratch.unable_to_write():
         scratch.execute(sql)
@@ -311,7 +313,7 @@ def test_leaving_a_read_only_transaction_is_an_error(scratch: Session, sql: str)
 
 
 def test_a_read_only_transaction_leaves_no_setting_behind(scratch: Session) -> None:
-    """What a query sets for the session is undone with its transaction."""
+    """PostgreSQL undoes the settings of a query together with its transaction."""
     with scratch.unable_to_write():
         scratch.execute("SELECT set_config('enable_hashjoin', 'off', false), set_config('default_transaction_read_only', 'off', false)")
     assert scratch.scalar("SHOW enable_hashjoin") == "on"
