@@ -22,7 +22,6 @@ from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.queries.queries import Query
-from pytest_pilotscope.queries.statements import NeverEnds, split_statements
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 
 logger = logging.getLogger(__name__)
@@ -74,8 +73,8 @@ class QueryMeasurement:
         A side on which the statement failed is not run again. Raises `DifferentAnswer`.
         """
         warm = self._warm_up()
-        if all(run.timed_out for run in warm) and self.timeout_ms is None:
-            return tuple(warm)
+        if self._hopeless(warm):
+            return (*warm, *self._cut_off(warm, rounds))
         self._compare_answers(warm)
         ran = [(side, run) for side, run in zip(self.sides, warm, strict=True) if run.error is None]
         for side, run in ran:
@@ -85,28 +84,34 @@ class QueryMeasurement:
         return (*warm, *measured)
 
     def _warm_up(self) -> list[QueryRun]:
-        """
-        Run every side once.
-
-        If the first two runs are cut off at `FIRST_RUN_LIMIT_MS`, the query counts as timed out on every side, and runs no more: it would
-        take hours, and even a side that ends in time would have nothing to be compared with.
-        """
+        """Run every side once, unless the query is hopeless."""
         warm: list[QueryRun] = []
         for order, side in enumerate(self.sides):
-            hopeless = self.timeout_ms is None and len(warm) > 1 and all(run.timed_out for run in warm)
-            limit_ms = self.limit_ms
-            if hopeless:
-                run = replace(warm[0], side=side.name, order=order, inference_ms=0.0)
-                self.write(run)
+            if len(warm) > 1 and self._hopeless(warm):
+                warm.append(self._not_run(warm[0], side, WARM_UP, order))
             else:
-                run = self._execute(side, WARM_UP, order, limit_ms)
-            warm.append(run)
-        if all(run.timed_out for run in warm) and self.timeout_ms is None:
-            logger.warning(
-                "query %s was cut off after %d s on %s, so it counts as timed out on every side; give a limit with --query-timeout-ms",
-                *(self.query.id, FIRST_RUN_LIMIT_MS // 1000, " and ".join(repr(side.name) for side in self.sides[:2])),
-            )
+                warm.append(self._execute(side, WARM_UP, order, self.limit_ms))
         return warm
+
+    def _hopeless(self, warm: Sequence[QueryRun]) -> bool:
+        """Tell whether all of these runs were cut off at `FIRST_RUN_LIMIT_MS`, which the user did not choose."""
+        return self.timeout_ms is None and all(run.timed_out for run in warm)
+
+    def _cut_off(self, warm: Sequence[QueryRun], rounds: int) -> list[QueryRun]:
+        """Count a hopeless query as timed out on every side in every round; running it again would take hours and tell nothing."""
+        logger.warning(
+            "query %s was cut off after %d s on %s, so it counts as timed out on every side and is not run again; give a limit with "
+            "--query-timeout-ms",
+            *(self.query.id, FIRST_RUN_LIMIT_MS // 1000, " and ".join(repr(side.name) for side in self.sides[:2])),
+        )
+        turns = [(repetition, _turns(self.sides, repetition)) for repetition in range(1, rounds + 1)]
+        return [self._not_run(warm[0], side, number, order) for number, sides in turns for order, side in enumerate(sides)]
+
+    def _not_run(self, cut_off: QueryRun, side: Side, repetition: int, order: int) -> QueryRun:
+        """Write a run that was cut off for one that does not take place."""
+        run = replace(cut_off, side=side.name, repetition=repetition, order=order, inference_ms=0.0)
+        self.write(run)
+        return run
 
     def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
         """Measure every side once, all with the same limit."""
@@ -148,24 +153,14 @@ class QueryMeasurement:
                 execution_ms=0.0,
             )
             try:
-                self._check_one_statement()
-                with side.session.statement_timeout(limit_ms), side.session.unable_to_write():
-                    timed = self.clock(side.session, self.query.sql)
+                with side.session.statement_timeout(limit_ms):
+                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql))
             except QueryTimeout:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
             except (StatementFailed, LeftTransaction) as error:
                 return replace(run, error=str(error))
         run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows))
         return replace(run, answer_hash=answer_hash(timed.rows), empty=is_empty(timed.rows)) if run.warm_up else run
-
-    def _check_one_statement(self) -> None:
-        """Raise `LeftTransaction` for a text of several statements: the first could end the read-only transaction, and the next write."""
-        if ";" not in self.query.sql:
-            return
-        with suppress(NeverEnds):  # PostgreSQL refuses it
-            count = len(split_statements(self.query.sql))
-            if count > 1:
-                raise LeftTransaction(f"the query has {count} statements, of which only the first would be a query; measure one at a time")
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
         baseline = warm[0]
@@ -240,8 +235,7 @@ class QueryMeasurement:
         """Explain within the block of a steered side. A statement that EXPLAIN refuses (a command that is no query) has no plan."""
         options = {"analyze": True, "timing": False} if analyze else {}
         try:
-            with side.session.unable_to_write():
-                plan = side.session.explain(self.query.sql, **options)
+            plan = side.session.unable_to_write(lambda: side.session.explain(self.query.sql, **options))
         except QueryTimeout as error:
             if analyze:
                 raise

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_pilotscope.errors import (
@@ -28,7 +27,9 @@ from pytest_pilotscope.learning.algorithm import (
     TextSteering,
     unknown_of,
 )
+from pytest_pilotscope.measurement.clocks import Stopwatch
 from pytest_pilotscope.measurement.supervision import Supervision
+from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar
 
@@ -118,7 +119,8 @@ class ChooserSide:
     def steered(self, query: Query) -> Iterator[Steering]:
         """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
-            self.algorithm.learn_on(query)
+            with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
+                self.algorithm.learn_on(query)
         with _injected(self, query, lambda: self._chosen(query), self._facts) as steering:
             yield replace(steering, by_candidate=steering.unsupported is None)
 
@@ -171,40 +173,24 @@ def _injected(
     checking what the algorithm left behind, are not.
     """
     name, supervision = side.name, side.supervision
-    clock = _Stopwatch()
+    clock = Stopwatch()
     decided: Cardinalities | None = None
     unsupported: str | None = None
     facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
-            with clock, supervision.time_limit(name, query):
-                subplans, decided = decide()
-                check_estimates(name, query, subplans, decided)
-            facts = explain(query)
+            with supervision.put_back_on_error(), supervision.limited(name, query):
+                with clock:
+                    subplans, decided = decide()
+                    check_estimates(name, query, subplans, decided)
+                facts = explain(query)
         except UnsupportedQuery as error:
             unsupported = error.reason
-        except BaseException:
-            supervision.put_back()  # the other sides may go on
-            raise
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
             with clock:
                 stack.enter_context(side.session.cardinalities(decided))
         yield Steering(inference_ms=clock.elapsed_ms, cardinalities=decided, unsupported=unsupported, facts=facts)
-
-
-@dataclass(slots=True)
-class _Stopwatch:
-    """Adds up the time of its blocks."""
-
-    elapsed_ms: float = 0.0
-    _started_ns: int = 0
-
-    def __enter__(self) -> None:
-        self._started_ns = perf_counter_ns()
-
-    def __exit__(self, *_: object) -> None:
-        self.elapsed_ms += (perf_counter_ns() - self._started_ns) / 1e6
 
 
 @contextmanager

@@ -95,9 +95,12 @@ def data_fingerprint(session: Session) -> str:
     mark = mark_of(session, session.database) or {}
     if "data" in mark:
         return mark["data"]
-    if session.scalar("SELECT pg_database_size(current_database())") > EXACT_LIMIT_BYTES:
-        return f"~{_digest(session.execute(_TABLES))}"
-    return content_fingerprint(session)
+    return content_fingerprint(session) if is_small(session) else f"~{_digest(session.execute(_TABLES))}"
+
+
+def is_small(session: Session) -> bool:
+    """Tell whether all rows of the database can be read for a fingerprint."""
+    return bool(session.scalar("SELECT pg_database_size(current_database())") <= EXACT_LIMIT_BYTES)
 
 
 def content_fingerprint(session: Session) -> str:

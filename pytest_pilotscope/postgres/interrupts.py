@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _CANCELLING = (signal.SIGINT, signal.SIGALRM)
-"""Ctrl-C, and the timer of a time limit (`measurement.timelimit`)."""
+"""Ctrl-C, and the timer of a time limit (`timelimit`)."""
 
 
 class Cancellable(Protocol):

@@ -19,6 +19,7 @@ from psycopg2 import sql as composing
 from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed, shortened
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
@@ -36,6 +37,7 @@ LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, false)"
 _LOCK_PATIENCE = f"SET LOCAL lock_timeout = {LOCK_LIMIT_MS}"
 
+_FORBID_WRITING = "SET default_transaction_read_only = on"
 # JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
     "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout'), "
@@ -69,7 +71,8 @@ class Session:
         self._connection = connection
         connection.autocommit = True
         self._depth = 0
-        self.read_only = False
+        self.read_only = self._stays_read_only = False
+        self.waiting: LockHeld | None = None
         prepared = self.execute(_PREPARE_SESSION)
         self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
         if self.server_version >= _CHECKS_CONNECTION:
@@ -116,8 +119,13 @@ class Session:
 
     def forbid_writing(self) -> None:
         """Make PostgreSQL refuse to write. It does not refuse ALTER SYSTEM: callers must ask `read_only` first."""
-        self.execute("SET default_transaction_read_only = on")
+        self.refuse_writing()
         self.read_only = True
+
+    def refuse_writing(self) -> None:
+        """Make PostgreSQL refuse to write, and raise `LeftTransaction` after a statement that would change that."""
+        self.execute(_FORBID_WRITING)
+        self._stays_read_only = True
 
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """
@@ -136,10 +144,12 @@ class Session:
             if self.transaction_open:
                 raise
             logger.warning("waiting up to %d s for a lock: %s: %s", LOCK_LIMIT_MS // 1000, held.holders, shortened(held.sql))
+            self.waiting = held
         self._executed(_LOCK_TIMEOUT, (str(LOCK_LIMIT_MS),))
         try:
             return run()
         finally:
+            self.waiting = None
             if not self.closed:
                 self._executed(_LOCK_TIMEOUT, (str(LOCK_NOTICE_MS),))
 
@@ -147,9 +157,27 @@ class Session:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.execute(sql, params)
-                return cursor.fetchall() if cursor.description is not None else []
+                rows = cursor.fetchall() if cursor.description is not None else []
         except psycopg2.Error as error:
             self._fail(error, sql)
+        if self._stays_read_only:
+            self._stay_read_only(sql)
+        return rows
+
+    def _stay_read_only(self, sql: str | composing.Composable) -> None:
+        """Raise `LeftTransaction` after a statement that allows later ones to write, and forbid it again."""
+        shown = self._connection.get_parameter_status("default_transaction_read_only")  # from PostgreSQL 14 on the server reports it
+        if shown == "off" or (shown is None and not self.transaction_open and self._setting("default_transaction_read_only") == "off"):
+            with suppress(psycopg2.Error), self._connection.cursor() as cursor:
+                cursor.execute(_FORBID_WRITING)
+            raise LeftTransaction(
+                f"a statement made its read-only session able to write; leave it out of the workload: {shortened(self._text(sql))}"
+            )
+
+    def _setting(self, name: str) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting(%s)", (name,))
+            return str(cursor.fetchall()[0][0])
 
     def scalar(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Return the value of a statement that returns one row of one column; raise ServerError when it returns anything else."""
@@ -186,17 +214,20 @@ class Session:
         """True within a transaction, also in one that failed."""
         return bool(self._connection.info.transaction_status not in (_IDLE, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN))
 
-    @contextmanager
-    def unable_to_write(self) -> Iterator[None]:
+    def unable_to_write(self, run: Callable[[], T]) -> T:
         """
-        Run the block in a read-only transaction that is always rolled back, so that it leaves neither data nor settings behind.
+        Call a function in a read-only transaction that is always rolled back, so that it leaves nothing behind, neither data nor settings.
 
-        The block is a subtransaction: one inside a read-only transaction cannot be made writable (`check_XactReadOnly` in PostgreSQL's
-        variable.c). Raise `LeftTransaction` if a statement of the block has ended the transaction.
+        Its statements are in a subtransaction: inside a read-only transaction, PostgreSQL lets none be made writable
+        (`check_transaction_read_only` in variable.c). Raise `LeftTransaction` if a statement has ended the transaction. Raise `LockHeld` as
+        `execute` does.
         """
-        self.execute(f"BEGIN READ ONLY; {_LOCK_PATIENCE}; SAVEPOINT pilotscope_read_only")
+        return self._patiently(lambda: self._unable_to_write(run))
+
+    def _unable_to_write(self, run: Callable[[], T]) -> T:
+        self._executed("BEGIN READ ONLY; SAVEPOINT pilotscope_read_only", None)
         try:
-            yield
+            result = run()
         except LockHeld as held:
             self._end_read_only()
             raise LockHeld(held.sql, holders=self._holders()) from None
@@ -204,6 +235,7 @@ class Session:
             self._end_read_only()
             raise
         self._end_read_only()
+        return result
 
     def _end_read_only(self) -> None:
         if self.closed:
@@ -211,15 +243,37 @@ class Session:
         left = not self.transaction_open
         if not left:
             try:
-                self.execute("ROLLBACK TO SAVEPOINT pilotscope_read_only")
+                self._executed("ROLLBACK TO SAVEPOINT pilotscope_read_only", None)
             except StatementFailed:  # a transaction of the statement's own
                 left = True
-            self.execute("ROLLBACK")
+        self._executed("ROLLBACK; DEALLOCATE ALL; SELECT pg_advisory_unlock_all()", None)  # no transaction undoes these two
         if left:
             raise LeftTransaction(
                 f"a statement ended the read-only transaction that it ran in, in database {self.database!r}; leave COMMIT, ROLLBACK and "
                 "BEGIN out of queries"
             )
+
+    def end_transaction(self) -> list[str]:
+        """Roll back an open transaction and return to autocommit; name what was found."""
+        found = ["an open transaction"] if self.transaction_open else []
+        self._connection.rollback()  # does nothing to a transaction that SQL has begun
+        if self.transaction_open:
+            self.execute("ROLLBACK")
+        self._depth = 0
+        if not self._connection.autocommit:
+            found.append("a session without autocommit")
+            self._connection.autocommit = True
+        return found
+
+    def reset(self, settings: Mapping[str, str]) -> None:
+        """Discard everything that the session carries (settings, temporary tables, prepared statements, locks, role), then set these."""
+        stays, self._stays_read_only = self._stays_read_only, False
+        try:
+            self.execute("DISCARD ALL")
+            for name, value in settings.items():
+                self.execute("SELECT set_config(%s, %s, false)", (name, value))
+        finally:
+            self._stays_read_only = stays
 
     @contextmanager
     def statement_timeout(self, timeout_ms: int) -> Iterator[None]:
@@ -237,7 +291,7 @@ class Session:
         from pytest_pilotscope.postgres.explain import parse_plan
 
         chosen = "".join(f", {name.upper()} {value if isinstance(value, str) else str(value).upper()}" for name, value in options.items())
-        return parse_plan(self.scalar(f"EXPLAIN (FORMAT JSON{chosen}) {sql}"))
+        return parse_plan(self.scalar(f"EXPLAIN (FORMAT JSON{chosen}) {single(sql)}"))
 
     def copy_in(self, table: str, columns: Sequence[str], chunks: Iterable[bytes], *, binary: bool = False) -> None:
         """Load rows with COPY: `chunks` are pieces, of any size, of COPY's text format in UTF-8, or of its binary format."""

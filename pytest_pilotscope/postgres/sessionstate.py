@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.postgres.fingerprint import is_small
+
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
@@ -22,6 +24,18 @@ _STATE = """
                'temporary objects', (SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class
                                      WHERE relnamespace = pg_my_temp_schema()))
 """
+_LAST_TRANSACTION = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
+_STORED_SETTINGS = "SELECT format('settings of database %s and role %s', setdatabase, setrole), setconfig::text FROM pg_db_role_setting"
+_WRITTEN = r"""
+    SELECT format('table %s.%s', schemaname, relname),
+        format('%s rows inserted, %s updated, %s deleted', n_tup_ins, n_tup_upd, n_tup_del)
+    FROM pg_stat_user_tables WHERE schemaname NOT LIKE 'pg\_%'
+"""
+_IDLE_TRANSACTIONS = """
+    SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%' ORDER BY pid
+"""
+_FLUSHES_STATISTICS = 150_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +73,38 @@ def state_of(session: Session) -> SessionState:
 
 def left_behind(session: Session, wanted: SessionState) -> list[str]:
     """Name what differs from a wanted state, an open transaction included, and put the state back."""
-    found = []
-    if session.transaction_open:
-        found.append("an open transaction")
-        session.execute("ROLLBACK")
+    found = session.end_transaction()
     found += wanted.differences(state_of(session))
     if found:
-        put_back(session, wanted)
+        session.reset(wanted.settings)
     return found
 
 
-def put_back(session: Session, wanted: SessionState) -> None:
-    """Discard everything that the session carries, and set the wanted settings again."""
-    session.execute("DISCARD ALL")
-    for name, value in wanted.settings.items():
-        session.execute("SELECT set_config(%s, %s, false)", (name, value))
+def last_transaction(session: Session) -> int:
+    """Return a number that grows with each transaction that writes anything to the server."""
+    return int(session.scalar(_LAST_TRANSACTION))
+
+
+def stored_state(session: Session) -> dict[str, str]:
+    """
+    Return the settings that are stored for databases and roles and, if the rows are too many to read, what was ever written to each table.
+
+    These counts include what was rolled back. Those of other sessions, and before PostgreSQL 15 also those of this one, arrive with a
+    delay of up to a second.
+    """
+    stored: dict[str, str] = dict(session.execute(_STORED_SETTINGS))
+    if not is_small(session):
+        if session.server_version >= _FLUSHES_STATISTICS:
+            session.execute("SELECT pg_stat_force_next_flush()")
+        stored |= session.execute(_WRITTEN)
+    return stored
+
+
+def stored_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Name what was written between two calls of `stored_state`."""
+    return [f"{name}: {_shown(later)}" for name, _, later in _different(before, after)]
+
+
+def end_idle_transactions(session: Session) -> list[str]:
+    """End the other sessions in this database that keep a transaction open, and name them."""
+    return [f"process {pid} kept a transaction open" for pid, _ in session.execute(_IDLE_TRANSACTIONS)]

@@ -20,6 +20,7 @@ from pytest_pilotscope.errors import MissingExtension, StatementFailed, Steering
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -83,7 +84,7 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
-        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
+        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {single(sql)}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
     return parse_subplans(shown)
 
@@ -145,7 +146,7 @@ def timed(session: Session, sql: str) -> TimedRun:
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
     require_extension(session)
-    rows = session.execute(sql)
+    rows = session.execute(single(sql))
     shown = json.loads(session.scalar("SHOW pilotscope.timing"))
     return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
 

@@ -12,14 +12,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import AlgorithmError, DifferentAnswer, ServerError, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
-from pytest_pilotscope.measurement.timelimit import time_limit
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.steering import has_extension
@@ -58,6 +57,7 @@ class BenchmarkRun:
     def __post_init__(self) -> None:
         self._supervision = Supervision(
             timeout_ms=self.settings.steer_timeout_ms,
+            training_timeout_s=self.settings.training_timeout_s,
             session=self.session,
             fingerprint=self.database.fingerprint,
             exclusive=self.database.server.provider != "given",
@@ -74,15 +74,8 @@ class BenchmarkRun:
 
     def trained_side(self, name: str, algorithm: Algorithm, stack: ExitStack) -> Side:
         """Train an algorithm, or load its model, record the report, and return its side."""
-        limit_s = self.settings.training_timeout_s
-        try:
-            with time_limit(
-                limit_s, lambda: AlgorithmError(f"{name} has trained for {limit_s:g} s; raise --training-timeout-s, or train on less")
-            ):
-                report = learn(algorithm, self.training(name), given=self.header.parameters)
-        except BaseException:
-            self._supervision.put_back()  # the other sides may go on
-            raise
+        with self._supervision.put_back_on_error():
+            report = learn(algorithm, self.training(name), given=self.header.parameters)
         self._supervision.check(name, "its training", training=True)
         self.writer.write(report)
         return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision))

@@ -16,11 +16,11 @@ from pytest_pilotscope.learning.algorithm import Cardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
-from pytest_pilotscope.measurement.timelimit import time_limit
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.timelimit import time_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 

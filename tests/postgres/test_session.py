@@ -270,9 +270,8 @@ def test_a_lock_of_somebody_else_is_named_and_waited_for(
         )
         with pytest.raises(LockHeld, match=expected):
             newest_scratch.explain("SELECT * FROM t")
-        monkeypatch.setattr(session_module, "_LOCK_PATIENCE", "SET LOCAL lock_timeout = 100")
-        with pytest.raises(LockHeld, match=f"^a statement waited too long for a lock: {holder}"), newest_scratch.unable_to_write():
-            newest_scratch.execute("SELECT * FROM t")
+        with pytest.raises(LockHeld, match=f"^a statement waited too long for a lock: {holder}"):
+            newest_scratch.unable_to_write(lambda: newest_scratch.execute("SELECT * FROM t"))
         other.execute("COMMIT")
     assert newest_scratch.scalar("SHOW lock_timeout") == "2s"
 
@@ -294,8 +293,8 @@ ESCAPES = [
 def test_a_read_only_transaction_cannot_be_made_writable(scratch: Session, sql: str) -> None:
     """PostgreSQL refuses the statement, and nothing is written."""
     scratch.execute("CREATE TABLE t (i int); CREATE SEQUENCE s")
-    with pytest.raises(StatementFailed), scratch.unable_to_write():
-        scratch.execute(sql)
+    with pytest.raises(StatementFailed):
+        scratch.unable_to_write(lambda: scratch.execute(sql))
     assert scratch.scalar("SELECT count(*) FROM t") == 0
     assert not scratch.transaction_open
 
@@ -307,15 +306,14 @@ def test_leaving_a_read_only_transaction_is_an_error(scratch: Session, sql: str)
         f"a statement ended the read-only transaction that it ran in, in database '{scratch.database}'; leave COMMIT, ROLLBACK and "
         "BEGIN out of queries"
     )
-    with pytest.raises(LeftTransaction, match=f"^{re.escape(expected)}$"), scratch.unable_to_write():
-        scratch.execute(sql)
+    with pytest.raises(LeftTransaction, match=f"^{re.escape(expected)}$"):
+        scratch.unable_to_write(lambda: scratch.execute(sql))
     assert not scratch.transaction_open
 
 
 def test_a_read_only_transaction_leaves_no_setting_behind(scratch: Session) -> None:
     """PostgreSQL undoes the settings of a query together with its transaction."""
-    with scratch.unable_to_write():
-        scratch.execute("SELECT set_config('enable_hashjoin', 'off', false), set_config('default_transaction_read_only', 'off', false)")
+    scratch.unable_to_write(lambda: scratch.execute("SELECT set_config('enable_hashjoin', 'off', false)"))
     assert scratch.scalar("SHOW enable_hashjoin") == "on"
 
 
