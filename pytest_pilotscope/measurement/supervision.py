@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery, counted
 from pytest_pilotscope.measurement import answers, clocks
 from pytest_pilotscope.postgres import steering
-from pytest_pilotscope.postgres.fingerprint import Fingerprint, content_fingerprint, fingerprint, is_small
+from pytest_pilotscope.postgres.fingerprint import Fingerprint, content_fingerprint, fingerprint, is_small, settings_fingerprint
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.sessionstate import (
     SessionState,
@@ -70,6 +70,8 @@ class Supervision:
             self._state = state_of(self.session)
             self._stored = stored_state(self.session)
             self._last_transaction = last_transaction(self.session)
+            if self.fingerprint is not None:  # a session that cannot write has other settings than one that can
+                self.fingerprint = replace(self.fingerprint, settings=settings_fingerprint(self.session))
 
     @contextmanager
     def limited(self, algorithm: str, query: Query) -> Iterator[None]:

@@ -78,10 +78,15 @@ def fingerprint(session: Session) -> Fingerprint:
     return Fingerprint(
         data=data_fingerprint(session),
         statistics=statistics_fingerprint(session),
-        settings=_digest(sorted(non_default_settings(session).items())),
+        settings=settings_fingerprint(session),
         indexes=_digest(sorted(session.execute(_INDEXES))),
         build=_digest(session.execute(_BUILD)),
     )
+
+
+def settings_fingerprint(session: Session) -> str:
+    """Hash the settings of the session that differ from PostgreSQL's defaults and bear on plans or speed."""
+    return _digest(sorted(non_default_settings(session).items()))
 
 
 def statistics_fingerprint(session: Session) -> str:
