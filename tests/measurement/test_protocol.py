@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_pilotscope.errors import QueryTimeout, SideFailed
+from pytest_pilotscope.errors import LeftTransaction, QueryTimeout, SideFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities
-from pytest_pilotscope.measurement.clocks import clock_of
+from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.sessionstate import state_of
 from pytest_pilotscope.postgres.steering import TimedRun
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
@@ -296,3 +297,40 @@ def test_what_a_query_sets_is_gone_with_it(newest_scratch: Session) -> None:
     side = PlainSide(name="baseline", session=newest_scratch)
     QueryMeasurement(query=query, sides=[side], timeout_ms=None, write=lambda line: None, clock=clock_of(newest_scratch)).run(1)
     assert newest_scratch.scalar("SHOW default_transaction_read_only") == "on"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT set_config('default_transaction_read_only', 'off', false)",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        "SET default_transaction_read_only = off",
+    ],
+)
+def test_a_session_that_cannot_write_stays_so(newest_scratch: Session, sql: str) -> None:
+    """A statement that would change it, in training too, is an error; so is a query, and the next one cannot write."""
+    newest_scratch.execute("CREATE TABLE t (i int)")
+    newest_scratch.refuse_writing()
+    expected = f"a statement made its read-only session able to write; leave it out of the workload: {sql}"
+    with pytest.raises(LeftTransaction, match=f"^{re.escape(expected)}$"):
+        newest_scratch.execute(sql)
+    written: list[Line] = []
+    side = PlainSide(name="baseline", session=newest_scratch)
+    for text in (sql, "WITH w AS (INSERT INTO t VALUES (1) RETURNING i) SELECT i FROM w"):
+        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=written.append, clock=clock).run(1)
+    first, second = (run.error for run in written if isinstance(run, QueryRun))
+    assert first == expected
+    assert second is not None
+    assert second.startswith("statement failed: cannot execute SELECT in a read-only transaction [25006]")
+    assert newest_scratch.scalar("SELECT count(*) FROM t") == 0
+
+
+def test_what_no_transaction_undoes_ends_with_a_query(newest_scratch: Session) -> None:
+    """Locks and prepared statements of a query are no trace of the algorithm that decides next."""
+    side = PlainSide(name="baseline", session=newest_scratch)
+    before = state_of(newest_scratch)
+    for text in ("SELECT pg_advisory_lock(7)", "PREPARE p AS SELECT 1"):
+        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=lambda line: None, clock=clock).run(1)
+    assert state_of(newest_scratch) == before

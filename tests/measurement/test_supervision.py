@@ -6,21 +6,23 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, LockHeld
 from pytest_pilotscope.learning.algorithm import Cardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
+from pytest_pilotscope.postgres import timelimit
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.postgres.timelimit import time_limit
+from pytest_pilotscope.postgres.timelimit import time_limit, training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 
@@ -162,3 +164,49 @@ def test_a_timer_of_somebody_else_goes_on() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def test_a_decision_that_waits_for_a_lock_says_who_holds_it(newest_server: EmbeddedServer, session: Session) -> None:
+    """The limit of the decision ends the wait, and the lock is the reason, not the algorithm."""
+    session.execute("SET lock_timeout = 100")
+    with newest_server.connect(session.database) as other:
+        limited = side_of("chooser", Chooser(lambda s: s.subplans(QUERY.sql)), session, supervision(session, timeout_ms=1000.0))
+        other.execute("BEGIN; LOCK TABLE a")
+        expected = (
+            rf"^a statement waited too long for a lock: process {other.backend_pid} \(pilotscope of postgres, idle in transaction\) holds "
+        )
+        with pytest.raises(LockHeld, match=expected), limited.steered(QUERY):
+            pass
+        other.execute("COMMIT")
+
+
+class Learner(Chooser):
+    """Learns between queries for as long as `act` takes."""
+
+    def learn_on(self, query: Query) -> None:
+        """Act on nothing."""
+        time.sleep(60)
+
+
+def test_training_between_queries_has_the_limit_of_training(session: Session) -> None:
+    """It is no decision, so the limit of a decision does not end it."""
+    side = side_of("chooser", Learner(lambda s: None), session, supervision(session, timeout_ms=10.0, training_timeout_s=0.2))
+    message = "chooser has trained for 0.2 s; give it more time with --training-timeout-s, or less data"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"), side.steered(QUERY):
+        pass
+
+
+def test_an_error_that_is_swallowed_is_raised_again() -> None:
+    """Code that goes on after the first error meets a second one."""
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.1, lambda: TimeoutError("too long")):
+        with suppress(TimeoutError):
+            time.sleep(60)
+        time.sleep(60)
+
+
+def test_long_training_says_when_it_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The warning names the algorithm, its limit and the option."""
+    monkeypatch.setattr(timelimit, "TRAINING_NOTICE_S", 0.01)
+    with pytest.raises(AlgorithmError), training_limit("mscn", 0.5):
+        time.sleep(60)
+    assert caplog.messages == ["waiting for mscn, which has trained for 0.01 s; its limit is 0.5 s (--training-timeout-s)"]

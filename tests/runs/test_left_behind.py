@@ -89,7 +89,7 @@ EXPECTED = {
     "opener": _DECIDING + "an open transaction; ",
     "keeper": _TRAINING + r"process \d+ kept a transaction open; ",
     "clockmaker": _DECIDING + r"time\.perf_counter_ns was replaced; ",
-    "unlocker": "a statement made its read-only session able to write; leave it out of the workload: SET default_transaction_read_only = off",
+    "unlocker": "a statement made its read-only session able to write; leave it out of the workload: SET default_transaction_read_only",
     "writer": _TRAINING + r"the data of database '\w+' changed; ",
     "analyst": _TRAINING + r"the statistics of database '\w+' changed; ",
     "sleeper": r"{} has not decided on query '\w+' after 1000 ms; give it more time with --steer-timeout-ms, or make it faster",
