@@ -9,6 +9,7 @@ The exceptions that this project raises on purpose.
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       there are no binaries and no Docker daemon to start a server with
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── CannotConnect       a connection fails for a reason that stays, so that trying again does not help
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
     │   ├── LockHeld            a statement waited too long for a lock of another session
     │   ├── LeftTransaction     a query ended the read-only transaction that it ran in
@@ -69,6 +70,10 @@ class MissingServer(ServerError):
 
 class MissingExtension(ServerError):
     """The server cannot be steered because the pilotscope library is not loaded."""
+
+
+class CannotConnect(ServerError):
+    """A connection fails for a reason that stays (not that nobody answers yet), so that trying again does not help."""
 
 
 class StatementFailed(ServerError):
