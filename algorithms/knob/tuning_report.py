@@ -73,6 +73,7 @@ def scalars(found: Found) -> dict[str, int | float]:
         "default_performance": objective.performance(trials[0].cost),
         "num_knobs_tuned": len(found.space),
         "num_knobs_changed": len(found.values),
+        "num_training_queries": len(found.selected.queries),
         "num_knob_queries": len(found.selected.queries),
         "num_knob_queries_too_long": found.selected.too_long,
         "knob_trials_ok": sum(trial.status == "ok" for trial in trials),
