@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.answers import Answer, SplitRows, is_floating
-from pytest_pilotscope.measurement.openness import Openness, Reasons, openness_of
+from pytest_pilotscope.measurement.openness import Reasons, openness_of
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.sides import Side
@@ -28,33 +28,44 @@ def explained(query: Query, baseline: Side, side: Side, answers: tuple[Answer, A
     Return why the answers of two sides cannot be compared; None if they are equal within the rounding of floating-point numbers.
 
     Where a part of the answers must be equal, both sides execute the query once more, each at most `limit_ms`, and their rows are compared
-    without the open columns. Raise `Differs`.
+    without the open columns; in an order by rounded numbers, the columns of that order are compared. Raise `Differs`.
     """
     own, other = answers
     opened = openness_of(baseline.session, query.sql)
     reasons = opened.rows or (opened.of_choice(own.row_count) if own.row_count == other.row_count else ())
-    if reasons:
+    rounded = bool(opened.ordered) and not opened.rows and all(reason.inexact for reason in reasons)
+    if reasons and not rounded:
         return _text(reasons)
-    if not opened.columns and not own.like(other):
+    if not reasons and not opened.columns and not own.like(other):
         raise Differs(f"query {query.id!r}: other rows than PostgreSQL without steering")
+
+    def left_out(types: Sequence[int]) -> Collection[int]:
+        return {*range(len(types))} - {*opened.ordered} if reasons else _open_columns(opened.columns, types)
+
+    try:
+        equal = _equal_again(query, baseline, side, left_out, limit_ms, loose=any(reason.inexact for reason in opened.all))
+    except (QueryTimeout, StatementFailed) as error:
+        return f"executed once more, to compare its answers value by value, it failed: {error}"
+    return None if equal and own.like(other) else _text(opened.all)
+
+
+def _equal_again(
+    query: Query, baseline: Side, side: Side, left_out: Callable[[Sequence[int]], Collection[int]], limit_ms: int, *, loose: bool
+) -> bool:
+    """
+    Execute a query on both sides and compare the columns that are not left out; if `loose`, allow the rounding of sums.
+
+    Return False if that was needed, or if a column that was left out may hold floating-point numbers. Raise `Differs`.
+    """
     with ExitStack() as stack:
-        try:
-            first, second = (_executed(stack, query, one, opened, limit_ms) for one in (baseline, side))
-        except (QueryTimeout, StatementFailed) as error:
-            return f"executed once more, to compare its answers value by value, it failed: {error}"
+        first, second = (_executed(stack, query, one, left_out, limit_ms) for one in (baseline, side))
         close = first.equal(second)
-        loose = any(reason.inexact for reason in opened.all)
         if not close and not (loose and first.equal(second, relative=_ROUNDING, absolute=_CANCELLED)):
             raise Differs(f"query {query.id!r}: other rows than PostgreSQL without steering")
-        if close and own.like(other) and not first.left_out_floating:
-            return None
-    return _text(opened.all)
+        return close and not first.left_out_floating
 
 
-def _executed(stack: ExitStack, query: Query, side: Side, opened: Openness, limit_ms: int) -> SplitRows:
-    def left_out(types: Sequence[int]) -> list[int]:
-        return _open_columns(opened.columns, types)
-
+def _executed(stack: ExitStack, query: Query, side: Side, left_out: Callable[[Sequence[int]], Collection[int]], limit_ms: int) -> SplitRows:
     rows = stack.enter_context(closing(SplitRows(left_out)))
     with side.steered(query), side.session.statement_timeout(limit_ms):
         side.session.stream(query.sql, rows.take)

@@ -24,6 +24,7 @@ _ROWS_OR_GROUPS = 0x04 | 0x08  # FRAMEOPTION_ROWS, FRAMEOPTION_GROUPS
 _SYSTEM_COLUMNS = {-1: "ctid", -2: "xmin", -3: "cmin", -4: "xmax", -5: "cmax"}
 _CLOCK = frozenset(range(9))  # SQLValueFunction: CURRENT_DATE to LOCALTIMESTAMP(n)
 _CURRENT_CATALOG = 13
+_EXISTS = 0  # SubLinkType
 _DATE_AND_TIME = frozenset([1082, 1083, 1114, 1184, 1266])
 _NOW = re.compile(rb"'\s*now\s*'", re.IGNORECASE)
 
@@ -43,13 +44,14 @@ class Openness:
     """
     The reasons why two right answers may differ: in their `rows`, in the `choice` of so many rows, in `columns` (by number, from 0).
 
-    `limited` are the reasons of a LIMIT that has no effect on an answer of fewer rows than `limit`.
+    `limited` are the reasons of a LIMIT that has no effect on an answer of fewer rows than `limit`. `ordered` are the columns of ORDER BY.
     """
 
     rows: Reasons = ()
     choice: Reasons = ()
     limited: Reasons = ()
     limit: int | None = None
+    ordered: tuple[int, ...] = ()
     columns: Mapping[int, Reasons] = field(default_factory=dict)
 
     @property
@@ -107,12 +109,14 @@ class _Reader:
         rows, choice, limited = tuple(self._rows(level)), tuple(self._choice(level)), tuple(self._limited(level))
         if level.one_row:
             rows, choice = (), (*rows, *choice)
+        order = level.sorted_by(level.query.nodes("sortClause"))
         columns = {number: tuple(dict.fromkeys(self._output(level, target))) for number, target in enumerate(level.targets)}
         return Openness(
             rows=tuple(dict.fromkeys(rows)),
             choice=tuple(dict.fromkeys(choice)),
             limited=tuple(dict.fromkeys(limited)),
             limit=None if level.query["limitOffset"] else _constant(level.query["limitCount"]),
+            ordered=tuple(number for number, target in enumerate(level.targets) if any(target["expr"] is one for one in order)),
             columns={number: reasons for number, reasons in columns.items() if reasons},
         )
 
@@ -183,12 +187,19 @@ class _Reader:
         if node.type == "QUERY":
             yield from self.opened(Level(node, level, self._facts)).all
             return
+        if node.type == "SUBLINK" and node.number("subLinkType") == _EXISTS:
+            yield from self.opened(Level(node["subselect"], level, self._facts)).rows
+            return
         if node.type == "AGGREF":
             yield from self._aggregate(node, self._facts.functions[node.number("aggfnoid")], level.above(node.number("agglevelsup")))
         elif node.type == "WINDOWFUNC":
             yield from self._window(node, level)
         elif node.type == "SQLVALUEFUNCTION" and (node.number("op") in _CLOCK or node.number("op") == _CURRENT_CATALOG):
-            yield Reason("CURRENT_CATALOG is another database" if node.number("op") == _CURRENT_CATALOG else "it reads the clock")
+            yield Reason(
+                "CURRENT_CATALOG is another database"
+                if node.number("op") == _CURRENT_CATALOG
+                else "CURRENT_TIMESTAMP and the like read the clock"
+            )
         elif node.type == "CONST" and node.number("location") in self._now and node.number("consttype") in _DATE_AND_TIME:
             yield Reason("'now' is another time in each execution")
         elif node.type == "NEXTVALUEEXPR":
