@@ -55,7 +55,7 @@ def report_of(
     return training.report(
         metrics=series(found.trials),
         parameters={"model_id": model_id, **parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
-        scalars={**scalars(found), **_shares(found, seed)},
+        scalars={"num_training_queries": len(found.selected.queries), **scalars(found), **_shares(found, seed)},
         artifacts=[*model_paths, *artifacts],
     )
 
@@ -68,12 +68,11 @@ def scalars(found: Found) -> dict[str, int | float]:
     """
     trials, objective = found.trials, found.objective
     figures: dict[str, int | float] = {
-        "knob_optimization_time_seconds": sum(trial.elapsed_s for trial in trials),
+        "knob_trials_seconds": sum(trial.elapsed_s for trial in trials),
         "best_performance": objective.performance(best_trial(trials).cost),
         "default_performance": objective.performance(trials[0].cost),
         "num_knobs_tuned": len(found.space),
         "num_knobs_changed": len(found.values),
-        "num_training_queries": len(found.selected.queries),
         "num_knob_queries": len(found.selected.queries),
         "num_knob_queries_too_long": found.selected.too_long,
         "knob_trials_ok": sum(trial.status == "ok" for trial in trials),
@@ -98,13 +97,17 @@ def _shares(found: Found, seed: int) -> dict[str, float]:
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    """Return, per trial, its cost in s and the lowest cost so far."""
+    """Return, per trial, its cost in s, the lowest cost so far, and the time that it took in s."""
     incumbent = trials[0].cost
     incumbents = []
     for trial in trials:
         incumbent = min(incumbent, trial.cost) if trial.status == "ok" else incumbent
         incumbents.append(incumbent)
-    return {"trial_cost": [trial.cost for trial in trials], "incumbent_cost": incumbents}
+    return {
+        "trial_cost": [trial.cost for trial in trials],
+        "incumbent_cost": incumbents,
+        "knob_optimization_time_seconds": [trial.elapsed_s for trial in trials],
+    }
 
 
 def write_configurations(folder: Path, trials: Sequence[Trial], space: KnobSpace, final: Values) -> list[Path]:
