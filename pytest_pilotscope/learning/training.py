@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,11 +126,16 @@ class Training:
         return TrainingReport(
             side=self.algorithm,
             duration_s=(perf_counter_ns() - self._started_ns) / 1e9,
-            metrics={name: tuple(values) for name, values in (metrics or {}).items()},
-            parameters=dict(parameters or {}),
-            scalars=dict(scalars or {}),
+            metrics=_series(metrics) if isinstance(metrics, Mapping) else {} if metrics is None else metrics,
+            parameters={} if parameters is None else parameters,
+            scalars={} if scalars is None else scalars,
             artifacts=tuple(str(path) for path in artifacts),
         )
+
+
+def _series(metrics: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    """Return the values of each series; leave one that is none as it is, for the check that names it."""
+    return {name: tuple(values) if isinstance(values, Iterable) else values for name, values in metrics.items()}
 
 
 def labels_folder(data_fingerprint: str) -> Path:

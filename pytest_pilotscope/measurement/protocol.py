@@ -16,8 +16,9 @@ from math import ceil
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
-from pytest_pilotscope.measurement.answers import answer_hash, is_empty
+from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
+from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
@@ -65,6 +66,8 @@ class QueryMeasurement:
     truth: Cardinalities | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
     _slowest_other_ms: float | None = field(default=None, init=False)
+    _answers: dict[str, Answer] = field(default_factory=dict, init=False)
+    _open: dict[str, str] = field(default_factory=dict, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
         """
@@ -142,6 +145,7 @@ class QueryMeasurement:
         return run
 
     def _timed(self, side: Side, repetition: int, order: int, limit_ms: int) -> QueryRun:
+        answer = Answer() if repetition == WARM_UP else None
         with side.steered(self.query) as steering:
             run = QueryRun(
                 query_id=self.query.id,
@@ -154,32 +158,43 @@ class QueryMeasurement:
             )
             try:
                 with side.session.statement_timeout(limit_ms):
-                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql))
+                    take = None if answer is None else answer.take
+                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))
             except QueryTimeout:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
             except (StatementFailed, LeftTransaction) as error:
                 return replace(run, error=str(error))
-        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows))
-        return replace(run, answer_hash=answer_hash(timed.rows), empty=is_empty(timed.rows)) if run.warm_up else run
+        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=timed.row_count)
+        if answer is None:
+            return run
+        self._answers[side.name] = answer
+        return replace(run, answer_hash=answer.hash, empty=answer.empty)
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
+        """Compare each side's answer with the baseline's; note those that cannot be compared, and raise `DifferentAnswer` for others."""
         baseline = warm[0]
-        for run in warm[1:]:
-            comparable = all(r.error is None and not r.timed_out for r in (baseline, run))
-            if comparable and run.answer_hash != baseline.answer_hash:
+        for side, run in zip(self.sides[1:], warm[1:], strict=True):
+            if None in (baseline.answer_hash, run.answer_hash) or run.answer_hash == baseline.answer_hash:
+                continue
+            answers = self._answers[baseline.side], self._answers[run.side]
+            try:
+                reason = explained(self.query, self.sides[0], side, answers, ceil(self.limit_ms))
+            except Differs:
                 raise DifferentAnswer(
                     f"query {self.query.id!r}: side {run.side!r} returned other rows than {baseline.side!r} "
                     f"({run.row_count} rows, hash {run.answer_hash}, against {baseline.row_count} rows, hash {baseline.answer_hash}); "
                     "its times cannot be compared",
                     side=run.side,
-                )
+                ) from None
+            if reason is not None:
+                self._open[side.name] = reason
 
     def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
         seen = self._seen(side, ends=ends)
         steering, plan = seen.steering, seen.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(query_id=self.query.id, side=side.name)
+        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name))
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)

@@ -149,7 +149,8 @@ class QueryReport:
     `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
     do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
     and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
-    p-error is not known.
+    p-error is not known. `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the
+    baseline's for that reason.
     """
 
     query_id: str
@@ -162,6 +163,7 @@ class QueryReport:
     estimates: tuple[SubplanEstimate, ...] | None = None
     p_error: float | None = None
     p_error_reason: str | None = None
+    not_comparable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,6 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "enable_collection": learns and settings.collection,
         "enable_training": learns and settings.training,
         "num_epoch": settings.epochs if learns else 0,
-        "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
         "test_templates_seen": workload.templates_seen if learns else None,
         "register_model": learns and settings.register_model,

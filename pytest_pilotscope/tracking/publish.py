@@ -48,10 +48,12 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     header, end = record.header, record.end
     finished_at = datetime.fromisoformat(end.finished_at) if end else ended_at
     at = datetime.fromisoformat(end.finished_at if end else header.started_at)
-    for training in record.training:
-        if training.side == header.algorithm:
-            log_training(tracker, training, at=at)
-            _log_model(tracker, header, training)
+    trained = [training for training in record.training if training.side == header.algorithm]
+    for training in trained:
+        log_training(tracker, training, at=at)
+        _log_model(tracker, header, training)
+    if not trained and "num_training" not in header.parameters:
+        tracker.log_params({"num_training": 0})  # otherwise the report of the training has it
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
