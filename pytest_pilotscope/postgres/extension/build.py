@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.places.cacheentries import is_whole, locked, remove_sealed, seal, usable_folder
 from pytest_pilotscope.places.environment import COMPILING, clean_environment
-from pytest_pilotscope.places.privatefiles import check_owned, private_folder
+from pytest_pilotscope.places.privatefiles import check_owned
 from pytest_pilotscope.postgres.process import temporary_folder
 
 _LOG = logging.getLogger(__name__)
@@ -48,17 +49,15 @@ def build_library(bindir: Path, cache: Path | None = None) -> Path:
 
     `cache` is the folder to keep it in, by default the one of all of pilotscope. The file can be read by everybody and is there either
     whole or not at all, also when several processes build it at once. Raises `MissingExtension`, which names what is missing and the
-    command that fixes it, and
-    `ServerError` for a library that somebody else owns or may change.
+    command that fixes it, and `ServerError` for a library that somebody else owns or may change.
     """
     headers = find_headers(bindir)
     compiler = find_compiler()
     folder = cache if cache is not None else _default_cache()
     target = folder / f"pilotscope-pg{headers.major}-{_key(headers, compiler)}.so"
-    if not target.exists():
-        private_folder(folder)
-        _compile(compiler, headers, target)
-        _LOG.info("built %s", target)
+    if not is_whole(target):
+        with locked(usable_folder(folder) / f"{target.name}.lock", f"builds {target.name}"):
+            _make(compiler, headers, target)
     check_owned(target, "library")
     return target
 
@@ -109,6 +108,17 @@ def _zig_target() -> tuple[str, ...]:
     return ("-target", f"{platform.machine()}-linux-gnu.2.17") if sys.platform == "linux" else ()
 
 
+def _make(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
+    """Compile the library, unless another process did meanwhile; in place of a damaged one, with a warning."""
+    if is_whole(target):
+        return
+    if target.exists():
+        _LOG.warning("the library %s is damaged; it is built again", target)
+    remove_sealed(target)
+    _compile(compiler, headers, target)
+    _LOG.info("built %s", target)
+
+
 def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
     """Compile into a temporary file and give it its name when it is complete."""
     with temporary_folder(target.parent, "building-") as folder:
@@ -123,6 +133,7 @@ def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
             )
         made.chmod(0o755)
         os.replace(made, target)
+    seal(target)
 
 
 def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
