@@ -46,15 +46,15 @@ def _read(path: Path) -> Workload | None:
     """Return the workload in a file; None if there is none, or, with a warning, if it is damaged."""
     try:
         found = json.loads(path.read_bytes())
-        if found["sha256"] != _sha256(found["workload"]):
+        if found.pop("sha256") != _sha256(found):
             raise ValueError
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         logger.warning("the workload %s is damaged; it is made again", path)
         return None
-    splits = {split: [Query(id=id_, sql=sql) for id_, sql in found["workload"][split]] for split in SPLITS}
-    return Workload(dataset=found["workload"]["dataset"]).with_splits(splits)
+    splits = {split: [Query(id=id_, sql=sql) for id_, sql in found[split]] for split in SPLITS}
+    return Workload(dataset=found["dataset"]).with_splits(splits)
 
 
 def _write(path: Path, workload: Workload) -> None:
@@ -63,7 +63,7 @@ def _write(path: Path, workload: Workload) -> None:
     content = {"dataset": workload.dataset, **splits}
     usable_folder(path.parent)
     with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump({"sha256": _sha256(content), "workload": content}, file)
+        json.dump({"sha256": _sha256(content), **content}, file)
     if path.is_dir():
         remove(path)
     os.replace(file.name, path)

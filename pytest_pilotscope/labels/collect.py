@@ -140,7 +140,7 @@ def _alone(folder: Path, timeout_ms: int) -> AbstractContextManager[int]:
         written = max((_written_at(path) for path in folder.rglob("*")), default=0.0)
         return time.time() - written > max(_PATIENCE_S, 2 * timeout_ms / 1000)
 
-    return locked(folder / "counting.lock", f"counts labels in {folder}", is_stuck=is_stuck)
+    return locked(folder / "counting.lock", f"counts labels in {folder}", logger, is_stuck=is_stuck)
 
 
 def _written_at(path: Path) -> float:

@@ -21,7 +21,7 @@ from pytest_pilotscope.places.cacheentries import locked, remove, usable_folder
 from pytest_pilotscope.places.privatefiles import open_private
 
 LABELS_FILE = "labels.sqlite"
-_FORMAT = "3"
+FORMAT = "3"
 _LOOKED_UP_AT_ONCE = 500  # below SQLite's limit of parameters
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -96,7 +96,7 @@ class LabelCache:
 
     def _opened(self, damage: sqlite3.DatabaseError | None = None) -> sqlite3.Connection:
         """Open the file; make it again if it is damaged. SQLite does not wait for a process that makes it, so a lock does."""
-        with locked(self.path.with_suffix(".lock"), f"opens {self.path}"):
+        with locked(self.path.with_suffix(".lock"), f"opens {self.path}", logger):
             if damage is not None:
                 self._discard(damage)
             try:
@@ -149,16 +149,16 @@ class LabelCache:
         """Make the tables if they are missing; raise for a file of other data or of another version."""
         for table in _TABLES:
             connection.execute(table)
-        ours = {"format": _FORMAT, "fingerprint": self._fingerprint}
+        ours = {"format": FORMAT, "fingerprint": self._fingerprint}
         ours["checksum"] = _checksum(*ours.values()).hex()
         if not connection.execute("SELECT 1 FROM about UNION ALL SELECT 1 FROM labels").fetchone():
             connection.executemany("INSERT INTO about VALUES (?, ?)", ours.items())
         about = dict(connection.execute("SELECT name, value FROM about").fetchall())
         if about == ours:
             return
-        if about.get("format") != _FORMAT:
-            raise sqlite3.DatabaseError(f"its format is {about.get('format')}, this version reads {_FORMAT}")
-        if about.get("checksum") != _checksum(_FORMAT, about.get("fingerprint")).hex():
+        if about.get("format") != FORMAT:
+            raise sqlite3.DatabaseError(f"its format is {about.get('format')}, this version reads {FORMAT}")
+        if about.get("checksum") != _checksum(FORMAT, about.get("fingerprint")).hex():
             raise sqlite3.DatabaseError("its description does not fit its checksum")
         raise LabelError(
             f"the label cache {self.path} belongs to other data: it was made for fingerprint {about['fingerprint']}, "

@@ -89,22 +89,20 @@ def usable_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, doing: str, *, is_stuck: Callable[[], bool] = lambda: False) -> Iterator[int]:
+def locked(path: Path, doing: str, log: logging.Logger, *, is_stuck: Callable[[], bool] = lambda: False) -> Iterator[int]:
     """
-    Hold a lock file, and yield its descriptor; a lock ends with its process, even a killed one.
+    Hold the lock of a file or folder, and yield its descriptor; a lock ends with its process, even a killed one.
 
-    If another process has the lock, wait, and log a line with what it is `doing`. If it `is_stuck`, log that, and go on without the lock.
+    If another process has the lock, wait, and `log` a line with what it is `doing`. If it `is_stuck`, log that, and go on without the lock.
     """
-    if path.is_dir():
-        remove(path)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(path, os.O_RDONLY if path.is_dir() else os.O_CREAT | os.O_RDWR, 0o600)
     try:
         polls = 0
         while not _taken(lock):
             if polls == _SAID_AFTER_POLLS:
-                logger.warning("waiting for another process that %s", doing)
+                log.warning("waiting for another process that %s", doing)
             if is_stuck():
-                logger.warning("the other process that %s makes no progress; no longer waiting for it", doing)
+                log.warning("the other process that %s makes no progress; no longer waiting for it", doing)
                 break
             polls += 1
             time.sleep(_POLL_S)

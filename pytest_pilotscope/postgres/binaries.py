@@ -96,7 +96,7 @@ def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
     key = hashlib.sha256(f"{binaries.program}\0{status.st_mtime_ns}\0{status.st_size}\0sealed".encode()).hexdigest()[:12]
     target = private_folder(cache_subfolder("binaries"), account.entered_mode, gid=account.gid) / key
     if not is_whole(target):
-        with locked(target.with_name(f"{key}.lock"), f"copies {prefix}"):
+        with locked(target.with_name(f"{key}.lock"), f"copies {prefix}", logger):
             _make_copy(prefix, libraries, target)
     return replace(binaries, bindir=target / prefix.parent.name / prefix.name / "bin")
 

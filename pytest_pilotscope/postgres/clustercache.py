@@ -31,10 +31,13 @@ from pytest_pilotscope.postgres.process import Watchdog, run_program
 
 logger = logging.getLogger(__name__)
 
+_MANIFEST_VERSION = 2  # other versions of this suite find no damage in our entries, nor we in theirs
+
 
 def cluster_key(name: str, content: str, binaries: Binaries) -> str:
     """Return the cache key of `content` (any text that identifies it) prepared by this build of PostgreSQL with the pinned settings."""
-    identity = "\0".join((content, binaries.version, str(binaries.program.stat().st_size), platform.machine(), str(LAYOUT_VERSION)))
+    build = (binaries.version, str(binaries.program.stat().st_size), platform.machine())
+    identity = "\0".join((content, *build, str(LAYOUT_VERSION), str(_MANIFEST_VERSION)))
     return f"{name}-pg{binaries.major}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
@@ -57,7 +60,7 @@ class ClusterCache:
         """
         entry = self.folder / key
         if not _is_whole(entry):
-            with locked(self.folder / f"{key}.lock", f"prepares {key}") as lock:
+            with locked(self.folder / f"{key}.lock", f"prepares {key}", logger) as lock:
                 if not _is_whole(entry):
                     self._make(entry, lock, binaries, build)
         return entry / "data"

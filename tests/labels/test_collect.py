@@ -220,10 +220,11 @@ def test_a_column_under_another_name_is_read_again(source: SqliteSource, tmp_pat
 
 
 HOLDING = """
+import logging
 import sys
 from pathlib import Path
 from pytest_pilotscope.places.cacheentries import locked
-with locked(Path(sys.argv[1]), "counts"):
+with locked(Path(sys.argv[1]), "counts", logging.getLogger()):
     print(flush=True)
     sys.stdin.readline()
 """
@@ -246,7 +247,7 @@ class Waiting(logging.Handler):
 @pytest.fixture
 def waiting() -> Iterator[Waiting]:
     """Listen to what is said about locks."""
-    handler, logger = Waiting(), logging.getLogger("pytest_pilotscope.places.cacheentries")
+    handler, logger = Waiting(), logging.getLogger(collect.__name__)
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
@@ -293,7 +294,7 @@ def test_one_that_makes_no_progress_is_not_waited_for(
 ) -> None:
     """If the first holds the lock and writes nothing for long, the second says so, and counts."""
     monkeypatch.setattr(collect, "_PATIENCE_S", 0.0)
-    with locked(tmp_path / "counting.lock", "counts"):
+    with locked(tmp_path / "counting.lock", "counts", logging.getLogger()):
         assert rows(labelled(source, tmp_path, timeout_ms=1)) == exact(source)
     assert waiting.messages == [f"the other process that counts labels in {tmp_path} makes no progress; no longer waiting for it"]
 
@@ -301,7 +302,7 @@ def test_one_that_makes_no_progress_is_not_waited_for(
 def test_known_labels_are_not_waited_for(source: SqliteSource, tmp_path: Path) -> None:
     """Who only reads the cache does not wait for who counts."""
     first = labelled(source, tmp_path)
-    with locked(tmp_path / "counting.lock", "counts"):
+    with locked(tmp_path / "counting.lock", "counts", logging.getLogger()):
         assert rows(labelled(source, tmp_path, known_only=True)) == rows(first)
 
 

@@ -153,7 +153,7 @@ def test_a_file_with_damaged_tables_is_made_again(tmp_path: Path, damage: str) -
 def test_a_file_of_another_version_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The line names both formats."""
     with monkeypatch.context() as other_version:
-        other_version.setattr("pytest_pilotscope.labels.labelcache._FORMAT", "2")
+        other_version.setattr("pytest_pilotscope.labels.labelcache.FORMAT", "2")
         LabelCache(tmp_path, "f1").__exit__(None, None, None)
     LabelCache(tmp_path, "f1").__exit__(None, None, None)
     assert caplog.messages == [
@@ -194,8 +194,8 @@ for _ in range(5):
 def test_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     """Eight processes make and write the same cache; none fails, and no label is lost."""
     command = [sys.executable, "-c", OPENING, str(tmp_path / "labels")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    children = [subprocess.Popen([*command, str(number)], **pipes) for number in range(8)]
+    pipe = subprocess.PIPE
+    children = [subprocess.Popen([*command, str(number)], stdin=pipe, stdout=pipe, stderr=pipe) for number in range(8)]
     for child in children:
         assert child.stdout is not None
         child.stdout.readline()
