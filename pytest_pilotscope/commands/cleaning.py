@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.commands.output import Column, moment, show_json, show_table, size
 
 KINDS = (
@@ -25,6 +26,13 @@ KINDS = (
     ("steering library", "libraries/*"),
     ("steering library", "extension/*"),
     ("labels", "labels/*"),
+    ("collected queries", "lero/*"),
+    ("generated queries", "workloads/*"),
+    ("downloaded data", "downloads/*"),
+    ("calibration", "calibrations/*"),
+    ("old settings", "settings/*.json"),
+    ("unfinished files", "smac-*"),
+    *(("unfinished files", f"{dataset.name}-*") for dataset in builtin_registry().datasets),
 )
 """The kinds of entries, and where they are below the cache folder."""
 
@@ -77,7 +85,10 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     running = {path for kind, path in paths if kind == "server" and _is_locked(path / "lock")}
     for kind, path in paths:
         own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
-        in_use = path in running if kind == "server" else bool(running) or _is_locked(own_lock)
+        if kind == "server":
+            in_use = path in running
+        else:  # old settings wait for their server, which a killed run left with others
+            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings"
         yield Entry(
             kind=kind,
             path=path,
@@ -135,7 +146,7 @@ def _count(entries: Sequence[Entry]) -> str:
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    return not path.is_symlink() and path.suffix != ".lock" and path.resolve().is_relative_to(root)
+    return not path.is_symlink() and path.suffix not in (".lock", ".sha256") and path.resolve().is_relative_to(root)
 
 
 def _is_locked(path: Path) -> bool:
@@ -161,3 +172,4 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
+    path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
