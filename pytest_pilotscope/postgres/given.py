@@ -54,8 +54,8 @@ class GivenServer(Server):
             Capability.ALTER_SYSTEM: may_alter,
         }
         self.rights = frozenset(capability for capability, has in rights.items() if has)
-        withheld = {capability for capability, change in _CHANGES.items() if read_only or change not in allow_changes}
-        self.capabilities = self.rights - withheld
+        self._withheld = {capability for capability, change in _CHANGES.items() if read_only or change not in allow_changes}
+        self.capabilities = self.rights - self._withheld
         if ignored := sorted(os.environ.keys() & set(SESSION_VARIABLES)):
             logger.warning(
                 "not passed on to the server, because it would change what is measured: %s; if you want it, write it into the DSN as "
@@ -67,15 +67,16 @@ class GivenServer(Server):
         return f"GivenServer({str(self.dsn)!r})"
 
     def refusal(self, capability: Capability) -> str:
-        """Return why this server lacks a capability and what to do about it: the role's right comes first, then the user's consent."""
-        if capability in self.capabilities:
-            return ""
+        """Return why this server lacks a capability and what to do about it: the role's right, and the user's consent."""
+        reasons = []
         if capability not in self.rights:
-            remedy = f"; have a superuser run ALTER ROLE {self.role} CREATEDB" if capability is Capability.CREATE_DATABASE else ""
-            return f"role {self.role!r} may not {capability.value} there{remedy}"
-        if self.read_only:
-            return "--read-only forbids it"
-        return f"nobody has allowed that; add --allow-changes {_CHANGES[capability]}"
+            remedy = f": have a superuser run ALTER ROLE {self.role} CREATEDB" if capability is Capability.CREATE_DATABASE else ""
+            reasons.append(f"role {self.role!r} may not {capability.value} there{remedy}")
+        if capability in self._withheld:
+            reasons.append(
+                "--read-only forbids it" if self.read_only else f"nobody has allowed that: add --allow-changes {_CHANGES[capability]}"
+            )
+        return ", and ".join(reasons)
 
     def needs_consent(self, capability: Capability) -> bool:
         """Tell whether the role has the right, and the user has said neither --allow-changes nor --read-only."""

@@ -159,7 +159,7 @@ def _leave(server: Server, note: SettingsNote) -> None:
     """Put settings back in a new session: the server may have ended the old ones."""
     try:
         with server.connect() as session:
-            if not (found := identity(session)).is_same(note.server, restarted=True):
+            if not (found := identity(session)).is_same(note.server):
                 raise ServerError(f"another server answers there: {found}")
             _, kept = _put_back(session, note)
     except ServerError as error:

@@ -5,7 +5,8 @@ The note of the settings that a run changes with ALTER SYSTEM: it is on disk bef
     settings/<system identifier>-<hash>.lock    locked by the process that changes settings of that server
 
 A note belongs to one server. Physical copies and replicas have the same system identifier, so the address, the data directory and the start
-of the postmaster tell them apart.
+of the postmaster tell them apart. After a restart it is still the same server if the files of the data directory are the same ones: no copy
+keeps the time at which a file's inode was changed, and nobody changes PG_VERSION.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from pytest_pilotscope.postgres.session import Session
 _IDENTITY = """
     SELECT system_identifier::text, host(inet_server_addr()), current_setting('port'),
         (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
-        to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')
+        to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'),
+        has_function_privilege('pg_stat_file(text)', 'EXECUTE')
     FROM pg_control_system()
 """
+_MADE = "SELECT to_char(change AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM pg_stat_file('PG_VERSION')"
 _THIS_MACHINE = (None, "127.0.0.1", "::1")
 """The address of a server that is reached by a socket is None."""
 
@@ -40,33 +43,36 @@ class ServerIdentity:
     """
     One start of one server.
 
-    `address` is host and port, with this machine's name for its own sockets. `data_directory` is empty where the role may not read it;
-    `started` is in UTC.
+    `address` is host and port, with this machine's name for its own sockets. `data_directory`, and `made`, the time at which its files were
+    made, are empty where the role may not read them. Times are in UTC.
     """
 
     system: str
     address: str
     data_directory: str
     started: str
+    made: str
 
     def __str__(self) -> str:
         return f"{self.address}, data directory {self.data_directory or 'unknown'}, started {self.started} UTC"
 
-    def is_same(self, other: ServerIdentity, *, restarted: bool = False) -> bool:
-        """Tell whether this is the other server. `restarted` accepts another start. A data directory that is unknown is no difference."""
-        known = not (self.data_directory and other.data_directory) or self.data_directory == other.data_directory
-        return known and (self.system, self.address) == (other.system, other.address) and (restarted or self.started == other.started)
+    def is_same(self, other: ServerIdentity) -> bool:
+        """Tell whether this is the other server, perhaps restarted. A data directory that is unknown is no difference."""
+        unknown = not (self.data_directory and other.data_directory)
+        place = (self.system, self.address) == (other.system, other.address) and (unknown or self.data_directory == other.data_directory)
+        return place and (self.started == other.started or bool(self.made and self.made == other.made))
 
     def may_be(self, other: ServerIdentity) -> bool:
-        """Tell whether this is perhaps the other server, restarted or reached by another address."""
+        """Tell whether this is perhaps the other server, with new files or reached by another address."""
         return self.data_directory == other.data_directory and (self.address == other.address or self.started == other.started)
 
 
 def identity(session: Session) -> ServerIdentity:
     """Return the identity of the server behind a session."""
-    system, host, port, data_directory, started = session.execute(_IDENTITY)[0]
+    system, host, port, data_directory, started, may_look = session.execute(_IDENTITY)[0]
     address = f"{socket.gethostname() if host in _THIS_MACHINE else host}:{port}"
-    return ServerIdentity(system=system, address=address, data_directory=data_directory or "", started=started)
+    made = session.scalar(_MADE) if may_look else None
+    return ServerIdentity(system=system, address=address, data_directory=data_directory or "", started=started, made=made or "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +87,7 @@ class SettingsNote:
     def add(self, session: Session, knobs: Mapping[str, str]) -> None:
         """Note entries that are about to be made by `session`; raise ServerError if it leads to another server by now."""
         found = identity(session)
-        if not found.is_same(self.server, restarted=True):
+        if not found.is_same(self.server):
             raise ServerError(f"settings of another server would be changed: the note {self.path} is of {self.server}, found {found}")
         for name, value in knobs.items():
             if value not in self.ours[name]:
@@ -100,7 +106,7 @@ class SettingsNote:
 
 def note_path(server: ServerIdentity) -> Path:
     """Return the file of a server's note."""
-    digest = hashlib.sha256("\0".join((server.address, server.data_directory, server.started)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\0".join((server.address, server.data_directory, server.made or server.started)).encode()).hexdigest()[:12]
     return _folder() / f"{server.system}-{digest}.json"
 
 

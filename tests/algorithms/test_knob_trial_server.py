@@ -81,7 +81,9 @@ def plain(given: Database, somebodys: EmbeddedServer) -> Iterator[Database]:
         administrator.execute("CREATE ROLE visitor LOGIN")
         administrator.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
     try:
-        yield replace(given, server=GivenServer(Dsn(f"{somebodys.dsn.reveal()} user=visitor dbname={given.name}")))
+        yield replace(
+            given, server=GivenServer(Dsn(f"{somebodys.dsn.reveal()} user=visitor dbname={given.name}"), allow_changes=["settings"])
+        )
     finally:
         _drop(given)
 
@@ -351,7 +353,7 @@ def test_without_consent_no_setting_of_the_server_is_changed(given: Database, so
     dsn = Dsn(f"{somebodys.dsn.reveal()} dbname={given.name}")
     alone = replace(given, server=GivenServer(dsn))
     expected = (
-        "knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed that; "
+        "knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed that: "
         "add --allow-changes settings, or --read-only to tune settings of sessions only"
     )
     for names in (None, ("work_mem", "bgwriter_lru_maxpages")):
@@ -360,7 +362,7 @@ def test_without_consent_no_setting_of_the_server_is_changed(given: Database, so
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
         KnobTuning.restriction(alone)
     expected = (
-        "bgwriter_lru_maxpages cannot be changed here: only settings of sessions: nobody has allowed that; add --allow-changes settings"
+        "bgwriter_lru_maxpages cannot be changed here: only settings of sessions: nobody has allowed that: add --allow-changes settings"
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"), prepared_database(alone, {"bgwriter_lru_maxpages": "7"}):
         pass
@@ -412,9 +414,10 @@ def test_after_kill_9_the_next_run_puts_everything_back(
         "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run does not put the old values back, which are "
         f"in {lock.with_suffix('.json')}: "
     )
+    nobody = "nobody has allowed that: add --allow-changes settings"
     assert caplog.messages == [
         f"{left}--read-only forbids it",
-        f"{left}role 'visitor' may not change settings of the whole server there",
-        f"{left}nobody has allowed that; add --allow-changes settings",
+        f"{left}role 'visitor' may not change settings of the whole server there, and {nobody}",
+        f"{left}{nobody}",
         "a run that was killed had changed settings of this server: put back: bgwriter_lru_maxpages (7 -> no entry)",
     ]

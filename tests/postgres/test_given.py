@@ -176,7 +176,7 @@ def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
     """The message names role and right."""
     expected = (
         f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} on this server: role 'reader' may not create databases "
-        "there; have a superuser run ALTER ROLE reader CREATEDB; or use --server embedded"
+        "there: have a superuser run ALTER ROLE reader CREATEDB; or use --server embedded"
     )
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         load_database(reader, Toy())
@@ -421,7 +421,7 @@ def test_without_consent_nothing_is_made(newest_server: EmbeddedServer, administ
     left = unique_name(loaded_name(Toy()))
     administrator.execute(f"CREATE DATABASE {left}")
     before = administrator.execute("SELECT datname FROM pg_database")
-    end = "on this server: nobody has allowed that; add --allow-changes databases; or use --server embedded"
+    end = "on this server: nobody has allowed that: add --allow-changes databases; or use --server embedded"
     expected = f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} {end}"
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         load_database(given, Toy())

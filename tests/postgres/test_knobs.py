@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -306,17 +307,33 @@ def test_a_value_that_was_noted_and_not_set(apart: EmbeddedServer, cache: Path, 
     assert not list(cache.glob("settings/*.json"))
 
 
-def test_after_a_restart_it_is_not_certain(apart: EmbeddedServer, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A note of another start is not used, but said: the address and the data directory may by now be those of a copy."""
+def test_a_restart_makes_no_other_server_of_it(apart: EmbeddedServer, cache: Path) -> None:
+    """The start of the postmaster is another one, but the files of the data directory are the same ones."""
     _kill(apart)
+    apart.restart({})
+    assert restore_left_over(apart) is True
     with apart.connect() as session:
-        then = identity(session)
+        assert session.scalar(f"SHOW {RELOADABLE}") == "42"
+    assert not list(cache.glob("settings/*.json"))
+
+
+def test_a_copy_in_the_place_of_the_original(apart: EmbeddedServer, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Address and data directory are the same, start and files are not: nothing is put back, but it is said, and the note stays."""
+    _kill(apart)
+    (note,) = cache.glob("settings/*.json")
+    noted = read_note(note)
+    then = noted.server = replace(noted.server, made="2026-01-01 00:00:00")  # the files that are there now were made later
+    noted.path = note = note.rename(note_path(then))
+    noted.write()
     apart.restart({})
     assert restore_left_over(apart) is False
-    (note,) = cache.glob("settings/*.json")
     with apart.connect() as session:
         now = identity(session)
         assert session.scalar(f"SHOW {RELOADABLE}") == "8"
+        with system_knobs(apart, [RELOADABLE]) as system:
+            system.set(session, {RELOADABLE: "9"})
+        assert session.scalar(f"SHOW {RELOADABLE}") == "8"
+    assert note.exists()
     assert caplog.messages == [
         f"a run that was killed had changed {OTHER}, {RELOADABLE} on a server that is perhaps this one (then: {then}; now: {now}); nothing "
         f"is put back, compare with the note {note} and delete it"
@@ -349,7 +366,7 @@ def test_settings_go_to_no_other_server(apart: EmbeddedServer, newest_server: Em
 def test_without_consent_there_is_no_alter_system(apart: EmbeddedServer, cache: Path) -> None:
     """Neither to change settings nor to put them back, whatever the role may do; servers of ours need none."""
     given = GivenServer(Dsn(f"{apart.dsn.reveal()} dbname=postgres"), allow_changes=["databases"])
-    expected = f"{OTHER} would be changed for the whole server with ALTER SYSTEM: nobody has allowed that; add --allow-changes settings"
+    expected = f"{OTHER} would be changed for the whole server with ALTER SYSTEM: nobody has allowed that: add --allow-changes settings"
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"), system_knobs(given, [OTHER]):
         pass
     _kill(apart)

@@ -246,7 +246,7 @@ def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: E
         refused = measure(pytester, *arguments)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         expected = (
-            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that; add "
+            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that: add "
             "--allow-changes databases; or use --server embedded"
         )
         assert expected in refused.stderr.str()
@@ -268,17 +268,17 @@ SINGLE = "SELECT count(*) FROM t WHERE id = 3;"
         (
             ("--db", "stats_tiny"),
             r"loading dataset 'stats_tiny' would make the database 'pilotscope_stats_tiny_[0-9a-f]{8}' on this server: nobody has allowed "
-            r"that; add --allow-changes databases; or use --server embedded",
+            r"that: add --allow-changes databases; or use --server embedded",
         ),
         (
             ("--algo", "index", "--queries-dir", "mine.sql"),
-            r"--algo index would make the database 'pilotscope_scratch_\d+_\.\.\.' on this server: nobody has allowed that; "
+            r"--algo index would make the database 'pilotscope_scratch_\d+_\.\.\.' on this server: nobody has allowed that: "
             r"add --allow-changes databases; or use --server embedded",
         ),
         (
             ("--algo", "baseline,knob", "--queries-dir", "mine.sql", "--allow-changes", "databases"),
             r"knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed "
-            r"that; add --allow-changes settings, or --read-only to tune settings of sessions only",
+            r"that: add --allow-changes settings, or --read-only to tune settings of sessions only",
         ),
     ],
 )
