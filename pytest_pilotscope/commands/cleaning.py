@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -35,6 +36,9 @@ KINDS = (
     *(("unfinished files", f"{dataset.name}-*") for dataset in builtin_registry().datasets),
 )
 """The kinds of entries, and where they are below the cache folder."""
+
+
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,7 @@ def entries_of(folder: Path) -> Iterator[Entry]:
         if kind == "server":
             in_use = path in running
         else:  # old settings wait for their server, which a killed run left with others
-            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings"
+            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
         yield Entry(
             kind=kind,
             path=path,
@@ -96,6 +100,11 @@ def entries_of(folder: Path) -> Iterator[Entry]:
             changed_at=datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc),
             in_use=in_use,
         )
+
+
+def _is_young(kind: str, path: Path) -> bool:
+    """Tell whether unfinished files may still belong to a process, which removes them itself unless the machine stops."""
+    return kind == "unfinished files" and time.time() - path.lstat().st_mtime < _DAY_S
 
 
 def size_bytes(path: Path) -> int:

@@ -242,9 +242,6 @@ class TrainingReport:
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        _check_not_negative(self, "duration_s")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
