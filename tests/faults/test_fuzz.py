@@ -213,6 +213,10 @@ def _record(content: bytes) -> None:
     _written("r.json", b'{"%s": [[' % JSON_KEY.encode() + lines + b"]]}", read_references, UsageError)
 
 
+def _template(text: str) -> None:
+    template_of(text)
+
+
 def _command(arguments: list[str]) -> None:
     before = Path.cwd()
     with TemporaryDirectory() as folder:
@@ -255,7 +259,7 @@ KINDS = (
     Kind(name="tracking URIs", inputs=TEXTS, check=_store),
     Kind(name="names and servers", inputs=TEXTS, check=_config, share=2),
     Kind(name="queries", inputs=CONTENTS, check=_queries, share=2),
-    Kind(name="templates", inputs=STATEMENTS, check=lambda text: template_of(text) and None),
+    Kind(name="templates", inputs=STATEMENTS, check=_template),
     Kind(name="logs", inputs=st.one_of(CONTENTS, DEEP), check=_log),
     Kind(name="records and gates", inputs=st.one_of(records(), records(), records(), DEEP, CONTENTS), check=_record, share=6),
     Kind(name="commands", inputs=COMMANDS, check=_command),

@@ -298,9 +298,9 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     ("kind", "field", "value"),
     [("report", "p_error", -1.5), ("report", "plan_cost", -0.5), ("run", "row_count", -1), ("run", "repetition", -2)],
 )
-def test_impossible_values_are_refused(tmp_path: Path, kind: str, field: str, value: float) -> None:
+def test_impossible_values_are_refused(tmp_path: Path, entry: Entry, field: str, value: float) -> None:
     """A negative count or cost is named with its field."""
-    path = write(tmp_path / "r.jsonl", {"report": REPORT, "run": RUN}[kind])
+    path = write(tmp_path / "r.jsonl", entry)
     header, line = path.read_bytes().splitlines()
     path.write_bytes(header + b"\n" + json.dumps({**json.loads(line), field: value}).encode() + b"\n")
     refuse(path, f":2: field '{field}' must be at least 0, found {value}")
