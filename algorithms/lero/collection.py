@@ -24,6 +24,7 @@ from pytest_pilotscope.algorithms.lero.timing import TimingRules, time_plans
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
 from pytest_pilotscope.places.folders import cache_subfolder
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
@@ -172,7 +173,7 @@ class CandidateSessions:
         with ExitStack() as stack:
             for plan, session in enumerate(used):
                 stack.enter_context(session.cardinalities(candidates.cardinalities(plan)))
-                session.execute(f"PREPARE {_PREPARED} AS {sql}")
+                session.execute(f"PREPARE {_PREPARED} AS {single(sql)}")
                 stack.callback(session.execute, f"DEALLOCATE {_PREPARED}")
             yield _PreparedRun(used)
 

@@ -7,12 +7,12 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.commands.workload_queries import queries_of
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.places.privatefiles import open_private, write_private
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.provision.database import open_database
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.meaning import NoCount
@@ -48,8 +48,8 @@ def write_subplans(config: PostgreSQLConfig, queries: Path | None, output: Path,
 def _counted(session: Session, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
     from pytest_pilotscope.labels import cardinalities, read_schema
 
-    with TemporaryDirectory() as folder:
-        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=Path(folder))
+    with temporary_folder() as folder:
+        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=folder)
         return {query.id: labels.rows(query.id) for query in queries}
 
 

@@ -87,8 +87,12 @@ class Settings:
         None,
         "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
         metavar="MS",
-        parse=values.positive_float,
+        parse=values.milliseconds,
     )
+    steer_timeout_ms: float = option(
+        10_000.0, "time limit of an algorithm's decision on one query, in ms", metavar="MS", parse=values.milliseconds
+    )
+    training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 
     # gate

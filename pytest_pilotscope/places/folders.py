@@ -29,6 +29,10 @@ SOCKET_PATH_LIMIT_BYTES = 103
 """Longest path of a unix socket, without the final zero, on every system: 107 on Linux, 103 on macOS and the BSDs."""
 
 
+SOCKETS = "pilotscope-"
+"""The names of folders of sockets begin with this."""
+
+
 def cache_folder(account: Account | None = None) -> Path:
     """
     Return the root of the cache; make it if needed.
@@ -63,7 +67,7 @@ def server_folder(account: Account, kind: str) -> Path:
 def socket_folder(account: Account) -> Path:
     """Return a short path for the private folder of a unix socket, which is yet to be made."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    name = "-".join(part for part in ("pilotscope", worker, secrets.token_hex(4)) if part)
+    name = SOCKETS + "-".join(part for part in (worker, secrets.token_hex(4)) if part)
     for base in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - a private folder is made in it
         if len(os.fsencode(base / name / ".s.PGSQL.5432")) <= SOCKET_PATH_LIMIT_BYTES and account.can_reach(base):
             return base / name

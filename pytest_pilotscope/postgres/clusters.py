@@ -8,13 +8,13 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import Account
-from pytest_pilotscope.places.folders import server_folder
-from pytest_pilotscope.places.privatefiles import new_folder, read_beginning
+from pytest_pilotscope.places.folders import SOCKETS, server_folder, socket_folder
+from pytest_pilotscope.places.privatefiles import new_folder, read_beginning, write_private
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.process import Watchdog, run_program
 
@@ -80,9 +80,9 @@ class ServerFolder:
     """
     The private folder of one running server, with a lock that is held as long as its watchdog lives.
 
-    It holds `data/`, which the server's account owns, and `postgresql.conf`, `server.log`, `lib/` and `lock`, which we do. Folders whose
-    lock nobody holds are leftovers of killed runs; each new server removes them. A lock on the parent folder lets one process at a time
-    create or remove folders.
+    It holds `data/`, which the server's account owns, and `postgresql.conf`, `server.log`, `lib/`, `lock` and `sockets`, which we do; the
+    last one names the folder of the socket. Folders whose lock nobody holds are leftovers, of runs whose watchdog was killed as well; each
+    new server removes them. A lock on the parent folder lets one process at a time create or remove folders.
     """
 
     def __init__(self, account: Account, process: Watchdog) -> None:
@@ -91,6 +91,9 @@ class ServerFolder:
             _remove_leftovers(base)
             folder = base / f"server-{secrets.token_hex(4)}"
             self.path = process.make(folder, mode=account.entered_mode, gid=account.gid, lock=True)
+        self.sockets = socket_folder(account)
+        write_private(self.path / "sockets", str(self.sockets))
+        process.make(self.sockets, uid=account.uid, gid=account.gid)
 
     @property
     def data(self) -> Path:
@@ -124,6 +127,10 @@ def _remove_leftovers(base: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                sockets = Path((folder / "sockets").read_text())
+                if sockets.name.startswith(SOCKETS):  # a power cut may have left half of the name
+                    shutil.rmtree(sockets, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
             pass  # somebody's running server

@@ -28,6 +28,8 @@ _OBJECT_IN_USE = "55006"
 _PREFIX = "pilotscope_"
 _NAME_LIMIT_BYTES = 63
 _TOKEN_BYTES = 8
+_TRIES_UNSAID = 20
+"""About three seconds of waiting for another process, after which a warning says so."""
 _UNIQUE = re.compile(rf"{_PREFIX}.+_[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 _MADE = """
     SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
@@ -150,8 +152,12 @@ def _in_use(database: str) -> str:
 
 @contextmanager
 def locked(session: Session, name: str) -> Iterator[None]:
-    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block."""
+    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block; say so after a while."""
+    tries = 0
     while not try_lock(session, name):
+        tries += 1
+        if tries == _TRIES_UNSAID:
+            logger.warning("waiting for another process that prepares database %s on this server; stop that one to go on", name)
         session.execute("SELECT pg_sleep(0.1 + random() / 10)")  # two that try at once both give way, and come back one after the other
     try:
         yield

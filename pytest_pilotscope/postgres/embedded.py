@@ -12,7 +12,6 @@ from pathlib import Path
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.dsn import Dsn
-from pytest_pilotscope.places.folders import socket_folder
 from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
@@ -56,7 +55,7 @@ class EmbeddedServer(Server):
         self._stopped = False
         try:
             self._folder = ServerFolder(self._account, self._watchdog)
-            self._sockets = self._watchdog.make(socket_folder(self._account), uid=self._account.uid, gid=self._account.gid)
+            self._sockets = self._folder.sockets
             self._fill(template)
             self._libraries = [self._placed(library) for library in libraries]
             self._start(self._settings)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,10 +151,10 @@ class Watchdog:
 
 
 @contextmanager
-def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a private folder, and delete it at the end of the block or of this process."""
+def temporary_folder(parent: Path | None = None, prefix: str = "pilotscope-") -> Iterator[Path]:
+    """Make a private folder, by default in the system's folder for such, and delete it at the end of the block or of this process."""
     with Watchdog() as process:
-        yield process.make(parent / f"{prefix}{secrets.token_hex(4)}")
+        yield process.make((parent or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(4)}")
 
 
 def run_program(arguments: Sequence[str | Path], account: Account, folder: Path) -> None:

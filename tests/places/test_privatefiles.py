@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.labels.atomicfiles import save, write
+from pytest_pilotscope.labels.labelcache import Label, LabelCache
 from pytest_pilotscope.places.folders import cache_folder, cache_subfolder
 from pytest_pilotscope.places.privatefiles import check_owned, new_folder, open_private, private_folder, write_private
 
@@ -151,3 +154,17 @@ def test_the_private_group_of_a_user_is_nobody_else(tmp_path: Path, monkeypatch:
             check_owned(tmp_path, "folder")
         monkeypatch.setattr("pytest_pilotscope.places.privatefiles._is_own_group", lambda gid: True)
     check_owned(tmp_path, "folder")
+
+
+@pytest.mark.usefixtures("umask")
+def test_labels_and_columns(tmp_path: Path) -> None:
+    """The labels, SQLite's other files beside them, and the columns can be opened by their owner only."""
+    folder = tmp_path / "labels"
+    with LabelCache(folder, "fingerprint") as labels:
+        labels.store({b"x": Label(rows=1, source="memory")})
+        save(folder / "column.npy", np.zeros(3))
+        write(folder / "rows.txt", b"3")
+        found = {path.name: oct(mode(path)) for path in folder.iterdir()}
+    assert len(found) >= 4
+    assert set(found.values()) == {"0o600"}
+    assert mode(folder) == 0o700

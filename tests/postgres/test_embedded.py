@@ -342,16 +342,19 @@ def test_killed_while_stopping_leaves_nothing() -> None:
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
-def test_killing_the_watchdog_ends_the_server() -> None:
-    """PostgreSQL does not outlive its watchdog, and the next command says so."""
+def test_killing_the_watchdog_ends_the_server(newest_server: EmbeddedServer) -> None:
+    """PostgreSQL does not outlive its watchdog; the next server removes the folders of a run that was killed together with it."""
     if not Path("/proc").is_dir():
         pytest.skip("needs PR_SET_PDEATHSIG (Linux)")
     child = start_child(START_SERVER + "sys.stdin.read()")
     assert child.stdout is not None
-    server, watchdog, *_ = child.stdout.readline().split()
+    server, watchdog, *folders = child.stdout.readline().split()
     os.kill(int(watchdog), signal.SIGKILL)
     assert wait_for_end(int(server))
+    child.kill()
     child.communicate()
+    with EmbeddedServer(newest_server.binaries):
+        assert [folder for folder in folders if Path(folder).exists()] == []
 
 
 def test_a_process_that_forgets_to_stop_leaves_nothing() -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, cast
 
-from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.unprivileged import code_in, unprivileged
+from pytest_pilotscope.queries.statements import NeverEnds, split_statements
 
 from .percent import in_per_cent
 
