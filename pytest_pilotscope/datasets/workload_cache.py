@@ -59,8 +59,8 @@ def _read(path: Path) -> Workload | None:
 
 def _write(path: Path, workload: Workload) -> None:
     """Write a temporary file and rename it, so that nobody reads half a file."""
-    splits = {split: [(query.id, query.sql) for query in workload.of(split)] for split in SPLITS}
-    content: dict[str, Any] = {"dataset": workload.dataset, **splits}
+    content: dict[str, Any] = {split: [(query.id, query.sql) for query in workload.of(split)] for split in SPLITS}
+    content["dataset"] = workload.dataset
     usable_folder(path.parent)
     with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump({"sha256": _sha256(content), **content}, file)

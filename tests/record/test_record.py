@@ -295,8 +295,7 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [("report", "p_error", -1.5), ("report", "plan_cost", -0.5), ("run", "row_count", -1), ("run", "repetition", -2)],
+    ("entry", "field", "value"), [(REPORT, "p_error", -1.5), (REPORT, "plan_cost", -0.5), (RUN, "row_count", -1), (RUN, "repetition", -2)]
 )
 def test_impossible_values_are_refused(tmp_path: Path, entry: Entry, field: str, value: float) -> None:
     """A negative count or cost is named with its field."""
