@@ -31,7 +31,7 @@ class Settings:
 
     # server
     server: str | Dsn = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN", parse=values.server)
-    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=Path)
+    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=values.path)
     pg_version: int | None = option(None, "PostgreSQL major version to embed or to run", metavar="MAJOR", parse=values.positive_int)
     container_memory_bytes: int | None = option(
         None,
@@ -53,8 +53,8 @@ class Settings:
     # data and workload
     scale: float | None = option(None, "scale of a generated dataset, instead of its own", metavar="FACTOR", parse=values.positive_float)
     seed: int = option(0, "seed of data, workload, training and bootstrap", metavar="N", parse=values.non_negative_int)
-    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=Path)
-    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=Path)
+    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=values.path)
+    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=values.path)
     workload: str | None = option(None, "one of several workloads in the folder of --queries-dir or --data-dir", metavar="NAME")
     split: Literal["given", "random", "template"] = option(
         "given",
@@ -141,14 +141,14 @@ class Settings:
         metavar="N",
         parse=values.positive_int,
     )
-    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION")
+    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION", parse=values.nameable)
     register_model: bool = option(False, "register the trained model in MLflow's registry")
     device: str = option("auto", "device that trains networks", choices=("auto", "cpu", "cuda"))
     sample_bitmaps: bool = option(True, "train mscn without the sample bitmaps", name="no-bitmaps")
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     # records
-    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=Path)
+    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=values.path)
     report: Path | None = option(
         None, "write an HTML page with tables, plots and plans of all runs", metavar="FILE.html", parse=values.page
     )

@@ -182,7 +182,7 @@ class _Reader:
         self._number += 1
         try:
             values = json.loads(line)
-        except ValueError as error:  # JSON and UTF-8 errors alike
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
             if last and self._header is not None:
                 self._truncated = True
                 return
@@ -191,7 +191,7 @@ class _Reader:
             raise self._error("a line must be an object with a 'kind'")
         try:
             self._accept(values.pop("kind"), values)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error(str(error)) from None
 
     def record(self) -> Record:
