@@ -9,7 +9,7 @@ from typing import TypeAlias
 from pytest_pilotscope.datasets.tpch.parameters import REGION_OF, REGIONS
 from pytest_pilotscope.queries.queries import Query, Workload
 
-from .rows import city
+from .rows import MONTHS, city
 
 TRAINING = 10
 """Training queries of each of the 13; one more is for validation, and one for the test."""
@@ -131,14 +131,12 @@ RULES: Mapping[str, Callable[[_Draw], Parameters]] = {
     "3.1": lambda draw: {"region": draw.choice(REGIONS), "region2": draw.choice(REGIONS), **_years(draw)},
     "3.2": lambda draw: {"nation": draw.choice(sorted(REGION_OF)), **_years(draw)},
     "3.3": lambda draw: {**_cities(draw), **_years(draw)},
-    "3.4": lambda draw: {**_cities(draw), "yearmonth": f"{draw.choice(_MONTHS)}{draw.randint(1992, 1997)}"},
+    "3.4": lambda draw: {**_cities(draw), "yearmonth": f"{draw.choice(MONTHS)[:3]}{draw.randint(1992, 1997)}"},
     "4.1": _makers,
     "4.2": lambda draw: {**_makers(draw), **_two_years(draw)},
     "4.3": _nation,
 }
 """Query -> how other parameters of it are drawn, for selectivities near the specified ones."""
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def query_sql(number: str, parameters: Parameters) -> str:

@@ -16,12 +16,26 @@ FIRST_DAY, LAST_DAY = date(1992, 1, 1), date(1998, 12, 31)
 LAST_ORDER = date(1998, 8, 2)
 PRIORITIES = ("1-URGENT", "2-HIGH", "3-MEDIUM", "4-NOT SPECIFIED", "5-LOW")
 
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
 Columns = Mapping[str, Any]
 """Column -> its values, in the order of the rows."""
 
 _LETTERS = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ, ", dtype="S1")
 _WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-_MONTHS = tuple("January February March April May June July August September October November December".split())
 _SEASONS = ("Winter", "Winter", "Winter", "Spring", "Summer", "Summer", "Summer", "Summer", "Fall", "Fall", "Christmas", "Christmas")
 _HOLIDAYS = ((1, 1), (2, 20), (4, 20), (5, 20), (7, 20), (8, 20), (9, 20), (10, 20), (11, 20), (12, 24))
 
@@ -61,12 +75,12 @@ def _dates() -> Columns:
     rows = [
         {
             "d_datekey": day.year * 10_000 + day.month * 100 + day.day,
-            "d_date": f"{_MONTHS[day.month - 1]} {day.day}, {day.year}",
+            "d_date": f"{MONTHS[day.month - 1]} {day.day}, {day.year}",
             "d_dayofweek": _WEEKDAYS[day.isoweekday() % 7],
-            "d_month": _MONTHS[day.month - 1],
+            "d_month": MONTHS[day.month - 1],
             "d_year": day.year,
             "d_yearmonthnum": day.year * 100 + day.month,
-            "d_yearmonth": f"{_MONTHS[day.month - 1][:3]}{day.year}",
+            "d_yearmonth": f"{MONTHS[day.month - 1][:3]}{day.year}",
             "d_daynuminweek": day.isoweekday() % 7 + 1,
             "d_daynuminmonth": day.day,
             "d_daynuminyear": day.timetuple().tm_yday,
