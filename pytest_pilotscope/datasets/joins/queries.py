@@ -49,8 +49,8 @@ def make_workload(dataset: str, rows: Rows, *, seed: int) -> Workload:
     """
     Return 30 test queries (`chain08` ...), 100 for training and 10 for validation, all with a result that is not empty.
 
-    Every other query joins with JOIN ... ON, where `join_collapse_limit` keeps a part of the written order; the others list their tables, so that the
-    planner orders all at once (from 12 relations on by GEQO).
+    Every other query joins with JOIN ... ON, where `join_collapse_limit` keeps a part of the written order. The others list their tables,
+    so that the planner orders all at once (from 12 relations on by GEQO).
     """
 
     def made(name: str, sizes: Sequence[int], count: int) -> Iterator[Query]:
@@ -125,14 +125,23 @@ def _sql(draw: _Draw, edges: Sequence[Edge], *, explicit: bool) -> str:
     order = _order(draw.rng, edges)
     filters = [_filter(draw, table) for table in draw.rng.sample(order, 2 + len(order) // 6)]
     if not explicit:
-        joins = [f"{left}.{key} = {right}.{other}" for left, key, right, other in edges]
-        return f"SELECT COUNT(*) FROM {', '.join(order)} WHERE {' AND '.join(joins + filters)}"
-    joined = order[0]
+        filters = [_equal(edge) for edge in edges] + filters
+    relations = _joined(order, edges) if explicit else ", ".join(order)
+    return f"SELECT COUNT(*) FROM {relations} WHERE {' AND '.join(filters)}"  # noqa: S608 - our own names and words
+
+
+def _joined(order: Sequence[str], edges: Sequence[Edge]) -> str:
+    text = order[0]
     for at, table in enumerate(order[1:], 1):
-        before = {*order[:at], table}
-        on = [f"{left}.{key} = {right}.{other}" for left, key, right, other in edges if table in (left, right) and {left, right} <= before]
-        joined += f" JOIN {table} ON {' AND '.join(on)}"
-    return f"SELECT COUNT(*) FROM {joined} WHERE {' AND '.join(filters)}"
+        before = {*order[: at + 1]}
+        on = [_equal(edge) for edge in edges if table in (edge[0], edge[2]) and {edge[0], edge[2]} <= before]
+        text += f" JOIN {table} ON {' AND '.join(on)}"
+    return text
+
+
+def _equal(edge: Edge) -> str:
+    left, key, right, other = edge
+    return f"{left}.{key} = {right}.{other}"
 
 
 def _order(rng: random.Random, edges: Sequence[Edge]) -> list[str]:

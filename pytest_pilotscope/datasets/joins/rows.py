@@ -4,9 +4,9 @@ The rows of the generated joins.
 Each entity belongs to one of 16 clusters of uneven size, and so do its rows in all tables: kinds, words, dates and sizes tell the cluster,
 so filters on several relations keep the same rows, where the textbook multiplies their selectivities. References stay within the cluster.
 
-For each cluster three of the tables that multiply are *hot*: they have up to 12 rows of an entity, and the same entities are heavy in all three. Three
-others are *thin*: they have the rows of every third entity only. Every other table has one row of each entity. So no join along
-references has more than `entities * 12**3` rows, however many relations it has.
+For each cluster three of the tables that multiply are *hot*: they have up to 12 rows of an entity, and the same entities are heavy in all
+three. Three others are *thin*: they have the rows of every third entity only. Every other table has one row of each entity. So no join
+along references has more than `entities * 12**3` rows, however many relations it has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from pytest_pilotscope.datasets.stats.draws import BIT, Draws, Ints
 
-from .schema import CHILDREN, DETAILS, PLACES, TABLES, WANDERING, Table
+from .schema import DETAILS, PLACES, WANDERING, Table
 
 CLUSTERS = 16
 MOST_ROWS = 12
@@ -61,7 +61,8 @@ class Rows:
 
     def bound(self) -> int:
         """Return the number of rows that no join along references exceeds."""
-        return self.entities * MOST_ROWS**HOT
+        bound: int = self.entities * MOST_ROWS**HOT
+        return bound
 
     @cached_property
     def centre(self) -> Ints:
@@ -124,7 +125,8 @@ class Rows:
         """Return another entity of the same cluster for each."""
         cluster = self.cluster[entity]
         starts = np.cumsum(self._sizes) - self._sizes
-        return self._by_cluster[starts[cluster] + draws.below(self._sizes[cluster], len(entity))]
+        alike: Ints = self._by_cluster[starts[cluster] + draws.below(self._sizes[cluster], len(entity))]
+        return alike
 
     def _filtered(self, entity: Ints, draws: Draws) -> Columns:
         """Return the columns that queries filter: each tells the cluster, most of the time."""
@@ -144,6 +146,3 @@ class Rows:
 
 def _with_nulls(values: list[Any], nulls: Any) -> list[Any]:
     return [None if null else value for value, null in zip(values, nulls, strict=True)]
-
-
-assert 2 * HOT <= DETAILS <= CHILDREN  # noqa: S101  # the special children of a cluster have details

@@ -9,7 +9,7 @@ The tables of the generated joins, in three groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 PLACES, CHILDREN, DETAILS = 20, 40, 13
