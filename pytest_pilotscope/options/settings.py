@@ -12,6 +12,9 @@ from pytest_pilotscope.options.table import option, options_of
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri
 
+FIRST_ROUNDS = 5
+"""The rounds of a measurement; with `auto` those before the first decision to go on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -82,7 +85,18 @@ class Settings:
 
     # measurement
     measure: bool = option(True, "collect and train only; may run with several workers (-n)")
-    rounds: int = option(5, "measured repetitions per query and side, after one warm-up", metavar="N", parse=values.positive_int)
+    rounds: int | Literal["auto"] = option(
+        FIRST_ROUNDS,
+        "measured repetitions per query and side, after one warm-up; with auto 5 or more, until a gate with these deltas would see enough",
+        metavar="N|auto",
+        parse=values.auto_or_count,
+    )
+    rounds_limit_s: float = option(
+        600.0,
+        "with --rounds auto: begin no rounds that would end later than S seconds after the first",
+        metavar="S",
+        parse=values.positive_float,
+    )
     query_timeout_ms: float | None = option(
         None,
         "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
@@ -123,6 +137,9 @@ class Settings:
         parse=values.names,
     )
     gate_on_missing: Literal["fail", "warn"] = option("fail", "fail or warn if there is no comparable run", choices=("fail", "warn"))
+    gate_on_blind: Literal["fail", "warn"] = option(
+        "warn", "fail or warn if a run passes, but is too noisy to show a slow-down of twice the allowed size", choices=("fail", "warn")
+    )
     calibrate: bool = option(
         False, "measure PostgreSQL against itself, and store for the gate the smallest difference that this machine can detect"
     )
@@ -162,6 +179,11 @@ class Settings:
             object.__setattr__(self, "server", values.server(self.server))
         if isinstance(self.tracking_uri, str):
             object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
+
+    @property
+    def fewest_rounds(self) -> int:
+        """The rounds that every query is measured in, at least."""
+        return FIRST_ROUNDS if self.rounds == "auto" else self.rounds
 
 
 OPTIONS = options_of(Settings)

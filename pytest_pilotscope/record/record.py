@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -198,9 +198,10 @@ class _Reader:
         """Return the record; raise RecordError if there was no line."""
         if self._header is None:
             raise RecordError(f"{self._path}:1: the record is empty; the run died before it wrote its header")
+        runs = self._entries_of(QueryRun)
         return Record(
-            header=self._header,
-            runs=self._entries_of(QueryRun),
+            header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
+            runs=runs,
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),
@@ -229,6 +230,14 @@ class _Reader:
 
     def _error(self, problem: str) -> RecordError:
         return RecordError(f"{self._path}:{self._number}: {problem}")
+
+
+def _whole_rounds(header: RunHeader, runs: Sequence[QueryRun]) -> int:
+    """Return the number of rounds of every query: those of the header, or the more that `--rounds auto` completed."""
+    if header.parameters.get("rounds") != "auto":
+        return header.rounds
+    counts = Counter(run.query_id for run in runs if run.side == header.baseline_side and not run.warm_up)
+    return min((count for count in counts.values() if count >= header.rounds), default=header.rounds)
 
 
 def _format(kind: str, values: dict[str, Any]) -> int:

@@ -196,7 +196,8 @@ class RunHeader:
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
     `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
-    `rounds` rounds after its warm-up. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the rounds that all queries have.
+    Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the

@@ -94,7 +94,7 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rounds", "0"], "argument --rounds: expected a whole number of at least 1, got '0'"),
+        (["--rounds", "0"], "argument --rounds: expected auto or a whole number of at least 1, got '0'"),
         (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
         (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
         (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
@@ -152,7 +152,7 @@ def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> No
     ini = pytester.makeini("[pytest]\npilotscope_rounds = 0")
     result = pytester.runpytest_subprocess()
     assert result.ret == EXIT_USAGE
-    assert f"ERROR: pilotscope_rounds in {ini}: expected a whole number of at least 1, got '0'" in result.stderr.lines
+    assert f"ERROR: pilotscope_rounds in {ini}: expected auto or a whole number of at least 1, got '0'" in result.stderr.lines
     pytester.makeini("[pytest]\npilotscope_index_start = all")
     result = measure(pytester, "--algo", "index")
     assert result.ret == EXIT_USAGE
