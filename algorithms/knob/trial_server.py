@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
 from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
-from pytest_pilotscope.errors import AlgorithmError, ServerError
+from pytest_pilotscope.errors import AlgorithmError, ServerError, raise_interrupt_behind
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
     LEVELS,
@@ -135,6 +135,7 @@ class TrialServer:
                 self._check(self._current)
                 return
             except ServerError as error:
+                raise_interrupt_behind(error)
                 if time.monotonic() > deadline_s:
                     raise ServerError(
                         f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
