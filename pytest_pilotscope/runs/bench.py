@@ -88,7 +88,7 @@ class Bench:
             self._gate = open_gate(self.settings, partial(newest_record, tracking_uri=self.settings.tracking_uri))
             if self._gate is not None and self._gate.missing and self.settings.gate_on_missing == "fail":
                 raise UsageError(
-                    f"--gate {self.settings.gate}: {self._gate.missing}; name another reference, or measure without it (--gate-on-missing warn)"
+                    f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
                 )
 
     def _check_model(self) -> None:

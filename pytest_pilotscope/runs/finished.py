@@ -69,9 +69,10 @@ def read_back(header: RunHeader, results: Path, tracking: Tracking, failures: li
 
 
 def _read(path: Path, failures: list[str]) -> Record | None:
+    record: Record | None = None
     with isolated(f"the record {path}", failures):
-        return read_record(path)
-    return None
+        record = read_record(path)
+    return record
 
 
 def _more_files(record: Record, path: Path, settings: Settings, failures: list[str]) -> Iterator[Path]:

@@ -38,6 +38,10 @@ LOCK_LIMIT_S = 30.0
 SILENT_S = 2.0
 """The time before a line says what is waited for."""
 
+_SCHEMA = "SELECT version_num FROM alembic_version"
+_CONNECT_LIMITS = {"sqlite": "timeout", "postgresql": "connect_timeout", "mysql": "connect_timeout"}
+"""The option of each kind of database that limits, in seconds, how long opening it takes."""
+
 _PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]*@")
 
 
@@ -124,13 +128,12 @@ def paged(fetch: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
 @contextmanager
 def translated(subject: str) -> Iterator[None]:
     """Turn the errors of MLflow, its database and the network into `TrackingError`, which names the `subject` of the access."""
-    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         reason = str(error).strip().split("\n[SQL:", maxsplit=1)[0]  # SQLAlchemy appends the statement and an advertisement
         raise TrackingError(shown_uri(f"the MLflow store could not be used for {subject}: {reason}")) from error
 
@@ -230,35 +233,34 @@ def _local_client(uri: str, path: Path, *, new: bool) -> MlflowClient:
 
 def _check_schema(url: str, *, new: bool, shown: str | None = None) -> None:
     """Raise `TrackingError` unless a database is a store of this release of MLflow, or empty where a `new` store may be made."""
-    from alembic.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-    from mlflow.store.db.utils import _get_alembic_config
-    from sqlalchemy import create_engine, inspect
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine, inspect, text
     from sqlalchemy.exc import OperationalError
     from sqlalchemy.pool import NullPool
 
     shown = shown_uri(shown or url)
-    limit = "timeout" if url.startswith("sqlite") else "connect_timeout"
+    limit = next((name for name in _CONNECT_LIMITS if url.startswith(name)), None)
 
-    def read(limit_s: float) -> tuple[list[str], str | None]:
-        named = (limit == "timeout", url.startswith(("postgresql", "mysql")))
-        with create_engine(url, connect_args={limit: round(limit_s)} if any(named) else {}, poolclass=NullPool).connect() as connection:
-            return inspect(connection).get_table_names(), MigrationContext.configure(connection).get_current_revision()
+    def read(limit_s: float) -> str | None:
+        limited = {_CONNECT_LIMITS[limit]: round(limit_s)} if limit else {}
+        with create_engine(url, connect_args=limited, poolclass=NullPool).connect() as connection:
+            tables = inspect(connection).get_table_names()
+            return str(connection.scalar(text(_SCHEMA))) if "alembic_version" in tables else None if tables or not new else ""
 
     with translated(repr(shown)):
-        tables, found = _patiently(read, OperationalError, f"the MLflow store {shown!r}", ANSWER_LIMIT_S)
-    if not tables and new:
-        return
-    revisions = [revision.revision for revision in ScriptDirectory.from_config(_get_alembic_config("")).walk_revisions()]  # type: ignore[no-untyped-call]
+        found = _patiently(read, OperationalError, f"the MLflow store {shown!r}", ANSWER_LIMIT_S)
+        head = utils._get_latest_schema_revision()  # type: ignore[no-untyped-call]  # MLflow has no type information
     if found is None:
         raise TrackingError(f"{shown} is no MLflow store: it has no table alembic_version; name the store with --tracking-uri")
-    if found not in revisions:
+    if found in ("", head):
+        return
+    known = any((Path(utils.__file__).parents[1] / "db_migrations" / "versions").glob(f"{found}_*"))
+    if not known:
         raise TrackingError(f"the MLflow store {shown} was written by a newer release of MLflow (schema {found}); install that release")
-    if found != revisions[0]:
-        raise TrackingError(
-            f"the MLflow store {shown} was written by an older release of MLflow (schema {found}); back it up, then migrate it with "
-            f"`mlflow db upgrade {shown}`"
-        )
+    raise TrackingError(
+        f"the MLflow store {shown} was written by an older release of MLflow (schema {found}); back it up, then migrate it with "
+        f"`mlflow db upgrade {shown}`"
+    )
 
 
 @cache
