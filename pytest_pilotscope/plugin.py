@@ -140,9 +140,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the session if its gate failed, even though its tests passed."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+    """Fail the session if its gate failed, even though its tests passed. This comes before pytest-benchmark, which may break off the rest."""
+    _finish(session, exitstatus)
+    return (yield)
+
+
+def _finish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if _is_worker(config):
         told: dict[str, object] = config.workeroutput  # type: ignore[attr-defined]

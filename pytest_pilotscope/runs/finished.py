@@ -72,7 +72,7 @@ def _read(path: Path, failures: list[str]) -> Record | None:
     record: Record | None = None
     with isolated(f"the record {path}", failures):
         record = read_record(path)
-    return record
+    return record  # noqa: RET504 - None after an error, which `isolated` notes
 
 
 def _more_files(record: Record, path: Path, settings: Settings, failures: list[str]) -> Iterator[Path]:
