@@ -142,7 +142,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
-    """Fail the session if its gate failed, even though its tests passed. This comes before pytest-benchmark, which may break off the rest."""
+    """Fail the session if its gate failed, even though its tests passed. This runs before pytest-benchmark, which may fail."""
     _finish(session, exitstatus)
     return (yield)
 
