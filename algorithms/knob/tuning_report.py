@@ -68,7 +68,7 @@ def scalars(found: Found) -> dict[str, int | float]:
     """
     trials, objective = found.trials, found.objective
     figures: dict[str, int | float] = {
-        "knob_optimization_time_seconds": sum(trial.elapsed_s for trial in trials),
+        "knob_trials_seconds": sum(trial.elapsed_s for trial in trials),
         "best_performance": objective.performance(best_trial(trials).cost),
         "default_performance": objective.performance(trials[0].cost),
         "num_knobs_tuned": len(found.space),
@@ -97,13 +97,17 @@ def _shares(found: Found, seed: int) -> dict[str, float]:
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    """Return, per trial, its cost in s and the lowest cost so far."""
+    """Return, per trial, its cost in s, the lowest cost so far, and the time that it took in s."""
     incumbent = trials[0].cost
     incumbents = []
     for trial in trials:
         incumbent = min(incumbent, trial.cost) if trial.status == "ok" else incumbent
         incumbents.append(incumbent)
-    return {"trial_cost": [trial.cost for trial in trials], "incumbent_cost": incumbents}
+    return {
+        "trial_cost": [trial.cost for trial in trials],
+        "incumbent_cost": incumbents,
+        "knob_optimization_time_seconds": [trial.elapsed_s for trial in trials],
+    }
 
 
 def write_configurations(folder: Path, trials: Sequence[Trial], space: KnobSpace, final: Values) -> list[Path]:

@@ -36,7 +36,7 @@ def write_subplans(config: PostgreSQLConfig, queries: Path | None, output: Path,
     writers = {".jsonl": _write_json_lines, ".csv": _write_csv, ".parquet": _write_parquet}
     if output.suffix not in writers:
         raise UsageError(f"{output}: unknown kind of file {output.suffix!r}; let its name end in {', '.join(writers)}")
-    with open_database(config) as database, database.session() as session:
+    with open_database(config) as database, database.measuring_session() as session:
         chosen = queries_of(database, queries, ("test",))[:limit]
         known = _counted(session, chosen) if true_rows else {}
         lines = [line for query in chosen for line in _lines(session, query, known.get(query.id, {}), true_rows=true_rows)]

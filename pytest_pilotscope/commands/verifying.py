@@ -27,7 +27,7 @@ def verify_labels(config: PostgreSQLConfig, queries: Path | None, *, limit: int 
     """Count the labels of a workload again and compare them. Without `queries`, use those of the dataset."""
     from pytest_pilotscope.labels.verifying import total
 
-    with open_database(config) as database, database.session() as session:
+    with open_database(config) as database, database.measuring_session() as session:
         chosen = queries_of(database, queries)[:limit]
         parts = [chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)]
         found = []

@@ -9,6 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+CHANGES = ("databases", "settings")
+"""The kinds of changes that a user can allow on a server that was not started here."""
+
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
 
@@ -51,6 +54,11 @@ def names(text: str) -> str:
     if not text.replace(",", "").strip():
         raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
     return text
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """Return the names of a text, separated by commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def one_of(*names: str) -> Callable[[str], str]:

@@ -208,7 +208,10 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
     }
     now = datetime.now(timezone.utc)
     return MLflowTracker(
-        f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
+        f"{algorithm}_{config.db}",
+        f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}",
+        params=params,
+        tags={"stage": "scheduler", "started_at": now.isoformat()},
     )
 
 
