@@ -142,7 +142,8 @@ def test_another_folder_with_such_a_name_is_refused(tmp_path: Path) -> None:
     """MLflow would read a part of the path as something else."""
     uri = f"sqlite:///{tmp_path}/a%2Fb/mlflow.db"
     (tmp_path / "a%2Fb").mkdir()
-    message = f"the MLflow store '{tmp_path}/a%2Fb/mlflow.db' cannot be opened: MLflow takes no path with %, ? or #; choose another --tracking-uri"
+    refused = "cannot be opened: MLflow takes no path with %, ? or #; choose another --tracking-uri"
+    message = f"the MLflow store '{tmp_path}/a%2Fb/mlflow.db' {refused}"
     with pytest.raises(TrackingError, match=f"^{re.escape(message)}$"):
         open_client(uri)
 
