@@ -15,6 +15,7 @@ from pytest_pilotscope.errors import (
     SideFailed,
     StatementFailed,
     UnsupportedQuery,
+    raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
     A_SCALAR,
@@ -159,6 +160,7 @@ class GuardedSide:
             try:
                 steering = stack.enter_context(self.side.steered(query))
             except Exception as error:
+                raise_interrupt_behind(error)
                 raise SideFailed(self.name, error) from error
             yield steering
 

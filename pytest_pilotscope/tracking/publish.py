@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.statistics.summary import metrics, summarize
 from pytest_pilotscope.tracking.models import log_pyfunc
-from pytest_pilotscope.tracking.store import translated
+from pytest_pilotscope.tracking.store import check_not_silent, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     Without an end in the record, close the run as KILLED, at `ended_at`. Metrics have the times of the record, so that sending it again
     after an interruption adds no duplicates.
     """
+    check_not_silent(tracker.client)
     header, end = record.header, record.end
     finished_at = datetime.fromisoformat(end.finished_at) if end else ended_at
     at = datetime.fromisoformat(end.finished_at if end else header.started_at)
@@ -95,7 +97,7 @@ def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingRepo
     model_id = training.parameters.get("model_id")
     folders = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
     if isinstance(model_id, str) and len(folders) == 1:
-        name = f"{header.algorithm}_{header.dataset}" if header.parameters.get("register_model") else None
+        name = f"{header.algorithm}_{file_name(header.dataset)}" if header.parameters.get("register_model") else None
         log_pyfunc(tracker, folders.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
 
 
