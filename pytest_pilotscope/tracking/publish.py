@@ -51,8 +51,8 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for training in trained:
         log_training(tracker, training, at=at)
         _log_model(tracker, header, training)
-    if not trained and "num_training" not in header.parameters:
-        tracker.log_params({"num_training": 0})  # otherwise the report of the training has it
+    if "num_training" not in header.parameters:  # records of 0.2.0 have it there
+        tracker.log_params({"num_training": next((training.num_training for training in trained), 0)})
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
