@@ -16,6 +16,7 @@ from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
 from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 
@@ -112,7 +113,7 @@ def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
 
 def write_configurations(folder: Path, trials: Sequence[Trial], space: KnobSpace, final: Values) -> list[Path]:
     """Write `knob_config_iteration_<n>.json` for the default (n = 0) and every trial n that was the best so far, and the result."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     paths = [_write(folder / f"knob_config_iteration_{trial.number}.json", _described(trial, space)) for trial in _improvements(trials)]
     return [*paths, _write(folder / "knob_space.json", {"knobs": space.description, "result": dict(final)})]
 
@@ -136,5 +137,5 @@ def _described(trial: Trial, space: KnobSpace) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_private(path, json.dumps(content, indent=2) + "\n")
     return path

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -20,6 +20,7 @@ from pytest_pilotscope.errors import MissingExtension, StatementFailed, Steering
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -86,7 +87,7 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
-        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
+        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {single(sql)}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
     return parse_subplans(shown)
 
@@ -148,7 +149,7 @@ def timed(session: Session, sql: str) -> TimedRun:
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
     require_extension(session)
-    rows = session.execute(sql)
+    rows = session.execute(single(sql))
     return _timing(session, len(rows), rows)
 
 
@@ -159,7 +160,7 @@ def timed_stream(session: Session, sql: str, take: Take | None) -> TimedRun:
     A slow `take` keeps the server waiting, which counts as execution. Without `take` the rows are dropped as fast as they arrive.
     """
     require_extension(session)
-    return _timing(session, session.stream(sql, take))
+    return _timing(session, session.stream(single(sql), take))
 
 
 def _timing(session: Session, row_count: int, rows: list[tuple[Any, ...]] | None = None) -> TimedRun:
@@ -183,13 +184,10 @@ def require_extension(session: Session) -> None:
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
     """Set settings for the length of the block, then put the old values back."""
     require_extension(session)
-    before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
-    try:
+    with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
+        for name, value in settings.items():
+            stack.callback(_put_back, session, name, _exchange(session, name, value))
         yield
-    finally:
-        if not session.closed:
-            for name, value in reversed(before):
-                _put_back(session, name, value)
 
 
 def _exchange(session: Session, name: str, value: str) -> str:
@@ -204,7 +202,9 @@ def _exchange(session: Session, name: str, value: str) -> str:
 
 
 def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, except in a failed transaction, which undoes its settings by itself."""
+    """Set one setting, except in a closed session and in a failed transaction, which undoes its settings by itself."""
+    if session.closed:
+        return
     try:
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     except StatementFailed as error:

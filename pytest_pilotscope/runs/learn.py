@@ -9,6 +9,7 @@ from dataclasses import replace
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 _COUNT = re.compile(r"^num_|_(calls|count)$")
@@ -33,10 +34,11 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         require_extension(training.session)
     reference = training.settings.load_model
     try:
-        if reference is None or not isinstance(algorithm, Persistent):
-            report = _checked(algorithm.train(training), algorithm)
-        else:
-            report = _load(algorithm, training, reference)
+        with training_limit(algorithm.name, training.settings.training_timeout_s):
+            if reference is None or not isinstance(algorithm, Persistent):
+                report = _checked(algorithm.train(training), algorithm)
+            else:
+                report = _load(algorithm, training, reference)
     finally:
         training.close()
     learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters

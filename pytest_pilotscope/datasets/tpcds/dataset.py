@@ -7,15 +7,14 @@ from contextlib import closing, contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.tpcds.queries import make_workload
 from pytest_pilotscope.datasets.tpcds.schema import constraints, referred
 from pytest_pilotscope.errors import DatasetError, UsageError
 from pytest_pilotscope.options.progress import ShowProgress, silent
-from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.postgres.process import temporary_folder
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -91,8 +90,8 @@ class TpcdsDataset:
 
     def _copy(self, generator: Any, session: Session, table: str, types: Mapping[str, str]) -> None:
         listed = ", ".join(f"{column} {_postgresql_type(column_type)}" for column, column_type in types.items())
-        with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
-            path = Path(folder) / f"{table}.csv"
+        with temporary_folder(cache_folder(), f"{self.name}-") as folder:
+            path = folder / f"{table}.csv"
             generator.execute(f"COPY {table} TO '{path}' (FORMAT csv, HEADER)")
             session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
             session.execute(f"CREATE TABLE {table} ({listed})")
