@@ -33,6 +33,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+_LONGEST_NAME = 200  # characters of a name in a message
+
 
 class PilotscopeError(Exception):
     """The base of all exceptions that this project raises on purpose."""
@@ -49,7 +51,8 @@ class UnknownName(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        super().__init__(f"unknown {kind} {shown!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
 
 
 class WorkloadError(UsageError):

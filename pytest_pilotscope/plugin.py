@@ -158,8 +158,26 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if bench is None or config.option.collectonly or exitstatus not in ended:
         return
     conclusion = config.stash[CONCLUSION] = bench.conclude()
+    _report_failures(config, conclusion)
     if conclusion.exit_code and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _report_failures(config: pytest.Config, conclusion: Conclusion) -> None:
+    """Report each verdict that failed as a failed test, to --junitxml and the like. The terminal counts tests, and shows verdicts below."""
+    counting = [plugin for name in ("session", "terminalreporter") if (plugin := config.pluginmanager.getplugin(name)) is not None]
+    report = config.pluginmanager.subset_hook_caller("pytest_runtest_logreport", remove_plugins=counting)
+    for name, lines in conclusion.failures.items():
+        report(
+            report=pytest.TestReport(
+                nodeid=f"pilotscope::{name}",
+                location=("pilotscope", None, name),
+                keywords={},
+                outcome="failed",
+                longrepr="\n".join(lines),
+                when="call",
+            )
+        )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -176,9 +194,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if bench is not None and bench.finished:
         _show_runs(terminalreporter, config, bench)
     if conclusion is not None and conclusion.lines:
-        terminalreporter.section("pilotscope: conclusion", red=bool(conclusion.exit_code), green=not conclusion.exit_code)
+        passed = not conclusion.exit_code
+        colors = {"red": not passed, "yellow": passed and bool(conclusion.warnings), "green": passed and not conclusion.warnings}
+        terminalreporter.section("pilotscope: conclusion", sep="=", **colors)
         for line in conclusion.lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(line, yellow=line in conclusion.warnings)
 
 
 def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:

@@ -139,10 +139,11 @@ def _series(metrics: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ..
 
 
 def labels_folder(data_fingerprint: str) -> Path:
-    """Return the cache folder of the labels of some data."""
+    """Return the cache folder of the labels of some data; each format of labels has its own, for several versions of this suite."""
+    from pytest_pilotscope.labels.labelcache import FORMAT
     from pytest_pilotscope.places.folders import cache_subfolder
 
-    return cache_subfolder("labels") / data_fingerprint.replace("~", "estimated-")
+    return cache_subfolder("labels") / f"{data_fingerprint.replace('~', 'estimated-')}-{FORMAT}"
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

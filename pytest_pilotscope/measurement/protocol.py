@@ -68,6 +68,8 @@ class QueryMeasurement:
     _slowest_other_ms: float | None = field(default=None, init=False)
     _answers: dict[str, Answer] = field(default_factory=dict, init=False)
     _open: dict[str, str] = field(default_factory=dict, init=False)
+    _ran: Sequence[Side] = field(default=(), init=False)
+    _rounds: int = field(default=0, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
         """
@@ -79,12 +81,27 @@ class QueryMeasurement:
         if self._hopeless(warm):
             return (*warm, *self._cut_off(warm, rounds))
         self._compare_answers(warm)
+        self._answers.clear()
         ran = [(side, run) for side, run in zip(self.sides, warm, strict=True) if run.error is None]
         for side, run in ran:
             self.write(self._inspect(side, ends=not run.timed_out))
-        alive = [side for side, _ in ran]
-        measured = [run for repetition in range(1, rounds + 1) for run in self._round(alive, repetition)]
-        return (*warm, *measured)
+        self._ran = [side for side, _ in ran]
+        return (*warm, *self._measured(self._ran, rounds))
+
+    def more(self, rounds: int, sides: Sequence[Side], write: Write) -> tuple[QueryRun, ...]:
+        """Measure further rounds on those of these sides that ran before, after a warm-up that is not recorded."""
+        self.write = write
+        names = {side.name for side in sides}
+        again = [side for side in self._ran if side.name in names]
+        for side in again:
+            self._timed(side, WARM_UP, 0, ceil(self.limit_ms))
+        self._answers.clear()
+        return tuple(self._measured(again, rounds))
+
+    def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
+        first = self._rounds + 1
+        self._rounds += rounds
+        return [run for repetition in range(first, first + rounds) for run in self._round(sides, repetition)]
 
     def _warm_up(self) -> list[QueryRun]:
         """Run every side once, unless the query is hopeless."""

@@ -371,11 +371,17 @@ class Session:
 
     def stream(self, sql: str, take: Take | None) -> int:
         """Run one statement, hand its rows as text to `take` while they arrive, and return their number; without `take` drop them."""
+        return self._patiently(lambda: self._streamed(sql, take))
+
+    def _streamed(self, sql: str, take: Take | None) -> int:
         try:
             with cancelled_by_interrupt(self._connection):
-                return stream(self._connection, sql, take)
+                count = stream(self._connection, sql, take)
         except StatementError as error:
             self._raise(error, sql, str(error), sqlstate=error.sqlstate, detail=error.detail)
+        if self._stays_read_only:
+            self._stay_read_only(sql)
+        return count
 
     def _limit(self, timeout_ms: int) -> None:
         self.execute("SELECT set_config('statement_timeout', %s, false)", (str(timeout_ms),))

@@ -6,7 +6,7 @@ Nothing here knows pytest. `say` shows a line to the user, `progress` a bar.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,16 +30,22 @@ from pytest_pilotscope.runs.single import BenchmarkRun
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
-    from pytest_pilotscope.gate.judging import Gate
+    from pytest_pilotscope.gate.judging import Gate, Judgement
     from pytest_pilotscope.provision.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """The result of all runs: lines for the user, and the exit code (1 for a failure)."""
+    """
+    The result of all runs: lines for the user, and the exit code (1 for a failure).
+
+    `warnings` are those of the lines that warn. `failures` are the lines of each verdict of the gate that failed, by its name.
+    """
 
     lines: tuple[str, ...] = ()
     exit_code: int = 0
+    warnings: frozenset[str] = frozenset()
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -174,6 +180,7 @@ class Bench:
         """Write the report; calibrate with the runs, or judge them by the gate."""
         lines: list[str] = []
         failed = False
+        judgement: Judgement | None = None
         try:
             if self.settings.report is not None and self.finished:
                 from pytest_pilotscope.report.page import write_page
@@ -198,7 +205,9 @@ class Bench:
         if self.settings.calibrate and len(self.finished) < len(self.settings.datasets):
             lines.append("not everything was measured, so not everything is calibrated")
             failed = True
-        return Conclusion(lines=tuple(lines), exit_code=int(failed))
+        if judgement is None:
+            return Conclusion(lines=tuple(lines), exit_code=int(failed))
+        return Conclusion(lines=tuple(lines), exit_code=int(failed), warnings=judgement.blind, failures=judgement.failures)
 
     def close(self) -> None:
         """Stop what was started."""
@@ -215,9 +224,9 @@ def _check_measuring(settings: Settings) -> None:
 def _check_calibration(settings: Settings, queries: int) -> None:
     if settings.compare or settings.algorithms != (BASELINE,):
         raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo and --compare out")
-    if settings.rounds < 2 or queries < 2:
+    if settings.fewest_rounds < 2 or queries < 2:
         raise UsageError(
-            f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.rounds} and {queries}; "
+            f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.fewest_rounds} and {queries}; "
             "leave --rounds, --queries and --limit as they are for the gate"
         )
 

@@ -46,7 +46,7 @@ def run_header(
         dataset=workload.dataset,
         started_at=now.isoformat(),
         sides=(BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,))),
-        rounds=settings.rounds,
+        rounds=settings.fewest_rounds,
         seed=settings.seed,
         suite_version=version(DISTRIBUTION),
         queries={query.id: query.sql for query in queries},

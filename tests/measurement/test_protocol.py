@@ -332,7 +332,7 @@ def test_a_session_that_cannot_write_stays_so(newest_scratch: Session, sql: str)
     written: list[Line] = []
     side = PlainSide(name="baseline", session=newest_scratch)
     for text in (sql, "WITH w AS (INSERT INTO t VALUES (1) RETURNING i) SELECT i FROM w"):
-        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        clock: Clock = lambda session, sql, take: TimedRun(planning_ms=0.0, execution_ms=0.0, row_count=session.stream(sql, take))  # noqa: E731
         QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=written.append, clock=clock).run(1)
     first, second = (run.error for run in written if isinstance(run, QueryRun))
     assert first == expected
@@ -346,6 +346,6 @@ def test_what_no_transaction_undoes_ends_with_a_query(newest_scratch: Session) -
     side = PlainSide(name="baseline", session=newest_scratch)
     before = state_of(newest_scratch)
     for text in ("SELECT pg_advisory_lock(7)", "PREPARE p AS SELECT 1"):
-        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        clock: Clock = lambda session, sql, take: TimedRun(planning_ms=0.0, execution_ms=0.0, row_count=session.stream(sql, take))  # noqa: E731
         QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=lambda line: None, clock=clock).run(1)
     assert state_of(newest_scratch) == before
