@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import QueryTimeout, StatementFailed
+from pytest_pilotscope.errors import LeftTransaction, QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.answers import Answer, SplitRows, is_floating
 from pytest_pilotscope.measurement.openness import Reasons, openness_of
 
@@ -44,7 +44,7 @@ def explained(query: Query, baseline: Side, side: Side, answers: tuple[Answer, A
 
     try:
         equal = _equal_again(query, baseline, side, left_out, limit_ms, loose=any(reason.inexact for reason in opened.all))
-    except (QueryTimeout, StatementFailed) as error:
+    except (QueryTimeout, StatementFailed, LeftTransaction) as error:
         return f"executed once more, to compare its answers value by value, it failed: {error}"
     return None if equal and own.like(other) else _text(opened.all)
 
@@ -68,7 +68,7 @@ def _equal_again(
 def _executed(stack: ExitStack, query: Query, side: Side, left_out: Callable[[Sequence[int]], Collection[int]], limit_ms: int) -> SplitRows:
     rows = stack.enter_context(closing(SplitRows(left_out)))
     with side.steered(query), side.session.statement_timeout(limit_ms):
-        side.session.stream(query.sql, rows.take)
+        side.session.unable_to_write(lambda: side.session.stream(query.sql, rows.take))
     return rows
 
 

@@ -235,7 +235,7 @@ class TrainingReport:
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
     hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
-    `artifacts` are paths.
+    `artifacts` are paths. `num_training` is the number of queries that were learned from.
     """
 
     side: str
@@ -244,6 +244,7 @@ class TrainingReport:
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
+    num_training: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

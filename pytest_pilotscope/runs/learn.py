@@ -25,8 +25,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     missing, broken, or made for another schema or other data. Raise `MissingExtension` before training, if the server could not be steered
     afterwards.
 
-    The report has the parameter `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if
-    it has one.
+    The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
     if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
@@ -44,7 +43,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         training.close()
     learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters
     count = report.scalars.get("num_training_queries", len(training.queries)) if learned else 0
-    report = replace(report, parameters={"num_training": int(count), **report.parameters})
+    report = replace(report, num_training=int(count))
     for name in report.parameters.keys() & given.keys():
         if report.parameters[name] != given[name]:
             raise AlgorithmError(

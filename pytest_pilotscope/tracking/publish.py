@@ -54,8 +54,8 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for training in trained:
         log_training(tracker, training, at=at)
         _log_model(tracker, header, training)
-    if not trained and "num_training" not in header.parameters:
-        tracker.log_params({"num_training": 0})  # otherwise the report of the training has it
+    if not trained and "num_training" not in header.parameters:  # records of 0.2.0 have it there
+        tracker.log_params({"num_training": 0})
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
@@ -83,7 +83,8 @@ def _error(record: Record) -> str | None:
 
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
     """Send the outcome of training one side: parameters, series, final figures and artifacts."""
-    tracker.log_params(training.parameters)
+    count = {} if training.num_training is None else {"num_training": training.num_training}
+    tracker.log_params({**training.parameters, **count})
     tracker.set_tags({name: str(training.parameters[name]) for name in ("target_metric",) if name in training.parameters})
     for name, values in training.metrics.items():
         tracker.log_series(name, values, at=at)

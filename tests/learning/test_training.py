@@ -117,7 +117,7 @@ def test_numbers_of_numpy_can_be_read_again(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "r.jsonl", header) as writer:
         writer.write(report)
     (read,) = read_record(tmp_path / "r.jsonl").training
-    assert (read.metrics, read.scalars, read.parameters) == ({"loss": (0.5, 0.25)}, {"steps": 3}, {"num_training": 10, "rate": 0.5})
+    assert (read.metrics, read.scalars, read.num_training, read.parameters) == ({"loss": (0.5, 0.25)}, {"steps": 3}, 10, {"rate": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_number_of_queries_that_were_learned_from(
     """It is the algorithm's own figure, else all queries that it got; none if it does not learn."""
     algorithm = Reporting(**report)
     algorithm.learns = learns  # type: ignore[attr-defined]
-    assert learn(cast(Algorithm, algorithm), training_of(tmp_path, **limits), given={}).parameters["num_training"] == expected
+    assert learn(cast(Algorithm, algorithm), training_of(tmp_path, **limits), given={}).num_training == expected
 
 
 @pytest.mark.parametrize(
