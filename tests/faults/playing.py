@@ -1,0 +1,191 @@
+"""Play one cell of the fault table, and check its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.provision.database import steering_libraries
+from pytest_pilotscope.provision.loading import load_database
+from pytest_pilotscope.tracking.sync import sync
+from tests.faults.faults import FAULTS, SMALL, Scene
+from tests.faults.program import Ended, Program, Project
+from tests.faults.surroundings import adopting, files_below, left_processes, restarted, sessions_end, state_of
+from tests.faults.table import AFTER, COLD, POINTS, Cell
+from tests.toy import Toy
+
+COMMAND = ("pytest", "-p", "no:cacheprovider", "test_workload.py", "--rounds", "5", "--report", "report.html")
+GATE = ("--gate", "baseline", "--gate-delta", "1e9%", "--gate-query-delta", "1e9%", "--gate-exact", "none")
+"""A gate that a toy passes: its queries take 0.1 ms, and deciding ten times as long."""
+MUTE = ("Traceback (most recent call last)", "INTERNALERROR", "Exception ignored", "core dumped")
+"""Texts that no measurement may show, whatever happens to it."""
+QUERIES = "".join(f"SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = {v};\n" for v in (1, 2))
+ROLE = "worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """A `folder` with a short path that every account can enter, an empty tracking store, and a cache with a toy that was measured once."""
+
+    folder: Path
+    store: Path
+    cache: Path
+
+
+@contextmanager
+def given_server(kind: str) -> Iterator[EmbeddedServer | None]:
+    """
+    Give the server of somebody else, for the kinds `given` and `role`; None for a server that the measurement starts.
+
+    It has the toy as a dataset, and its tables in the database `mine`, which the role `worker` may read and nothing else.
+    """
+    if kind not in ("given", "role"):
+        yield None
+        return
+    binaries = find_binaries()
+    few = {"max_connections": "12", "superuser_reserved_connections": "3"}
+    with EmbeddedServer(binaries, settings=few, libraries=steering_libraries(binaries.bindir), why="the user's") as server:
+        load_database(server, Toy(test_queries=2))
+        with server.connect() as session:
+            session.execute(f"CREATE ROLE {ROLE} LOGIN")
+            session.execute("CREATE DATABASE mine")
+            session.execute("ALTER SYSTEM SET work_mem = '5MB'")  # an entry of somebody else that must stay
+        with server.connect("mine") as session:
+            Toy().load(session)
+            session.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}")
+            session.execute("VACUUM (ANALYZE)")
+        yield server
+
+
+def server_arguments(cell: Cell, server: EmbeddedServer | None) -> list[str]:
+    """Return the arguments that name the server and the data."""
+    if server is None:
+        dask = ("--server", "embedded", "--dask", "local:1")
+        return ["--db", "toy", *(dask if cell.server == "dask" else ("--server", cell.server))]
+    host = str(server._sockets)
+    if cell.server == "role":
+        return ["--server", f"postgresql://{ROLE}@/mine?host={host}", "--db", "mine", "--queries-dir", "queries.sql", "--generate-training", "1"]
+    return ["--server", f"postgresql://postgres@/postgres?host={host}", "--db", "toy", "--allow-changes", "databases,settings"]
+
+
+@contextmanager
+def project_of(cell: Cell, basis: Basis, folder: Path) -> Iterator[Project]:
+    """Give a project with empty folders for temporary files, a cold cache if the cell needs one, and a small file system."""
+    with tempfile.TemporaryDirectory(prefix="cell-", dir=basis.folder) as own, ExitStack() as stack:
+        Path(own).chmod(0o755)
+        temporary, cache = Path(own) / "tmp", basis.cache
+        temporary.mkdir()
+        temporary.chmod(0o1777)
+        if cell.point in COLD:
+            cache = Path(own) / "cache"
+            shutil.copytree(basis.cache, cache, ignore=shutil.ignore_patterns("templates", "servers", "labels"))
+            for built, copied in ((path, cache / path.relative_to(basis.cache)) for path in basis.cache.rglob("*")):
+                if copied.exists():
+                    os.chown(copied, built.stat().st_uid, built.stat().st_gid)
+        shutil.rmtree(cache / "labels", ignore_errors=True)
+        project = Project(folder, store=basis.store, cache=cache, temporary=temporary)
+        (folder / "queries.sql").write_text(QUERIES, encoding="utf-8")
+        if SMALL in " ".join(cell.arguments):
+            stack.enter_context(small_disk(folder / SMALL))
+            shutil.copy(basis.store, folder / SMALL)
+        yield project
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a file system of a few megabytes; skip the test where that is not possible."""
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("only root can mount the small file system that this needs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Give the address of a web server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def play(cell: Cell, basis: Basis, folder: Path) -> None:
+    """Measure with the fault of the cell, and check everything that its end has to be."""
+    with adopting(), given_server(cell.server) as server, project_of(cell, basis, folder) as project, silent_server() as silent:
+        told = [argument.format(silent=silent) for argument in cell.arguments]
+        algorithm = () if "--algo" in told else ("--algo", "watched")
+        command = [*COMMAND, *GATE, *algorithm, *server_arguments(cell, server), *told]
+        before = state_of(server) if server is not None else None
+        with adopting() as processes:
+            ended = measure(cell, project, server, command)
+            stayed = left_processes(processes)
+        check_end(cell, ended)
+        check_record(cell, project, ended)
+        check_places(project, stayed)
+        if server is not None:
+            check_server(cell, project, server, command, before)
+
+
+def measure(cell: Cell, project: Project, server: EmbeddedServer | None, command: list[str]) -> Ended:
+    """Start the measurement, let the faults happen at their points, and wait for the end."""
+    faults = [(point, name) for point, name in ((cell.point, cell.fault), *((cell.then,) if cell.then else ())) if name in FAULTS]
+    stops = [POINTS[point] for point, _ in faults]
+    with ExitStack() as stack, Program(project, command, stops=stops, environment=cell.environment) as program:
+        for number, (_, name) in enumerate(faults):
+            program.at(number)
+            FAULTS[name](Scene(project=project, program=program, server=server, stack=stack))
+            program.go_on()
+        return program.end()
+
+
+def check_end(cell: Cell, ended: Ended) -> None:
+    """Check the exit code and the message."""
+    assert [text for text in MUTE if text in ended.output] == [], ended.output
+    assert ended.code == cell.code, ended.output
+    found = [line for line in ended.lines if re.search(cell.says, line)]
+    assert len(found) == 1 or cell.fault == "SIGKILL", (found, ended.output)
+
+
+def check_record(cell: Cell, project: Project, ended: Ended) -> None:
+    """Check the record and, after `pilotscope sync` if the program was killed, MLflow."""
+    statuses = [record.status for record in project.records()]
+    assert statuses == ([] if cell.record is None else [cell.record]), ended.output
+    if cell.tracking_elsewhere:
+        return
+    if cell.code == -9:
+        list(sync(project.folder / "results", tracking_uri=f"sqlite:///{project.folder}/mlflow.db"))
+    true = ("KILLED",) if cell.record == "INTERRUPTED" else (cell.record,)
+    allowed = true if cell.point not in AFTER else (*true, "KILLED")  # stopped while it was sent
+    assert len(project.statuses()) == len(statuses), ended.output
+    assert set(project.statuses()) <= set(allowed), (project.statuses(), ended.output)
+
+
+def check_places(project: Project, stayed: list[str]) -> None:
+    """Check that no process is left, no socket, no server and nothing half-made."""
+    assert stayed == []
+    assert files_below(project.temporary) == []
+    assert [str(path) for path in project.cache.glob("uid-*/servers/*")] == []
+    assert [str(path) for path in project.cache.rglob("*.partial")] == []
+
+
+def check_server(cell: Cell, project: Project, server: EmbeddedServer, command: list[str], before: Mapping[str, object] | None) -> None:
+    """Check that somebody else's server is as it was; after SIGKILL or a lost server, as soon as a measurement has begun again."""
+    restarted(server)
+    assert sessions_end(server)
+    if cell.mended_later:
+        with Program(project, command, environment={}) as program:
+            assert program.end().code == 0
+    assert state_of(server) == before

@@ -1,0 +1,90 @@
+"""
+Stop a program at named functions, until the test that started it lets it go on.
+
+Python imports this file at the start of every program that has its folder in PYTHONPATH. PILOTSCOPE_TEST_STOPS has the functions, as
+`module:name` or `module:Class.name`, and PILOTSCOPE_TEST_SOCKET the socket of the test. `@TEXT` behind a function means the first call with
+TEXT among its arguments, `#N` the N-th call. The program writes the number of its stop and its process id to the socket, and waits for an
+answer. A signal interrupts the waiting as it would interrupt the function.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_FORM = re.compile(r"(?P<module>[\w.]+):(?P<name>[\w.]+)(?:@(?P<text>.+?))?(?:#(?P<call>\d+))?")
+STOPS = [_FORM.fullmatch(stop) for stop in os.environ.get("PILOTSCOPE_TEST_STOPS", "").split(",") if stop]
+
+
+def wait_at(number: int) -> None:
+    """Tell the test that this process is at a stop, and wait for its answer; go on if the test does not wait any more."""
+    with suppress(FileNotFoundError, ConnectionError), socket.socket(socket.AF_UNIX) as test:
+        test.connect(os.environ["PILOTSCOPE_TEST_SOCKET"])
+        test.sendall(f"{number} {os.getpid()}\n".encode())
+        test.recv(1)
+
+
+def stopping(function: Callable[..., Any], number: int, text: str | None, call: int) -> Callable[..., Any]:
+    """Return the function with a stop before it."""
+    calls = 0
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        if text is None or any(text in str(getattr(argument, "args", argument)) for argument in (*arguments, *named.values())):
+            calls += 1
+            if calls == call:
+                wait_at(number)
+        return function(*arguments, **named)
+
+    return wrapper
+
+
+def add_stops(module: ModuleType) -> None:
+    """Replace the named functions of a module."""
+    for number, stop in enumerate(STOPS):
+        if stop is None or stop["module"] != module.__name__:
+            continue
+        *owners, name = stop["name"].split(".")
+        owner = functools.reduce(getattr, owners, module)
+        setattr(owner, name, stopping(getattr(owner, name), number, stop["text"], int(stop["call"] or 1)))
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Adds the stops of a module as soon as it was executed, before anybody can import a function from it."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the specification that the other finders have, with a loader that adds the stops."""
+        if not any(stop is not None and stop["module"] == fullname for stop in STOPS):
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            add_stops(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if STOPS:
+    for loaded in [sys.modules[stop["module"]] for stop in STOPS if stop is not None and stop["module"] in sys.modules]:
+        add_stops(loaded)
+    sys.meta_path.insert(0, Finder())
