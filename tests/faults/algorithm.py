@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.pool import Worker
     from pytest_pilotscope.queries.queries import Query
     from pytest_pilotscope.record.results import TrainingReport
 
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
 def pytest_pilotscope_register(registry: Registry) -> None:
     """Register the toy as `toy`, and every algorithm here by its name."""
     registry.add_dataset("toy", lambda **_: Toy(test_queries=2), origin=__name__)
-    for algorithm in (Watched, RaisesInTraining, RaisesInDeciding, Chooser, LeavesSetting, LeavesTransaction, DropsTable, PatchesClock, Knobs):
+    for algorithm in (
+        Watched,
+        RaisesInTraining,
+        RaisesInDeciding,
+        Chooser,
+        LeavesSetting,
+        LeavesTransaction,
+        DropsTable,
+        PatchesClock,
+        Knobs,
+        Pooled,
+    ):
         registry.add_algorithm(algorithm.name, algorithm, origin=__name__)
 
 
@@ -137,3 +149,22 @@ class Knobs:
         with system_knobs(database.server.connect, ["bgwriter_lru_maxpages"]) as knobs, database.session() as session:
             knobs.set(session, {"bgwriter_lru_maxpages": "7"})
             yield database
+
+
+class Pooled(Chooser):
+    """It learns on a Dask worker."""
+
+    name = "pooled"
+
+    def train(self, training: Training) -> TrainingReport:
+        """Count the rows of a table there."""
+        with training.pool() as pool:
+            assert pool is not None
+            pool.submit("count", count, "a")
+            return training.report(scalars={"rows": pool.next()[1]})
+
+
+def count(worker: Worker, table: str) -> int:
+    """Count the rows of a table on a worker's server."""
+    with worker.database.session() as session:
+        return int(session.scalar(f"SELECT count(*) FROM {table}"))

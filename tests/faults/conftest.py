@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.tracking.store import open_client
+from tests.docker.conftest import docker, engine  # noqa: F401 - fixtures
 from tests.faults.playing import COMMAND, GATE, Basis
 from tests.faults.program import Program, Project
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.containers import LABEL
 from pytest_pilotscope.postgres.embedded import PORT, EmbeddedServer
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from tests.faults.program import Program, Project
@@ -107,9 +110,19 @@ def fill_disk(scene: Scene) -> None:
         return
 
 
-def hang(scene: Scene) -> None:
-    """Never let the process go on."""
-    scene.program.keep()
+def lock_store(scene: Scene) -> None:
+    """Hold the lock of the tracking store, as another process does that makes one."""
+    scene.stack.enter_context(FileLock(scene.project.folder / "mlflow.db.lock"))
+
+
+def kill_container(scene: Scene) -> None:
+    """Kill the container that the measurement has started."""
+    from docker.client import DockerClient
+
+    with closing(DockerClient.from_env()) as client:
+        (container,) = client.containers.list(filters={"label": LABEL})
+        container.kill()
+        container.wait()
 
 
 FAULTS: dict[str, Callable[[Scene], None]] = {
@@ -122,6 +135,11 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "no free connection": take_connections,
     "tables locked": lock,
     "disk full": fill_disk,
-    "hangs": hang,
+    "hangs": lambda scene: scene.program.keep(),
+    "raises": lambda scene: scene.program.fail(),
+    "container killed": kill_container,
+    "run interrupted": lambda scene: scene.program.process.send_signal(signal.SIGINT),
+    "run killed": lambda scene: scene.program.process.kill(),
+    "store locked": lock_store,
 }
 """Faults by the name that the table has for them; any other is in the arguments or the environment of the program."""

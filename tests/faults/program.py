@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -58,7 +59,7 @@ class Project:
 
     def records(self) -> list[Record]:
         """Return every record, none of which may be cut off."""
-        found = [read_record(path) for path in sorted((self.folder / "results").glob("*.jsonl"))]
+        found = [read_record(path) for path in sorted(self.folder.rglob("*.jsonl"))]
         assert not any(record.truncated or record.ignored for record in found)
         return found
 
@@ -84,7 +85,6 @@ class Program:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self._path))
         self._socket.listen()
-        self._socket.settimeout(1.0)
         told = {"PILOTSCOPE_TEST_STOPS": ",".join(stops), "PILOTSCOPE_TEST_SOCKET": str(self._path)}
         self._output = (project.folder / "output.txt").open("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
@@ -114,11 +114,10 @@ class Program:
     def at(self, number: int) -> int:
         """Wait until a process is at the stop, and return its process id; let processes go on that are at another one."""
         for _ in range(int(LIMIT_S)):
-            try:
-                connection, _address = self._socket.accept()
-            except TimeoutError:
+            if not select.select([self._socket], [], [], 1.0)[0]:
                 assert self.process.poll() is None, f"it ended before stop {number}:\n{self.text()}"
                 continue
+            connection, _address = self._socket.accept()
             found, pid = connection.recv(64).split()
             if int(found) == number:
                 self._stopped, self.pid = connection, int(pid)
@@ -129,6 +128,11 @@ class Program:
     def keep(self) -> None:
         """Leave the process at the stop for as long as it lives; `go_on` has no effect on it."""
         self._kept, self._stopped = self._stopped, None
+
+    def fail(self) -> None:
+        """Let the function raise that the process stopped before."""
+        assert self._stopped is not None
+        self._stopped.sendall(b"!")
 
     def go_on(self) -> None:
         """Let the process at the stop continue."""

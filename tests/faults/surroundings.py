@@ -23,7 +23,7 @@ END_LIMIT_S = 30.0
 
 _SERVER = {
     "settings": "SELECT name, setting FROM pg_settings WHERE name <> 'transaction_read_only'",
-    "databases": "SELECT datname, pg_get_userbyid(datdba), datallowconn, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database",
+    "databases": "SELECT datname, datdba::regrole::text, datallowconn, shobj_description(oid, 'pg_database') FROM pg_database",
     "roles": "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin FROM pg_roles",
     "settings of roles": "SELECT setdatabase, setrole, setconfig::text FROM pg_db_role_setting",
     "ALTER SYSTEM": "SELECT pg_read_file('postgresql.auto.conf')",

@@ -1,13 +1,14 @@
 """
-The fault table: one `Cell` a line says where which fault happens, and how the measurement has to end.
+The fault table: each line makes a `Cell`, which says where which fault happens and how the measurement has to end.
 
-`test_matrix_*.py` run it. docs/trust.md tells users what it proves.
+The tests beside this file run it. docs/trust.md tells users what it proves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 POINTS = {
@@ -30,6 +31,8 @@ POINTS = {
     "changing settings": "pytest_pilotscope.postgres.knobs:SystemKnobs.set",
     "settings changed": "pytest_pilotscope.runs.single:BenchmarkRun.measure",
     "worker": "pytest_pilotscope.provision.pool:_worker",
+    "task": "tests.faults.algorithm:count",
+    "plots": "pytest_pilotscope.report.page:write_plots",
 }
 """The functions that a program stops before, by the name of the point."""
 
@@ -57,10 +60,10 @@ class Cell:
     code: int
     record: str | None
     says: str
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    mended_later: bool = False
-    then: tuple[str, str] | None = None
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    mended_later: bool
+    then: tuple[str, str] | None
 
     @property
     def tracking_elsewhere(self) -> bool:
@@ -74,30 +77,186 @@ class Cell:
         return f"{self.point}-{self.server}-{self.fault}{second}"
 
 
+def cell(
+    point: str,
+    fault: str,
+    code: int,
+    record: str | None,
+    says: str,
+    *arguments: str,
+    server: str = "embedded",
+    then: tuple[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    mended_later: bool = False,
+) -> Cell:
+    """Return a cell, in one line of the table."""
+    return Cell(
+        point=point,
+        fault=fault,
+        code=code,
+        record=record,
+        says=says,
+        arguments=arguments,
+        server=server,
+        then=then,
+        environment=environment or {},
+        mended_later=mended_later,
+    )
+
+
 def _record_at(point: str) -> str | None:
     """Return the status of a record when somebody stops the measurement at a point."""
     return None if point in BEFORE else "FINISHED" if point in AFTER else "KILLED"
 
 
-INTERRUPTED = r"^!+ KeyboardInterrupt !+$"
+def _record_of_the_dead(point: str) -> str | None:
+    """Return the status of a record when its process is killed at a point."""
+    return "INTERRUPTED" if _record_at(point) == "KILLED" else _record_at(point)
+
+
 ANYWHERE = tuple(POINTS)[:15]
 """The points that every measurement has."""
+INTERRUPTED = r"^!+ KeyboardInterrupt !+$"
+SERVER_ERROR = r"^E? +ServerError: "
+PASSED = r"=+ 1 passed"
+UNSENT = "not sent to MLflow: 1 of 1 runs"
+UNDROPPED = "could not be dropped"
 
-STOPPED = tuple(
-    Cell(point=point, server="embedded", fault=fault, code=2, record=_record_at(point), says=INTERRUPTED)
-    for point, fault in product(ANYWHERE, ("SIGINT", "SIGTERM"))
-)
-"""Ctrl-C, and the end of a job of CI."""
+# Somebody stops the measurement.
 
-TWICE = tuple(
-    Cell(point=point, server="embedded", fault="SIGINT", code=2, record=_record_at(point), says=INTERRUPTED, then=(second, "SIGINT"))
+STOPPED = [cell(point, fault, 2, _record_at(point), INTERRUPTED) for point, fault in product(ANYWHERE, ("SIGINT", "SIGTERM"))]
+TWICE = [
+    cell(point, "SIGINT", 2, _record_at(point), INTERRUPTED, then=(second, "SIGINT"))
     for point, second in product(("training", "deciding"), ("MLflow send", "teardown"))
-)
-"""A second Ctrl-C while the first one is being obeyed."""
+]
+KILLED = [cell(point, "SIGKILL", -9, _record_of_the_dead(point), "") for point in ANYWHERE]
 
-KILLED = tuple(
-    Cell(point=point, server="embedded", fault="SIGKILL", code=-9, record=_record_at(point) and "INTERRUPTED", says="^.*$")
-    for point in ANYWHERE
-)
+# PostgreSQL ends, or ends the sessions.
 
+LOST = [
+    *(
+        cell(point, fault, 1, "FAILED", SERVER_ERROR)
+        for point, fault in product(
+            ("labelling", "deciding", "planning", "executing", "between rounds"), ("server killed", "sessions terminated")
+        )
+    ),
+    cell("fingerprint", "server killed", 4, None, "^ERROR: "),
+    cell("training", "server killed", 1, "FAILED", SERVER_ERROR),
+    *(cell(point, "server killed", 0, "FINISHED", PASSED) for point in AFTER),
+]
 
+# An algorithm that misbehaves ends its own run, and says how.
+
+ALGORITHMS = [
+    cell("training", "exception", 1, "FAILED", "RuntimeError: the loss is not finite", "--algo", "raises-in-training"),
+    cell("deciding", "exception", 1, "FAILED", "RuntimeError: no such embedding", "--algo", "raises-in-deciding"),
+    cell("deciding", "setting left behind", 1, "FAILED", "enable_hashjoin", "--algo", "leaves-setting"),
+    cell("deciding", "transaction left open", 1, "FAILED", "transaction", "--algo", "leaves-transaction"),
+    cell("deciding", "table dropped", 1, "FAILED", "DROP TABLE", "--algo", "drops-table"),
+    cell("deciding", "clock patched", 1, "FAILED", "clock", "--algo", "patches-clock"),
+    cell("deciding", "hangs", 1, "FAILED", "--steer-timeout-ms", "--steer-timeout-ms", "500"),
+]
+
+# A reader of the record that fails leaves the record, and the other readers, alone.
+
+READERS = [
+    cell("report", "raises", 1, "FINISHED", "it broke"),
+    cell("gate", "raises", 1, "FINISHED", "it broke"),
+    cell("plots", "raises", 1, "FINISHED", "it broke"),
+    cell("MLflow send", "raises", 1, "FINISHED", "it broke"),
+    cell("report", "disk full", 1, "FINISHED", "report.html.*No space left", "--report", "small/report.html"),
+    cell("deciding", "disk full", 1, "INTERRUPTED", "No space left", "--results", "small", "--no-mlflow"),
+    cell("report", "read-only folder", 4, None, "^ERROR: --report /proc/in/report.html", "--report", "/proc/in/report.html"),
+    cell("records", "read-only folder", 4, None, "^ERROR: --results /proc/in", "--results", "/proc/in"),
+    cell("MLflow start", "never answers", 0, "FINISHED", UNSENT, "--tracking-uri", "{silent}"),
+    cell("MLflow start", "nobody listens", 0, "FINISHED", UNSENT, "--tracking-uri", "http://127.0.0.1:1"),
+    cell("MLflow send", "disk full", 0, "FINISHED", UNSENT, "--tracking-uri", "sqlite:///small/mlflow.db"),
+    cell("training", "store locked", 0, "FINISHED", UNSENT, "--tracking-uri", "sqlite:///mlflow.db"),
+]
+
+# The environment is somebody else's.
+
+PG_VARIABLES = {
+    "PGHOST": "192.0.2.1",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGPORT": "1",
+    "PGUSER": "nobody",
+    "PGDATABASE": "nowhere",
+    "PGSERVICE": "nosuch",
+    "PGGSSENCMODE": "require",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGREQUIREAUTH": "scram-sha-256",
+    "PGOPTIONS": "-c enable_hashjoin=off",
+    "PGGEQO": "off",
+    "PGTZ": "nowhere",
+}
+ENVIRONMENT = [
+    cell("provisioning", "PG* variables", 0, "FINISHED", PASSED, environment=PG_VARIABLES),
+    cell("provisioning", "read-only cache", 4, None, "^ERROR: .*/proc/in", environment={"PILOTSCOPE_CACHE": "/proc/in"}),
+]
+
+# On a server of somebody else nothing stays, and without consent nothing but sessions happens.
+
+given = partial(cell, server="given")
+KNOBS = ("--algo", "knobs")
+GIVEN = [
+    *(
+        given(point, fault, 2, _record_at(point), INTERRUPTED)
+        for point, fault in product(("loading", "fingerprint", "training", "executing", "teardown"), ("SIGINT", "SIGTERM"))
+    ),
+    given("loading", "SIGKILL", -9, None, "", mended_later=True),
+    given("deciding", "SIGKILL", -9, "INTERRUPTED", "", mended_later=True),
+    given("deciding", "server killed", 1, "FAILED", SERVER_ERROR, mended_later=True),
+    given("deciding", "server stopped", 1, "FAILED", SERVER_ERROR, mended_later=True),
+    given("deciding", "sessions terminated", 1, "FAILED", "PostgreSQL closed a session"),
+    given("deciding", "no free connection", 0, "FINISHED", PASSED),
+    given("teardown", "server killed", 0, "FINISHED", UNDROPPED, mended_later=True),
+    given("teardown", "server stopped", 0, "FINISHED", UNDROPPED, mended_later=True),
+    given("teardown", "no free connection", 0, "FINISHED", UNDROPPED, mended_later=True),
+    given("planning", "tables locked", 1, "FAILED", "lock", "--query-timeout-ms", "1000"),
+    given("executing", "tables locked", 0, "FINISHED", "timed out on every side", "--query-timeout-ms", "1000"),
+    given("settings changed", "nothing", 0, "FINISHED", PASSED, *KNOBS),
+    given("settings changed", "SIGINT", 2, "KILLED", INTERRUPTED, *KNOBS),
+    given("settings changed", "SIGTERM", 2, "KILLED", INTERRUPTED, *KNOBS),
+    given("settings changed", "SIGKILL", -9, "INTERRUPTED", "", *KNOBS, mended_later=True),
+    given("settings changed", "server killed", 1, "FAILED", "not put back: bgwriter_lru_maxpages", *KNOBS, mended_later=True),
+    cell("provisioning", "no consent", 4, None, "^ERROR: .*--allow-changes", server="unwilling"),
+    cell("training", "no consent", 1, "FAILED", "--allow-changes", *KNOBS, server="role"),
+]
+
+role = partial(cell, server="role")
+ROLE = [
+    *(
+        role(point, fault, 2, _record_at(point), INTERRUPTED)
+        for point, fault in product(("fingerprint", "training", "deciding", "executing", "teardown"), ("SIGINT", "SIGTERM"))
+    ),
+    role("executing", "SIGKILL", -9, "INTERRUPTED", ""),
+    role("provisioning", "tables locked", 4, None, "^ERROR: .*lock"),
+    role("provisioning", "no free connection", 4, None, "^ERROR: .*connection"),
+    role("provisioning", "server stopped", 4, None, "^ERROR: .*connect"),
+    role("fingerprint", "server killed", 4, None, "^ERROR: "),
+    *(role(point, "server killed", 1, "FAILED", SERVER_ERROR) for point in ("training", "deciding", "executing")),
+    *(role(point, "server killed", 0, "FINISHED", PASSED) for point in AFTER),
+    role("executing", "tables locked", 0, "FINISHED", "timed out on every side", "--query-timeout-ms", "1000"),
+]
+
+# Workers of Dask and containers end with the measurement.
+
+pooled = partial(cell, server="dask")
+LEARNS_THERE = ("--algo", "pooled")
+DASK = [
+    pooled("worker", "SIGKILL", 0, "FINISHED", PASSED, *LEARNS_THERE),
+    pooled("worker", "run interrupted", 2, "KILLED", INTERRUPTED, *LEARNS_THERE),
+    pooled("worker", "run killed", -9, "INTERRUPTED", "", *LEARNS_THERE),
+    pooled("task", "raises", 1, "FAILED", "it broke", *LEARNS_THERE),
+]
+
+contained = partial(cell, server="container")
+CONTAINER = [
+    contained("loading", "SIGINT", 2, None, INTERRUPTED),
+    contained("deciding", "SIGTERM", 2, "KILLED", INTERRUPTED),
+    contained("deciding", "SIGKILL", -9, "INTERRUPTED", ""),
+    contained("deciding", "container killed", 1, "FAILED", "container .* stopped"),
+    contained("teardown", "SIGINT", 2, "FINISHED", INTERRUPTED),
+]

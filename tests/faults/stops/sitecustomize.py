@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib.abc
-import importlib.util
 import os
 import re
 import socket
@@ -27,11 +26,14 @@ STOPS = [_FORM.fullmatch(stop) for stop in os.environ.get("PILOTSCOPE_TEST_STOPS
 
 
 def wait_at(number: int) -> None:
-    """Tell the test that this process is at a stop, and wait for its answer; go on if the test does not wait any more."""
+    """Tell the test that this process is at a stop, and wait: go on when it closes the connection, and raise when it answers."""
+    answer = b""
     with suppress(FileNotFoundError, ConnectionError), socket.socket(socket.AF_UNIX) as test:
         test.connect(os.environ["PILOTSCOPE_TEST_SOCKET"])
         test.sendall(f"{number} {os.getpid()}\n".encode())
-        test.recv(1)
+        answer = test.recv(1)
+    if answer:
+        raise RuntimeError("it broke")
 
 
 def stopping(function: Callable[..., Any], number: int, text: str | None, call: int) -> Callable[..., Any]:
@@ -60,31 +62,47 @@ def add_stops(module: ModuleType) -> None:
         setattr(owner, name, stopping(getattr(owner, name), number, stop["text"], int(stop["call"] or 1)))
 
 
+class Stopping(importlib.abc.Loader):
+    """Executes a module as its own loader does, and adds the stops before anybody can import a function from it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Make the module."""
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module."""
+        self._loader.exec_module(module)
+        add_stops(module)
+
+
 class Finder(importlib.abc.MetaPathFinder):
-    """Adds the stops of a module as soon as it was executed, before anybody can import a function from it."""
+    """Finds the modules that have stops."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the specification that the other finders have, with a loader that adds the stops."""
         if not any(stop is not None and stop["module"] == fullname for stop in STOPS):
             return None
-        sys.meta_path.remove(self)
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            sys.meta_path.insert(0, self)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
+        for finder in sys.meta_path[1:]:
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                spec.loader = Stopping(spec.loader)
+                return spec
+        return None
 
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            add_stops(module)
 
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+class Finders(list[Any]):
+    """A list whose first finder stays the first: pytest inserts its own, which would find our modules before."""
+
+    def insert(self, index: Any, finder: Any) -> None:
+        """Insert behind the first."""
+        super().insert(max(index, 1), finder)
 
 
 if STOPS:
     for loaded in [sys.modules[stop["module"]] for stop in STOPS if stop is not None and stop["module"] in sys.modules]:
         add_stops(loaded)
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path = Finders([Finder(), *sys.meta_path])
