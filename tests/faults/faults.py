@@ -19,6 +19,13 @@ from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from tests.faults.program import Program, Project
 
 OURS = "SELECT pid, datname FROM pg_stat_activity WHERE application_name = 'pilotscope' AND pid <> pg_backend_pid()"
+UNTIL_ASLEEP = """
+DO $$ BEGIN
+    WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()) LOOP
+        PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+    END LOOP;
+END $$
+"""
 SMALL = "small"
 """The folder of a project that is a file system of a few megabytes."""
 
@@ -125,10 +132,25 @@ def kill_container(scene: Scene) -> None:
         container.wait()
 
 
+def in_a_statement(number: signal.Signals) -> Callable[[Scene], None]:
+    """Return a fault that sends a signal while the server sleeps in a statement of the program."""
+
+    def fault(scene: Scene) -> None:
+        scene.program.go_on()
+        with scene.session() as session:
+            session.execute(UNTIL_ASLEEP)
+        os.kill(scene.program.pid, number)
+
+    return fault
+
+
 FAULTS: dict[str, Callable[[Scene], None]] = {
     "SIGINT": send(signal.SIGINT),
     "SIGTERM": send(signal.SIGTERM),
     "SIGKILL": send(signal.SIGKILL),
+    "SIGINT in a statement": in_a_statement(signal.SIGINT),
+    "SIGTERM in a statement": in_a_statement(signal.SIGTERM),
+    "SIGKILL in a statement": in_a_statement(signal.SIGKILL),
     "server killed": kill_server,
     "server stopped": stop_server,
     "sessions terminated": terminate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -109,6 +110,7 @@ def project_of(cell: Cell, basis: Basis, folder: Path) -> Iterator[Project]:
         shutil.rmtree(cache / "labels", ignore_errors=True)
         project = Project(folder, store=basis.store, cache=cache, temporary=temporary)
         (folder / "queries.sql").write_text(QUERIES, encoding="utf-8")
+        (folder / "endless.sql").write_text("SELECT pg_sleep(3600);\n", encoding="utf-8")
         if SMALL in " ".join(cell.arguments):
             stack.enter_context(small_disk(folder / SMALL))
             shutil.copy(basis.store, folder / SMALL)
@@ -144,11 +146,11 @@ def play(cell: Cell, basis: Basis, folder: Path, environment: Mapping[str, str] 
         with adopting() as processes:
             ended = measure(cell, project, server, command, {**cell.environment, **(environment or {})})
             stayed = left_processes(processes)
-        check_end(cell, ended)
-        check_record(cell, project, ended)
-        check_places(project, stayed)
+        problems = [*of_end(cell, ended), *of_record(cell, project), *of_places(project, stayed)]
         if server is not None:
-            check_server(cell, project, server, command, before)
+            problems += of_server(cell, project, server, command, before)
+    if problems:
+        pytest.fail("\n".join([*problems, ended.output]), pytrace=False)
 
 
 def measure(cell: Cell, project: Project, server: EmbeddedServer | None, command: list[str], environment: Mapping[str, str]) -> Ended:
@@ -163,41 +165,54 @@ def measure(cell: Cell, project: Project, server: EmbeddedServer | None, command
         return program.end()
 
 
-def check_end(cell: Cell, ended: Ended) -> None:
-    """Check the exit code and the message."""
-    assert [text for text in MUTE if text in ended.output] == [], ended.output
-    assert ended.code == cell.code, ended.output
+def of_end(cell: Cell, ended: Ended) -> Iterator[str]:
+    """Yield what is wrong with the exit code and the message."""
+    if ended.code != cell.code:
+        yield f"exit code {ended.code}, not {cell.code}"
+    if found := [text for text in MUTE if text in ended.output]:
+        yield f"in the output: {found}"
     found = [line for line in ended.lines if re.search(cell.says, line)]
-    assert len(found) == 1 or not cell.says, (found, ended.output)
+    if cell.says and len(found) != 1:
+        yield f"not one line with {cell.says!r}, but {found}"
 
 
-def check_record(cell: Cell, project: Project, ended: Ended) -> None:
-    """Check the record and, after `pilotscope sync` if the program was killed, MLflow."""
+def of_record(cell: Cell, project: Project) -> Iterator[str]:
+    """Yield what is wrong with the record and, after `pilotscope sync` if the program was killed, with MLflow."""
     statuses = [record.status for record in project.records()]
-    assert statuses == ([] if cell.record is None else [cell.record]), ended.output
+    if statuses != [] if cell.record is None else [cell.record] != statuses:
+        yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
         return
-    if cell.code == -9:
+    if cell.code == -signal.SIGKILL:
         list(sync(project.folder / "results", tracking_uri=f"sqlite:///{project.folder}/mlflow.db"))
-    true = ("KILLED",) if cell.record == "INTERRUPTED" else (cell.record,)
-    allowed = true if cell.point not in AFTER else (*true, "KILLED")  # stopped while it was sent
-    assert len(project.statuses()) == len(statuses), ended.output
-    assert set(project.statuses()) <= set(allowed), (project.statuses(), ended.output)
+    true = "KILLED" if cell.record == "INTERRUPTED" else cell.record
+    allowed = {true, "KILLED"} if cell.point in AFTER else {true}  # stopped while it was sent
+    found = project.statuses()
+    if len(found) != len(statuses) or not set(found) <= allowed:
+        yield f"runs in MLflow {found}, not {true}"
 
 
-def check_places(project: Project, stayed: list[str]) -> None:
-    """Check that no process is left, no socket, no server and nothing half-made."""
-    assert stayed == []
-    assert files_below(project.temporary) == []
-    assert [str(path) for path in project.cache.glob("uid-*/servers/*")] == []
-    assert [str(path) for path in project.cache.rglob("*.partial")] == []
+def of_places(project: Project, stayed: list[str]) -> Iterator[str]:
+    """Yield every process, socket, folder of a server and half-made cache entry that is left."""
+    yield from (f"a process is left: {command}" for command in stayed)
+    yield from (f"left in the temporary folder: {path}" for path in files_below(project.temporary))
+    yield from (f"left in the cache: {path}" for path in (*project.cache.glob("uid-*/servers/*"), *project.cache.rglob("*.partial")))
 
 
-def check_server(cell: Cell, project: Project, server: EmbeddedServer, command: list[str], before: Mapping[str, object] | None) -> None:
-    """Check that somebody else's server is as it was; after SIGKILL or a lost server, as soon as a measurement has begun again."""
+def of_server(
+    cell: Cell, project: Project, server: EmbeddedServer, command: list[str], before: Mapping[str, list[object]] | None
+) -> Iterator[str]:
+    """Yield every difference that somebody else's server has; after SIGKILL or a lost server, once somebody has measured again."""
     restarted(server)
-    assert sessions_end(server)
+    if not sessions_end(server):
+        yield "a session is left on the server"
     if cell.mended_later:
         with Program(project, command, environment={}) as program:
-            assert program.end().code == 0
-    assert state_of(server) == before
+            ended = program.end()
+        if ended.code != 0:
+            yield f"the next measurement ended with {ended.code}:\n{ended.output}"
+    after = state_of(server)
+    for what in sorted({*(before or {}), *after}):
+        old, new = (before or {}).get(what, []), after.get(what, [])
+        if old != new:
+            yield f"{what}: gone {[row for row in old if row not in new]}, new {[row for row in new if row not in old]}"

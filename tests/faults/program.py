@@ -59,7 +59,7 @@ class Project:
 
     def records(self) -> list[Record]:
         """Return every record, none of which may be cut off."""
-        found = [read_record(path) for path in sorted(self.folder.rglob("*.jsonl"))]
+        found = [read_record(path) for path in sorted(self.folder.glob("*/*.jsonl"))]
         assert not any(record.truncated or record.ignored for record in found)
         return found
 

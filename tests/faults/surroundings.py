@@ -40,7 +40,7 @@ _DATABASE = {
 }
 
 
-def state_of(server: EmbeddedServer) -> dict[str, Any]:
+def state_of(server: EmbeddedServer) -> dict[str, list[Any]]:
     """Return everything of a server that others could notice: its settings, roles, databases, and the relations of each database."""
     with server.connect() as session:
         state = {what: _rows(session, sql) for what, sql in _SERVER.items()}

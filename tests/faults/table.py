@@ -20,7 +20,7 @@ POINTS = {
     "labelling": "pytest_pilotscope.labels.collect:_count_in_memory",
     "deciding": "tests.faults.algorithm:Watched.steer",
     "planning": "pytest_pilotscope.postgres.session:Session.explain",
-    "executing": "pytest_pilotscope.measurement.clocks:explain_timed",
+    "executing": "pytest_pilotscope.postgres.session:Session.timed",
     "between rounds": "pytest_pilotscope.measurement.protocol:QueryMeasurement._round#2",
     "MLflow start": "pytest_pilotscope.tracking.tracker:MLflowTracker.log_params",
     "MLflow send": "pytest_pilotscope.tracking.tracker:MLflowTracker.flush",
@@ -30,6 +30,7 @@ POINTS = {
     "choosing": "tests.faults.algorithm:Chooser.choose",
     "changing settings": "pytest_pilotscope.postgres.knobs:SystemKnobs.set",
     "settings changed": "pytest_pilotscope.runs.single:BenchmarkRun.measure",
+    "endless query": "pytest_pilotscope.postgres.session:Session.timed@pg_sleep",
     "worker": "pytest_pilotscope.provision.pool:_worker",
     "task": "tests.faults.algorithm:count",
     "plots": "pytest_pilotscope.report.page:write_plots",
@@ -226,12 +227,17 @@ GIVEN = [
 ]
 
 role = partial(cell, server="role")
+ENDLESS = ("--queries-dir", "endless.sql", "--generate-training", "0", "--algo", "chooser")
 ROLE = [
     *(
         role(point, fault, 2, _record_at(point), INTERRUPTED)
         for point, fault in product(("fingerprint", "training", "deciding", "executing", "teardown"), ("SIGINT", "SIGTERM"))
     ),
     role("executing", "SIGKILL", -9, "INTERRUPTED", ""),
+    role("endless query", "SIGINT in a statement", 2, "KILLED", INTERRUPTED, *ENDLESS),
+    role("endless query", "SIGTERM in a statement", 2, "KILLED", INTERRUPTED, *ENDLESS),
+    role("endless query", "SIGKILL in a statement", -9, "INTERRUPTED", "", *ENDLESS),
+    role("endless query", "nothing", 0, "FINISHED", "timed out on every side", *ENDLESS, "--query-timeout-ms", "500"),
     role("provisioning", "tables locked", 4, None, "^ERROR: .*lock"),
     role("provisioning", "no free connection", 4, None, "^ERROR: .*connection"),
     role("provisioning", "server stopped", 4, None, "^ERROR: .*connect"),
