@@ -22,7 +22,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 END_LIMIT_S = 30.0
 
 _SERVER = {
-    "settings": "SELECT name, setting FROM pg_settings WHERE name <> 'transaction_read_only'",
+    "settings": "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'pilotscope.%'",
     "databases": "SELECT datname, datdba::regrole::text, datallowconn, shobj_description(oid, 'pg_database') FROM pg_database",
     "roles": "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolcanlogin FROM pg_roles",
     "settings of roles": "SELECT setdatabase, setrole, setconfig::text FROM pg_db_role_setting",
