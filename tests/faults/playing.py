@@ -18,8 +18,9 @@ import pytest
 
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.databases import drop_database
 from pytest_pilotscope.provision.database import steering_libraries
-from pytest_pilotscope.provision.loading import load_database
+from pytest_pilotscope.provision.loading import load_database, loaded_name
 from pytest_pilotscope.tracking.sync import sync
 from tests.faults.faults import FAULTS, SMALL, Scene
 from tests.faults.program import Ended, Program, Project
@@ -65,6 +66,7 @@ def given_server(cell: Cell) -> Iterator[EmbeddedServer | None]:
             session.execute(f"CREATE ROLE {ROLE} LOGIN")
             session.execute("CREATE DATABASE mine")
             session.execute("ALTER SYSTEM SET work_mem = '5MB'")  # an entry of somebody else that must stay
+        server.restart(few)
         with server.connect("mine") as session:
             Toy().load(session)
             session.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}")
@@ -211,8 +213,11 @@ def of_server(
             ended = program.end()
         if ended.code != 0:
             yield f"the next measurement ended with {ended.code}:\n{ended.output}"
+        if cell.point in COLD:
+            with server.connect() as session:
+                drop_database(session, loaded_name(Toy()))
     after = state_of(server)
-    for what in sorted({*(before or {}), *after}):
-        old, new = (before or {}).get(what, []), after.get(what, [])
+    for what in (before or {}).keys() & after.keys():  # a database that is gone or new is among the databases
+        old, new = (before or {})[what], after[what]
         if old != new:
             yield f"{what}: gone {[row for row in old if row not in new]}, new {[row for row in new if row not in old]}"

@@ -113,4 +113,4 @@ def restarted(server: EmbeddedServer) -> None:
     try:
         server.connect().close()
     except ServerError:
-        server.restart({})
+        server.restart(server._settings)
