@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.postgres.binaries import find_binaries
-from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.databases import drop_database
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.provision.database import steering_libraries
 from pytest_pilotscope.provision.loading import load_database, loaded_name
 from pytest_pilotscope.tracking.sync import sync

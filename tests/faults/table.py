@@ -118,7 +118,7 @@ def _record_of_the_dead(point: str) -> str | None:
 ANYWHERE = tuple(POINTS)[:15]
 """The points that every measurement has."""
 INTERRUPTED = r"^!+ KeyboardInterrupt !+$"
-SERVER_ERROR = r"^E? +ServerError: "
+SERVER_ERROR = "^FAILED: (ServerError|StatementFailed): "
 PASSED = r"=+ 1 passed"
 UNSENT = "not sent to MLflow: 1 of 1 runs"
 UNDROPPED = "could not be dropped"
@@ -149,8 +149,8 @@ LOST = [
 # An algorithm that misbehaves ends its own run, and says how.
 
 ALGORITHMS = [
-    cell("training", "exception", 1, "FAILED", "RuntimeError: the loss is not finite", "--algo", "raises-in-training"),
-    cell("deciding", "exception", 1, "FAILED", "RuntimeError: no such embedding", "--algo", "raises-in-deciding"),
+    cell("training", "exception", 1, "FAILED", "^FAILED: RuntimeError: the loss is not finite", "--algo", "raises-in-training"),
+    cell("deciding", "exception", 1, "FAILED", "^FAILED: .*RuntimeError: no such embedding", "--algo", "raises-in-deciding"),
     cell("deciding", "setting left behind", 1, "FAILED", "enable_hashjoin", "--algo", "leaves-setting"),
     cell("deciding", "transaction left open", 1, "FAILED", "transaction", "--algo", "leaves-transaction"),
     cell("deciding", "table dropped", 1, "FAILED", "DROP TABLE", "--algo", "drops-table"),
