@@ -55,7 +55,7 @@ def found_in(folder: Path) -> dict[str, list[str]]:
         pytest.param(
             ("--tb", "long"),
             1,
-            "pytest_pilotscope.provision.database:Database.measuring_session",
+            "pytest_pilotscope.measurement.clocks:clock_of",
             id="it breaks beside a connection string",
         ),
         pytest.param(("--tracking-uri", f"http://me:{STORE}@127.0.0.1:1/path?token={TOKEN}"), 0, "", id="a store that does not answer"),
