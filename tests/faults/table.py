@@ -210,7 +210,7 @@ GIVEN = [
     given("deciding", "SIGKILL", -9, "INTERRUPTED", "", mended_later=True),
     given("deciding", "server killed", 1, "FAILED", SERVER_ERROR, mended_later=True),
     given("deciding", "server stopped", 1, "FAILED", SERVER_ERROR, mended_later=True),
-    given("deciding", "sessions terminated", 1, "FAILED", "PostgreSQL closed a session"),
+    given("deciding", "sessions terminated", 1, "FAILED", "^FAILED: ServerError: PostgreSQL closed a session"),
     given("deciding", "no free connection", 0, "FINISHED", PASSED),
     given("teardown", "server killed", 0, "FINISHED", UNDROPPED, mended_later=True),
     given("teardown", "server stopped", 0, "FINISHED", UNDROPPED, mended_later=True),
@@ -223,7 +223,7 @@ GIVEN = [
     given("settings changed", "SIGKILL", -9, "INTERRUPTED", "", *KNOBS, mended_later=True),
     given("settings changed", "server killed", 1, "FAILED", "not put back: bgwriter_lru_maxpages", *KNOBS, mended_later=True),
     cell("provisioning", "no consent", 4, None, "^ERROR: .*--allow-changes", server="unwilling"),
-    cell("training", "no consent", 1, "FAILED", "--allow-changes", *KNOBS, server="role"),
+    cell("training", "no consent", 1, "FAILED", "^FAILED: .*--allow-changes", *KNOBS, server="role"),
 ]
 
 role = partial(cell, server="role")
@@ -255,7 +255,7 @@ DASK = [
     pooled("worker", "SIGKILL", 0, "FINISHED", PASSED, *LEARNS_THERE),
     pooled("worker", "run interrupted", 2, "KILLED", INTERRUPTED, *LEARNS_THERE),
     pooled("worker", "run killed", -9, "INTERRUPTED", "", *LEARNS_THERE),
-    pooled("task", "raises", 1, "FAILED", "it broke", *LEARNS_THERE),
+    pooled("task", "raises", 1, "FAILED", "^FAILED: ServerError: .*it broke", *LEARNS_THERE),
 ]
 
 contained = partial(cell, server="container")
@@ -263,6 +263,6 @@ CONTAINER = [
     contained("loading", "SIGINT", 2, None, INTERRUPTED),
     contained("deciding", "SIGTERM", 2, "KILLED", INTERRUPTED),
     contained("deciding", "SIGKILL", -9, "INTERRUPTED", ""),
-    contained("deciding", "container killed", 1, "FAILED", "container .* stopped"),
+    contained("deciding", "container killed", 1, "FAILED", "^FAILED: .*container .* stopped"),
     contained("teardown", "SIGINT", 2, "FINISHED", INTERRUPTED),
 ]
