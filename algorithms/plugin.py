@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.options.values import factors, margin, positive_float, positive_int
+from pytest_pilotscope.options.values import auto_or_count, factors, files, margin, positive_float, positive_int
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
@@ -16,19 +16,63 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     """Add every built-in algorithm by name; the registry imports each on demand."""
     registry.add_algorithm("baseline", "pytest_pilotscope.algorithms.baseline:Baseline", origin=ORIGIN)
     registry.add_algorithm("oracle", "pytest_pilotscope.algorithms.oracle:Oracle", origin=ORIGIN)
+    registry.add_algorithm("sample", "pytest_pilotscope.algorithms.sample:Sample", origin=ORIGIN)
+    registry.add_algorithm("bound", "pytest_pilotscope.algorithms.bound.estimator:Bound", origin=ORIGIN)
+    registry.add_algorithm("trees", "pytest_pilotscope.algorithms.trees.estimator:Trees", origin=ORIGIN)
+    registry.add_algorithm("replay", "pytest_pilotscope.algorithms.replay.estimator:Replay", origin=ORIGIN)
     registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
     registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
     registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
     registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
+    registry.add_option("sample", "rows", default=1000, metavar="N", parse=positive_int, help="rows in the sample of each table")
+    _add_replay_options(registry)
+    _add_trees_options(registry)
     _add_mscn_options(registry)
     _add_index_options(registry)
     _add_knob_options(registry)
     _add_lero_options(registry)
 
 
+def _add_replay_options(registry: Registry) -> None:
+    registry.add_option(
+        "replay",
+        "estimates",
+        default=(),
+        metavar="FILE,...",
+        parse=files,
+        help="files of estimates: .jsonl, .csv or .parquet with query, aliases and rows, or .txt with one number for each sub-plan query",
+    )
+    registry.add_option(
+        "replay",
+        "subplans",
+        default=(),
+        metavar="FILE,...",
+        parse=files,
+        help="the sub-plan queries of each .txt file; by default the .sql file beside it or one folder above with as many lines",
+    )
+
+
+def _add_trees_options(registry: Registry) -> None:
+    registry.add_option("trees", "count", default=600, metavar="N", parse=positive_int, help="regression trees at most")
+    registry.add_option("trees", "depth", default=6, metavar="N", parse=positive_int, help="levels of a regression tree at most")
+    registry.add_option(
+        "trees",
+        "learning_rate",
+        default=0.05,
+        metavar="RATE",
+        parse=positive_float,
+        help="weight of each regression tree",
+    )
+
+
 def _add_mscn_options(registry: Registry) -> None:
     registry.add_option(
-        "mscn", "batch_size", default=2048, metavar="N", parse=positive_int, help="subplans that mscn learns from in one step"
+        "mscn",
+        "batch_size",
+        default="auto",
+        metavar="auto|N",
+        parse=auto_or_count,
+        help="subplans that mscn learns from in one step; auto: the most up to 2048 with which an epoch has ten steps",
     )
     registry.add_option("mscn", "hidden_units", default=256, metavar="N", parse=positive_int, help="units of each layer of mscn's network")
     registry.add_option("mscn", "learning_rate", default=1e-3, metavar="RATE", parse=positive_float, help="learning rate of mscn (Adam)")

@@ -9,6 +9,7 @@ The exceptions that this project raises on purpose.
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       there are no binaries and no Docker daemon to start a server with
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── CannotConnect       a connection fails for a reason that stays, so that trying again does not help
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data cannot be generated, fetched or loaded
@@ -67,6 +68,10 @@ class MissingServer(ServerError):
 
 class MissingExtension(ServerError):
     """The server cannot be steered because the pilotscope library is not loaded."""
+
+
+class CannotConnect(ServerError):
+    """A connection fails for a reason that stays (not that nobody answers yet), so that trying again does not help."""
 
 
 class StatementFailed(ServerError):

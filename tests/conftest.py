@@ -143,6 +143,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of cases beside the checkout; skips where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases: {folder} is not there")
+    return folder
+
+
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache folder that every account can enter (pytest's own folders are closed to the one that servers run as)."""

@@ -14,8 +14,8 @@ from pytest_pilotscope.algorithms.devices import one_blas_thread
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats, QueryElements
 from pytest_pilotscope.algorithms.mscn.forward import Forward
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
-from pytest_pilotscope.algorithms.mscn.samples import Samples
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.algorithms.table_samples import Samples
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Subplan
 from pytest_pilotscope.queries.plainparser import read_plain

@@ -13,13 +13,13 @@ from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
-from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, learn
+from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, batch_size_for, learn
 from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_steer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
-from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
 from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from pytest_pilotscope.algorithms.table_samples import Samples, draw
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import parse_plain
@@ -60,7 +60,6 @@ class Mscn:
     def train(self, training: Training) -> TrainingReport:
         """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
         settings = training.settings
-        parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, **training.options)
         where = device(settings.device)
         queries = list(training.queries)[: settings.training_size]
         labels = training.labels([*queries, *training.validation])
@@ -71,6 +70,7 @@ class Mscn:
             )
         featurizer = _featurizer(training)
         samples, validation = (_samples(featurizer, part, labels) for part in (queries, training.validation))
+        parameters = _hyper_parameters(training, len(samples))
         started_s = perf_counter()
         with training.progress("mscn epochs", parameters.epochs) as advance:
             learned = learn(samples, validation, widths=featurizer.widths, parameters=parameters, device=where, advance=advance)
@@ -153,6 +153,13 @@ class Mscn:
         if self.model is None or self._metadata is None:
             raise ModelError("mscn has no model yet; train it, or load one")
         return self.model, self._metadata
+
+
+def _hyper_parameters(training: Training, subplans: int) -> HyperParameters:
+    options = dict(training.options)
+    if options["batch_size"] == "auto":
+        options["batch_size"] = batch_size_for(subplans)
+    return HyperParameters(epochs=training.settings.epochs, seed=training.settings.seed, **options)
 
 
 def _featurizer(training: Training) -> Featurizer:

@@ -17,8 +17,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.algorithms.mscn.samples import Samples
 from pytest_pilotscope.algorithms.mscn.vocabulary import OPERATORS, PredicateElement, Vocabulary
+from pytest_pilotscope.algorithms.table_samples import Samples
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,17 @@ from pytest_pilotscope.algorithms.devices import one_thread, seeded
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, TensorBags
 from pytest_pilotscope.algorithms.mscn.ragged import Batch, Indices, LabelledSubplans
 from pytest_pilotscope.errors import AlgorithmError
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BATCH, SMALLEST_BATCH = 2048, 32
+"""Subplans of a batch: the largest learns fastest per subplan, and below the smallest a step costs as much for fewer subplans."""
+
+STEPS = 10
+"""Least steps of an epoch: with fewer, 100 epochs end while the loss still falls."""
+
+STILL_FALLING = 0.9
+"""The loss still falls if its smallest value of the last tenth of the epochs is below that of the tenth before by this factor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +44,11 @@ class HyperParameters:
     straight_above: float = math.e
     patience: int = 20
     seed: int
+
+
+def batch_size_for(subplans: int) -> int:
+    """Return the largest power of two with which an epoch over so many subplans has `STEPS` steps, within the limits of a batch."""
+    return min(max(1 << (max(subplans // STEPS, 1).bit_length() - 1), SMALLEST_BATCH), LARGEST_BATCH)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +107,20 @@ def _epochs(
         advance(1)
         if epoch - learned.best_epoch >= parameters.patience:
             break
+    else:
+        _warn_if_falling(learned)
     return learned
+
+
+def _warn_if_falling(learned: Learned) -> None:
+    """Warn if all epochs are over and the loss still falls: of the validation queries, or of training without them."""
+    losses, of = (learned.validation_loss, "validation") if learned.validation_loss else (learned.train_loss, "training")
+    tenth = len(losses) // 10
+    if tenth and min(losses[-tenth:]) < STILL_FALLING * min(losses[-2 * tenth : -tenth]):
+        logger.warning(
+            "mscn ended after %d epochs while its %s loss still fell (%.3g to %.3g in the last %d); let it learn on with more --epochs",
+            *(len(losses), of, min(losses[-2 * tenth : -tenth]), min(losses[-tenth:]), tenth),
+        )
 
 
 def _epoch(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors import torch as tensors
@@ -20,10 +20,9 @@ from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
-from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.algorithms.table_samples import read_samples, samples_json
 from pytest_pilotscope.errors import ModelError
-from pytest_pilotscope.queries.joins import Schema
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -36,7 +35,7 @@ def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[
     """Write a model below a folder; return its own folder and its metadata file."""
     contents = {WEIGHTS: tensors.save(model.network.state_dict()), VOCABULARY: _vocabulary_json(model)}
     if model.samples is not None:
-        contents[SAMPLES] = to_json({table: dict(sample.texts) for table, sample in model.samples.tables.items()})
+        contents[SAMPLES] = samples_json(model.samples)
     return write_files(folder, metadata, contents, format_number=FORMAT)
 
 
@@ -62,21 +61,13 @@ def _assembled(contents: Mapping[str, bytes], inner: Path, session: Session | No
     ranges = {table: {name: (float(low), float(high)) for name, (low, high) in ends.items()} for table, ends in about["ranges"].items()}
     vocabulary = Vocabulary(schema=schema, ranges=ranges)
     samples = (
-        _samples(json_object(inner / SAMPLES, contents[SAMPLES]), schema, about["sample_rows"], session) if SAMPLES in contents else None
+        read_samples(json_object(inner / SAMPLES, contents[SAMPLES]), schema, about["sample_rows"], session)
+        if SAMPLES in contents
+        else None
     )
     network = MscnNetwork(Featurizer(vocabulary, samples).widths, hidden=int(about["hidden_units"]))
     network.load_state_dict(tensors.load(contents[WEIGHTS]))
     return TrainedModel(vocabulary=vocabulary, samples=samples, network=network)
-
-
-def _samples(texts: Mapping[str, Any], schema: Schema, rows: int, session: Session | None) -> Samples:
-    tables = {}
-    for table, types in schema.items():
-        columns = {name: tuple(None if text is None else str(text) for text in texts[table][name]) for name in types}
-        if len({len(column) for column in columns.values()}) > 1:
-            raise ValueError(f"the sample columns of table {table!r} differ in length")
-        tables[table] = TableSample(table, types, columns)
-    return Samples(tables, session=session, rows=int(rows))
 
 
 def _vocabulary_json(model: TrainedModel) -> bytes:

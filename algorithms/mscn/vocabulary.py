@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from pytest_pilotscope.algorithms.mscn.typed_columns import column, comparable, kind_of, number
+from pytest_pilotscope.algorithms.typed_columns import column, comparable, kind_of, number
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import ColumnRef, Relation, Schema
 from pytest_pilotscope.queries.predicates import (

@@ -31,11 +31,11 @@ from benchmarks.padded_mscn import padded, reference_loss, reference_rows
 from pytest_pilotscope.algorithms.devices import one_thread, seeded
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
-from pytest_pilotscope.algorithms.mscn.learning import loss_of
+from pytest_pilotscope.algorithms.mscn.learning import LARGEST_BATCH, loss_of
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
-from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.algorithms.table_samples import SAMPLE_ROWS, Samples, TableSample
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.stats.generate import generate
@@ -45,8 +45,7 @@ from pytest_pilotscope.queries.joins import JoinQuery, Schema
 from pytest_pilotscope.queries.plainparser import read_plain
 from pytest_pilotscope.queries.queries import Query, Workload
 
-OPTIONS = builtin_registry().options("mscn", {})
-BATCH_SIZE, HIDDEN_UNITS = OPTIONS["batch_size"], OPTIONS["hidden_units"]
+BATCH_SIZE, HIDDEN_UNITS = LARGEST_BATCH, builtin_registry().options("mscn", {})["hidden_units"]
 EPOCHS = 100
 CONSTANT = re.compile(r"(?<![\w.'])\d+(?![\w.'])")
 Show = Callable[[str], None]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from pytest_pilotscope.errors import PilotscopeError, UsageError
+from pytest_pilotscope.errors import PilotscopeError, UsageError, counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -229,14 +229,42 @@ def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking
         raise SystemExit(_EXIT_FAULT)
 
 
+def _workload_options(command: F) -> F:
+    options = (
+        click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names."),
+        click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries."),
+        _server_options,
+        click.option("--allow-changes", multiple=True, metavar="databases", help="Let --db make databases on the server of a DSN."),
+        click.option("--scale", type=float, help="Size of a generated dataset."),
+        click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random."),
+        click.option("--limit", type=click.IntRange(min=1), help="How many queries at most."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_workload_options
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A .jsonl, .csv or .parquet file.")
+@click.option("--true-rows", is_flag=True, help="Count the true rows of each set, too.")
+def subplans(queries_dir: Path | None, output: Path, limit: int | None, true_rows: bool, **config: Any) -> None:
+    """
+    Write every subplan of the test queries to a file.
+
+    A line has the query, the aliases of the set, the SQL that counts it and PostgreSQL's estimate. Fill in `rows` with other estimates and
+    measure them: pytest benchmarks --algo replay --replay-estimates FILE
+    """
+    from pytest_pilotscope.commands.subplans import write_subplans
+    from pytest_pilotscope.provision.database import PostgreSQLConfig
+
+    count = write_subplans(PostgreSQLConfig(**config), queries_dir, output, limit=limit, true_rows=true_rows)
+    click.echo(f"{counted(count, 'subplan')} in {output}")
+
+
 @cli.command("verify-labels")
-@click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names.")
-@click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries.")
-@_server_options
-@click.option("--scale", type=float, help="Size of a generated dataset.")
-@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For a generated dataset and for the plans.")
-@click.option("--limit", type=click.IntRange(min=1), help="How many queries at most.")
+@_workload_options
 @click.option("--plans", type=click.IntRange(min=1), default=6, show_default=True, help="Different plans to execute for each query.")
 @click.option("--timeout-ms", type=click.IntRange(min=1), default=60_000, show_default=True, help="Limit of each count and execution.")
 @_json_option
@@ -245,7 +273,7 @@ def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeo
     Compare labels with COUNT(*) and with executed plans.
 
     For every set of relations of every query, the label, its SQL, and the plan nodes that join exactly this set must agree. The command
-    writes nothing to the database; with --db on a server of yours, it makes a copy of the dataset there and drops it.
+    writes nothing to the database; with --db on a server of yours, it loads the dataset there and works in a copy, which it drops.
     """
     from pytest_pilotscope.commands.verifying import show_verification
     from pytest_pilotscope.commands.verifying import verify_labels as verified

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.errors import MissingWorkload
+from pytest_pilotscope.commands.workload_queries import queries_of
 from pytest_pilotscope.provision.database import open_database
-from pytest_pilotscope.queries.queries import SPLITS
 
 if TYPE_CHECKING:
     from pytest_pilotscope.labels.verifying import Mismatch, Verification
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.provision.database import Database, PostgreSQLConfig
+    from pytest_pilotscope.provision.database import PostgreSQLConfig
     from pytest_pilotscope.queries.queries import Query
 
 _AT_ONCE = 100
@@ -28,26 +27,14 @@ def verify_labels(config: PostgreSQLConfig, queries: Path | None, *, limit: int 
     """Count the labels of a workload again and compare them. Without `queries`, use those of the dataset."""
     from pytest_pilotscope.labels.verifying import total
 
-    with open_database(config) as database, database.session() as session:
-        chosen = _queries(database, queries)[:limit]
+    with open_database(config) as database, database.measuring_session() as session:
+        chosen = queries_of(database, queries)[:limit]
         parts = [chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)]
         found = []
         for number, part in enumerate(parts):
             click.echo(f"{number * _AT_ONCE} of {len(chosen)} queries", err=True)
             found.append(_verified(session, part, config.seed, plans, timeout_ms))
         return total(found)
-
-
-def _queries(database: Database, path: Path | None) -> Sequence[Query]:
-    from pytest_pilotscope.datasets.files import load_workload_files
-
-    if path is not None:
-        workload = load_workload_files(path, database.name, None)
-    elif database.dataset is not None:
-        workload = database.dataset.workload()
-    else:
-        raise MissingWorkload(f"database {database.name!r} has no queries of its own; name them with --queries-dir")
-    return [query for split in reversed(SPLITS) for query in workload.of(split)]
 
 
 def _verified(session: Session, queries: Sequence[Query], seed: int, plans: int, timeout_ms: int) -> Verification:

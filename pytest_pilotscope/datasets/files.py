@@ -1,21 +1,23 @@
 """
 Query files: a folder of `.sql` files, or one file in any of the formats in which benchmarks are published.
 
-- a folder: one statement in each `.sql` file, whose id is the file's name without `.sql`; a file of several statements that are no
-  queries, such as the schema in JOB's folder, counts as one statement that is not run;
+- a folder, maybe with folders within it (CEB): one statement in each `.sql` file, whose id is the file's name without `.sql`; a file of
+  several statements that are no queries, such as the schema in JOB's folder, counts as one statement that is not run;
 - `id#####statement` or `id<TAB>statement`, one on each line;
-- `rows||statement`, as STATS-CEB was published, one on each line, numbered q001, q002, ...; the number of rows is not used;
-- statements separated by `;`, over as many lines as they need, numbered q001, q002, ...;
+- `rows||statement` (STATS-CEB) or `statement;||number` (sub-plan queries), one on each line, numbered q001, q002, ...;
+- `tables#joins#predicates#rows`, MSCN's CSV, one on each line, numbered likewise;
+- statements separated by `;`, over as many lines as they need, numbered likewise;
 - one statement on each line without any `;`, numbered likewise.
 
-Empty lines and lines that begin with `--` are skipped.
+Empty lines and lines that begin with `--` are skipped. Commands of psql, lines that begin with a backslash, are listed as not run. A hint,
+`/*+ ... */`, is a part of the statement after it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pilotscope.datasets.statements import QUERY, NeverEnds, split_statements
@@ -24,9 +26,13 @@ from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, 
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
-    "id<TAB>statement": re.compile(r"(?P<id>[^\s']+)\t(?P<sql>.*)"),
+    "id<TAB>statement": re.compile(rf"(?!{QUERY.pattern})(?P<id>[^\s']+)\t(?P<sql>.*)", re.IGNORECASE),
     "rows||statement": re.compile(r"\d+\|\|(?P<sql>.*)"),
+    "statement;||number": re.compile(r"(?P<sql>.*);\s*\|\|\s*\d+\s*"),
+    "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>[^#]*)#\d+\s*"),
 }
+_COMMAND = re.compile(r"\\\S+")
+"""A command of psql."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
     that are no queries are listed as `unmeasured`. Raise `WorkloadError` if there is no query to measure.
     """
     parts = {split: _part(path, split) for split in SPLITS} if path.is_dir() else {}
-    loaded: dict[Split, Sequence[Query]] = {split: load_queries(part) if part else () for split, part in parts.items()}
+    loaded: dict[Split, Sequence[Query]] = {split: _of_split(part, split) if part else () for split, part in parts.items()}
     if parts.get("test") is None:
         train, validation = (learning.train, learning.validation) if learning else ((), ())
         loaded = {"train": train, "validation": validation, "test": load_queries(path)}
@@ -76,6 +82,14 @@ def load_workload_files(path: Path, dataset: str, learning: Workload | None) -> 
         named = ", ".join(f"{one.id} ({one.reason})" for one in unmeasured[:2])
         raise WorkloadError(f"{path}: there is no query to measure in it, only {named}; write at least one SELECT")
     return Workload(dataset=dataset, unmeasured=unmeasured).with_splits(measured)
+
+
+def _of_split(path: Path, split: Split) -> Sequence[Query]:
+    """Read the queries of a split; those without an id of their own are numbered q001 for test, and train001 and validation001."""
+    queries = load_queries(path)
+    if split == "test" or path.is_dir():
+        return queries
+    return [replace(query, id=re.sub(r"^q(?=\d+$)", split, query.id)) for query in queries]
 
 
 def find_workload(folder: Path, dataset: str) -> Workload | None:
@@ -101,8 +115,9 @@ def named_workload(folder: Path, name: str) -> Path:
 def _unmeasured(queries: Sequence[Query]) -> Iterable[Unmeasured]:
     for query in queries:
         if not QUERY.match(query.sql):
-            word = query.sql.split(None, 1)[0].upper()
-            yield Unmeasured(id=query.id, sql=query.sql, reason=f"{word} where a query begins")
+            word = query.sql.split(None, 1)[0]
+            reason = f"{word} is a command of psql" if _COMMAND.match(word) else f"{word.upper()} where a query begins"
+            yield Unmeasured(id=query.id, sql=query.sql, reason=reason)
 
 
 def _part(folder: Path, split: str) -> Path | None:
@@ -111,7 +126,7 @@ def _part(folder: Path, split: str) -> Path | None:
 
 def _from_folder(path: Path) -> list[_Found]:
     files = sorted(
-        path.glob("*.sql"), key=lambda file: [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(file)]
+        path.rglob("*.sql"), key=lambda file: [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(file)]
     )
     if not files:
         raise WorkloadError(f"{path}: no .sql file in this folder; put one query into each, or give a file")
@@ -123,8 +138,14 @@ def _from_folder(path: Path) -> list[_Found]:
         if len(statements) > 1 and any(QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
             problem = f"{len(statements)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
             raise _error(file, statements[1].line, problem)
-        found.append(_Found(path=file, line=statements[0].line, id=file.stem, sql=statements[0].sql))
+        found.append(_Found(path=file, line=statements[0].line, id=_id_in(path, file, files), sql=statements[0].sql))
     return found
+
+
+def _id_in(folder: Path, file: Path, files: Sequence[Path]) -> str:
+    """Return the name of a file without `.sql`, after its folders if a file in another folder has the same name."""
+    alike = sum(other.stem == file.stem for other in files) > 1
+    return file.relative_to(folder).with_suffix("").as_posix().replace("/", "-") if alike else file.stem
 
 
 def _parts(file: Path) -> list[str]:
@@ -140,10 +161,31 @@ def _from_file(path: Path) -> list[_Found]:
     if form is not None:
         found = [_on_line(path, number, line, form) for number, line in lines]
         return found if "id" in _LINES[form].groupindex else _numbered(found)
+    text, commands = _without_commands(path, text)
+    lines = [(number, line) for number, line in lines if not _COMMAND.match(line.lstrip())]
     found = _split(path, text)
     if len(found) == 1 and len(lines) > 1 and all(QUERY.match(line.lstrip()) for _, line in lines):
-        return _numbered([_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines])
-    return _numbered(found)
+        found = [_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines]
+    return [*_numbered(found), *commands]
+
+
+def _without_commands(path: Path, text: str) -> tuple[str, list[_Found]]:
+    """Take the commands of psql out of a text: lines that begin with a backslash outside of statements and quotes."""
+    lines, commands = text.split("\n"), []
+    for number, line in enumerate(lines, 1):
+        if _COMMAND.match(line.lstrip()) and not _is_quoted("\n".join(lines[: number - 1])):
+            commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line.strip()))
+            lines[number - 1] = ""
+    return "\n".join(lines), commands
+
+
+def _is_quoted(text: str) -> bool:
+    """Tell whether a literal, a quoted name or a comment is open at the end of a text."""
+    try:
+        split_statements(text)
+    except NeverEnds:
+        return True
+    return False
 
 
 def _numbered(found: Sequence[_Found]) -> list[_Found]:
@@ -160,10 +202,18 @@ def _on_line(path: Path, number: int, line: str, form: str) -> _Found:
     match = _LINES[form].match(line)
     if match is None:
         raise _error(path, number, f"this is not {form}, as in the lines above; write it like them")
-    statements = _split(path, match["sql"], number)
+    statements = _split(path, match["sql"] if "sql" in match.groupdict() else _of_csv(**match.groupdict()), number)
     if len(statements) != 1:
         raise _error(path, number, f"{len(statements)} statements found; write one on each line")
     return _Found(path=path, line=number, id=match.groupdict().get("id", ""), sql=statements[0].sql)
+
+
+def _of_csv(tables: str, joins: str, predicates: str) -> str:
+    """Return the query of a line of MSCN's CSV; predicates are `column,operator,value,...`."""
+    parts = [part.strip() for part in predicates.split(",")] if predicates.strip() else []
+    filters = [" ".join(parts[start : start + 3]) for start in range(0, len(parts), 3)]
+    conditions = [*(join.strip() for join in joins.split(",") if join.strip()), *filters]
+    return f"SELECT COUNT(*) FROM {tables}{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"  # noqa: S608  # the user's own
 
 
 def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:

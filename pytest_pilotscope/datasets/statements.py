@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-QUERY = re.compile(r"(?:select|with|values|table)\b|\(", re.IGNORECASE)
-"""The beginning of a query, as opposed to any other statement."""
+QUERY = re.compile(r"(?:/\*\+(?:[^*]|\*(?!/))*\*/\s*)*(?:(?:select|with|values|table)\b|\()", re.IGNORECASE)
+"""The beginning of a query, maybe after hints, as opposed to any other statement."""
 
 _PIECE = re.compile(
     r"""
@@ -64,10 +64,10 @@ def _ends(text: str) -> Iterator[int]:
 
 
 def _first_word(text: str, start: int, end: int) -> int:
-    """Return the position after `start` of the first character outside blanks and comments; `end` if there is none."""
+    """Return the position after `start` of the first character outside blanks and comments, hints excepted; `end` if there is none."""
     position = start
     for kind, begin, after in _pieces(text, start, end):
-        if text[position:begin].strip() or kind not in ("comment", "block"):
+        if text[position:begin].strip() or kind not in ("comment", "block") or text.startswith("/*+", begin):
             break
         position = after
     rest = text[position:end]

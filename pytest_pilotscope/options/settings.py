@@ -66,7 +66,15 @@ class Settings:
         metavar="N",
         parse=values.non_negative_int,
     )
-    read_only: bool = option(False, "write nothing to the server of --server")
+    read_only: bool = option(False, "write nothing to the server of --server, whatever --allow-changes says")
+    allow_changes: tuple[str, ...] = option(
+        (),
+        "what may be changed on the server of a DSN: make and drop databases called pilotscope_..., set and put back settings of the whole "
+        "server; without it there are only sessions",
+        metavar="databases,settings",
+        parse=values.names,
+        choices=values.CHANGES,
+    )
     queries: tuple[str, ...] = option((), "measure only the test queries whose id matches, e.g. 'q01*'", metavar="GLOB", parse=values.names)
     limit: int | None = option(None, "measure only the first N (matching) test queries", metavar="N", parse=values.positive_int)
 

@@ -9,6 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+CHANGES = ("databases", "settings")
+"""The kinds of changes that a user can allow on a server that was not started here."""
+
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
 
@@ -34,6 +37,7 @@ positive_int = _number(int, lambda value: value >= 1, "a whole number of at leas
 non_negative_int = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 number = _number(float, isfinite, "a number")
 _auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
+_auto_or_count = _number(int, lambda value: value >= 1, "auto or a whole number of at least 1")
 positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
 processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
@@ -50,6 +54,11 @@ def names(text: str) -> str:
     if not text.replace(",", "").strip():
         raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
     return text
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """Return the names of a text, separated by commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def one_of(*names: str) -> Callable[[str], str]:
@@ -89,6 +98,11 @@ def margin(text: str) -> Any:
     return text if text == "auto" else _auto_or_number(text)
 
 
+def auto_or_count(text: str) -> Any:
+    """Read auto, or a whole number of at least 1."""
+    return text if text == "auto" else _auto_or_count(text)
+
+
 def share(text: str) -> float:
     """Read a percentage, or a share below 1."""
     number = text[:-1] if text.endswith("%") else text
@@ -113,6 +127,11 @@ def page(text: str) -> Path:
     if not text.lower().endswith((".html", ".htm")):
         raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
     return Path(text)
+
+
+def files(text: str) -> tuple[Path, ...]:
+    """Read names of files, separated by commas; none for an empty text."""
+    return tuple(Path(name.strip()) for name in text.split(",") if name.strip())
 
 
 OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}

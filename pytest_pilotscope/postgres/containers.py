@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.errors import MissingServer, ServerError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
 from pytest_pilotscope.postgres import reaper
 
 PORT = 5432
@@ -148,7 +148,11 @@ def _without_ryuk() -> Iterator[None]:
 
 
 def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> None:
-    """Call `ask` until it raises no ServerError; ServerError with the end of the log when the container is dead or time is up."""
+    """
+    Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
+
+    ServerError with the end of the log when the container is dead or cannot be used, or time is up.
+    """
     deadline_s = time.monotonic() + START_LIMIT_S
     while True:
         with asking(container):
@@ -158,12 +162,12 @@ def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> Non
         try:
             return ask()
         except ServerError as error:
-            if time.monotonic() > deadline_s:
-                raise ServerError(
-                    f"the container of image {image!r} did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:"
-                    f"{_log_tail(container)}"
-                ) from error
-        time.sleep(_POLL_S)
+            useless = isinstance(error, CannotConnect)
+            if not useless and time.monotonic() < deadline_s:
+                time.sleep(_POLL_S)
+                continue
+            why = "runs, but cannot be used" if useless else f"did not answer within {START_LIMIT_S:.0f} s"
+            raise ServerError(f"the container of image {image!r} {why}: {error}; its log ends with:{_log_tail(container)}") from error
 
 
 def address(container: Any) -> tuple[str, int]:

@@ -40,11 +40,15 @@ _HELD_BY_OTHERS = """
 logger = logging.getLogger(__name__)
 
 
+def our_name(source: str, ending: str = "") -> str:
+    """Return the name of a database of ours: `pilotscope_`, as much of `source` as PostgreSQL has room for, and the ending."""
+    room = _NAME_LIMIT_BYTES - len(ending)
+    return f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore") + ending
+
+
 def unique_name(source: str) -> str:
-    """Return a name that nobody else gives: `pilotscope_`, as much of `source` as there is room for, and a random token."""
-    room = _NAME_LIMIT_BYTES - 1 - 2 * _TOKEN_BYTES
-    readable = f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore")
-    return f"{readable}_{secrets.token_hex(_TOKEN_BYTES)}"
+    """Return a name of ours that nobody else gives: it ends in a random token."""
+    return our_name(source, f"_{secrets.token_hex(_TOKEN_BYTES)}")
 
 
 def mark_of(session: Session, database: str) -> dict[str, str] | None:
@@ -174,12 +178,18 @@ def _parsed(comment: str | None) -> dict[str, str]:
     return dict(mark) if isinstance(mark, dict) else {}
 
 
+def require_databases(server: Server, purpose: str, name: str) -> None:
+    """Raise DatasetError unless databases may be made on `server`; the text says what for, under which name, and what to do."""
+    if refusal := server.refusal(Capability.CREATE_DATABASE):
+        raise DatasetError(f"{purpose} would make the database {name!r} on this server: {refusal}; or use --server embedded")
+
+
 @contextmanager
 def temporary_copy(server: Server, source: str) -> Iterator[str]:
     """
     Copy the idle database `source`, give the name of the copy, and at the end drop it, disconnecting its sessions.
 
-    Raise DatasetError when this role may not create databases, or while somebody is connected to `source`.
+    Raise DatasetError when databases may not be made here, or while somebody is connected to `source`.
     """
     name = unique_name(source)
     with server.connect() as keeper:
@@ -195,9 +205,7 @@ def temporary_copy(server: Server, source: str) -> Iterator[str]:
 
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
     """Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends."""
-    if Capability.CREATE_DATABASE not in server.capabilities:
-        why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
-        raise DatasetError(f"database {source!r} cannot be copied: {why}")
+    require_databases(server, f"copying database {source!r}", name)
     if server.provider == "given":  # nobody else makes databases on a server started here
         drop_leftovers(keeper)
     hold(keeper, name)

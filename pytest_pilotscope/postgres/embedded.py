@@ -4,6 +4,7 @@ Start PostgreSQL without installation, root or Docker: in a private folder, on a
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_v
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -50,6 +51,7 @@ class EmbeddedServer(Server):
         self._settings = dict(settings or {})
         self._folder = ServerFolder(self._account)
         self._sockets = socket_folder(self._account)
+        self._token = secrets.token_hex()
         self._postmaster: Postmaster | None = None
         self._stopped = False
         try:
@@ -87,7 +89,7 @@ class EmbeddedServer(Server):
 
     def connect(self, database: str | None = None) -> Session:
         """Open a session of the superuser in `database`, or in the empty database `postgres`."""
-        return connect(self.dsn, dbname=database or "postgres")
+        return connect(self.dsn, token=self._token, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
@@ -134,14 +136,13 @@ class EmbeddedServer(Server):
     def _start(self, settings: Mapping[str, str]) -> None:
         path = self._folder.data / "postgresql.conf"
         preloaded = {"session_preload_libraries": quoted_list(self._libraries)} if self._libraries else {}
-        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings}))
+        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings, IDENTITY: self._token}))
         self._account.own(path)
         self._postmaster = Postmaster(
             program=self.binaries.program,
             data_folder=self._folder.data,
-            dsn=self.dsn,
             log=self._folder.log,
             account=self._account,
             remove=[self._folder.path, self._sockets],
         )
-        self._postmaster.wait_until_ready()
+        self._postmaster.wait_until_ready(lambda: self.connect().close())

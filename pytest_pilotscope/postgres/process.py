@@ -8,14 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.errors import CannotConnect, ServerError
 from pytest_pilotscope.places.account import Account
-from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import watchdog
-from pytest_pilotscope.postgres.session import connect
 
 START_LIMIT_S = 60.0
 """Time limit for a server to answer; a cleanly stopped one needs about 0.1 s."""
@@ -40,10 +38,9 @@ def log_tail(log: Path) -> str:
 
 
 class Postmaster:
-    """A `postgres` process and its watchdog; `dsn` is its connection string without a database name."""
+    """A `postgres` process and its watchdog."""
 
-    def __init__(self, *, program: Path, data_folder: Path, dsn: Dsn, log: Path, account: Account, remove: Sequence[Path]) -> None:
-        self._dsn = dsn
+    def __init__(self, *, program: Path, data_folder: Path, log: Path, account: Account, remove: Sequence[Path]) -> None:
         self._log = log
         specification = {
             "command": [str(program), "-D", str(data_folder)],
@@ -66,24 +63,30 @@ class Postmaster:
         """True while the process runs."""
         return self._process.poll() is None
 
-    def wait_until_ready(self) -> None:
-        """Return when the server answers; raise ServerError with the end of its log when it dies or does not answer in time."""
+    def wait_until_ready(self, ask: Callable[[], None]) -> None:
+        """
+        Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
+
+        Raise ServerError with the end of the log when the server dies, refuses us, or does not answer in time.
+        """
         deadline_s = time.monotonic() + START_LIMIT_S
         while self.running:
             try:
-                connect(self._dsn, dbname="postgres").close()
-                return
+                return ask()
+            except CannotConnect as error:
+                raise self._given_up(f"runs, but cannot be used: {error}") from error
             except ServerError as error:
                 if time.monotonic() > deadline_s:
-                    self.stop(fast=False)
-                    raise ServerError(
-                        f"PostgreSQL did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:{log_tail(self._log)}"
-                    ) from error
+                    raise self._given_up(f"did not answer within {START_LIMIT_S:.0f} s: {error}") from error
             time.sleep(_POLL_S)
         self.stop()
         raise ServerError(
             f"PostgreSQL stopped while starting (exit status {self._process.returncode}); its log ends with:{log_tail(self._log)}"
         )
+
+    def _given_up(self, why: str) -> ServerError:
+        self.stop(fast=False)
+        return ServerError(f"PostgreSQL {why}; its log ends with:{log_tail(self._log)}")
 
     def stop(self, *, fast: bool = True) -> None:
         """Shut down fast (cleanly, clients are disconnected), or immediately when that takes too long or `fast` is false."""

@@ -24,6 +24,7 @@ class Capability(enum.Enum):
     RESTART = "restart the server with other settings"
     CREATE_DATABASE = "create databases"
     LOAD_LIBRARY = "load a library from the server's disk"
+    ALTER_SYSTEM = "change settings of the whole server"
     SUPERUSER = "act as superuser"
 
 
@@ -85,6 +86,14 @@ class Server(Protocol):
 
     def connect(self, database: str | None = None) -> Session:
         """Open a session in `database`, else in a database for administration; raise ServerError when the server does not answer."""
+
+    def refusal(self, capability: Capability) -> str:
+        """Return why this server lacks a capability and what to do about it; empty if it has it."""
+        return "" if capability in self.capabilities else f"this server cannot {capability.value}"
+
+    def needs_consent(self, capability: Capability) -> bool:
+        """Tell whether nothing but the user's word is missing for a capability."""
+        return False
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """

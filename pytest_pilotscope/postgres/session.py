@@ -7,6 +7,7 @@ It uses psycopg2 because that never prepares a statement unasked: every executio
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,8 +16,9 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.errors import CannotConnect, QueryTimeout, ServerError, StatementFailed
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.environment import hidden_variables
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 
 if TYPE_CHECKING:
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.steering import TimedRun
 
 APPLICATION_NAME = "pilotscope"
+IDENTITY = "pilotscope_server.token"
+"""The setting by which a server that was started here is known: each has another value, in its data directory."""
+
+_MAY_HEAL = re.compile(
+    "Is the server running|Connection (refused|reset|timed out)|closed the connection|timeout expired|No route to host|unreachable|"
+    "temporarily unavailable|could not translate host name|starting up|shutting down|not yet accepting|in recovery mode|too many clients|"
+    "slots are reserved"
+)
+# A server of ours has no password file, TLS or Kerberos. The file must not exist: libpq warns about any other kind than a plain file.
+_OWN = {"passfile": "/dev/null/none", "sslmode": "disable", "gssencmode": "disable"}
 _QUERY_CANCELED = "57014"
 # JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
@@ -273,20 +285,28 @@ def dsn_of(**keywords: str | int) -> Dsn:
     return Dsn(psycopg2.extensions.make_dsn(None, **keywords))
 
 
-def connect(dsn: Dsn, **overrides: Any) -> Session:
+def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
     """
     Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.
 
-    Raise ServerError when nothing answers; its text names the DSN without the password.
+    A server that was started here has a `token`. Then no environment variable, service or password file has a say, and another server that
+    answers is refused. For other servers, the variables that set something in a session have none.
+    Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
     """
     _check(dsn)
+    keywords = overrides if token is None else {**_OWN, **overrides}
     try:
-        connection = psycopg2.connect(dsn.reveal(), application_name=APPLICATION_NAME, client_encoding="utf8", **overrides)
+        with hidden_variables(everything=token is not None):
+            connection = psycopg2.connect(dsn.reveal(), application_name=APPLICATION_NAME, client_encoding="utf8", **keywords)
     except (psycopg2.Error, UnicodeError) as error:
         reason = " ".join(dsn.scrub(str(error)).split())
-        raise ServerError(f"cannot connect to {dsn}: {reason}") from None  # the driver's frames would show the password
+        kind = ServerError if _MAY_HEAL.search(reason) else CannotConnect
+        raise kind(f"cannot connect to {dsn}: {reason}") from None  # the driver's frames would show the password
     try:
-        return Session(connection)
+        session = Session(connection)
+        if token is not None and session.scalar("SELECT current_setting(%s, true)", (IDENTITY,)) != token:
+            raise CannotConnect(f"another server than the one that was started here answers at {dsn}: it does not have the token of ours")
+        return session
     except BaseException:
         connection.close()
         raise

@@ -68,9 +68,18 @@ def run_header(
 
 
 def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
-    """Yield a line for each algorithm that is restricted on the server of a database."""
+    """
+    Yield a line for each algorithm that is restricted on the server of a database.
+
+    Raise `DatasetError` or `UsageError` for an algorithm that would change what nobody has allowed to change.
+    """
+    from pytest_pilotscope.postgres.databases import our_name, require_databases
+
     for name in algorithms:
-        restriction = getattr(registry.algorithm(name).resolve(), "restriction", None)
+        algorithm = registry.algorithm(name).resolve()
+        if getattr(algorithm, "copies", False):
+            require_databases(database.server, f"--algo {name}", our_name(database.name, "_..."))
+        restriction = getattr(algorithm, "restriction", None)
         if restriction is not None and (reason := restriction(database)):
             yield f"{name} on this server: {reason}"
 

@@ -9,8 +9,8 @@ from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
-from pytest_pilotscope.algorithms.mscn.samples import Samples, TableSample
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
+from pytest_pilotscope.algorithms.table_samples import Samples, TableSample
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import read_plain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -10,11 +11,15 @@ from types import FunctionType
 import pytest
 
 from pytest_pilotscope.algorithms.baseline import Baseline
+from pytest_pilotscope.algorithms.bound.estimator import Bound
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.algorithms.lero.chooser import Lero
 from pytest_pilotscope.algorithms.mscn.estimator import Mscn
 from pytest_pilotscope.algorithms.oracle import Oracle
+from pytest_pilotscope.algorithms.replay.estimator import Replay
+from pytest_pilotscope.algorithms.sample import Sample
+from pytest_pilotscope.algorithms.trees.estimator import Trees
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.algorithm import (
     CardinalityEstimator,
@@ -25,6 +30,8 @@ from pytest_pilotscope.learning.algorithm import (
     PlanChooser,
     TextSteering,
 )
+from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -38,6 +45,43 @@ class TestOracle(AlgorithmContract):
     """True cardinalities."""
 
     algorithm = Oracle
+
+
+class TestSample(AlgorithmContract):
+    """The textbook's estimates."""
+
+    algorithm = Sample
+
+
+class TestBound(AlgorithmContract):
+    """Upper bounds."""
+
+    algorithm = Bound
+
+
+class TestTrees(AlgorithmContract):
+    """A learned estimator without a network."""
+
+    algorithm = Trees
+
+
+class TestReplay(AlgorithmContract):
+    """Estimates from a file: here PostgreSQL's own of the first test queries, and not all of them."""
+
+    algorithm = Replay
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def workload(cls, database: Database, tmp_path_factory: pytest.TempPathFactory) -> Workload:
+        """Give the queries of the dataset, and write the file of estimates."""
+        assert database.dataset is not None
+        workload, path = database.dataset.workload(), tmp_path_factory.mktemp("replay") / "estimates.jsonl"
+        with database.session() as session, path.open("w") as file:
+            for query in workload.test[: cls.test_queries]:
+                for subplan, rows in list(session.subplans(query.sql).items())[1:]:
+                    print(json.dumps({"query": query.id, "aliases": sorted(subplan), "rows": rows}), file=file)
+        cls.settings = replace(AlgorithmContract.settings, options={"replay": {"estimates": (path,)}})
+        return workload
 
 
 class TestMscn(AlgorithmContract):
@@ -70,6 +114,10 @@ PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explai
 KEPT: dict[str, set[type]] = {
     "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
+    "replay": {CardinalityEstimator, TextSteering},
+    "sample": {CardinalityEstimator, TextSteering},
+    "bound": {CardinalityEstimator, TextSteering},
+    "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
     "lero": {PlanChooser, LearningOn, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},

@@ -168,7 +168,7 @@ def append_and_die(log, trial):
         os.kill(os.getpid(), signal.SIGKILL)
 
 TrialLog.append = append_and_die
-with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
+with open_database(PostgreSQLConfig(None, dsn=sys.argv[1], allow_changes=("settings",))) as database:
     run(database, Path(sys.argv[2]), RANDOM)
 """
 
@@ -183,7 +183,7 @@ def test_a_killed_search_goes_on_and_the_server_is_put_right(given: Database, so
     (unfinished,) = (tmp_path / "results" / UNFINISHED).glob("*.jsonl")
     kept = unfinished.read_text().splitlines()
     assert len(kept) == 4
-    with open_database(PostgreSQLConfig(None, dsn=dsn)) as again:
+    with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("settings",))) as again:
         _, report = run(again, tmp_path, RANDOM)
     lines = Path(report.artifacts[-1]).read_text().splitlines()
     assert lines[:4] == kept

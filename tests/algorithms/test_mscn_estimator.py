@@ -210,7 +210,7 @@ def test_report_names_what_users_read(trained: tuple[Mscn, Any, Path]) -> None:
     assert report.parameters == {
         "model_id": mscn.model_id,
         "device": "cpu",
-        "batch_size": 2048,
+        "batch_size": 32,
         "learning_rate": 1e-3,
         "hidden_units": 256,
         "straight_above": np.e,
@@ -248,8 +248,7 @@ def test_decides_without_a_database(trained: tuple[Mscn, Any, Path]) -> None:
     assert found.keys() == {frozenset({"u"}), frozenset({"p"}), frozenset({"u", "p"})}
     assert found == trained[0].steer(Query(id="x", sql=SQL), found)
     message = (
-        "mscn needs PostgreSQL to evaluate \"name\" < 'b' on its sample of table 'users'; "
-        "give it a session, or use a model without sample bitmaps"
+        "only PostgreSQL can evaluate \"name\" < 'b' on the sample of table 'users'; give the model a session, or use one without samples"
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         estimate("SELECT COUNT(*) FROM users WHERE name < 'b'")

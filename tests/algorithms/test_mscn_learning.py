@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
 from pytest_pilotscope.algorithms.mscn.featurize import SETS
-from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, estimated, learn, loss, loss_of
+from pytest_pilotscope.algorithms.mscn.learning import LARGEST_BATCH, HyperParameters, batch_size_for, estimated, learn, loss, loss_of
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, SetEncoder
 from pytest_pilotscope.algorithms.mscn.ragged import Bags, Batch, Features, LabelledSubplans, labelled, spans
 from pytest_pilotscope.builtins import builtin_registry
@@ -27,7 +27,9 @@ CPU = torch.device("cpu")
 
 def chosen(**parameters: Any) -> HyperParameters:
     """The default options of mscn with some other ones."""
-    return HyperParameters(**{"epochs": 100, "seed": 0, **builtin_registry().options("mscn", {}), **parameters})
+    return HyperParameters(
+        **{"epochs": 100, "seed": 0, **builtin_registry().options("mscn", {}), "batch_size": LARGEST_BATCH, **parameters}
+    )
 
 
 def widths(samples: LabelledSubplans) -> dict[str, int]:
@@ -186,6 +188,26 @@ def test_progress_is_told_per_epoch() -> None:
     samples, steps = training_set(3), list[int]()
     learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=3, hidden_units=4), device=CPU, advance=steps.append)
     assert steps == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("subplans", "batch_size"), [(1, 32), (640, 64), (1100, 64), (21_921, 2048), (10**6, 2048)])
+def test_an_epoch_has_ten_steps(subplans: int, batch_size: int) -> None:
+    """Few subplans are learned from in small batches; a batch is never smaller than 32 and never larger than 2048."""
+    assert batch_size_for(subplans) == batch_size
+
+
+def test_a_loss_that_still_falls_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning says how far it fell last, and what helps; a training that has settled is silent."""
+    samples = training_set(30)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10), device=CPU)
+    assert re.fullmatch(
+        r"mscn ended after 10 epochs while its validation loss still fell \([\d.]+ to [\d.]+ in the last 1\); "
+        "let it learn on with more --epochs",
+        caplog.messages[-1],
+    )
+    caplog.clear()
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10, learning_rate=1e-12), device=CPU)
+    assert caplog.messages == []
 
 
 def test_batches_hold_whole_queries_and_every_sample_once() -> None:

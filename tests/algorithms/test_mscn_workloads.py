@@ -14,8 +14,8 @@ from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.meaning import text_says
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
-from pytest_pilotscope.algorithms.mscn.samples import Samples, draw
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
+from pytest_pilotscope.algorithms.table_samples import Samples, draw
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library

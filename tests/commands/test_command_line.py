@@ -52,6 +52,7 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "runs",
         "sync",
         "ui",
+        "subplans",
         "verify-labels",
         "workload",
     ]

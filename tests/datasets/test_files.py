@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
 from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
-from pytest_pilotscope.queries.queries import Query, Unmeasured
+from pytest_pilotscope.queries.queries import SPLITS, Query, Unmeasured
 
 TRICKY = [
     "SELECT 'a;b', 'it''s; fine'",
@@ -200,3 +200,91 @@ def test_reference_folder(shared_data: Path) -> None:
     """A folder of JOB queries is read, and its ids are the names that everybody uses."""
     found = load_queries(shared_data / "imdb_tiny" / "queries")
     assert {"1a", "2b", "16d"} <= {query.id for query in found}
+
+
+def test_a_number_after_the_statement(tmp_path: Path) -> None:
+    """`statement;||number` lines, as sub-plan queries are published, are numbered; bars inside a statement are SQL."""
+    path = written(tmp_path, "SELECT COUNT(*) FROM a;||0\nSELECT 'x' || 'y';||12\n")
+    assert load_queries(path) == (Query(id="q001", sql="SELECT COUNT(*) FROM a"), Query(id="q002", sql="SELECT 'x' || 'y'"))
+    assert load_queries(written(tmp_path, "SELECT a||1\nSELECT b||2\n")) == (
+        Query(id="q001", sql="SELECT a||1"),
+        Query(id="q002", sql="SELECT b||2"),
+    )
+
+
+def test_a_tab_after_the_first_word_is_no_id(tmp_path: Path) -> None:
+    """SELECT, WITH and the like are words of SQL, whatever stands after them."""
+    assert load_queries(written(tmp_path, "SELECT\t1\nFROM t\n")) == (Query(id="q001", sql="SELECT\t1\nFROM t"),)
+    assert load_queries(written(tmp_path, "SELECT\t1;\nWITH\tx AS (SELECT 2) SELECT 3;\n"))[1].sql == "WITH\tx AS (SELECT 2) SELECT 3"
+
+
+def test_the_csv_of_mscn(tmp_path: Path) -> None:
+    """Tables, joins and predicates between hash signs become a query; a line may have no join and no predicate."""
+    path = written(
+        tmp_path,
+        "title t,movie_companies mc#t.id=mc.movie_id#mc.company_type_id,=,2,t.production_year,>,2010#1234\n"
+        "title t##t.kind_id,<,-3#5\ntitle t###9\n",
+        "job-light.csv",
+    )
+    assert [query.sql for query in load_queries(path)] == [
+        "SELECT COUNT(*) FROM title t,movie_companies mc WHERE t.id=mc.movie_id AND mc.company_type_id = 2 AND t.production_year > 2010",
+        "SELECT COUNT(*) FROM title t WHERE t.kind_id < -3",
+        "SELECT COUNT(*) FROM title t",
+    ]
+
+
+def test_folders_in_folders(tmp_path: Path) -> None:
+    """CEB has a folder for each template; a name that two folders have is told apart by the folder."""
+    for name in ("2b/2b1", "1a/1a2", "1a/1a1", "1a/same", "2b/same"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        written(tmp_path / Path(name).parent, f"SELECT '{name}';\n", f"{Path(name).name}.sql")
+    assert [query.id for query in load_queries(tmp_path)] == ["1a1", "1a2", "2b1", "1a-same", "2b-same"]
+
+
+def test_commands_of_psql_are_listed(tmp_path: Path) -> None:
+    """They are not run, and take no number; a backslash inside a literal begins none."""
+    path = written(tmp_path, "\\timing on\n  \\c mydb\nSELECT 1;\nSELECT '\n\\d';\n\\q\n")
+    found = load_workload_files(path, "mine", None)
+    assert [(query.id, query.sql, query.place) for query in found.test] == [
+        ("q001", "SELECT 1", f"{path}:3"),
+        ("q002", "SELECT '\n\\d'", f"{path}:4"),
+    ]
+    assert found.unmeasured == (
+        Unmeasured(id="line1", sql="\\timing on", reason="\\timing is a command of psql"),
+        Unmeasured(id="line2", sql="\\c mydb", reason="\\c is a command of psql"),
+        Unmeasured(id="line6", sql="\\q", reason="\\q is a command of psql"),
+    )
+
+
+def test_leading_hints_are_kept(tmp_path: Path) -> None:
+    """A hint belongs to the statement after it, which stays a query; another comment is left out."""
+    path = written(tmp_path, "/*+ HashJoin(p q) */ SELECT 1;\n/* no hint */ /*+ Leading((q p)) */\nSELECT 2;\n-- none\nSELECT 3;\n")
+    found = load_workload_files(path, "mine", None)
+    assert [query.sql for query in found.test] == ["/*+ HashJoin(p q) */ SELECT 1", "/*+ Leading((q p)) */\nSELECT 2", "SELECT 3"]
+    assert found.unmeasured == ()
+
+
+def test_splits_of_plain_statements(tmp_path: Path) -> None:
+    """The statements of test.sql, train.sql and validation.sql have no ids: those of each split get their own."""
+    for split, count in (("test", 1), ("train", 2), ("validation", 1)):
+        written(tmp_path, "".join(f"SELECT '{split}', {number};\n" for number in range(count)), f"{split}.sql")
+    found = load_workload_files(tmp_path, "mine", None)
+    assert {split: [query.id for query in found.of(split)] for split in SPLITS} == {
+        "test": ["q001"],
+        "train": ["train001", "train002"],
+        "validation": ["validation001"],
+    }
+
+
+def test_published_formats(shared_cases: Path) -> None:
+    """Workload files as people publish them, beside the checkout."""
+    formats = shared_cases / "formats"
+    found = {path.name: load_workload_files(path, "mine", None) for path in sorted(formats.iterdir())}
+    assert {name: (len(one.test), len(one.train), len(one.validation), len(one.unmeasured)) for name, one in found.items()} == {
+        "leading_hints_are_kept.sql": (2, 0, 0, 0),
+        "nested": (1, 0, 0, 0),
+        "psql_meta_commands.sql": (2, 0, 0, 2),
+        "splits": (1, 4, 1, 0),
+        "statement_then_rows.sql": (3, 0, 0, 0),
+        "tab_after_select.sql": (1, 0, 0, 0),
+    }

@@ -32,7 +32,6 @@ from tests.labels.typed_schema import schema_sql
 
 STATEMENTS = int(os.environ.get("PILOTSCOPE_RANDOM_STATEMENTS", "60"))
 SEED = int(os.environ.get("PILOTSCOPE_RANDOM_SEED", "0"))
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 TIMEOUT_MS = 5_000
 _AT_ONCE = 250
 
@@ -116,11 +115,9 @@ def test_random_statements(typed: Session, record_property: Callable[[str, objec
     assert sum(found.without_sql.values()) < 0.2 * found.sets
 
 
-def test_cases(server: EmbeddedServer) -> None:
+def test_cases(server: EmbeddedServer, shared_cases: Path) -> None:
     """The cases beside the checkout, each a fault that was found with a real workload."""
-    folder = SHARED / "cases"
-    if not folder.is_dir():
-        pytest.skip(f"no cases: {folder} is not there")
+    folder = shared_cases
     queries = [query for path in sorted(folder.glob("truth_*.sql")) for query in load_queries(path)]
     for session in _filled(server, "truth_cases", lambda session: _execute_each(session, (folder / "schema.sql").read_text())):
         found = _verified(session, queries, plans=3)

@@ -80,8 +80,12 @@ def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
 
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
     """Every option has an ini key `pilotscope_NAME`; the command line wins."""
-    pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
+    pytester.makeini(
+        "[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3\n"
+        "pilotscope_allow_changes = settings, databases"
+    )
     settings = read("--seed", "4")
+    assert settings.allow_changes == ("settings", "databases")
     assert (settings.rounds, settings.algorithms, settings.mlflow, settings.seed) == (9, ("mscn", "lero"), False, 4)
 
 
@@ -118,6 +122,8 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--queries", " , "], "argument --queries: expected at least one name, got ' , '"),
         (["--gate-exact", ""], "argument --gate-exact: expected at least one name, got ''"),
         (["--mscn-hidden-units", "0"], "argument --mscn-hidden-units: expected a whole number of at least 1, got '0'"),
+        (["--allow-changes", "databases,roles"], "argument --allow-changes: expected databases or settings, got 'roles'"),
+        (["--allow-changes", ""], "argument --allow-changes: expected at least one name, got ''"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )
@@ -168,7 +174,7 @@ def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
     declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
     assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
     assert "(default: stats_tiny)" in " ".join(group.split())
-    assert "--mscn-batch-size=N subplans that mscn learns from in one step (default: 2048)" in " ".join(group.split())
+    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(group.split())
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:

@@ -81,7 +81,7 @@ def test_splits(tmp_path: Path) -> None:
     (tmp_path / "test.sql").write_text("SELECT 7;")
     (tmp_path / "train.sql").write_text("SELECT 8; SELECT  7;")
     message = (
-        "mine: query 'q001' of test is the same as 'q002' of train; remove one of them, or have the queries divided anew with "
+        "mine: query 'q001' of test is the same as 'train002' of train; remove one of them, or have the queries divided anew with "
         "--split random"
     )
     with pytest.raises(WorkloadError, match=f"^{re.escape(message)}$"):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.algorithms.mscn.samples import SAMPLE_ROWS, Samples, TableSample, draw
-from pytest_pilotscope.algorithms.mscn.three_valued import matcher, truth
-from pytest_pilotscope.algorithms.mscn.typed_columns import Mask, column, comparable, kind_of
 from pytest_pilotscope.algorithms.mscn.vocabulary import read_ranges
+from pytest_pilotscope.algorithms.table_samples import SAMPLE_ROWS, Samples, TableSample, draw
+from pytest_pilotscope.algorithms.three_valued import matcher, truth
+from pytest_pilotscope.algorithms.typed_columns import Mask, column, comparable, kind_of
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -192,8 +192,8 @@ def test_asks_postgres_about_the_rest(session: Session, sampled: dict[str, Table
 def test_without_a_session_the_predicate_is_named(session: Session, sampled: dict[str, TableSample]) -> None:
     """Nothing is guessed where only PostgreSQL can answer."""
     message = (
-        "mscn needs PostgreSQL to evaluate (word < 'ab'::text) on its sample of table 'kinds'; "
-        "give it a session, or use a model without sample bitmaps"
+        "only PostgreSQL can evaluate (word < 'ab'::text) on the sample of table 'kinds'; "
+        "give the model a session, or use one without samples"
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         Samples(sampled).mask(sampled["kinds"], only(session, "word < 'ab'"))

@@ -1,18 +1,19 @@
 """
 Materialised samples: the rows that a model keeps of every table, and the bitmaps of those that pass a filter.
 
-The bitmaps of the paper: 1000 rows per table, bit i of a relation's bitmap says that sample row i passes all its predicates.
+Bit i of a relation's bitmap says that sample row i passes all its predicates (Kipf et al., Learned Cardinalities, CIDR 2019).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.three_valued import truth
-from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, column
+from pytest_pilotscope.algorithms.model_files import to_json
+from pytest_pilotscope.algorithms.three_valued import truth
+from pytest_pilotscope.algorithms.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.queries.joins import Relation, Schema
 
 SAMPLE_ROWS = 1000
-"""Rows per table, as in the paper."""
+"""Rows per table, as in the paper of MSCN."""
 
 _CACHED_MASKS = 20_000
 _ROW = "pilotscope_sample_row"
@@ -87,8 +88,8 @@ class Samples:
     def _asked(self, sample: TableSample, predicate: Predicate) -> Mask:
         if self.session is None:
             raise AlgorithmError(
-                f"mscn needs PostgreSQL to evaluate {predicate.sql} on its sample of table {sample.table!r}; "
-                "give it a session, or use a model without sample bitmaps"
+                f"only PostgreSQL can evaluate {predicate.sql} on the sample of table {sample.table!r}; "
+                "give the model a session, or use one without samples"
             )
         mask = np.zeros(sample.size, dtype=np.bool_)
         try:
@@ -138,3 +139,19 @@ def draw_table(session: Session, table: str, types: Mapping[str, str], *, seed: 
     )
     columns = zip(*found, strict=True) if found else [()] * len(types)
     return TableSample(table, types, dict(zip(types, map(tuple, columns), strict=True)))
+
+
+def samples_json(samples: Samples) -> bytes:
+    """Return the sample rows as JSON: table -> column -> texts."""
+    return to_json({table: dict(sample.texts) for table, sample in samples.tables.items()})
+
+
+def read_samples(texts: Mapping[str, Any], schema: Schema, rows: int, session: Session | None) -> Samples:
+    """Make samples of the texts that `samples_json` wrote; KeyError or ValueError if they are none of this schema."""
+    tables = {}
+    for table, types in schema.items():
+        columns = {name: tuple(None if text is None else str(text) for text in texts[table][name]) for name in types}
+        if len({len(column) for column in columns.values()}) > 1:
+            raise ValueError(f"the sample columns of table {table!r} differ in length")
+        tables[table] = TableSample(table, types, columns)
+    return Samples(tables, session=session, rows=int(rows))

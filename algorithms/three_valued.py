@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.mscn.typed_columns import Column, Mask, comparable, compared
+from pytest_pilotscope.algorithms.typed_columns import Column, Mask, comparable, compared
 from pytest_pilotscope.queries.evaluation import OPERATORS, Compared, Leaf, both, rows_where
 from pytest_pilotscope.queries.predicates import ColumnComparison, Comparison, Condition, Constant, InList, IsNull, Like, Operator
 

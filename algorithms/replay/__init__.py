@@ -1,0 +1,1 @@
+"""Estimates from a file: any published method is judged without its code."""

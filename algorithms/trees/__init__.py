@@ -1,0 +1,1 @@
+"""Gradient-boosted regression trees over simple features of a set of relations."""
