@@ -146,7 +146,7 @@ class Knobs:
         """Set it with ALTER SYSTEM, and put it back."""
         from pytest_pilotscope.postgres.knobs import system_knobs
 
-        with system_knobs(database.server.connect, ["bgwriter_lru_maxpages"]) as knobs, database.session() as session:
+        with system_knobs(database.server, ["bgwriter_lru_maxpages"]) as knobs, database.session() as session:
             knobs.set(session, {"bgwriter_lru_maxpages": "7"})
             yield database
 
