@@ -180,7 +180,10 @@ def of_end(cell: Cell, ended: Ended) -> Iterator[str]:
 
 def of_record(cell: Cell, project: Project) -> Iterator[str]:
     """Yield what is wrong with the record and, after `pilotscope sync` if the program was killed, with MLflow."""
-    statuses = [record.status for record in project.records()]
+    records = project.records()
+    statuses = [record.status for record in records]
+    if any(record.ignored or (record.truncated and cell.fault != "disk full") for record in records):
+        yield "a line of the record cannot be read"
     if statuses != [] if cell.record is None else [cell.record] != statuses:
         yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
