@@ -138,15 +138,15 @@ class Program:
             self._stopped.close()
             self._stopped = None
 
-    def end(self) -> Ended:
+    def end(self, limit_s: float = LIMIT_S) -> Ended:
         """Wait for the end; fail with the output if it does not come."""
         self._socket.close()  # nobody waits at a stop any more
         self._path.unlink(missing_ok=True)
         try:
-            code = self.process.wait(LIMIT_S)
+            code = self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)
-            raise AssertionError(f"it did not end within {LIMIT_S:.0f} s:\n{self.text()}") from None
+            raise AssertionError(f"it did not end within {limit_s:.0f} s:\n{self.text()}") from None
         return Ended(code=code, output=self.text())
 
     def text(self) -> str:

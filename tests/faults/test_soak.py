@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.playing import Basis, project_of
-from tests.faults.program import Program
+from tests.faults.program import LIMIT_S, Program
 from tests.faults.table import cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
@@ -36,7 +36,7 @@ def resident_kb():
 
 registry = builtin_registry()
 pytest_pilotscope_register(registry)
-settings = Settings(algorithms=("watched",), datasets=("stats_tiny",), scale=0.01, rounds=1, limit=20, training_size=5)
+settings = Settings(algorithms=("watched",), datasets=("stats_tiny",), scale=0.01, rounds=1, limit=10, training_size=3)
 bench = Bench(settings=settings, registry=registry, say=print, progress=lambda text, total: nullcontext(lambda steps: None))
 sizes = []
 with closing(bench):
@@ -54,7 +54,7 @@ def test_forty_runs(basis: Basis, tmp_path: Path) -> None:
     with project_of(cell("executing", "nothing", 0, "FINISHED", ""), basis, tmp_path) as project:
         (tmp_path / "soak.py").write_text(SOAK, encoding="utf-8")
         with Program(project, ["soak"], environment={}) as program:
-            ended = program.end()
+            ended = program.end(10 * LIMIT_S)
         assert ended.code == 0, ended.output
         assert [record.status for record in project.records()] == ["FINISHED"] * RUNS
         assert project.statuses() == ["FINISHED"] * RUNS

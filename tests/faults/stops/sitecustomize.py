@@ -3,8 +3,8 @@ Stop a program at named functions, until the test that started it lets it go on.
 
 Python imports this file at the start of every program that has its folder in PYTHONPATH. PILOTSCOPE_TEST_STOPS has the functions, as
 `module:name` or `module:Class.name`, and PILOTSCOPE_TEST_SOCKET the socket of the test. `@TEXT` behind a function means the first call with
-TEXT among its arguments, `#N` the N-th call. The program writes the number of its stop and its process id to the socket, and waits for an
-answer. A signal interrupts the waiting as it would interrupt the function.
+TEXT among its arguments, `#N` the N-th call, `A|B` the first call of either. The program writes the number of its stop and its process id
+to the socket, and waits for an answer. A signal interrupts the waiting as it would interrupt the function.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import Any
 
 _FORM = re.compile(r"(?P<module>[\w.]+):(?P<name>[\w.]+)(?:@(?P<text>.+?))?(?:#(?P<call>\d+))?")
-STOPS = [_FORM.fullmatch(stop) for stop in os.environ.get("PILOTSCOPE_TEST_STOPS", "").split(",") if stop]
+_STOPS = enumerate(os.environ.get("PILOTSCOPE_TEST_STOPS", "").split(","))
+STOPS = [(number, stop) for number, either in _STOPS for stop in map(_FORM.fullmatch, either.split("|")) if stop is not None]
 
 
 def wait_at(number: int) -> None:
@@ -54,8 +55,8 @@ def stopping(function: Callable[..., Any], number: int, text: str | None, call: 
 
 def add_stops(module: ModuleType) -> None:
     """Replace the named functions of a module."""
-    for number, stop in enumerate(STOPS):
-        if stop is None or stop["module"] != module.__name__:
+    for number, stop in STOPS:
+        if stop["module"] != module.__name__:
             continue
         *owners, name = stop["name"].split(".")
         owner = functools.reduce(getattr, owners, module)
@@ -84,7 +85,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the specification that the other finders have, with a loader that adds the stops."""
-        if not any(stop is not None and stop["module"] == fullname for stop in STOPS):
+        if not any(stop["module"] == fullname for _, stop in STOPS):
             return None
         for finder in sys.meta_path[1:]:
             spec = finder.find_spec(fullname, path, target)
@@ -103,6 +104,6 @@ class Finders(list[Any]):
 
 
 if STOPS:
-    for loaded in [sys.modules[stop["module"]] for stop in STOPS if stop is not None and stop["module"] in sys.modules]:
+    for loaded in {stop["module"]: sys.modules[stop["module"]] for _, stop in STOPS if stop["module"] in sys.modules}.values():
         add_stops(loaded)
     sys.meta_path = Finders([Finder(), *sys.meta_path])
