@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 RUNS = 40
 SETTLED = 10
 """Runs after which everything that is loaded or made once is there."""
-ALLOWED_KB = 100
+ALLOWED_KB = 50
 """Growth per run. A leak of one plan or one parsed statement per query is several times as much."""
 
 SOAK = f"""
