@@ -11,6 +11,8 @@ The exceptions that this project raises on purpose.
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
     │   ├── CannotConnect       a connection fails for a reason that stays, so that trying again does not help
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
+    │   ├── LockHeld            a statement waited too long for a lock of another session
+    │   ├── LeftTransaction     a query ended the read-only transaction that it ran in
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data cannot be generated, fetched or loaded
     ├── SteeringError           PostgreSQL rejected a cardinality or hint
@@ -28,7 +30,7 @@ The exceptions that this project raises on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -87,6 +89,22 @@ class StatementFailed(ServerError):
     def about_a_row(self) -> bool:
         """True if the values of a row are the reason, as in a division by zero (class 22 in src/backend/utils/errcodes.txt)."""
         return self.sqlstate.startswith("22")
+
+
+class LockHeld(ServerError):
+    """A statement waited too long for a lock; `holders` are the sessions that may hold it, as sentences."""
+
+    def __init__(self, sql: str, *, holders: Sequence[str]) -> None:
+        self.sql = sql
+        self.holders = "; ".join(holders) or "another session holds it"
+        super().__init__(
+            f"a statement waited too long for a lock: {self.holders}; end that session, or run again when it has ended; the statement: "
+            f"{shortened(sql)}"
+        )
+
+
+class LeftTransaction(ServerError):
+    """A query ended the read-only transaction that it ran in."""
 
 
 class QueryTimeout(ServerError):

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from pytest_pilotscope.algorithms.lero.candidates import SHAPE, Attempt, Candidates, Slot
 from pytest_pilotscope.algorithms.lero.timing import Outcome
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.queries.queries import Query
 
@@ -113,7 +114,7 @@ class CollectionStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the file against other processes, and read the queries that they have collected."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         with FileLock(f"{self.path}.lock"):
             self.read()
             yield
@@ -134,7 +135,7 @@ class CollectionStore:
     def add(self, found: CollectedQuery) -> None:
         """Append a query; it is on disk when this returns."""
         line = json.dumps(to_json(found), allow_nan=False).encode() + b"\n"
-        with self.path.open("a+b") as file:
+        with open_private(self.path, "a+b") as file:
             if file.tell() and not _ends_with_newline(file):
                 line = b"\n" + line  # after a line that was cut off
             file.write(line)

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_pilotscope.datasets.statements import QUERY, NeverEnds, split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
+from pytest_pilotscope.queries.statements import QUERY, NeverEnds, split_statements
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.datasets.statements import QUERY
 from pytest_pilotscope.errors import WorkloadError
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.statements import QUERY
 from pytest_pilotscope.queries.templates import normalized, template_of
 
 CSV_MESSAGE, CSV_DETAIL, CSV_DATABASE, CSV_COLUMNS = 13, 14, 2, (23, 24, 25, 26)

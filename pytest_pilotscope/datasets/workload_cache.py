@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_subfolder
+from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.queries.queries import SPLITS, Query, Workload
 
 
@@ -20,7 +20,7 @@ def cached_workload(key: str, make: Callable[[], Workload]) -> Workload:
 
     The key must change whenever the queries would. A file that cannot be read is replaced.
     """
-    path = cache_folder(server_account()) / "workloads" / f"{key}.json"
+    path = cache_subfolder("workloads") / f"{key}.json"
     known = _read(path)
     if known is not None:
         return known
@@ -50,7 +50,7 @@ def _read(path: Path) -> Workload | None:
 def _write(path: Path, workload: Workload) -> None:
     """Write a temporary file and rename it, so that nobody reads half a file."""
     content = {split: [(query.id, query.sql) for query in workload.of(split)] for split in SPLITS}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump({"dataset": workload.dataset, **content}, file)
     os.replace(file.name, path)

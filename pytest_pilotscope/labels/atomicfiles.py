@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pytest_pilotscope.errors import LabelError
+from pytest_pilotscope.places.privatefiles import open_private
 
 _LONGEST = 100  # a file system allows 255 bytes, and names get suffixes
 
@@ -48,14 +49,15 @@ def readable(path: Path) -> Iterator[None]:
 
 def save(path: Path, array: npt.NDArray[Any]) -> None:
     """Write an array."""
-    with _replacing(path).open("wb") as file:
+    with open_private(_replacing(path), "wb") as file:
         np.save(file, array, allow_pickle=False)
     os.replace(_replacing(path), path)
 
 
 def write(path: Path, content: bytes) -> None:
     """Write bytes."""
-    _replacing(path).write_bytes(content)
+    with open_private(_replacing(path), "wb") as file:
+        file.write(content)
     os.replace(_replacing(path), path)
 
 

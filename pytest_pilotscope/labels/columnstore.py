@@ -28,6 +28,7 @@ from pytest_pilotscope.labels.atomicfiles import file_name, load, readable, save
 from pytest_pilotscope.labels.equaltexts import united
 from pytest_pilotscope.labels.integers import Integers
 from pytest_pilotscope.labels.source import Expression, RowSource
+from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.queries.evaluation import Mask
 from pytest_pilotscope.queries.joins import KeyType
 from pytest_pilotscope.queries.predicates import quote_identifier
@@ -159,7 +160,7 @@ class ColumnStore:
             return
         path, found = self._table_folder(table) / "rows.txt", self._database().digest(table)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             write(path, " ".join(map(str, found)).encode("ascii"))
         elif self._known_rows(table) != found:
             raise LabelError(

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal, TypeAlias
 
 from pytest_pilotscope.errors import LabelError
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 
 LABELS_FILE = "labels.sqlite"
 _FORMAT = "2"
@@ -61,8 +62,9 @@ class LabelCache:
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / LABELS_FILE
+        self.path = private_folder(folder) / LABELS_FILE
+        if not self.path.exists():  # SQLite gives its other files the mode of this one
+            open_private(self.path, "ab").close()
         try:
             self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             try:

@@ -135,9 +135,9 @@ class Training:
 
 def labels_folder(data_fingerprint: str) -> Path:
     """Return the cache folder of the labels of some data."""
-    from pytest_pilotscope.places.folders import cache_folder
+    from pytest_pilotscope.places.folders import cache_subfolder
 
-    return cache_folder() / "labels" / data_fingerprint.replace("~", "estimated-")
+    return cache_subfolder("labels") / data_fingerprint.replace("~", "estimated-")
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

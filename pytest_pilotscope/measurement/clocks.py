@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from time import perf_counter_ns
 
+from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import TimedRun, has_extension
+from pytest_pilotscope.queries.statements import single
 
-if TYPE_CHECKING:
-    from pytest_pilotscope.postgres.session import Session
+Clock = Callable[[Session, str], TimedRun]
 
-Clock = Callable[["Session", str], TimedRun]
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Adds up the time of its blocks, in ms."""
+
+    elapsed_ms: float = 0.0
+    _started_ns: int = 0
+
+    def __enter__(self) -> None:
+        self._started_ns = perf_counter_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self.elapsed_ms += (perf_counter_ns() - self._started_ns) / 1e6
 
 
 def clock_of(session: Session) -> Clock:
@@ -27,6 +41,6 @@ def clock_of(session: Session) -> Clock:
 
 def explain_timed(session: Session, sql: str) -> TimedRun:
     """Run a statement for its rows, and once more under EXPLAIN (ANALYZE, TIMING OFF) for its times."""
-    rows = session.execute(sql)
+    rows = session.execute(single(sql))
     explained = session.scalar(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY ON, FORMAT JSON) {sql}")[0]
     return TimedRun(planning_ms=explained["Planning Time"], execution_ms=explained["Execution Time"], rows=rows)

@@ -79,8 +79,9 @@ def settings(config: pytest.Config) -> Settings:
     for option in OPTIONS:
         if (value := _chosen(config, option)) is not None:
             chosen[option.key] = value
-    if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
-        chosen["datasets"] = (own,)  # the user's queries on the user's server: measure its database
+    server = chosen.get("server")
+    if "datasets" not in chosen and "queries_dir" in chosen and isinstance(server, Dsn) and server.database:
+        chosen["datasets"] = (server.database,)  # the user's queries on the user's server: measure its database
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
     return Settings(**chosen)

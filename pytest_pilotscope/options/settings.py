@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pytest_pilotscope.options import values
 from pytest_pilotscope.options.table import option, options_of
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.secret import StoreUri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Settings:
     )
 
     # server
-    server: str = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN")
+    server: str | Dsn = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN", parse=values.server)
     pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=Path)
     pg_version: int | None = option(None, "PostgreSQL major version to embed or to run", metavar="MAJOR", parse=values.positive_int)
     container_memory_bytes: int | None = option(
@@ -85,8 +87,12 @@ class Settings:
         None,
         "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
         metavar="MS",
-        parse=values.positive_float,
+        parse=values.milliseconds,
     )
+    steer_timeout_ms: float = option(
+        10_000.0, "time limit of an algorithm's decision on one query, in ms", metavar="MS", parse=values.milliseconds
+    )
+    training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 
     # gate
@@ -147,7 +153,15 @@ class Settings:
         None, "write an HTML page with tables, plots and plans of all runs", metavar="FILE.html", parse=values.page
     )
     mlflow: bool = option(True, "do not send runs to MLflow; write the local record only")
-    tracking_uri: str | None = option(None, "MLflow store; without it MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", metavar="URI")
+    tracking_uri: str | StoreUri | None = option(
+        None, "MLflow store; without it MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", metavar="URI", parse=StoreUri
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.server, str):  # Python passes texts; from here on their passwords show nowhere
+            object.__setattr__(self, "server", values.server(self.server))
+        if isinstance(self.tracking_uri, str):
+            object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
 
 
 OPTIONS = options_of(Settings)

@@ -9,11 +9,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pytest_pilotscope.places.dsn import Dsn, is_dsn
+
 CHANGES = ("databases", "settings")
 """The kinds of changes that a user can allow on a server that was not started here."""
 
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
+
+LONGEST_MS = 2**31 - 1
+"""The longest time limit that PostgreSQL accepts: a 32-bit number of milliseconds."""
 
 LEAST_MEMORY_BYTES = 64 << 20
 """With our settings PostgreSQL does not start in less memory."""
@@ -39,6 +44,8 @@ number = _number(float, isfinite, "a number")
 _auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
 _auto_or_count = _number(int, lambda value: value >= 1, "auto or a whole number of at least 1")
 positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
+milliseconds = _number(float, lambda value: 0 < value <= LONGEST_MS, f"a number of milliseconds above 0, up to {LONGEST_MS}")
+seconds = _number(float, lambda value: 0 < value <= LONGEST_MS // 1000, f"a number of seconds above 0, up to {LONGEST_MS // 1000}")
 processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 
@@ -59,6 +66,11 @@ def names(text: str) -> str:
 def parts(text: str) -> tuple[str, ...]:
     """Return the names of a text, separated by commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def server(text: str) -> str | Dsn:
+    """Read auto, embedded, container, or a DSN; the password of a DSN shows nowhere."""
+    return Dsn(text) if is_dsn(text) else text
 
 
 def one_of(*names: str) -> Callable[[str], str]:

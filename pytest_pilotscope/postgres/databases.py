@@ -20,11 +20,16 @@ from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
+RESTORER = "pilotscope_restorer"
+"""The role that owns the tables of a restored dump (`unprivileged`); it goes with the last database in which it owns something."""
+
 _FILE_COPY_SINCE = 150000
 _OBJECT_IN_USE = "55006"
 _PREFIX = "pilotscope_"
 _NAME_LIMIT_BYTES = 63
 _TOKEN_BYTES = 8
+_TRIES_UNSAID = 20
+"""About three seconds of waiting for another process, after which a warning says so."""
 _UNIQUE = re.compile(rf"{_PREFIX}.+_[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 _MADE = """
     SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
@@ -128,6 +133,10 @@ def drop_leftovers(session: Session) -> None:
 
 def _drop(session: Session, database: str) -> None:
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+    if session.scalar("SELECT count(*) FROM pg_roles WHERE rolname = %s", (RESTORER,)) and try_lock(session, RESTORER):
+        with suppress(StatementFailed):  # it owns tables in another database, or this role may not drop it
+            session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(RESTORER)))
+        unlock(session, RESTORER)
 
 
 def hold(session: Session, database: str) -> None:
@@ -143,8 +152,12 @@ def _in_use(database: str) -> str:
 
 @contextmanager
 def locked(session: Session, name: str) -> Iterator[None]:
-    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block."""
+    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block; say so after a while."""
+    tries = 0
     while not try_lock(session, name):
+        tries += 1
+        if tries == _TRIES_UNSAID:
+            logger.warning("waiting for another process that prepares database %s on this server; stop that one to go on", name)
         session.execute("SELECT pg_sleep(0.1 + random() / 10)")  # two that try at once both give way, and come back one after the other
     try:
         yield

@@ -1,5 +1,5 @@
 """
-Let Ctrl-C end a running statement.
+Let Ctrl-C, and a timer, end a running statement.
 
 The driver waits inside libpq, where Python's signal handlers do not run, so without help KeyboardInterrupt would be raised when the
 statement has ended by itself, which for a bad plan is never. While a statement runs in the main thread, the interpreter writes the number
@@ -17,6 +17,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+_CANCELLING = (signal.SIGINT, signal.SIGALRM)
+"""Ctrl-C, and the timer of a time limit (`timelimit`)."""
 
 
 class Cancellable(Protocol):
@@ -38,7 +41,7 @@ class _Watcher:
     def _watch(self) -> None:
         while number := self._reader.recv(1):
             running = self.running
-            if number[0] == signal.SIGINT and running is not None:
+            if number[0] in _CANCELLING and running is not None:
                 running.cancel()
 
 
@@ -47,7 +50,7 @@ _watcher: _Watcher | None = None
 
 @contextmanager
 def cancelled_by_interrupt(connection: Cancellable) -> Iterator[None]:
-    """Let SIGINT cancel the statement of `connection` within the block; do nothing outside the main thread."""
+    """Let SIGINT and SIGALRM cancel the statement of `connection` within the block; do nothing outside the main thread."""
     global _watcher
     if threading.current_thread() is not threading.main_thread():
         yield

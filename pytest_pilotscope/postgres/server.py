@@ -124,8 +124,10 @@ _IRRELEVANT_CATEGORIES = (
 )
 _IRRELEVANT = (
     "application_name",
+    "client_connection_check_interval",
     "client_min_messages",
     "listen_addresses",
+    "lock_timeout",
     "max_stack_depth",
     "port",
     "statement_timeout",

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_subfolder
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.postgres.session import Session
 
 _IDENTITY = """
@@ -97,7 +97,7 @@ class SettingsNote:
     def write(self) -> None:
         """Write the whole note or nothing, even when the machine stops."""
         half = self.path.with_suffix(".half")
-        with half.open("w") as file:
+        with open_private(half, "w") as file:
             json.dump({"server": asdict(self.server), "before": self.before, "ours": self.ours}, file)
             file.flush()
             os.fsync(file.fileno())
@@ -140,8 +140,8 @@ def read_note(path: Path) -> SettingsNote:
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Lock a note and yield True, or False when another process has it; the lock ends with the process, even a killed one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
+    private_folder(path.parent)
+    with open_private(path.with_suffix(".lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -151,4 +151,4 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def _folder() -> Path:
-    return cache_folder(server_account()) / "settings"
+    return cache_subfolder("settings")

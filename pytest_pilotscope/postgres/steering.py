@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -20,6 +20,7 @@ from pytest_pilotscope.errors import MissingExtension, StatementFailed, Steering
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -83,7 +84,7 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
-        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
+        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {single(sql)}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
     return parse_subplans(shown)
 
@@ -145,7 +146,7 @@ def timed(session: Session, sql: str) -> TimedRun:
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
     require_extension(session)
-    rows = session.execute(sql)
+    rows = session.execute(single(sql))
     shown = json.loads(session.scalar("SHOW pilotscope.timing"))
     return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
 
@@ -163,13 +164,10 @@ def require_extension(session: Session) -> None:
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
     """Set settings for the length of the block, then put the old values back."""
     require_extension(session)
-    before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
-    try:
+    with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
+        for name, value in settings.items():
+            stack.callback(_put_back, session, name, _exchange(session, name, value))
         yield
-    finally:
-        if not session.closed:
-            for name, value in reversed(before):
-                _put_back(session, name, value)
 
 
 def _exchange(session: Session, name: str, value: str) -> str:
@@ -184,7 +182,9 @@ def _exchange(session: Session, name: str, value: str) -> str:
 
 
 def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, except in a failed transaction, which undoes its settings by itself."""
+    """Set one setting, except in a closed session and in a failed transaction, which undoes its settings by itself."""
+    if session.closed:
+        return
     try:
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     except StatementFailed as error:

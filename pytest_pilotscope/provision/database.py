@@ -142,7 +142,9 @@ class Database:
 
     def measuring_session(self) -> Session:
         """Open a session that cannot write: a workload may change data unnoticed, and the database may be the user's."""
-        return replace(self, session_settings={**self.session_settings, "default_transaction_read_only": "on"}).session()
+        session = self.session()
+        session.refuse_writing()
+        return session
 
     @contextmanager
     def copy(self) -> Iterator[Database]:

@@ -16,7 +16,7 @@ from pytest_pilotscope.datasets.base import ShowsProgress
 from pytest_pilotscope.errors import PilotscopeError, UnknownName, UsageError
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.places.dsn import Dsn, is_dsn
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.record.results import BASELINE, RunHeader
@@ -224,4 +224,4 @@ def _check_calibration(settings: Settings, queries: int) -> None:
 
 def own_database(settings: Settings) -> str | None:
     """Return the user's own database: the name in the DSN of `--server`."""
-    return Dsn(settings.server).database if is_dsn(settings.server) else None
+    return settings.server.database if isinstance(settings.server, Dsn) else None

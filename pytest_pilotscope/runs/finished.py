@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import TrackingError
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.record.projection import header_of, is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import RunHeader
@@ -38,7 +39,7 @@ def read_back(header: RunHeader, results: Path, tracking: Tracking) -> FinishedR
     record = read_record(record_path)
     summary_paths = [results / f"{run.header.run_name}.json" for run in runs_of(record)]
     for run, path in zip(runs_of(record), summary_paths, strict=True):
-        path.write_text(json.dumps(summary_json(run), indent=2) + "\n", encoding="utf-8")
+        write_private(path, json.dumps(summary_json(run), indent=2) + "\n")
     files = [record_path, *(_comparison_files(record, record_path) if is_comparison(header) else ())]
     tracking.complete(record, files, summary_paths)
     return FinishedRun(record=record, record_path=record_path, tracking=tracking.outcome, unsent=tracking.unsent)
@@ -50,7 +51,7 @@ def _comparison_files(record: Record, record_path: Path) -> tuple[Path, Path]:
     from pytest_pilotscope.report.page import write_page
 
     path = record_path.with_suffix(".md")
-    path.write_text(markdown(record), encoding="utf-8")
+    write_private(path, markdown(record))
     return path, write_page(record_path.with_suffix(".html"), [record])
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pytest_pilotscope.errors import RecordError, UsageError
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
 
@@ -161,7 +162,8 @@ def git_commit() -> str | None:
     """Return the commit of the current directory, with `+` appended if files have changed; None without a repository or git."""
     command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
     try:
-        described = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = clean_environment("GIT_DIR", "GIT_WORK_TREE", "GIT_CEILING_DIRECTORIES", "GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME")
+        described = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except FileNotFoundError:
         return None
     return described.stdout.strip() or None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 
@@ -26,10 +27,11 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         require_extension(training.session)
     reference = training.settings.load_model
     try:
-        if reference is None or not isinstance(algorithm, Persistent):
-            report = _checked(algorithm.train(training), algorithm)
-        else:
-            report = _load(algorithm, training, reference)
+        with training_limit(algorithm.name, training.settings.training_timeout_s):
+            if reference is None or not isinstance(algorithm, Persistent):
+                report = _checked(algorithm.train(training), algorithm)
+            else:
+                report = _load(algorithm, training, reference)
     finally:
         training.close()
     for name in report.parameters.keys() & given.keys():

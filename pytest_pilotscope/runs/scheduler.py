@@ -7,18 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.builtins import builtin_registry, load_workload
-from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UsageError, shortened
 from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
 
@@ -69,6 +69,7 @@ class Scheduler:
     def __enter__(self) -> Scheduler:
         from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
+        from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
         from pytest_pilotscope.runs.opening import copyable
 
@@ -84,7 +85,12 @@ class Scheduler:
                 database = stack.enter_context(self.algorithm.prepare(database))
                 session = stack.enter_context(database.session())
             self._clock = clock_of(session)
-            self._side = side_of(self.algorithm.name, self.algorithm, session)
+            self._side = side_of(
+                self.algorithm.name,
+                self.algorithm,
+                session,
+                Supervision(timeout_ms=self.settings.steer_timeout_ms, training_timeout_s=self.settings.training_timeout_s),
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -103,7 +109,7 @@ class Scheduler:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
         if not isinstance(sql, str):
             raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
-        if (count := _statements(sql)) > 1:
+        if (count := statement_count(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
             timed = self._clock(self._side.session, sql)
@@ -114,7 +120,7 @@ class Scheduler:
         return executed
 
     def _learn(self, stack: ExitStack, database: Database, session: Session) -> None:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pilotscope-")))
+        folder = stack.enter_context(temporary_folder())
         training = Training.of(
             _workload(self.config),
             algorithm=self.algorithm.name,
@@ -208,21 +214,16 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
     }
     now = datetime.now(timezone.utc)
     return MLflowTracker(
-        f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
+        f"{algorithm}_{config.db}",
+        f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}",
+        params=params,
+        tags={"stage": "scheduler", "started_at": now.isoformat()},
     )
 
 
 def _files(folder: Path) -> dict[Path, tuple[int, int]]:
     """Return all files below a folder, each with its time of change and its size."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
-
-
-def _statements(sql: str) -> int:
-    """Count the statements; 1 for a text that is not SQL, so that PostgreSQL reports the error."""
-    try:
-        return len(split_statements(sql))
-    except NeverEnds:
-        return 1
 
 
 def _workload(config: PostgreSQLConfig) -> Workload:

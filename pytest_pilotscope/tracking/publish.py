@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.statistics.summary import metrics, summarize
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 
-def begin(header: RunHeader, *, tracking_uri: str | None = None, run_id: str | None = None) -> MLflowTracker:
+def begin(header: RunHeader, *, tracking_uri: str | StoreUri | None = None, run_id: str | None = None) -> MLflowTracker:
     """
     Create the run of a header in experiment `<algo>_<db>`, with its parameters, tags and datasets, in the stage `training`.
 

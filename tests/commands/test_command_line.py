@@ -50,9 +50,9 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "list",
         "report",
         "runs",
+        "subplans",
         "sync",
         "ui",
-        "subplans",
         "verify-labels",
         "workload",
     ]

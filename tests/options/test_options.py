@@ -96,7 +96,18 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
         (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
         (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
-        (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
+        (
+            ["--query-timeout-ms", "0"],
+            "argument --query-timeout-ms: expected a number of milliseconds above 0, up to 2147483647, got '0'",
+        ),
+        (
+            ["--query-timeout-ms", "1e12"],
+            "argument --query-timeout-ms: expected a number of milliseconds above 0, up to 2147483647, got '1e12'",
+        ),
+        (
+            ["--training-timeout-s", "1e9"],
+            "argument --training-timeout-s: expected a number of seconds above 0, up to 2147483, got '1e9'",
+        ),
         (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
         (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
         (["--container-cpus", "0.001"], "argument --container-cpus: expected a number of at least 0.01, got '0.001'"),

@@ -24,8 +24,9 @@ from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.places.folders import cache_folder, server_folder, socket_folder
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
-from pytest_pilotscope.postgres.clusters import ServerFolder, check_version, run_program
+from pytest_pilotscope.postgres.clusters import ServerFolder, check_version
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.process import Watchdog, run_program
 from pytest_pilotscope.postgres.session import connect
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 
@@ -54,7 +55,9 @@ def test_the_process_is_unprivileged_and_apart(newest_server: EmbeddedServer) ->
     assert set(uids) == {str(server_account().uid)} != {"0"}
     assert os.getsid(newest_server.pid) != os.getsid(0)
     assert newest_server.data_folder.stat().st_mode & 0o077 == 0
-    assert newest_server.data_folder.parent.stat().st_mode & 0o077 == 0
+    parent, account = newest_server.data_folder.parent.stat(), server_account()
+    assert (parent.st_uid, parent.st_gid) == (os.geteuid(), account.gid)
+    assert parent.st_mode & 0o777 == (0o710 if account.dropped else 0o700)
 
 
 def test_stop_leaves_nothing(newest_server: EmbeddedServer) -> None:
@@ -164,9 +167,7 @@ def test_a_long_temporary_folder(newest_server: EmbeddedServer, cache: Path, mon
 def test_the_socket_folder_names_the_xdist_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers have folders of their own anyway; the name says whose it is."""
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw7")
-    folder = socket_folder(server_account())
-    assert folder.name.startswith("pilotscope-gw7-")
-    folder.rmdir()
+    assert socket_folder(server_account()).name.startswith("pilotscope-gw7-")
 
 
 VARIABLES = {
@@ -236,7 +237,7 @@ def test_a_server_starts_with_all_variables(newest_server: EmbeddedServer, monke
     (tmp_path / ".pgpass").chmod(0o666)  # libpq would warn
     with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
         assert session.scalar("SHOW work_mem") == "4MB"
-        folder = own.data_folder.parent
+        folder = own.data_folder
         run_program(["sh", "-c", "env > environment"], server_account(), folder)
         assert not [line for line in (folder / "environment").read_text().splitlines() if line.startswith("PG")]
 
@@ -341,16 +342,19 @@ def test_killed_while_stopping_leaves_nothing() -> None:
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
-def test_killing_the_watchdog_ends_the_server() -> None:
-    """PostgreSQL does not outlive its watchdog, and the next command says so."""
+def test_killing_the_watchdog_ends_the_server(newest_server: EmbeddedServer) -> None:
+    """PostgreSQL does not outlive its watchdog; the next server removes the folders of a run that was killed together with it."""
     if not Path("/proc").is_dir():
         pytest.skip("needs PR_SET_PDEATHSIG (Linux)")
     child = start_child(START_SERVER + "sys.stdin.read()")
     assert child.stdout is not None
-    server, watchdog, *_ = child.stdout.readline().split()
+    server, watchdog, *folders = child.stdout.readline().split()
     os.kill(int(watchdog), signal.SIGKILL)
     assert wait_for_end(int(server))
+    child.kill()
     child.communicate()
+    with EmbeddedServer(newest_server.binaries):
+        assert [folder for folder in folders if Path(folder).exists()] == []
 
 
 def test_a_process_that_forgets_to_stop_leaves_nothing() -> None:
@@ -379,12 +383,11 @@ def test_servers_that_come_at_the_same_time() -> None:
     account = server_account()
 
     def come_and_go(_: int) -> None:
-        folder = ServerFolder(account)
-        assert folder.path.exists()
-        folder.remove()
+        with Watchdog() as process:
+            assert ServerFolder(account, process).path.exists()
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(come_and_go, range(400)))
+        list(pool.map(come_and_go, range(40)))
 
 
 def test_as_an_ordinary_user(cache: Path) -> None:

@@ -17,11 +17,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.places.environment import COMPILING, clean_environment
+from pytest_pilotscope.places.privatefiles import check_owned, private_folder
+from pytest_pilotscope.postgres.process import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,16 +48,18 @@ def build_library(bindir: Path, cache: Path | None = None) -> Path:
 
     `cache` is the folder to keep it in, by default the one of all of pilotscope. The file can be read by everybody and is there either
     whole or not at all, also when several processes build it at once. Raises `MissingExtension`, which names what is missing and the
-    command that fixes it.
+    command that fixes it, and
+    `ServerError` for a library that somebody else owns or may change.
     """
     headers = find_headers(bindir)
     compiler = find_compiler()
     folder = cache if cache is not None else _default_cache()
     target = folder / f"pilotscope-pg{headers.major}-{_key(headers, compiler)}.so"
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         _compile(compiler, headers, target)
         _LOG.info("built %s", target)
+    check_owned(target, "library")
     return target
 
 
@@ -107,9 +111,9 @@ def _zig_target() -> tuple[str, ...]:
 
 def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
     """Compile into a temporary file and give it its name when it is complete."""
-    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+    with temporary_folder(target.parent, "building-") as folder:
+        made = folder / target.name
+        environment = {**clean_environment(*COMPILING), "ZIG_GLOBAL_CACHE_DIR": str(folder), "ZIG_LOCAL_CACHE_DIR": str(folder)}
         command = compile_command(compiler, headers.folder, made)
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S, check=False)
         if result.returncode != 0:
@@ -131,10 +135,9 @@ def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
 
 
 def _default_cache() -> Path:
-    from pytest_pilotscope.places.account import server_account
-    from pytest_pilotscope.places.folders import cache_folder
+    from pytest_pilotscope.places.folders import cache_subfolder
 
-    return cache_folder(server_account()) / "extension"
+    return cache_subfolder("extension")
 
 
 def _header_folders(bindir: Path, major: int) -> list[Path]:
@@ -167,6 +170,6 @@ def _header_major(folder: Path) -> int | None:
 def _output(command: list[str]) -> str:
     """Return the output of a program, or "" when it cannot be run."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=clean_environment()).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
