@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
 from pytest_pilotscope.queries.joins import Schema
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ def write_files(folder: Path, metadata: Metadata, contents: Mapping[str, bytes],
     A model that was trained in the same second has the same id; it is replaced.
     """
     inner = folder / "model" / metadata.model_id
-    inner.mkdir(parents=True, exist_ok=True)
+    private_folder(inner)
     for name, content in contents.items():
-        (inner / name).write_bytes(content)
+        with open_private(inner / name, "wb") as file:
+            file.write(content)
     about = {
         "format": format_number,
         "model_id": metadata.model_id,
@@ -79,8 +81,8 @@ def write_files(folder: Path, metadata: Metadata, contents: Mapping[str, bytes],
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     path = folder / "metadata" / f"{metadata.model_id}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(to_json(about, indent=2))
+    private_folder(path.parent)
+    write_private(path, to_json(about, indent=2).decode())
     return inner, path
 
 
@@ -136,7 +138,7 @@ def json_object(path: Path, content: bytes) -> dict[str, Any]:
     """Decode a JSON object; `ModelError` names its file."""
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON ({one_line(error)}); train again, or fetch the model again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a JSON {type(value).__name__} instead of an object; train again, or fetch the model again")

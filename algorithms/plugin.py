@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.options.values import auto_or_count, factors, files, margin, positive_float, positive_int
+from pytest_pilotscope.options.values import auto_or_count, factors, files, margin, non_negative_int, positive_float, positive_int
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
@@ -158,6 +158,14 @@ def _add_lero_options(registry: Registry) -> None:
         default="auto",
         choices=("auto", "all"),
         help="auto: look for plans only if the search pays off; all: try every factor on every query, as in the paper",
+    )
+    registry.add_option(
+        "lero",
+        "patience",
+        default=0,
+        metavar="N",
+        parse=non_negative_int,
+        help="epochs without a smaller validation loss after which lero stops learning; 0: it learns for all epochs",
     )
     registry.add_option(
         "lero", "dynamic", default=False, help="let lero learn on from the measured queries, after every --update-every of them"

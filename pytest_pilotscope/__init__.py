@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.builtins import load_test_sql as load_test_sql
     from pytest_pilotscope.builtins import load_workload as load_workload
     from pytest_pilotscope.options.settings import Settings as Settings
     from pytest_pilotscope.provision.database import PostgreSQLConfig as PostgreSQLConfig
@@ -20,6 +21,7 @@ _HOMES = {
     "Query": "queries.queries",
     "Settings": "options.settings",
     "Workload": "queries.queries",
+    "load_test_sql": "builtins",
     "load_workload": "builtins",
     "open_database": "provision.database",
 }

@@ -38,3 +38,8 @@ def load_workload(name: str, *, scale: float | None = None, seed: int = 0, data_
     dataset = builtin_registry().dataset(name).resolve()(name=name, scale=scale, seed=seed, data_dir=data_dir)
     workload: Workload = dataset.workload()
     return workload
+
+
+def load_test_sql(name: str, *, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> list[str]:
+    """Return the SQL of the test queries of a built-in dataset, in order; the errors are those of `load_workload`."""
+    return [query.sql for query in load_workload(name, scale=scale, seed=seed, data_dir=data_dir).test]

@@ -9,7 +9,10 @@ The exceptions that this project raises on purpose.
     ├── ServerError             PostgreSQL could not be found, started, reached or restarted
     │   ├── MissingServer       there are no binaries and no Docker daemon to start a server with
     │   ├── MissingExtension    the server cannot be steered: the library is not loaded
+    │   ├── CannotConnect       a connection fails for a reason that stays, so that trying again does not help
     │   ├── StatementFailed     PostgreSQL refused a statement; its message and SQLSTATE are kept
+    │   ├── LockHeld            a statement waited too long for a lock of another session
+    │   ├── LeftTransaction     a query ended the read-only transaction that it ran in
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data cannot be generated, fetched or loaded
     ├── SteeringError           PostgreSQL rejected a cardinality or hint
@@ -27,8 +30,11 @@ The exceptions that this project raises on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Literal
+
+_LONGEST_NAME = 200  # characters of a name in a message
 
 
 class PilotscopeError(Exception):
@@ -46,7 +52,8 @@ class UnknownName(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        super().__init__(f"unknown {kind} {shown!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
 
 
 class WorkloadError(UsageError):
@@ -69,6 +76,10 @@ class MissingExtension(ServerError):
     """The server cannot be steered because the pilotscope library is not loaded."""
 
 
+class CannotConnect(ServerError):
+    """A connection fails for a reason that stays (not that nobody answers yet), so that trying again does not help."""
+
+
 class StatementFailed(ServerError):
     """PostgreSQL refused a statement for a `reason`; `sqlstate` is its five-letter code, empty if the connection broke."""
 
@@ -82,6 +93,22 @@ class StatementFailed(ServerError):
     def about_a_row(self) -> bool:
         """True if the values of a row are the reason, as in a division by zero (class 22 in src/backend/utils/errcodes.txt)."""
         return self.sqlstate.startswith("22")
+
+
+class LockHeld(ServerError):
+    """A statement waited too long for a lock; `holders` are the sessions that may hold it, as sentences."""
+
+    def __init__(self, sql: str, *, holders: Sequence[str]) -> None:
+        self.sql = sql
+        self.holders = "; ".join(holders) or "another session holds it"
+        super().__init__(
+            f"a statement waited too long for a lock: {self.holders}; end that session, or run again when it has ended; the statement: "
+            f"{shortened(sql)}"
+        )
+
+
+class LeftTransaction(ServerError):
+    """A query ended the read-only transaction that it ran in."""
 
 
 class QueryTimeout(ServerError):
@@ -173,6 +200,26 @@ class RecordError(PilotscopeError):
 
 class TrackingError(PilotscopeError):
     """The tracking store could not be read or written."""
+
+
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interrupt that an error is, or that it replaced when it was raised while the interrupt ended something."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
+def raise_interrupt_behind(error: BaseException) -> None:
+    """Raise KeyboardInterrupt if this error replaced one. Whoever goes on after an error calls this first, so that none is lost."""
+    interrupt = interrupt_behind(error)
+    if interrupt is not None and interrupt is not error:
+        raise KeyboardInterrupt(*interrupt.args) from error
+
+
+def ends_as(error: BaseException) -> Literal["FAILED", "KILLED"]:
+    """Return the status of a run that an error ends: KILLED by an interrupt or an exit of the process, FAILED by everything else."""
+    killed = isinstance(error, SystemExit | GeneratorExit) or interrupt_behind(error) is not None
+    return "KILLED" if killed else "FAILED"
 
 
 def named(names: Iterable[str], limit: int = 5) -> str:

@@ -31,6 +31,9 @@ WHOLE_RUNS = (
     "test_index_and_knob",
     "test_remote",
     "test_parallel",
+    "test_stopped",
+    "test_somebody_elses",
+    "test_broken",
 )
 """Files whose tests start whole runs, by the beginning of their names: few tests that take long."""
 

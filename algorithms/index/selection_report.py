@@ -12,6 +12,7 @@ from pytest_pilotscope.algorithms.index.advisor import StartingPoint
 from pytest_pilotscope.algorithms.index.costs import UsedSetCosts
 from pytest_pilotscope.algorithms.index.extend import Selection
 from pytest_pilotscope.algorithms.index.whatif import OpenWhatIf
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.postgres.indexes import Index
 
 
@@ -75,6 +76,6 @@ def write_update(folder: Path, update: Update, start: StartingPoint, what_if: Op
         ],
     }
     path = folder / f"index_config_iteration_{update.number}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    private_folder(folder)
+    write_private(path, json.dumps(content, indent=2) + "\n")
     return path

@@ -26,8 +26,8 @@ from smac.runhistory.dataclasses import TrialInfo, TrialValue
 from pytest_pilotscope.algorithms.knob.geometry import DirectGeometry, Geometry, ProjectedGeometry, Projection, projected_dimensions
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
 from pytest_pilotscope.algorithms.knob.trials import Proposal
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.postgres.clusters import ServerFolder
+from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.postgres.process import temporary_folder
 
 Vectors: TypeAlias = npt.NDArray[np.float64]
 
@@ -55,11 +55,8 @@ class SmacSearch:
         self.geometry: Geometry = (
             DirectGeometry(space, seed) if projection == "none" else ProjectedGeometry(space, seed, projected_dimensions(space))
         )
-        folder = ServerFolder(server_account())  # SMAC needs one while it is made; if we are killed, the next start removes it
-        try:
-            self._smac = _smac(self.geometry.configurations, folder.path, trials=trials, seed=seed)
-        finally:
-            folder.remove()
+        with temporary_folder(cache_folder(), "smac-") as folder:  # SMAC needs one while it is made
+            self._smac = _smac(self.geometry.configurations, folder, trials=trials, seed=seed)
         self._asked: dict[str, TrialInfo] = {}
 
     def ask(self) -> Proposal:

@@ -2,15 +2,15 @@
 The server on which settings are tried.
 
 If we can start servers, it is a second one with the same data: settings that need a restart can be tried, and nobody touches the baseline's
-server. On a server that was given to us we change only our own sessions and, if our role may use ALTER SYSTEM, the settings that the server
-re-reads. We put those back on leaving; after a kill, the next opening of the server puts them back.
+server. On a server that was given to us we change only our own sessions and, if our role may use ALTER SYSTEM and the user has allowed it,
+the settings that the server re-reads. We put those back on leaving; after a kill, the next opening of the server puts them back.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
 from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
-from pytest_pilotscope.errors import AlgorithmError, ServerError
+from pytest_pilotscope.errors import AlgorithmError, CannotConnect, ServerError, UsageError, raise_interrupt_behind
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
     LEVELS,
     Level,
     SystemKnobs,
-    may_alter_system,
     read_knobs,
     set_session_knobs,
     system_knobs,
@@ -35,11 +34,6 @@ from pytest_pilotscope.postgres.session import Session
 if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database
 
-_LIMITS: Mapping[int, str] = {
-    1: "only settings of sessions: our role may not use ALTER SYSTEM on this server",
-    2: "no setting that needs a restart: this server was not started here",
-    3: "",
-}
 
 RECOVERY_LIMIT_S = 60.0
 """A lost server may take so long to come back; recovery after a crash takes seconds."""
@@ -51,30 +45,43 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """The levels of settings that can be changed, whether the server is our own, and the limits of its container."""
+    """
+    The levels of settings that can be changed, whether the server is our own, and the limits of its container.
+
+    `limit` names the settings that cannot be tuned here and the reason; it is empty if all can. `question` is the text of an error if the
+    user has neither allowed nor forbidden to change settings of the whole server.
+    """
 
     levels: tuple[Level, ...]
     own: bool
+    limit: str = ""
+    question: str = ""
     memory_bytes: int | None = None
     cpus: float | None = None
 
-    @property
-    def limit(self) -> str:
-        """The settings that cannot be tuned here and the reason; empty if all can."""
-        return _LIMITS[len(self.levels)]
 
-
-def reach_of(database: Database, session: Session) -> Reach:
+def reach_of(database: Database) -> Reach:
     """Find the levels of settings that can be changed on the server of a database."""
-    if database.config is not None and Capability.RESTART in database.server.capabilities:
-        config = database.config
+    server, config = database.server, database.config
+    if config is not None and Capability.RESTART in server.capabilities:
         return Reach(levels=LEVELS, own=True, memory_bytes=config.container_memory_bytes, cpus=config.container_cpus)
-    return Reach(levels=LEVELS[:2] if may_alter_system(session) else LEVELS[:1], own=False)
+    if refusal := server.refusal(Capability.ALTER_SYSTEM):
+        question = f"knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: {refusal}"
+        question += ", or --read-only to tune settings of sessions only"
+        asks = server.needs_consent(Capability.ALTER_SYSTEM)
+        return Reach(levels=LEVELS[:1], own=False, limit=f"only settings of sessions: {refusal}", question=question if asks else "")
+    return Reach(levels=LEVELS[:2], own=False, limit="no setting that needs a restart: this server was not started here")
 
 
 def space_of(session: Session, reach: Reach, names: tuple[str, ...] | None) -> KnobSpace:
-    """Return the space of the knobs that can be changed; UsageError for a refused knob, `AlgorithmError` if none is left."""
+    """
+    Return the space of the knobs that can be changed; `AlgorithmError` if none is left.
+
+    UsageError for a refused knob, and if the user has to say whether one may be changed.
+    """
     rows = read_knobs(session, tuple(CATALOGUE))
+    if reach.question and any(row.level == "reload" for name, row in rows.items() if names is None or name in names):
+        raise UsageError(reach.question)
     machine = within(this_machine(), reach.memory_bytes, reach.cpus) if reach.own else machine_behind(rows)
     machine = replace(machine, data_bytes=int(session.scalar("SELECT pg_database_size(current_database())")))
     space = knob_space(rows, machine, reach.levels, names=names)
@@ -135,9 +142,12 @@ class TrialServer:
                 self._check(self._current)
                 return
             except ServerError as error:
-                if time.monotonic() > deadline_s:
+                raise_interrupt_behind(error)
+                stays = isinstance(error, CannotConnect)
+                if stays or time.monotonic() > deadline_s:
+                    within = "" if stays else f" within {RECOVERY_LIMIT_S:.0f} s"
                     raise ServerError(
-                        f"the server on which settings are tried was lost and did not come back within {RECOVERY_LIMIT_S:.0f} s; "
+                        f"the server on which settings are tried was lost and did not come back{within}; "
                         f"the trials so far are kept: start again to go on. Its last error: {error}"
                     ) from error
             time.sleep(_POLL_S)
@@ -170,7 +180,7 @@ class TrialServer:
             self.session = self._database.measuring_session()
 
     def _reload(self, values: Values) -> None:
-        system = self._system or SystemKnobs(dict.fromkeys(values))  # on a server of our own nothing has to be put back
+        system = self._system or SystemKnobs(values)  # on a server of our own nothing has to be put back
         system.set(self.session, values)
 
     def _session_knobs(self, values: Values) -> None:
@@ -198,7 +208,7 @@ def open_trial_server(database: Database, space: KnobSpace, reach: Reach) -> Ite
             database = stack.enter_context(database.twin())
         elif "reload" in reach.levels:
             names = [knob.name for knob in space.knobs if knob.level == "reload"]
-            system = stack.enter_context(system_knobs(database.server.connect, names))
+            system = stack.enter_context(system_knobs(database.server, names))
         trial_server = TrialServer(database, space, system, own=reach.own)
         stack.callback(trial_server.close)
         yield trial_server
@@ -218,7 +228,7 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
     with ExitStack() as stack:
         session = stack.enter_context(database.session())
         level = {name: row.level for name, row in read_knobs(session, list(values)).items()}
-        reach = reach_of(database, session)
+        reach = reach_of(database)
         unreachable = sorted(name for name in values if level.get(name) not in reach.levels)
         if unreachable:
             raise AlgorithmError(f"{', '.join(unreachable)} cannot be changed here: {reach.limit or 'this server does not know them'}")
@@ -227,7 +237,7 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
             prepared = stack.enter_context(database.twin(values))
         else:
             if whole:
-                stack.enter_context(system_knobs(database.server.connect, list(whole))).set(session, whole)
+                stack.enter_context(system_knobs(database.server, list(whole))).set(session, whole)
                 logger.warning("%s: in force for the whole server, so the baseline has them, too", ", ".join(sorted(whole)))
             prepared = replace(database, session_settings={name: value for name, value in values.items() if name not in whole})
         with prepared.session() as check:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pytest_pilotscope.algorithms.knob.space import Values
+from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
 from pytest_pilotscope.postgres.knobs import Level
 
 Status = Literal["ok", "capped", "failed"]
@@ -65,12 +66,12 @@ class TrialLog:
     def begin(self, key: str, common: Mapping[str, Any]) -> None:
         """Start a new file."""
         self.common = common
-        self.path.write_text(json.dumps({"key": key, "common": dict(common)}) + "\n")
+        write_private(self.path, json.dumps({"key": key, "common": dict(common)}) + "\n")
 
     def append(self, trial: Trial) -> None:
         """Write one trial; it is on disk when this returns."""
         self.trials.append(trial)
-        with self.path.open("a") as file:
+        with open_private(self.path, "a") as file:
             file.write(json.dumps(asdict(trial)) + "\n")
 
 
@@ -86,11 +87,11 @@ def open_log(folder: Path, key: str) -> Iterator[TrialLog]:
 
     If another process writes to the file, the log is a new file. A file that cannot be read is replaced.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     number = 0
     while True:
         path = folder / f"knob_{key}{f'_{number}' if number else ''}.jsonl"
-        with path.with_suffix(".lock").open("w") as lock:
+        with open_private(path.with_suffix(".lock"), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -113,10 +114,10 @@ def _read(path: Path, key: str) -> TrialLog:
             raise ValueError("it belongs to another search")
         contents = [content for content in map(_line, lines[1:]) if content is not None]
         trials = [Trial(**content) for content in contents]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read (%s: %s); the search starts anew", path, type(error).__name__, error)
         return TrialLog(path, {}, [])
-    path.write_text("".join(f"{json.dumps(content)}\n" for content in (head, *contents)))  # without a line that was cut off
+    write_private(path, "".join(f"{json.dumps(content)}\n" for content in (head, *contents)))  # without a line that was cut off
     logger.info("%d trials of an earlier run are taken from %s", len(trials), path)
     return TrialLog(path, head["common"], trials)
 
@@ -125,6 +126,6 @@ def _line(text: str) -> dict[str, Any] | None:
     """Read one trial; return None for a line that was cut off when the process was killed."""
     try:
         content: dict[str, Any] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content

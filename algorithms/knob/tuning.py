@@ -90,9 +90,15 @@ class KnobTuning:
 
     @staticmethod
     def restriction(database: Database) -> str:
-        """Return the settings that cannot be tuned on a server and the reason, for the header; empty if all can."""
-        with database.session() as session:
-            return reach_of(database, session).limit
+        """
+        Return the settings that cannot be tuned on a server and the reason, for the header; empty if all can.
+
+        Raises `UsageError` if the user has to say whether settings of the whole server may be changed.
+        """
+        reach = reach_of(database)
+        if reach.question:
+            raise UsageError(reach.question)
+        return reach.limit
 
     def train(self, training: Training) -> TrainingReport:
         """
@@ -104,7 +110,7 @@ class KnobTuning:
         if not training.queries:
             raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
         with training.database.session() as session:
-            reach = reach_of(training.database, session)
+            reach = reach_of(training.database)
             space = space_of(session, reach, options.names)
         search = _search(space, options)
         key = search_key(_about(training, space, options))

@@ -16,6 +16,7 @@ from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values
 from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 from pytest_pilotscope.statistics.ratios import Interval
 
@@ -55,7 +56,7 @@ def report_of(
     return training.report(
         metrics=series(found.trials),
         parameters={"model_id": model_id, **parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
-        scalars={**scalars(found), **_shares(found, seed)},
+        scalars={"num_training_queries": len(found.selected.queries), **scalars(found), **_shares(found, seed)},
         artifacts=[*model_paths, *artifacts],
     )
 
@@ -68,7 +69,7 @@ def scalars(found: Found) -> dict[str, int | float]:
     """
     trials, objective = found.trials, found.objective
     figures: dict[str, int | float] = {
-        "knob_optimization_time_seconds": sum(trial.elapsed_s for trial in trials),
+        "knob_trials_seconds": sum(trial.elapsed_s for trial in trials),
         "best_performance": objective.performance(best_trial(trials).cost),
         "default_performance": objective.performance(trials[0].cost),
         "num_knobs_tuned": len(found.space),
@@ -97,18 +98,22 @@ def _shares(found: Found, seed: int) -> dict[str, float]:
 
 
 def series(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    """Return, per trial, its cost in s and the lowest cost so far."""
+    """Return, per trial, its cost in s, the lowest cost so far, and the time that it took in s."""
     incumbent = trials[0].cost
     incumbents = []
     for trial in trials:
         incumbent = min(incumbent, trial.cost) if trial.status == "ok" else incumbent
         incumbents.append(incumbent)
-    return {"trial_cost": [trial.cost for trial in trials], "incumbent_cost": incumbents}
+    return {
+        "trial_cost": [trial.cost for trial in trials],
+        "incumbent_cost": incumbents,
+        "knob_optimization_time_seconds": [trial.elapsed_s for trial in trials],
+    }
 
 
 def write_configurations(folder: Path, trials: Sequence[Trial], space: KnobSpace, final: Values) -> list[Path]:
     """Write `knob_config_iteration_<n>.json` for the default (n = 0) and every trial n that was the best so far, and the result."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     paths = [_write(folder / f"knob_config_iteration_{trial.number}.json", _described(trial, space)) for trial in _improvements(trials)]
     return [*paths, _write(folder / "knob_space.json", {"knobs": space.description, "result": dict(final)})]
 
@@ -132,5 +137,5 @@ def _described(trial: Trial, space: KnobSpace) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_private(path, json.dumps(content, indent=2) + "\n")
     return path

@@ -21,6 +21,7 @@ from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
+from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
@@ -163,10 +164,10 @@ class Lero:
         self._training = training
         self._noted.clear()
         self._seen = _Seen(training.settings.update_every, self._recorded()) if training.options["dynamic"] else None
-        training.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(training.folder)
         paths = [training.folder / name for name in (CHOICES, UPDATES)[: 1 if self._seen is None else 2]]
         for path in paths:
-            path.write_text("", encoding="utf-8")
+            write_private(path, "")
         return paths
 
     def _recorded(self) -> set[str]:
@@ -178,7 +179,7 @@ class Lero:
         if self._training is None or query.sql in self._noted:
             return
         self._noted.add(query.sql)
-        with (self._training.folder / CHOICES).open("a", encoding="utf-8") as file:
+        with open_private(self._training.folder / CHOICES, "a", encoding="utf-8") as file:
             file.write(json.dumps(decision.explained(query.id)) + "\n")
 
     def _update_if_due(self, seen: _Seen) -> None:
@@ -212,7 +213,7 @@ class Lero:
             **done.scalars,
             **self._figures(),
         }
-        with (training.folder / UPDATES).open("a", encoding="utf-8") as file:
+        with open_private(training.folder / UPDATES, "a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
         logger.info("lero update %d with %s: %s", seen.updates, counted(len(queries), "query", "queries"), about)
 

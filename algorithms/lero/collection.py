@@ -22,9 +22,9 @@ from pytest_pilotscope.algorithms.lero.collected import FORMAT, CollectedQuery, 
 from pytest_pilotscope.algorithms.lero.signature import signature_of
 from pytest_pilotscope.algorithms.lero.timing import TimingRules, time_plans
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed, counted
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_subfolder
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training
@@ -64,7 +64,7 @@ def store_of(training: Training, rules: CollectionRules) -> CollectionStore:
 
 
 def _folder(data_fingerprint: str) -> Path:
-    return cache_folder(server_account()) / "lero" / data_fingerprint.replace("~", "estimated-")
+    return cache_subfolder("lero") / data_fingerprint.replace("~", "estimated-")
 
 
 def collect(training: Training, queries: Sequence[Query], store: CollectionStore, rules: CollectionRules) -> list[CollectedQuery]:
@@ -173,7 +173,7 @@ class CandidateSessions:
         with ExitStack() as stack:
             for plan, session in enumerate(used):
                 stack.enter_context(session.cardinalities(candidates.cardinalities(plan)))
-                session.execute(f"PREPARE {_PREPARED} AS {sql}")
+                session.execute(f"PREPARE {_PREPARED} AS {single(sql)}")
                 stack.callback(session.execute, f"DEALLOCATE {_PREPARED}")
             yield _PreparedRun(used)
 
@@ -188,6 +188,6 @@ class _PreparedRun:
         session = self.sessions[plan]
         try:
             with session.statement_timeout(ceil(limit_ms)):
-                return session.timed(f"EXECUTE {_PREPARED}").execution_ms
+                return session.timed_stream(f"EXECUTE {_PREPARED}", None).execution_ms
         except QueryTimeout:
             return None

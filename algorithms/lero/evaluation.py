@@ -13,6 +13,7 @@ from pytest_pilotscope.algorithms.lero.decision import plan_difference
 from pytest_pilotscope.algorithms.lero.pairs import is_faster
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 
 
 def true_rank(scored: ScoredQuery, plan: int) -> int:
@@ -57,9 +58,9 @@ def figures(queries: Sequence[ScoredQuery], policy: Policy, prefix: str) -> dict
 
 def write_explanations(path: Path, queries: Sequence[ScoredQuery], policy: Policy) -> Path:
     """Write a line of JSON per query: candidates with scores and times, the choice, its true rank, its regret and its difference."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     lines = [json.dumps(explained(scored, policy)) for scored in queries]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_private(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

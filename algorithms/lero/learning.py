@@ -35,7 +35,7 @@ class HyperParameters:
 
     `batch_size` is in pairs: a batch takes queries until it has so many. `dropout` is the share of a plan's features that each step hides.
     The trained network is an average over the steps, in which a step counts `averaging` times as much as the next one. `patience` is in
-    epochs without a better validation loss.
+    epochs without a better validation loss, 0 for all epochs.
     """
 
     epochs: int = 100
@@ -43,7 +43,7 @@ class HyperParameters:
     learning_rate: float = 1e-3
     dropout: float = 0.3
     averaging: float = 0.99
-    patience: int = 20
+    patience: int = 0
     seed: int = 0
 
 
@@ -158,7 +158,7 @@ def _epochs(
         if loss < best or not validation:
             best, learned.best_epoch, learned.weights = loss, epoch, _copied(stepper.average)
         advance(1)
-        if epoch - learned.best_epoch >= parameters.patience:
+        if 0 < parameters.patience <= epoch - learned.best_epoch:
             break
     return learned
 

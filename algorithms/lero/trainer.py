@@ -58,7 +58,9 @@ def trained(
     """Learn to rank the plans of these queries, from scratch or from the network of `start`, and tune the policy."""
     settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
     featurizer = _featurizer(training, queries) if start is None else start.featurizer
-    parameters = HyperParameters(epochs=settings.epochs, seed=settings.seed, batch_size=_batch_size(where))
+    parameters = HyperParameters(
+        epochs=settings.epochs, seed=settings.seed, batch_size=_batch_size(where), patience=training.options["patience"]
+    )
     ranked, checked = (_ranked(featurizer, part) for part in (queries, validation))
     learned = learn(ranked, checked, parameters=parameters, device=where, advance=advance, start=None if start is None else start.network)
     network = LeroNetwork(featurizer.width)
@@ -77,6 +79,8 @@ def trained(
     model = TrainedModel(featurizer=featurizer, network=network, policy=policy)
     scalars = {
         "training_time_seconds": perf_counter() - started_s,
+        "num_training_queries": len(queries),
+        "batch_size": parameters.batch_size,
         "num_training_pairs": sum(len(query.pairs) for query in ranked),
         "num_validation_pairs": sum(len(query.pairs) for query in checked),
         "num_epochs_trained": len(learned.train_loss),

@@ -79,7 +79,11 @@ class Mscn:
         return training.report(
             metrics=_metrics(learned),
             parameters={"model_id": self.model_id, "device": where.type, **_parameters(featurizer, parameters)},
-            scalars={"training_time_seconds": elapsed_s, **_scalars(samples, validation, labels, learned)},
+            scalars={
+                "training_time_seconds": elapsed_s,
+                "batch_size": parameters.batch_size,
+                **_scalars(samples, validation, labels, learned),
+            },
             artifacts=write_model(training.folder, *self._trained()),
         )
 

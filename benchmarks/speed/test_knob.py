@@ -45,7 +45,7 @@ def stats() -> Iterator[Database]:
 def test_applying(stats: Database, show: Show) -> None:
     """Settings of each level come into force; the report has the times until they are checked."""
     with stats.session() as session:
-        reach = reach_of(stats, session)
+        reach = reach_of(stats)
         space = space_of(session, reach, None)
     knobs = {"session": "work_mem", "reload": "bgwriter_lru_maxpages", "restart": "shared_buffers"}
     with open_trial_server(stats, space, reach) as trial_server:

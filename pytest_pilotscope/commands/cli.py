@@ -234,6 +234,7 @@ def _workload_options(command: F) -> F:
         click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names."),
         click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries."),
         _server_options,
+        click.option("--allow-changes", multiple=True, metavar="databases", help="Let --db make databases on the server of a DSN."),
         click.option("--scale", type=float, help="Size of a generated dataset."),
         click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random."),
@@ -272,7 +273,7 @@ def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeo
     Compare labels with COUNT(*) and with executed plans.
 
     For every set of relations of every query, the label, its SQL, and the plan nodes that join exactly this set must agree. The command
-    writes nothing to the database; with --db on a server of yours, it makes a copy of the dataset there and drops it.
+    writes nothing to the database; with --db on a server of yours, it loads the dataset there and works in a copy, which it drops.
     """
     from pytest_pilotscope.commands.verifying import show_verification
     from pytest_pilotscope.commands.verifying import verify_labels as verified

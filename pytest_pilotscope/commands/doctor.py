@@ -16,6 +16,7 @@ import click
 
 from pytest_pilotscope.commands.output import show_json, size
 from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerError, TrackingError
+from pytest_pilotscope.places.secret import StoreUri
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
@@ -43,7 +44,7 @@ class Check:
     remedy: str | None = None
 
 
-def examine(config: PostgreSQLConfig, tracking_uri: str | None) -> Iterator[Check]:
+def examine(config: PostgreSQLConfig, tracking_uri: str | StoreUri | None) -> Iterator[Check]:
     """Check everything. Really start the embedded server, and really inject a cardinality."""
     yield check_suite()
     yield from check_postgresql(config)
@@ -150,9 +151,9 @@ def check_cache() -> Check:
     return Check(name="cache", state="ok", found=found)
 
 
-def check_tracking(tracking_uri: str | None) -> Check:
+def check_tracking(tracking_uri: str | StoreUri | None) -> Check:
     """Check the MLflow store."""
-    from pytest_pilotscope.tracking.store import resolve_uri, shown_uri, sqlite_path
+    from pytest_pilotscope.tracking.store import resolve_uri, sqlite_path
 
     uri = resolve_uri(tracking_uri)
     path = sqlite_path(uri)
@@ -167,7 +168,7 @@ def check_tracking(tracking_uri: str | None) -> Check:
     except ImportError as error:
         return Check(name="tracking store", state="FAULT", found=f"MLflow cannot be used: {error}", remedy="pip install 'mlflow>=3.4,<4'")
     many = "1 experiment" if len(found) == 1 else f"{len(found)} experiments"
-    return Check(name="tracking store", state="ok", found=f"{shown_uri(uri)}: {many}")
+    return Check(name="tracking store", state="ok", found=f"{uri}: {many}")
 
 
 def check_server(server: Server) -> Iterator[Check]:

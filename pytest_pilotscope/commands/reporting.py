@@ -9,12 +9,13 @@ import click
 
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.record import Record, read_record
 
 RECORD = ".jsonl"
 
 
-def records_of(references: Sequence[str], *, results: Path, tracking_uri: str | None = None) -> tuple[Record, ...]:
+def records_of(references: Sequence[str], *, results: Path, tracking_uri: str | StoreUri | None = None) -> tuple[Record, ...]:
     """
     Return the records of runs, each once. A reference is a file, the name of a record in the folder, or a run of the store.
 
@@ -33,7 +34,7 @@ def show_report(path: Path, records: Sequence[Record], *, as_json: bool) -> None
         click.echo(f"{path}: {', '.join(names)}")
 
 
-def _found(reference: str, results: Path, tracking_uri: str | None) -> Iterator[Record]:
+def _found(reference: str, results: Path, tracking_uri: str | StoreUri | None) -> Iterator[Record]:
     path = Path(reference)
     named = results / f"{reference}{RECORD}"
     if path.suffix in (RECORD, ".json") or path.is_file():

@@ -10,6 +10,7 @@ import click
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.datasets.logs import extract
 from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.queries.queries import SPLITS
 from pytest_pilotscope.queries.splitting import divide
 
@@ -23,9 +24,9 @@ def from_log(
     found = extract(log, database=database, per_template=per_template)
     workload = divide(found.workload, split, seed)
     for part in SPLITS:
-        (output / part).mkdir(parents=True)
+        private_folder(output / part)
         for query in workload.of(part):
-            (output / part / f"{query.id}.sql").write_text(f"{query.sql};\n", encoding="utf-8")
+            write_private(output / part / f"{query.id}.sql", f"{query.sql};\n")
     counts = {part: len(workload.of(part)) for part in SPLITS}
     if as_json:
         show_json(

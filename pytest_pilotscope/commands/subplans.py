@@ -7,11 +7,12 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.commands.workload_queries import queries_of
 from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.places.privatefiles import open_private, write_private
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.provision.database import open_database
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.meaning import NoCount
@@ -36,7 +37,7 @@ def write_subplans(config: PostgreSQLConfig, queries: Path | None, output: Path,
     writers = {".jsonl": _write_json_lines, ".csv": _write_csv, ".parquet": _write_parquet}
     if output.suffix not in writers:
         raise UsageError(f"{output}: unknown kind of file {output.suffix!r}; let its name end in {', '.join(writers)}")
-    with open_database(config) as database, database.session() as session:
+    with open_database(config) as database, database.measuring_session() as session:
         chosen = queries_of(database, queries, ("test",))[:limit]
         known = _counted(session, chosen) if true_rows else {}
         lines = [line for query in chosen for line in _lines(session, query, known.get(query.id, {}), true_rows=true_rows)]
@@ -47,8 +48,8 @@ def write_subplans(config: PostgreSQLConfig, queries: Path | None, output: Path,
 def _counted(session: Session, queries: Sequence[Query]) -> dict[str, dict[Subplan, int]]:
     from pytest_pilotscope.labels import cardinalities, read_schema
 
-    with TemporaryDirectory() as folder:
-        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=Path(folder))
+    with temporary_folder() as folder:
+        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=folder)
         return {query.id: labels.rows(query.id) for query in queries}
 
 
@@ -79,11 +80,11 @@ def _lines(session: Session, query: Query, known: Mapping[Subplan, int], *, true
 
 
 def _write_json_lines(path: Path, lines: Sequence[Line]) -> None:
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    write_private(path, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _write_csv(path: Path, lines: Sequence[Line]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with open_private(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["query", "aliases"])
         writer.writeheader()
         writer.writerows({**line, "aliases": " ".join(line["aliases"])} for line in lines)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
 from pytest_pilotscope.statistics.summary import metrics, summarize
@@ -32,7 +33,7 @@ def two_results(
     latest: tuple[str, str] | None = None,
     database: str | None = None,
     results: Path = Path("results"),
-    tracking_uri: str | None = None,
+    tracking_uri: str | StoreUri | None = None,
 ) -> tuple[Result, Result]:
     """
     Return two results: of two runs in the store, of two records, or of the newest runs of two algorithms.

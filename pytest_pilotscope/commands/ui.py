@@ -12,40 +12,41 @@ import click
 
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.tracking.store import is_server, resolve_uri, shown_uri, sqlite_path
+from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.tracking.store import is_server, resolve_uri, sqlite_path
 
 HOST = "127.0.0.1"
 """Only this machine may connect: the UI asks for no password and lets everybody delete runs."""
 
 
-def check_ui(port: int, tracking_uri: str | None) -> str:
+def check_ui(port: int, tracking_uri: str | StoreUri | None) -> StoreUri:
     """Return the store to show. Raise `UsageError` if it has a UI of its own, if it is missing, or if the port is taken."""
     uri = resolve_uri(tracking_uri)
     if is_server(uri):
-        raise UsageError(f"the store {shown_uri(uri)} is a server with a UI of its own; open it in a browser")
+        raise UsageError(f"the store {uri} is a server with a UI of its own; open it in a browser")
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise UsageError(f"there is nothing to show: {path} does not exist; run a benchmark first, or name the store with --tracking-uri")
     if not _is_free(port):
         raise UsageError(f"port {port} of {HOST} is taken; choose another, for instance: pilotscope ui --port {_free_port(port)}")
-    return f"sqlite:///{path}" if path is not None else uri
+    return StoreUri(f"sqlite:///{path}") if path is not None else uri
 
 
-def announce(uri: str, port: int, *, as_json: bool) -> None:
+def announce(uri: StoreUri, port: int, *, as_json: bool) -> None:
     """Show the address of the UI."""
     url = f"http://{HOST}:{port}"
     if as_json:
-        show_json({"url": url, "tracking_uri": shown_uri(uri)})
+        show_json({"url": url, "tracking_uri": str(uri)})
     else:
-        click.echo(f"{shown_uri(uri)} on {url}; Ctrl-C ends it")
+        click.echo(f"{uri} on {url}; Ctrl-C ends it")
     sys.stdout.flush()
 
 
-def run_ui(uri: str, port: int) -> NoReturn:
+def run_ui(uri: StoreUri, port: int) -> NoReturn:
     """Replace this process by MLflow's server; Ctrl-C ends it."""
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: it may hold a password, and all users see the arguments of a process
+        "MLFLOW_BACKEND_STORE_URI": uri.reveal(),  # no argument: all users see the arguments of a process, and it may hold a password
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for jobs that this suite never starts
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
 
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.commands.workload_queries import queries_of
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.provision.database import open_database
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def verify_labels(config: PostgreSQLConfig, queries: Path | None, *, limit: int 
     """Count the labels of a workload again and compare them. Without `queries`, use those of the dataset."""
     from pytest_pilotscope.labels.verifying import total
 
-    with open_database(config) as database, database.session() as session:
+    with open_database(config) as database, database.measuring_session() as session:
         chosen = queries_of(database, queries)[:limit]
         parts = [chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)]
         found = []
@@ -41,8 +41,8 @@ def _verified(session: Session, queries: Sequence[Query], seed: int, plans: int,
     from pytest_pilotscope.labels import cardinalities, read_schema
     from pytest_pilotscope.labels.verifying import verify
 
-    with TemporaryDirectory() as folder:
-        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=Path(folder), timeout_ms=timeout_ms)
+    with temporary_folder() as folder:
+        labels = cardinalities(session, queries, schema=read_schema(session), fingerprint="", cache_dir=folder, timeout_ms=timeout_ms)
         rows = {query_id: {subplan: label.rows for subplan, label in found.items()} for query_id, found in labels.items()}
     return verify(session, queries, rows, plans=plans, seed=seed, timeout_ms=timeout_ms)
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pilotscope.datasets.statements import QUERY
 from pytest_pilotscope.errors import WorkloadError
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.statements import QUERY
 from pytest_pilotscope.queries.templates import normalized, template_of
 
 CSV_MESSAGE, CSV_DETAIL, CSV_DATABASE, CSV_COLUMNS = 13, 14, 2, (23, 24, 25, 26)
@@ -109,7 +109,7 @@ def _json_log(path: Path, lines: Iterable[str], database: str | None) -> Iterato
         try:
             entry = json.loads(line)
             message, detail, name = entry.get("message", ""), entry.get("detail", ""), entry.get("dbname")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise WorkloadError(f"{path}:{number}: no line of a jsonlog; give the file that log_destination = 'jsonlog' writes") from error
         if database in (None, name):
             yield from _logged(message, detail)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.gate.simulation import QUERY_DELTAS, SESSIONS, Calibration, calibrate
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.json_values import from_json, to_json
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
@@ -37,8 +38,8 @@ def calibrate_with(record: Record, folder: Path, *, sessions: int = SESSIONS) ->
     except ValueError as error:
         raise UsageError(str(error)) from error
     path = calibration_path(record, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(found, "calibration"), indent=2) + "\n", encoding="utf-8")
+    private_folder(path.parent)
+    write_private(path, json.dumps(to_json(found, "calibration"), indent=2) + "\n")
     return _described(found, record, path)
 
 
@@ -50,17 +51,16 @@ def calibrated(record: Record, folder: Path) -> Calibration | None:
     try:
         content: Mapping[str, object] = json.loads(path.read_bytes())
         found = from_json(Calibration, content)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
         raise UsageError(f"{path}: not a calibration ({error}); remove it, or run --calibrate again") from error
     return found if record.header.rounds >= found.rounds else None
 
 
 def calibration_folder() -> Path:
     """Return the folder of this user's calibrations."""
-    from pytest_pilotscope.places.account import server_account
-    from pytest_pilotscope.places.folders import cache_folder
+    from pytest_pilotscope.places.folders import cache_subfolder
 
-    return cache_folder(server_account()) / "calibrations"
+    return cache_subfolder("calibrations")
 
 
 def calibration_path(record: Record, folder: Path) -> Path:

@@ -230,7 +230,7 @@ def read_references(path: Path) -> tuple[Record, ...]:
 def _embedded(path: Path) -> tuple[Record, ...]:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}); a gate needs a record (.jsonl) or a pytest-benchmark JSON") from error
     records = content.get(JSON_KEY) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(lines, list) for lines in records):

@@ -17,6 +17,7 @@ from pytest_pilotscope.errors import LabelError
 from pytest_pilotscope.labels.columnstore import Column
 from pytest_pilotscope.labels.messages import to_message
 from pytest_pilotscope.labels.task import Task
+from pytest_pilotscope.places.environment import clean_environment
 
 _PACKAGES = str(Path(__file__).parents[2])
 WORKER = ["-m", "pytest_pilotscope.labels.worker"]
@@ -34,7 +35,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**clean_environment(), "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         self._opening = {"folder": str(folder), "context": context, "classes": classes, "processes": processes}
 

@@ -7,21 +7,25 @@ an order that rotates and reverses, so that no side is always first and drift af
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, QueryTimeout, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
-from pytest_pilotscope.measurement.answers import answer_hash, is_empty
+from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
+from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
@@ -61,8 +65,12 @@ class QueryMeasurement:
     clock: Clock
     truth: Cardinalities | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
+    _slowest_other_ms: float | None = field(default=None, init=False)
+    _answers: dict[str, Answer] = field(default_factory=dict, init=False)
+    _open: dict[str, str] = field(default_factory=dict, init=False)
     _ran: Sequence[Side] = field(default=(), init=False)
     _rounds: int = field(default=0, init=False)
+    _cut_off: QueryRun | None = field(default=None, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
         """
@@ -70,8 +78,12 @@ class QueryMeasurement:
 
         A side on which the statement failed is not run again. Raises `DifferentAnswer`.
         """
-        warm = [self._execute(side, WARM_UP, order, self.limit_ms) for order, side in enumerate(self.sides)]
+        warm = self._warm_up()
+        if self._hopeless(warm):
+            self._give_up(warm[0])
+            return (*warm, *self._measured(self.sides, rounds))
         self._compare_answers(warm)
+        self._answers.clear()
         ran = [(side, run) for side, run in zip(self.sides, warm, strict=True) if run.error is None]
         for side, run in ran:
             self.write(self._inspect(side, ends=not run.timed_out))
@@ -83,14 +95,49 @@ class QueryMeasurement:
         self.write = write
         names = {side.name for side in sides}
         again = [side for side in self._ran if side.name in names]
-        for side in again:
+        for side in again if self._cut_off is None else ():
             self._timed(side, WARM_UP, 0, ceil(self.limit_ms))
+        self._answers.clear()
         return tuple(self._measured(again, rounds))
 
     def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
         first = self._rounds + 1
         self._rounds += rounds
-        return [run for repetition in range(first, first + rounds) for run in self._round(sides, repetition)]
+        measured = self._round if self._cut_off is None else self._round_left_out
+        return [run for repetition in range(first, first + rounds) for run in measured(sides, repetition)]
+
+    def _warm_up(self) -> list[QueryRun]:
+        """Run every side once, unless the query is hopeless."""
+        warm: list[QueryRun] = []
+        for order, side in enumerate(self.sides):
+            if len(warm) > 1 and self._hopeless(warm):
+                warm.append(self._not_run(warm[0], side, WARM_UP, order))
+            else:
+                warm.append(self._execute(side, WARM_UP, order, self.limit_ms))
+        return warm
+
+    def _hopeless(self, warm: Sequence[QueryRun]) -> bool:
+        """Tell whether all of these runs were cut off at `FIRST_RUN_LIMIT_MS`, which the user did not choose."""
+        return self.timeout_ms is None and all(run.timed_out for run in warm)
+
+    def _give_up(self, cut_off: QueryRun) -> None:
+        """Count a hopeless query as timed out on every side in every round; running it again would take hours and tell nothing."""
+        self._cut_off, self._ran = cut_off, self.sides
+        logger.warning(
+            "query %s was cut off after %d s on %s, so it counts as timed out on every side and is not run again; give a limit with "
+            "--query-timeout-ms",
+            *(self.query.id, FIRST_RUN_LIMIT_MS // 1000, " and ".join(repr(side.name) for side in self.sides[:2])),
+        )
+
+    def _round_left_out(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
+        assert self._cut_off is not None
+        return [self._not_run(self._cut_off, side, repetition, order) for order, side in enumerate(_turns(sides, repetition))]
+
+    def _not_run(self, cut_off: QueryRun, side: Side, repetition: int, order: int) -> QueryRun:
+        """Write a run that was cut off for one that does not take place."""
+        run = replace(cut_off, side=side.name, repetition=repetition, order=order, inference_ms=0.0)
+        self.write(run)
+        return run
 
     def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
         """Measure every side once, all with the same limit."""
@@ -99,21 +146,29 @@ class QueryMeasurement:
 
     @property
     def limit_ms(self) -> float:
-        """The limit of the next round. A baseline run that timed out does not change it: the query's time is still unknown."""
+        """
+        The limit of the next round, from the slowest run of the baseline.
+
+        If the baseline was cut off, take the slowest run of another side that ended: the times of the baseline are then lower bounds, and
+        its later runs need not take as long as the first.
+        """
         if self.timeout_ms is not None:
             return self.timeout_ms
-        if self._slowest_baseline_ms is None:
-            return FIRST_RUN_LIMIT_MS
-        return max(TIMEOUT_FACTOR * self._slowest_baseline_ms, TIMEOUT_FLOOR_MS)
+        slowest_ms = self._slowest_other_ms if self._slowest_baseline_ms is None else self._slowest_baseline_ms
+        return FIRST_RUN_LIMIT_MS if slowest_ms is None else max(TIMEOUT_FACTOR * slowest_ms, TIMEOUT_FLOOR_MS)
 
     def _execute(self, side: Side, repetition: int, order: int, limit_ms: float) -> QueryRun:
         run = self._timed(side, repetition, order, ceil(limit_ms))
-        if side is self.sides[0] and run.error is None and not run.timed_out:
-            self._slowest_baseline_ms = max(self._slowest_baseline_ms or 0.0, run.execution_ms)
+        if run.error is None and not run.timed_out:
+            if side is self.sides[0]:
+                self._slowest_baseline_ms = max(self._slowest_baseline_ms or 0.0, run.execution_ms)
+            else:
+                self._slowest_other_ms = max(self._slowest_other_ms or 0.0, run.execution_ms)
         self.write(run)
         return run
 
     def _timed(self, side: Side, repetition: int, order: int, limit_ms: int) -> QueryRun:
+        answer = Answer() if repetition == WARM_UP else None
         with side.steered(self.query) as steering:
             run = QueryRun(
                 query_id=self.query.id,
@@ -126,32 +181,43 @@ class QueryMeasurement:
             )
             try:
                 with side.session.statement_timeout(limit_ms):
-                    timed = self.clock(side.session, self.query.sql)
+                    take = None if answer is None else answer.take
+                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))
             except QueryTimeout:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
-            except StatementFailed as error:
+            except (StatementFailed, LeftTransaction) as error:
                 return replace(run, error=str(error))
-        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows))
-        return replace(run, answer_hash=answer_hash(timed.rows), empty=is_empty(timed.rows)) if run.warm_up else run
+        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=timed.row_count)
+        if answer is None:
+            return run
+        self._answers[side.name] = answer
+        return replace(run, answer_hash=answer.hash, empty=answer.empty)
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
+        """Compare each side's answer with the baseline's; note those that cannot be compared, and raise `DifferentAnswer` for others."""
         baseline = warm[0]
-        for run in warm[1:]:
-            comparable = all(r.error is None and not r.timed_out for r in (baseline, run))
-            if comparable and run.answer_hash != baseline.answer_hash:
+        for side, run in zip(self.sides[1:], warm[1:], strict=True):
+            if None in (baseline.answer_hash, run.answer_hash) or run.answer_hash == baseline.answer_hash:
+                continue
+            answers = self._answers[baseline.side], self._answers[run.side]
+            try:
+                reason = explained(self.query, self.sides[0], side, answers, ceil(self.limit_ms))
+            except Differs:
                 raise DifferentAnswer(
                     f"query {self.query.id!r}: side {run.side!r} returned other rows than {baseline.side!r} "
                     f"({run.row_count} rows, hash {run.answer_hash}, against {baseline.row_count} rows, hash {baseline.answer_hash}); "
                     "its times cannot be compared",
                     side=run.side,
-                )
+                ) from None
+            if reason is not None:
+                self._open[side.name] = reason
 
     def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
         seen = self._seen(side, ends=ends)
         steering, plan = seen.steering, seen.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(query_id=self.query.id, side=side.name)
+        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name))
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)
@@ -200,14 +266,18 @@ class QueryMeasurement:
         if ends and not self.truth:
             with suppress(QueryTimeout), side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
                 return self._explained(side, steering, analyze=True)
-        with side.steered(self.query) as steering:
+        with side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
             return self._explained(side, steering, analyze=False)
 
     def _explained(self, side: Side, steering: Steering, *, analyze: bool) -> _Seen:
         """Explain within the block of a steered side. A statement that EXPLAIN refuses (a command that is no query) has no plan."""
         options = {"analyze": True, "timing": False} if analyze else {}
         try:
-            plan = side.session.explain(self.query.sql, **options)
+            plan = side.session.unable_to_write(lambda: side.session.explain(self.query.sql, **options))
+        except QueryTimeout as error:
+            if analyze:
+                raise
+            return _Seen(steering=steering, plan=None, considered={}, failure=f"planning it takes more than {error.timeout_ms} ms")
         except StatementFailed as error:
             if not error.sqlstate:
                 raise

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from math import isfinite
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_pilotscope.errors import (
@@ -17,8 +15,10 @@ from pytest_pilotscope.errors import (
     SideFailed,
     StatementFailed,
     UnsupportedQuery,
+    raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
+    A_SCALAR,
     Algorithm,
     Cardinalities,
     CardinalityEstimator,
@@ -26,8 +26,13 @@ from pytest_pilotscope.learning.algorithm import (
     LearningOn,
     PlanChooser,
     TextSteering,
+    is_finite,
+    is_scalar,
     unknown_of,
 )
+from pytest_pilotscope.measurement.clocks import Stopwatch
+from pytest_pilotscope.measurement.supervision import Supervision
+from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar
 
@@ -86,11 +91,12 @@ class EstimatorSide:
     name: str
     session: Session
     algorithm: CardinalityEstimator
+    supervision: Supervision = field(default_factory=Supervision)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
-        with _injected(self.name, query, self.session, lambda: self._estimated(query)) as steering:
+        with _injected(self, query, lambda: self._estimated(query)) as steering:
             yield steering
 
     def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
@@ -110,17 +116,21 @@ class ChooserSide:
     name: str
     session: Session
     algorithm: PlanChooser
+    supervision: Supervision = field(default_factory=Supervision)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
-            self.algorithm.learn_on(query)
-        with _injected(self.name, query, self.session, lambda: self._chosen(query)) as steering:
-            if steering.unsupported is None:
-                facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
-                steering = replace(steering, facts=facts, by_candidate=True)
-            yield steering
+            with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
+                self.algorithm.learn_on(query)
+        with _injected(self, query, lambda: self._chosen(query), self._facts) as steering:
+            yield replace(steering, by_candidate=steering.unsupported is None)
+
+    def _facts(self, query: Query) -> Mapping[str, Scalar]:
+        facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+        check_facts(self.name, query, facts)
+        return facts
 
     def _chosen(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
         with _planning(query):
@@ -150,29 +160,43 @@ class GuardedSide:
             try:
                 steering = stack.enter_context(self.side.steered(query))
             except Exception as error:
+                raise_interrupt_behind(error)
                 raise SideFailed(self.name, error) from error
             yield steering
 
 
 @contextmanager
-def _injected(name: str, query: Query, session: Session, decide: Callable[[], tuple[Cardinalities, Cardinalities]]) -> Iterator[Steering]:
+def _injected(
+    side: EstimatorSide | ChooserSide,
+    query: Query,
+    decide: Callable[[], tuple[Cardinalities, Cardinalities]],
+    explain: Callable[[Query], Mapping[str, Scalar]] = lambda query: {},
+) -> Iterator[Steering]:
     """
     Inject the cardinalities that `decide` returns beside the subplans that must be among them.
 
-    A query that it does not support is left to PostgreSQL. Deciding, checking and injecting are inference time.
+    A query that it does not support is left to PostgreSQL. Deciding, checking the answer and injecting are inference time; explaining, and
+    checking what the algorithm left behind, are not.
     """
-    started_ns = perf_counter_ns()
+    name, supervision = side.name, side.supervision
+    clock = Stopwatch()
     decided: Cardinalities | None = None
     unsupported: str | None = None
+    facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
-            subplans, decided = decide()
+            with supervision.put_back_on_error(), supervision.limited(name, query):
+                with clock:
+                    subplans, decided = decide()
+                    check_estimates(name, query, subplans, decided)
+                facts = explain(query)
         except UnsupportedQuery as error:
             unsupported = error.reason
-        else:
-            check_estimates(name, query, subplans, decided)
-            stack.enter_context(session.cardinalities(decided))
-        yield Steering(inference_ms=(perf_counter_ns() - started_ns) / 1e6, cardinalities=decided, unsupported=unsupported)
+        supervision.check(name, f"its decision on query {query.id!r}")
+        if decided is not None:
+            with clock:
+                stack.enter_context(side.session.cardinalities(decided))
+        yield Steering(inference_ms=clock.elapsed_ms, cardinalities=decided, unsupported=unsupported, facts=facts)
 
 
 @contextmanager
@@ -188,12 +212,13 @@ def _planning(query: Query) -> Iterator[None]:
         raise UnsupportedQuery(f"PostgreSQL does not plan it: {error.reason}", query.sql) from error
 
 
-def side_of(name: str, algorithm: Algorithm, session: Session) -> Side:
-    """Return the side of an algorithm by the decision it takes over."""
+def side_of(name: str, algorithm: Algorithm, session: Session, supervision: Supervision | None = None) -> Side:
+    """Return the side of an algorithm by the decision it takes over; `supervision` limits it."""
+    supervision = supervision or Supervision()
     if isinstance(algorithm, CardinalityEstimator):
-        return EstimatorSide(name=name, session=session, algorithm=algorithm)
+        return EstimatorSide(name=name, session=session, algorithm=algorithm, supervision=supervision)
     if isinstance(algorithm, PlanChooser):
-        return ChooserSide(name=name, session=session, algorithm=algorithm)
+        return ChooserSide(name=name, session=session, algorithm=algorithm, supervision=supervision)
     return PlainSide(name=name, session=session)
 
 
@@ -210,14 +235,29 @@ def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estim
     if missing:
         raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
     for subplan, rows in estimates.items():
-        if not isinstance(subplan, frozenset):
+        if not isinstance(subplan, frozenset) or not all(isinstance(alias, str) for alias in subplan):
             raise AlgorithmError(
                 f"{algorithm} answered query {query.id!r} with rows for {subplan!r}; a subplan is a frozenset of aliases, such as "
                 "frozenset({'c', 'u'})"
             )
         try:
-            valid = isfinite(rows) and rows >= 0
-        except (TypeError, ValueError, OverflowError) as error:  # no number, or an integer too large for a float
-            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=repr(rows)) from error
+            valid = is_finite(rows) and rows >= 0
+        except OverflowError:  # an integer too large for a float
+            valid = False
         if not valid:
-            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows)
+            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows if isinstance(rows, float) else repr(rows))
+    for subplan, reason in unknown_of(estimates).items():
+        if not isinstance(reason, str):
+            raise AlgorithmError(
+                f"{algorithm} answered query {query.id!r} with {reason!r} as the reason for {' '.join(sorted(subplan))}; it must be a text"
+            )
+
+
+def check_facts(algorithm: str, query: Query, facts: object) -> None:
+    """Raise `AlgorithmError` for facts that the record cannot hold, by their names or their values."""
+    named = isinstance(facts, Mapping) and all(isinstance(name, str) and "\0" not in name for name in facts)
+    if not isinstance(facts, Mapping) or not named:
+        raise AlgorithmError(f"{algorithm} explained query {query.id!r} with {facts!r}; it must be a mapping from names (texts) to values")
+    for name, value in facts.items():
+        if not is_scalar(value):
+            raise AlgorithmError(f"{algorithm} explained query {query.id!r} with {value!r} as {name!r}; a fact must be {A_SCALAR}")

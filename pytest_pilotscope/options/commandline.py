@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.options.table import Option
+from pytest_pilotscope.options.values import parts
 from pytest_pilotscope.places.dsn import Dsn
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def settings(config: pytest.Config) -> Settings:
     for option in OPTIONS:
         if (value := _chosen(config, option)) is not None:
             chosen[option.key] = value
-    if "datasets" not in chosen and "queries_dir" in chosen and (own := Dsn(chosen.get("server", "")).database):
-        chosen["datasets"] = (own,)  # the user's queries on the user's server: measure its database
+    server = chosen.get("server")
+    if "datasets" not in chosen and "queries_dir" in chosen and isinstance(server, Dsn) and server.database:
+        chosen["datasets"] = (server.database,)  # the user's queries on the user's server: measure its database
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
     return Settings(**chosen)
@@ -103,7 +105,7 @@ def _chosen(config: pytest.Config, option: Option) -> Any:
     value = config.getoption(option.dest, None)
     if value is None:
         value = _from_ini(config, option)
-    return _split(value) if option.repeats and value is not None else value
+    return parts(",".join(value)) if option.repeats and value is not None else value
 
 
 def _from_ini(config: pytest.Config, option: Option) -> Any:
@@ -118,8 +120,3 @@ def _from_ini(config: pytest.Config, option: Option) -> Any:
         return [option.read(text)] if option.repeats else option.read(text)
     except argparse.ArgumentTypeError as error:
         raise pytest.UsageError(f"{option.dest} in {config.inipath}: {error}") from error
-
-
-def _split(values: Sequence[str]) -> tuple[str, ...]:
-    parts = (part.strip() for value in values for part in value.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pytest_pilotscope.options import values
 from pytest_pilotscope.options.table import option, options_of
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.secret import StoreUri
 
 FIRST_ROUNDS = 5
 """The rounds of a measurement; with `auto` those before the first decision to go on."""
@@ -31,8 +33,8 @@ class Settings:
     )
 
     # server
-    server: str = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN")
-    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=Path)
+    server: str | Dsn = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN", parse=values.server)
+    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=values.path)
     pg_version: int | None = option(None, "PostgreSQL major version to embed or to run", metavar="MAJOR", parse=values.positive_int)
     container_memory_bytes: int | None = option(
         None,
@@ -54,8 +56,8 @@ class Settings:
     # data and workload
     scale: float | None = option(None, "scale of a generated dataset, instead of its own", metavar="FACTOR", parse=values.positive_float)
     seed: int = option(0, "seed of data, workload, training and bootstrap", metavar="N", parse=values.non_negative_int)
-    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=Path)
-    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=Path)
+    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=values.path)
+    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=values.path)
     workload: str | None = option(None, "one of several workloads in the folder of --queries-dir or --data-dir", metavar="NAME")
     split: Literal["given", "random", "template"] = option(
         "given",
@@ -69,7 +71,15 @@ class Settings:
         metavar="N",
         parse=values.non_negative_int,
     )
-    read_only: bool = option(False, "write nothing to the server of --server")
+    read_only: bool = option(False, "write nothing to the server of --server, whatever --allow-changes says")
+    allow_changes: tuple[str, ...] = option(
+        (),
+        "what may be changed on the server of a DSN: make and drop databases called pilotscope_..., set and put back settings of the whole "
+        "server; without it there are only sessions",
+        metavar="databases,settings",
+        parse=values.names,
+        choices=values.CHANGES,
+    )
     queries: tuple[str, ...] = option((), "measure only the test queries whose id matches, e.g. 'q01*'", metavar="GLOB", parse=values.names)
     limit: int | None = option(None, "measure only the first N (matching) test queries", metavar="N", parse=values.positive_int)
 
@@ -91,8 +101,12 @@ class Settings:
         None,
         "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
         metavar="MS",
-        parse=values.positive_float,
+        parse=values.milliseconds,
     )
+    steer_timeout_ms: float = option(
+        10_000.0, "time limit of an algorithm's decision on one query, in ms", metavar="MS", parse=values.milliseconds
+    )
+    training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 
     # gate
@@ -144,19 +158,27 @@ class Settings:
         metavar="N",
         parse=values.positive_int,
     )
-    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION")
+    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION", parse=values.nameable)
     register_model: bool = option(False, "register the trained model in MLflow's registry")
     device: str = option("auto", "device that trains networks", choices=("auto", "cpu", "cuda"))
     sample_bitmaps: bool = option(True, "train mscn without the sample bitmaps", name="no-bitmaps")
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     # records
-    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=Path)
+    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=values.path)
     report: Path | None = option(
         None, "write an HTML page with tables, plots and plans of all runs", metavar="FILE.html", parse=values.page
     )
     mlflow: bool = option(True, "do not send runs to MLflow; write the local record only")
-    tracking_uri: str | None = option(None, "MLflow store; without it MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", metavar="URI")
+    tracking_uri: str | StoreUri | None = option(
+        None, "MLflow store; without it MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", metavar="URI", parse=StoreUri
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.server, str):  # Python passes texts; from here on their passwords show nowhere
+            object.__setattr__(self, "server", values.server(self.server))
+        if isinstance(self.tracking_uri, str):
+            object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
 
     @property
     def fewest_rounds(self) -> int:

@@ -53,29 +53,35 @@ class Option:
 
     def read(self, text: str) -> Any:
         """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
+        values.readable(text)
+        for name in values.parts(text) if self.repeats and self.choices else ():
+            values.one_of(*self.choices)(name)
         if self.parse is None:
             parse = values.one_of(*self.choices) if self.choices else values.OF_TYPE.get(type(self.default), str)
             return parse(text)
         try:
             return self.parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"expected {self.metavar or 'another value'}, got {text!r} ({error})") from error
+            raise argparse.ArgumentTypeError(f"expected {self.metavar or 'another value'}, got {values.shown(text)} ({error})") from error
 
     def checked(self, value: Any, argument: str) -> Any:
         """
         Return a value that Python passed as this argument.
 
-        None is accepted if it is the default. Raise `UsageError`, which names the argument, if the command line would reject the value.
+        None is accepted if it is the default. Names may be one text, separated by commas. Raise `UsageError`, which names the argument, if
+        the command line would reject the value.
         """
-        if value is None and self.default is None:
+        if (value is None and self.default is None) or (value == () and self.repeats):
             return value
         try:
             expected = values.truth(value) if self.is_flag else self.read(_text(value))
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"{argument}: {error}") from error
-        if value != expected and not self.repeats:
+        if self.repeats:
+            return values.parts(_text(value))
+        if value != expected:
             raise UsageError(f"{argument}: expected {expected!r}, got {value!r}")
-        return value if self.repeats else expected
+        return expected
 
 
 def option(default: Any, help: str, *, name: str | None = None, **declared: Any) -> Any:
@@ -98,4 +104,4 @@ def name_of(key: str, default: Any, *, prefix: str = "") -> str:
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

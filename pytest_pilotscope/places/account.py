@@ -24,14 +24,14 @@ class Account:
     dropped: bool
     """True if this process is root and has to change to the account."""
 
+    @property
+    def entered_mode(self) -> int:
+        """The mode of our own folders that servers have to enter: root gives the account's group the right to."""
+        return 0o710 if self.dropped else 0o700
+
     def subprocess_options(self) -> dict[str, Any]:
         """Return keyword arguments that make `subprocess` run a program as this account."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.dropped else {}
-
-    def own(self, path: Path) -> None:
-        """Make this account the owner of a file or folder, if the account is not our own."""
-        if self.dropped:
-            os.chown(path, self.uid, self.gid)
 
     def can_reach(self, folder: Path) -> bool:
         """Tell whether this account may enter `folder` and its parents, as far as they exist. Access control lists are not read."""

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import secrets
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import Account
-from pytest_pilotscope.places.folders import server_folder
+from pytest_pilotscope.places.folders import SOCKETS, server_folder, socket_folder
+from pytest_pilotscope.places.privatefiles import new_folder, read_beginning, write_private
 from pytest_pilotscope.postgres.binaries import Binaries
-from pytest_pilotscope.postgres.process import clean_environment
+from pytest_pilotscope.postgres.process import Watchdog, run_program
 
 SUPERUSER = "postgres"
 """Name of the superuser in every cluster made here."""
 
 
-def run_program(arguments: list[str | Path], account: Account, folder: Path) -> None:
-    """Run one program as `account` in `folder`; raise ServerError with its message when it fails, OSError ENOSPC when the disk is full."""
-    try:
-        answer = subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=clean_environment(),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            **account.subprocess_options(),
-        )
-    except FileNotFoundError as error:
-        if error.filename != str(arguments[0]):  # it is the folder that is not there
-            raise
-        program = str(arguments[0])
-        raise ServerError(f"there is no program {program!r}, which is needed to make a cluster; install it, or add it to PATH") from error
-    if answer.returncode != 0:
-        if os.strerror(errno.ENOSPC) in answer.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-        words = " ".join((answer.stderr or answer.stdout).split())
-        raise ServerError(f"{Path(arguments[0]).name} failed with exit status {answer.returncode}: {words}")
-
-
 def make_cluster(binaries: Binaries, data_folder: Path, account: Account) -> None:
     """Make an empty cluster in UTF-8 with the locale C.UTF-8, or C where the system has no such locale."""
+    _made(data_folder, account)
     common: list[str | Path] = [
         binaries.bindir / "initdb",
         "-D",
@@ -74,21 +49,26 @@ def make_cluster(binaries: Binaries, data_folder: Path, account: Account) -> Non
 def copy_cluster(source: Path, target: Path, account: Account) -> None:
     """Copy a stopped cluster; the files share their blocks where the file system can do that."""
     options = ["-cpR"] if sys.platform == "darwin" else ["-a", "--reflink=auto"]
+    _made(target, account)
     try:
-        run_program(["cp", *options, source, target], account, target.parent)
+        run_program(["cp", *options, f"{source}/.", target], account, target.parent)
     except ServerError:
         if sys.platform != "darwin" and shutil.which("cp") is None:
             raise
-        shutil.rmtree(target, ignore_errors=True)
-        run_program(["cp", "-pR", source, target], account, target.parent)  # a cp without those options
+        run_program(["cp", "-pR", f"{source}/.", target], account, target.parent)  # a cp without those options
+
+
+def _made(data_folder: Path, account: Account) -> Path:
+    """Make an empty data directory, the only folder that the account owns: whatever it puts there, we write nothing through it."""
+    return new_folder(data_folder, uid=account.uid, gid=account.gid)
 
 
 def check_version(data_folder: Path, binaries: Binaries) -> None:
     """Raise ServerError when the cluster in `data_folder` was made by another major version, or when there is none."""
-    marker = data_folder / "PG_VERSION"
-    if not marker.is_file():
-        raise ServerError(f"{data_folder} is not a PostgreSQL data directory: it has no PG_VERSION")
-    found = marker.read_text().strip()
+    try:
+        found = read_beginning(data_folder / "PG_VERSION", 16).decode(errors="replace").strip()
+    except OSError as error:
+        raise ServerError(f"{data_folder} is not a PostgreSQL data directory: it has no PG_VERSION") from error
     if found != str(binaries.major):
         raise ServerError(
             f"the data directory {data_folder} is of PostgreSQL {found}, but the binaries in {binaries.bindir} are {binaries.version}; "
@@ -98,20 +78,22 @@ def check_version(data_folder: Path, binaries: Binaries) -> None:
 
 class ServerFolder:
     """
-    The private folder of one running server, with a lock that is held as long as its owner or its watchdog lives.
+    The private folder of one running server, with a lock that is held as long as its watchdog lives.
 
-    It holds `data/`, `server.log`, `lib/` and `lock`. Folders whose lock nobody holds are leftovers of killed runs; each new server removes
-    them. A lock on the parent folder lets one process at a time create or remove folders.
+    It holds `data/`, which the server's account owns, and `postgresql.conf`, `server.log`, `lib/`, `lock` and `sockets`, which we do; the
+    last one names the folder of the socket. Folders whose lock nobody holds are leftovers, of runs whose watchdog was killed as well; each
+    new server removes them. A lock on the parent folder lets one process at a time create or remove folders.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, process: Watchdog) -> None:
         base = server_folder(account, "servers")
         with _locked(base):
             _remove_leftovers(base)
-            self.path = Path(tempfile.mkdtemp(prefix="server-", dir=base))
-            self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        account.own(self.path)
+            folder = base / f"server-{secrets.token_hex(4)}"
+            self.path = process.make(folder, mode=account.entered_mode, gid=account.gid, lock=True)
+        self.sockets = socket_folder(account)
+        write_private(self.path / "sockets", str(self.sockets))
+        process.make(self.sockets, uid=account.uid, gid=account.gid)
 
     @property
     def data(self) -> Path:
@@ -122,11 +104,6 @@ class ServerFolder:
     def log(self) -> Path:
         """The server's standard error."""
         return self.path / "server.log"
-
-    def remove(self) -> None:
-        """Delete the folder and release its lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
 
 
 @contextmanager
@@ -150,6 +127,10 @@ def _remove_leftovers(base: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                sockets = Path((folder / "sockets").read_text())
+                if sockets.name.startswith(SOCKETS):  # a power cut may have left half of the name
+                    shutil.rmtree(sockets, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
             pass  # somebody's running server

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.places.secret import Secret
 from pytest_pilotscope.postgres.containers import (
     Limits,
     address,
@@ -26,7 +27,7 @@ from pytest_pilotscope.postgres.containers import (
 )
 from pytest_pilotscope.postgres.pinned import PINNED, configuration, shared_buffers
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
 
 if TYPE_CHECKING:
     from pytest_pilotscope.places.dsn import Dsn
@@ -58,8 +59,10 @@ class ContainerServer(Server):
         self.image = os.environ.get("PILOTSCOPE_IMAGE") or f"postgres:{version or DEFAULT_MAJOR}"
         self.limits = limits or Limits()
         self.why = ", ".join(part for part in (f"image {self.image}", str(self.limits), why) if part)
-        self._password = secrets.token_urlsafe(24)
-        self._container = new_container(self.image, self._password, self.limits, ";\n".join([*_statements(self._all(settings or {})), ""]))
+        self._password = Secret(secrets.token_urlsafe(24))
+        self._token = secrets.token_hex()
+        first = [*_statements(self._all(settings or {})), f"ALTER ROLE ALL SET {IDENTITY} = '{self._token}'", ""]
+        self._container = new_container(self.image, self._password, self.limits, ";\n".join(first))
         self._reaper: Reaper | None = None
         self._dsn: Dsn | None = None
         try:
@@ -119,8 +122,8 @@ class ContainerServer(Server):
     def _connect(self, database: str | None) -> Session:
         if self._dsn is None:  # Docker gives another port at every start
             host, port = address(self._container)
-            self._dsn = dsn_of(host=host, port=port, user="postgres", password=self._password, options="")
-        return connect(self._dsn, dbname=database or "postgres", connect_timeout=10)
+            self._dsn = dsn_of(host=host, port=port, user="postgres", password=self._password.reveal(), options="")
+        return connect(self._dsn, token=self._token, dbname=database or "postgres", connect_timeout=10)
 
     def _wait(self) -> None:
         self._dsn = None

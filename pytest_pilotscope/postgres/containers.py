@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pilotscope.errors import MissingServer, ServerError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
+from pytest_pilotscope.places.environment import clean_environment
+from pytest_pilotscope.places.secret import Secret
 from pytest_pilotscope.postgres import reaper
 
 PORT = 5432
@@ -54,7 +56,7 @@ class Limits:
         return {**memory, **({"nano_cpus": round(self.cpus * 1e9)} if self.cpus else {})}
 
 
-def new_container(image: str, password: str, limits: Limits, first: str) -> Any:
+def new_container(image: str, password: Secret, limits: Limits, first: str) -> Any:
     """
     Make a container of testcontainers, not yet started; it runs the statements `first` before anybody can connect.
 
@@ -78,8 +80,9 @@ def new_container(image: str, password: str, limits: Limits, first: str) -> Any:
     if reason:
         _collect_forgotten_sockets()
         raise MissingServer(f"no Docker daemon answers at {daemon()} ({reason}); start Docker, or set DOCKER_HOST")
-    about = {"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "postgres", "POSTGRES_INITDB_ARGS": "--no-sync"}
-    return container.with_envs(**about).with_exposed_ports(PORT).with_copy_into_container(first.encode(), FIRST_STATEMENTS, 0o644)
+    about = {"POSTGRES_USER": "postgres", "POSTGRES_DB": "postgres", "POSTGRES_INITDB_ARGS": "--no-sync"}
+    container.with_envs(**about, POSTGRES_PASSWORD=password.reveal()).with_exposed_ports(PORT)
+    return container.with_copy_into_container(first.encode(), FIRST_STATEMENTS, 0o644)
 
 
 def daemon() -> str:
@@ -125,6 +128,7 @@ class Reaper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=clean_environment("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_API_VERSION"),
             start_new_session=True,  # Ctrl-C on the terminal is for us
         )
 
@@ -148,7 +152,11 @@ def _without_ryuk() -> Iterator[None]:
 
 
 def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> None:
-    """Call `ask` until it raises no ServerError; ServerError with the end of the log when the container is dead or time is up."""
+    """
+    Call `ask` until it raises no ServerError; a CannotConnect ends that at once.
+
+    ServerError with the end of the log when the container is dead or cannot be used, or time is up.
+    """
     deadline_s = time.monotonic() + START_LIMIT_S
     while True:
         with asking(container):
@@ -158,12 +166,12 @@ def wait_until_ready(container: Any, image: str, ask: Callable[[], None]) -> Non
         try:
             return ask()
         except ServerError as error:
-            if time.monotonic() > deadline_s:
-                raise ServerError(
-                    f"the container of image {image!r} did not answer within {START_LIMIT_S:.0f} s: {error}; its log ends with:"
-                    f"{_log_tail(container)}"
-                ) from error
-        time.sleep(_POLL_S)
+            useless = isinstance(error, CannotConnect)
+            if not useless and time.monotonic() < deadline_s:
+                time.sleep(_POLL_S)
+                continue
+            why = "runs, but cannot be used" if useless else f"did not answer within {START_LIMIT_S:.0f} s"
+            raise ServerError(f"the container of image {image!r} {why}: {error}; its log ends with:{_log_tail(container)}") from error
 
 
 def address(container: Any) -> tuple[str, int]:

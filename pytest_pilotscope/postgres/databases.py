@@ -20,11 +20,16 @@ from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed
 from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
 
+RESTORER = "pilotscope_restorer"
+"""The role that owns the tables of a restored dump (`unprivileged`); it goes with the last database in which it owns something."""
+
 _FILE_COPY_SINCE = 150000
 _OBJECT_IN_USE = "55006"
 _PREFIX = "pilotscope_"
 _NAME_LIMIT_BYTES = 63
 _TOKEN_BYTES = 8
+_TRIES_UNSAID = 20
+"""About three seconds of waiting for another process, after which a warning says so."""
 _UNIQUE = re.compile(rf"{_PREFIX}.+_[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 _MADE = """
     SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
@@ -40,11 +45,15 @@ _HELD_BY_OTHERS = """
 logger = logging.getLogger(__name__)
 
 
+def our_name(source: str, ending: str = "") -> str:
+    """Return the name of a database of ours: `pilotscope_`, as much of `source` as PostgreSQL has room for, and the ending."""
+    room = _NAME_LIMIT_BYTES - len(ending)
+    return f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore") + ending
+
+
 def unique_name(source: str) -> str:
-    """Return a name that nobody else gives: `pilotscope_`, as much of `source` as there is room for, and a random token."""
-    room = _NAME_LIMIT_BYTES - 1 - 2 * _TOKEN_BYTES
-    readable = f"{_PREFIX}{source.removeprefix(_PREFIX)}".encode()[:room].decode(errors="ignore")
-    return f"{readable}_{secrets.token_hex(_TOKEN_BYTES)}"
+    """Return a name of ours that nobody else gives: it ends in a random token."""
+    return our_name(source, f"_{secrets.token_hex(_TOKEN_BYTES)}")
 
 
 def mark_of(session: Session, database: str) -> dict[str, str] | None:
@@ -124,6 +133,10 @@ def drop_leftovers(session: Session) -> None:
 
 def _drop(session: Session, database: str) -> None:
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+    if session.scalar("SELECT count(*) FROM pg_roles WHERE rolname = %s", (RESTORER,)) and try_lock(session, RESTORER):
+        with suppress(StatementFailed):  # it owns tables in another database, or this role may not drop it
+            session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(RESTORER)))
+        unlock(session, RESTORER)
 
 
 def hold(session: Session, database: str) -> None:
@@ -139,8 +152,12 @@ def _in_use(database: str) -> str:
 
 @contextmanager
 def locked(session: Session, name: str) -> Iterator[None]:
-    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block."""
+    """Wait for other sessions of this server that lock the same name, then lock it for the length of the block; say so after a while."""
+    tries = 0
     while not try_lock(session, name):
+        tries += 1
+        if tries == _TRIES_UNSAID:
+            logger.warning("waiting for another process that prepares database %s on this server; stop that one to go on", name)
         session.execute("SELECT pg_sleep(0.1 + random() / 10)")  # two that try at once both give way, and come back one after the other
     try:
         yield
@@ -174,12 +191,18 @@ def _parsed(comment: str | None) -> dict[str, str]:
     return dict(mark) if isinstance(mark, dict) else {}
 
 
+def require_databases(server: Server, purpose: str, name: str) -> None:
+    """Raise DatasetError unless databases may be made on `server`; the text says what for, under which name, and what to do."""
+    if refusal := server.refusal(Capability.CREATE_DATABASE):
+        raise DatasetError(f"{purpose} would make the database {name!r} on this server: {refusal}; or use --server embedded")
+
+
 @contextmanager
 def temporary_copy(server: Server, source: str) -> Iterator[str]:
     """
     Copy the idle database `source`, give the name of the copy, and at the end drop it, disconnecting its sessions.
 
-    Raise DatasetError when this role may not create databases, or while somebody is connected to `source`.
+    Raise DatasetError when databases may not be made here, or while somebody is connected to `source`.
     """
     name = unique_name(source)
     with server.connect() as keeper:
@@ -195,9 +218,7 @@ def temporary_copy(server: Server, source: str) -> Iterator[str]:
 
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
     """Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends."""
-    if Capability.CREATE_DATABASE not in server.capabilities:
-        why = "--read-only forbids it" if getattr(server, "read_only", False) else "our role may not create databases on this server"
-        raise DatasetError(f"database {source!r} cannot be copied: {why}")
+    require_databases(server, f"copying database {source!r}", name)
     if server.provider == "given":  # nobody else makes databases on a server started here
         drop_leftovers(keeper)
     hold(keeper, name)

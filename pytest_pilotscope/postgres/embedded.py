@@ -4,6 +4,7 @@ Start PostgreSQL without installation, root or Docker: in a private folder, on a
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ from pathlib import Path
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.dsn import Dsn
-from pytest_pilotscope.places.folders import socket_folder
+from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
-from pytest_pilotscope.postgres.process import Postmaster
+from pytest_pilotscope.postgres.process import Postmaster, Watchdog
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -48,11 +49,13 @@ class EmbeddedServer(Server):
         self.binaries = reachable_binaries(binaries, self._account)
         self.why = why or str(binaries)
         self._settings = dict(settings or {})
-        self._folder = ServerFolder(self._account)
-        self._sockets = socket_folder(self._account)
+        self._token = secrets.token_hex()
+        self._watchdog = Watchdog()  # before there is anything to be left behind
         self._postmaster: Postmaster | None = None
         self._stopped = False
         try:
+            self._folder = ServerFolder(self._account, self._watchdog)
+            self._sockets = self._folder.sockets
             self._fill(template)
             self._libraries = [self._placed(library) for library in libraries]
             self._start(self._settings)
@@ -78,7 +81,8 @@ class EmbeddedServer(Server):
     @property
     def pid(self) -> int:
         """Process id of PostgreSQL itself, not of its watchdog."""
-        return int((self._folder.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        assert self._postmaster is not None  # noqa: S101  # it was started with this object
+        return self._postmaster.pid
 
     @property
     def dsn(self) -> Dsn:
@@ -87,7 +91,7 @@ class EmbeddedServer(Server):
 
     def connect(self, database: str | None = None) -> Session:
         """Open a session of the superuser in `database`, or in the empty database `postgres`."""
-        return connect(self.dsn, dbname=database or "postgres")
+        return connect(self.dsn, token=self._token, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
         """
@@ -108,14 +112,12 @@ class EmbeddedServer(Server):
         if self._stopped:
             return
         self._stopped = True
-        if self._postmaster is not None and keep_data is None:
-            self._postmaster.end()
-        elif self._postmaster is not None:
-            self._postmaster.stop()
-        if keep_data is not None:
-            self._folder.data.rename(keep_data)
-        shutil.rmtree(self._sockets, ignore_errors=True)  # first: when we are killed here, the next start removes the other folder
-        self._folder.remove()
+        try:
+            if self._postmaster is not None and keep_data is not None:
+                self._postmaster.stop()
+                self._folder.data.rename(keep_data)
+        finally:
+            self._watchdog.end()
 
     def _fill(self, template: Path | None) -> None:
         source = template or ClusterCache(self._account).empty(self.binaries)
@@ -125,23 +127,16 @@ class EmbeddedServer(Server):
     def _placed(self, library: Path) -> Path:
         """Copy `library` to where the server's account can read it."""
         target = self._folder.path / "lib" / library.name
-        target.parent.mkdir(exist_ok=True)
+        private_folder(target.parent, 0o755)
         shutil.copyfile(library, target)
-        for path, mode in ((target.parent, 0o755), (target, 0o755)):
-            path.chmod(mode)
+        target.chmod(0o755)
         return target
 
     def _start(self, settings: Mapping[str, str]) -> None:
-        path = self._folder.data / "postgresql.conf"
+        path = self._folder.path / "postgresql.conf"
         preloaded = {"session_preload_libraries": quoted_list(self._libraries)} if self._libraries else {}
-        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings}))
-        self._account.own(path)
-        self._postmaster = Postmaster(
-            program=self.binaries.program,
-            data_folder=self._folder.data,
-            dsn=self.dsn,
-            log=self._folder.log,
-            account=self._account,
-            remove=[self._folder.path, self._sockets],
-        )
-        self._postmaster.wait_until_ready()
+        path.write_text(configuration({**base_settings(self._sockets), **preloaded, **settings, IDENTITY: self._token}))
+        path.chmod(0o644)  # in a folder that only the server's account can enter
+        command: list[str | Path] = [self.binaries.program, "-D", self._folder.data, "-c", f"config_file={path}"]
+        self._postmaster = Postmaster(self._watchdog, command, log=self._folder.log, account=self._account)
+        self._postmaster.wait_until_ready(lambda: self.connect().close())

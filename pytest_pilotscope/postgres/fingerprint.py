@@ -78,10 +78,15 @@ def fingerprint(session: Session) -> Fingerprint:
     return Fingerprint(
         data=data_fingerprint(session),
         statistics=statistics_fingerprint(session),
-        settings=_digest(sorted(non_default_settings(session).items())),
+        settings=settings_fingerprint(session),
         indexes=_digest(sorted(session.execute(_INDEXES))),
         build=_digest(session.execute(_BUILD)),
     )
+
+
+def settings_fingerprint(session: Session) -> str:
+    """Hash the settings of the session that differ from PostgreSQL's defaults and bear on plans or speed."""
+    return _digest(sorted(non_default_settings(session).items()))
 
 
 def statistics_fingerprint(session: Session) -> str:
@@ -95,9 +100,12 @@ def data_fingerprint(session: Session) -> str:
     mark = mark_of(session, session.database) or {}
     if "data" in mark:
         return mark["data"]
-    if session.scalar("SELECT pg_database_size(current_database())") > EXACT_LIMIT_BYTES:
-        return f"~{_digest(session.execute(_TABLES))}"
-    return content_fingerprint(session)
+    return content_fingerprint(session) if is_small(session) else f"~{_digest(session.execute(_TABLES))}"
+
+
+def is_small(session: Session) -> bool:
+    """Tell whether all rows of the database can be read for a fingerprint."""
+    return bool(session.scalar("SELECT pg_database_size(current_database())") <= EXACT_LIMIT_BYTES)
 
 
 def content_fingerprint(session: Session) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.predicates import quote_identifier
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -166,7 +167,7 @@ def explain_cost(session: Session, sql: str, *, before: str = "") -> tuple[float
     `before` is SQL that is sent along and run first, ending in a semicolon. The statement is planned anew each time: a prepared EXPLAIN
     keeps its plan and does not see hypothetical indexes.
     """
-    ((plan,),) = session.execute(f"{before}EXPLAIN (FORMAT JSON) {sql}")
+    ((plan,),) = session.execute(f"{before}EXPLAIN (FORMAT JSON) {single(sql)}")
     root = plan[0]["Plan"]
     return float(root["Total Cost"]), frozenset(_index_names(root))
 

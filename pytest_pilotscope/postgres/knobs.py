@@ -7,12 +7,9 @@ first, so that it comes back even when this process is killed. `Server.restart` 
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,19 @@ from typing import Literal
 
 from psycopg2 import sql
 
-from pytest_pilotscope.errors import ServerError
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.errors import ServerError, UsageError
+from pytest_pilotscope.postgres.server import Capability, Server
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.settings_note import (
+    ServerIdentity,
+    SettingsNote,
+    any_notes,
+    identity,
+    locked,
+    note_path,
+    notes_of,
+    read_note,
+)
 
 Level = Literal["session", "reload", "restart"]
 LEVELS: tuple[Level, ...] = ("session", "reload", "restart")
@@ -47,9 +53,6 @@ _KNOBS = """
     WHERE name = ANY (%s) ORDER BY name
 """
 _ENTRIES = "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' ORDER BY seqno"
-_MAY_ALTER_SYSTEM = """
-    SELECT rolsuper AND coalesce(current_setting('allow_alter_system', true), 'on') = 'on' FROM pg_roles WHERE rolname = current_user
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -102,153 +105,168 @@ def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
         session.execute(f"SELECT {calls}", [part for pair in knobs.items() for part in pair])
 
 
-def may_alter_system(session: Session) -> bool:
-    """Tell whether this role may use ALTER SYSTEM on this server, and the user did not forbid writing there."""
-    return not session.read_only and bool(session.scalar(_MAY_ALTER_SYSTEM))
-
-
 class SystemKnobs:
     """
     Settings of the whole server, changed with ALTER SYSTEM; made by `system_knobs`.
 
-    Only names that were announced can be set: their old entries are noted on disk.
+    Only names that were announced can be set: their old entries are in the note. A server of ours needs no note.
     """
 
-    def __init__(self, before: Mapping[str, str | None]) -> None:
-        self._before = before
+    def __init__(self, names: Collection[str], note: SettingsNote | None = None) -> None:
+        self._names = frozenset(names)
+        self._note = note
 
     def set(self, session: Session, knobs: Mapping[str, str]) -> None:
         """Set them, in their own units, and return when `session` has them; raise ServerError when they do not take effect."""
-        unknown = sorted(knobs.keys() - self._before.keys())
+        unknown = sorted(knobs.keys() - self._names)
         if unknown:
             raise ServerError(f"{', '.join(unknown)} cannot be changed: the old values were not noted")
+        if self._note is not None:
+            self._note.add(session, knobs)
         for name, value in knobs.items():
             _alter(session, name, value)
         _reload(session, knobs)
 
 
 @contextmanager
-def system_knobs(connect: Callable[[], Session], names: Sequence[str]) -> Iterator[SystemKnobs]:
+def system_knobs(server: Server, names: Sequence[str]) -> Iterator[SystemKnobs]:
     """
     Change settings of the whole server within the block; put their entries in postgresql.auto.conf back at its end.
 
-    The entries are noted on disk before anything is changed. When this process is killed, or the server does not answer at the end (a
-    warning), `restore_left_over` of a later run puts them back.
+    A note has the entries before anything is changed. When this process is killed, or the server does not answer at the end (a warning),
+    `restore_left_over` of a later run puts them back. Raise UsageError where settings may not be changed.
     """
+    if refusal := server.refusal(Capability.ALTER_SYSTEM):
+        raise UsageError(f"{', '.join(names)} would be changed for the whole server with ALTER SYSTEM: {refusal}")
     with ExitStack() as stack:
-        with connect() as session:
-            note = note_path(session)
-            if not stack.enter_context(_locked(note)):
-                raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {note}")
-            _restore_from(session, note)
+        with server.connect() as session:
+            here = identity(session)
+            path = note_path(here)
+            if not stack.enter_context(locked(path)):
+                raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {path}")
+            if path.exists():
+                _restore_from(session, read_note(path))
             entries = _entries(session)
-        before = {name: entries.get(name) for name in names}
-        _write_note(note, before)
+        note = SettingsNote(path=path, server=here, before={name: entries.get(name) for name in names}, ours={name: [] for name in names})
+        note.write()
         try:
-            yield SystemKnobs(before)
+            yield SystemKnobs(names, note)
         finally:
-            _leave(connect, before, note)
+            _leave(server, note)
 
 
-def _leave(connect: Callable[[], Session], before: Mapping[str, str | None], note: Path) -> None:
+def _leave(server: Server, note: SettingsNote) -> None:
     """Put settings back in a new session: the server may have ended the old ones."""
     try:
-        session = connect()
+        with server.connect() as session:
+            if not (found := identity(session)).is_same(note.server):
+                raise ServerError(f"another server answers there: {found}")
+            _, kept = _put_back(session, note)
     except ServerError as error:
         logger.warning(
-            "not put back: %s (%s); the next run on this server does that, with the note %s", ", ".join(sorted(before)), error, note
+            "not put back: %s (%s); the next run on this server that may do so does it, with the note %s",
+            ", ".join(sorted(note.before)),
+            error,
+            note.path,
         )
         return
-    with session:
-        _restore(session, before)
-    note.unlink()
+    note.path.unlink()
+    if kept:
+        logger.warning("settings of the server: %s", _told({}, kept))
 
 
-def note_path(session: Session) -> Path:
-    """Return the file that notes the old settings of this server: one per cluster in the cache folder."""
-    identifier = session.scalar("SELECT system_identifier FROM pg_control_system()")
-    return _notes() / f"{identifier}.json"
-
-
-def _notes() -> Path:
-    return cache_folder(server_account()) / "settings"
-
-
-def restore_left_over(session: Session) -> bool:
+def restore_left_over(server: Server) -> bool:
     """
     Put back the settings that a killed process changed with ALTER SYSTEM on this server; tell whether there were any.
 
-    Warn with their names where this role may not. Raise ServerError, with the file, when the note cannot be read.
+    Warn where they may not be put back, and where a note is perhaps of this server but that is not certain. Raise ServerError, with the
+    file, when the note of this server cannot be read.
     """
-    if not any(_notes().glob("*.json")):  # most servers are never asked
+    if not any_notes():
         return False
-    note = note_path(session)
-    with _locked(note) as ours:
-        if not ours:  # whoever wrote it is alive
+    with server.connect() as session:
+        here = identity(session)
+        settled = [_settled(server, session, here, path) for path in notes_of(here.system)]
+        return any(settled)
+
+
+def _settled(server: Server, session: Session, here: ServerIdentity, path: Path) -> bool:
+    """Restore from one note, or say why not; tell whether settings were put back."""
+    with locked(path) as free:
+        note = _note(path, here) if free and path.exists() else None  # whoever locks it is alive
+        if note is None:
             return False
-        if may_alter_system(session):
-            return _restore_from(session, note)
-        if note.exists():
+        refusal, changed = server.refusal(Capability.ALTER_SYSTEM), ", ".join(sorted(note.before))
+        if here.is_same(note.server):
+            if not refusal:
+                return _restore_from(session, note)
             logger.warning(
-                "a run that was killed had changed %s on this server, and this run may not put the old values back; one of a superuser, "
-                "without --read-only, does (they are in %s)",
-                ", ".join(sorted(_read_note(note))),
-                note,
+                "a run that was killed had changed %s on this server, and this run does not put the old values back, which are in %s: %s",
+                changed,
+                path,
+                refusal,
+            )
+        elif here.may_be(note.server):
+            logger.warning(
+                "a run that was killed had changed %s on a server that is perhaps this one (then: %s; now: %s); nothing is put back, "
+                "compare with the note %s and delete it",
+                changed,
+                note.server,
+                here,
+                path,
             )
         return False
 
 
-def _read_note(note: Path) -> dict[str, str | None]:
+def _note(path: Path, here: ServerIdentity) -> SettingsNote | None:
+    """Read a note. None, with a warning, for one that cannot be read, unless it is that of this very server."""
     try:
-        return {str(name): None if value is None else str(value) for name, value in json.loads(note.read_text()).items()}
-    except (ValueError, AttributeError) as error:
-        raise ServerError(
-            f"the note of the server's old settings {note} cannot be read: {error}; put them back by hand and delete it"
-        ) from error
+        return read_note(path)
+    except ServerError as error:
+        if path == note_path(here):
+            raise
+        logger.warning("%s", error)
+        return None
 
 
-def _restore_from(session: Session, note: Path) -> bool:
-    if not note.exists():
-        return False
-    before = _read_note(note)
-    _restore(session, before)
-    note.unlink()
-    logger.warning("a run that was killed had changed %s on this server; the old values are back", ", ".join(sorted(before)))
-    return True
+def _restore_from(session: Session, note: SettingsNote) -> bool:
+    back, kept = _put_back(session, note)
+    note.path.unlink()
+    logger.warning("a run that was killed had changed settings of this server: %s", _told(back, kept))
+    return bool(back)
 
 
-@contextmanager
-def _locked(note: Path) -> Iterator[bool]:
-    """Lock a note and yield True, or False when another process has it; the lock ends with the process, even a killed one."""
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with note.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
+def _told(back: Mapping[str, str], kept: Mapping[str, str]) -> str:
+    """Return a sentence about settings that were put back and that were left alone."""
+    parts = [
+        f"{what}: {', '.join(f'{name} ({how})' for name, how in sorted(settings.items()))}"
+        for what, settings in (("put back", back), ("left alone, because somebody else has changed them since", kept))
+        if settings
+    ]
+    return "; ".join(parts) or "they have their old values already"
+
+
+def _put_back(session: Session, note: SettingsNote) -> tuple[dict[str, str], dict[str, str]]:
+    """Put back the entries that are still ours; return them and the entries that somebody else has changed since, each with the change."""
+    present = _entries(session)
+    back, kept = {}, {}
+    for name, before in note.before.items():
+        found = present.get(name)
+        if found == before:
+            continue
+        if found in note.ours[name]:
+            _alter(session, name, before)
+            back[name] = f"{found} -> {before or 'no entry'}"
         else:
-            yield True
+            kept[name] = f"{before or 'no entry'} before, {found or 'no entry'} now"
+    if back:
+        _reload(session, {})
+    return back, kept
 
 
 def _entries(session: Session) -> dict[str, str]:
     """Return the settings made by ALTER SYSTEM; the last entry of a name counts."""
     return dict(session.execute(_ENTRIES))
-
-
-def _write_note(path: Path, before: Mapping[str, str | None]) -> None:
-    """Write the whole note or nothing, even when the machine stops."""
-    half = path.with_suffix(".half")
-    with half.open("w") as file:
-        json.dump(dict(before), file)
-        file.flush()
-        os.fsync(file.fileno())
-    half.rename(path)
-
-
-def _restore(session: Session, before: Mapping[str, str | None]) -> None:
-    for name, value in before.items():
-        _alter(session, name, value)
-    _reload(session, {})
 
 
 def _alter(session: Session, name: str, value: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.postgres.steering import require_extension
 from pytest_pilotscope.queries.meaning import Statement
 from pytest_pilotscope.queries.meaning_report import read_statement
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -30,5 +31,5 @@ def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Stat
     # One message, hence one transaction: a failing statement takes the settings with it. SET plans nothing, so that the report stays.
     switches = _SWITCHES if statistics else (*_SWITCHES, "pilotscope.ignore_statistics")
     on, off = ("".join(f"SET {name} = {value}; " for name in switches) for value in ("on", "off"))
-    shown = session.scalar(f"{on}EXPLAIN (COSTS off) {sql}\n; {off}SHOW pilotscope.meaning")
+    shown = session.scalar(f"{on}EXPLAIN (COSTS off) {single(sql)}\n; {off}SHOW pilotscope.meaning")
     return read_statement(sql, json.loads(shown))

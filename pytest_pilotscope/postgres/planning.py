@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import sql as composing
 
 from pytest_pilotscope.postgres.subplans import key_text, parse_subplans
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -59,6 +60,6 @@ def planned_with(session: Session, sql: str, rows: Mapping[frozenset[str], float
 
 
 def _explained(session: Session, setting: composing.Composable, sql: str) -> RawPlan:
-    statement = composing.SQL("; EXPLAIN (FORMAT JSON) ").join([setting, composing.SQL(sql)])
+    statement = composing.SQL("; EXPLAIN (FORMAT JSON) ").join([setting, composing.SQL(single(sql))])
     plan: RawPlan = session.scalar(statement)[0]["Plan"]
     return plan

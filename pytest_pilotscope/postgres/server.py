@@ -24,6 +24,7 @@ class Capability(enum.Enum):
     RESTART = "restart the server with other settings"
     CREATE_DATABASE = "create databases"
     LOAD_LIBRARY = "load a library from the server's disk"
+    ALTER_SYSTEM = "change settings of the whole server"
     SUPERUSER = "act as superuser"
 
 
@@ -86,6 +87,14 @@ class Server(Protocol):
     def connect(self, database: str | None = None) -> Session:
         """Open a session in `database`, else in a database for administration; raise ServerError when the server does not answer."""
 
+    def refusal(self, capability: Capability) -> str:
+        """Return why this server lacks a capability and what to do about it; empty if it has it."""
+        return "" if capability in self.capabilities else f"this server cannot {capability.value}"
+
+    def needs_consent(self, capability: Capability) -> bool:
+        """Tell whether nothing but the user's word is missing for a capability."""
+        return False
+
     def restart(self, settings: Mapping[str, str]) -> None:
         """
         Restart with `settings` in place of those of the last restart; sessions break, and settings of ALTER SYSTEM may be gone.
@@ -115,8 +124,10 @@ _IRRELEVANT_CATEGORIES = (
 )
 _IRRELEVANT = (
     "application_name",
+    "client_connection_check_interval",
     "client_min_messages",
     "listen_addresses",
+    "lock_timeout",
     "max_stack_depth",
     "port",
     "statement_timeout",

@@ -7,30 +7,72 @@ It uses psycopg2 because that never prepares a statement unasked: every executio
 from __future__ import annotations
 
 import io
+import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.errors import CannotConnect, LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed, shortened
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.secret import Secret
+from pytest_pilotscope.postgres.environment import hidden_variables
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
+from pytest_pilotscope.postgres.streaming import StatementError, Take, stream
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
     from pytest_pilotscope.postgres.steering import TimedRun
 
+logger = logging.getLogger(__name__)
+
 APPLICATION_NAME = "pilotscope"
+_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+IDENTITY = "pilotscope_server.token"
+"""The setting by which a server that was started here is known: each has another value, in its data directory."""
+
+_MAY_HEAL = re.compile(
+    "Is the server running|Connection (refused|reset|timed out)|closed the connection|timeout expired|No route to host|unreachable|"
+    "temporarily unavailable|could not translate host name|starting up|shutting down|not yet accepting|in recovery mode|too many clients|"
+    "slots are reserved"
+)
+# A server of ours has no password file, TLS or Kerberos. The file must not exist: libpq warns about any other kind than a plain file.
+_OWN = {"passfile": "/dev/null/none", "sslmode": "disable", "gssencmode": "disable"}
 _QUERY_CANCELED = "57014"
+_LOCK_NOT_AVAILABLE = "55P03"
+LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
+"""A statement that waits for a lock is named after the first time, and ends after the second."""
+
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, false)"
+_LOCK_PATIENCE = f"SET LOCAL lock_timeout = {LOCK_LIMIT_MS}"
+
+_FORBID_WRITING = "SET default_transaction_read_only = on"
 # JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
-    "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout')"
+    "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout'), "
+    f"set_config('lock_timeout', '{LOCK_NOTICE_MS}', false)"
 )
+# From PostgreSQL 14 on, on platforms that can: the statement of a process that was killed ends, too.
+_END_WITH_US = "SET client_connection_check_interval = '1s'"
+_CHECKS_CONNECTION = 140_000
+_HOLDERS = """
+    SELECT DISTINCT l.pid, a.usename, a.application_name, a.state, l.mode, coalesce(l.relation::regclass::text, l.locktype)
+    FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.granted AND l.pid <> pg_backend_pid() AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock')
+    AND l.locktype NOT IN ('virtualxid', 'transactionid')
+    AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY l.pid LIMIT 3
+"""
+
+_SET_BY_CONNECT = ("application_name", "client_encoding")
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Session:
@@ -45,9 +87,13 @@ class Session:
         self._connection = connection
         connection.autocommit = True
         self._depth = 0
-        self.read_only = False
+        self.read_only = self._stays_read_only = False
+        self.waiting: LockHeld | None = None
         prepared = self.execute(_PREPARE_SESSION)
         self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
+        if self.server_version >= _CHECKS_CONNECTION:
+            with suppress(StatementFailed):
+                self.execute(_END_WITH_US)
 
     def __repr__(self) -> str:
         return f"Session({self.dsn!r})"
@@ -87,19 +133,73 @@ class Session:
         """End the session; closing twice is fine."""
         self._connection.close()
 
+    def of_role(self, role: str, password: Secret) -> Session:
+        """Open another session on this server, in the same database, as another role."""
+        token = self.scalar("SELECT current_setting(%s, true)", (IDENTITY,))  # that of a server of ours
+        parameters = {name: value for name, value in self._connection.get_dsn_parameters().items() if name not in _SET_BY_CONNECT}
+        return connect(dsn_of(**parameters | {"user": role, "password": password.reveal()}), token=token)
+
     def forbid_writing(self) -> None:
         """Make PostgreSQL refuse to write. It does not refuse ALTER SYSTEM: callers must ask `read_only` first."""
-        self.execute("SET default_transaction_read_only = on")
+        self.refuse_writing()
         self.read_only = True
 
+    def refuse_writing(self) -> None:
+        """Make PostgreSQL refuse to write, and raise `LeftTransaction` after a statement that would change that."""
+        self.execute(_FORBID_WRITING)
+        self._stays_read_only = True
+
     def execute(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
-        """Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is an ordinary character."""
+        """
+        Run one statement and return its rows, `[]` when it has none. Without `params` a `%` in the text is an ordinary character.
+
+        A statement that waits for a lock is run again with more patience, with a warning that names who holds locks. Within a transaction,
+        and after `LOCK_LIMIT_MS`, it raises `LockHeld`.
+        """
+        return self._patiently(lambda: self._executed(sql, params))
+
+    def _patiently(self, run: Callable[[], T]) -> T:
+        """Run a statement; if it waits for a lock, say so, and run it again with a higher limit."""
+        try:
+            return run()
+        except LockHeld as held:
+            if self.transaction_open:
+                raise
+            logger.warning("waiting up to %d s for a lock: %s: %s", LOCK_LIMIT_MS // 1000, held.holders, shortened(held.sql))
+            self.waiting = held
+        self._executed(_LOCK_TIMEOUT, (str(LOCK_LIMIT_MS),))
+        try:
+            return run()
+        finally:
+            self.waiting = None
+            if not self.closed:
+                self._executed(_LOCK_TIMEOUT, (str(LOCK_NOTICE_MS),))
+
+    def _executed(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None) -> list[Row]:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.execute(sql, params)
-                return cursor.fetchall() if cursor.description is not None else []
+                rows = cursor.fetchall() if cursor.description is not None else []
         except psycopg2.Error as error:
             self._fail(error, sql)
+        if self._stays_read_only:
+            self._stay_read_only(sql)
+        return rows
+
+    def _stay_read_only(self, sql: str | composing.Composable) -> None:
+        """Raise `LeftTransaction` after a statement that allows later ones to write, and forbid it again."""
+        shown = self._connection.get_parameter_status("default_transaction_read_only")  # from PostgreSQL 14 on the server reports it
+        if shown == "off" or (shown is None and not self.transaction_open and self._setting("default_transaction_read_only") == "off"):
+            with suppress(psycopg2.Error), self._connection.cursor() as cursor:
+                cursor.execute(_FORBID_WRITING)
+            raise LeftTransaction(
+                f"a statement made its read-only session able to write; leave it out of the workload: {shortened(self._text(sql))}"
+            )
+
+    def _setting(self, name: str) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting(%s)", (name,))
+            return str(cursor.fetchall()[0][0])
 
     def scalar(self, sql: str | composing.Composable, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Return the value of a statement that returns one row of one column; raise ServerError when it returns anything else."""
@@ -122,7 +222,7 @@ class Session:
         Blocks nest: an inner one is a savepoint.
         """
         savepoint = f"pilotscope_{self._depth}"
-        self.execute(f"SAVEPOINT {savepoint}" if self._depth else "BEGIN")
+        self.execute(f"SAVEPOINT {savepoint}" if self._depth else f"BEGIN; {_LOCK_PATIENCE}")
         self._depth += 1
         try:
             yield
@@ -130,6 +230,72 @@ class Session:
             self._depth -= 1
             if not self.closed:
                 self.execute(f"ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}" if self._depth else "ROLLBACK")
+
+    @property
+    def transaction_open(self) -> bool:
+        """True within a transaction, also in one that failed."""
+        return bool(self._connection.info.transaction_status not in (_IDLE, psycopg2.extensions.TRANSACTION_STATUS_UNKNOWN))
+
+    def unable_to_write(self, run: Callable[[], T]) -> T:
+        """
+        Call a function in a read-only transaction that is always rolled back, so that it leaves nothing behind, neither data nor settings.
+
+        Its statements are in a subtransaction: inside a read-only transaction, PostgreSQL lets none be made writable
+        (`check_transaction_read_only` in variable.c). Raise `LeftTransaction` if a statement has ended the transaction. Raise `LockHeld` as
+        `execute` does.
+        """
+        return self._patiently(lambda: self._unable_to_write(run))
+
+    def _unable_to_write(self, run: Callable[[], T]) -> T:
+        self._executed("BEGIN READ ONLY; SAVEPOINT pilotscope_read_only", None)
+        try:
+            result = run()
+        except LockHeld as held:
+            self._end_read_only()
+            raise LockHeld(held.sql, holders=self._holders()) from None
+        except BaseException:
+            self._end_read_only()
+            raise
+        self._end_read_only()
+        return result
+
+    def _end_read_only(self) -> None:
+        if self.closed:
+            return
+        left = not self.transaction_open
+        if not left:
+            try:
+                self._executed("ROLLBACK TO SAVEPOINT pilotscope_read_only", None)
+            except StatementFailed:  # a transaction of the statement's own
+                left = True
+        self._executed("ROLLBACK; DEALLOCATE ALL; SELECT pg_advisory_unlock_all()", None)  # no transaction undoes these two
+        if left:
+            raise LeftTransaction(
+                f"a statement ended the read-only transaction that it ran in, in database {self.database!r}; leave COMMIT, ROLLBACK and "
+                "BEGIN out of queries"
+            )
+
+    def end_transaction(self) -> list[str]:
+        """Roll back an open transaction and return to autocommit; name what was found."""
+        found = ["an open transaction"] if self.transaction_open else []
+        self._connection.rollback()  # does nothing to a transaction that SQL has begun
+        if self.transaction_open:
+            self.execute("ROLLBACK")
+        self._depth = 0
+        if not self._connection.autocommit:
+            found.append("a session without autocommit")
+            self._connection.autocommit = True
+        return found
+
+    def reset(self, settings: Mapping[str, str]) -> None:
+        """Discard everything that the session carries (settings, temporary tables, prepared statements, locks, role), then set these."""
+        stays, self._stays_read_only = self._stays_read_only, False
+        try:
+            self.execute("DISCARD ALL")
+            for name, value in settings.items():
+                self.execute("SELECT set_config(%s, %s, false)", (name, value))
+        finally:
+            self._stays_read_only = stays
 
     @contextmanager
     def statement_timeout(self, timeout_ms: int) -> Iterator[None]:
@@ -147,7 +313,7 @@ class Session:
         from pytest_pilotscope.postgres.explain import parse_plan
 
         chosen = "".join(f", {name.upper()} {value if isinstance(value, str) else str(value).upper()}" for name, value in options.items())
-        return parse_plan(self.scalar(f"EXPLAIN (FORMAT JSON{chosen}) {sql}"))
+        return parse_plan(self.scalar(f"EXPLAIN (FORMAT JSON{chosen}) {single(sql)}"))
 
     def copy_in(self, table: str, columns: Sequence[str], chunks: Iterable[bytes], *, binary: bool = False) -> None:
         """Load rows with COPY: `chunks` are pieces, of any size, of COPY's text format in UTF-8, or of its binary format."""
@@ -197,6 +363,26 @@ class Session:
 
         return steering.timed(self, sql)
 
+    def timed_stream(self, sql: str, take: Take | None) -> TimedRun:
+        """Run `sql` like `stream`, and return its number of rows with the server's own planning and execution time in ms."""
+        from pytest_pilotscope.postgres import steering
+
+        return steering.timed_stream(self, sql, take)
+
+    def stream(self, sql: str, take: Take | None) -> int:
+        """Run one statement, hand its rows as text to `take` while they arrive, and return their number; without `take` drop them."""
+        return self._patiently(lambda: self._streamed(sql, take))
+
+    def _streamed(self, sql: str, take: Take | None) -> int:
+        try:
+            with cancelled_by_interrupt(self._connection):
+                count = stream(self._connection, sql, take)
+        except StatementError as error:
+            self._raise(error, sql, str(error), sqlstate=error.sqlstate, detail=error.detail)
+        if self._stays_read_only:
+            self._stay_read_only(sql)
+        return count
+
     def _limit(self, timeout_ms: int) -> None:
         self.execute("SELECT set_config('statement_timeout', %s, false)", (str(timeout_ms),))
         self._timeout_ms = timeout_ms
@@ -214,24 +400,45 @@ class Session:
         return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
 
     def _copy(self, statement: str | composing.Composable, file: Any) -> None:
+        self._patiently(lambda: self._copied(statement, file))
+
+    def _copied(self, statement: str | composing.Composable, file: Any) -> None:
         try:
             with self._connection.cursor() as cursor, cancelled_by_interrupt(self._connection):
                 cursor.copy_expert(statement, file, size=1 << 18)
         except psycopg2.Error as error:
             self._fail(error, statement)
 
+    def _holders(self) -> list[str]:
+        """Name the sessions that hold strong locks in this database, as far as this session can ask."""
+        if self.transaction_open:
+            return []
+        with suppress(StatementFailed):
+            return [
+                f"process {pid} ({name or 'unnamed'} of {user}, {state}) holds {mode} on {what}"
+                for pid, user, name, state, mode, what in self._executed(_HOLDERS, None)
+            ]
+        return []
+
     def _text(self, sql: str | composing.Composable) -> str:
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
 
     def _fail(self, error: psycopg2.Error, sql: str | composing.Composable) -> NoReturn:
-        """Raise this project's error for the driver's; a lost connection has no SQLSTATE."""
+        """Raise this project's error for the driver's."""
+        self._raise(error, sql, error.diag.message_primary or str(error).strip(), sqlstate=error.pgcode, detail=error.diag.message_detail)
+
+    def _raise(
+        self, error: Exception, sql: str | composing.Composable, message: str, *, sqlstate: str | None, detail: str | None
+    ) -> NoReturn:
+        """Raise this project's error for one of the server; a lost connection has no SQLSTATE."""
         if self.closed:
             raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
-        message = error.diag.message_primary or str(error).strip()
-        if error.pgcode == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
+        if sqlstate == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
             raise QueryTimeout(self._text(sql), timeout_ms=self._timeout_ms) from None
-        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-        raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + detail, sqlstate=error.pgcode or "") from error
+        if sqlstate == _LOCK_NOT_AVAILABLE:
+            raise LockHeld(self._text(sql), holders=self._holders()) from None
+        more = f" ({detail})" if detail else ""
+        raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + more, sqlstate=sqlstate or "") from error
 
 
 class _Chunks(io.RawIOBase):
@@ -273,20 +480,30 @@ def dsn_of(**keywords: str | int) -> Dsn:
     return Dsn(psycopg2.extensions.make_dsn(None, **keywords))
 
 
-def connect(dsn: Dsn, **overrides: Any) -> Session:
+def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
     """
     Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.
 
-    Raise ServerError when nothing answers; its text names the DSN without the password.
+    A server that was started here has a `token`. Then no environment variable, service or password file has a say, and another server that
+    answers is refused. For other servers, the variables that set something in a session have none.
+    Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
     """
     _check(dsn)
+    keywords = {"application_name": APPLICATION_NAME, "client_encoding": "utf8", **({} if token is None else _OWN), **overrides}
+    connection = None
     try:
-        connection = psycopg2.connect(dsn.reveal(), application_name=APPLICATION_NAME, client_encoding="utf8", **overrides)
+        with hidden_variables(everything=token is not None):  # psycopg2.connect would have the password among its variables
+            connection = psycopg2.extensions.connection(psycopg2.extensions.make_dsn(dsn.reveal(), **keywords))
     except (psycopg2.Error, UnicodeError) as error:
         reason = " ".join(dsn.scrub(str(error)).split())
-        raise ServerError(f"cannot connect to {dsn}: {reason}") from None  # the driver's frames would show the password
+    if connection is None:
+        kind = ServerError if _MAY_HEAL.search(reason) else CannotConnect
+        raise kind(f"cannot connect to {dsn}: {reason}")  # not within `except`: the driver's error would show its variables
     try:
-        return Session(connection)
+        session = Session(connection)
+        if token is not None and session.scalar("SELECT current_setting(%s, true)", (IDENTITY,)) != token:
+            raise CannotConnect(f"another server than the one that was started here answers at {dsn}: it does not have the token of ours")
+        return session
     except BaseException:
         connection.close()
         raise

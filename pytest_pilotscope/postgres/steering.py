@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -20,9 +20,11 @@ from pytest_pilotscope.errors import MissingExtension, StatementFailed, Steering
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.postgres.streaming import Take
 
 __all__ = [
     "Adherence",
@@ -35,6 +37,7 @@ __all__ = [
     "require_extension",
     "subplans",
     "timed",
+    "timed_stream",
     "verify",
 ]
 
@@ -53,11 +56,12 @@ _UNKNOWN_INDEXES = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedRun:
-    """The rows of a statement with the server's own clocks: no EXPLAIN ANALYZE, no client, no network in them."""
+    """The rows of a statement, or only their number, with the server's own clocks: no EXPLAIN ANALYZE, no client, no network in them."""
 
     planning_ms: float
     execution_ms: float
-    rows: list[tuple[Any, ...]]
+    row_count: int
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def has_extension(session: Session) -> bool:
@@ -83,7 +87,7 @@ def subplans(session: Session, sql: str) -> dict[frozenset[str], float]:
     require_extension(session)
     # One message, hence one transaction: a failing statement takes the setting with it. SET plans nothing, so that the report stays.
     shown = session.scalar(
-        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {sql}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
+        f"SET pilotscope.enumerate = on; EXPLAIN (COSTS off) {single(sql)}\n; SET pilotscope.enumerate = off; SHOW pilotscope.subplans"
     )
     return parse_subplans(shown)
 
@@ -145,9 +149,26 @@ def timed(session: Session, sql: str) -> TimedRun:
     Execution includes sending the rows. Raises `MissingExtension` without the library.
     """
     require_extension(session)
-    rows = session.execute(sql)
+    rows = session.execute(single(sql))
+    return _timing(session, len(rows), rows)
+
+
+def timed_stream(session: Session, sql: str, take: Take | None) -> TimedRun:
+    """
+    Run `sql` like `timed`, hand its rows to `take` while they arrive, and return only their number.
+
+    A slow `take` keeps the server waiting, which counts as execution. Without `take` the rows are dropped as fast as they arrive.
+    """
+    require_extension(session)
+    return _timing(session, session.stream(single(sql), take))
+
+
+def _timing(session: Session, row_count: int, rows: list[tuple[Any, ...]] | None = None) -> TimedRun:
+    """Return the clocks of the last statement."""
     shown = json.loads(session.scalar("SHOW pilotscope.timing"))
-    return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
+    return TimedRun(
+        planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, row_count=row_count, rows=rows or []
+    )
 
 
 def require_extension(session: Session) -> None:
@@ -163,13 +184,10 @@ def require_extension(session: Session) -> None:
 def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
     """Set settings for the length of the block, then put the old values back."""
     require_extension(session)
-    before = [(name, _exchange(session, name, value)) for name, value in settings.items()]
-    try:
+    with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
+        for name, value in settings.items():
+            stack.callback(_put_back, session, name, _exchange(session, name, value))
         yield
-    finally:
-        if not session.closed:
-            for name, value in reversed(before):
-                _put_back(session, name, value)
 
 
 def _exchange(session: Session, name: str, value: str) -> str:
@@ -184,7 +202,9 @@ def _exchange(session: Session, name: str, value: str) -> str:
 
 
 def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, except in a failed transaction, which undoes its settings by itself."""
+    """Set one setting, except in a closed session and in a failed transaction, which undoes its settings by itself."""
+    if session.closed:
+        return
     try:
         session.execute("SELECT set_config(%s, %s, false)", (name, value))
     except StatementFailed as error:

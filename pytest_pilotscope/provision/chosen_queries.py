@@ -9,6 +9,7 @@ from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageErro
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.splitting import check_disjoint, divide
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -95,7 +96,7 @@ def _check_plannable(queries: Iterable[Query], session: Session) -> None:
     for query in queries:
         try:
             if query.place is not None:
-                session.execute(f"EXPLAIN (COSTS off) {query.sql}")
+                session.execute(f"EXPLAIN (COSTS off) {single(query.sql)}")
         except StatementFailed as error:
             if session.closed:
                 raise

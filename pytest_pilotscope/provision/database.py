@@ -37,7 +37,8 @@ class PostgreSQLConfig:
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to give a DSN. `pg_bindir` and `pg_version` choose the
     embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, the two of a container limit it. `data_dir` has a
-    copy of a published dataset, `read_only` forbids to write anything to the server of the DSN. Contradictory values raise UsageError.
+    copy of a published dataset. `allow_changes` are the kinds of changes allowed on the server of the DSN, `databases` and `settings`;
+    `read_only` forbids to write anything there. Contradictory values raise UsageError.
     """
 
     db: str | None = "stats_tiny"
@@ -50,6 +51,7 @@ class PostgreSQLConfig:
     seed: int = 0
     data_dir: Path | None = None
     read_only: bool = False
+    allow_changes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     container_memory_bytes: int | None = None
     container_cpus: float | None = None
@@ -57,8 +59,8 @@ class PostgreSQLConfig:
     def __post_init__(self) -> None:
         from pytest_pilotscope.options.settings import checked
 
-        for name in ("pg_version", "scale", "seed", "container_cpus"):
-            checked(name, getattr(self, name))
+        for name in ("pg_version", "scale", "seed", "container_cpus", "allow_changes"):
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
         chosen = self.dsn if self.dsn is not None else self.server
         if isinstance(chosen, str) and (chosen is self.dsn or is_dsn(chosen)):
             chosen = Dsn(chosen)  # from here on its password shows nowhere
@@ -98,6 +100,7 @@ class PostgreSQLConfig:
             container_memory_bytes=settings.container_memory_bytes,
             container_cpus=settings.container_cpus,
             read_only=settings.read_only,
+            allow_changes=settings.allow_changes,
         )
 
     @contextmanager
@@ -139,14 +142,16 @@ class Database:
 
     def measuring_session(self) -> Session:
         """Open a session that cannot write: a workload may change data unnoticed, and the database may be the user's."""
-        return replace(self, session_settings={**self.session_settings, "default_transaction_read_only": "on"}).session()
+        session = self.session()
+        session.refuse_writing()
+        return session
 
     @contextmanager
     def copy(self) -> Iterator[Database]:
         """
         Copy the data as it was loaded, with its statistics, give the copy to be changed at will, and drop it at the end of the block.
 
-        Sessions in this database may stay open if it has a `copy_source`. Raise DatasetError when this role may not create databases.
+        Sessions in this database may stay open if it has a `copy_source`. Raise DatasetError when databases may not be made here.
         """
         from pytest_pilotscope.postgres.databases import temporary_copy
 
@@ -158,7 +163,7 @@ class Database:
         """
         Give this database with a `copy_source`: that of the user's own database is an idle copy, dropped at the end of the block.
 
-        Raise DatasetError when this role may not create databases, and while somebody is connected to the user's database.
+        Raise DatasetError when databases may not be made here, and while somebody is connected to the user's database.
         """
         from pytest_pilotscope.postgres.databases import temporary_copy
 
@@ -192,7 +197,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
     On a given server, first put back the settings that a killed run had changed. Raise MissingServer, ServerError, DatasetError or
     UnknownName.
     """
-    from pytest_pilotscope.postgres.databases import make_copy, temporary_copy
+    from pytest_pilotscope.postgres.databases import make_copy, our_name, temporary_copy
     from pytest_pilotscope.postgres.knobs import restore_left_over
     from pytest_pilotscope.provision.loading import load_database, loaded_name
 
@@ -202,8 +207,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
         server = open_server(config, dataset)
         stack.callback(server.stop)
         if server.provider == "given":  # before anything is read from its settings
-            with server.connect() as session:
-                restore_left_over(session)
+            restore_left_over(server)
         if dataset is None:
             with server.connect() as session:
                 name = session.database
@@ -215,7 +219,7 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
         if server.provider == "given":
             name = stack.enter_context(temporary_copy(server, source))
         else:  # its server is deleted with it
-            name = dataset.database
+            name = our_name(dataset.database)
             with server.connect() as keeper:
                 make_copy(server, keeper, source, name)
         yield _described(server, dataset, name, source, config)
@@ -238,7 +242,7 @@ def open_server(config: PostgreSQLConfig, dataset: Dataset | None = None) -> Ser
     if isinstance(config.server, Dsn):
         from pytest_pilotscope.postgres.given import GivenServer
 
-        return GivenServer(config.server, read_only=config.read_only)
+        return GivenServer(config.server, read_only=config.read_only, allow_changes=config.allow_changes)
     if config.server == "container":
         return _container(config, why="--server container")
     from pytest_pilotscope.postgres.binaries import find_binaries

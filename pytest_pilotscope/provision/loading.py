@@ -23,13 +23,15 @@ from pytest_pilotscope.postgres.databases import (
     hold,
     locked,
     mark_of,
+    our_name,
     rename_database,
+    require_databases,
     unique_name,
     write_mark,
 )
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
-from pytest_pilotscope.postgres.server import Capability, Server
+from pytest_pilotscope.postgres.server import Server
 from pytest_pilotscope.postgres.session import Session
 
 LAYOUT_VERSION = 2
@@ -65,7 +67,7 @@ def loaded_name(dataset: Dataset) -> str:
 
     Nobody works in it: it is the source of copies, and PostgreSQL copies a database only while nobody is connected to it.
     """
-    return f"pilotscope_{dataset.database}_{content_key(dataset)[:8]}"
+    return our_name(dataset.database, f"_{content_key(dataset)[:8]}")
 
 
 def content_key(dataset: Dataset) -> str:
@@ -95,8 +97,8 @@ def load_database(server: Server, dataset: Dataset) -> None:
     """
     Load `dataset` into its database on `server`, unless it is there. Of two processes at once, one loads and the other waits.
 
-    The database gets its name when it is complete. Raise DatasetError when this role may not create databases there, or when somebody else
-    made a database of that name.
+    The database gets its name when it is complete. Raise DatasetError when databases may not be made there, or when somebody else made a
+    database of that name.
     """
     name = loaded_name(dataset)
     with server.connect() as administrator, locked(administrator, name):
@@ -107,8 +109,7 @@ def load_database(server: Server, dataset: Dataset) -> None:
             raise DatasetError(
                 f"database {name!r} on the server was not made by pilotscope; drop or rename it, dataset {dataset.name!r} wants the name"
             )
-        if Capability.CREATE_DATABASE not in server.capabilities:
-            raise DatasetError(_no_right(administrator, dataset))
+        require_databases(server, f"loading dataset {dataset.name!r}", name)
         drop_leftovers(administrator)  # half-loaded by a process that was killed
         _load(server, administrator, dataset)
 
@@ -147,14 +148,6 @@ def vacuum_analyze(session: Session) -> None:
     for (statement,) in session.execute(_WIDEST_COLUMN, (STATISTICS_TARGET,)):
         session.execute(statement)
     session.execute("VACUUM (FREEZE, ANALYZE)")
-
-
-def _no_right(session: Session, dataset: Dataset) -> str:
-    role = session.scalar("SELECT current_user")
-    return (
-        f"role {role!r} may not create databases on this server, so dataset {dataset.name!r} cannot be loaded there; "
-        f"have a superuser run ALTER ROLE {role} CREATEDB, or use --server embedded"
-    )
 
 
 @contextmanager

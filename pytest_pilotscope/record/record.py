@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pytest_pilotscope.errors import RecordError
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
 from pytest_pilotscope.record.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
@@ -98,9 +99,9 @@ class RecordWriter:
         self.header = header
         self._ended = False
         line = to_line("header", header, format=FORMAT)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         try:
-            self._file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file = open_private(path, "x", encoding="utf-8", errors="backslashreplace", newline="\n")
         except FileExistsError:
             raise RecordError(f"{path}: the record exists already; move it away, or wait a second to get another name") from None
         with suppress(OSError):  # a file system without locks
@@ -181,7 +182,7 @@ class _Reader:
         self._number += 1
         try:
             values = json.loads(line)
-        except ValueError as error:  # JSON and UTF-8 errors alike
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
             if last and self._header is not None:
                 self._truncated = True
                 return
@@ -190,7 +191,7 @@ class _Reader:
             raise self._error("a line must be an object with a 'kind'")
         try:
             self._accept(values.pop("kind"), values)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error(str(error)) from None
 
     def record(self) -> Record:

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
@@ -46,16 +47,16 @@ class RunContent:
 
 def write_page(path: Path, records: Sequence[Record]) -> Path:
     """Write the page of these records, in this order, create its folder if necessary, and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(records), encoding="utf-8")
+    private_folder(path.parent)
+    write_private(path, page(records))
     return path
 
 
 def write_plots(folder: Path, record: Record) -> Path:
     """Write every plot of a record as an SVG file, and return the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     for plot in plots_of(record, summarize(record)):
-        (folder / f"{plot.name}.svg").write_text(plot.for_file(), encoding="utf-8")
+        write_private(folder / f"{plot.name}.svg", plot.for_file())
     return folder
 
 

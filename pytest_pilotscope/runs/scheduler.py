@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.builtins import builtin_registry, load_workload
-from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import UsageError, shortened
 from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
+from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.measurement.clocks import Clock
     from pytest_pilotscope.measurement.sides import Side
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database, PostgreSQLConfig
@@ -63,12 +62,11 @@ class Scheduler:
     registry: Registry = field(default_factory=builtin_registry)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _side: Side | None = field(default=None, init=False)
-    _clock: Clock | None = field(default=None, init=False)
     _executed: list[Execution] = field(default_factory=list, init=False)
 
     def __enter__(self) -> Scheduler:
-        from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
+        from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
         from pytest_pilotscope.runs.opening import copyable
 
@@ -83,8 +81,12 @@ class Scheduler:
             if isinstance(self.algorithm, DatabasePreparer):
                 database = stack.enter_context(self.algorithm.prepare(database))
                 session = stack.enter_context(database.session())
-            self._clock = clock_of(session)
-            self._side = side_of(self.algorithm.name, self.algorithm, session)
+            self._side = side_of(
+                self.algorithm.name,
+                self.algorithm,
+                session,
+                Supervision(timeout_ms=self.settings.steer_timeout_ms, training_timeout_s=self.settings.training_timeout_s),
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -99,22 +101,24 @@ class Scheduler:
         Raise `UsageError` outside of a `with` block, because there is no server yet; for an argument that is no text; and for several
         statements at once, because asking for the plan would run all but the first.
         """
-        if self._side is None or self._clock is None:
+        from pytest_pilotscope.measurement.clocks import timed_with_rows
+
+        if self._side is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
         if not isinstance(sql, str):
             raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
-        if (count := _statements(sql)) > 1:
+        if (count := statement_count(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
-            timed = self._clock(self._side.session, sql)
+            timed = timed_with_rows(self._side.session, sql)
         executed = Execution(
             rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms
         )
-        self._executed.append(executed)
+        self._executed.append(replace(executed, rows=[]))  # only the times are needed later
         return executed
 
     def _learn(self, stack: ExitStack, database: Database, session: Session) -> None:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pilotscope-")))
+        folder = stack.enter_context(temporary_folder())
         training = Training.of(
             _workload(self.config),
             algorithm=self.algorithm.name,
@@ -202,27 +206,21 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
         "enable_collection": settings.collection,
         "enable_training": settings.training,
         "num_epoch": settings.epochs,
-        "num_training": settings.training_size,
         "num_collection": settings.collection_size,
         "seed": settings.seed,
     }
     now = datetime.now(timezone.utc)
     return MLflowTracker(
-        f"{algorithm}_{config.db}", f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}", params=params, tags={"stage": "scheduler"}
+        f"{algorithm}_{config.db}",
+        f"{algorithm}_{config.db}_{now:%Y%m%d_%H%M%S}",
+        params=params,
+        tags={"stage": "scheduler", "started_at": now.isoformat()},
     )
 
 
 def _files(folder: Path) -> dict[Path, tuple[int, int]]:
     """Return all files below a folder, each with its time of change and its size."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
-
-
-def _statements(sql: str) -> int:
-    """Count the statements; 1 for a text that is not SQL, so that PostgreSQL reports the error."""
-    try:
-        return len(split_statements(sql))
-    except NeverEnds:
-        return 1
 
 
 def _workload(config: PostgreSQLConfig) -> Workload:

@@ -19,6 +19,7 @@ from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
+from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.steering import has_extension
@@ -54,6 +55,16 @@ class BenchmarkRun:
     _clock: Clock = field(init=False)
     _measurements: dict[str, QueryMeasurement] = field(default_factory=dict)
     _further_rounds: int = 0
+    _supervision: Supervision = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._supervision = Supervision(
+            timeout_ms=self.settings.steer_timeout_ms,
+            training_timeout_s=self.settings.training_timeout_s,
+            session=self.session,
+            fingerprint=self.database.fingerprint,
+            exclusive=self.database.server.provider != "given",
+        )
 
     def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
         """Train the algorithm and set up its side until `stack` closes. Raise what the algorithm raises."""
@@ -66,8 +77,11 @@ class BenchmarkRun:
 
     def trained_side(self, name: str, algorithm: Algorithm, stack: ExitStack) -> Side:
         """Train an algorithm, or load its model, record the report, and return its side."""
-        self.writer.write(learn(algorithm, self.training(name), given=self.header.parameters))
-        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session))
+        with self._supervision.put_back_on_error():
+            report = learn(algorithm, self.training(name), given=self.header.parameters)
+        self._supervision.check(name, "its training", training=True)
+        self.writer.write(report)
+        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision))
 
     def training(self, name: str) -> Training:
         """Return the data that an algorithm learns from. In a comparison each algorithm has a folder of its own."""
@@ -187,7 +201,9 @@ class BenchmarkRun:
 
 
 @contextmanager
-def opponent_side(name: str, algorithm: Algorithm, database: Database, session: Session) -> Iterator[Side]:
+def opponent_side(
+    name: str, algorithm: Algorithm, database: Database, session: Session, supervision: Supervision | None = None
+) -> Iterator[Side]:
     """Give the side to pair with the baseline; the baseline itself is paired with a second baseline."""
     if name == BASELINE:
         yield PlainSide(name=BASELINE_AGAIN, session=session)
@@ -195,4 +211,4 @@ def opponent_side(name: str, algorithm: Algorithm, database: Database, session: 
         with algorithm.prepare(database) as prepared, prepared.measuring_session() as its_session:
             yield side_of(name, algorithm, its_session)
     else:
-        yield side_of(name, algorithm, session)
+        yield side_of(name, algorithm, session, supervision)

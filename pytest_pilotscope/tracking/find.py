@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
-from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, shown_uri, translated
+from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker, flat
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Experiment:
     newest: Mapping[str, Any] | None
 
 
-def experiments(tracking_uri: str | None = None) -> tuple[Experiment, ...]:
+def experiments(tracking_uri: str | StoreUri | None = None) -> tuple[Experiment, ...]:
     """Return all experiments by name, without MLflow's own empty `Default`."""
     client = open_existing(tracking_uri)
     found = []
@@ -51,13 +52,15 @@ def experiments(tracking_uri: str | None = None) -> tuple[Experiment, ...]:
     return tuple(sorted(found, key=lambda experiment: experiment.name))
 
 
-def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | StoreUri | None = None) -> list[dict[str, Any]]:
     """Return the runs of an experiment, newest first; raise `UnknownName` if there is no such experiment."""
     _check_experiment(experiment, tracking_uri)
     return MLflowTracker.list_runs(experiment, limit, tracking_uri=tracking_uri)
 
 
-def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | None = None) -> dict[str, Any]:
+def best_of(
+    experiment: str, metric: str, *, ascending: bool, partial: bool = False, tracking_uri: str | StoreUri | None = None
+) -> dict[str, Any]:
     """
     Return the best finished run of an experiment by a metric, in the form of `MLflowTracker.get_best_run`.
 
@@ -81,7 +84,7 @@ def best_of(experiment: str, metric: str, *, ascending: bool, partial: bool = Fa
     raise UnknownName(f"metric of experiment {experiment!r}", metric, known)
 
 
-def find_run(reference: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
+def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None) -> dict[str, Any]:
     """
     Return the only run whose id starts with `reference`, or whose name is `reference`, in the form of `list_runs`.
 
@@ -96,14 +99,14 @@ def find_run(reference: str, *, tracking_uri: str | None = None) -> dict[str, An
         return flat(next(iter(matching.values())))
     if matching:
         raise UsageError(f"{reference!r} matches several runs; give more of the id:{_listed(list(matching.values()))}")
-    store = shown_uri(resolve_uri(tracking_uri))
+    store = resolve_uri(tracking_uri)
     newest = _search(client, identifiers, "")
     if not newest:
         raise UsageError(f"no run {reference!r}: there are no runs at all in {store}")
     raise UsageError(f"no run of {store} has the name {reference!r} or an id that starts with it; {_nearest(reference, newest)}")
 
 
-def _check_experiment(name: str, tracking_uri: str | None) -> None:
+def _check_experiment(name: str, tracking_uri: str | StoreUri | None) -> None:
     known = [found for _, found in _experiments(open_existing(tracking_uri))]
     if name not in known:
         raise UnknownName("experiment", name, known)

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 
 from pytest_pilotscope.errors import ModelError, UsageError
+from pytest_pilotscope.places.privatefiles import private_folder
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.tracking.store import open_client, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
@@ -32,7 +34,7 @@ def fetch_model(
     experiment: str,
     selection: tuple[str, bool] | None,
     data_fingerprint: str,
-    tracking_uri: str | None = None,
+    tracking_uri: str | StoreUri | None = None,
 ) -> Path:
     """
     Return a local folder with one model: `best`, a run id, `models:/NAME/VERSION`, or a path.
@@ -86,7 +88,7 @@ def log_pyfunc(tracker: MLflowTracker, folder: Path, *, algorithm: str, model_id
             mlflow.register_model(logged.model_uri, register_as)
 
 
-def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint: str, tracking_uri: str | None) -> str:
+def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint: str, tracking_uri: str | StoreUri | None) -> str:
     if selection is None:
         raise ModelError(f"experiment {experiment!r} has no validation metric by which to choose the best model; give a run id")
     metric, ascending = selection
@@ -100,9 +102,9 @@ def _best(experiment: str, selection: tuple[str, bool] | None, data_fingerprint:
     return str(best["run_id"])
 
 
-def _download(run_id: str, destination: Path, tracking_uri: str | None) -> Path:
+def _download(run_id: str, destination: Path, tracking_uri: str | StoreUri | None) -> Path:
     client = open_client(tracking_uri)
-    destination.mkdir(parents=True, exist_ok=True)
+    private_folder(destination)
     with translated(f"the model of run {run_id}"):
         there = {artifact.path for artifact in client.list_artifacts(run_id)}
         if not there.issuperset(FOLDERS):
@@ -112,7 +114,7 @@ def _download(run_id: str, destination: Path, tracking_uri: str | None) -> Path:
     return destination
 
 
-def _download_registered(name: str, version: str, destination: Path, tracking_uri: str | None) -> Path:
+def _download_registered(name: str, version: str, destination: Path, tracking_uri: str | StoreUri | None) -> Path:
     from mlflow.artifacts import download_artifacts
 
     client = open_client(tracking_uri)

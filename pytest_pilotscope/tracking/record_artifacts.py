@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pilotscope.errors import RecordError, TrackingError
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.tracking.store import open_existing, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
@@ -17,7 +18,7 @@ _RECORD = re.compile(r".+_\d{8}_\d{6}(_\d+)?\.jsonl")
 """The name of a record: its run and the start of that; an algorithm's own artifacts may be JSON Lines, too."""
 
 
-def newest_record(experiment: str, *, tracking_uri: str | None = None) -> Record | None:
+def newest_record(experiment: str, *, tracking_uri: str | StoreUri | None = None) -> Record | None:
     """
     Return the record of the newest finished run that has one; None if there is no such run, experiment or local store.
 
@@ -32,7 +33,7 @@ def newest_record(experiment: str, *, tracking_uri: str | None = None) -> Record
     return None
 
 
-def record_of_run(run: Mapping[str, Any], *, tracking_uri: str | None = None) -> Record:
+def record_of_run(run: Mapping[str, Any], *, tracking_uri: str | StoreUri | None = None) -> Record:
     """Return the record of a run in the form of `MLflowTracker.list_runs`; raise `TrackingError` if it has none."""
     name = _record_name(run["run_id"], tracking_uri)
     if name is None:
@@ -40,13 +41,13 @@ def record_of_run(run: Mapping[str, Any], *, tracking_uri: str | None = None) ->
     return _fetched(run["run_id"], name, tracking_uri)
 
 
-def _record_name(run_id: str, tracking_uri: str | None) -> str | None:
+def _record_name(run_id: str, tracking_uri: str | StoreUri | None) -> str | None:
     with translated(f"the artifacts of run {run_id}"):
         paths = [artifact.path for artifact in open_existing(tracking_uri).list_artifacts(run_id) if not artifact.is_dir]
     return next((path for path in paths if _RECORD.fullmatch(path)), None)
 
 
-def _fetched(run_id: str, name: str, tracking_uri: str | None) -> Record:
+def _fetched(run_id: str, name: str, tracking_uri: str | StoreUri | None) -> Record:
     with tempfile.TemporaryDirectory(prefix="pilotscope-record-") as folder:
         with translated(f"the record of run {run_id}"):
             local = open_existing(tracking_uri).download_artifacts(run_id, name, folder)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import TrainingReport
@@ -51,7 +52,7 @@ class Sent:
     missing: tuple[str, ...] = ()
 
 
-def sync(results: Path, *, tracking_uri: str | None = None, but: Collection[Path] = ()) -> Iterator[Sent]:
+def sync(results: Path, *, tracking_uri: str | StoreUri | None = None, but: Collection[Path] = ()) -> Iterator[Sent]:
     """
     Send every record of a folder that is missing or unfinished in the store, except those in `but`; yield an outcome for each run, by name.
 
@@ -67,13 +68,13 @@ def sync(results: Path, *, tracking_uri: str | None = None, but: Collection[Path
             yield Sent(path=path, state="failed", reason=str(error))
 
 
-def _send(path: Path, tracking_uri: str | None) -> Iterator[Sent]:
+def _send(path: Path, tracking_uri: str | StoreUri | None) -> Iterator[Sent]:
     """Send the runs of a record: one, or those of a comparison."""
     for record in runs_of(read_record(path)):
         yield _send_run(record, path, tracking_uri)
 
 
-def _send_run(record: Record, path: Path, tracking_uri: str | None) -> Sent:
+def _send_run(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
     experiment = f"{record.header.algorithm}_{record.header.dataset}"
     run = _run_of(record, path, experiment, tracking_uri)
     if run is not None and (run.info.lifecycle_stage == "deleted" or run.info.status in _ENDED):
@@ -94,7 +95,7 @@ def _send_run(record: Record, path: Path, tracking_uri: str | None) -> Sent:
     )
 
 
-def _run_of(record: Record, path: Path, experiment: str, tracking_uri: str | None) -> Run | None:
+def _run_of(record: Record, path: Path, experiment: str, tracking_uri: str | StoreUri | None) -> Run | None:
     """Return the run of a record in the store, also a deleted one."""
     from mlflow.entities import ViewType
 

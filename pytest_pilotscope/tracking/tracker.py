@@ -10,7 +10,8 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.errors import TrackingError, ends_as
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.tracking.store import experiment_id, open_client, paged, translated
 
@@ -43,7 +44,7 @@ class MLflowTracker:
         *,
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, str] | None = None,
-        tracking_uri: str | None = None,
+        tracking_uri: str | StoreUri | None = None,
         run_id: str | None = None,
         started_at: datetime | None = None,
     ) -> None:
@@ -140,7 +141,7 @@ class MLflowTracker:
         if error is None:
             self.end("FINISHED")
         else:
-            self.end("FAILED" if isinstance(error, Exception) else "KILLED", error=f"{type(error).__name__}: {error}")
+            self.end(ends_as(error), error=f"{type(error).__name__}: {error}")
 
     @property
     def started_id(self) -> str:
@@ -157,7 +158,7 @@ class MLflowTracker:
         *,
         tags: Mapping[str, str] | None = None,
         partial: bool = False,
-        tracking_uri: str | None = None,
+        tracking_uri: str | StoreUri | None = None,
     ) -> dict[str, Any] | None:
         """
         Return the best finished run of an experiment by a metric, or None if there is no such run.
@@ -183,7 +184,7 @@ class MLflowTracker:
         return None
 
     @staticmethod
-    def list_runs(experiment_name: str, limit: int | None = None, *, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+    def list_runs(experiment_name: str, limit: int | None = None, *, tracking_uri: str | StoreUri | None = None) -> list[dict[str, Any]]:
         """
         Return the runs of an experiment, newest first, each as a flat dict; none if the experiment does not exist.
 
@@ -195,7 +196,7 @@ class MLflowTracker:
         return [flat(run) for run in islice(runs, limit)]
 
 
-def _search(experiment_name: str, *, order_by: list[str], page_size: int, tracking_uri: str | None, where: str) -> Iterator[Run]:
+def _search(experiment_name: str, *, order_by: list[str], page_size: int, tracking_uri: str | StoreUri | None, where: str) -> Iterator[Run]:
     """Yield the runs of an experiment, page by page; with a condition, only finished ones."""
     client = open_client(tracking_uri)
     condition = f"{where} AND attributes.status = 'FINISHED'" if where else ""

@@ -18,7 +18,6 @@ from pytest_pilotscope.algorithms.bound.estimator import Bound
 from pytest_pilotscope.algorithms.bound.joins import JoinBound
 from pytest_pilotscope.algorithms.bound.reading import COARSENESS, degree_sequence
 from pytest_pilotscope.algorithms.bound.steps import Steps
-from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.learning.training import Training
@@ -28,6 +27,7 @@ from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.queries.statements import split_statements
 from tests.labels.random_statements import random_statement
 from tests.labels.typed_schema import schema_sql
 

@@ -149,7 +149,7 @@ def test_a_role_that_may_not_create_hypopg(shop_of_15: Database) -> None:
             with open_what_if(limited) as what_if:
                 assert what_if.name == "hidden"
             expected = (
-                "HypoPG is on this server, but role 'limited' cannot create it (permission denied to create extension \"hypopg\"); "
+                "HypoPG is on this server, but role 'limited' may not create it; "
                 "install it on the server's machine (Debian: postgresql-NN-hypopg) and have a superuser run CREATE EXTENSION hypopg in the "
                 "database that is copied, or use --index-whatif hidden"
             )

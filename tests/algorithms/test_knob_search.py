@@ -138,7 +138,7 @@ def test_nothing_is_left_behind(space: KnobSpace, cache: Path, tmp_path: Path, m
     """
     No smac3_output in the current folder, no folder elsewhere, and the program's logging stays as it is.
 
-    SMAC's folder is gone before the first trial, so that whoever is killed in one leaves none; it was where leftovers are removed.
+    SMAC's folder is gone before the first trial; a watchdog deletes it if this process is killed before.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -147,8 +147,7 @@ def test_nothing_is_left_behind(space: KnobSpace, cache: Path, tmp_path: Path, m
     proposal = search.ask()
     search.tell(proposal.values, 1.0, point=proposal.point)
     assert list(tmp_path.iterdir()) == []
-    assert [path.name for path in cache.glob("*/*")] == ["servers"]
-    assert list(cache.glob("*/servers/*")) == []
+    assert list(cache.iterdir()) == []
     assert (list(logging.root.handlers), logging.root.level) == (handlers, level)
 
 

@@ -21,6 +21,7 @@ from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
 from pytest_pilotscope.algorithms.knob.trial_server import Reach, TrialServer, open_trial_server, prepared_database, reach_of, space_of
+from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.options.progress import silent
@@ -41,7 +42,7 @@ NAMES = ("shared_buffers", "bgwriter_lru_maxpages", "work_mem", "cpu_operator_co
 def reached(database: Database, names: tuple[str, ...] | None = NAMES) -> tuple[Reach, KnobSpace]:
     """Return the knobs that can be changed on a server, and their space."""
     with database.session() as session:
-        reach = reach_of(database, session)
+        reach = reach_of(database)
         return reach, space_of(session, reach, names)
 
 
@@ -69,7 +70,7 @@ def somebodys() -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def given(somebodys: EmbeddedServer, cache: Path) -> Iterator[Database]:
     """The shop on somebody else's server, whose settings are noted in a cache of this test's own."""
-    with open_database(PostgreSQLConfig("shop", dsn=somebodys.dsn), Shop()) as database:
+    with open_database(PostgreSQLConfig("shop", dsn=somebodys.dsn, allow_changes=("databases", "settings")), Shop()) as database:
         yield database
 
 
@@ -80,7 +81,9 @@ def plain(given: Database, somebodys: EmbeddedServer) -> Iterator[Database]:
         administrator.execute("CREATE ROLE visitor LOGIN")
         administrator.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
     try:
-        yield replace(given, server=GivenServer(Dsn(f"{somebodys.dsn.reveal()} user=visitor dbname={given.name}")))
+        yield replace(
+            given, server=GivenServer(Dsn(f"{somebodys.dsn.reveal()} user=visitor dbname={given.name}"), allow_changes=["settings"])
+        )
     finally:
         _drop(given)
 
@@ -95,10 +98,10 @@ def test_what_can_be_reached(shop: Database, given: Database, plain: Database) -
     """Everything on a server of ours; no restart on somebody else's; settings of sessions for a role without rights. Each says so."""
     assert reached(shop)[0] == Reach(levels=("session", "reload", "restart"), own=True)
     assert reached(shop)[0].limit == ""
-    assert reached(given)[0] == Reach(levels=("session", "reload"), own=False)
-    assert reached(given)[0].limit == "no setting that needs a restart: this server was not started here"
-    assert reached(plain)[0] == Reach(levels=("session",), own=False)
-    assert reached(plain)[0].limit == "only settings of sessions: our role may not use ALTER SYSTEM on this server"
+    limit = "no setting that needs a restart: this server was not started here"
+    assert reached(given)[0] == Reach(levels=("session", "reload"), own=False, limit=limit)
+    limit = "only settings of sessions: role 'visitor' may not change settings of the whole server there"
+    assert reached(plain)[0] == Reach(levels=("session",), own=False, limit=limit)
     assert [knob.name for knob in reached(plain)[1].knobs] == ["work_mem", "cpu_operator_cost", "geqo"]
 
 
@@ -110,7 +113,9 @@ def header(dsn: str, name: str, folder: Path) -> list[str]:
     def say(text: str) -> None:
         lines.append(text)
 
-    settings = Settings(algorithms=("baseline", "knob"), server=dsn, queries_dir=folder, load_model="best")
+    settings = Settings(
+        algorithms=("baseline", "knob"), server=dsn, queries_dir=folder, load_model="best", allow_changes=("databases", "settings")
+    )
     bench = Bench(settings=settings, registry=builtin_registry(), say=say, progress=lambda description, total: silent(description, total))
     bench.database(name)
     bench.close()
@@ -244,6 +249,20 @@ def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.Mo
             attempt(task(space, "SELECT 1", geqo="off"), trial_server)
 
 
+def test_a_given_server_that_lets_us_in_no_more(given: Database, plain: Database) -> None:
+    """Trying again does not help, so the search ends at once."""
+    reach, space = reached(plain)
+    with given.session() as administrator, open_trial_server(plain, space, reach) as trial_server:
+        administrator.execute("ALTER ROLE visitor NOLOGIN")
+        administrator.execute("SELECT pg_terminate_backend(%s, 5000)", (trial_server.session.backend_pid,))
+        expected = (
+            "the server on which settings are tried was lost and did not come back; the trials so far are kept: start again to go on. "
+            "Its last error: cannot connect to "
+        )
+        with pytest.raises(ServerError, match=f"^{re.escape(expected)}.*is not permitted to log in"):
+            trial_server.ready()
+
+
 def own(trial_server: TrialServer) -> EmbeddedServer:
     """The second server."""
     server = trial_server._database.server
@@ -328,6 +347,34 @@ def test_prepared_on_somebody_elses_server(given: Database, plain: Database, cap
         assert session.scalar("SHOW work_mem") == "4321kB"
 
 
+def test_without_consent_no_setting_of_the_server_is_changed(given: Database, somebodys: EmbeddedServer) -> None:
+    """A superuser is asked for it, with --read-only settings of sessions are left; those alone need no consent."""
+    before = state(given)
+    dsn = Dsn(f"{somebodys.dsn.reveal()} dbname={given.name}")
+    alone = replace(given, server=GivenServer(dsn))
+    expected = (
+        "knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed that: "
+        "add --allow-changes settings, or --read-only to tune settings of sessions only"
+    )
+    for names in (None, ("work_mem", "bgwriter_lru_maxpages")):
+        with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
+            reached(alone, names)
+    with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
+        KnobTuning.restriction(alone)
+    expected = (
+        "bgwriter_lru_maxpages cannot be changed here: only settings of sessions: nobody has allowed that: add --allow-changes settings"
+    )
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(expected)}$"), prepared_database(alone, {"bgwriter_lru_maxpages": "7"}):
+        pass
+    assert [knob.name for knob in reached(alone, ("work_mem",))[1].knobs] == ["work_mem"]
+    with prepared_database(alone, {"work_mem": "4321"}) as prepared, prepared.session() as session:
+        assert session.scalar("SHOW work_mem") == "4321kB"
+    forbidden = replace(given, server=GivenServer(dsn, read_only=True))
+    assert KnobTuning.restriction(forbidden) == "only settings of sessions: --read-only forbids it"
+    assert {knob.level for knob in reached(forbidden)[1].knobs} == {"session"}
+    assert state(given) == before
+
+
 def test_nothing_to_prepare(shop: Database) -> None:
     """If the default is best, the database is the baseline's own."""
     with prepared_database(shop, {}) as prepared:
@@ -339,7 +386,7 @@ import os, signal, sys
 from pytest_pilotscope.algorithms.knob.trial_server import prepared_database
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
-with open_database(PostgreSQLConfig(None, dsn=sys.argv[1])) as database:
+with open_database(PostgreSQLConfig(None, dsn=sys.argv[1], allow_changes=("settings",))) as database:
     with prepared_database(database, {"bgwriter_lru_maxpages": "7", "work_mem": "4321"}):
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -356,18 +403,21 @@ def test_after_kill_9_the_next_run_puts_everything_back(
     assert killed.returncode == -signal.SIGKILL
     changed = state(given)
     assert changed != before
-    for config in (PostgreSQLConfig(None, dsn=dsn, read_only=True), PostgreSQLConfig(None, dsn=f"{dsn} user=visitor")):
+    may_not = (PostgreSQLConfig(None, dsn=dsn, read_only=True), PostgreSQLConfig(None, dsn=f"{dsn} user=visitor"))
+    for config in (*may_not, PostgreSQLConfig(None, dsn=dsn)):
         with open_database(config):
             assert state(given) == changed
-    with open_database(PostgreSQLConfig(None, dsn=dsn)) as database:
+    with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("settings",))) as database:
         assert (state(given), database.fingerprint) == (before, given.fingerprint)
-    (note,) = cache.glob("settings/*.lock")
-    warning = (
-        "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run may not put the old values back; "
-        f"one of a superuser, without --read-only, does (they are in {note.with_suffix('.json')})"
+    (lock,) = cache.glob("settings/*.lock")
+    left = (
+        "a run that was killed had changed bgwriter_lru_maxpages on this server, and this run does not put the old values back, which are "
+        f"in {lock.with_suffix('.json')}: "
     )
+    nobody = "nobody has allowed that: add --allow-changes settings"
     assert caplog.messages == [
-        warning,
-        warning,
-        "a run that was killed had changed bgwriter_lru_maxpages on this server; the old values are back",
+        f"{left}--read-only forbids it",
+        f"{left}role 'visitor' may not change settings of the whole server there, and {nobody}",
+        f"{left}{nobody}",
+        "a run that was killed had changed settings of this server: put back: bgwriter_lru_maxpages (7 -> no entry)",
     ]

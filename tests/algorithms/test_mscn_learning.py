@@ -199,7 +199,7 @@ def test_an_epoch_has_ten_steps(subplans: int, batch_size: int) -> None:
 def test_a_loss_that_still_falls_is_named(caplog: pytest.LogCaptureFixture) -> None:
     """The warning says how far it fell last, and what helps; a training that has settled is silent."""
     samples = training_set(30)
-    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10), device=CPU)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10, learning_rate=5e-4), device=CPU)
     assert re.fullmatch(
         r"mscn ended after 10 epochs while its validation loss still fell \([\d.]+ to [\d.]+ in the last 1\); "
         "let it learn on with more --epochs",

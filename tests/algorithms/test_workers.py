@@ -80,7 +80,7 @@ def test_lero_collects_on_workers(
 def tried(place: Worker, sql: str, default_s: float, **values: str) -> Outcome:
     """Settings, for one query, tried as if on a worker; by default it takes `default_s` where the search is."""
     with place.database.session() as session:
-        reach = reach_of(place.database, session)
+        reach = reach_of(place.database)
         space = space_of(session, reach, ("work_mem", "bgwriter_lru_maxpages"))
     selected = Selected(queries=(Query(id="q", sql=sql),), default_s=(default_s,), too_long=0)
     objective = Objective(target="total_time", count=1)

@@ -50,6 +50,7 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "list",
         "report",
         "runs",
+        "subplans",
         "sync",
         "ui",
         "verify-labels",

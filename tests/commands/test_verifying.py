@@ -99,6 +99,20 @@ def test_a_difference_is_shown_in_full(pilotscope: Command, monkeypatch: pytest.
     assert result.exit_code == 1
 
 
+def test_nothing_is_written(pilotscope: Command, dsn: str, steerable: EmbeddedServer, workplace: Path) -> None:
+    """A query that would change the user's database is refused by PostgreSQL, whatever the plan."""
+    (workplace / "writing.sql").write_text("one\tSELECT count(*) FROM a JOIN b ON a.id = b.k WHERE counted(a.v)\n")
+    with steerable.connect() as session:
+        session.execute(
+            "CREATE SEQUENCE counter; CREATE FUNCTION counted(int) RETURNS bool STABLE LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM nextval(''counter''); RETURN true; END'"
+        )
+        for command in (("verify-labels",), ("subplans", "--true-rows", "-o", "rows.jsonl")):
+            pilotscope(*command, "--server", dsn, "--queries-dir", "writing.sql")
+        assert session.scalar("SELECT is_called FROM counter") is False
+        session.execute("DROP FUNCTION counted; DROP SEQUENCE counter")
+
+
 def test_a_database_without_queries(pilotscope: Command, dsn: str) -> None:
     """Without queries the command is rejected."""
     result = pilotscope("verify-labels", "--server", dsn)

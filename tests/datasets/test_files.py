@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
-from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Unmeasured
+from pytest_pilotscope.queries.statements import split_statements
 
 TRICKY = [
     "SELECT 'a;b', 'it''s; fine'",

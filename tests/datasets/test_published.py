@@ -115,6 +115,18 @@ def test_imdb_csv_with_a_schema(tmp_path: Path, newest_scratch: Session) -> None
     )
 
 
+def test_conditions_of_a_schema_run_without_rights(tmp_path: Path, newest_scratch: Session) -> None:
+    """PostgreSQL checks a schema's conditions for every row of a CSV file; that runs no function of a superuser."""
+    schema = "".join(
+        f"CREATE TABLE {table} ({', '.join(f'{name} text' for name in columns)}, CHECK (pg_read_file('/etc/passwd') <> ''));\n"
+        for table, columns in SOURCES["imdb"].tables.items()
+    )
+    csv_folder(tmp_path, "imdb", {"kind_type": "1,movie\n"})
+    (tmp_path / "schematext.sql").write_text(schema)
+    with pytest.raises(DatasetError, match=r"permission denied for function pg_read_file \[42501\]"):
+        PublishedDataset(name="imdb", data_dir=tmp_path).load(newest_scratch)
+
+
 def test_stats_csv(tmp_path: Path, newest_scratch: Session) -> None:
     """The CSV files of STATS have a header, in any order and case, and timestamps."""
     folder = csv_folder(tmp_path, "stats", {})

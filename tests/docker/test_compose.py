@@ -21,6 +21,8 @@ def test_the_file_is_valid(compose: Compose) -> None:
     found = yaml.safe_load(done.stdout)
     services = found["services"]
     assert services["bench"]["user"] == SECRETS["SUITE_OWNER"]
+    allowed = "--pilotscope-server=postgresql://postgres@postgres/postgres --pilotscope-allow-changes=databases,settings"
+    assert services["bench"]["environment"]["PYTEST_ADDOPTS"] == allowed
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:5000:5000/tcp", "127.0.0.1:5432:5432/tcp"]
     mounts = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, reach_of, space_of
-from pytest_pilotscope.errors import MissingServer, ServerError, StatementFailed, UsageError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import container as module
 from pytest_pilotscope.postgres import hypopg
@@ -34,6 +34,7 @@ from tests.docker.conftest import SECRETS, Compose
 from tests.docker.engine import BASE, IMAGE, Engine, our_containers
 from tests.lost import measure_and_lose
 from tests.postgres.children import REPOSITORY, start_child, wait_for_end
+from tests.postgres.test_embedded import VARIABLES
 from tests.toy import Toy
 
 pytestmark = pytest.mark.slow
@@ -64,15 +65,21 @@ def test_the_image(docker: Any) -> None:
         refused.remove(force=True, v=True)
 
 
-def test_settings_limits_and_restarts(docker: Any) -> None:
+def test_settings_limits_and_restarts(docker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Pinned settings as everywhere, buffers that fit the memory, and limits that the kernel enforces, all in the report.
 
-    Settings of the last restart are replaced; refused ones leave the old ones in force, and the log says what was wrong.
+    Settings of the last restart are replaced; refused ones leave the old ones in force, and the log says what was wrong. No variable of
+    libpq has a say, and another server in its place would be refused.
     """
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
     with ContainerServer(limits=Limits(memory_bytes=256 << 20, cpus=1.5), settings={"work_mem": "5MB"}) as server:
         _check_limits(server, docker)
         _check_restarts(server)
+        server._token = server._token[::-1]
+        with pytest.raises(CannotConnect, match=r"^another server than the one that was started here answers at .*password=\*\*\*"):
+            server.connect()
 
 
 def _check_limits(server: ContainerServer, docker: Any) -> None:
@@ -131,7 +138,7 @@ def test_knobs_in_a_container(docker: Any) -> None:
     """A restart keeps the settings of a reload; a container that was killed is started again, with the defaults."""
     with open_database(PostgreSQLConfig("toy", server="container"), Toy()) as database:
         with database.session() as session:
-            reach = reach_of(database, session)
+            reach = reach_of(database)
             space = space_of(session, reach, ("shared_buffers", "bgwriter_lru_maxpages"))
         others = {container.id for container in docker.containers.list()}
         with open_trial_server(database, space, reach) as trial_server:

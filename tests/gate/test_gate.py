@@ -73,7 +73,7 @@ def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester:
     assert len(regressions) == 1
     assert regressions[0].startswith("  regression: sleeper: time of q003 is ")
     assert regressions[0].endswith(" times the reference, allowed is 1.200")
-    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314 - pytest wrote it
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314  # our own file
     (failure,) = suite.iter("failure")
     assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
     assert (failure.get("message") or "").startswith("sleeper on stats_tiny: gate against the reference: REGRESSED")
@@ -107,7 +107,7 @@ def test_a_blind_pass_is_yellow_and_fails_if_it_is_to(pytester: pytest.Pytester,
     assert result.ret == exit_code, result.stdout.str()
     (line,) = (line for line in result.outlines if "gate against the baseline: PASSED, but blind below " in line)
     assert line.startswith("\x1b[33m")
-    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314 - pytest wrote it
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314  # our own file
     assert suite.get("failures") == str(exit_code)
 
 

@@ -1,4 +1,4 @@
-"""What a run would have caught, said by every verdict; and rounds that go on until it is enough."""
+"""Every verdict says how small a slow-down the run would have caught; rounds go on until that is enough."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from pytest_pilotscope.datasets.files import load_queries
-from pytest_pilotscope.datasets.statements import split_statements
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.datasets.tpch import TpchDataset
 from pytest_pilotscope.labels import cardinalities, read_schema
@@ -25,6 +24,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.queries.statements import split_statements
 from tests.labels.dumps import load_dump
 from tests.labels.forms import FORMS
 from tests.labels.random_statements import random_statement

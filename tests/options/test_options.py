@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -80,8 +82,12 @@ def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
 
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
     """Every option has an ini key `pilotscope_NAME`; the command line wins."""
-    pytester.makeini("[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3")
+    pytester.makeini(
+        "[pytest]\npilotscope_rounds = 9\npilotscope_algo = mscn,lero\npilotscope_no_mlflow = true\npilotscope_seed = 3\n"
+        "pilotscope_allow_changes = settings, databases"
+    )
     settings = read("--seed", "4")
+    assert settings.allow_changes == ("settings", "databases")
     assert (settings.rounds, settings.algorithms, settings.mlflow, settings.seed) == (9, ("mscn", "lero"), False, 4)
 
 
@@ -92,7 +98,18 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
         (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
         (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
-        (["--query-timeout-ms", "0"], "argument --query-timeout-ms: expected a number above 0, got '0'"),
+        (
+            ["--query-timeout-ms", "0"],
+            "argument --query-timeout-ms: expected a number of milliseconds above 0, up to 2147483647, got '0'",
+        ),
+        (
+            ["--query-timeout-ms", "1e12"],
+            "argument --query-timeout-ms: expected a number of milliseconds above 0, up to 2147483647, got '1e12'",
+        ),
+        (
+            ["--training-timeout-s", "1e9"],
+            "argument --training-timeout-s: expected a number of seconds above 0, up to 2147483, got '1e9'",
+        ),
         (["--seed", "-2"], "argument --seed: expected a whole number of at least 0, got '-2'"),
         (["--lero-factors", "0.1,none"], "argument --lero-factors: expected a number above 0, got 'none'"),
         (["--container-cpus", "0.001"], "argument --container-cpus: expected a number of at least 0.01, got '0.001'"),
@@ -118,6 +135,8 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
         (["--queries", " , "], "argument --queries: expected at least one name, got ' , '"),
         (["--gate-exact", ""], "argument --gate-exact: expected at least one name, got ''"),
         (["--mscn-hidden-units", "0"], "argument --mscn-hidden-units: expected a whole number of at least 1, got '0'"),
+        (["--allow-changes", "databases,roles"], "argument --allow-changes: expected databases or settings, got 'roles'"),
+        (["--allow-changes", ""], "argument --allow-changes: expected at least one name, got ''"),
         (["--device", "tpu"], "argument --device: expected auto, cpu or cuda, got 'tpu'"),
     ],
 )
@@ -178,3 +197,23 @@ def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Sett
     assert read("--server", "host=127.0.0.1 dbname='my db'", "--queries-dir", "q").datasets == ("my db",)
     assert read(*own, "--db", "stats_tiny").datasets == ("stats_tiny",)
     assert read(*own[:2]).datasets == ("stats_tiny",)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("container-memory", "9" * 400 + "g", f"expected a size such as 512m or 2g, at least 64m, got '{'9' * 100}...{'9' * 49}g'"),
+        ("query-timeout-ms", "1e12", "expected at most 2147483647, got '1e12'"),
+        ("rounds", "9" * 12, "expected at most 2147483647, got '999999999999'"),
+        ("server", "host=\udcff", r"expected a text in UTF-8 without NUL, got 'host=\udcff'"),
+        ("gate", "a" * 256, f"expected names of at most 255 bytes, 4095 in all, got '{'a' * 100}...{'a' * 50}'"),
+        ("results", "é" * 128, f"expected names of at most 255 bytes, 4095 in all, got '{'é' * 128}'"),
+        ("load-model", "/b" * 2048, f"expected names of at most 255 bytes, 4095 in all, got '{'/b' * 50}...{'/b' * 25}'"),
+        ("report", "a\0.html", r"expected a text in UTF-8 without NUL, got 'a\x00.html'"),
+    ],
+)
+def test_values_that_nothing_can_use(option: str, text: str, message: str) -> None:
+    """They are refused before anything starts."""
+    (declared,) = (one for one in OPTIONS if one.name == option)
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(message)}$"):
+        declared.read(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.places.dsn import Dsn, is_dsn, redact
+from pytest_pilotscope.places.dsn import Dsn, is_dsn
+from pytest_pilotscope.places.secret import redact
 
 REDACTED = {
     "postgresql://me:s3cret@db.example/mydb": "postgresql://me:***@db.example/mydb",

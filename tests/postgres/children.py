@@ -19,7 +19,7 @@ import os, sys
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 server = EmbeddedServer(find_binaries(), why="for a test")
-print(server.pid, server._postmaster._process.pid, server.data_folder.parent, server._sockets, flush=True)
+print(server.pid, server._watchdog.pid, server.data_folder.parent, server._sockets, flush=True)
 """
 """Starts a server and prints the process ids of PostgreSQL and its watchdog, and the two private folders."""
 

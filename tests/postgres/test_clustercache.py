@@ -102,16 +102,14 @@ def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: P
 
 
 def test_killed_while_building(builder: Builder, binaries: Binaries, cache: Path) -> None:
-    """A build that is killed half-way leaves no valid entry and does not stand in the way of the next."""
+    """A build that is killed half-way leaves nothing and does not stand in the way of the next."""
     child = start_child(KILLED, environment={"PILOTSCOPE_CACHE": str(cache)})
     child.communicate()
     assert child.returncode == -signal.SIGKILL
     clusters = ClusterCache(server_account())
-    assert (clusters.folder / "key.partial" / "data" / "half").exists()
-    assert not (clusters.folder / "key").exists()
-    data = clusters.ensure("key", binaries, builder)
+    data = clusters.ensure("key", binaries, builder)  # waits for the watchdog, which holds the lock while it deletes
     assert not (data / "half").exists()
-    assert not (clusters.folder / "key.partial").exists()
+    assert sorted(path.name for path in clusters.folder.iterdir()) == ["key", "key.lock"]
 
 
 def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
@@ -129,7 +127,15 @@ def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("deleted", "no manifest", "broken manifest"))]
+    "damage",
+    [
+        "truncated",
+        "flipped",
+        *(
+            pytest.param(damage, marks=pytest.mark.slow)
+            for damage in ("deleted", "no manifest", "broken manifest", "a file", "manifest is a folder", "deep manifest")
+        ),
+    ],
 )
 def test_a_damaged_entry_is_made_again(
     damage: str, builder: Builder, binaries: Binaries, cache: Path, caplog: pytest.LogCaptureFixture
@@ -145,6 +151,17 @@ def test_a_damaged_entry_is_made_again(
             (data / "PG_VERSION").unlink()
         case "no manifest":
             (data.parent / "manifest.json").unlink()
+        case "flipped":
+            with (data / "global" / "pg_control").open("r+b") as file:
+                file.write(b"\xff")
+        case "a file":
+            data.parent.rename(data.parent.with_name("moved"))
+            data.parent.touch()
+        case "manifest is a folder":
+            (data.parent / "manifest.json").unlink()
+            (data.parent / "manifest.json").mkdir()
+        case "deep manifest":
+            (data.parent / "manifest.json").write_text("[" * 100_000)
         case _:
             (data.parent / "manifest.json").write_text("{")
     assert clusters.ensure("key", binaries, builder) == data

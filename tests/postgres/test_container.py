@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.errors import MissingServer, ServerError
+from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
 from pytest_pilotscope.postgres import containers as module
 from pytest_pilotscope.postgres.container import ContainerServer
 from pytest_pilotscope.postgres.containers import LABEL, explained, remove_leftovers, wait_until_ready
@@ -103,6 +103,20 @@ def test_a_container_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
     expected = "the container of image 'some:1' did not answer within -1 s: not today; its log ends with: (the log is empty)"
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         wait_until_ready(FakeContainer(states=["running"]), "some:1", refuse)
+
+
+def test_a_container_that_refuses_us() -> None:
+    """Trying again does not help, so there is one try."""
+    asked: list[int] = []
+
+    def refuse() -> None:
+        asked.append(1)
+        raise CannotConnect("who are you")
+
+    expected = "the container of image 'some:1' runs, but cannot be used: who are you; its log ends with: (the log is empty)"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        wait_until_ready(FakeContainer(states=["running"]), "some:1", refuse)
+    assert asked == [1]
 
 
 def test_a_daemon_that_goes_while_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

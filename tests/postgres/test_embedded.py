@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.errors import CannotConnect, ServerError
 from pytest_pilotscope.places import account as account_module
 from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.places.folders import cache_folder, server_folder, socket_folder
@@ -26,6 +26,8 @@ from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import ServerFolder, check_version
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.process import Watchdog, run_program
+from pytest_pilotscope.postgres.session import connect
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 
 
@@ -53,7 +55,9 @@ def test_the_process_is_unprivileged_and_apart(newest_server: EmbeddedServer) ->
     assert set(uids) == {str(server_account().uid)} != {"0"}
     assert os.getsid(newest_server.pid) != os.getsid(0)
     assert newest_server.data_folder.stat().st_mode & 0o077 == 0
-    assert newest_server.data_folder.parent.stat().st_mode & 0o077 == 0
+    parent, account = newest_server.data_folder.parent.stat(), server_account()
+    assert (parent.st_uid, parent.st_gid) == (os.geteuid(), account.gid)
+    assert parent.st_mode & 0o777 == (0o710 if account.dropped else 0o700)
 
 
 def test_stop_leaves_nothing(newest_server: EmbeddedServer) -> None:
@@ -163,24 +167,109 @@ def test_a_long_temporary_folder(newest_server: EmbeddedServer, cache: Path, mon
 def test_the_socket_folder_names_the_xdist_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers have folders of their own anyway; the name says whose it is."""
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw7")
-    folder = socket_folder(server_account())
-    assert folder.name.startswith("pilotscope-gw7-")
-    folder.rmdir()
+    assert socket_folder(server_account()).name.startswith("pilotscope-gw7-")
 
 
-def test_environment_variables_of_libpq_do_not_reach_the_server(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PGDATA, PGPORT, PGOPTIONS and the like of the user's shell change nothing."""
-    for name, value in {
-        "PGPORT": "1",
-        "PGDATA": "/nowhere",
-        "PGOPTIONS": "-c work_mem=64kB",
-        "PGHOST": "nowhere",
-        "PGUSER": "x",
-        "PGDATABASE": "y",
-    }.items():
+VARIABLES = {
+    "PGAPPNAME": "somebody",
+    "PGCHANNELBINDING": "require",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGCONNECT_TIMEOUT": "nonsense",
+    "PGDATA": "/nowhere",
+    "PGDATABASE": "y",
+    "PGDATESTYLE": "german",
+    "PGGEQO": "off",
+    "PGGSSDELEGATION": "1",
+    "PGGSSENCMODE": "require",
+    "PGHOST": "nowhere",
+    "PGHOSTADDR": "127.0.0.1",
+    "PGKRBSRVNAME": "x",
+    "PGLOADBALANCEHOSTS": "nonsense",
+    "PGOPTIONS": "-c work_mem=64kB",
+    "PGPASSFILE": "/nowhere",
+    "PGPASSWORD": "hunter2",
+    "PGPORT": "1",
+    "PGREQUIREAUTH": "gss",
+    "PGREQUIREPEER": "somebody",
+    "PGREQUIRESSL": "1",
+    "PGSERVICE": "nowhere",
+    "PGSERVICEFILE": "/nowhere",
+    "PGSSLCERT": "/nowhere",
+    "PGSSLCERTMODE": "require",
+    "PGSSLMINPROTOCOLVERSION": "nonsense",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGSSLROOTCERT": "/nowhere",
+    "PGSYSCONFDIR": "/nowhere",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGTZ": "Asia/Tokyo",
+    "PGUSER": "x",
+}
+"""Environment variables of PostgreSQL's programs and clients, each with a value that does harm."""
+
+SET_BY_VARIABLES = ("work_mem", "geqo", "timezone", "datestyle", "client_encoding", "application_name")
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_of_libpq_does_not_reach_a_server_of_ours(
+    newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It leads to no other server, keeps nobody from connecting, and sets nothing; the user's environment keeps it."""
+    with newest_server.connect() as session:
+        expected = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(SET_BY_VARIABLES),))
+    monkeypatch.setenv(name, VARIABLES[name])
+    with newest_server.connect() as session:
+        found = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(SET_BY_VARIABLES),))
+        assert (found, session.scalar("SELECT inet_server_addr()")) == (expected, None)
+    shown = subprocess.run([sys.executable, "-c", f"import os; print(os.environ[{name!r}])"], capture_output=True, text=True, check=True)
+    assert shown.stdout.rstrip() == os.environ[name] == VARIABLES[name]
+
+
+def test_a_server_starts_with_all_variables(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They and the files in the user's home are for other servers: initdb, PostgreSQL and our sessions see none of them."""
+    for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PGSERVICE", "mine")
+    monkeypatch.delenv("PGSERVICEFILE")
+    (tmp_path / ".pg_service.conf").write_text("[mine]\nhostaddr=127.0.0.1\nport=1\noptions=-c work_mem=64kB\n")
+    (tmp_path / ".pgpass").write_text("*:*:*:*:hunter2\n")
+    (tmp_path / ".pgpass").chmod(0o666)  # libpq would warn
     with EmbeddedServer(newest_server.binaries) as own, own.connect() as session:
         assert session.scalar("SHOW work_mem") == "4MB"
+        folder = own.data_folder
+        run_program(["sh", "-c", "env > environment"], server_account(), folder)
+        assert not [line for line in (folder / "environment").read_text().splitlines() if line.startswith("PG")]
+
+
+def test_a_server_of_ours_is_known_by_its_token(newest_server: EmbeddedServer) -> None:
+    """Another server that answers at its address is refused, be it one of ours; a restart keeps the token."""
+    with EmbeddedServer(newest_server.binaries) as own:
+        own.restart({})
+        own.connect().close()
+        sockets, own._sockets = own._sockets, newest_server._sockets
+        expected = f"another server than the one that was started here answers at {own.dsn}: it does not have the token of ours"
+        with pytest.raises(CannotConnect, match=f"^{re.escape(expected)}$"):
+            own.connect()
+        own._sockets = sockets
+        own.connect().close()
+
+
+def test_what_cannot_heal_is_not_tried_again(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that runs and refuses us ends the start at once, with its reason and log, and nothing is left of it."""
+    asked: list[int] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        asked.append(1)
+        connect(newest_server.dsn, dbname="nowhere")
+
+    monkeypatch.setattr("pytest_pilotscope.postgres.embedded.connect", refuse)
+    before = set(server_folder(server_account(), "servers").iterdir())
+    expected = r"^PostgreSQL runs, but cannot be used: cannot connect to .*: FATAL: database \"nowhere\" does not exist; its log ends with:"
+    with pytest.raises(ServerError, match=expected):
+        EmbeddedServer(newest_server.binaries)
+    assert asked == [1]
+    assert set(server_folder(server_account(), "servers").iterdir()) <= before
 
 
 def test_libraries_are_loaded_into_every_session(newest_server: EmbeddedServer, cache: Path) -> None:
@@ -253,16 +342,19 @@ def test_killed_while_stopping_leaves_nothing() -> None:
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
-def test_killing_the_watchdog_ends_the_server() -> None:
-    """PostgreSQL does not outlive its watchdog, and the next command says so."""
+def test_killing_the_watchdog_ends_the_server(newest_server: EmbeddedServer) -> None:
+    """PostgreSQL does not outlive its watchdog; the next server removes the folders of a run that was killed together with it."""
     if not Path("/proc").is_dir():
         pytest.skip("needs PR_SET_PDEATHSIG (Linux)")
     child = start_child(START_SERVER + "sys.stdin.read()")
     assert child.stdout is not None
-    server, watchdog, *_ = child.stdout.readline().split()
+    server, watchdog, *folders = child.stdout.readline().split()
     os.kill(int(watchdog), signal.SIGKILL)
     assert wait_for_end(int(server))
+    child.kill()
     child.communicate()
+    with EmbeddedServer(newest_server.binaries):
+        assert [folder for folder in folders if Path(folder).exists()] == []
 
 
 def test_a_process_that_forgets_to_stop_leaves_nothing() -> None:
@@ -291,12 +383,11 @@ def test_servers_that_come_at_the_same_time() -> None:
     account = server_account()
 
     def come_and_go(_: int) -> None:
-        folder = ServerFolder(account)
-        assert folder.path.exists()
-        folder.remove()
+        with Watchdog() as process:
+            assert ServerFolder(account, process).path.exists()
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(come_and_go, range(400)))
+        list(pool.map(come_and_go, range(40)))
 
 
 def test_as_an_ordinary_user(cache: Path) -> None:

@@ -15,7 +15,6 @@ from pytest_pilotscope.postgres import databases
 from pytest_pilotscope.postgres.databases import drop_database, hold, locked, make_copy, mark_of, temporary_copy, unique_name, write_mark
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
-from pytest_pilotscope.postgres.knobs import may_alter_system
 from pytest_pilotscope.postgres.server import Capability
 from pytest_pilotscope.postgres.session import Session, connect, dsn_of
 from pytest_pilotscope.provision.database import PostgreSQLConfig
@@ -36,7 +35,8 @@ def administrator(newest_server: EmbeddedServer) -> Iterator[Session]:
 
 
 def _given(server: EmbeddedServer, role: str, database: str = "postgres") -> GivenServer:
-    return GivenServer(dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname=database))
+    dsn = dsn_of(host=str(server._sockets), port=5432, user=role, password=SECRET, dbname=database)
+    return GivenServer(dsn, allow_changes=("databases", "settings"))
 
 
 def _ours(session: Session) -> set[str]:
@@ -68,7 +68,7 @@ def reader(newest_server: EmbeddedServer, administrator: Session) -> GivenServer
 
 def test_capabilities_follow_the_role(newest_server: EmbeddedServer, maker: GivenServer, reader: GivenServer) -> None:
     """A superuser may all but restart, CREATEDB is found out, and a plain role may nothing."""
-    assert _given(newest_server, "postgres").capabilities == {Capability.SUPERUSER, Capability.LOAD_LIBRARY, Capability.CREATE_DATABASE}
+    assert _given(newest_server, "postgres").capabilities == set(Capability) - {Capability.RESTART}
     assert maker.capabilities == {Capability.CREATE_DATABASE}
     assert reader.capabilities == frozenset()
     assert reader.version_num == newest_server.version_num
@@ -175,12 +175,13 @@ def cache_of_settings(newest_server: EmbeddedServer) -> Iterator[EmbeddedServer]
 def test_without_the_right_to_create_databases(reader: GivenServer) -> None:
     """The message names role and right."""
     expected = (
-        "role 'reader' may not create databases on this server, so dataset 'toy' cannot be loaded there; "
-        "have a superuser run ALTER ROLE reader CREATEDB, or use --server embedded"
+        f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} on this server: role 'reader' may not create databases "
+        "there: have a superuser run ALTER ROLE reader CREATEDB; or use --server embedded"
     )
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         load_database(reader, Toy())
-    with pytest.raises(DatasetError, match=r"^database 'postgres' cannot be copied: our role may not create databases on this server$"):
+    expected = r"^copying database 'postgres' would make the database 'pilotscope_postgres_[0-9a-f]{16}' on this server: role 'reader' may "
+    with pytest.raises(DatasetError, match=expected):
         temporary_copy(reader, "postgres").__enter__()
 
 
@@ -366,16 +367,80 @@ def test_a_copy_can_be_copied(maker: GivenServer, administrator: Session) -> Non
     assert _ours(administrator) == {source}
 
 
+@pytest.mark.parametrize("name", ["PGOPTIONS", "PGGEQO", "PGDATESTYLE", "PGTZ"])
+def test_variables_that_set_something_are_not_passed_on(
+    newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """They would be measured, and in no record; the warning says where to write them, and there they count and are recorded."""
+    with newest_server.connect() as session:
+        expected = session.execute("SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'geqo', 'timezone', 'datestyle')")
+    monkeypatch.setenv(name, {"PGOPTIONS": "-c work_mem=64kB", "PGGEQO": "off", "PGDATESTYLE": "german", "PGTZ": "Asia/Tokyo"}[name])
+    given = _given(newest_server, "postgres")
+    with given.connect() as session:
+        found = session.execute("SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'geqo', 'timezone', 'datestyle')")
+    assert found == expected
+    assert caplog.messages == [
+        f"not passed on to the server, because it would change what is measured: {name}; if you want it, write it into the DSN as "
+        "options='-c name=value'"
+    ]
+    chosen = GivenServer(Dsn(f"{given.dsn.reveal()} options='-c geqo=off'"))
+    assert chosen.report().settings["geqo"] == "off"
+
+
+def test_variables_that_lead_to_a_server_are_for_given_ones(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DSN may leave out what the user's environment says, while a server of ours does not see it."""
+    for name, value in {"PGHOST": str(newest_server._sockets), "PGPORT": "5432", "PGUSER": "postgres"}.items():
+        monkeypatch.setenv(name, value)
+    given = GivenServer(Dsn("dbname=postgres"))
+    monkeypatch.setenv("PGUSER", "nobody_here")
+    with newest_server.connect() as session:
+        assert session.scalar("SELECT current_user") == "postgres"
+    with pytest.raises(ServerError, match="nobody_here"):
+        given.connect()
+
+
+def test_threads_do_not_take_each_others_variables(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions on servers of ours and on given ones may be opened at the same time."""
+    monkeypatch.setenv("PGUSER", "postgres")
+    monkeypatch.setenv("PGHOST", str(newest_server._sockets))
+    given = GivenServer(Dsn("port=5432 dbname=postgres"))
+
+    def opened(number: int) -> str:
+        with (given if number % 2 else newest_server).connect() as session:
+            return str(session.scalar("SELECT current_user"))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(opened, range(64))) == {"postgres"}
+
+
+@pytest.mark.parametrize("allowed", [(), ("settings",)])
+def test_without_consent_nothing_is_made(newest_server: EmbeddedServer, administrator: Session, allowed: tuple[str, ...]) -> None:
+    """Not even by a superuser, nor are leftovers dropped: the message says what would be made, and how to allow it."""
+    dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
+    given = GivenServer(dsn, allow_changes=allowed)
+    left = unique_name(loaded_name(Toy()))
+    administrator.execute(f"CREATE DATABASE {left}")
+    before = administrator.execute("SELECT datname FROM pg_database")
+    end = "on this server: nobody has allowed that: add --allow-changes databases; or use --server embedded"
+    expected = f"loading dataset 'toy' would make the database {loaded_name(Toy())!r} {end}"
+    with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+        load_database(given, Toy())
+    expected = rf"^copying database 'postgres' would make the database 'pilotscope_postgres_[0-9a-f]{{16}}' {re.escape(end)}$"
+    with pytest.raises(DatasetError, match=expected), temporary_copy(given, "postgres"):
+        pass
+    assert administrator.execute("SELECT datname FROM pg_database") == before
+
+
 def test_read_only(newest_server: EmbeddedServer, administrator: Session) -> None:
     """With --read-only not even a superuser's session can write, no database is copied and no setting changed."""
     dsn = dsn_of(host=str(newest_server._sockets), port=5432, user="postgres", password=SECRET, dbname="postgres")
-    server = GivenServer(dsn, read_only=True)
+    server = GivenServer(dsn, read_only=True, allow_changes=("databases", "settings"))
     assert server.capabilities == {Capability.LOAD_LIBRARY}
-    with server.connect() as session:
-        with pytest.raises(StatementFailed, match=r"^statement failed: cannot execute CREATE TABLE in a read-only transaction \[25006\]: "):
-            session.execute("CREATE TABLE forbidden (id int)")
-        assert not may_alter_system(session)
-    message = "^database 'postgres' cannot be copied: --read-only forbids it$"
+    refused = r"^statement failed: cannot execute CREATE TABLE in a read-only transaction \[25006\]: "
+    with server.connect() as session, pytest.raises(StatementFailed, match=refused):
+        session.execute("CREATE TABLE forbidden (id int)")
+    assert server.refusal(Capability.ALTER_SYSTEM) == "--read-only forbids it"
+    message = r"^copying database 'postgres' would make .* on this server: --read-only forbids it; or use --server embedded$"
     with pytest.raises(DatasetError, match=message), temporary_copy(server, "postgres"):
         pass
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pytest_pilotscope.errors import QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed
+from pytest_pilotscope.postgres import session as session_module
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 
@@ -155,10 +160,13 @@ def test_a_failed_copy_is_reported_and_an_error_of_the_source_passes_through(new
     assert newest_scratch.scalar("SELECT count(*) FROM t") == 0
 
 
-def _execute_beside(thread: threading.Thread, session: Session, sql: str) -> None:
+def _execute_beside(thread: threading.Thread, session: Session, sql: str, *, streamed: bool = False) -> None:
     """Run `sql` while `thread` works against it."""
     thread.start()
-    session.execute(sql)
+    if streamed:
+        session.stream(sql, None)
+    else:
+        session.execute(sql)
 
 
 def _fail() -> bytes:
@@ -188,7 +196,8 @@ def test_warnings_can_be_taken(newest_scratch: Session) -> None:
     assert newest_scratch.take_notices() == []
 
 
-def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+@pytest.mark.parametrize("streamed", [True, False])
+def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, newest_scratch: Session, streamed: bool) -> None:
     """SIGINT while the server is busy raises KeyboardInterrupt at once, the statement ends on the server and the session lives on."""
 
     def interrupt() -> None:
@@ -199,7 +208,7 @@ def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, new
 
     thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
-        _execute_beside(thread, newest_scratch, "SELECT pg_sleep(21)")
+        _execute_beside(thread, newest_scratch, "SELECT pg_sleep(21)", streamed=streamed)
     thread.join()
     with newest_server.connect() as other:
         assert other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(21)%'") == 0
@@ -219,7 +228,9 @@ def test_a_lost_connection_is_a_failure(newest_server: EmbeddedServer, newest_sc
     with newest_server.connect() as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (newest_scratch.backend_pid,))
     with (
-        pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: BEGIN$"),
+        pytest.raises(
+            StatementFailed, match=r"^statement failed: the connection to the server is closed: BEGIN; SET LOCAL lock_timeout = 60000$"
+        ),
         newest_scratch.rolled_back(),
     ):
         pass
@@ -242,3 +253,93 @@ def test_a_closed_session_says_so(newest_server: EmbeddedServer) -> None:
         session.execute("SELECT 1")
     with pytest.raises(StatementFailed, match=r"^statement failed: the connection to the server is closed: .*COPY"):
         session.copy_in("t", ["i"], [b"1\n"])
+
+
+def test_a_lock_of_somebody_else_is_named_and_waited_for(
+    newest_server: EmbeddedServer, newest_scratch: Session, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a short wait a warning says who holds which lock; the statement goes on when the lock is free, else it ends with an error."""
+    newest_scratch.execute("CREATE TABLE t (i int)")
+    with newest_server.connect(newest_scratch.database) as other:
+        other.execute("BEGIN; LOCK TABLE t")
+        holder = rf"process {other.backend_pid} \(pilotscope of postgres, idle in transaction\) holds AccessExclusiveLock on t"
+        threading.Timer(session_module.LOCK_NOTICE_MS / 1e3 + 0.5, other.execute, ["COMMIT"]).start()
+        assert newest_scratch.execute("SELECT * FROM t") == []
+        assert re.fullmatch(rf"waiting up to 60 s for a lock: {holder}: SELECT \* FROM t", caplog.messages[-1])
+        monkeypatch.setattr(session_module, "LOCK_LIMIT_MS", 100)
+        other.execute("BEGIN; LOCK TABLE t")
+        expected = (
+            rf"^a statement waited too long for a lock: {holder}; end that session, or run again when it has ended; "
+            r"the statement: EXPLAIN \(FORMAT JSON\) SELECT \* FROM t$"
+        )
+        with pytest.raises(LockHeld, match=expected):
+            newest_scratch.explain("SELECT * FROM t")
+        with pytest.raises(LockHeld, match=f"^a statement waited too long for a lock: {holder}"):
+            newest_scratch.unable_to_write(lambda: newest_scratch.execute("SELECT * FROM t"))
+        other.execute("COMMIT")
+    assert newest_scratch.scalar("SHOW lock_timeout") == "2s"
+
+
+ESCAPES = [
+    "SELECT set_config('transaction_read_only', 'off', false)",
+    "SET TRANSACTION READ WRITE",
+    "INSERT INTO t VALUES (1)",
+    "SELECT set_config('default_transaction_read_only', 'off', false); INSERT INTO t VALUES (1)",
+    "ROLLBACK TO SAVEPOINT pilotscope_read_only; SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1)",
+    "DO $$ BEGIN COMMIT; INSERT INTO t VALUES (1); END $$",
+    "CREATE TABLE u (i int)",
+    "ALTER SYSTEM SET work_mem = '5MB'",
+    "SELECT nextval('s')",
+]
+
+
+@pytest.mark.parametrize("sql", ESCAPES)
+def test_a_read_only_transaction_cannot_be_made_writable(scratch: Session, sql: str) -> None:
+    """PostgreSQL refuses the statement, and nothing is written."""
+    scratch.execute("CREATE TABLE t (i int); CREATE SEQUENCE s")
+    with pytest.raises(StatementFailed):
+        scratch.unable_to_write(lambda: scratch.execute(sql))
+    assert scratch.scalar("SELECT count(*) FROM t") == 0
+    assert not scratch.transaction_open
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "ROLLBACK; SELECT 1", "COMMIT; BEGIN", "RELEASE SAVEPOINT pilotscope_read_only"])
+def test_leaving_a_read_only_transaction_is_an_error(scratch: Session, sql: str) -> None:
+    """The error says what the statement did, whether or not it began another transaction."""
+    expected = (
+        f"a statement ended the read-only transaction that it ran in, in database '{scratch.database}'; leave COMMIT, ROLLBACK and "
+        "BEGIN out of queries"
+    )
+    with pytest.raises(LeftTransaction, match=f"^{re.escape(expected)}$"):
+        scratch.unable_to_write(lambda: scratch.execute(sql))
+    assert not scratch.transaction_open
+
+
+def test_a_read_only_transaction_leaves_no_setting_behind(scratch: Session) -> None:
+    """PostgreSQL undoes the settings of a query together with its transaction."""
+    scratch.unable_to_write(lambda: scratch.execute("SELECT set_config('enable_hashjoin', 'off', false)"))
+    assert scratch.scalar("SHOW enable_hashjoin") == "on"
+
+
+def test_the_statement_of_a_process_that_was_killed_ends(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+    """PostgreSQL notices that nobody waits for the answer, and ends the statement."""
+    code = (
+        "import sys; from pytest_pilotscope.places.dsn import Dsn; from pytest_pilotscope.postgres.session import connect\n"
+        "session = connect(Dsn(sys.argv[1])); print(session.backend_pid, flush=True); session.execute('SELECT pg_sleep(600)')"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, newest_server.dsn.reveal()], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child, child.stdout:
+        pid = int(child.stdout.readline())
+        running = ("SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pg_sleep(600)%%'", (pid,))
+        until(lambda: newest_scratch.scalar(*running) == 1)
+        child.kill()
+    until(lambda: newest_scratch.scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (pid,)) == 0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, for half a minute at most."""
+    limit_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < limit_s
+        time.sleep(0.05)

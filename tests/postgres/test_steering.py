@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.errors import MissingExtension, StatementFailed
+from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
@@ -130,3 +130,14 @@ def test_library_sources_are_packaged() -> None:
     assert {"base.c", "hints.c", "joins.c", "report.c", "settings.c", "state.c", "pilotscope.h"} <= {
         path.name for path in Path(build.__file__).parent.glob("*.[ch]")
     }
+
+
+def test_a_refused_hint_leaves_the_first_one_nowhere(steered: Session) -> None:
+    """The join order was set before the methods were refused; it is put back."""
+    before = _settings(steered)
+    with (
+        pytest.raises(SteeringError, match=r"^PostgreSQL did not take pilotscope\.methods: "),
+        steered.hints(join_order="((a b) c)", methods={"a b": "guessing"}),
+    ):
+        pass
+    assert _settings(steered) == before

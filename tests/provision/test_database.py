@@ -79,11 +79,20 @@ def test_what_does_not_go_together(arguments: dict[str, Any], expected: str) -> 
         PostgreSQLConfig(**arguments)
 
 
+def test_allowed_changes_in_python() -> None:
+    """Names, or one text of them; the command line's check; nothing is allowed by default."""
+    for value in (("databases", "settings"), ["databases", "settings"], "databases,settings"):
+        assert PostgreSQLConfig(allow_changes=value).allow_changes == ("databases", "settings")  # type: ignore[arg-type]
+    assert PostgreSQLConfig().allow_changes == ()
+    with pytest.raises(UsageError, match=r"^allow_changes: expected databases or settings, got 'all'$"):
+        PostgreSQLConfig(allow_changes=("databases", "all"))
+
+
 def test_config_from_settings() -> None:
     """The command line's choices, for one dataset."""
-    settings = Settings(server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7)
+    settings = Settings(server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7, allow_changes=("settings",))
     assert PostgreSQLConfig.from_settings(settings, db="stats_small") == PostgreSQLConfig(
-        "stats_small", server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7
+        "stats_small", server="embedded", pg_bindir=Path("/x"), pg_version=16, scale=0.5, seed=7, allow_changes=("settings",)
     )
 
 
@@ -101,7 +110,7 @@ def test_an_open_database(database: Database) -> None:
     with database.session() as session:
         assert session.scalar(JOIN) == 100
         assert session.scalar("SELECT reltuples FROM pg_class WHERE relname = 'a'") == 100
-        assert session.database == database.name == "toy"
+        assert session.database == database.name == "pilotscope_toy"
         assert fingerprint(session) == database.fingerprint
     version = re.escape(database.report.version)
     flags = f"no assertions, optimized; statistics {database.fingerprint.statistics}"
@@ -264,7 +273,8 @@ def test_a_given_server_with_a_dataset(newest_server: EmbeddedServer) -> None:
     """The dataset goes into a database of its own, work is done in a copy of it, and only the former stays."""
     with newest_server.connect() as administrator:
         before = {row[0] for row in administrator.execute("SELECT datname FROM pg_database")}
-        with open_database(PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres")), Toy()) as opened:
+        config = PostgreSQLConfig("toy", server=_dsn(newest_server, "postgres"), allow_changes=("databases",))
+        with open_database(config, Toy()) as opened:
             assert opened.name.startswith(f"{loaded_name(Toy())}_")
             assert opened.report.header().startswith("given PostgreSQL ")
             with opened.session() as session, opened.copy() as copy, copy.session() as other:
@@ -278,7 +288,7 @@ def test_a_database_of_the_users_own(newest_server: EmbeddedServer) -> None:
         administrator.execute("CREATE DATABASE of_my_own")
         with newest_server.connect("of_my_own") as session:
             session.execute("CREATE TABLE mine AS SELECT 1 AS i")
-        with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"))) as opened:
+        with open_database(PostgreSQLConfig(None, dsn=_dsn(newest_server, "of_my_own"), allow_changes=("databases",))) as opened:
             assert (opened.name, opened.dataset, opened.copy_source) == ("of_my_own", None, None)
             with opened.session() as session:
                 assert session.scalar("SELECT i FROM mine") == 1

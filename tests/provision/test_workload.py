@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.knobs import note_path
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.settings_note import SettingsNote, identity, note_path
 from pytest_pilotscope.provision.database import steering_libraries
 from pytest_pilotscope.tracking.tracker import MLflowTracker
+from tests.postgres.test_embedded import VARIABLES
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
 
@@ -240,13 +242,75 @@ def test_indexes_for_an_own_database(pytester: pytest.Pytester, newest_server: E
         (pytester.path / "test.sql").write_text("SELECT count(*) FROM t WHERE id = 3;")
         (pytester.path / "train.sql").write_text("SELECT count(*) FROM t WHERE id = 5;")
         dsn = f"{server.dsn.reveal()} dbname=mine"
-        result = measure(pytester, "--algo", "index", "--server", dsn, "--queries-dir", ".", "--no-mlflow")
+        arguments = ("--algo", "index", "--server", dsn, "--queries-dir", ".", "--no-mlflow")
+        refused = measure(pytester, *arguments)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        expected = (
+            "ERROR: --algo index would make the database 'pilotscope_mine_...' on this server: nobody has allowed that: add "
+            "--allow-changes databases; or use --server embedded"
+        )
+        assert expected in refused.stderr.str()
+        result = measure(pytester, *arguments, "--allow-changes", "databases")
         assert result.ret == 0, result.stdout.str() + result.stderr.str()
         assert record_lines(pytester.path)[-1]["status"] == "FINISHED"
         assert len(list(pytester.path.glob("results/*/model/*"))) == 1
         with server.connect("mine") as session:
             assert session.execute("SELECT indexname FROM pg_indexes WHERE tablename = 't'") == []
         assert administrator.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mine%'") == [("mine",)]
+
+
+SINGLE = "SELECT count(*) FROM t WHERE id = 3;"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("--db", "stats_tiny"),
+            r"loading dataset 'stats_tiny' would make the database 'pilotscope_stats_tiny_[0-9a-f]{8}' on this server: nobody has allowed "
+            r"that: add --allow-changes databases; or use --server embedded",
+        ),
+        (
+            ("--algo", "index", "--queries-dir", "mine.sql"),
+            r"--algo index would make the database 'pilotscope_scratch_\d+_\.\.\.' on this server: nobody has allowed that: "
+            r"add --allow-changes databases; or use --server embedded",
+        ),
+        (
+            ("--algo", "baseline,knob", "--queries-dir", "mine.sql", "--allow-changes", "databases"),
+            r"knob tuning would change settings of the whole server with ALTER SYSTEM, and put them back at its end: nobody has allowed "
+            r"that: add --allow-changes settings, or --read-only to tune settings of sessions only",
+        ),
+    ],
+)
+def test_a_given_server_is_changed_with_consent_only(
+    pytester: pytest.Pytester, newest_server: EmbeddedServer, newest_scratch: Session, arguments: tuple[str, ...], expected: str
+) -> None:
+    """A superuser's DSN allows nothing: exit code 4 before anything is measured, and one line that says what would be done."""
+    newest_scratch.execute("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) AS g")
+    (pytester.path / "mine.sql").write_text(SINGLE)
+    state = "SELECT (SELECT array_agg(datname ORDER BY datname) FROM pg_database), (SELECT array_agg(f::text) FROM pg_file_settings AS f)"
+    before = newest_scratch.execute(state)
+    dsn = f"{newest_server.dsn.reveal()} dbname={newest_scratch.database}"
+    result = measure(pytester, *arguments, "--server", dsn, "--no-mlflow")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str() + result.stderr.str()
+    assert re.search(f"^ERROR: {expected}$", result.stderr.str(), re.MULTILINE), result.stderr.str()
+    assert newest_scratch.execute(state) == before
+    assert not list(pytester.path.glob("results/*"))
+
+
+@pytest.mark.slow
+def test_variables_of_libpq_are_not_measured(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on a server of ours is the same with all of them: it ends well, and has the same settings."""
+    found = []
+    for variables in ({}, VARIABLES):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        result = measure(pytester, "--limit", "2", "--no-mlflow", "--server", "embedded", "--results", f"of_{len(variables)}")
+        assert result.ret == 0, result.stdout.str() + result.stderr.str()
+        (path,) = (pytester.path / f"of_{len(variables)}").glob("*.jsonl")
+        header = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+        found.append((header["server"]["provider"], header["settings"], header["fingerprints"]))
+    assert found[0] == found[1]
 
 
 WORRIED = """
@@ -281,9 +345,10 @@ def test_each_warning_is_shown_once(
     newest_scratch: Session,
 ) -> None:
     """Of opening the server, of a test that passes, and of what comes after the summary; what pytest shows when it is logged, it shows."""
-    note = note_path(newest_scratch)
+    here = identity(newest_scratch)
+    note = note_path(here)
     note.parent.mkdir(exist_ok=True)
-    note.write_text('{"bgwriter_delay": null}')
+    SettingsNote(path=note, server=here, before={"bgwriter_delay": None}, ours={"bgwriter_delay": ["7"]}).write()
     (pytester.path / "mine.sql").write_text("SELECT 1;")
     dsn = f"{newest_server.dsn.reveal()} dbname={newest_scratch.database}"
     arguments = (
@@ -302,8 +367,8 @@ def test_each_warning_is_shown_once(
     note.unlink()
     assert result.ret == 0, result.stdout.str() + result.stderr.str()
     opening = (
-        "a run that was killed had changed bgwriter_delay on this server, and this run may not put the old values back; one of a "
-        f"superuser, without --read-only, does (they are in {note})"
+        "a run that was killed had changed bgwriter_delay on this server, and this run does not put the old values back, which are in "
+        f"{note}: --read-only forbids it"
     )
     text = result.stdout.str() + result.stderr.str()
     warnings = (opening, "training is odd", "stopping is odd")

@@ -25,6 +25,8 @@ from pytest_pilotscope.record.results import (
     SubplanEstimate,
     TrainingReport,
 )
+from pytest_pilotscope.statistics.pairs import pairs_of
+from tests.record.building import record_of
 
 HEADER = RunHeader(
     run_name="mscn_stats_tiny_20250101_000000",
@@ -292,3 +294,46 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
     path.write_text('{"kind":"note"}\n')
     refuse(path, ":1: a record starts with its header, found a note")
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "value"), [(REPORT, "p_error", -1.5), (REPORT, "plan_cost", -0.5), (RUN, "row_count", -1), (RUN, "repetition", -2)]
+)
+def test_impossible_values_are_refused(tmp_path: Path, entry: Entry, field: str, value: float) -> None:
+    """A negative count or cost is named with its field."""
+    path = write(tmp_path / "r.jsonl", entry)
+    header, line = path.read_bytes().splitlines()
+    path.write_bytes(header + b"\n" + json.dumps({**json.loads(line), field: value}).encode() + b"\n")
+    refuse(path, f":2: field '{field}' must be at least 0, found {value}")
+
+
+def test_a_negative_true_row_count_is_refused(tmp_path: Path) -> None:
+    """The p-errors and q-errors of such a record would mean nothing."""
+    path = write(tmp_path / "r.jsonl", REPORT)
+    header, line = path.read_bytes().splitlines()
+    report = json.loads(line)
+    report["estimates"][0]["true"] = -7
+    path.write_bytes(header + b"\n" + json.dumps(report).encode() + b"\n")
+    refuse(path, ":2: field 'true' must be at least 0, found -7.0")
+
+
+def test_deep_json_is_refused(tmp_path: Path) -> None:
+    """A line nested more deeply than Python follows is named."""
+    path = write(tmp_path / "r.jsonl", RUN)
+    path.write_bytes(path.read_bytes() + b"[" * 100_000 + b"]" * 100_000 + b"\n")
+    with pytest.raises(RecordError, match=f"^{re.escape(str(path))}:3: not a line of JSON "):
+        read_record(path)
+
+
+@pytest.mark.parametrize(("chosen", "rounds"), [("auto", 3), (2, 2)])
+def test_a_run_that_chose_its_rounds_has_those_that_all_queries_have(tmp_path: Path, chosen: str | int, rounds: int) -> None:
+    """Of 4 and 3 rounds, 3 count, also of a run that was interrupted; a query with fewer than the header says does not."""
+    record = record_of({side: {"q0": [1.0] * 4, "q1": [1.0] * 3, "q2": [1.0]} for side in ("baseline", "mscn")})
+    path = tmp_path / "r.jsonl"
+    with RecordWriter(path, replace(record.header, rounds=2, parameters={"rounds": chosen})) as writer:
+        for run in record.runs:
+            writer.write(run)
+    read = read_record(path)
+    assert read.header.rounds == rounds
+    pairs = pairs_of(read, "mscn")
+    assert (pairs.query_ids, pairs.rounds, pairs.left_out) == (("q0", "q1"), rounds, {"q2": f"measured in 1 of {rounds} rounds"})

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.datasets.files import find_workload
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
 from pytest_pilotscope.options.progress import ShowProgress, silent
-from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.places.folders import cache_folder, cache_subfolder
 from pytest_pilotscope.postgres.catalog import indexed_columns, read_schema
+from pytest_pilotscope.postgres.process import temporary_folder
+from pytest_pilotscope.postgres.unprivileged import unprivileged
 from pytest_pilotscope.queries.predicates import quote_identifier
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.splitting import without_test_queries
@@ -81,14 +81,15 @@ class PublishedDataset:
         return self.source.references
 
     def load(self, session: Session) -> None:
-        """Load the tables and index every key that has no index."""
+        """Load the tables and index every key that has no index, without a superuser's rights: rows make PostgreSQL check conditions."""
         layout = self._layout if self._data_dir is not None else self._fetched()
-        with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
-            if unpacked.csv is not None:
-                load_csv(session, self.source, unpacked.csv, unpacked.schema, advance)
-            elif unpacked.dump is not None:
-                restore(session, unpacked.dump, advance)
-        self._index(session)
+        with unprivileged(session) as loading:
+            with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
+                if unpacked.csv is not None:
+                    load_csv(loading, self.source, unpacked.csv, unpacked.schema, advance)
+                elif unpacked.dump is not None:
+                    restore(loading, unpacked.dump, advance)
+            self._index(loading)
 
     def workload(self) -> Workload:
         """Return the queries in the data folder; if there are none, raise `MissingWorkload`, which says where to get them."""
@@ -112,7 +113,7 @@ class PublishedDataset:
 
     def _fetched(self) -> Layout:
         """Fetch the public archive if the cache does not have it, and return its layout."""
-        path = cache_folder(server_account()) / "downloads" / self.source.archive
+        path = cache_subfolder("downloads") / self.source.archive
         mirror = os.environ.get(MIRROR)
         url = f"{mirror.rstrip('/')}/{self.source.archive}" if mirror else self.source.url
         try:
@@ -130,9 +131,9 @@ class PublishedDataset:
         if layout.archive is None:
             yield layout
             return
-        with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
-            unpack(layout.archive, Path(folder), limit_bytes=self.source.limit_bytes)
-            inside = layout_of(self.source, Path(folder))
+        with temporary_folder(cache_folder(), f"{self.name}-") as folder:
+            unpack(layout.archive, folder, limit_bytes=self.source.limit_bytes)
+            inside = layout_of(self.source, folder)
             if inside.archive is not None:
                 raise DatasetError(
                     f"{layout.archive} holds another archive, {inside.archive.name}; unpack it and name that with --data-dir"

@@ -12,12 +12,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from filelock import FileLock
 
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.options.progress import ShowProgress
+from pytest_pilotscope.places.privatefiles import open_private, private_folder
 
 from .percent import WHOLE, in_per_cent
 
@@ -39,7 +40,7 @@ def fetch(url: str, sha256: str, path: Path, *, show_progress: ShowProgress, lim
 
     A broken transfer leaves its bytes in `<path>.part`, and the next one goes on from there. Raise DatasetError with the reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with FileLock(f"{path}.lock"):
         if path.exists() and sha256_of(path) == sha256:
             return
@@ -90,7 +91,7 @@ def _transfer(url: str, part: Path, show_progress: ShowProgress, limit_bytes: in
         total = have + int(length) if length is not None else None
         if max(total or 0, have) > limit_bytes:
             raise DatasetError(f"{url} has {total} bytes, more than the {limit_bytes} that this dataset may have; it was not fetched")
-        with part.open("ab" if have else "wb") as file:
+        with open_private(part, "ab" if have else "wb") as file:
             _copy(response, file, part.name.removesuffix(".part"), have, total, show_progress, limit_bytes)
         if total is not None and _size(part) < total:
             raise http.client.IncompleteRead(b"", total - _size(part))
@@ -113,7 +114,7 @@ def _response(url: str, have: int) -> Iterator[http.client.HTTPResponse]:
 
 def _copy(
     response: http.client.HTTPResponse,
-    file: BinaryIO,
+    file: IO[bytes],
     name: str,
     done: int,
     total: int | None,

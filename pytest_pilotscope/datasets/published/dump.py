@@ -1,5 +1,6 @@
 """
-Restoring a dump of pg_dump through a session, without psql: nothing in the dump can start a program or touch a file.
+Restoring a dump of pg_dump through a session, without psql and without a superuser's rights: nothing in it starts a program or touches a
+file.
 
 A dump in SQL is read as it is, or gunzipped on the way. `pg_restore` turns PostgreSQL's own formats (custom, directory) into the same SQL,
 without a server.
@@ -18,10 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, cast
 
-from pytest_pilotscope.datasets.statements import NeverEnds, split_statements
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres.binaries import find_binaries
-from pytest_pilotscope.postgres.process import clean_environment
+from pytest_pilotscope.postgres.unprivileged import code_in, unprivileged
+from pytest_pilotscope.queries.statements import NeverEnds, split_statements
 
 from .percent import in_per_cent
 
@@ -44,6 +46,7 @@ _SKIPPED = re.compile(
 )
 _ENCODING = re.compile(r"SET client_encoding\b\D*?'?(\w+)'?$", re.IGNORECASE)
 _READABLE = ("utf8", "unicode", "sql_ascii")
+_DENIED = "42501"  # insufficient_privilege
 _LINES_AT_ONCE = 20_000
 _ENDS = (b"\\.\n", b"\\.\r\n")
 
@@ -64,13 +67,14 @@ def restore(session: Session, path: Path, advance: Advance) -> None:
     """
     Restore a dump in one transaction; call `advance` for each per cent of it.
 
-    Tables, their rows, sequences, constraints and indexes are restored; owners, privileges and settings are skipped. Raise DatasetError,
-    with file and line, for any other statement, for text that is not UTF-8, and if PostgreSQL refuses a statement.
+    Tables, their rows, sequences, constraints and indexes are restored; owners, privileges and settings are skipped. The statements run as
+    a role without rights outside the database, which owns what they make. Raise DatasetError, with file and line, for any other statement,
+    for text that is not UTF-8, and if PostgreSQL refuses a statement; and for code that would run when somebody reads the tables.
     """
-    with _text(path, advance) as (lines, show):
-        session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
-        _Restorer(session, path, lines, show).run()
-        session.execute("COMMIT")
+    with _text(path, advance) as (lines, show), unprivileged(session) as restoring:
+        restoring.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
+        _Restorer(restoring, path, lines, show).run()
+        restoring.execute("COMMIT")
 
 
 class _Restorer:
@@ -92,7 +96,7 @@ class _Restorer:
             line = self._decoded(raw)
             if not pending and (not line.strip() or line.startswith("--")):
                 continue
-            if not pending and line.startswith("\\"):
+            if not pending and line.lstrip().startswith("\\"):
                 self._check_command(line)
                 continue
             pending.append(line)
@@ -102,6 +106,8 @@ class _Restorer:
                     self._statement(statement)
         if "".join(pending).strip():
             raise self._error("the file ends within a statement; it is cut off, fetch it again")
+        if (code := code_in(self._session)) is not None:
+            raise self._error(f"the dump makes {code}: that is not allowed in a dump of tables; leave it out")
 
     def _statement(self, statement: str) -> None:
         encoding = _ENCODING.match(statement)
@@ -117,7 +123,8 @@ class _Restorer:
             elif not _SKIPPED.match(statement):
                 raise self._error(f"{_first_words(statement)!r} is not allowed in a dump of tables; leave it out")
         except StatementFailed as error:
-            raise self._error(str(error)) from error
+            denied = "; a dump is restored by a role that may only make tables, and has no rights on files, programs and settings"
+            raise self._error(f"{error}{denied if error.sqlstate == _DENIED else ''}") from error
 
     def _rows(self) -> Iterator[bytes]:
         r"""Yield everything up to the line `\.`, many lines at a time; `_ended` tells whether that line was there."""
@@ -133,7 +140,7 @@ class _Restorer:
                 return
 
     def _check_command(self, line: str) -> None:
-        if not line.startswith(("\\restrict", "\\unrestrict")):
+        if not line.lstrip().startswith(("\\restrict", "\\unrestrict")):
             raise self._error(f"{line.strip()!r} is a command of psql; leave it out")
 
     def _decoded(self, raw: bytes) -> str:

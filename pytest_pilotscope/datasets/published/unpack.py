@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pytest_pilotscope.datasets.published.download import free_bytes
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.places.privatefiles import open_private
 
 MEMBERS = 1000
 """An archive of more files is refused."""
@@ -56,7 +57,7 @@ def _extract(tar: tarfile.TarFile, archive: Path, folder: Path, limit_bytes: int
             raise DatasetError(f"{archive} holds two files called {name.name!r}; unpack it yourself and name the folder with --data-dir")
         content = tar.extractfile(member)
         if content is not None:
-            with target.open("xb") as file:
+            with open_private(target, "xb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import DatasetError, UsageError
 from pytest_pilotscope.options.progress import ShowProgress, silent
-from pytest_pilotscope.places.account import server_account
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.places.folders import cache_folder
+from pytest_pilotscope.postgres.process import temporary_folder
 
 from .queries import make_workload
 from .schema import TABLES, constraints, create_table
@@ -65,7 +65,8 @@ class TpchDataset:
     @cached_property
     def key(self) -> str:
         """Changes with the generator's version and the scale; the same data belongs to every seed."""
-        version = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        command = [self._program, "--version"]
+        version = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout.split()[-1]
         return f"tpch-v{VERSION}-tpchgen{version}-scale{self.scale!r}"
 
     @cached_property
@@ -103,12 +104,22 @@ class TpchDataset:
 
         One process generates them all, because it needs seconds to start; it has one thread, so that rows come in order.
         """
-        with TemporaryDirectory(prefix=f"{self.name}-", dir=cache_folder(server_account())) as folder:
-            command = [self._program, "csv", "--scale-factor", repr(self.scale), "--output-dir", folder, "--quiet", "--num-threads", "1"]
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        with temporary_folder(cache_folder(), f"{self.name}-") as folder:
+            command: list[str | Path] = [
+                self._program,
+                "csv",
+                "--scale-factor",
+                repr(self.scale),
+                "--output-dir",
+                folder,
+                "--quiet",
+                "--num-threads",
+                "1",
+            ]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
             if answer.returncode != 0:
                 raise DatasetError(f"{PROGRAM} could not make dataset {self.name!r} in {folder}: {answer.stderr.strip()}")
-            yield Path(folder)
+            yield folder
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_pilotscope.errors import StatementFailed
+
 QUERY = re.compile(r"(?:/\*\+(?:[^*]|\*(?!/))*\*/\s*)*(?:(?:select|with|values|table)\b|\()", re.IGNORECASE)
 """The beginning of a query, maybe after hints, as opposed to any other statement."""
 
@@ -24,6 +26,7 @@ _PIECE = re.compile(
 )
 _BLOCK = re.compile(r"/\*|\*/")
 _OPENED = {"'": "a literal", '"': "a quoted name", "$": "a dollar quote", "/": "a comment"}
+_SYNTAX_ERROR = "42601"
 
 
 class NeverEnds(ValueError):
@@ -52,6 +55,28 @@ def split_statements(text: str) -> list[Statement]:
             found.append(Statement(sql=text[begin:end].strip(), line=line_of(text, begin)))
         start = end + 1
     return found
+
+
+def statement_count(text: str) -> int:
+    """Return the number of statements; 1 for a text whose quotes do not end, which PostgreSQL refuses."""
+    if ";" not in text:
+        return 1
+    try:
+        return len(split_statements(text))
+    except NeverEnds:
+        return 1
+
+
+def single(sql: str) -> str:
+    """
+    Return a text of one statement. Raise `StatementFailed` for several: what is put in front is for the first only, and the rest just runs.
+
+    A text with both a semicolon and a backslash is refused: where its literals end depends on settings.
+    """
+    text = sql.rstrip("; \t\r\n")
+    if ";" in text and ("\\" in text or statement_count(text) > 1):
+        raise StatementFailed(sql, reason="it is not one statement; make a query of each", sqlstate=_SYNTAX_ERROR)
+    return sql
 
 
 def line_of(text: str, offset: int) -> int:

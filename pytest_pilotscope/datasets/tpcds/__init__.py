@@ -1,0 +1,5 @@
+"""TPC-DS: data, and its 99 queries."""
+
+from .dataset import TpcdsDataset
+
+__all__ = ["TpcdsDataset"]
