@@ -103,8 +103,7 @@ class QueryMeasurement:
     def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
         first = self._rounds + 1
         self._rounds += rounds
-        measured = self._round if self._cut_off is None else self._round_left_out
-        return [run for repetition in range(first, first + rounds) for run in measured(sides, repetition)]
+        return [run for repetition in range(first, first + rounds) for run in self._round(sides, repetition)]
 
     def _warm_up(self) -> list[QueryRun]:
         """Run every side once, unless the query is hopeless."""
@@ -129,10 +128,6 @@ class QueryMeasurement:
             *(self.query.id, FIRST_RUN_LIMIT_MS // 1000, " and ".join(repr(side.name) for side in self.sides[:2])),
         )
 
-    def _round_left_out(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
-        assert self._cut_off is not None
-        return [self._not_run(self._cut_off, side, repetition, order) for order, side in enumerate(_turns(sides, repetition))]
-
     def _not_run(self, cut_off: QueryRun, side: Side, repetition: int, order: int) -> QueryRun:
         """Write a run that was cut off for one that does not take place."""
         run = replace(cut_off, side=side.name, repetition=repetition, order=order, inference_ms=0.0)
@@ -140,9 +135,12 @@ class QueryMeasurement:
         return run
 
     def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
-        """Measure every side once, all with the same limit."""
+        """Measure every side once, all with the same limit; of a query that was given up, write the time-outs only."""
+        turns = enumerate(_turns(sides, repetition))
+        if self._cut_off is not None:
+            return [self._not_run(self._cut_off, side, repetition, order) for order, side in turns]
         limit_ms = self.limit_ms
-        return [self._execute(side, repetition, order, limit_ms) for order, side in enumerate(_turns(sides, repetition))]
+        return [self._execute(side, repetition, order, limit_ms) for order, side in turns]
 
     @property
     def limit_ms(self) -> float:

@@ -64,9 +64,9 @@ def test_further_rounds_go_on_where_the_others_ended(newest_scratch: Session) ->
     written: list[Line] = []
     executed: list[str] = []
 
-    def clock(session: Session, sql: str) -> TimedRun:
+    def clock(session: Session, sql: str, take: Take | None) -> TimedRun:
         executed.append(sql)
-        return TimedRun(planning_ms=1.0, execution_ms=1.0, rows=[(1,)])
+        return TimedRun(planning_ms=1.0, execution_ms=1.0, row_count=1)
 
     sides = [PlainSide(name=f"s{number}", session=newest_scratch) for number in range(3)]
     measurement = QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=clock)
@@ -280,6 +280,20 @@ def test_a_query_that_is_cut_off_twice_is_timed_out_on_every_side(
         "query q was cut off after 600 s on 's0' and 's1', so it counts as timed out on every side and is not run again; give a limit "
         "with --query-timeout-ms"
     ]
+
+
+def test_a_query_that_was_given_up_is_not_run_in_further_rounds(newest_scratch: Session, limits_ms: list[int]) -> None:
+    """It counts as timed out in them, too, so that it has as many rounds as the other queries."""
+    written: list[Line] = []
+    sides = [PlainSide(name=f"s{number}", session=newest_scratch) for number in range(2)]
+    measurement = QueryMeasurement(query=QUERY, sides=sides, timeout_ms=None, write=written.append, clock=_cut_off)
+    measurement.run(2)
+    runs = measurement.more(2, sides, written.append)
+    assert [(run.repetition, run.side, run.timed_out) for run in runs] == [
+        *((3, "s1", True), (3, "s0", True)),
+        *((4, "s0", True), (4, "s1", True)),
+    ]
+    assert limits_ms == [600_000, 600_000]
 
 
 def test_a_baseline_that_was_cut_off_is_waited_for_as_long_as_the_others_need(newest_scratch: Session, limits_ms: list[int]) -> None:
