@@ -13,7 +13,7 @@ from itertools import product
 
 POINTS = {
     "provisioning": "pytest_pilotscope.provision.database:open_server",
-    "initdb": "subprocess:Popen.communicate@initdb",
+    "initdb": "pytest_pilotscope.postgres.process:Watchdog.ended",
     "loading": "tests.toy:Toy.load",
     "fingerprint": "pytest_pilotscope.postgres.fingerprint:fingerprint",
     "training": "tests.faults.algorithm:Watched.train",
