@@ -243,7 +243,8 @@ def _client(address: str) -> Iterator[Client]:
         where: Any = address
         if local:
             folder = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()), "pilotscope-dask-"))  # Dask leaves its own behind
-            quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR, "local_directory": str(folder)}
+            there = {"local_directory": str(folder)}
+            quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR, "scheduler_kwargs": there, **there}
             where = stack.enter_context(LocalCluster(n_workers=int(local[1]), threads_per_worker=1, processes=True, **quiet))
         try:
             client = stack.enter_context(Client(where, timeout=ANSWER_LIMIT_S, set_as_default=False))
