@@ -138,7 +138,7 @@ def json_object(path: Path, content: bytes) -> dict[str, Any]:
     """Decode a JSON object; `ModelError` names its file."""
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON ({one_line(error)}); train again, or fetch the model again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a JSON {type(value).__name__} instead of an object; train again, or fetch the model again")

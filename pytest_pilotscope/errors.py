@@ -32,6 +32,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Literal
+
+_LONGEST_NAME = 200  # characters of a name in a message
 
 
 class PilotscopeError(Exception):
@@ -49,7 +52,8 @@ class UnknownName(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        super().__init__(f"unknown {kind} {shown!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
 
 
 class WorkloadError(UsageError):
@@ -196,6 +200,26 @@ class RecordError(PilotscopeError):
 
 class TrackingError(PilotscopeError):
     """The tracking store could not be read or written."""
+
+
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interrupt that an error is, or that it replaced when it was raised while the interrupt ended something."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
+def raise_interrupt_behind(error: BaseException) -> None:
+    """Raise KeyboardInterrupt if this error replaced one. Whoever goes on after an error calls this first, so that none is lost."""
+    interrupt = interrupt_behind(error)
+    if interrupt is not None and interrupt is not error:
+        raise KeyboardInterrupt(*interrupt.args) from error
+
+
+def ends_as(error: BaseException) -> Literal["FAILED", "KILLED"]:
+    """Return the status of a run that an error ends: KILLED by an interrupt or an exit of the process, FAILED by everything else."""
+    killed = isinstance(error, SystemExit | GeneratorExit) or interrupt_behind(error) is not None
+    return "KILLED" if killed else "FAILED"
 
 
 def named(names: Iterable[str], limit: int = 5) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_pilotscope.runs.parallel import recorded
 
         config.stash[RECORDS_BEFORE] = recorded(settings)
+        _end_like_ctrl_c(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -131,15 +133,21 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show only the message of an error of ours, because it says what to do. pytest's traceback options show the traceback."""
     report = yield
-    asked = item.config.option.tbstyle != "auto" or item.config.option.fulltrace or item.config.option.showlocals
+    options_of_tracebacks = {"tbstyle": "auto", "fulltrace": False, "showlocals": False}  # `-p no:terminal` has none of them
+    asked = any(item.config.getoption(name, default) != default for name, default in options_of_tracebacks.items())
     if CASE in getattr(item, "fixturenames", ()) and call.excinfo is not None and _is_named(call.excinfo.value) and not asked:
         report.longrepr = call.excinfo.getrepr(style="value", chain=False)
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the session if its gate failed, even though its tests passed."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+    """Fail the session if its gate failed, even though its tests passed. This runs before pytest-benchmark, which may fail."""
+    _finish(session, exitstatus)
+    return (yield)
+
+
+def _finish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if _is_worker(config):
         told: dict[str, object] = config.workeroutput  # type: ignore[attr-defined]
@@ -149,7 +157,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if RECORDS_BEFORE in config.stash:
         from pytest_pilotscope.runs.parallel import send_new
 
-        config.stash[CONCLUSION] = send_new(config.stash[SETTINGS], config.stash[RECORDS_BEFORE])
+        sent = config.stash[CONCLUSION] = send_new(config.stash[SETTINGS], config.stash[RECORDS_BEFORE])
+        if sent.interrupted:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
         return
     if BENCH not in config.stash and config.getoption("dist", "no") != "no" and _is_to_be_judged(config):
         config.stash[BENCH] = _checked_bench(config, ())
@@ -158,36 +168,90 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if bench is None or config.option.collectonly or exitstatus not in ended:
         return
     conclusion = config.stash[CONCLUSION] = bench.conclude()
-    if conclusion.exit_code and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    _report_failures(config, conclusion)
+    if conclusion.interrupted:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
+    elif conclusion.exit_code:
+        _fail(session)
+    _isolate_benchmark(session, bench)
+
+
+def _report_failures(config: pytest.Config, conclusion: Conclusion) -> None:
+    """Report each verdict that failed as a failed test, to --junitxml and the like. The terminal counts tests, and shows verdicts below."""
+    counting = [plugin for name in ("session", "terminalreporter") if (plugin := config.pluginmanager.getplugin(name)) is not None]
+    report = config.pluginmanager.subset_hook_caller("pytest_runtest_logreport", remove_plugins=counting)
+    for name, lines in conclusion.failures.items():
+        report(
+            report=pytest.TestReport(
+                nodeid=f"pilotscope::{name}",
+                location=("pilotscope", None, name),
+                keywords={},
+                outcome="failed",
+                longrepr="\n".join(lines),
+                when="call",
+            )
+        )
+
+
+def _fail(session: pytest.Session) -> None:
+    """Let a session that went well until now end as one with a failed test."""
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _isolate_benchmark(session: pytest.Session, bench: Bench) -> None:
+    """Let pytest-benchmark, which would end the session without a summary, fail like any other reader of our records."""
+    benchmarks = getattr(session.config, "_benchmarksession", None)
+    if benchmarks is None or not bench.finished:
+        return
+    finish = benchmarks.finish
+
+    def isolated_finish() -> None:
+        from pytest_pilotscope.runs.finished import isolated
+
+        before = len(bench.failures)
+        with isolated("pytest-benchmark", bench.failures):
+            finish()
+        if len(bench.failures) > before:
+            _fail(session)
+
+    benchmarks.finish = isolated_finish
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the servers."""
+    """Stop the servers. The runs are over: what goes wrong now is told in a sentence, and changes no result."""
     bench = config.stash.get(BENCH, None)
-    if bench is not None:
-        bench.close()
+    if bench is not None and (problem := bench.close()):
+        _display(config)[0](f"pilotscope: {problem}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the table of every finished run."""
     bench = config.stash.get(BENCH, None)
     conclusion = config.stash.get(CONCLUSION, None)
+    failures = bench.failures if bench is not None else []
     if bench is not None and bench.finished:
         _show_runs(terminalreporter, config, bench)
-    if conclusion is not None and conclusion.lines:
-        terminalreporter.section("pilotscope: conclusion", red=bool(conclusion.exit_code), green=not conclusion.exit_code)
+    if conclusion is not None and (conclusion.lines or failures):
+        failed = bool(conclusion.exit_code or failures)
+        colors = {"red": failed, "yellow": not failed and bool(conclusion.warnings), "green": not failed and not conclusion.warnings}
+        terminalreporter.section("pilotscope: conclusion", sep="=", **colors)
         for line in conclusion.lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(line, yellow=line in conclusion.warnings)
+        for line in failures:
+            terminalreporter.write_line(line, red=True)
 
 
 def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:
     from pytest_pilotscope.report.terminal import render_records
+    from pytest_pilotscope.runs.finished import isolated
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
     width = writer.fullwidth if writer._file.isatty() else None
-    terminalreporter.write_line(render_records([run.record for run in bench.finished], width=width, color=writer.hasmarkup))
+    for run in bench.finished:
+        with isolated(f"the table of {run.record.header.run_name}", bench.failures):
+            terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup))
     for run in bench.finished:
         terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 
@@ -227,9 +291,11 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
     session = getattr(request.config, "_benchmarksession", None)
     if session is not None and not session.disabled:
         from pytest_pilotscope.report.benchmark_json import add_entries
+        from pytest_pilotscope.runs.finished import isolated
 
         for run in bench.finished[done:]:
-            add_entries(session, run.record, nodeid=request.node.nodeid)
+            with isolated("the entries for pytest-benchmark", bench.failures):
+                add_entries(session, run.record, nodeid=request.node.nodeid)
 
 
 def _is_named(error: BaseException | None) -> bool:
@@ -289,6 +355,8 @@ def _registry(config: pytest.Config) -> Registry:
 
 def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     _notices(config)
+    if not _is_worker(config):
+        _end_like_ctrl_c(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
         bench.check()
@@ -297,6 +365,14 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
             keys = ", ".join(option.dest for option in late)
             bench.say(f"{algorithm} was registered after the command line was read; set its options in the ini file: {keys}")
     return bench
+
+
+def _end_like_ctrl_c(config: pytest.Config) -> None:
+    from pytest_pilotscope.postgres.signals import ends_like_ctrl_c
+
+    ends = ExitStack()
+    ends.enter_context(ends_like_ctrl_c())
+    config.add_cleanup(ends.close)
 
 
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
@@ -313,8 +389,9 @@ def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
     from pytest_pilotscope.report.progress import progress_for
 
-    writer = config.get_terminal_writer()
-    return progress_for(writer._file, live=writer._file.isatty(), uncaptured=lambda: _uncaptured(config))
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")  # none with `-p no:terminal`
+    stream = reporter._tw._file if reporter is not None else sys.stdout
+    return progress_for(stream, live=stream.isatty(), uncaptured=lambda: _uncaptured(config))
 
 
 def _notices(config: pytest.Config) -> Notices:
@@ -339,6 +416,6 @@ def _is_shown_live(config: pytest.Config, record: logging.LogRecord) -> bool:
 
 
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    context: AbstractContextManager[None] = capture.global_and_fixture_disabled()
+    capture: Any = config.pluginmanager.getplugin("capturemanager")  # none with `-p no:capture`
+    context: AbstractContextManager[None] = nullcontext() if capture is None else capture.global_and_fixture_disabled()
     return context

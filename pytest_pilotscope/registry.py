@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -11,6 +12,9 @@ from typing import Any
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.options.settings import OPTIONS
 from pytest_pilotscope.options.table import Option, name_of
+
+_NAME = re.compile(r"\w[\w.+-]{0,59}", re.ASCII)
+"""A name is part of the names of files, experiments, tests and options."""
 
 Target = str | Callable[..., Any]
 
@@ -134,6 +138,11 @@ class Registry:
 
     @staticmethod
     def _add(entries: dict[str, Entry], entry: Entry) -> None:
+        if not _NAME.fullmatch(entry.name):
+            raise UsageError(
+                f"{entry.kind} {entry.name!r} (registered by {entry.origin}): a name has 1 to 60 letters (a-z), "
+                "digits, _, ., + and -, and does not begin with the last three; rename it"
+            )
         taken = entries.get(entry.name)
         if taken is not None and taken.target != entry.target:
             raise UsageError(

@@ -104,7 +104,11 @@ class IndexSelection:
                 self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
                 back_end = what_if.name
-                figures = {**scalars(updates[-1], costs, start), **_validated(what_if, validation, updates[-1].selection.indexes)}
+                figures = {
+                    "num_training_queries": len(queries),
+                    **scalars(updates[-1], costs, start),
+                    **_validated(what_if, validation, updates[-1].selection.indexes),
+                }
         return training.report(
             metrics=metrics(updates),
             parameters={"model_id": self.model_id, **options.parameters, "index_whatif": back_end},

@@ -16,7 +16,7 @@ from pytest_pilotscope.algorithms.knob.measuring import Pass, Selected, run_pass
 from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import Values
 from pytest_pilotscope.algorithms.knob.trials import Status
-from pytest_pilotscope.errors import ServerError
+from pytest_pilotscope.errors import ServerError, raise_interrupt_behind
 from pytest_pilotscope.postgres.knobs import Level
 from pytest_pilotscope.postgres.session import Session
 
@@ -78,6 +78,7 @@ def attempt(task: Task, trial_server: TrialServer) -> Outcome:
         apply_s = (perf_counter_ns() - started_ns) / 1e9
         result = _measured(task, trial_server)
     except ServerError as error:
+        raise_interrupt_behind(error)
         trial_server.ready()
         return Outcome(status="failed", times_s=(), applied=applied, apply_s=apply_s, message=str(error))
     return Outcome(status="capped" if result.capped else "ok", times_s=result.times_s, applied=applied, apply_s=apply_s)

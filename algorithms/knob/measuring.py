@@ -49,10 +49,10 @@ def time_s(session: Session, sql: str, limit_s: float) -> float:
     with session.statement_timeout(max(1, math.ceil(limit_s * 1000))):
         try:
             if has_extension(session):
-                run = session.timed(sql)
+                run = session.timed_stream(sql, None)
                 return (run.planning_ms + run.execution_ms) / 1000
             started_ns = perf_counter_ns()
-            session.execute(sql)
+            session.stream(sql, None)
             return (perf_counter_ns() - started_ns) / 1e9
         except QueryTimeout:
             return limit_s

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
 from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
-from pytest_pilotscope.errors import AlgorithmError, CannotConnect, ServerError, UsageError
+from pytest_pilotscope.errors import AlgorithmError, CannotConnect, ServerError, UsageError, raise_interrupt_behind
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.knobs import (
     LEVELS,
@@ -142,6 +142,7 @@ class TrialServer:
                 self._check(self._current)
                 return
             except ServerError as error:
+                raise_interrupt_behind(error)
                 stays = isinstance(error, CannotConnect)
                 if stays or time.monotonic() > deadline_s:
                     within = "" if stays else f" within {RECOVERY_LIMIT_S:.0f} s"

@@ -114,7 +114,7 @@ def _read(path: Path, key: str) -> TrialLog:
             raise ValueError("it belongs to another search")
         contents = [content for content in map(_line, lines[1:]) if content is not None]
         trials = [Trial(**content) for content in contents]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read (%s: %s); the search starts anew", path, type(error).__name__, error)
         return TrialLog(path, {}, [])
     write_private(path, "".join(f"{json.dumps(content)}\n" for content in (head, *contents)))  # without a line that was cut off
@@ -126,6 +126,6 @@ def _line(text: str) -> dict[str, Any] | None:
     """Read one trial; return None for a line that was cut off when the process was killed."""
     try:
         content: dict[str, Any] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content

@@ -56,7 +56,7 @@ def report_of(
     return training.report(
         metrics=series(found.trials),
         parameters={"model_id": model_id, **parameters, "knob_levels": ",".join(found.reach.levels), "knob_limit": limit},
-        scalars={**scalars(found), **_shares(found, seed)},
+        scalars={"num_training_queries": len(found.selected.queries), **scalars(found), **_shares(found, seed)},
         artifacts=[*model_paths, *artifacts],
     )
 

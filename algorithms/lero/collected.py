@@ -27,7 +27,7 @@ from pytest_pilotscope.queries.queries import Query
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _NODE = frozenset({*SHAPE, "Parallel Aware", "Workers Planned", "Plan Rows", "Plan Width", "Total Cost", "Startup Cost"})
 
 
@@ -126,15 +126,16 @@ class CollectionStore:
             return
         for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
-                found = from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+                found = from_json(_checked(json.loads(line)))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 logger.warning("%s:%d is not a collected query (%s); it is collected again", self.path, number, error)
                 continue
             self.known[found.sql_key] = found
 
     def add(self, found: CollectedQuery) -> None:
         """Append a query; it is on disk when this returns."""
-        line = json.dumps(to_json(found), allow_nan=False).encode() + b"\n"
+        content = to_json(found)
+        line = json.dumps({"sha256": _sha256(content), **content}, allow_nan=False).encode() + b"\n"
         with open_private(self.path, "a+b") as file:
             if file.tell() and not _ends_with_newline(file):
                 line = b"\n" + line  # after a line that was cut off
@@ -142,6 +143,17 @@ class CollectionStore:
             file.flush()
             os.fsync(file.fileno())
         self.known[found.sql_key] = found
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line without its checksum; ValueError if that does not fit."""
+    if line.pop("sha256") != _sha256(line):
+        raise ValueError("its checksum does not fit")
+    return line
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _ends_with_newline(file: Any) -> bool:

@@ -188,6 +188,6 @@ class _PreparedRun:
         session = self.sessions[plan]
         try:
             with session.statement_timeout(ceil(limit_ms)):
-                return session.timed(f"EXECUTE {_PREPARED}").execution_ms
+                return session.timed_stream(f"EXECUTE {_PREPARED}", None).execution_ms
         except QueryTimeout:
             return None

@@ -79,6 +79,7 @@ def trained(
     model = TrainedModel(featurizer=featurizer, network=network, policy=policy)
     scalars = {
         "training_time_seconds": perf_counter() - started_s,
+        "num_training_queries": len(queries),
         "batch_size": parameters.batch_size,
         "num_training_pairs": sum(len(query.pairs) for query in ranked),
         "num_validation_pairs": sum(len(query.pairs) for query in checked),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.commands.output import Column, moment, show_json, show_table, size
 
 KINDS = (
@@ -25,8 +27,18 @@ KINDS = (
     ("steering library", "libraries/*"),
     ("steering library", "extension/*"),
     ("labels", "labels/*"),
+    ("collected queries", "lero/*"),
+    ("generated queries", "workloads/*"),
+    ("downloaded data", "downloads/*"),
+    ("calibration", "calibrations/*"),
+    ("old settings", "settings/*.json"),
+    ("unfinished files", "smac-*"),
+    *(("unfinished files", f"{dataset.name}-*") for dataset in builtin_registry().datasets),
 )
 """The kinds of entries, and where they are below the cache folder."""
+
+
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +89,10 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     running = {path for kind, path in paths if kind == "server" and _is_locked(path / "lock")}
     for kind, path in paths:
         own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
-        in_use = path in running if kind == "server" else bool(running) or _is_locked(own_lock)
+        if kind == "server":
+            in_use = path in running
+        else:  # old settings wait for their server, which a killed run left with others
+            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
         yield Entry(
             kind=kind,
             path=path,
@@ -85,6 +100,11 @@ def entries_of(folder: Path) -> Iterator[Entry]:
             changed_at=datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc),
             in_use=in_use,
         )
+
+
+def _is_young(kind: str, path: Path) -> bool:
+    """Tell whether unfinished files may still belong to a process, which removes them itself unless the machine stops."""
+    return kind == "unfinished files" and time.time() - path.lstat().st_mtime < _DAY_S
 
 
 def size_bytes(path: Path) -> int:
@@ -135,7 +155,7 @@ def _count(entries: Sequence[Entry]) -> str:
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    return not path.is_symlink() and path.suffix != ".lock" and path.resolve().is_relative_to(root)
+    return not path.is_symlink() and path.suffix not in (".lock", ".sha256") and path.resolve().is_relative_to(root)
 
 
 def _is_locked(path: Path) -> bool:
@@ -161,3 +181,4 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
+    path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)

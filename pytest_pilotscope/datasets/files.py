@@ -16,7 +16,8 @@ Empty lines and lines that begin with `--` are skipped. Commands of psql, lines 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,11 +126,10 @@ def _part(folder: Path, split: str) -> Path | None:
 
 
 def _from_folder(path: Path) -> list[_Found]:
-    files = sorted(
-        path.rglob("*.sql"), key=lambda file: [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(file)]
-    )
+    files = sorted(path.rglob("*.sql"), key=lambda file: (_by_value(file.stem), _by_value(str(file.relative_to(path).parent))))
     if not files:
         raise WorkloadError(f"{path}: no .sql file in this folder; put one query into each, or give a file")
+    alike = Counter(file.stem for file in files)
     found = []
     for file in files:
         statements = _split(file, _text(file))
@@ -138,18 +138,19 @@ def _from_folder(path: Path) -> list[_Found]:
         if len(statements) > 1 and any(QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
             problem = f"{len(statements)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
             raise _error(file, statements[1].line, problem)
-        found.append(_Found(path=file, line=statements[0].line, id=_id_in(path, file, files), sql=statements[0].sql))
+        found.append(_Found(path=file, line=statements[0].line, id=_id_in(path, file, alike), sql=statements[0].sql))
     return found
 
 
-def _id_in(folder: Path, file: Path, files: Sequence[Path]) -> str:
-    """Return the name of a file without `.sql`, after its folders if a file in another folder has the same name."""
-    alike = sum(other.stem == file.stem for other in files) > 1
-    return file.relative_to(folder).with_suffix("").as_posix().replace("/", "-") if alike else file.stem
+def _id_in(folder: Path, file: Path, alike: Mapping[str, int]) -> str:
+    """Return the name of a file without `.sql`, after its folders if several files have that name."""
+    return file.relative_to(folder).with_suffix("").as_posix().replace("/", "-") if alike[file.stem] > 1 else file.stem
 
 
-def _parts(file: Path) -> list[str]:
-    return [part for part in re.split(r"(\d+)", file.stem) if part]
+def _by_value(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts names with their numbers by value."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _from_file(path: Path) -> list[_Found]:

@@ -109,7 +109,7 @@ def _json_log(path: Path, lines: Iterable[str], database: str | None) -> Iterato
         try:
             entry = json.loads(line)
             message, detail, name = entry.get("message", ""), entry.get("detail", ""), entry.get("dbname")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise WorkloadError(f"{path}:{number}: no line of a jsonlog; give the file that log_destination = 'jsonlog' writes") from error
         if database in (None, name):
             yield from _logged(message, detail)

@@ -16,5 +16,7 @@ def pytest_pilotscope_register(registry: Registry) -> None:
         registry.add_dataset(name, "pytest_pilotscope.datasets.stats:StatsDataset", origin=ORIGIN)
     for name in ("stats", "imdb"):
         registry.add_dataset(name, "pytest_pilotscope.datasets.published:PublishedDataset", origin=ORIGIN)
+    registry.add_dataset("ssb", "pytest_pilotscope.datasets.ssb:SsbDataset", origin=ORIGIN)
+    registry.add_dataset("joins", "pytest_pilotscope.datasets.joins:JoinsDataset", origin=ORIGIN)
     registry.add_dataset("tpcds", "pytest_pilotscope.datasets.tpcds:TpcdsDataset", origin=ORIGIN)
     registry.add_dataset("tpch", "pytest_pilotscope.datasets.tpch:TpchDataset", origin=ORIGIN)

@@ -51,7 +51,7 @@ def calibrated(record: Record, folder: Path) -> Calibration | None:
     try:
         content: Mapping[str, object] = json.loads(path.read_bytes())
         found = from_json(Calibration, content)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
         raise UsageError(f"{path}: not a calibration ({error}); remove it, or run --calibrate again") from error
     return found if record.header.rounds >= found.rounds else None
 

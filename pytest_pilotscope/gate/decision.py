@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.gate.comparable import MISSING_BASELINE, State, same_queries, states_between, states_of
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
+from pytest_pilotscope.gate.power import Power, largest_seen, power_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 from pytest_pilotscope.statistics.ratios import (
@@ -29,7 +30,8 @@ from pytest_pilotscope.statistics.ratios import (
     workload_ratios,
 )
 
-Verdict = Literal["PASSED", "REGRESSED", "NOT COMPARABLE", "PASSED WITH RESERVATIONS"]
+LARGEST_SHOWN = 10.0
+"""The largest slow-down that is shown as a number (10 is 1000 %)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +40,15 @@ class Policy:
     The limits of the gate.
 
     The workload may be slower by `delta` and a query by `query_delta` (0.03 is 3 %). The `exact` figures may not get worse at all. States
-    fail or only warn, as `on_missing` says; a run that did not finish always fails.
+    fail or only warn, as `on_missing` says; a run that did not finish always fails. So does a pass, as `on_blind` says, if the run was too
+    noisy to show a slow-down of `power.largest_seen`.
     """
 
     delta: float = 0.03
     query_delta: float = 0.20
     exact: frozenset[str] = FIGURES
     on_missing: Literal["fail", "warn"] = "fail"
+    on_blind: Literal["fail", "warn"] = "warn"
     confidence: float = CONFIDENCE
     seed: int = 0
 
@@ -59,11 +63,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """The comparison of one side: the number of queries and the workload's slow-down with its intervals."""
+    """The comparison of one side: the number of queries, the workload's slow-down with its intervals, and the slow-downs it would show."""
 
     side: str
     queries: int
     ratios: WorkloadRatios
+    power: Power | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +82,28 @@ class GateReport:
     states: tuple[State, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """The decision in words; regressions come before states."""
+    def verdict(self) -> str:
+        """The decision in words: REGRESSED, NOT COMPARABLE, PASSED or PASSED WITH RESERVATIONS, and then what a pass was blind to."""
         if self.regressions:
             return "REGRESSED"
         if any(state.kind == "unfinished" for state in self.states) or (self.states and self.policy.on_missing == "fail"):
             return "NOT COMPARABLE"
-        return "PASSED WITH RESERVATIONS" if self.states else "PASSED"
+        passed = "PASSED WITH RESERVATIONS" if self.states else "PASSED"
+        return f"{passed}, but blind below {self.blind}" if self.blind else passed
+
+    @property
+    def blind(self) -> str:
+        """The slow-downs below which the run is blind, if they are too large for the deltas."""
+        powers = [item.power for item in self.compared if item.power is not None]
+        workload = max((power.workload for power in powers), default=0.0)
+        query = max((power.query for power in powers), default=0.0)
+        below = [_percent(workload)] if workload > largest_seen(self.policy.delta) else []
+        return ", ".join(below + [f"{_percent(query)} for a single query"] * (query > largest_seen(self.policy.query_delta)))
 
     @property
     def exit_code(self) -> int:
-        """0 if the run passed, with or without reservations, else 1."""
-        return 0 if self.verdict.startswith("PASSED") else 1
+        """0 if the run passed, with or without reservations, else 1; 1 also for a pass that was blind if the policy says so."""
+        return 0 if self.verdict.startswith("PASSED") and not (self.blind and self.policy.on_blind == "fail") else 1
 
 
 def decide(candidate: Record, reference: Record | None, policy: Policy) -> GateReport:
@@ -112,9 +127,17 @@ def decide_against_baseline(candidate: Record, policy: Policy) -> GateReport:
         pairs = pairs_of(candidate, side)
         found += _failures(candidate, side, candidate.query_ids())
         found += _not_compared(candidate, side, candidate.query_ids(), pairs.query_ids)
-        found += _newly_timed_out(side, pairs, None)
-        found += gate_pairs(side, pairs, None, policy)
+        found += _judged_pairs(side, pairs, None, policy)
     return _report("baseline", policy, found)
+
+
+def _judged_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
+    """Yield the decision about times, with the power that it had."""
+    yield from _newly_timed_out(side, pairs, reference)
+    for found in gate_pairs(side, pairs, reference, policy):
+        if isinstance(found, Compared):
+            found = replace(found, power=power_of(pairs, reference, policy.delta, policy.query_delta, policy.confidence))
+        yield found
 
 
 def gate_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
@@ -145,8 +168,7 @@ def _against_reference(candidate: Record, reference: Record, side: str, policy: 
     common = [query_id for query_id in expected if query_id in ours.query_ids and query_id in theirs.query_ids]
     yield from _not_compared(candidate, side, expected, common)
     pairs, before = ours.restricted_to(common), theirs.restricted_to(common)
-    yield from _newly_timed_out(side, pairs, before)
-    yield from gate_pairs(side, pairs, before, policy)
+    yield from _judged_pairs(side, pairs, before, policy)
 
 
 def _failures(candidate: Record, side: str, queries: tuple[str, ...]) -> Iterator[Regression]:
@@ -203,6 +225,27 @@ def describe(report: GateReport) -> tuple[str, ...]:
     lines += [f"  regression: {_sentence(regression, meaning)}" for regression in report.regressions]
     lines += [f"  {'warning' if report.exit_code == 0 else 'state'}: {state.kind}: {state.text}" for state in report.states]
     return tuple(lines)
+
+
+def describe_power(report: GateReport) -> tuple[str, ...]:
+    """Return lines for a terminal: the slow-downs that the run would have caught, and advice if they are too large."""
+    lines = [
+        f"  {item.side}: this run would have caught, 19 times in 20, a workload slower by {_percent(item.power.workload)}, "
+        f"or a single query slower by {_percent(item.power.query)}"
+        for item in report.compared
+        if item.power is not None
+    ]
+    if report.blind:
+        deltas = [report.policy.delta, report.policy.query_delta]
+        needed = " and for a single query ".join(_percent(largest_seen(delta)) for delta in deltas)
+        fails = "" if report.policy.on_blind == "warn" else ", so it does not pass (--gate-on-blind fail)"
+        lines.append(f"  blind: a gate with these deltas should catch {needed}{fails}; measure with --rounds auto, or on a quieter machine")
+    return tuple(lines)
+
+
+def _percent(share: float) -> str:
+    """Return a percentage; `over 1000 %` also for what nothing can show."""
+    return f"{share * 100:.{1 if share < 1 else 0}f} %" if share <= LARGEST_SHOWN else f"over {LARGEST_SHOWN * 100:.0f} %"
 
 
 def _ratio(ratio: Interval) -> str:

@@ -8,7 +8,7 @@ alone or in a comparison. `gate.decision` then compares the pair.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
 from pytest_pilotscope.gate.calibrations import calibrated, calibration_folder
 from pytest_pilotscope.gate.comparable import State
-from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe
+from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
 from pytest_pilotscope.gate.exact_figures import FIGURES
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.record.projection import runs_of
+from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
+from pytest_pilotscope.record.results import BASELINE as YARDSTICK
 
 Case = tuple[str, str]
 """An algorithm and a dataset."""
@@ -40,21 +41,41 @@ class Gate:
     """
     The `references` of runs by algorithm and dataset; None compares each run with its own baseline.
 
-    If there are none, `missing` says where `open_gate` looked.
+    If there are none, `missing` says where `open_gate` looked. `compared` are the datasets on which a reference compares algorithms; there
+    the baseline has no run of its own to judge.
     """
 
     settings: Settings
     references: Mapping[Case, Record] | None
     missing: str = ""
     calibrations: Path | None = None
+    compared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The gate's lines and exit code. `reports` are by algorithm and dataset."""
+    """The gate's decisions and lines by algorithm and dataset, and `remarks` on the whole."""
 
     reports: Mapping[Case, GateReport] = field(default_factory=dict)
-    lines: tuple[str, ...] = ()
+    described: Mapping[Case, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All lines for a terminal; the first of each run is its verdict."""
+        return (*(line for lines in self.described.values() for line in lines), *self.remarks)
+
+    @property
+    def blind(self) -> frozenset[str]:
+        """The verdicts of runs that passed, but were too noisy."""
+        return frozenset(self.described[case][0] for case, report in self.reports.items() if "blind below" in report.verdict)
+
+    @property
+    def failures(self) -> dict[str, tuple[str, ...]]:
+        """The lines of each run that did not pass, the verdict first, by its name."""
+        if not self.reports:
+            return {"gate": self.remarks}
+        return {f"gate[{'-'.join(case)}]": self.described[case] for case, report in self.reports.items() if report.exit_code}
 
     @property
     def exit_code(self) -> int:
@@ -77,23 +98,34 @@ def open_gate(settings: Settings, newest_record: NewestRecord) -> Gate | None:
     if chosen == BASELINE:
         return Gate(settings=settings, references=None, calibrations=folder)
     records, missing = _from_store(chosen, newest_record) if chosen.startswith(MLFLOW) else _from_files(Path(chosen))
-    return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=folder)
+    compared = frozenset(record.header.dataset for record in records if is_comparison(record.header))
+    return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=folder, compared=compared)
 
 
 def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Judgement:
     """Decide on every run; report a state for an expected run that was not measured."""
     runs = _by_case(records)
-    reports, lines = {}, []
+    reports, described, remarks = {}, {}, []
     for case in dict.fromkeys((*expected, *runs)):
+        if _is_yardstick(gate, case):
+            remarks.append(
+                f"{case[0]} on {case[1]}: not gated: it is the yardstick of the comparison in the reference, so nothing judges it"
+            )
+            continue
         policy, remark = _policy(gate, runs.get(case))
         report = reports[case] = _decide(gate, runs.get(case), case, policy)
         first, *rest = describe(report)
-        lines += [f"{case[0]} on {case[1]}: {first}", *rest, f"  {remark}"]
+        described[case] = (f"{case[0]} on {case[1]}: {first}", *rest, *describe_power(report), f"  {remark}")
     if not reports:
-        lines.append("gate: NOT COMPARABLE: nothing was measured")
+        remarks.append(f"gate: NOT COMPARABLE: nothing {'else ' if remarks else ''}was measured")
     if others := [case for case in gate.references or () if case not in reports]:
-        lines.append(f"only in the reference, so not gated: {_listed(others)}")
-    return Judgement(reports=reports, lines=tuple(lines))
+        remarks.append(f"only in the reference, so not gated: {_listed(others)}")
+    return Judgement(reports=reports, described=described, remarks=tuple(remarks))
+
+
+def _is_yardstick(gate: Gate, case: Case) -> bool:
+    """Tell whether the reference measured this baseline only beside other algorithms."""
+    return case[0] == YARDSTICK and case[1] in gate.compared and case not in (gate.references or ())
 
 
 def _decide(gate: Gate, run: Record | None, case: Case, policy: Policy) -> GateReport:
@@ -125,16 +157,28 @@ def _listed(cases: Iterable[Case]) -> str:
 def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
     """Return the given deltas, else those calibrated for such a run on this machine, else the defaults; and a sentence about them."""
     settings = gate.settings
-    found = calibrated(run, gate.calibrations) if run is not None and gate.calibrations is not None else None
-    own = (found.gate_delta, found.gate_query_delta) if found else (DEFAULT_DELTA, DEFAULT_QUERY_DELTA)
-    given = (settings.gate_delta, settings.gate_query_delta)
-    delta, query_delta = (default if value is None else value for value, default in zip(given, own, strict=True))
-    source = f"calibrated on this machine by {found.run_name}" if found else "default"
-    sources = dict.fromkeys(source if value is None else "as given" for value in given)
+    (delta, query_delta), sources = deltas(settings, run, gate.calibrations)
     exact = exact_figures(settings.gate_exact)
-    policy = Policy(delta=delta, query_delta=query_delta, exact=exact, on_missing=settings.gate_on_missing, seed=settings.seed)
+    policy = Policy(
+        delta=delta,
+        query_delta=query_delta,
+        exact=exact,
+        on_missing=settings.gate_on_missing,
+        on_blind=settings.gate_on_blind,
+        seed=settings.seed,
+    )
     ignored = f"; not compared: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
     return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
+
+
+def deltas(settings: Settings, run: Record | None, calibrations: Path | None) -> tuple[tuple[float, float], Collection[str]]:
+    """Return the allowed slow-downs of the workload and of a query, and where they come from."""
+    found = calibrated(run, calibrations) if run is not None and calibrations is not None else None
+    own = (found.gate_delta, found.gate_query_delta) if found else (DEFAULT_DELTA, DEFAULT_QUERY_DELTA)
+    given = (settings.gate_delta, settings.gate_query_delta)
+    source = f"calibrated on this machine by {found.run_name}" if found else "default"
+    delta, query_delta = (default if value is None else value for value, default in zip(given, own, strict=True))
+    return (delta, query_delta), dict.fromkeys(source if value is None else "as given" for value in given)
 
 
 def exact_figures(names: Sequence[str]) -> frozenset[str]:
@@ -186,7 +230,7 @@ def read_references(path: Path) -> tuple[Record, ...]:
 def _embedded(path: Path) -> tuple[Record, ...]:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}); a gate needs a record (.jsonl) or a pytest-benchmark JSON") from error
     records = content.get(JSON_KEY) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(lines, list) for lines in records):

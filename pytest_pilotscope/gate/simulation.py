@@ -1,10 +1,7 @@
 """
 Calibration: gates simulated on the noise of an A/A run, in which both sides are the same PostgreSQL.
 
-A simulated session draws queries from the A/A run, and for each round a disturbance of one of the queries with the most similar noise.
-(Drawing from a query's own five rounds would repeat some of them, and sessions would look less noisy than they are.) The session keeps the
-total difference between the sides, but with a random sign, because in the next run the other of two equal sides may be the slower one. A
-simulated gate compares two such sessions.
+A simulated gate compares two sessions with the noise of the A/A run (`gate.noise`).
 """
 
 from __future__ import annotations
@@ -14,24 +11,16 @@ import platform
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_pilotscope.gate.decision import Policy
+from pytest_pilotscope.gate.noise import Noise, rounded_up
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
-from pytest_pilotscope.statistics.pairs import Floats, Pairs, pairs_of
+from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 from pytest_pilotscope.statistics.ratios import CONFIDENCE, holm_after_discarding, mean_ratios, workload_ratios
-
-Indices = npt.NDArray[np.int64]
 
 FALSE_ALARMS = 0.01
 SESSIONS = 1000
-STEP = 0.001
-"""The precision of deltas, which are rounded up."""
-
-NEIGHBOURS = 5
-"""The number of queries with similar noise that share their disturbances."""
-
 QUERY_DELTAS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 0.75, 1.0, 2.0, 5.0, 10.0)
 """The limits for single queries that a calibration tries."""
 
@@ -91,66 +80,19 @@ def calibrate(
         ratios = workload_ratios(now, before, replicates=200, seed=i)
         lows.append(max(ratios.geometric_mean.low, ratios.total.low))
         certain[i] = _trips(now, before)
-    delta = max(0.0, math.ceil((float(np.quantile(lows, 1 - false_alarms)) - 1) / STEP) * STEP)
+    delta = max(0.0, rounded_up(float(np.quantile(lows, 1 - false_alarms)) - 1))
     holding = (certain.mean(axis=0) <= false_alarms).nonzero()[0]
     return Calibration(
         run_name=record.header.run_name,
         machine=platform.node(),
         delta=delta,
         query_delta=QUERY_DELTAS[int(holding[0])] if holding.size else None,
-        detectable=math.ceil(((1 + delta) / float(np.quantile(lows, 0.05)) - 1) / STEP) * STEP,
+        detectable=rounded_up((1 + delta) / float(np.quantile(lows, 0.05)) - 1),
         false_alarms=false_alarms,
         sessions=sessions,
         queries=len(pairs.query_ids),
         rounds=pairs.rounds,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Noise:
-    """
-    The noise of an A/A run, in log ratios.
-
-    `times_ms` (Q,) are the median times of the queries. `disturbances` (Q, NEIGHBOURS * R) are the deviations from the query's median, in
-    the rounds of each query and of those with the most similar noise. `bias` is the slow-down of the second side over all queries.
-    """
-
-    times_ms: Floats
-    disturbances: Floats
-    bias: float
-    rounds: int
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> Noise:
-        """Return the noise of a run."""
-        ratios = pairs.log_ratios
-        medians = np.median(ratios, axis=1, keepdims=True)
-        deviations = ratios - medians
-        order = np.argsort(np.median(np.abs(deviations), axis=1))
-        window = np.clip(np.arange(len(order))[:, None] + np.arange(NEIGHBOURS) - NEIGHBOURS // 2, 0, len(order) - 1)
-        disturbances = np.empty((len(order), NEIGHBOURS * pairs.rounds))
-        disturbances[order] = deviations[order[window]].reshape(disturbances.shape)
-        times_ms = np.median(pairs.baseline_ms, axis=1)
-        return cls(times_ms=times_ms, disturbances=disturbances, bias=float(medians.mean()), rounds=pairs.rounds)
-
-    def sessions(self, random: np.random.Generator) -> tuple[Pairs, Pairs]:
-        """Draw queries, and return two independent sessions of them."""
-        rows = random.integers(len(self.times_ms), size=(len(self.times_ms),))
-        return self._session(rows, random), self._session(rows, random)
-
-    def _session(self, rows: Indices, random: np.random.Generator) -> Pairs:
-        shape = (len(rows), self.rounds)
-        disturbances = self.disturbances[rows[:, None], random.integers(self.disturbances.shape[1], size=shape)]
-        ratios = (self.bias + disturbances) * random.choice([-1.0, 1.0])
-        baseline_ms = np.repeat(self.times_ms[rows, None], self.rounds, axis=1)
-        nothing = np.zeros(shape, dtype=np.bool_)
-        return Pairs(
-            query_ids=tuple(map(str, rows.tolist())),
-            baseline_ms=baseline_ms,
-            candidate_ms=baseline_ms * np.exp(ratios),
-            baseline_timed_out=nothing,
-            candidate_timed_out=nothing,
-        )
 
 
 def _trips(now: Pairs, before: Pairs) -> list[bool]:

@@ -1,4 +1,8 @@
-"""Files of the label folder, written under another name first: a process that is killed leaves no half file under the right name."""
+"""
+Files of the label folder, with a checksum at their end.
+
+They are written under another name first: a process that is killed leaves no half file under the right name.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -15,9 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pytest_pilotscope.errors import LabelError
+from pytest_pilotscope.places.cacheentries import remove
 from pytest_pilotscope.places.privatefiles import open_private
 
 _LONGEST = 100  # a file system allows 255 bytes, and names get suffixes
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
+_CHUNK_BYTES = 1 << 20
 
 
 def short_hash(text: str) -> str:
@@ -38,28 +45,72 @@ def load(path: Path) -> npt.NDArray[Any]:
     return loaded
 
 
+def content_of(path: Path) -> pa.Buffer:
+    """Map the bytes that `write` wrote into memory."""
+    with readable(path), pa.memory_map(str(path)) as file:
+        return file.read_buffer(file.size() - _CHECKSUM_BYTES)
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Raise `LabelError` with the name of the file when the block finds it damaged."""
     try:
         yield
-    except (ValueError, EOFError, pa.ArrowInvalid) as error:
-        raise LabelError(f"{path} is damaged ({error}): remove {path.parent}, and the table is read again") from error
+    except (ValueError, EOFError, OSError, pa.ArrowException) as error:
+        raise LabelError(f"{path} was damaged meanwhile ({error}): the next run reads it again") from error
 
 
-def save(path: Path, array: npt.NDArray[Any]) -> None:
+def is_whole(path: Path, mark: str = "") -> bool:
+    """Tell whether a file is what was written under this name with this mark."""
+    digest = _digest(path, mark)
+    try:
+        with path.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES
+            while left > 0 and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                digest.update(chunk)
+                left -= len(chunk)
+            return file.read() == digest.digest()
+    except OSError:
+        return False
+
+
+def save(path: Path, array: npt.NDArray[Any], mark: str = "") -> None:
     """Write an array."""
-    with open_private(_replacing(path), "wb") as file:
+    with _replacing(path, mark) as file:
         np.save(file, array, allow_pickle=False)
-    os.replace(_replacing(path), path)
 
 
 def write(path: Path, content: bytes) -> None:
     """Write bytes."""
-    with open_private(_replacing(path), "wb") as file:
+    with _replacing(path, "") as file:
         file.write(content)
-    os.replace(_replacing(path), path)
 
 
-def _replacing(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+class _Hashing:
+    """A file that is written to its end; `digest` is the hash of what it holds."""
+
+    def __init__(self, file: IO[bytes], digest: hashlib._Hash) -> None:
+        self._file = file
+        self.digest = digest
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+
+@contextmanager
+def _replacing(path: Path, mark: str) -> Iterator[_Hashing]:
+    """Write a file under another name, then its checksum, and give it its name."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open_private(part, "wb") as file:
+        hashing = _Hashing(file, _digest(path, mark))
+        yield hashing
+        file.write(hashing.digest.digest())
+    if path.is_dir():
+        remove(path)
+    os.replace(part, path)
+
+
+def _digest(path: Path, mark: str) -> hashlib._Hash:
+    """Begin a checksum with the name of the file, so that one file is not taken for another."""
+    return hashlib.sha256(f"{path.parent.name}/{path.name}/{mark}".encode())

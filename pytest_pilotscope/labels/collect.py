@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytest_pilotscope.labels.source import RowSource, SessionSource
 from pytest_pilotscope.labels.task import Counter, needs
 from pytest_pilotscope.labels.workers import count_all
 from pytest_pilotscope.labels.worklist import Progress, Question, WorkList
+from pytest_pilotscope.places.cacheentries import locked
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Schema, Subplan
 from pytest_pilotscope.queries.meaning import Statement
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 OpenPool: TypeAlias = "Callable[[], AbstractContextManager[WorkerPool | None]]"
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE_S = 600.0  # one set may take minutes to count, and one table to read
 
 _WORTH_A_PROCESS = 2_000_000_000  # rows, which take some three seconds to read; starting a process takes one
 
@@ -106,13 +110,14 @@ def cardinalities(
     With `known_only` nothing is counted: queries whose labels are not all in the cache are left out.
 
     Labels and columns are kept in `cache_dir` for the data with this `fingerprint`, and written as they are computed: after
-    a kill, the next call goes on. LabelError when the folder holds labels of other data, or the table rows changed.
+    a kill, the next call goes on. Of two processes at once one counts, and the other waits for it, or takes over.
+    LabelError when the folder holds labels of other data, or the table rows changed.
     """
     source: RowSource = SessionSource(database) if isinstance(database, Session) else database
     statements, unsupported = _plan_all(source, queries, timeout_ms)
     settings = source.settings()
     context = json.dumps(settings, sort_keys=True)
-    with LabelCache(cache_dir, fingerprint) as cache:
+    with LabelCache(cache_dir, fingerprint) as cache, nullcontext() if known_only else _alone(cache_dir, timeout_ms):
         work = WorkList(dict(statements.values()), context, cache, timeout_ms=timeout_ms, progress=progress)
         if not known_only:
             try:
@@ -126,6 +131,23 @@ def cardinalities(
         if not known_only:
             _warn(labels, reasons)
         return Labels(labels, unsupported, reasons, {query_id: statements[query_id][1] for query_id in found})
+
+
+def _alone(folder: Path, timeout_ms: int) -> AbstractContextManager[int]:
+    """Wait until no other process counts labels of this folder, or until that one has written nothing for long."""
+
+    def is_stuck() -> bool:
+        written = max((_written_at(path) for path in folder.rglob("*")), default=0.0)
+        return time.time() - written > max(_PATIENCE_S, 2 * timeout_ms / 1000)
+
+    return locked(folder / "counting.lock", f"counts labels in {folder}", logger, is_stuck=is_stuck)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
 
 
 def _warn(labels: Mapping[str, Mapping[Subplan, Label]], reasons: Mapping[str, Mapping[Subplan, str]]) -> None:

@@ -8,7 +8,8 @@ The columns that are needed to count labels, read once from the database and kep
     <folder>/<table>/where-<hash>.npy       (N / 8,) bits                          rows that satisfy a condition
     <folder>/equal-<hash>.arrow             texts of a type that are equal         (`equaltexts`)
 
-Everything is in the physical order of the table. Processes that read the same data may share a folder.
+Everything is in the physical order of the table. Processes that read the same data may share a folder. A damaged file is read again. If
+`rows.txt` is damaged, all of its table is.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 
 from pytest_pilotscope.errors import LabelError, StatementFailed
-from pytest_pilotscope.labels.atomicfiles import file_name, load, readable, save, short_hash, write
-from pytest_pilotscope.labels.equaltexts import united
+from pytest_pilotscope.labels.atomicfiles import content_of, file_name, is_whole, load, readable, save, short_hash, write
+from pytest_pilotscope.labels.equaltexts import equal_texts, united
 from pytest_pilotscope.labels.integers import Integers
 from pytest_pilotscope.labels.source import Expression, RowSource
-from pytest_pilotscope.places.privatefiles import private_folder
+from pytest_pilotscope.places.cacheentries import remove, usable_folder
 from pytest_pilotscope.queries.evaluation import Mask
 from pytest_pilotscope.queries.joins import KeyType
 from pytest_pilotscope.queries.predicates import quote_identifier
@@ -89,9 +90,12 @@ class ColumnStore:
     def fetch(self, needed: Needs) -> Needs:
         """Read the missing ones, one scan per table; return those that PostgreSQL cannot read, such as a condition that fails on a row."""
         failed = Needs()
+        usable_folder(self._folder)
+        for table in needed.tables:
+            self._check_rows(table)
         wanted: dict[str, list[Need]] = {table: [] for table in sorted(needed.tables)}
         for one in sorted(needed.read, key=repr):
-            if not self._path(one).exists():
+            if not self._is_whole(one):
                 wanted[one.table].append(one)
         for table, missing in wanted.items():
             if not missing and (self._table_folder(table) / "rows.txt").exists():
@@ -121,7 +125,7 @@ class ColumnStore:
     def texts(self, column: Column) -> pa.Array:
         """Return a column as text that is equal exactly when the values are."""
         path = self._path(column)
-        with readable(path), pa.ipc.open_file(str(path)) as reader:
+        with readable(path), pa.ipc.open_file(content_of(path)) as reader:
             return reader.read_all().column(0).combine_chunks()
 
     def mask(self, table: str, condition: str) -> Mask:
@@ -132,9 +136,37 @@ class ColumnStore:
         if table not in self._rows:
             path = self._table_folder(table) / "rows.txt"
             with readable(path):
-                count, digest = path.read_text(encoding="ascii").split()
+                count, digest = content_of(path).to_pybytes().decode("ascii").split()
                 self._rows[table] = int(count), digest
         return self._rows[table]
+
+    def _check_rows(self, table: str) -> None:
+        """Remove all that was read of a table if the number of its rows is not known."""
+        folder = self._table_folder(table)
+        if folder.exists() and not is_whole(usable_folder(folder) / "rows.txt"):
+            if any(folder.iterdir()):
+                logger.warning("%s is damaged: the table is read again", folder / "rows.txt")
+            remove(folder)
+
+    def _is_whole(self, one: Need) -> bool:
+        """Tell whether a column or bitmap is there; remove a damaged one, and all texts that were compared with damaged ones."""
+        path, nulls = self._path(one), self._path(one).with_suffix(".null.npy")
+        if isinstance(one, Column) and not one.is_integer and not one.key.bytewise:
+            equal = equal_texts(self._folder, self._context, one.key.name)
+            stale = list(self._folder.glob(f"*/*{equal.name.removeprefix('equal')}"))
+            if (stale or equal.exists()) and not is_whole(equal):
+                self._remove(equal, *stale)
+        if not path.exists():
+            return False
+        if is_whole(path, _mark(nulls)) and (not nulls.exists() or is_whole(nulls)):
+            return True
+        self._remove(path)
+        return False
+
+    def _remove(self, path: Path, *others: Path) -> None:
+        logger.warning("%s is damaged: it is read again", path)
+        for one in (path, *others):
+            remove(one)
 
     def _read(self, table: str, missing: Sequence[Need]) -> set[Need]:
         """Read with one scan, or one by one when that fails; return those that cannot be read."""
@@ -160,7 +192,7 @@ class ColumnStore:
             return
         path, found = self._table_folder(table) / "rows.txt", self._database().digest(table)
         if not path.exists():
-            private_folder(path.parent)
+            usable_folder(path.parent)
             write(path, " ".join(map(str, found)).encode("ascii"))
         elif self._known_rows(table) != found:
             raise LabelError(
@@ -175,9 +207,11 @@ class ColumnStore:
             save(path, np.packbits(array.to_numpy(zero_copy_only=False).astype(np.bool_)))
         elif one.is_integer:
             column = _integers(array)
+            nulls = path.with_suffix(".null.npy")
+            remove(nulls)
             if column.nulls is not None:  # first, so that the values are never there without them
-                save(path.with_suffix(".null.npy"), column.nulls)
-            save(path, column.values)
+                save(nulls, column.nulls)
+            save(path, column.values, _mark(nulls))
         else:
             if not one.key.bytewise:
                 key = one.key.name
@@ -201,6 +235,11 @@ class ColumnStore:
             return folder / f"where-{short_hash(self._context + one.condition)}.npy"
         name = file_name(one.column)
         return folder / (f"{name}.npy" if one.is_integer else f"{name}-{short_hash(self._context + one.key.name)}.arrow")
+
+
+def _mark(nulls: Path) -> str:
+    """Return the mark of a column of integers, so that its checksum does not fit without its file of NULLs."""
+    return "with NULLs" if nulls.exists() else ""
 
 
 def _expression(one: Need) -> Expression:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from math import isfinite
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -40,6 +42,19 @@ class PartialCardinalities(dict[Subplan, float]):
 def unknown_of(rows: Cardinalities | None) -> Mapping[Subplan, str]:
     """Return the subplans that an answer leaves unknown, each with its reason."""
     return rows.unknown if isinstance(rows, PartialCardinalities) else {}
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Tell whether a value that an algorithm returned is a finite number; True and False are none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(float(value))
+
+
+A_SCALAR = "a text without NUL, a finite number, true, false or none"
+
+
+def is_scalar(value: object) -> bool:
+    """Tell whether a value that an algorithm returned is `A_SCALAR`."""
+    return value is None or isinstance(value, bool) or is_finite(value) or (isinstance(value, str) and "\0" not in value)
 
 
 class Algorithm(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,18 +126,24 @@ class Training:
         return TrainingReport(
             side=self.algorithm,
             duration_s=(perf_counter_ns() - self._started_ns) / 1e9,
-            metrics={name: tuple(values) for name, values in (metrics or {}).items()},
-            parameters=dict(parameters or {}),
-            scalars=dict(scalars or {}),
+            metrics=_series(metrics) if isinstance(metrics, Mapping) else {} if metrics is None else metrics,
+            parameters={} if parameters is None else parameters,
+            scalars={} if scalars is None else scalars,
             artifacts=tuple(str(path) for path in artifacts),
         )
 
 
+def _series(metrics: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    """Return the values of each series; leave one that is none as it is, for the check that names it."""
+    return {name: tuple(values) if isinstance(values, Iterable) else values for name, values in metrics.items()}
+
+
 def labels_folder(data_fingerprint: str) -> Path:
-    """Return the cache folder of the labels of some data."""
+    """Return the cache folder of the labels of some data; each format of labels has its own, for several versions of this suite."""
+    from pytest_pilotscope.labels.labelcache import FORMAT
     from pytest_pilotscope.places.folders import cache_subfolder
 
-    return cache_subfolder("labels") / data_fingerprint.replace("~", "estimated-")
+    return cache_subfolder("labels") / f"{data_fingerprint.replace('~', 'estimated-')}-{FORMAT}"
 
 
 def _in_steps(advance: Advance) -> Callable[[int, int, float | None], None]:

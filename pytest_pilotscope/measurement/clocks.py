@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
+from typing import Any
 
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.postgres.steering import TimedRun, has_extension
+from pytest_pilotscope.postgres.steering import TimedRun, has_extension, timed_stream
+from pytest_pilotscope.postgres.streaming import Take
 from pytest_pilotscope.queries.statements import single
 
-Clock = Callable[[Session, str], TimedRun]
+Clock = Callable[[Session, str, Take | None], TimedRun]
+"""Runs a statement, hands its rows to the function (None: drops them), and returns its times and the number of its rows."""
 
 
 @dataclass(slots=True)
@@ -34,13 +37,22 @@ def clock_of(session: Session) -> Clock:
     Without the library it is EXPLAIN (ANALYZE, TIMING OFF): the server's own planning and execution time with a little instrumentation
     per node, the same on every side; a plain execution before it gives the rows.
     """
-    if has_extension(session):
-        return lambda timed_session, sql: timed_session.timed(sql)
-    return explain_timed
+    return timed_stream if has_extension(session) else explain_timed
 
 
-def explain_timed(session: Session, sql: str) -> TimedRun:
+def explain_timed(session: Session, sql: str, take: Take | None) -> TimedRun:
     """Run a statement for its rows, and once more under EXPLAIN (ANALYZE, TIMING OFF) for its times."""
+    return _explained(session, sql, session.stream(single(sql), take), [])
+
+
+def timed_with_rows(session: Session, sql: str) -> TimedRun:
+    """Run a statement by the best clock of its session, and return its rows, too."""
+    if has_extension(session):
+        return session.timed(sql)
     rows = session.execute(single(sql))
+    return _explained(session, sql, len(rows), rows)
+
+
+def _explained(session: Session, sql: str, row_count: int, rows: list[tuple[Any, ...]]) -> TimedRun:
     explained = session.scalar(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY ON, FORMAT JSON) {sql}")[0]
-    return TimedRun(planning_ms=explained["Planning Time"], execution_ms=explained["Execution Time"], rows=rows)
+    return TimedRun(planning_ms=explained["Planning Time"], execution_ms=explained["Execution Time"], row_count=row_count, rows=rows)

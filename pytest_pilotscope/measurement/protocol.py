@@ -16,8 +16,9 @@ from math import ceil
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
-from pytest_pilotscope.measurement.answers import answer_hash, is_empty
+from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
+from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
@@ -65,6 +66,10 @@ class QueryMeasurement:
     truth: Cardinalities | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
     _slowest_other_ms: float | None = field(default=None, init=False)
+    _answers: dict[str, Answer] = field(default_factory=dict, init=False)
+    _open: dict[str, str] = field(default_factory=dict, init=False)
+    _ran: Sequence[Side] = field(default=(), init=False)
+    _rounds: int = field(default=0, init=False)
 
     def run(self, rounds: int) -> tuple[QueryRun, ...]:
         """
@@ -76,12 +81,27 @@ class QueryMeasurement:
         if self._hopeless(warm):
             return (*warm, *self._cut_off(warm, rounds))
         self._compare_answers(warm)
+        self._answers.clear()
         ran = [(side, run) for side, run in zip(self.sides, warm, strict=True) if run.error is None]
         for side, run in ran:
             self.write(self._inspect(side, ends=not run.timed_out))
-        alive = [side for side, _ in ran]
-        measured = [run for repetition in range(1, rounds + 1) for run in self._round(alive, repetition)]
-        return (*warm, *measured)
+        self._ran = [side for side, _ in ran]
+        return (*warm, *self._measured(self._ran, rounds))
+
+    def more(self, rounds: int, sides: Sequence[Side], write: Write) -> tuple[QueryRun, ...]:
+        """Measure further rounds on those of these sides that ran before, after a warm-up that is not recorded."""
+        self.write = write
+        names = {side.name for side in sides}
+        again = [side for side in self._ran if side.name in names]
+        for side in again:
+            self._timed(side, WARM_UP, 0, ceil(self.limit_ms))
+        self._answers.clear()
+        return tuple(self._measured(again, rounds))
+
+    def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
+        first = self._rounds + 1
+        self._rounds += rounds
+        return [run for repetition in range(first, first + rounds) for run in self._round(sides, repetition)]
 
     def _warm_up(self) -> list[QueryRun]:
         """Run every side once, unless the query is hopeless."""
@@ -142,6 +162,7 @@ class QueryMeasurement:
         return run
 
     def _timed(self, side: Side, repetition: int, order: int, limit_ms: int) -> QueryRun:
+        answer = Answer() if repetition == WARM_UP else None
         with side.steered(self.query) as steering:
             run = QueryRun(
                 query_id=self.query.id,
@@ -154,32 +175,43 @@ class QueryMeasurement:
             )
             try:
                 with side.session.statement_timeout(limit_ms):
-                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql))
+                    take = None if answer is None else answer.take
+                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))
             except QueryTimeout:
                 return replace(run, execution_ms=limit_ms, timed_out=True)
             except (StatementFailed, LeftTransaction) as error:
                 return replace(run, error=str(error))
-        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=len(timed.rows))
-        return replace(run, answer_hash=answer_hash(timed.rows), empty=is_empty(timed.rows)) if run.warm_up else run
+        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=timed.row_count)
+        if answer is None:
+            return run
+        self._answers[side.name] = answer
+        return replace(run, answer_hash=answer.hash, empty=answer.empty)
 
     def _compare_answers(self, warm: Sequence[QueryRun]) -> None:
+        """Compare each side's answer with the baseline's; note those that cannot be compared, and raise `DifferentAnswer` for others."""
         baseline = warm[0]
-        for run in warm[1:]:
-            comparable = all(r.error is None and not r.timed_out for r in (baseline, run))
-            if comparable and run.answer_hash != baseline.answer_hash:
+        for side, run in zip(self.sides[1:], warm[1:], strict=True):
+            if None in (baseline.answer_hash, run.answer_hash) or run.answer_hash == baseline.answer_hash:
+                continue
+            answers = self._answers[baseline.side], self._answers[run.side]
+            try:
+                reason = explained(self.query, self.sides[0], side, answers, ceil(self.limit_ms))
+            except Differs:
                 raise DifferentAnswer(
                     f"query {self.query.id!r}: side {run.side!r} returned other rows than {baseline.side!r} "
                     f"({run.row_count} rows, hash {run.answer_hash}, against {baseline.row_count} rows, hash {baseline.answer_hash}); "
                     "its times cannot be compared",
                     side=run.side,
-                )
+                ) from None
+            if reason is not None:
+                self._open[side.name] = reason
 
     def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
         seen = self._seen(side, ends=ends)
         steering, plan = seen.steering, seen.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(query_id=self.query.id, side=side.name)
+        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name))
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_pilotscope.errors import (
@@ -16,8 +15,10 @@ from pytest_pilotscope.errors import (
     SideFailed,
     StatementFailed,
     UnsupportedQuery,
+    raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
+    A_SCALAR,
     Algorithm,
     Cardinalities,
     CardinalityEstimator,
@@ -25,6 +26,8 @@ from pytest_pilotscope.learning.algorithm import (
     LearningOn,
     PlanChooser,
     TextSteering,
+    is_finite,
+    is_scalar,
     unknown_of,
 )
 from pytest_pilotscope.measurement.clocks import Stopwatch
@@ -125,7 +128,9 @@ class ChooserSide:
             yield replace(steering, by_candidate=steering.unsupported is None)
 
     def _facts(self, query: Query) -> Mapping[str, Scalar]:
-        return self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+        facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
+        check_facts(self.name, query, facts)
+        return facts
 
     def _chosen(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
         with _planning(query):
@@ -155,6 +160,7 @@ class GuardedSide:
             try:
                 steering = stack.enter_context(self.side.steered(query))
             except Exception as error:
+                raise_interrupt_behind(error)
                 raise SideFailed(self.name, error) from error
             yield steering
 
@@ -229,14 +235,29 @@ def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estim
     if missing:
         raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
     for subplan, rows in estimates.items():
-        if not isinstance(subplan, frozenset):
+        if not isinstance(subplan, frozenset) or not all(isinstance(alias, str) for alias in subplan):
             raise AlgorithmError(
                 f"{algorithm} answered query {query.id!r} with rows for {subplan!r}; a subplan is a frozenset of aliases, such as "
                 "frozenset({'c', 'u'})"
             )
         try:
-            valid = isfinite(rows) and rows >= 0
-        except (TypeError, ValueError, OverflowError) as error:  # no number, or an integer too large for a float
-            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=repr(rows)) from error
+            valid = is_finite(rows) and rows >= 0
+        except OverflowError:  # an integer too large for a float
+            valid = False
         if not valid:
-            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows)
+            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows if isinstance(rows, float) else repr(rows))
+    for subplan, reason in unknown_of(estimates).items():
+        if not isinstance(reason, str):
+            raise AlgorithmError(
+                f"{algorithm} answered query {query.id!r} with {reason!r} as the reason for {' '.join(sorted(subplan))}; it must be a text"
+            )
+
+
+def check_facts(algorithm: str, query: Query, facts: object) -> None:
+    """Raise `AlgorithmError` for facts that the record cannot hold, by their names or their values."""
+    named = isinstance(facts, Mapping) and all(isinstance(name, str) and "\0" not in name for name in facts)
+    if not isinstance(facts, Mapping) or not named:
+        raise AlgorithmError(f"{algorithm} explained query {query.id!r} with {facts!r}; it must be a mapping from names (texts) to values")
+    for name, value in facts.items():
+        if not is_scalar(value):
+            raise AlgorithmError(f"{algorithm} explained query {query.id!r} with {value!r} as {name!r}; a fact must be {A_SCALAR}")

@@ -12,6 +12,9 @@ from pytest_pilotscope.options.table import option, options_of
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri
 
+FIRST_ROUNDS = 5
+"""The rounds of a measurement; with `auto` those before the first decision to go on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -31,7 +34,7 @@ class Settings:
 
     # server
     server: str | Dsn = option("auto", "where PostgreSQL comes from", metavar="auto|embedded|container|DSN", parse=values.server)
-    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=Path)
+    pg_bindir: Path | None = option(None, "bin directory of the PostgreSQL to embed", metavar="DIR", parse=values.path)
     pg_version: int | None = option(None, "PostgreSQL major version to embed or to run", metavar="MAJOR", parse=values.positive_int)
     container_memory_bytes: int | None = option(
         None,
@@ -53,8 +56,8 @@ class Settings:
     # data and workload
     scale: float | None = option(None, "scale of a generated dataset, instead of its own", metavar="FACTOR", parse=values.positive_float)
     seed: int = option(0, "seed of data, workload, training and bootstrap", metavar="N", parse=values.non_negative_int)
-    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=Path)
-    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=Path)
+    data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=values.path)
+    queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=values.path)
     workload: str | None = option(None, "one of several workloads in the folder of --queries-dir or --data-dir", metavar="NAME")
     split: Literal["given", "random", "template"] = option(
         "given",
@@ -82,7 +85,18 @@ class Settings:
 
     # measurement
     measure: bool = option(True, "collect and train only; may run with several workers (-n)")
-    rounds: int = option(5, "measured repetitions per query and side, after one warm-up", metavar="N", parse=values.positive_int)
+    rounds: int | Literal["auto"] = option(
+        FIRST_ROUNDS,
+        "measured repetitions per query and side, after one warm-up; with auto 5 or more, until a gate with these deltas would see enough",
+        metavar="N|auto",
+        parse=values.auto_or_count,
+    )
+    rounds_limit_s: float = option(
+        600.0,
+        "with --rounds auto: begin no rounds that would end later than S seconds after the first",
+        metavar="S",
+        parse=values.positive_float,
+    )
     query_timeout_ms: float | None = option(
         None,
         "time limit per statement in ms; without it 10 x the slowest baseline repetition of the query, at least 1 s",
@@ -123,6 +137,9 @@ class Settings:
         parse=values.names,
     )
     gate_on_missing: Literal["fail", "warn"] = option("fail", "fail or warn if there is no comparable run", choices=("fail", "warn"))
+    gate_on_blind: Literal["fail", "warn"] = option(
+        "warn", "fail or warn if a run passes, but is too noisy to show a slow-down of twice the allowed size", choices=("fail", "warn")
+    )
     calibrate: bool = option(
         False, "measure PostgreSQL against itself, and store for the gate the smallest difference that this machine can detect"
     )
@@ -141,14 +158,14 @@ class Settings:
         metavar="N",
         parse=values.positive_int,
     )
-    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION")
+    load_model: str | None = option(None, "start from this model", metavar="best|RUN_ID|PATH|models:/NAME/VERSION", parse=values.nameable)
     register_model: bool = option(False, "register the trained model in MLflow's registry")
     device: str = option("auto", "device that trains networks", choices=("auto", "cpu", "cuda"))
     sample_bitmaps: bool = option(True, "train mscn without the sample bitmaps", name="no-bitmaps")
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     # records
-    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=Path)
+    results: Path = option(Path("results"), "folder of the records", metavar="DIR", parse=values.path)
     report: Path | None = option(
         None, "write an HTML page with tables, plots and plans of all runs", metavar="FILE.html", parse=values.page
     )
@@ -162,6 +179,11 @@ class Settings:
             object.__setattr__(self, "server", values.server(self.server))
         if isinstance(self.tracking_uri, str):
             object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
+
+    @property
+    def fewest_rounds(self) -> int:
+        """The rounds that every query is measured in, at least."""
+        return FIRST_ROUNDS if self.rounds == "auto" else self.rounds
 
 
 OPTIONS = options_of(Settings)

@@ -53,6 +53,7 @@ class Option:
 
     def read(self, text: str) -> Any:
         """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
+        values.readable(text)
         for name in values.parts(text) if self.repeats and self.choices else ():
             values.one_of(*self.choices)(name)
         if self.parse is None:
@@ -61,7 +62,7 @@ class Option:
         try:
             return self.parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"expected {self.metavar or 'another value'}, got {text!r} ({error})") from error
+            raise argparse.ArgumentTypeError(f"expected {self.metavar or 'another value'}, got {values.shown(text)} ({error})") from error
 
     def checked(self, value: Any, argument: str) -> Any:
         """

@@ -23,6 +23,12 @@ LONGEST_MS = 2**31 - 1
 LEAST_MEMORY_BYTES = 64 << 20
 """With our settings PostgreSQL does not start in less memory."""
 
+MOST = 2**31 - 1
+"""The largest number that an option takes: PostgreSQL's largest time limit, in ms."""
+
+LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
+"""The limits of Linux and macOS, which are not larger elsewhere."""
+
 
 def _number(parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
     def read(text: str) -> Any:
@@ -31,10 +37,38 @@ def _number(parse: Callable[[str], Any], accept: Callable[[Any], bool], wanted: 
         except ValueError:
             value = None
         if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {shown(text)}")
+        if abs(value) > MOST:
+            raise argparse.ArgumentTypeError(f"expected at most {MOST}, got {shown(text)}")
         return value
 
     return read
+
+
+def shown(text: str) -> str:
+    """Return a text for a message, in quotes, its middle left out if it is long."""
+    return repr(text if len(text) <= 200 else f"{text[:100]}...{text[-50:]}")
+
+
+def readable(text: str) -> str:
+    """Return a text without a NUL and without bytes that are no UTF-8: nothing that reads it later, such as libpq, takes them."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise argparse.ArgumentTypeError(f"expected a text in UTF-8 without NUL, got {shown(text)}")
+    return text
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or folder."""
+    return Path(nameable(text))
+
+
+def nameable(text: str) -> str:
+    """Return a text that may name a file; no system has longer names."""
+    if any(len(part.encode()) > LONGEST_NAME_BYTES for part in text.split("/")) or len(text.encode()) > LONGEST_PATH_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"expected names of at most {LONGEST_NAME_BYTES} bytes, {LONGEST_PATH_BYTES} in all, got {shown(text)}"
+        )
+    return text
 
 
 whole = _number(int, lambda value: True, "a whole number")
@@ -59,7 +93,7 @@ def truth(value: object) -> bool:
 def names(text: str) -> str:
     """Read one or more names, separated by commas."""
     if not text.replace(",", "").strip():
-        raise argparse.ArgumentTypeError(f"expected at least one name, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected at least one name, got {shown(text)}")
     return text
 
 
@@ -78,7 +112,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text not in names:
-            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {shown(text)}")
         return text
 
     return parse
@@ -86,17 +120,17 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 def size(text: str) -> int:
     """Read a size such as 512m or 2g; return bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mMgG])[bB]?", text)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([mMgG])[bB]?", text)
     size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
     if size_bytes < LEAST_MEMORY_BYTES:
-        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {shown(text)}")
     return size_bytes
 
 
 def dask(text: str) -> str:
     """Read local:N, or the address of a scheduler."""
     if not re.fullmatch(r"local:[1-9]\d*|(?!local:)(\w+://)?[\w.-]+:\d+", text):
-        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected local:N or the address of a scheduler such as tcp://host:8786, got {shown(text)}")
     return text
 
 
@@ -123,27 +157,27 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not (isfinite(value) and value >= 0) or (value >= 1 and not text.endswith("%")):
-        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a percentage such as 3% or a share below 1 such as 0.03, got {shown(text)}")
     return value
 
 
 def gate(text: str) -> str:
     """Read a file, mlflow:EXPERIMENT, baseline or none."""
     if text in ("", "mlflow:"):
-        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {text!r}")
-    return text
+        raise argparse.ArgumentTypeError(f"expected a file, mlflow:EXPERIMENT, baseline or none, got {shown(text)}")
+    return text if text.startswith("mlflow:") else nameable(text)
 
 
 def page(text: str) -> Path:
     """Read the name of an HTML file."""
     if not text.lower().endswith((".html", ".htm")):
-        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {text!r}")
-    return Path(text)
+        raise argparse.ArgumentTypeError(f"expected the name of an HTML file such as report.html, got {shown(text)}")
+    return path(text)
 
 
 def files(text: str) -> tuple[Path, ...]:
     """Read names of files, separated by commas; none for an empty text."""
-    return tuple(Path(name.strip()) for name in text.split(",") if name.strip())
+    return tuple(path(name.strip()) for name in text.split(",") if name.strip())
 
 
 OF_TYPE: dict[type, Callable[[str], Any]] = {int: whole, float: number}

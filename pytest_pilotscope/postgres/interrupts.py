@@ -1,5 +1,5 @@
 """
-Let Ctrl-C, and a timer, end a running statement.
+Let Ctrl-C, the other signals that end a run, and a timer end a running statement.
 
 The driver waits inside libpq, where Python's signal handlers do not run, so without help KeyboardInterrupt would be raised when the
 statement has ended by itself, which for a bad plan is never. While a statement runs in the main thread, the interpreter writes the number
@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-_CANCELLING = (signal.SIGINT, signal.SIGALRM)
-"""Ctrl-C, and the timer of a time limit (`timelimit`)."""
+from pytest_pilotscope.postgres.signals import SIGNALS, interrupts_wait
 
 
 class Cancellable(Protocol):
@@ -41,7 +40,7 @@ class _Watcher:
     def _watch(self) -> None:
         while number := self._reader.recv(1):
             running = self.running
-            if number[0] in _CANCELLING and running is not None:
+            if running is not None and (number[0] == signal.SIGALRM or (number[0] in SIGNALS and not interrupts_wait())):
                 running.cancel()
 
 
@@ -50,7 +49,7 @@ _watcher: _Watcher | None = None
 
 @contextmanager
 def cancelled_by_interrupt(connection: Cancellable) -> Iterator[None]:
-    """Let SIGINT and SIGALRM cancel the statement of `connection` within the block; do nothing outside the main thread."""
+    """Let an interrupt, and SIGALRM (`timelimit`), cancel the statement of `connection` within the block; do nothing in other threads."""
     global _watcher
     if threading.current_thread() is not threading.main_thread():
         yield

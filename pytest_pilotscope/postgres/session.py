@@ -22,6 +22,7 @@ from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import Secret
 from pytest_pilotscope.postgres.environment import hidden_variables
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
+from pytest_pilotscope.postgres.streaming import StatementError, Take, stream
 from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
@@ -362,6 +363,26 @@ class Session:
 
         return steering.timed(self, sql)
 
+    def timed_stream(self, sql: str, take: Take | None) -> TimedRun:
+        """Run `sql` like `stream`, and return its number of rows with the server's own planning and execution time in ms."""
+        from pytest_pilotscope.postgres import steering
+
+        return steering.timed_stream(self, sql, take)
+
+    def stream(self, sql: str, take: Take | None) -> int:
+        """Run one statement, hand its rows as text to `take` while they arrive, and return their number; without `take` drop them."""
+        return self._patiently(lambda: self._streamed(sql, take))
+
+    def _streamed(self, sql: str, take: Take | None) -> int:
+        try:
+            with cancelled_by_interrupt(self._connection):
+                count = stream(self._connection, sql, take)
+        except StatementError as error:
+            self._raise(error, sql, str(error), sqlstate=error.sqlstate, detail=error.detail)
+        if self._stays_read_only:
+            self._stay_read_only(sql)
+        return count
+
     def _limit(self, timeout_ms: int) -> None:
         self.execute("SELECT set_config('statement_timeout', %s, false)", (str(timeout_ms),))
         self._timeout_ms = timeout_ms
@@ -403,16 +424,21 @@ class Session:
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
 
     def _fail(self, error: psycopg2.Error, sql: str | composing.Composable) -> NoReturn:
-        """Raise this project's error for the driver's; a lost connection has no SQLSTATE."""
+        """Raise this project's error for the driver's."""
+        self._raise(error, sql, error.diag.message_primary or str(error).strip(), sqlstate=error.pgcode, detail=error.diag.message_detail)
+
+    def _raise(
+        self, error: Exception, sql: str | composing.Composable, message: str, *, sqlstate: str | None, detail: str | None
+    ) -> NoReturn:
+        """Raise this project's error for one of the server; a lost connection has no SQLSTATE."""
         if self.closed:
             raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
-        message = error.diag.message_primary or str(error).strip()
-        if error.pgcode == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
+        if sqlstate == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
             raise QueryTimeout(self._text(sql), timeout_ms=self._timeout_ms) from None
-        if error.pgcode == _LOCK_NOT_AVAILABLE:
+        if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockHeld(self._text(sql), holders=self._holders()) from None
-        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-        raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + detail, sqlstate=error.pgcode or "") from error
+        more = f" ({detail})" if detail else ""
+        raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + more, sqlstate=sqlstate or "") from error
 
 
 class _Chunks(io.RawIOBase):

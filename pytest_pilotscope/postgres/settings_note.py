@@ -130,7 +130,7 @@ def read_note(path: Path) -> SettingsNote:
             before={str(name): None if value is None else str(value) for name, value in content["before"].items()},
             ours={str(name): [str(value) for value in values] for name, values in content["ours"].items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ServerError(
             f"the note of a server's old settings {path} cannot be read ({type(error).__name__}: {error}); put them back by hand and "
             "delete it"

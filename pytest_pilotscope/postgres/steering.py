@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -24,6 +24,7 @@ from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.postgres.streaming import Take
 
 __all__ = [
     "Adherence",
@@ -36,6 +37,7 @@ __all__ = [
     "require_extension",
     "subplans",
     "timed",
+    "timed_stream",
     "verify",
 ]
 
@@ -54,11 +56,12 @@ _UNKNOWN_INDEXES = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedRun:
-    """The rows of a statement with the server's own clocks: no EXPLAIN ANALYZE, no client, no network in them."""
+    """The rows of a statement, or only their number, with the server's own clocks: no EXPLAIN ANALYZE, no client, no network in them."""
 
     planning_ms: float
     execution_ms: float
-    rows: list[tuple[Any, ...]]
+    row_count: int
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def has_extension(session: Session) -> bool:
@@ -147,8 +150,25 @@ def timed(session: Session, sql: str) -> TimedRun:
     """
     require_extension(session)
     rows = session.execute(single(sql))
+    return _timing(session, len(rows), rows)
+
+
+def timed_stream(session: Session, sql: str, take: Take | None) -> TimedRun:
+    """
+    Run `sql` like `timed`, hand its rows to `take` while they arrive, and return only their number.
+
+    A slow `take` keeps the server waiting, which counts as execution. Without `take` the rows are dropped as fast as they arrive.
+    """
+    require_extension(session)
+    return _timing(session, session.stream(single(sql), take))
+
+
+def _timing(session: Session, row_count: int, rows: list[tuple[Any, ...]] | None = None) -> TimedRun:
+    """Return the clocks of the last statement."""
     shown = json.loads(session.scalar("SHOW pilotscope.timing"))
-    return TimedRun(planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, rows=rows)
+    return TimedRun(
+        planning_ms=shown.get("planning_ms") or 0.0, execution_ms=shown.get("execution_ms") or 0.0, row_count=row_count, rows=rows or []
+    )
 
 
 def require_extension(session: Session) -> None:

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -182,7 +182,7 @@ class _Reader:
         self._number += 1
         try:
             values = json.loads(line)
-        except ValueError as error:  # JSON and UTF-8 errors alike
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
             if last and self._header is not None:
                 self._truncated = True
                 return
@@ -191,16 +191,17 @@ class _Reader:
             raise self._error("a line must be an object with a 'kind'")
         try:
             self._accept(values.pop("kind"), values)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error(str(error)) from None
 
     def record(self) -> Record:
         """Return the record; raise RecordError if there was no line."""
         if self._header is None:
             raise RecordError(f"{self._path}:1: the record is empty; the run died before it wrote its header")
+        runs = self._entries_of(QueryRun)
         return Record(
-            header=self._header,
-            runs=self._entries_of(QueryRun),
+            header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
+            runs=runs,
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),
@@ -229,6 +230,14 @@ class _Reader:
 
     def _error(self, problem: str) -> RecordError:
         return RecordError(f"{self._path}:{self._number}: {problem}")
+
+
+def _whole_rounds(header: RunHeader, runs: Sequence[QueryRun]) -> int:
+    """Return the number of rounds of every query: those of the header, or the more that `--rounds auto` completed."""
+    if header.parameters.get("rounds") != "auto":
+        return header.rounds
+    counts = Counter(run.query_id for run in runs if run.side == header.baseline_side and not run.warm_up)
+    return min((count for count in counts.values() if count >= header.rounds), default=header.rounds)
 
 
 def _format(kind: str, values: dict[str, Any]) -> int:

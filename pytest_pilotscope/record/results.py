@@ -62,6 +62,7 @@ class QueryRun:
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be finite and >= 0, found {value}")
+        _check_not_negative(self, "repetition", "order", "row_count")
 
     @property
     def end_to_end_ms(self) -> float:
@@ -86,6 +87,9 @@ class SubplanEstimate:
     aliases: tuple[str, ...]
     estimated: float
     true: float
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "estimated", "true")
 
     @property
     def joins(self) -> int:
@@ -116,6 +120,9 @@ class PlanNode:
     actual_rows: float | None = None
     loops: float | None = None
     children: tuple[PlanNode, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "rows", "cost", "actual_rows", "loops")
 
     def nodes(self, depth: int = 0) -> Iterator[tuple[int, PlanNode]]:
         """Yield each node with its depth, parents before children."""
@@ -149,7 +156,8 @@ class QueryReport:
     `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
     do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
     and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
-    p-error is not known.
+    p-error is not known. `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the
+    baseline's for that reason.
     """
 
     query_id: str
@@ -162,6 +170,10 @@ class QueryReport:
     estimates: tuple[SubplanEstimate, ...] | None = None
     p_error: float | None = None
     p_error_reason: str | None = None
+    not_comparable: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "steered_ratio", "plan_cost", "p_error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +196,8 @@ class RunHeader:
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
     `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
-    `rounds` rounds after its warm-up. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the rounds that all queries have.
+    Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
@@ -210,6 +223,7 @@ class RunHeader:
     parallel: bool = False
 
     def __post_init__(self) -> None:
+        _check_not_negative(self, "rounds", "timeout_ms")
         if self.baseline_side not in self.sides:
             raise ValueError(f"the baseline side {self.baseline_side!r} of run {self.run_name!r} is not among its sides {list(self.sides)}")
 
@@ -221,7 +235,7 @@ class TrainingReport:
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
     hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
-    `artifacts` are paths.
+    `artifacts` are paths. `num_training` is the number of queries that were learned from.
     """
 
     side: str
@@ -230,6 +244,7 @@ class TrainingReport:
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
+    num_training: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,3 +259,11 @@ class RunEnd:
     finished_at: str
     error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def _check_not_negative(value: object, *names: str) -> None:
+    """Raise ValueError, with its name, for a negative number or NaN in a field; None is neither."""
+    for name in names:
+        number = getattr(value, name)
+        if number is not None and not number >= 0:
+            raise ValueError(f"field {name!r} must be at least 0, found {number}")

@@ -164,6 +164,12 @@ def _quantiles(values: Quantiles | None) -> str | None:
     return " / ".join(factor_text(value) for value in (values.p50, values.p95, values.max)) if values else None
 
 
+def _p_errors(side: SideSummary) -> str | None:
+    """Return the quantiles of the p-errors that are known, and the number of queries without one."""
+    unknown = f"{side.unknown_p_errors} unknown" if side.unknown_p_errors else None
+    return ", ".join(filter(None, (_quantiles(side.p_errors), unknown))) or None
+
+
 def _q_errors(side: SideSummary) -> str | None:
     return _quantiles(side.q_errors.nonempty or side.q_errors.all) if side.q_errors else None
 
@@ -225,7 +231,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="p-error",
         meaning="p50 / p95 / max over queries: cost of the plan over cost of the best plan, both with true rows",
-        cell=lambda side: _quantiles(side.p_errors),
+        cell=_p_errors,
     ),
 )
 """All figures but the rank, in the order of the table."""

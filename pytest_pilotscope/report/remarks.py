@@ -96,6 +96,7 @@ def record_remarks(record: Record) -> Iterator[Remark]:
     for side, reason in (end.failures if end else {}).items():
         yield Remark(text=f"{side} failed: {reason}", bad=True)
     yield from _without_p_error(record)
+    yield from _not_comparable(record)
     for report in record.reports:
         if report.steered_ratio is not None and report.steered_ratio < 1:
             yield Remark(text=f"{report.query_id}: {report.side} {_steered(report)}", bad=True)
@@ -107,6 +108,14 @@ def _without_p_error(record: Record) -> Iterator[Remark]:
         lacking = [report for report in record.reports if report.side == side and report.p_error_reason is not None]
         if lacking:
             yield Remark(text=f"{side}: unknown p-error of {named(report.query_id for report in lacking)}: {lacking[0].p_error_reason}")
+
+
+def _not_comparable(record: Record) -> Iterator[Remark]:
+    """Name the queries of each side whose answers SQL leaves open, by the reason."""
+    reasons = dict.fromkeys((report.side, report.not_comparable) for report in record.reports if report.not_comparable is not None)
+    for side, reason in reasons:
+        queries = named(report.query_id for report in record.reports if (report.side, report.not_comparable) == (side, reason))
+        yield Remark(text=f"{side}: the answer of {queries} is not comparable with the baseline's: {reason}")
 
 
 def wide_intervals(summary: Summary) -> Iterator[Remark]:

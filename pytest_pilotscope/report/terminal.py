@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.errors import counted
 from pytest_pilotscope.record.projection import is_comparison
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.figure_table import interval_text, text_tables, title_of
@@ -68,7 +69,8 @@ def _accuracy(name: str, side: SideSummary) -> list[str]:
         return []
     q, p = side.q_errors.nonempty or side.q_errors.all, side.p_errors
     line = f"{name}: q-error of {q.count} non-empty subplans p50 {q.p50:.2f}, p95 {q.p95:.1f}, max {q.max:.3g}"
-    return [line + (f"; p-error p50 {p.p50:.2f}, p95 {p.p95:.2f}, max {p.max:.3g}" if p else "")]
+    unknown = f"; p-error unknown for {counted(side.unknown_p_errors, 'query', 'queries')}" if side.unknown_p_errors else ""
+    return [line + (f"; p-error p50 {p.p50:.2f}, p95 {p.p95:.2f}, max {p.max:.3g}" if p else "") + unknown]
 
 
 def _remarks(record: Record, summary: Summary) -> list[str]:

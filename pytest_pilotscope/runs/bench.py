@@ -6,45 +6,53 @@ Nothing here knows pytest. `say` shows a line to the user, `progress` a bar.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import PilotscopeError, UnknownName, UsageError
+from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of
-from pytest_pilotscope.runs.finished import FinishedRun, Tracking, read_back
-from pytest_pilotscope.runs.header import check_results, restrictions
+from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back, reason_of
+from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
-    from pytest_pilotscope.gate.judging import Gate
+    from pytest_pilotscope.gate.judging import Gate, Judgement
     from pytest_pilotscope.provision.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """The result of all runs: lines for the user, and the exit code (1 for a failure)."""
+    """
+    The result of all runs: lines for the user, and the exit code (1 for a failure). `interrupted` by Ctrl-C, something is missing.
+
+    `warnings` are those of the lines that warn. `failures` are the lines of each verdict of the gate that failed, by its name.
+    """
 
     lines: tuple[str, ...] = ()
     exit_code: int = 0
+    interrupted: bool = False
+    warnings: frozenset[str] = frozenset()
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """The state of one invocation; close it to stop the servers."""
+    """The state of one invocation; close it to stop the servers. `failures` are those of readers of the records, as sentences."""
 
     settings: Settings
     registry: Registry
@@ -52,7 +60,9 @@ class Bench:
     progress: ShowProgress
     cases: tuple[Case, ...] = ()
     finished: list[FinishedRun] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     _gate: Gate | None = None
+    _judgement: Judgement | None = None
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -71,7 +81,9 @@ class Bench:
             self.registry.algorithm(name).resolve()
         self._check_model()
         _check_measuring(self.settings)
-        check_results(self.settings.results)
+        check_folder("--results", self.settings.results)
+        if self.settings.report is not None:
+            check_page(self.settings.report)
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:
@@ -81,6 +93,10 @@ class Bench:
             from pytest_pilotscope.tracking.record_artifacts import newest_record
 
             self._gate = open_gate(self.settings, partial(newest_record, tracking_uri=self.settings.tracking_uri))
+            if self._gate is not None and self._gate.missing and self.settings.gate_on_missing == "fail":
+                raise UsageError(
+                    f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
+                )
 
     def _check_model(self) -> None:
         """Raise `UsageError` for a model that cannot exist, and for a missing one. Algorithms without `load` need no model."""
@@ -152,7 +168,8 @@ class Bench:
         def started(its_header: RunHeader) -> None:
             nonlocal header
             header = its_header
-            tracking.begin(its_header)
+            with held():
+                tracking.begin(its_header)
 
         try:
             with benchmark_run(
@@ -168,42 +185,70 @@ class Bench:
                 yield run
         finally:
             if header is not None:
-                self.finished.append(read_back(header, self.settings.results, tracking))
+                with held():
+                    finished = read_back(header, self.settings.results, tracking, self.failures)
+                    self.finished += [finished] if finished else []
 
     def conclude(self) -> Conclusion:
-        """Write the report; calibrate with the runs, or judge them by the gate."""
+        """Write the report; calibrate with the runs, or judge them by the gate. Each does its work even if the others fail."""
         lines: list[str] = []
-        failed = False
-        try:
-            if self.settings.report is not None and self.finished:
-                from pytest_pilotscope.report.page import write_page
-
-                lines.append(f"report: {write_page(self.settings.report, [run.record for run in self.finished])}")
-            for run in self.finished if self.settings.calibrate else ():
-                from pytest_pilotscope.gate.calibrations import calibrate_with, calibration_folder
-
-                lines += calibrate_with(run.record, calibration_folder())
-            if self._gate is not None:
-                from pytest_pilotscope.gate.judging import judge
-
-                expected = (run for case in cases_of(self.settings) for run in case.runs)
-                judgement = judge(self._gate, [run.record for run in self.finished], expected)
-                lines += judgement.lines
-                failed = judgement.exit_code != 0
-        except PilotscopeError as error:
-            lines.append(str(error))
-            failed = True
+        interrupted = failed = False
+        for reader, read in {"report": self._report, "calibration": self._calibrated, "gate": self._judged}.items():
+            try:
+                with isolated(reader, self.failures), held():
+                    its_lines, its_failure = read()
+                    lines += its_lines
+                    failed |= its_failure
+            except KeyboardInterrupt:
+                interrupted = True
         if unsent := sum(run.unsent for run in self.finished):
             lines.append(f"not sent to MLflow: {unsent} of {len(self.finished)} runs; `pilotscope sync` sends them, or says what is wrong")
-        if self.settings.calibrate and len(self.finished) < len(self.settings.datasets):
-            lines.append("not everything was measured, so not everything is calibrated")
-            failed = True
-        return Conclusion(lines=tuple(lines), exit_code=int(failed))
+        judgement = self._judgement
+        return Conclusion(
+            lines=tuple(lines),
+            exit_code=int(failed or bool(self.failures)),
+            interrupted=interrupted,
+            warnings=judgement.blind if judgement else frozenset(),
+            failures=judgement.failures if judgement else {},
+        )
 
-    def close(self) -> None:
-        """Stop what was started."""
+    def _report(self) -> tuple[Sequence[str], bool]:
+        if self.settings.report is None or not self.finished:
+            return (), False
+        from pytest_pilotscope.report.page import write_page
+
+        return [f"report: {write_page(self.settings.report, [run.record for run in self.finished])}"], False
+
+    def _calibrated(self) -> tuple[Sequence[str], bool]:
+        if not self.settings.calibrate:
+            return (), False
+        from pytest_pilotscope.gate.calibrations import calibrate_with, calibration_folder
+
+        lines: list[str] = []
+        for run in self.finished:
+            with isolated("calibration", self.failures):
+                lines += calibrate_with(run.record, calibration_folder())
+        missing = len(self.finished) < len(self.settings.datasets)
+        return [*lines, *(["not everything was measured, so not everything is calibrated"] if missing else [])], missing
+
+    def _judged(self) -> tuple[Sequence[str], bool]:
+        if self._gate is None:
+            return (), False
+        from pytest_pilotscope.gate.judging import judge
+
+        expected = (run for case in cases_of(self.settings) for run in case.runs)
+        self._judgement = judge(self._gate, [run.record for run in self.finished], expected)
+        return self._judgement.lines, self._judgement.exit_code != 0
+
+    def close(self) -> str | None:
+        """Stop what was started; return a sentence about what could not be stopped or put back."""
         self._databases.clear()
-        self._stack.close()
+        with suppress(KeyboardInterrupt), held():  # nothing is left that could end earlier
+            try:
+                self._stack.close()
+            except Exception as error:
+                return f"not everything was put back at the end: {reason_of(error)}"
+        return None
 
 
 def _check_measuring(settings: Settings) -> None:
@@ -215,9 +260,9 @@ def _check_measuring(settings: Settings) -> None:
 def _check_calibration(settings: Settings, queries: int) -> None:
     if settings.compare or settings.algorithms != (BASELINE,):
         raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo and --compare out")
-    if settings.rounds < 2 or queries < 2:
+    if settings.fewest_rounds < 2 or queries < 2:
         raise UsageError(
-            f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.rounds} and {queries}; "
+            f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.fewest_rounds} and {queries}; "
             "leave --rounds, --queries and --limit as they are for the gate"
         )
 

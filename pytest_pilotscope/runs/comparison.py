@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_pilotscope.errors import DifferentAnswer, SideFailed
+from pytest_pilotscope.errors import DifferentAnswer, SideFailed, raise_interrupt_behind
 from pytest_pilotscope.learning.algorithm import CardinalityEstimator
 from pytest_pilotscope.measurement.protocol import Line
 from pytest_pilotscope.measurement.sides import GuardedSide, Side
@@ -38,6 +38,7 @@ class ComparisonRun(BenchmarkRun):
                 sides.append(GuardedSide(side=self.trained_side(name, algorithm, stack)))
                 estimators += isinstance(algorithm, CardinalityEstimator)
             except Exception as error:  # raised again after the other algorithms are measured
+                raise_interrupt_behind(error)
                 failure = SideFailed(name, error)
                 failure.__cause__ = error
                 broken.append(failure)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 from pytest_pilotscope.errors import RecordError, UsageError
 from pytest_pilotscope.places.environment import clean_environment
+from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
 
@@ -41,12 +43,12 @@ def run_header(
     report = database.report
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
-        run_name=_free_name(f"{algorithm}_{workload.dataset}_{now:%Y%m%d_%H%M%S}", settings.results),
+        run_name=_free_name(f"{algorithm}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
         sides=(BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,))),
-        rounds=settings.rounds,
+        rounds=settings.fewest_rounds,
         seed=settings.seed,
         suite_version=version(DISTRIBUTION),
         queries={query.id: query.sql for query in queries},
@@ -85,18 +87,27 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
             yield f"{name} on this server: {reason}"
 
 
-def check_results(folder: Path) -> None:
-    """Raise `UsageError` if no record can be written to the folder of --results. Leave no file there."""
+def check_folder(option: str, folder: Path) -> None:
+    """Raise `UsageError` if nothing can be written to the folder of an option. Leave no file there."""
     there = folder
     try:
         while not there.exists():
             there = there.parent
         if not there.is_dir():
-            raise UsageError(f"--results {folder}: {there} is a file; name a folder")
+            raise UsageError(f"{option} {folder}: {there} is a file; name a folder")
         with TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise UsageError(f"--results {folder}: nothing can be written to {there} ({error.strerror}); name another folder") from error
+        raise UsageError(f"{option} {folder}: nothing can be written to {there} ({error.strerror}); name another folder") from error
+
+
+def check_page(path: Path) -> None:
+    """Raise `UsageError` if the page of --report cannot be written."""
+    if path.is_dir():
+        raise UsageError(f"--report {path}: this is a folder; name a file in it")
+    check_folder(f"--report {path}: its folder", path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UsageError(f"--report {path}: this file cannot be written; name another one")
 
 
 def open_record(header: RunHeader, results: Path) -> RecordWriter:
@@ -110,9 +121,8 @@ def open_record(header: RunHeader, results: Path) -> RecordWriter:
 
 def _free_name(name: str, results: Path) -> str:
     """Return the name, with a number appended if a run of the same second has taken it."""
-    taken = {path.stem for path in results.glob(f"{name}*.jsonl")}
-    candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
-    return next(candidate for candidate in candidates if candidate not in taken)
+    candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if not os.path.lexists(results / f"{candidate}.jsonl"))
 
 
 def _parameters(algorithm: str, workload: Workload, settings: Settings, server_version: str) -> dict[str, Scalar]:
@@ -123,7 +133,6 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "enable_collection": learns and settings.collection,
         "enable_training": learns and settings.training,
         "num_epoch": settings.epochs if learns else 0,
-        "num_training": min(settings.training_size or len(workload.train), len(workload.train)) if learns else 0,
         "num_collection": min(settings.collection_size or len(workload.train), len(workload.train)) if learns else 0,
         "test_templates_seen": workload.templates_seen if learns else None,
         "register_model": learns and settings.register_model,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, Persistent, PlanChooser
+from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
+
+_COUNT = re.compile(r"^num_|_(calls|count)$")
+"""Names of scalars that count."""
 
 
 def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar]) -> TrainingReport:
@@ -19,6 +24,8 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     tracking store accepts only one; also if the object is not an algorithm, or reports nothing. Raise `ModelError` for a model that is
     missing, broken, or made for another schema or other data. Raise `MissingExtension` before training, if the server could not be steered
     afterwards.
+
+    The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
     if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
@@ -34,6 +41,9 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
                 report = _load(algorithm, training, reference)
     finally:
         training.close()
+    learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters
+    count = report.scalars.get("num_training_queries", len(training.queries)) if learned else 0
+    report = replace(report, num_training=int(count))
     for name in report.parameters.keys() & given.keys():
         if report.parameters[name] != given[name]:
             raise AlgorithmError(
@@ -54,9 +64,31 @@ def check_algorithm(algorithm: object) -> None:
 
 
 def _checked(report: object, algorithm: Algorithm) -> TrainingReport:
+    """Return a report that the record can hold; raise `AlgorithmError` for any other, with the name of the value."""
     if not isinstance(report, TrainingReport):
         raise AlgorithmError(f"{algorithm.name}.train returned {report!r}; it must return training.report()")
+    for kind in ("metrics", "parameters", "scalars"):
+        values = getattr(report, kind)
+        if not isinstance(values, Mapping):
+            raise AlgorithmError(f"{algorithm.name}.train reported the {kind} {values!r}; they must be a mapping from names to values")
+        for name, value in values.items():
+            if wanted := _wanted(kind, name, value):
+                raise AlgorithmError(f"{algorithm.name}.train reported {value!r} in its {kind} as {name!r}; {wanted}")
     return report
+
+
+def _wanted(kind: str, name: object, value: object) -> str | None:
+    """Return the rule that a reported value breaks; None for a good one."""
+    if not isinstance(name, str) or "\0" in name:
+        return "a name must be a text without NUL"
+    if kind == "metrics":
+        finite = isinstance(value, Sequence) and not isinstance(value, str) and all(map(is_finite, value))
+        return None if finite else "a metric must be a list of finite numbers"
+    if kind == "parameters":
+        return None if is_scalar(value) else f"a parameter must be {A_SCALAR}"
+    if not is_finite(value):
+        return "a scalar must be a finite number"
+    return "a number of something cannot be negative" if _COUNT.search(name) and float(value) < 0 else None
 
 
 def _load(algorithm: Persistent, training: Training, reference: str) -> TrainingReport:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.errors import UsageError, ends_as, raise_interrupt_behind
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -38,7 +38,8 @@ def benchmark_run(
     """
     Train one algorithm, or several that are measured `together`, and give the run to measure; the baseline takes part in every run.
 
-    `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C).
+    `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
+    SIGTERM).
     Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
@@ -50,28 +51,24 @@ def benchmark_run(
         title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()
     )
     failures: dict[str, str] = {}
-    with open_record(header, settings.results) as writer:
+    with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
-        with (
-            ending(writer, failures),
-            copyable(database, algorithms.values()) as database,
-            database.measuring_session() as session,
-            ExitStack() as stack,
-        ):
-            run = (ComparisonRun if together else BenchmarkRun)(
-                header=writer.header,
-                database=database,
-                workload=workload,
-                queries=queries,
-                settings=settings,
-                registry=registry,
-                writer=writer,
-                progress=progress,
-                session=session,
-                failures=failures,
-            )
-            broken = run.train(algorithms, stack)
-            yield run
+        database = stack.enter_context(copyable(database, algorithms.values()))
+        session = stack.enter_context(database.measuring_session())
+        run = (ComparisonRun if together else BenchmarkRun)(
+            header=writer.header,
+            database=database,
+            workload=workload,
+            queries=queries,
+            settings=settings,
+            registry=registry,
+            writer=writer,
+            progress=progress,
+            session=session,
+            failures=failures,
+        )
+        broken = run.train(algorithms, stack)
+        yield run
     if broken:
         raise broken[0]
 
@@ -94,8 +91,9 @@ def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except BaseException as problem:
-        status = "FAILED" if isinstance(problem, Exception) else "KILLED"
+        status = ends_as(problem)
         error = f"{type(problem).__name__}: {problem}"
+        raise_interrupt_behind(problem)
         raise
     finally:
         if failures and status == "FINISHED":

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from pytest_pilotscope.errors import TrackingError
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.runs.bench import Conclusion
+from pytest_pilotscope.runs.finished import reason_of
 
 
 def recorded(settings: Settings) -> frozenset[Path]:
@@ -24,14 +25,19 @@ def send_new(settings: Settings, before: Collection[Path]) -> Conclusion:
     """
     made = sorted(recorded(settings).difference(before))
     lines = [f"record: {path}" for path in made]
+    interrupted = False
     if made and settings.mlflow:
-        from pytest_pilotscope.tracking.sync import sync
+        from pytest_pilotscope.tracking.sync import Sent, sync
 
+        sent: list[Sent] = []
         try:
-            sent = list(sync(settings.results, tracking_uri=settings.tracking_uri, but=before))
-            counts = Counter(one.status or one.state for one in sent)
-            lines.append(f"MLflow: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
-            lines += [f"{one.path.name}: {one.reason}" for one in sent if one.reason]
-        except TrackingError as error:
-            lines.append(f"MLflow: not sent ({error}); the records are complete, `pilotscope sync` sends them later")
-    return Conclusion(lines=tuple(lines))
+            with held():
+                sent += sync(settings.results, tracking_uri=settings.tracking_uri, but=before)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception as error:
+            lines.append(f"MLflow: not sent ({reason_of(error)}); the records are complete, `pilotscope sync` sends them later")
+        counts = Counter(one.status or one.state for one in sent)
+        lines += [f"MLflow: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}"] if sent else []
+        lines += [f"{one.path.name}: {one.reason}" for one in sent if one.reason]
+    return Conclusion(lines=tuple(lines), interrupted=interrupted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,6 @@ from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.measurement.clocks import Clock
     from pytest_pilotscope.measurement.sides import Side
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database, PostgreSQLConfig
@@ -63,11 +62,9 @@ class Scheduler:
     registry: Registry = field(default_factory=builtin_registry)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _side: Side | None = field(default=None, init=False)
-    _clock: Clock | None = field(default=None, init=False)
     _executed: list[Execution] = field(default_factory=list, init=False)
 
     def __enter__(self) -> Scheduler:
-        from pytest_pilotscope.measurement.clocks import clock_of
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
@@ -84,7 +81,6 @@ class Scheduler:
             if isinstance(self.algorithm, DatabasePreparer):
                 database = stack.enter_context(self.algorithm.prepare(database))
                 session = stack.enter_context(database.session())
-            self._clock = clock_of(session)
             self._side = side_of(
                 self.algorithm.name,
                 self.algorithm,
@@ -105,18 +101,20 @@ class Scheduler:
         Raise `UsageError` outside of a `with` block, because there is no server yet; for an argument that is no text; and for several
         statements at once, because asking for the plan would run all but the first.
         """
-        if self._side is None or self._clock is None:
+        from pytest_pilotscope.measurement.clocks import timed_with_rows
+
+        if self._side is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
         if not isinstance(sql, str):
             raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
         if (count := statement_count(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
-            timed = self._clock(self._side.session, sql)
+            timed = timed_with_rows(self._side.session, sql)
         executed = Execution(
             rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms
         )
-        self._executed.append(executed)
+        self._executed.append(replace(executed, rows=[]))  # only the times are needed later
         return executed
 
     def _learn(self, stack: ExitStack, database: Database, session: Session) -> None:
@@ -208,7 +206,6 @@ def _tracker(algorithm: str, config: PostgreSQLConfig, settings: Settings) -> ML
         "enable_collection": settings.collection,
         "enable_training": settings.training,
         "num_epoch": settings.epochs,
-        "num_training": settings.training_size,
         "num_collection": settings.collection_size,
         "seed": settings.seed,
     }

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
@@ -52,6 +53,8 @@ class BenchmarkRun:
     sides: tuple[Side, ...] = ()
     truths: Mapping[str, Cardinalities] = field(default_factory=dict)
     _clock: Clock = field(init=False)
+    _measurements: dict[str, QueryMeasurement] = field(default_factory=dict)
+    _further_rounds: int = 0
     _supervision: Supervision = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,12 +121,27 @@ class BenchmarkRun:
 
     def measure_all(self) -> Iterator[tuple[Query, list[str]]]:
         """
-        Measure query after query; yield each with one sentence for every problem.
+        Measure query after query; yield each with one sentence for every problem. Rounds that `auto` adds yield problems only.
 
         Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well.
         """
-        with self.progress(f"{self.header.algorithm} on {self.header.dataset}", len(self.queries)) as advance:
-            for query in self.queries:
+        began_s = monotonic()
+        title = f"{self.header.algorithm} on {self.header.dataset}"
+        yield from self._measure_each(self.queries, title)
+        if self.settings.rounds != "auto":
+            return
+        from pytest_pilotscope.runs.rounds import further_rounds
+
+        queries = [query for query in self.queries if query.id in self._measurements]
+        for rounds in further_rounds(self.settings, self.writer.path, began_s):
+            self._further_rounds = rounds
+            for query, problems in self._measure_each(queries, f"{title}, {rounds} more rounds"):
+                if problems:
+                    yield query, problems
+
+    def _measure_each(self, queries: Sequence[Query], title: str) -> Iterator[tuple[Query, list[str]]]:
+        with self.progress(title, len(queries)) as advance:
+            for query in queries:
                 try:
                     problems = self.measure(query)
                 except StatementFailed:
@@ -145,7 +163,9 @@ class BenchmarkRun:
             return [self.failed(error.side, query, str(error))]
 
     def measured(self, query: Query, sides: Sequence[Side], write: Callable[[Line], None]) -> tuple[QueryRun, ...]:
-        """Measure one query on these sides; hand every line of the record to `write`."""
+        """Measure one query on these sides, or measure further rounds of it; hand every line of the record to `write`."""
+        if self._further_rounds:
+            return self._measurements[query.id].more(self._further_rounds, sides, write)
         measurement = QueryMeasurement(
             query=query,
             sides=sides,
@@ -154,7 +174,10 @@ class BenchmarkRun:
             clock=self._clock,
             truth=self.truths.get(query.id),
         )
-        return measurement.run(self.settings.rounds)
+        runs = measurement.run(self.settings.fewest_rounds)
+        if self.settings.rounds == "auto":
+            self._measurements[query.id] = measurement
+        return runs
 
     def _check_sessions(self, query: Query) -> None:
         """Raise `ServerError` if a side has lost its session."""

@@ -92,6 +92,8 @@ class SideSummary:
     `queries` have all their rounds: `query_count` of them ran to the end every time, and `timeout_count` timed out at least once. Besides,
     `error_count` queries failed, and `unmeasured_count` lack rounds. `total_s` is the sum over queries of the median time. Its parts are
     sums of medians, too, so they add up to it only approximately. `against` is None for the baseline itself and if there is no pair.
+    `p_errors` are those that are known; those of `unknown_p_errors` queries are not. `incomparable_answers` counts the queries whose
+    answers SQL leaves open.
     """
 
     side: str
@@ -112,6 +114,8 @@ class SideSummary:
     steered_ratio: float | None = None
     q_errors: QErrors | None = None
     p_errors: Quantiles | None = None
+    unknown_p_errors: int = 0
+    incomparable_answers: int = 0
     training_s: float | None = None
 
     @property
@@ -172,6 +176,8 @@ def _accuracy(reports: Sequence[QueryReport]) -> dict[str, Any]:
         "steered_ratio": sum(steered) / len(steered) if steered else None,
         "q_errors": q_errors(estimates) if estimates else None,
         "p_errors": quantiles(p_errors) if p_errors else None,
+        "unknown_p_errors": sum(report.p_error_reason is not None for report in reports),
+        "incomparable_answers": sum(report.not_comparable is not None for report in reports),
     }
 
 

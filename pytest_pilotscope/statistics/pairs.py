@@ -71,7 +71,7 @@ def pairs_of(record: Record, side: str) -> Pairs:
         if reason:
             left_out[query_id] = reason
         else:
-            rounds = sorted(ours)
+            rounds = sorted(ours.keys() & theirs.keys())[: record.header.rounds]
             chosen.append((query_id, [theirs[n] for n in rounds], [ours[n] for n in rounds]))
     return _matrix(chosen, record.header.rounds, left_out)
 
@@ -86,9 +86,8 @@ def _rounds(runs: Iterable[QueryRun]) -> dict[str, dict[int, QueryRun]]:
 def _reason_to_leave_out(ours: Mapping[int, QueryRun], theirs: Mapping[int, QueryRun], rounds: int) -> str:
     if not ours and not theirs:
         return "not measured"
-    if ours.keys() != theirs.keys() or len(ours) != rounds:
-        return f"measured in {len(ours.keys() & theirs.keys())} of {rounds} rounds"
-    return ""
+    both = len(ours.keys() & theirs.keys())
+    return f"measured in {both} of {rounds} rounds" if both < rounds else ""
 
 
 def _matrix(chosen: Sequence[tuple[str, list[QueryRun], list[QueryRun]]], rounds: int, left_out: Mapping[str, str]) -> Pairs:

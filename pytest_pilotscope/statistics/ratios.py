@@ -178,6 +178,14 @@ def holm_after_discarding(p_values: Floats, *, above: float = 0.5) -> Floats:
     return adjusted
 
 
+def increases_until_certain(ratios: MeanRatios, threshold: float, alpha: float, *, above: float = 0.5) -> Floats:
+    """Return (Q,) by how much each log ratio by itself must grow for `holm_after_discarding` to find it above `threshold`."""
+    kept = ratios.p_above(threshold) <= above
+    tested = kept.sum() - kept + 1
+    quantiles = -stdtrit(np.maximum(ratios.freedom, 1), alpha * above / tested)
+    return np.where(ratios.freedom > 0, threshold - ratios.mean + quantiles * ratios.error, math.inf)
+
+
 def exponentiated(estimate: float, margin: float) -> Interval:
     """Return the interval of a ratio, given its log and half the width of the log's interval."""
     high = math.exp(estimate + margin) if estimate + margin < LARGEST_LOG else math.inf

@@ -54,6 +54,8 @@ def metrics(summary: Summary, side: str) -> dict[str, float]:
         values |= _quantiles("test_qerror", this.q_errors.all)
         values |= _quantiles("test_qerror_nonempty", this.q_errors.nonempty)
     values |= _quantiles("test_perror", this.p_errors)
+    counts = {"test_perror_unknown_count": this.unknown_p_errors, "test_incomparable_count": this.incomparable_answers}
+    values |= {name: count for name, count in counts.items() if count}
     return {name: float(value) for name, value in values.items() if value is not None and isfinite(value)}
 
 
@@ -85,8 +87,11 @@ def summary_json(record: Record) -> dict[str, Any]:
 
 
 def _json_metrics(summary: Summary, side: str) -> dict[str, float | int]:
-    whole = {"test_query_count", "test_timeout_count", "test_error_count", "test_wins", "test_losses", "test_ties"}
-    return {name.removeprefix("test_"): int(value) if name in whole else value for name, value in metrics(summary, side).items()}
+    whole = {"test_wins", "test_losses", "test_ties"}
+    return {
+        name.removeprefix("test_"): int(value) if name in whole or name.endswith("_count") else value
+        for name, value in metrics(summary, side).items()
+    }
 
 
 def _times(side: SideSummary) -> dict[str, float | None]:

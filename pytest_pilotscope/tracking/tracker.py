@@ -10,7 +10,7 @@ from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import TrackingError
+from pytest_pilotscope.errors import TrackingError, ends_as
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.tracking.store import experiment_id, open_client, paged, translated
@@ -141,7 +141,7 @@ class MLflowTracker:
         if error is None:
             self.end("FINISHED")
         else:
-            self.end("FAILED" if isinstance(error, Exception) else "KILLED", error=f"{type(error).__name__}: {error}")
+            self.end(ends_as(error), error=f"{type(error).__name__}: {error}")
 
     @property
     def started_id(self) -> str:

@@ -118,3 +118,28 @@ def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monke
     result = pilotscope("clean", "--yes")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[0] == f"{cache}/uid-1/templates/toy could not be removed: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("path", "removed"),
+    [
+        ("labels/abc/labels.sqlite", True),
+        ("lero/abc/0.jsonl", True),
+        ("workloads/k.json", True),
+        ("downloads/stats.zip", True),
+        ("calibrations/machine-toy-0.json", True),
+        ("binaries/abc/bin/postgres", True),
+        ("extension/pilotscope-pg18-0-0.so", True),
+        ("smac-x/file", False),
+        ("tpch-x/file", False),
+        ("settings/1.json", False),
+    ],
+)
+def test_every_folder_of_the_cache_is_known(pilotscope: Command, cache: Path, path: str, removed: bool) -> None:
+    """An entry of every kind is listed and removed; but the old settings of a server, which a run puts back, and what is being made."""
+    (cache / path).parent.mkdir(parents=True)
+    (cache / path).write_bytes(b"x" * 1500)
+    (cache / path).with_name("binaries.sha256").touch()
+    assert path.partition("/")[0] in pilotscope("clean").stdout
+    pilotscope("clean", "--yes")
+    assert (cache / path).exists() is not removed

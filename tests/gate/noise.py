@@ -27,15 +27,25 @@ DISTURBED, DISTURBANCE = 0.01, 0.7
 LUCK = 0.003
 
 
-def recorded() -> Pairs:
-    """Return a real A/A run, measured on a machine that was busy with other work and so noisier than usual."""
-    file = json.loads(Path(__file__).with_name("recorded_noise.json").read_text(encoding="utf-8"))
+def recorded(name: str = "recorded_noise") -> Pairs:
+    """
+    Return a real A/A run.
+
+    `recorded_noise` is from a machine that was busy with other work. `quiet_noise` had two cores to itself (real-time priority), and
+    `loaded_noise` shared them with four busy processes. `python -m tests.gate.power RECORD` makes such a file.
+    """
+    file = json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))
     times_ms = np.array(file["relative_times"]) * np.array(file["median_ms"])[:, None, None]  # (query, side, round)
-    nothing = np.zeros(times_ms[:, 0].shape, dtype=np.bool_)
+    return a_against_a(times_ms[:, 0], times_ms[:, 1])
+
+
+def a_against_a(baseline_ms: Floats, candidate_ms: Floats) -> Pairs:
+    """Return pairs without time-outs."""
+    nothing = np.zeros(baseline_ms.shape, dtype=np.bool_)
     return Pairs(
-        query_ids=tuple(f"q{n}" for n in range(len(times_ms))),
-        baseline_ms=times_ms[:, 0],
-        candidate_ms=times_ms[:, 1],
+        query_ids=tuple(f"q{n}" for n in range(len(baseline_ms))),
+        baseline_ms=baseline_ms,
+        candidate_ms=candidate_ms,
         baseline_timed_out=nothing,
         candidate_timed_out=nothing,
     )
@@ -61,15 +71,8 @@ class Machine:
         ratios = np.full((self.queries, 1), slowdown)
         ratios[self.queries // 2] *= slow_query
         luck = np.exp(random.normal(0, LUCK, number))
-        nothing = np.zeros((self.queries, self.rounds), dtype=np.bool_)
         for i in range(number):
-            yield Pairs(
-                query_ids=tuple(f"q{n}" for n in range(self.queries)),
-                baseline_ms=true_ms * noise[i, :, :, 0],
-                candidate_ms=true_ms * ratios * luck[i] * noise[i, :, :, 1],
-                baseline_timed_out=nothing,
-                candidate_timed_out=nothing,
-            )
+            yield a_against_a(true_ms * noise[i, :, :, 0], true_ms * ratios * luck[i] * noise[i, :, :, 1])
 
     def _noise(self, number: int, random: np.random.Generator) -> Floats:
         """Return (number, queries, rounds, 2) factors on the true times; the sides take turns at being first."""

@@ -6,9 +6,13 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from pytest_pilotscope.record.record import read_record
+from pytest_pilotscope.record.results import BASELINE_AGAIN
+from pytest_pilotscope.statistics.pairs import pairs_of
 from tests.projects import measure
 
 ALGORITHMS = """
@@ -54,11 +58,14 @@ def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester:
     base = measure(pytester, *RUN, "--benchmark-json=main.json", conftest=ALGORITHMS)
     assert base.ret == 0, base.stdout.str()
     again = measure(pytester, *RUN, "--gate", "main.json", conftest=ALGORITHMS)
-    assert "sleeper on stats_tiny: gate against the reference: PASSED" in again.outlines
+    assert [line for line in again.outlines if line.startswith("sleeper on stats_tiny: gate against the reference: PASSED")]
+    assert [
+        line for line in again.outlines if line.startswith("  sleeper: this run would have caught, 19 times in 20, a workload slower by ")
+    ]
     assert again.ret == 0
 
     monkeypatch.setenv("SLOW", "q003")
-    slower = measure(pytester, *RUN, "--gate", "results", conftest=ALGORITHMS)
+    slower = measure(pytester, *RUN, "--gate", "results", "--junitxml=junit.xml", conftest=ALGORITHMS)
     assert slower.ret == pytest.ExitCode.TESTS_FAILED
     slower.assert_outcomes(passed=1)  # every query ran and answered: it is the gate that fails the session
     assert "sleeper on stats_tiny: gate against the reference: REGRESSED" in slower.outlines
@@ -66,6 +73,71 @@ def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester:
     assert len(regressions) == 1
     assert regressions[0].startswith("  regression: sleeper: time of q003 is ")
     assert regressions[0].endswith(" times the reference, allowed is 1.200")
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314  # our own file
+    (failure,) = suite.iter("failure")
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert (failure.get("message") or "").startswith("sleeper on stats_tiny: gate against the reference: REGRESSED")
+    assert regressions[0] in (failure.text or "").splitlines()
+    (case,) = (case for case in suite.iter("testcase") if case.find("failure") is not None)
+    assert (case.get("classname"), case.get("name")) == ("pilotscope", "gate[sleeper-stats_tiny]")
+
+
+@pytest.mark.slow
+def test_a_record_of_a_comparison_is_the_reference_of_the_same_algorithms(pytester: pytest.Pytester) -> None:
+    """The same list, each by itself: the other algorithm is judged, and the baseline is the yardstick."""
+    deltas = ("--gate-delta", "500%", "--gate-query-delta", "99900%")
+    chosen = ("--algo", "baseline,sleeper", "--rounds", "5", "--limit", "4", "--no-mlflow", *deltas)
+    base = measure(pytester, *chosen, "--compare", conftest=ALGORITHMS)
+    assert base.ret == 0, base.stdout.str()
+    (reference,) = (pytester.path / "results").glob("*.jsonl")
+    again = measure(pytester, *chosen, "--gate", str(reference), conftest=ALGORITHMS)
+    assert again.ret == 0, again.stdout.str()
+    said = "baseline on stats_tiny: not gated: it is the yardstick of the comparison in the reference, so nothing judges it"
+    assert said in again.outlines
+    assert "sleeper on stats_tiny: gate against the reference: PASSED" in again.outlines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("on_blind", "exit_code"), [("warn", 0), ("fail", 1)])
+def test_a_blind_pass_is_yellow_and_fails_if_it_is_to(pytester: pytest.Pytester, on_blind: str, exit_code: int) -> None:
+    """A gate that allows nothing is blind on every machine; the verdict is yellow, and a failure of JUnit's if it fails."""
+    chosen = ("--limit", "4", "--rounds", "3", "--no-mlflow", "--color=yes", "--junitxml=junit.xml", "--gate-on-blind", on_blind)
+    deltas = ("--gate-delta", "300%", "--gate-query-delta", "0%")
+    result = measure(pytester, *chosen, "--gate", "baseline", *deltas)
+    assert result.ret == exit_code, result.stdout.str()
+    (line,) = (line for line in result.outlines if "gate against the baseline: PASSED, but blind below " in line)
+    assert line.startswith("\x1b[33m")
+    (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314  # our own file
+    assert suite.get("failures") == str(exit_code)
+
+
+@pytest.mark.slow
+def test_rounds_go_on_until_the_time_is_over(pytester: pytest.Pytester) -> None:
+    """A gate that allows almost nothing never sees enough: the limit of time ends the rounds, and all queries have equally many."""
+    result = measure(
+        pytester, "--limit", "3", "--rounds", "auto", "--rounds-limit-s", "5", "--gate-delta", "0.01%", "--no-mlflow", "--gate", "baseline"
+    )
+    (path,) = (pytester.path / "results").glob("*.jsonl")
+    record = read_record(path)
+    assert record.status == "FINISHED"
+    assert record.header.rounds > 5
+    assert record.header.parameters["rounds"] == "auto"
+    pairs = pairs_of(record, BASELINE_AGAIN)
+    assert (len(pairs.query_ids), pairs.rounds, dict(pairs.left_out)) == (3, record.header.rounds, {})
+    told = (
+        f"--rounds auto ends after {record.header.rounds} rounds, because more would take longer than 5 s, and a gate would still be blind"
+    )
+    assert told in result.stdout.str()
+    assert f": FINISHED, {record.header.rounds} rounds, seed 0" in result.stdout.str()
+
+
+@pytest.mark.slow
+def test_rounds_end_when_a_gate_would_see_enough(pytester: pytest.Pytester) -> None:
+    """With deltas that five rounds can tell, there are five rounds, without a word about the time."""
+    result = measure(pytester, "--limit", "3", "--rounds", "auto", "--gate-delta", "900%", "--gate-query-delta", "99900%", "--no-mlflow")
+    assert result.ret == 0
+    assert ": FINISHED, 5 rounds, seed 0" in result.stdout.str()
+    assert "--rounds auto ends" not in result.stdout.str()
 
 
 @pytest.mark.slow
@@ -76,7 +148,7 @@ def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pyteste
     assert first.ret == 0
     assert not [line for line in first.outlines if "gate against" in line]
     second = measure(pytester, "--rounds", "3")
-    assert "baseline on stats_tiny: gate against the reference: PASSED" in second.outlines
+    assert [line for line in second.outlines if line.startswith("baseline on stats_tiny: gate against the reference: PASSED")]
     assert second.ret == 0
 
 

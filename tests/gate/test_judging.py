@@ -190,6 +190,49 @@ def test_a_side_of_a_comparison_is_judged_like_a_run_of_its_own() -> None:
     }
 
 
+def test_a_comparison_is_the_reference_of_the_same_list_of_algorithms() -> None:
+    """The baseline is the yardstick of the comparison: the gate says that nothing judges it, and this fails nothing."""
+    mscn, baseline = measured(1), replaced(measured(3), "baseline-again")
+    run_of_baseline = replace(baseline, header=replace(baseline.header, algorithm="baseline"))
+    gate = replace(gate_of([measured(2)]), compared=frozenset({"stats_tiny"}))
+    expected = [("baseline", "stats_tiny"), MSCN]
+    judgement = judge(gate, [run_of_baseline, mscn], expected)
+    assert (judgement.exit_code, list(judgement.reports), judgement.failures) == (0, [MSCN], {})
+    said = "baseline on stats_tiny: not gated: it is the yardstick of the comparison in the reference, so nothing judges it"
+    assert judgement.remarks == (said,)
+    assert judge(gate, [run_of_baseline, measured(1, slowdown=1.2)], expected).exit_code == 1
+    assert judge(gate_of([measured(2)]), [run_of_baseline, mscn], expected).exit_code == 1  # no comparison: its own run is missing
+    alone = judge(gate, [run_of_baseline], expected[:1])
+    nothing = "gate: NOT COMPARABLE: nothing else was measured"
+    assert (alone.exit_code, alone.lines) == (1, (said, nothing, "only in the reference, so not gated: mscn on stats_tiny"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_file_tells_if_it_compares_algorithms(tmp_path: Path) -> None:
+    """The datasets of comparisons among the references are known, and those of single runs are not."""
+    single = measured(1)
+    compared = replace(single, header=replace(single.header, algorithm="compare", run_name="compare_stats_tiny_20250101_000000"))
+    for record, expected in ((single, frozenset()), (compared, frozenset({"stats_tiny"}))):
+        gate = opened(Settings(gate=str(stored(tmp_path, record))))
+        assert gate is not None
+        assert gate.compared == expected
+
+
+def test_what_failed_is_named_with_its_lines() -> None:
+    """Each run that did not pass is a failure whose first line is the verdict; a blind one only if it is to fail."""
+    judgement = judge(gate_of([measured(2)]), [measured(1, slowdown=1.2)], [MSCN])
+    assert judgement.failures == {"gate[mscn-stats_tiny]": judgement.lines}
+    assert judgement.lines[0] == "mscn on stats_tiny: gate against the reference: REGRESSED"
+    assert judge(gate_of([measured(2)]), [measured(1)], [MSCN]).failures == {}
+    assert judge(gate_of([]), [], []).failures == {"gate": ("gate: NOT COMPARABLE: nothing was measured",)}
+    for on_blind, number in (("warn", 0), ("fail", 1)):
+        settings = Settings(gate_delta=0.001, gate_on_blind=on_blind)  # type: ignore[arg-type]  # one of the two
+        blind = judge(gate_of([measured(2)], settings=settings), [measured(1)], [MSCN])
+        assert (blind.exit_code, len(blind.failures)) == (number, number)
+        assert blind.blind == {blind.lines[0]}
+        assert blind.lines[0].startswith("mscn on stats_tiny: gate against the reference: PASSED, but blind below ")
+
+
 def test_own_baseline_is_a_reference_without_a_file() -> None:
     """`baseline`: no algorithm may be slower than plain PostgreSQL."""
     gate = Gate(settings=Settings(gate="baseline"), references=None)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pytest_pilotscope.gate.decision import Policy, gate_pairs
 from pytest_pilotscope.gate.exact_figures import Regression
-from pytest_pilotscope.gate.simulation import Noise
+from pytest_pilotscope.gate.noise import Noise
 from tests.gate.noise import Machine, recorded
 
 SESSIONS = 1000

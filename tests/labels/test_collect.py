@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +19,13 @@ import pytest
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.labels import Labels, cardinalities, collect, equaltexts, workers
 from pytest_pilotscope.labels.source import Expression
+from pytest_pilotscope.places.cacheentries import locked
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.meaning import Statement
 from pytest_pilotscope.queries.queries import Query
 from tests.labels.sqlite_rows import Rows, SqliteSource
 from tests.labels.statements import BuiltStatement, built
+from tests.labels.test_labelcache import DAMAGES, spoil
 
 SCHEMA: Schema = {"a": {"x": "integer", "y": "integer", "s": "text"}, "b": {"x": "integer", "z": "integer"}, "c": {"z": "integer"}}
 ROWS: Rows = {
@@ -175,17 +180,130 @@ def test_another_order_of_rows_is_noticed(tmp_path: Path) -> None:
         count(rows[::-1], " AND l.s LIKE 'x%'")
 
 
-@pytest.mark.parametrize("content", [b"", b"not an array"])
-@pytest.mark.parametrize("file", ["=22a=22/x.npy", "=22a=22/rows.txt", "=22b=22/z.null.npy"])
-def test_a_damaged_column_is_named(source: SqliteSource, tmp_path: Path, file: str, content: bytes) -> None:
-    """The error of an empty or damaged file names it and says what to do."""
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("=22a=22/x.npy", "=22a=22/x.npy"),
+        ("=22a=22/rows.txt", "=22a=22/rows.txt"),
+        ("=22b=22/z.null.npy", "=22b=22/z.npy"),
+        ("=22b=22", "=22b=22"),
+        ("", ""),
+    ],
+)
+def test_a_damaged_column_is_read_again(
+    source: SqliteSource, tmp_path: Path, file: str, named: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its labels are right, and a line names it."""
+    columns = tmp_path / "columns"
     labelled(source, tmp_path)
-    damaged = tmp_path / "columns" / file
-    damaged.write_bytes(content)
+    if damage == "missing" or (columns / file).is_dir():
+        (columns / file).rename(tmp_path / "moved")
+    if (tmp_path / "moved").is_dir() and damage != "missing":  # a file has the name of a folder
+        (columns / file).touch()
+    elif damage != "missing":
+        spoil(columns / file, damage)
     (tmp_path / "labels.sqlite").unlink()
-    start, end = f"{damaged} is damaged (", f"): remove {damaged.parent}, and the table is read again"
-    with pytest.raises(LabelError, match=f"^{re.escape(start)}.*{re.escape(end)}$"):
-        labelled(source, tmp_path)
+    assert rows(labelled(source, tmp_path)) == exact(source)
+    said = [message for message in caplog.messages if message.startswith(f"{columns / named} is damaged")]
+    silent = (damage == "missing" and (tmp_path / "moved").is_dir()) or (damage == "missing" and file == "=22a=22/x.npy")
+    assert len(said) == (0 if silent else 1)
+
+
+def test_a_column_under_another_name_is_read_again(source: SqliteSource, tmp_path: Path) -> None:
+    """A file that was whole under its own name does not pass for another one."""
+    labelled(source, tmp_path)
+    folder = tmp_path / "columns" / "=22a=22"
+    (folder / "x.npy").write_bytes((folder / "y.npy").read_bytes())
+    (tmp_path / "labels.sqlite").unlink()
+    assert rows(labelled(source, tmp_path)) == exact(source)
+
+
+HOLDING = """
+import logging
+import sys
+from pathlib import Path
+from pytest_pilotscope.places.cacheentries import locked
+with locked(Path(sys.argv[1]), "counts", logging.getLogger()):
+    print(flush=True)
+    sys.stdin.readline()
+"""
+
+
+class Waiting(logging.Handler):
+    """Sets `said` as soon as somebody says that it waits, or that it waits no longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = threading.Event()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a message."""
+        self.messages.append(record.getMessage())
+        self.said.set()
+
+
+@pytest.fixture
+def waiting() -> Iterator[Waiting]:
+    """Listen to what is said about locks."""
+    handler, logger = Waiting(), logging.getLogger(collect.__name__)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def labelled_elsewhere(folder: Path) -> tuple[dict[str, dict[frozenset[str], int | None]], int]:
+    """Label with a database of one's own; return the counts and the number of scans."""
+    own = SqliteSource(SCHEMA, ROWS)
+    counts = rows(labelled(own, folder))
+    own.close()
+    return counts, own.scans
+
+
+@pytest.mark.parametrize("end", ["killed", "finished"])
+def test_two_that_count_the_same_wait_for_each_other(source: SqliteSource, tmp_path: Path, waiting: Waiting, end: str) -> None:
+    """The second waits with a line, and counts as soon as the first has ended, also if that was killed."""
+    lock = tmp_path / "counting.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        child.stdout.readline()
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(labelled_elsewhere, tmp_path)
+            assert waiting.said.wait(60)
+            assert not second.done()
+            if end == "killed":
+                child.kill()
+            else:
+                child.stdin.close()
+            assert second.result(60)[0] == exact(source)
+    assert waiting.messages == [f"waiting for another process that counts labels in {tmp_path}"]
+
+
+def test_what_two_want_is_counted_once(source: SqliteSource, tmp_path: Path) -> None:
+    """Of two that start at once on a new machine, one reads the tables."""
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(labelled_elsewhere, tmp_path) for _ in range(2)]
+    assert [future.result()[0] for future in both] == [exact(source)] * 2
+    assert sorted(future.result()[1] for future in both) == [0, 6]
+
+
+def test_one_that_makes_no_progress_is_not_waited_for(
+    source: SqliteSource, tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the first holds the lock and writes nothing for long, the second says so, and counts."""
+    monkeypatch.setattr(collect, "_PATIENCE_S", 0.0)
+    with locked(tmp_path / "counting.lock", "counts", logging.getLogger()):
+        assert rows(labelled(source, tmp_path, timeout_ms=1)) == exact(source)
+    assert waiting.messages == [f"the other process that counts labels in {tmp_path} makes no progress; no longer waiting for it"]
+
+
+def test_known_labels_are_not_waited_for(source: SqliteSource, tmp_path: Path) -> None:
+    """Who only reads the cache does not wait for who counts."""
+    first = labelled(source, tmp_path)
+    with locked(tmp_path / "counting.lock", "counts", logging.getLogger()):
+        assert rows(labelled(source, tmp_path, known_only=True)) == rows(first)
 
 
 class Refusing(SqliteSource):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError
@@ -13,7 +14,9 @@ from pytest_pilotscope.learning.algorithm import Algorithm
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.record import RecordWriter, read_record
+from pytest_pilotscope.record.results import BASELINE, RunHeader, TrainingReport
 from pytest_pilotscope.runs.learn import learn
 from pytest_pilotscope.testing import AlgorithmContract
 
@@ -49,18 +52,90 @@ MADE_BY = "it must be the class of the algorithm, or a function without argument
 )
 def test_what_is_no_algorithm(kind: type[Any], message: str, tmp_path: Path) -> None:
     """The message names what the object lacks, instead of an error of Python's."""
-    training = Training.of(
-        Workload(dataset="", train=(), validation=(), test=()),
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        learn(cast(Algorithm, kind()), training_of(tmp_path), given={})
+
+
+def training_of(folder: Path, **limits: int) -> Training:
+    """Return ten training queries and no database."""
+    return Training.of(
+        Workload(dataset="", train=tuple(Query(id=f"q{i}", sql="SELECT 1") for i in range(10)), validation=(), test=()),
         algorithm="mine",
         database=cast(Any, None),
         session=cast(Any, None),
-        settings=Settings(),
+        settings=Settings(**limits),  # type: ignore[arg-type]  # whole numbers only
         options={},
-        folder=tmp_path,
+        folder=folder,
         progress=silent,
     )
-    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
-        learn(cast(Algorithm, kind()), training, given={})
+
+
+class Reporting(Named):
+    """An algorithm that reports what it is told to."""
+
+    def __init__(self, **report: Any) -> None:
+        self.told = report
+
+    def train(self, training: Training) -> TrainingReport:
+        """Report it."""
+        return training.report(**self.told)
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        ({"metrics": {"loss": [0.5, float("nan")]}}, "(0.5, nan) in its metrics as 'loss'; a metric must be a list of finite numbers"),
+        ({"metrics": {"loss": True}}, "True in its metrics as 'loss'; a metric must be a list of finite numbers"),
+        ({"metrics": {"loss": [True]}}, "(True,) in its metrics as 'loss'; a metric must be a list of finite numbers"),
+        ({"metrics": {1: [0.5]}}, "(0.5,) in its metrics as 1; a name must be a text without NUL"),
+        ({"metrics": True}, "the metrics True; they must be a mapping from names to values"),
+        ({"scalars": {"best": float("inf")}}, "inf in its scalars as 'best'; a scalar must be a finite number"),
+        ({"scalars": {"best": True}}, "True in its scalars as 'best'; a scalar must be a finite number"),
+        ({"scalars": {"best": "7"}}, "'7' in its scalars as 'best'; a scalar must be a finite number"),
+        ({"scalars": {"whatif_calls": -1}}, "-1 in its scalars as 'whatif_calls'; a number of something cannot be negative"),
+        ({"scalars": {"num_trees": -1}}, "-1 in its scalars as 'num_trees'; a number of something cannot be negative"),
+        (
+            {"parameters": {"layers": [3]}},
+            "[3] in its parameters as 'layers'; a parameter must be a text without NUL, a finite number, true, false or none",
+        ),
+        ({"parameters": {None: 3}}, "3 in its parameters as None; a name must be a text without NUL"),
+    ],
+)
+def test_a_report_that_the_record_could_not_hold(report: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    """The message names the algorithm, the value and the rule."""
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(f'named.train reported {problem}')}$"):
+        learn(cast(Algorithm, Reporting(**report)), training_of(tmp_path), given={})
+
+
+def test_numbers_of_numpy_can_be_read_again(tmp_path: Path) -> None:
+    """They are written as JSON's numbers."""
+    told = {"metrics": {"loss": np.array([0.5, 0.25])}, "scalars": {"steps": np.int64(3)}, "parameters": {"rate": np.float32(0.5)}}
+    report = learn(cast(Algorithm, Reporting(**told)), training_of(tmp_path), given={})
+    header = RunHeader(
+        run_name="r", algorithm="mine", dataset="d", started_at="2026-01-01", sides=(BASELINE, "mine"), rounds=1, seed=0, suite_version="0"
+    )
+    with RecordWriter(tmp_path / "r.jsonl", header) as writer:
+        writer.write(report)
+    (read,) = read_record(tmp_path / "r.jsonl").training
+    assert (read.metrics, read.scalars, read.num_training, read.parameters) == ({"loss": (0.5, 0.25)}, {"steps": 3}, 10, {"rate": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("learns", "report", "limits", "expected"),
+    [
+        (True, {}, {}, 10),
+        (True, {}, {"training_size": 7, "collection_size": 4}, 4),
+        (True, {"scalars": {"num_training_queries": 3}}, {}, 3),
+        (False, {}, {}, 0),
+    ],
+)
+def test_the_number_of_queries_that_were_learned_from(
+    learns: bool, report: dict[str, Any], limits: dict[str, int], expected: int, tmp_path: Path
+) -> None:
+    """It is the algorithm's own figure, else all queries that it got; none if it does not learn."""
+    algorithm = Reporting(**report)
+    algorithm.learns = learns  # type: ignore[attr-defined]
+    assert learn(cast(Algorithm, algorithm), training_of(tmp_path, **limits), given={}).num_training == expected
 
 
 @pytest.mark.parametrize(

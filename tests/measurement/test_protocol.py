@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.sessionstate import state_of
 from pytest_pilotscope.postgres.steering import TimedRun
+from pytest_pilotscope.postgres.streaming import Take
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun
@@ -26,7 +27,7 @@ from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryRepor
 QUERY = Query(id="q", sql="SELECT 1")
 
 
-def _measured(session: Session, clock: Callable[[Session, str], TimedRun], *, rounds: int, sides: int = 2) -> list[QueryRun]:
+def _measured(session: Session, clock: Clock, *, rounds: int, sides: int = 2) -> list[QueryRun]:
     written: list[Line] = []
     made = [PlainSide(name=f"s{number}", session=session) for number in range(sides)]
     QueryMeasurement(query=QUERY, sides=made, timeout_ms=None, write=written.append, clock=clock).run(rounds)
@@ -53,7 +54,7 @@ def _noted(seen: list[int], timeout_ms: int) -> Iterator[None]:
 
 def test_no_side_is_always_first(newest_scratch: Session) -> None:
     """Two sides take turns forwards and backwards; every round has both."""
-    runs = _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=1.0, execution_ms=1.0, rows=[(1,)]), rounds=4)
+    runs = _measured(newest_scratch, lambda *_: TimedRun(planning_ms=1.0, execution_ms=1.0, row_count=1), rounds=4)
     order = [[run.side for run in runs if run.repetition == repetition] for repetition in range(5)]
     assert order == [["s0", "s1"], ["s0", "s1"], ["s1", "s0"], ["s1", "s0"], ["s0", "s1"]]
 
@@ -61,7 +62,7 @@ def test_no_side_is_always_first(newest_scratch: Session) -> None:
 def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(newest_scratch: Session, limits_ms: list[int]) -> None:
     """The limit is ten times the slowest baseline repetition, at least a second, and ten minutes for the first run."""
     times_ms = iter([50.0, 1.0, 200.0, 1.0, 1.0, 90.0, 1.0, 1.0])  # warm-up, then rounds of s0/s1, s1/s0, s1/s0
-    _measured(newest_scratch, lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), rows=[(1,)]), rounds=3)
+    _measured(newest_scratch, lambda *_: TimedRun(planning_ms=0.0, execution_ms=next(times_ms), row_count=1), rounds=3)
     warm_ups, counting = [600_000, 1_000], [1_000, 1_000]
     assert limits_ms == [*warm_ups, *counting, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000]
 
@@ -69,16 +70,16 @@ def test_the_limit_follows_the_slowest_baseline_and_is_the_same_within_a_round(n
 def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Session) -> None:
     """The plan in the record has the rows of its nodes, unless the statement ended in a time-out; the times have nothing of it."""
 
-    def plans(sql: str, clock: Callable[[Session, str], TimedRun]) -> list[PlanNode | None]:
+    def plans(sql: str, clock: Clock) -> list[PlanNode | None]:
         written: list[Line] = []
         side, query = PlainSide(name="s", session=newest_scratch), Query(id="q", sql=sql)
         QueryMeasurement(query=query, sides=[side], timeout_ms=2_000, write=written.append, clock=clock).run(1)
         return [entry.plan for entry in written if isinstance(entry, QueryReport)]
 
-    def known(session: Session, sql: str) -> TimedRun:
-        return TimedRun(planning_ms=1.0, execution_ms=1.0, rows=session.execute(sql))
+    def known(session: Session, sql: str, take: Take | None) -> TimedRun:
+        return TimedRun(planning_ms=1.0, execution_ms=1.0, row_count=session.stream(sql, take))
 
-    def cut_off(session: Session, sql: str) -> TimedRun:
+    def cut_off(session: Session, sql: str, take: Take | None) -> TimedRun:
         raise QueryTimeout(sql, timeout_ms=2_000)
 
     sql = "SELECT * FROM generate_series(1, 7) AS g WHERE g > 2"
@@ -93,7 +94,7 @@ def test_rows_are_counted_where_no_cardinalities_are_known(newest_scratch: Sessi
 def test_a_baseline_that_was_cut_off_moves_no_limit(newest_scratch: Session, limits_ms: list[int]) -> None:
     """The limit does not grow after a time-out, whose time is not known."""
 
-    def never_ends(session: Session, sql: str) -> TimedRun:
+    def never_ends(session: Session, sql: str, take: Take | None) -> TimedRun:
         raise QueryTimeout("cut off", timeout_ms=limits_ms[-1])
 
     runs = _measured(newest_scratch, never_ends, rounds=3)
@@ -225,11 +226,25 @@ def test_a_command_that_cannot_be_explained_is_measured(tables: Session) -> None
     assert report.steering_reasons == ('its plan is not known: syntax error at or near "SHOW"',)
 
 
-def _one_ms(session: Session, sql: str) -> TimedRun:
-    return TimedRun(planning_ms=1.0, execution_ms=1.0, rows=[(1,)])
+def _one_ms(session: Session, sql: str, take: Take | None) -> TimedRun:
+    return TimedRun(planning_ms=1.0, execution_ms=1.0, row_count=1)
 
 
-def _cut_off(session: Session, sql: str) -> TimedRun:
+def test_only_warm_ups_read_their_answers(newest_scratch: Session) -> None:
+    """The rounds drop their rows, so that reading them is in no time that counts; their number is known all the same."""
+    read: list[bool] = []
+
+    def clock(session: Session, sql: str, take: Take | None) -> TimedRun:
+        read.append(take is not None)
+        return TimedRun(planning_ms=1.0, execution_ms=1.0, row_count=session.stream(sql, take))
+
+    runs = _measured(newest_scratch, clock, rounds=2)
+    assert read == [True, True, False, False, False, False]
+    assert [run.row_count for run in runs] == [1] * 6
+    assert [run.answer_hash is None for run in runs] == [False, False, True, True, True, True]
+
+
+def _cut_off(session: Session, sql: str, take: Take | None) -> TimedRun:
     raise QueryTimeout(sql, timeout_ms=1)
 
 
@@ -250,10 +265,10 @@ def test_a_query_that_is_cut_off_twice_is_timed_out_on_every_side(
 def test_a_baseline_that_was_cut_off_is_waited_for_as_long_as_the_others_need(newest_scratch: Session, limits_ms: list[int]) -> None:
     """Its later limits are ten times the slowest run of a side that ended; its times stay lower bounds."""
 
-    def clock(session: Session, sql: str) -> TimedRun:
+    def clock(session: Session, sql: str, take: Take | None) -> TimedRun:
         if len(limits_ms) % 2 == 1:  # s0, s1, then rounds of s0/s1
-            return _cut_off(session, sql)
-        return TimedRun(planning_ms=0.0, execution_ms=700.0, rows=[(1,)])
+            return _cut_off(session, sql, take)
+        return TimedRun(planning_ms=0.0, execution_ms=700.0, row_count=1)
 
     runs = _measured(newest_scratch, clock, rounds=1)
     assert [(run.side, run.timed_out, run.execution_ms) for run in runs if run.repetition == 1] == [
@@ -282,7 +297,7 @@ def test_a_query_that_leaves_its_transaction_fails_and_writes_nothing(newest_scr
     query = Query(id="q", sql=sql)
     clock = clock_of(newest_scratch)
     if sql == "COMMIT":  # EXPLAIN would refuse it
-        clock = lambda session, text: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(text))  # noqa: E731
+        clock = lambda session, text, take: TimedRun(planning_ms=0.0, execution_ms=0.0, row_count=session.stream(text, take))  # noqa: E731
     QueryMeasurement(query=query, sides=sides, timeout_ms=None, write=written.append, clock=clock).run(3)
     runs = [entry for entry in written if isinstance(entry, QueryRun)]
     assert [run.side for run in runs] == ["baseline", "other"]
@@ -317,7 +332,7 @@ def test_a_session_that_cannot_write_stays_so(newest_scratch: Session, sql: str)
     written: list[Line] = []
     side = PlainSide(name="baseline", session=newest_scratch)
     for text in (sql, "WITH w AS (INSERT INTO t VALUES (1) RETURNING i) SELECT i FROM w"):
-        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        clock: Clock = lambda session, sql, take: TimedRun(planning_ms=0.0, execution_ms=0.0, row_count=session.stream(sql, take))  # noqa: E731
         QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=written.append, clock=clock).run(1)
     first, second = (run.error for run in written if isinstance(run, QueryRun))
     assert first == expected
@@ -331,6 +346,6 @@ def test_what_no_transaction_undoes_ends_with_a_query(newest_scratch: Session) -
     side = PlainSide(name="baseline", session=newest_scratch)
     before = state_of(newest_scratch)
     for text in ("SELECT pg_advisory_lock(7)", "PREPARE p AS SELECT 1"):
-        clock: Clock = lambda session, sql: TimedRun(planning_ms=0.0, execution_ms=0.0, rows=session.execute(sql))  # noqa: E731
+        clock: Clock = lambda session, sql, take: TimedRun(planning_ms=0.0, execution_ms=0.0, row_count=session.stream(sql, take))  # noqa: E731
         QueryMeasurement(query=Query(id="q", sql=text), sides=[side], timeout_ms=None, write=lambda line: None, clock=clock).run(1)
     assert state_of(newest_scratch) == before

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
+import numpy
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.measurement.sides import check_estimates, side_of
+from pytest_pilotscope.measurement.sides import check_estimates, check_facts, side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
@@ -158,3 +159,52 @@ def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) 
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"), side.steered(Query(id="q", sql="SELECT 1")):
         pass
     assert session.injected == []
+
+
+@pytest.mark.parametrize("rows", [True, float("inf"), -1, "7", None, 10**400, 3 + 4j, numpy.bool_(True), numpy.float32("nan")])
+def test_what_is_no_number_of_rows(rows: Any) -> None:
+    """It is named, with its query and its subplan."""
+    message = r"^doubler estimated .* rows for subplan \{a\} of query 'q'; a cardinality must be a finite number >= 0$"
+    with pytest.raises(InvalidEstimate, match=message):
+        check_estimates("doubler", Query(id="q", sql=""), {}, {frozenset("a"): rows})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """An estimator may return them."""
+    check_estimates("doubler", Query(id="q", sql=""), LISTED, {frozenset("a"): numpy.int64(3), frozenset("ab"): numpy.float32(2)})
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (True, "doubler answered query 'q' with True; it must be a mapping of subplans (frozensets of aliases) to rows"),
+        (
+            {frozenset([1]): 1.0},
+            "doubler answered query 'q' with rows for frozenset({1}); a subplan is a frozenset of aliases, such as frozenset({'c', 'u'})",
+        ),
+        (
+            PartialCardinalities({}, cast(Any, {frozenset("a"): 7})),
+            "doubler answered query 'q' with 7 as the reason for a; it must be a text",
+        ),
+    ],
+)
+def test_what_is_no_answer(answer: Any, message: str) -> None:
+    """The message says what was returned, and what it must be."""
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
+        check_estimates("doubler", Query(id="q", sql=""), {}, answer)
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ([1], "[1]; it must be a mapping from names (texts) to values"),
+        ({1: 2}, "{1: 2}; it must be a mapping from names (texts) to values"),
+        ({"score": float("nan")}, "nan as 'score'; a fact must be a text without NUL, a finite number, true, false or none"),
+        ({"plans": [1]}, "[1] as 'plans'; a fact must be a text without NUL, a finite number, true, false or none"),
+    ],
+)
+def test_what_is_no_explanation(facts: Any, problem: str) -> None:
+    """The record could not hold it."""
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(f'''chooser explained query 'q' with {problem}''')}$"):
+        check_facts("chooser", Query(id="q", sql=""), facts)
+    check_facts("chooser", Query(id="q", sql=""), {"chosen": numpy.int64(1), "own": True, "why": None})

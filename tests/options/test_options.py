@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -92,7 +94,7 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rounds", "0"], "argument --rounds: expected a whole number of at least 1, got '0'"),
+        (["--rounds", "0"], "argument --rounds: expected auto or a whole number of at least 1, got '0'"),
         (["--limit", "many"], "argument --limit: expected a whole number of at least 1, got 'many'"),
         (["--scale", "-1"], "argument --scale: expected a number above 0, got '-1'"),
         (["--scale", "nan"], "argument --scale: expected a number above 0, got 'nan'"),
@@ -150,7 +152,7 @@ def test_a_senseless_ini_value_is_a_usage_error(pytester: pytest.Pytester) -> No
     ini = pytester.makeini("[pytest]\npilotscope_rounds = 0")
     result = pytester.runpytest_subprocess()
     assert result.ret == EXIT_USAGE
-    assert f"ERROR: pilotscope_rounds in {ini}: expected a whole number of at least 1, got '0'" in result.stderr.lines
+    assert f"ERROR: pilotscope_rounds in {ini}: expected auto or a whole number of at least 1, got '0'" in result.stderr.lines
     pytester.makeini("[pytest]\npilotscope_index_start = all")
     result = measure(pytester, "--algo", "index")
     assert result.ret == EXIT_USAGE
@@ -195,3 +197,23 @@ def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Sett
     assert read("--server", "host=127.0.0.1 dbname='my db'", "--queries-dir", "q").datasets == ("my db",)
     assert read(*own, "--db", "stats_tiny").datasets == ("stats_tiny",)
     assert read(*own[:2]).datasets == ("stats_tiny",)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("container-memory", "9" * 400 + "g", f"expected a size such as 512m or 2g, at least 64m, got '{'9' * 100}...{'9' * 49}g'"),
+        ("query-timeout-ms", "1e12", "expected at most 2147483647, got '1e12'"),
+        ("rounds", "9" * 12, "expected at most 2147483647, got '999999999999'"),
+        ("server", "host=\udcff", r"expected a text in UTF-8 without NUL, got 'host=\udcff'"),
+        ("gate", "a" * 256, f"expected names of at most 255 bytes, 4095 in all, got '{'a' * 100}...{'a' * 50}'"),
+        ("results", "é" * 128, f"expected names of at most 255 bytes, 4095 in all, got '{'é' * 128}'"),
+        ("load-model", "/b" * 2048, f"expected names of at most 255 bytes, 4095 in all, got '{'/b' * 50}...{'/b' * 25}'"),
+        ("report", "a\0.html", r"expected a text in UTF-8 without NUL, got 'a\x00.html'"),
+    ],
+)
+def test_values_that_nothing_can_use(option: str, text: str, message: str) -> None:
+    """They are refused before anything starts."""
+    (declared,) = (one for one in OPTIONS if one.name == option)
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(message)}$"):
+        declared.read(text)

@@ -130,3 +130,22 @@ def test_binaries_within_reach_are_left_where_they_are() -> None:
     """Nothing is copied for an ordinary user."""
     binaries = Binaries(bindir=Path("/nowhere/bin"), version="16.14", origin="x")
     assert reachable_binaries(binaries, Account(uid=os.geteuid(), gid=os.getegid(), dropped=False)) is binaries
+
+
+def test_a_damaged_copy_is_made_again(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy with one other byte, or without one of its files, is replaced, with a line."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has to hand its server to another account")
+    bindir = _program(tmp_path / "private" / "pginstall" / "bin", "16.14")
+    hidden, account = find_binaries(bindir), server_account()
+    copied = reachable_binaries(hidden, account).bindir
+    for damage in ("flipped", "missing"):
+        caplog.clear()
+        if damage == "flipped":
+            (copied / "initdb").write_bytes(b"x" + (copied / "initdb").read_bytes()[1:])
+        else:
+            (copied / "initdb").unlink()
+        assert reachable_binaries(hidden, account).bindir == copied
+        assert (copied / "initdb").read_bytes() == (bindir / "initdb").read_bytes()
+        (folder,) = (path for path in (cache / "binaries").iterdir() if path.is_dir())
+        assert caplog.messages == [f"the copy of PostgreSQL {folder} is damaged; it is made again"]

@@ -127,7 +127,15 @@ def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("deleted", "no manifest", "broken manifest"))]
+    "damage",
+    [
+        "truncated",
+        "flipped",
+        *(
+            pytest.param(damage, marks=pytest.mark.slow)
+            for damage in ("deleted", "no manifest", "broken manifest", "a file", "manifest is a folder", "deep manifest")
+        ),
+    ],
 )
 def test_a_damaged_entry_is_made_again(
     damage: str, builder: Builder, binaries: Binaries, cache: Path, caplog: pytest.LogCaptureFixture
@@ -143,6 +151,17 @@ def test_a_damaged_entry_is_made_again(
             (data / "PG_VERSION").unlink()
         case "no manifest":
             (data.parent / "manifest.json").unlink()
+        case "flipped":
+            with (data / "global" / "pg_control").open("r+b") as file:
+                file.write(b"\xff")
+        case "a file":
+            data.parent.rename(data.parent.with_name("moved"))
+            data.parent.touch()
+        case "manifest is a folder":
+            (data.parent / "manifest.json").unlink()
+            (data.parent / "manifest.json").mkdir()
+        case "deep manifest":
+            (data.parent / "manifest.json").write_text("[" * 100_000)
         case _:
             (data.parent / "manifest.json").write_text("{")
     assert clusters.ensure("key", binaries, builder) == data

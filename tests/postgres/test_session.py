@@ -160,10 +160,13 @@ def test_a_failed_copy_is_reported_and_an_error_of_the_source_passes_through(new
     assert newest_scratch.scalar("SELECT count(*) FROM t") == 0
 
 
-def _execute_beside(thread: threading.Thread, session: Session, sql: str) -> None:
+def _execute_beside(thread: threading.Thread, session: Session, sql: str, *, streamed: bool = False) -> None:
     """Run `sql` while `thread` works against it."""
     thread.start()
-    session.execute(sql)
+    if streamed:
+        session.stream(sql, None)
+    else:
+        session.execute(sql)
 
 
 def _fail() -> bytes:
@@ -193,7 +196,8 @@ def test_warnings_can_be_taken(newest_scratch: Session) -> None:
     assert newest_scratch.take_notices() == []
 
 
-def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+@pytest.mark.parametrize("streamed", [True, False])
+def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, newest_scratch: Session, streamed: bool) -> None:
     """SIGINT while the server is busy raises KeyboardInterrupt at once, the statement ends on the server and the session lives on."""
 
     def interrupt() -> None:
@@ -204,7 +208,7 @@ def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, new
 
     thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
-        _execute_beside(thread, newest_scratch, "SELECT pg_sleep(21)")
+        _execute_beside(thread, newest_scratch, "SELECT pg_sleep(21)", streamed=streamed)
     thread.join()
     with newest_server.connect() as other:
         assert other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(21)%'") == 0

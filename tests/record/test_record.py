@@ -292,3 +292,32 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
     path.write_text('{"kind":"note"}\n')
     refuse(path, ":1: a record starts with its header, found a note")
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "value"), [(REPORT, "p_error", -1.5), (REPORT, "plan_cost", -0.5), (RUN, "row_count", -1), (RUN, "repetition", -2)]
+)
+def test_impossible_values_are_refused(tmp_path: Path, entry: Entry, field: str, value: float) -> None:
+    """A negative count or cost is named with its field."""
+    path = write(tmp_path / "r.jsonl", entry)
+    header, line = path.read_bytes().splitlines()
+    path.write_bytes(header + b"\n" + json.dumps({**json.loads(line), field: value}).encode() + b"\n")
+    refuse(path, f":2: field '{field}' must be at least 0, found {value}")
+
+
+def test_a_negative_true_row_count_is_refused(tmp_path: Path) -> None:
+    """The p-errors and q-errors of such a record would mean nothing."""
+    path = write(tmp_path / "r.jsonl", REPORT)
+    header, line = path.read_bytes().splitlines()
+    report = json.loads(line)
+    report["estimates"][0]["true"] = -7
+    path.write_bytes(header + b"\n" + json.dumps(report).encode() + b"\n")
+    refuse(path, ":2: field 'true' must be at least 0, found -7.0")
+
+
+def test_deep_json_is_refused(tmp_path: Path) -> None:
+    """A line nested more deeply than Python follows is named."""
+    path = write(tmp_path / "r.jsonl", RUN)
+    path.write_bytes(path.read_bytes() + b"[" * 100_000 + b"]" * 100_000 + b"\n")
+    with pytest.raises(RecordError, match=f"^{re.escape(str(path))}:3: not a line of JSON "):
+        read_record(path)

@@ -17,12 +17,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.places.cacheentries import checksum, locked, remove, usable_folder
 from pytest_pilotscope.places.environment import COMPILING, clean_environment
-from pytest_pilotscope.places.privatefiles import check_owned, private_folder
+from pytest_pilotscope.places.privatefiles import check_owned
 from pytest_pilotscope.postgres.process import temporary_folder
 
 _LOG = logging.getLogger(__name__)
@@ -48,19 +50,39 @@ def build_library(bindir: Path, cache: Path | None = None) -> Path:
 
     `cache` is the folder to keep it in, by default the one of all of pilotscope. The file can be read by everybody and is there either
     whole or not at all, also when several processes build it at once. Raises `MissingExtension`, which names what is missing and the
-    command that fixes it, and
-    `ServerError` for a library that somebody else owns or may change.
+    command that fixes it, and `ServerError` for a library that somebody else owns or may change.
     """
     headers = find_headers(bindir)
     compiler = find_compiler()
     folder = cache if cache is not None else _default_cache()
-    target = folder / f"pilotscope-pg{headers.major}-{_key(headers, compiler)}.so"
-    if not target.exists():
-        private_folder(folder)
-        _compile(compiler, headers, target)
-        _LOG.info("built %s", target)
+    name = f"pilotscope-pg{headers.major}-{_key(headers, compiler)}"
+    target = _built(folder, name)
+    if target is None:
+        with locked(usable_folder(folder), f"builds a library in {folder}", _LOG):
+            target = _built(folder, name, damaged=_remove_damaged) or _compile(compiler, headers, folder, name)
     check_owned(target, "library")
     return target
+
+
+def _built(folder: Path, name: str, *, damaged: Callable[[Path], None] = lambda path: None) -> Path | None:
+    """Return the library of this name, whose file name ends with its checksum; call `damaged` with each that does not fit its own."""
+    for path in sorted(folder.glob(f"{name}*")):
+        if path.name == _file_name(name, path):
+            return path
+        damaged(path)
+    return None
+
+
+def _remove_damaged(path: Path) -> None:
+    _LOG.warning("the library %s is damaged; it is built again", path)
+    remove(path)
+
+
+def _file_name(name: str, path: Path) -> str:
+    try:
+        return f"{name}-{checksum(path)[:16]}.so"
+    except OSError:
+        return ""
 
 
 def find_headers(bindir: Path) -> Headers:
@@ -109,11 +131,11 @@ def _zig_target() -> tuple[str, ...]:
     return ("-target", f"{platform.machine()}-linux-gnu.2.17") if sys.platform == "linux" else ()
 
 
-def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
-    """Compile into a temporary file and give it its name when it is complete."""
-    with temporary_folder(target.parent, "building-") as folder:
-        made = folder / target.name
-        environment = {**clean_environment(*COMPILING), "ZIG_GLOBAL_CACHE_DIR": str(folder), "ZIG_LOCAL_CACHE_DIR": str(folder)}
+def _compile(compiler: tuple[str, ...], headers: Headers, folder: Path, name: str) -> Path:
+    """Compile into a temporary file and give it its name when it is complete; return its path."""
+    with temporary_folder(folder, "building-") as temporary:
+        made = temporary / f"{name}.so"
+        environment = {**clean_environment(*COMPILING), "ZIG_GLOBAL_CACHE_DIR": str(temporary), "ZIG_LOCAL_CACHE_DIR": str(temporary)}
         command = compile_command(compiler, headers.folder, made)
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S, check=False)
         if result.returncode != 0:
@@ -122,7 +144,10 @@ def _compile(compiler: tuple[str, ...], headers: Headers, target: Path) -> None:
                 f"(exit status {result.returncode}): {result.stderr.strip()[-2000:]}"
             )
         made.chmod(0o755)
+        target = folder / _file_name(name, made)
         os.replace(made, target)
+    _LOG.info("built %s", target)
+    return target
 
 
 def _key(headers: Headers, compiler: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.extension.build import build_library, compile_command, find_compiler, find_headers
+from tests.labels.test_labelcache import spoil
 
 
 def _fake_postgres(folder: Path, version: str, *, headers: str | None = None) -> Path:
@@ -76,6 +77,21 @@ def test_concurrent_builds_agree(newest_server: EmbeddedServer, tmp_path: Path) 
         shutil.copyfile(found[0], copy)
         copy.chmod(0o755)
         session.execute(f"LOAD '{copy}'")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "flipped", "another file", "folder"])
+def test_a_damaged_library_is_built_again(
+    damage: str, newest_server: EmbeddedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A library that is not what was built is replaced, with a line; PostgreSQL never gets it."""
+    bindir = newest_server.binaries.bindir
+    library = build_library(bindir, tmp_path)
+    built = library.read_bytes()
+    spoil(library, damage)
+    again = build_library(bindir, tmp_path)
+    assert (again.read_bytes(), list(tmp_path.iterdir())) == (built, [again])
+    assert stat.S_IMODE(again.stat().st_mode) == 0o755
+    assert caplog.messages == [f"the library {library} is damaged; it is built again"]
 
 
 def test_changed_source_is_another_library(newest_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
