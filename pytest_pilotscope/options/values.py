@@ -17,14 +17,11 @@ CHANGES = ("databases", "settings")
 LEAST_CPUS = 0.01
 """The smallest CPU limit that Docker accepts."""
 
-LONGEST_MS = 2**31 - 1
-"""The longest time limit that PostgreSQL accepts: a 32-bit number of milliseconds."""
-
 LEAST_MEMORY_BYTES = 64 << 20
 """With our settings PostgreSQL does not start in less memory."""
 
 MOST = 2**31 - 1
-"""The largest number that an option takes: PostgreSQL's largest time limit, in ms."""
+"""The largest number that an option takes; PostgreSQL accepts no longer time limit in ms."""
 
 LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
 """The limits of Linux and macOS, which are not larger elsewhere."""
@@ -78,8 +75,8 @@ number = _number(float, isfinite, "a number")
 _auto_or_number = _number(float, lambda value: isfinite(value) and value >= 0, "auto or a number of at least 0")
 _auto_or_count = _number(int, lambda value: value >= 1, "auto or a whole number of at least 1")
 positive_float = _number(float, lambda value: isfinite(value) and value > 0, "a number above 0")
-milliseconds = _number(float, lambda value: 0 < value <= LONGEST_MS, f"a number of milliseconds above 0, up to {LONGEST_MS}")
-seconds = _number(float, lambda value: 0 < value <= LONGEST_MS // 1000, f"a number of seconds above 0, up to {LONGEST_MS // 1000}")
+milliseconds = _number(float, lambda value: 0 < value <= MOST, f"a number of milliseconds above 0, up to {MOST}")
+seconds = _number(float, lambda value: 0 < value <= MOST // 1000, f"a number of seconds above 0, up to {MOST // 1000}")
 processors = _number(float, lambda value: isfinite(value) and value >= LEAST_CPUS, f"a number of at least {LEAST_CPUS}")
 
 

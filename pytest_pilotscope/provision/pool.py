@@ -17,16 +17,19 @@ import logging
 import queue
 import re
 import statistics
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import PilotscopeError, ServerError, UsageError
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.process import temporary_folder
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -239,7 +242,9 @@ def _client(address: str) -> Iterator[Client]:
     with ExitStack() as stack:
         where: Any = address
         if local:
-            quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
+            folder = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()), "pilotscope-dask-"))  # Dask leaves its own behind
+            there = {"local_directory": str(folder)}
+            quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR, "scheduler_kwargs": there, **there}
             where = stack.enter_context(LocalCluster(n_workers=int(local[1]), threads_per_worker=1, processes=True, **quiet))
         try:
             client = stack.enter_context(Client(where, timeout=ANSWER_LIMIT_S, set_as_default=False))

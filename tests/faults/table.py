@@ -13,7 +13,7 @@ from itertools import product
 
 POINTS = {
     "provisioning": "pytest_pilotscope.provision.database:open_server",
-    "initdb": "subprocess:Popen.communicate@initdb",
+    "initdb": "pytest_pilotscope.postgres.process:Watchdog.ended",
     "loading": "tests.toy:Toy.load",
     "fingerprint": "pytest_pilotscope.postgres.fingerprint:fingerprint",
     "training": "tests.faults.algorithm:Watched.train",
@@ -122,6 +122,7 @@ INTERRUPTED = r"^!+ KeyboardInterrupt(: SIGTERM)? !+$"
 ENDING = "the run ends as soon as its record is sent and everything is put back"
 SERVER_ERROR = "^FAILED: (ServerError|StatementFailed): "
 PASSED = r"=+ 1 passed"
+LOCKED = "^FAILED: .*waited too long for a lock: process "
 UNSENT = "not sent to MLflow: 1 of 1 runs"
 UNDROPPED = "^pilotscope: not everything was put back at the end: "
 
@@ -226,7 +227,7 @@ GIVEN = [
     given("teardown", "server killed", 0, "FINISHED", UNDROPPED, mended_later=True),
     given("teardown", "server stopped", 0, "FINISHED", UNDROPPED, mended_later=True),
     given("teardown", "no free connection", 0, "FINISHED", UNDROPPED, mended_later=True),
-    given("planning", "tables locked", 1, "FAILED", "lock", "--query-timeout-ms", "1000"),
+    given("planning", "tables locked", 1, "FAILED", LOCKED),
     given("settings changed", "nothing", 0, "FINISHED", PASSED, *KNOBS),
     given("settings changed", "SIGINT", 2, "KILLED", INTERRUPTED, *KNOBS),
     given("settings changed", "SIGTERM", 2, "KILLED", INTERRUPTED, *KNOBS),
@@ -256,13 +257,13 @@ ROLE = [
     role("endless query", "SIGTERM in a statement", 2, "KILLED", INTERRUPTED, *ENDLESS),
     role("endless query", "SIGKILL in a statement", -9, "INTERRUPTED", "", *ENDLESS),
     role("endless query", "nothing", 0, "FINISHED", PASSED, *ENDLESS, "--query-timeout-ms", "500"),
-    role("provisioning", "tables locked", 4, None, "^ERROR: .*lock"),
+    role("provisioning", "tables locked", 4, None, "ERROR: a statement waited too long for a lock: process "),
     role("provisioning", "no free connection", 4, None, "^ERROR: .*connection"),
     role("provisioning", "server stopped", 4, None, "^ERROR: .*connect"),
     role("fingerprint", "server killed", 4, None, "^ERROR: "),
     *(role(point, "server killed", 1, "FAILED", SERVER_ERROR) for point in ("training", "deciding", "executing")),
     *(role(point, "server killed", 0, "FINISHED", PASSED) for point in AFTER),
-    role("executing", "tables locked", 0, "FINISHED", "timed out on every side", "--query-timeout-ms", "1000"),
+    role("executing", "tables locked", 1, "FAILED", LOCKED),
 ]
 
 # Workers of Dask and containers end with the measurement.

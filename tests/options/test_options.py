@@ -203,7 +203,7 @@ def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Sett
     ("option", "text", "message"),
     [
         ("container-memory", "9" * 400 + "g", f"expected a size such as 512m or 2g, at least 64m, got '{'9' * 100}...{'9' * 49}g'"),
-        ("query-timeout-ms", "1e12", "expected at most 2147483647, got '1e12'"),
+        ("scale", "1e12", "expected at most 2147483647, got '1e12'"),
         ("rounds", "9" * 12, "expected at most 2147483647, got '999999999999'"),
         ("server", "host=\udcff", r"expected a text in UTF-8 without NUL, got 'host=\udcff'"),
         ("gate", "a" * 256, f"expected names of at most 255 bytes, 4095 in all, got '{'a' * 100}...{'a' * 50}'"),
