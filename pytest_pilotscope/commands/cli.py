@@ -8,6 +8,8 @@ Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that c
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +42,13 @@ class _Misuse(click.ClickException):
 
 class _Commands(click.Group):
     """A group of commands that shows our own errors in one line, without a traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program; escape what the terminal cannot show, such as a file name that is not UTF-8."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn our errors into click's."""

@@ -179,3 +179,9 @@ def _ui() -> Iterator[str]:
         finally:
             os.killpg(ui.pid, signal.SIGTERM)
             ui.communicate()
+
+
+def test_a_name_that_is_not_utf_8_is_shown_escaped(pilotscope: Command) -> None:
+    """A terminal cannot show it as it is."""
+    result = pilotscope("sync", "--results=\udcff")
+    assert (result.exit_code, result.stdout) == (0, "no records in \\udcff\n")

@@ -90,7 +90,7 @@ STATEMENTS = st.one_of(
     st.integers(1, 500).map(lambda depth: "SELECT * FROM " + "(SELECT * FROM " * depth + "a" + ") AS s" * depth),
     TEXTS,
 )
-CONTENTS = st.one_of(STATEMENTS.map(lambda text: text.encode(errors="surrogateescape")), st.binary(max_size=200))
+CONTENTS = st.one_of(STATEMENTS.map(lambda text: text.encode(errors="surrogatepass")), st.binary(max_size=200))
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from([-1, -1e300, 10**400, 2**63]), st.text(max_size=5)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
