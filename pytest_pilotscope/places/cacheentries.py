@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_pilotscope.places.privatefiles import private_folder, write_private
+from pytest_pilotscope.places.privatefiles import private_descriptor, private_folder, write_private
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def locked(path: Path, doing: str, log: logging.Logger, *, is_stuck: Callable[[]
 
     If another process has the lock, wait, and `log` a line with what it is `doing`. If it `is_stuck`, log that, and go on without the lock.
     """
-    lock = os.open(path, os.O_RDONLY if path.is_dir() else os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(path, os.O_RDONLY) if path.is_dir() else private_descriptor(str(path), os.O_CREAT | os.O_RDWR)
     try:
         polls = 0
         while not _taken(lock):

@@ -43,7 +43,7 @@ def new_folder(folder: Path, mode: int = 0o700, *, uid: int = -1, gid: int = -1)
 
 def open_private(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file for writing, as `open` does, and close it to other accounts."""
-    return open(path, mode, opener=_open_private, **options)
+    return open(path, mode, opener=private_descriptor, **options)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -63,7 +63,8 @@ def read_beginning(path: Path, size_bytes: int) -> bytes:
         os.close(descriptor)
 
 
-def _open_private(path: str, flags: int) -> int:
+def private_descriptor(path: str, flags: int) -> int:
+    """Open a file as `os.open` does, close it to other accounts, whatever the umask, and return its descriptor."""
     descriptor = os.open(path, flags, 0o600)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():

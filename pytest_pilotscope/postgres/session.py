@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "pilotscope"
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+_CONNECTED = 0  # CONNECTION_OK of libpq
 IDENTITY = "pilotscope_server.token"
 """The setting by which a server that was started here is known: each has another value, in its data directory."""
 
@@ -127,7 +128,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """True after `close()`, or when the server broke the connection."""
-        return bool(self._connection.closed)
+        return bool(self._connection.closed) or self._connection.info.status != _CONNECTED
 
     def close(self) -> None:
         """End the session; closing twice is fine."""

@@ -69,6 +69,7 @@ def test_training_selects_and_records(database: Database, tmp_path: Path) -> Non
         "estimated_cost_before",
         "estimated_cost_after",
         "index_size_bytes",
+        "num_training_queries",
         "num_indexes_dropped",
         "validation_estimated_cost",
     }

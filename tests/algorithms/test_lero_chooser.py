@@ -25,7 +25,7 @@ from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
-from pytest_pilotscope.measurement import sides
+from pytest_pilotscope.measurement import clocks, supervision
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
@@ -503,7 +503,8 @@ def test_updating_is_in_no_querys_time(contrary: Lero, session: Session, monkeyp
 
         return then
 
-    monkeypatch.setattr(sides, "perf_counter_ns", noted("clock", perf_counter_ns))
+    monkeypatch.setattr(supervision, "_INSTRUMENTS", ())  # the clock is replaced on purpose
+    monkeypatch.setattr(clocks, "perf_counter_ns", noted("clock", perf_counter_ns))
     for name in ("learn_on", "choose", "_note"):
         monkeypatch.setattr(contrary, name, noted(name, getattr(contrary, name)))
     asked(contrary, session, TEST[:1])

@@ -155,13 +155,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             remedy="pip install 'pytest-pilotscope[embedded]'",
         )
     ]
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, "mlflow.store.db", None)
     store = tmp_path / "mlflow.db"
     store.touch()
     assert check_tracking(f"sqlite:///{store}") == Check(
         name="tracking store",
         state="FAULT",
-        found="MLflow cannot be used: import of mlflow halted; None in sys.modules",
+        found="MLflow cannot be used: import of mlflow.store.db halted; None in sys.modules",
         remedy="pip install 'mlflow>=3.4,<4'",
     )
 

@@ -155,9 +155,9 @@ def test_plain_postgresql_against_itself_passes_a_gate_from_the_ini_file(pyteste
 @pytest.mark.parametrize("arguments", [("-k", "nothing"), pytest.param(("--benchmark-only",), marks=pytest.mark.slow)])
 def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     """If the measurement does not happen for any reason, the gate says that it judged nothing, and exits with 1."""
-    result = measure(pytester, *RUN, "--gate", "main.json", *arguments, conftest=ALGORITHMS)
+    result = measure(pytester, *RUN, "--gate", "baseline", *arguments, conftest=ALGORITHMS)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "sleeper on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
+    assert "sleeper on stats_tiny: gate against the baseline: NOT COMPARABLE" in result.outlines
     assert MISSED in result.outlines
 
 
@@ -165,23 +165,23 @@ def test_what_was_deselected_or_skipped_does_not_pass(pytester: pytest.Pytester,
 def test_a_gate_over_other_tests_does_not_pass(pytester: pytest.Pytester) -> None:
     """`pytest --gate FILE` fails if no benchmark is collected at all."""
     pytester.makepyfile("def test_other(): pass")
-    result = pytester.runpytest_subprocess("--gate", "main.json")
+    result = pytester.runpytest_subprocess("--gate", "baseline")
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in result.outlines
+    assert "baseline on stats_tiny: gate against the baseline: NOT COMPARABLE" in result.outlines
 
 
 @pytest.mark.slow
 def test_a_gate_of_the_ini_file_leaves_other_tests_alone(pytester: pytest.Pytester) -> None:
     """A gate in the ini file does not disturb unit tests; but if a benchmark is deselected, the gate says so."""
-    pytester.makeini("[pytest]\npilotscope_gate = main.json")
+    pytester.makeini("[pytest]\npilotscope_gate = baseline")
     pytester.makepyfile(test_other="def test_other(): pass")
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=1)
     assert result.ret == 0
     deselected = measure(pytester, "-k", "nothing")
     assert deselected.ret == pytest.ExitCode.TESTS_FAILED
-    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
+    assert "baseline on stats_tiny: gate against the baseline: NOT COMPARABLE" in deselected.outlines
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -
 @pytest.mark.slow
 def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytester) -> None:
     """Workers report that there was a benchmark; unit tests without one pass."""
-    pytester.makeini("[pytest]\npilotscope_gate = main.json")
+    pytester.makeini("[pytest]\npilotscope_gate = baseline")
     pytester.makepyfile(test_other="def test_other(): pass")
     alone = pytester.runpytest_subprocess("-n", "1")
     alone.assert_outcomes(passed=1)
@@ -204,7 +204,7 @@ def test_what_was_deselected_beside_workers_does_not_pass(pytester: pytest.Pytes
     deselected = measure(pytester, "-n", "1", "-k", "other", "test_other.py")
     deselected.assert_outcomes(passed=1)
     assert deselected.ret == pytest.ExitCode.TESTS_FAILED
-    assert "baseline on stats_tiny: gate against the reference: NOT COMPARABLE" in deselected.outlines
+    assert "baseline on stats_tiny: gate against the baseline: NOT COMPARABLE" in deselected.outlines
 
 
 def test_workers_are_refused(pytester: pytest.Pytester) -> None:
