@@ -18,7 +18,7 @@ from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
 from pytest_pilotscope.algorithms.table_samples import Samples
 from pytest_pilotscope.errors import ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Subplan
-from pytest_pilotscope.queries.plainparser import read_plain
+from pytest_pilotscope.queries.plainparser import MOST_ENUMERATED, read_plain
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -67,11 +67,14 @@ class TrainedModel:
     def parse(self, sql: str) -> JoinQuery:
         """Parse a plain query by its text and the model's own schema; `ModelError` gives the reason for any other query."""
         try:
-            return read_plain(sql, self.vocabulary.schema)
+            query = read_plain(sql, self.vocabulary.schema)
+            if not query.masks:
+                raise UnsupportedQuery(f"it has {len(query.relations)} relations, more than {MOST_ENUMERATED}", sql)
         except UnsupportedQuery as error:
             raise ModelError(
                 f"mscn cannot estimate this query without a database: {error.reason}; the query: {' '.join(sql.split())[:300]}"
             ) from error
+        return query
 
     def rows(self, query: JoinQuery, masks: Sequence[int]) -> npt.NDArray[np.float64]:
         """Estimate the (S,) rows of subplans given as masks of relations, at least 1 each."""

@@ -47,9 +47,18 @@ _CONSTANTS = {
 """Family of types -> the constants whose value does not depend on a setting or on the time of day."""
 
 
+MOST_ENUMERATED = 11
+"""Relations up to which PostgreSQL considers every subplan: its search is exhaustive below `geqo_threshold`, which is 12."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlainQuery(JoinQuery):
-    """A query that was read from its text; `equalities` are the joins as they are written."""
+    """
+    A query that was read from its text; `equalities` are the joins as they are written.
+
+    There are no `masks` for more than `MOST_ENUMERATED` relations: PostgreSQL considers some of the sets only, and a star of 40
+    relations has 2**39 of them.
+    """
 
     equalities: tuple[tuple[ColumnRef, ColumnRef], ...]
 
@@ -251,7 +260,7 @@ class _Reader:
             for alias, table in self._tables.items()
         }
         groups = [{position[ref.alias] for ref in group} for group in (*joining, *_by_constant(self._constants))]
-        masks = planner_subsets(_neighbours(groups, len(position)))
+        masks = planner_subsets(_neighbours(groups, len(position))) if len(position) <= MOST_ENUMERATED else ()
         return PlainQuery(
             sql=self._tokens.sql, relations=relations, classes=joining, masks=tuple(masks), equalities=tuple(self._equalities)
         )

@@ -229,6 +229,7 @@ def test_saving_without_a_model_is_an_error(tmp_path: Path) -> None:
     [
         ("SELECT * FROM badges", "table 'badges' is not in the schema"),
         ("SELECT * FROM users WHERE users.views = 1", "column users.views belongs to no relation"),
+        (f"SELECT * FROM {', '.join(f'users u{number}' for number in range(12))}", "it has 12 relations, more than 11"),
         (
             "WITH q AS (SELECT 1) SELECT * FROM users",
             "'with' has no place in a plain conjunction over tables, so that only PostgreSQL knows its meaning",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery
-from pytest_pilotscope.queries.plainparser import parse_plain, read_plain
+from pytest_pilotscope.queries.plainparser import PlainQuery, parse_plain, read_plain
 from pytest_pilotscope.queries.plaintokens import plain_template
 from pytest_pilotscope.queries.predicates import (
     ColumnComparison,
@@ -193,3 +193,21 @@ def test_a_template_is_the_query_without_its_constants() -> None:
     assert template == plain_template("select 1 from A\nwhere X = 7 and Y = 8 and s = '7'")
     assert template != plain_template("SELECT 1 FROM a WHERE x = 5 AND y = 5 AND s = 'q'")
     assert plain_template("SELECT 1 FROM a WHERE x IN (1)") != plain_template("SELECT 1 FROM a WHERE x IN (1, 2)")
+
+
+@pytest.mark.parametrize("joined", ["hub.k = r{0}.k", "hub.k{0} = r{0}.k"])
+def test_many_relations_are_read_without_their_sets(joined: str) -> None:
+    """A clique or a star of 40 relations has more sets than fit into memory; its relations and joins are read, and no set is made."""
+    schema = {
+        "hub": {"k": "integer", **{f"k{number}": "integer" for number in range(39)}},
+        **{f"r{n}": {"k": "integer"} for n in range(39)},
+    }
+
+    def star(children: int) -> PlainQuery:
+        names, joins = [f"r{n}" for n in range(children)], [joined.format(n) for n in range(children)]
+        return read_plain(f"SELECT 1 FROM {', '.join(['hub', *names])} WHERE {' AND '.join(joins)}", schema)
+
+    large = star(39)
+    assert (len(large.relations), len(large.equalities), large.masks) == (40, 39, ())
+    assert len(star(10).masks) >= 2**10
+    assert star(11).masks == ()
