@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from pytest_pilotscope.errors import PilotscopeError, UsageError, counted
+from pytest_pilotscope.errors import PilotscopeError, UsageError, counted, shortened
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,11 +51,15 @@ class _Commands(click.Group):
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; turn our errors into click's."""
+        """Run a command; turn our errors, and those of files that cannot be used, into click's."""
         try:
             return super().invoke(ctx)
         except PilotscopeError as error:
             raise (_Misuse if isinstance(error, UsageError) else _Fault)(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # such as a closed pipe, which click knows
+                raise
+            raise _Fault(f"{shortened(str(error.filename))}: {error.strerror}; give another file or folder") from error
 
 
 def _json_option(command: F) -> F:

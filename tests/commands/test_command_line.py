@@ -185,3 +185,9 @@ def test_a_name_that_is_not_utf_8_is_shown_escaped(pilotscope: Command) -> None:
     """A terminal cannot show it as it is."""
     result = pilotscope("sync", "--results=\udcff")
     assert (result.exit_code, result.stdout) == (0, "no records in \\udcff\n")
+
+
+def test_a_name_that_is_too_long_is_refused(pilotscope: Command) -> None:
+    """One line names it, cut to a readable length."""
+    result = pilotscope("sync", f"--results={'a' * 300}")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {'a' * 197}...: File name too long; give another file or folder\n")
