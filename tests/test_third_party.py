@@ -123,8 +123,8 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
 
 
 @pytest.mark.slow
-def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytester, prepared: Path) -> None:
-    """A changed model file and a label cache of other data are named, with what to do; nothing is measured with them."""
+def test_a_broken_model_fails_its_run_and_altered_labels_are_counted_again(pytester: pytest.Pytester, prepared: Path) -> None:
+    """A changed model file is named, and nothing is measured with it; a label cache that was altered is made again."""
     small = ("--limit", "1", "--training-size", "3", "--epochs", "1", "--no-mlflow")
     trained = measure(pytester, "--algo", "mscn", *small)
     assert trained.ret == 0, trained.stdout.str()
@@ -132,22 +132,14 @@ def test_broken_models_and_foreign_labels_fail_their_runs(pytester: pytest.Pytes
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     (cache,) = (prepared / "labels").glob("*/labels.sqlite")
     with sqlite3.connect(cache) as labels:
-        [(fingerprint,)] = labels.execute("SELECT value FROM about WHERE name = 'fingerprint'")
         labels.execute("UPDATE about SET value = 'other' WHERE name = 'fingerprint'")
     labels.close()
     result = measure(pytester, "--algo", "oracle,mscn", *small, "--results", "broken", "--load-model", str(weights.parents[2]))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     runs = sorted((pytester.path / "broken").glob("*.jsonl"))
     ends = [json.loads(run.read_text(encoding="utf-8").splitlines()[-1]) for run in runs]
-    assert [end["status"] for end in ends] == ["FAILED", "FAILED"]
+    assert [end["status"] for end in ends] == ["FAILED", "FINISHED"]
     assert ends[0]["error"].startswith(f"ModelError: {weights} ")
-    assert ends[1]["error"] == (
-        f"LabelError: the label cache {cache} belongs to other data: it was made for fingerprint other, and the data at hand has "
-        f"{fingerprint}; use another folder or remove this one"
-    )
-    with sqlite3.connect(cache) as labels:
-        labels.execute("UPDATE about SET value = ? WHERE name = 'fingerprint'", (fingerprint,))
-    labels.close()
 
 
 @pytest.mark.slow
