@@ -25,7 +25,7 @@ from pytest_pilotscope.tracking.sync import sync
 from tests.faults.faults import FAULTS, SMALL, Scene
 from tests.faults.program import Ended, Program, Project
 from tests.faults.surroundings import adopting, files_below, left_processes, restarted, sessions_end, state_of
-from tests.faults.table import AFTER, COLD, POINTS, Cell
+from tests.faults.table import AFTER, COLD, POINTS, UNSENT, Cell
 from tests.toy import Toy
 
 COMMAND = ("pytest", "-p", "no:cacheprovider", "test_workload.py", "--rounds", "5", "--report", "report.html")
@@ -179,7 +179,7 @@ def of_end(cell: Cell, ended: Ended) -> Iterator[str]:
 
 
 def of_record(cell: Cell, project: Project) -> Iterator[str]:
-    """Yield what is wrong with the record and, after `pilotscope sync` if the program was killed, with MLflow."""
+    """Yield what is wrong with the record and, after `pilotscope sync` where that is needed, with MLflow."""
     records = project.records()
     statuses = [record.status for record in records]
     if any(record.ignored or (record.truncated and cell.fault != "disk full") for record in records):
@@ -188,7 +188,7 @@ def of_record(cell: Cell, project: Project) -> Iterator[str]:
         yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
         return
-    if cell.code == -signal.SIGKILL:
+    if cell.code == -signal.SIGKILL or cell.says == UNSENT:
         list(sync(project.folder / "results", tracking_uri=f"sqlite:///{project.folder}/mlflow.db"))
     true = "KILLED" if cell.record == "INTERRUPTED" else cell.record
     allowed = {true, "KILLED"} if cell.point in AFTER else {true}  # stopped while it was sent
