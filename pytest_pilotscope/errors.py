@@ -24,7 +24,8 @@ The exceptions that this project raises on purpose.
     │   ├── SideFailed          one side of a comparison broke; the others go on
     │   └── ModelError          a model file cannot be loaded, or belongs to other data
     ├── DifferentAnswer         a steered query returned other rows than PostgreSQL without steering
-    ├── RecordError             a record cannot be read or must not be written (file and line are in the message)
+    ├── RecordError             a record cannot be read or written (file and line are in the message)
+    │   └── RecordExists        its file is there already
     └── TrackingError           the tracking store could not be read or written
 """
 
@@ -195,7 +196,11 @@ class DifferentAnswer(PilotscopeError):
 
 
 class RecordError(PilotscopeError):
-    """A record cannot be read, or its file exists already; the message starts with the file."""
+    """A record cannot be read or written; the message starts with the file."""
+
+
+class RecordExists(RecordError):
+    """The file of a new record is there already."""
 
 
 class TrackingError(PilotscopeError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from pytest_pilotscope.errors import RecordError
+from pytest_pilotscope.errors import RecordError, RecordExists
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
@@ -90,8 +90,8 @@ class RecordWriter:
     the disk: syncing every line would keep the disk busy during a measurement, and a power cut voids a measurement anyway. It locks the
     file (flock), so that others can tell a run that is going on from one that was killed.
 
-    Raises RecordError if the file exists, OSError if it cannot be written, and ValueError for a NaN, for an entry of a side that the header
-    does not name, and for an entry after the end. Nothing of a rejected entry is written.
+    Raises RecordExists if the file exists, RecordError if it cannot be written to, OSError if it cannot be made, and ValueError for a NaN,
+    for an entry of a side that the header does not name, and for an entry after the end. Nothing of a rejected entry is written.
     """
 
     def __init__(self, path: Path, header: RunHeader) -> None:
@@ -103,7 +103,7 @@ class RecordWriter:
         try:
             self._file = open_private(path, "x", encoding="utf-8", errors="backslashreplace", newline="\n")
         except FileExistsError:
-            raise RecordError(f"{path}: the record exists already; move it away, or wait a second to get another name") from None
+            raise RecordExists(f"{path}: the record exists already; move it away, or wait a second to get another name") from None
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._put(line, sync=True)
@@ -119,7 +119,8 @@ class RecordWriter:
 
     def close(self) -> None:
         """Close the file; without an end the record counts as interrupted."""
-        self._file.close()
+        with suppress(OSError):  # a full disk again: the error was raised when the line was written
+            self._file.close()
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -128,10 +129,16 @@ class RecordWriter:
         self.close()
 
     def _put(self, line: str, *, sync: bool) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RecordError(
+                f"{self.path}: the record cannot be written: {error.strerror}; the lines before are whole; make room, or name another "
+                "folder with --results, and measure again"
+            ) from error
 
 
 def read_record(path: Path) -> Record:

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pytest_pilotscope.errors import RecordError, UsageError
+from pytest_pilotscope.errors import RecordExists, UsageError
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
@@ -115,7 +115,7 @@ def open_record(header: RunHeader, results: Path) -> RecordWriter:
     while True:
         try:
             return RecordWriter(results / f"{header.run_name}.jsonl", header)
-        except RecordError:
+        except RecordExists:
             header = replace(header, run_name=_free_name(header.run_name, results))
 
 

@@ -177,7 +177,7 @@ READERS = [
     cell("plots", "raises", 1, "FINISHED", "it broke"),
     cell("MLflow send", "raises", 0, "FINISHED", UNSENT),
     cell("report", "disk full", 1, "FINISHED", "^report: OSError: .*No space left", "--report", "small/report.html"),
-    cell("deciding", "disk full", 1, "INTERRUPTED", "No space left", "--results", "small", "--no-mlflow"),
+    cell("deciding", "disk full", 1, "INTERRUPTED", "^small/.*cannot be written: No space left", "--results", "small", "--no-mlflow"),
     cell("report", "read-only folder", 4, None, "^ERROR: --report /proc/in/report.html", "--report", "/proc/in/report.html"),
     cell("records", "read-only folder", 4, None, "^ERROR: --results /proc/in", "--results", "/proc/in"),
     cell("MLflow start", "never answers", 0, "FINISHED", UNSENT, "--tracking-uri", "{silent}"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +155,26 @@ def test_each_line_is_on_disk_before_the_next(tmp_path: Path) -> None:
         writer.write(RUN)
         assert read_record(writer.path).runs == (RUN,)
         assert read_record(writer.path).status == "INTERRUPTED"
+
+
+def test_a_full_disk_is_named_and_loses_nothing_before(tmp_path: Path) -> None:
+    """The message names file and reason; the lines before can be read, and closing raises nothing."""
+    path = tmp_path / "r"
+    with RecordWriter(path, HEADER) as writer:
+        writer.write(RUN)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+        try:
+            expected = (
+                f"{path}: the record cannot be written: {os.strerror(errno.EFBIG)}; the lines before are whole; make room, or name another "
+                "folder with --results, and measure again"
+            )
+            with pytest.raises(RecordError, match=f"^{re.escape(expected)}$"):
+                writer.write(RUN)
+            writer.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_record(path).runs == (RUN,)
 
 
 def test_a_nan_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
