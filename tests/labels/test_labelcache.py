@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -178,34 +178,31 @@ def test_a_lock_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert cache.look_up([NAME]) == {NAME: Label(rows=3, source="memory")}
 
 
-OPENING = """
-import sys
-from pathlib import Path
-from pytest_pilotscope.labels.labelcache import Label, LabelCache
-number = int(sys.argv[2])
-print(flush=True)
-sys.stdin.readline()
-for _ in range(5):
-    with LabelCache(Path(sys.argv[1]), "f1") as cache:
-        cache.store({number.to_bytes(16, "big"): Label(rows=number, source="memory")})
-"""
+NEW_FILES, PROCESSES = 100, 4
+"""Without a lock around the making of a file, one of twelve such files had a process that failed."""
+
+
+def open_new_files(folder: Path, number: int, together: Barrier) -> None:
+    """Make and write many caches, each at the same moment as the other processes."""
+    for file in range(NEW_FILES):
+        together.wait(60)
+        with LabelCache(folder / str(file), "f1") as cache:
+            cache.store({number.to_bytes(16, "big"): Label(rows=number, source="memory")})
 
 
 def test_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
-    """Eight processes make and write the same cache; none fails, and no label is lost."""
-    command = [sys.executable, "-c", OPENING, str(tmp_path / "labels")]
-    pipe = subprocess.PIPE
-    children = [subprocess.Popen([*command, str(number)], stdin=pipe, stdout=pipe, stderr=pipe) for number in range(8)]
+    """None fails, and no label is lost."""
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(PROCESSES)
+    children = [context.Process(target=open_new_files, args=(tmp_path, number, together)) for number in range(PROCESSES)]
     for child in children:
-        assert child.stdout is not None
-        child.stdout.readline()
+        child.start()
     for child in children:
-        assert child.stdin is not None
-        child.stdin.write(b"\n")
-        child.stdin.flush()
-    assert [child.communicate(timeout=60)[1] for child in children] == [b""] * 8
-    with LabelCache(tmp_path / "labels", "f1") as cache:
-        assert len(cache.look_up([number.to_bytes(16, "big") for number in range(8)])) == 8
+        child.join()
+    assert [child.exitcode for child in children] == [0] * PROCESSES
+    for file in range(NEW_FILES):
+        with LabelCache(tmp_path / str(file), "f1") as cache:
+            assert len(cache.look_up([number.to_bytes(16, "big") for number in range(PROCESSES)])) == PROCESSES
 
 
 @pytest.mark.parametrize(
