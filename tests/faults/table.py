@@ -226,7 +226,7 @@ GIVEN = [
     given("deciding", "no free connection", 0, "FINISHED", PASSED),
     given("teardown", "server killed", 0, "FINISHED", UNDROPPED, mended_later=True),
     given("teardown", "server stopped", 0, "FINISHED", UNDROPPED, mended_later=True),
-    given("teardown", "no free connection", 0, "FINISHED", UNDROPPED, mended_later=True),
+    given("gate", "no free connection", 0, "FINISHED", UNDROPPED, mended_later=True),
     given("planning", "tables locked", 1, "FAILED", LOCKED),
     given("settings changed", "nothing", 0, "FINISHED", PASSED, *KNOBS),
     given("settings changed", "SIGINT", 2, "KILLED", INTERRUPTED, *KNOBS),
