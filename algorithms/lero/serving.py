@@ -14,9 +14,9 @@ from pytest_pilotscope.errors import ModelError, UsageError, shortened
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.fingerprint import data_fingerprint
-from pytest_pilotscope.postgres.planning import is_one_statement
 from pytest_pilotscope.postgres.session import connect
 from pytest_pilotscope.postgres.steering import require_extension
+from pytest_pilotscope.queries.statements import is_single
 
 SERVING_DSN = "PILOTSCOPE_DSN"
 """Environment variable with the connection string of a served model's database."""
@@ -48,10 +48,10 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
     turn = Lock()
 
     def answer(sql: str) -> dict[str, Any]:
-        if not is_one_statement(sql):
+        if not is_single(sql):
             raise UsageError(
                 f"lero chooses a plan for one statement, and this may be more than one: {shortened(sql)}; ask for each by itself, and "
-                "leave out comments (a semicolon inside the statement is taken as its end where there is a comment, a backslash or a $)"
+                "leave out backslashes (where a text has both a semicolon and a backslash, its literals end by the settings of the server)"
             )
         with turn:
             decision = decide(model, session, sql)

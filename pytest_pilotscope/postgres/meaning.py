@@ -24,7 +24,7 @@ def read_meaning(session: Session, sql: str, *, statistics: bool = True) -> Stat
     nothing, and neither do its choice of sets where it considers a random part of them (GEQO) and the filters that it takes out of an OR
     over several relations: it does so only where they seem to help.
 
-    The text must be one statement (`planning.is_one_statement`): PostgreSQL would run the rest after a semicolon. Raises
+    The text must be one statement (`statements.single`): PostgreSQL would run the rest after a semicolon. Raises
     `MissingExtension` without the library, and `StatementFailed` where PostgreSQL cannot plan the statement.
     """
     require_extension(session)

@@ -16,11 +16,11 @@ _PIECE = re.compile(
       (?P<escaped>(?<!\w)[eE]'(?:[^'\\]|\\.|'')*')
     | (?P<literal>'(?:[^']|'')*')
     | (?P<name>"(?:[^"]|"")*")
-    | (?P<comment>--[^\n]*)
-    | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | (?P<comment>--[^\r\n]*)
+    | (?P<dollar>(?<![\w$\x80-\U0010ffff])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
     | (?P<block>/\*)
     | (?P<end>;)
-    | (?P<open>'|"|(?<![\w$])\$(?:[^\W\d]\w*)?\$)
+    | (?P<open>'|"|(?<![\w$\x80-\U0010ffff])\$(?:[^\W\d]\w*)?\$)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -67,14 +67,25 @@ def statement_count(text: str) -> int:
         return 1
 
 
-def single(sql: str) -> str:
+def is_single(sql: str) -> bool:
     """
-    Return a text of one statement. Raise `StatementFailed` for several: what is put in front is for the first only, and the rest just runs.
+    Tell whether a text is one statement for PostgreSQL, whatever its settings.
 
-    A text with both a semicolon and a backslash is refused: where its literals end depends on settings.
+    A text with both a semicolon and a backslash is not: where its literals end depends on settings. Nor is one with a semicolon and quotes
+    that do not end.
     """
-    text = sql.rstrip("; \t\r\n")
-    if ";" in text and ("\\" in text or statement_count(text) > 1):
+    text = sql.strip(" \t\r\n").rstrip("; \t\r\n")
+    if ";" not in text:
+        return True
+    try:
+        return "\\" not in text and not text.startswith(";") and len(split_statements(text)) == 1
+    except NeverEnds:
+        return False
+
+
+def single(sql: str) -> str:
+    """Return a text that `is_single`. Raise `StatementFailed` for any other: PostgreSQL would run the rest after the first statement."""
+    if not is_single(sql):
         raise StatementFailed(sql, reason="it is not one statement; make a query of each", sqlstate=_SYNTAX_ERROR)
     return sql
 

@@ -315,7 +315,7 @@ def test_a_served_model_takes_one_statement(session: Session, served: Callable[[
     """A second statement after a semicolon does not run: it is refused before anything is sent."""
     text = (
         "lero chooses a plan for one statement, and this may be more than one: SELECT 1; DELETE FROM users; ask for each by itself, and "
-        "leave out comments (a semicolon inside the statement is taken as its end where there is a comment, a backslash or a $)"
+        "leave out backslashes (where a text has both a semicolon and a backslash, its literals end by the settings of the server)"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
         served("SELECT 1; DELETE FROM users")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.postgres.planning import is_one_statement
+from pytest_pilotscope.queries.statements import is_single
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from pytest_pilotscope.postgres.planning import is_one_statement
 )
 def test_one_statement(sql: str) -> None:
     """Semicolons at the end and in quotes end nothing, and without any it does not matter what is in comments and dollar quotes."""
-    assert is_one_statement(sql)
+    assert is_single(sql)
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_one_statement(sql: str) -> None:
 )
 def test_not_surely_one_statement(sql: str) -> None:
     """A second statement is not let through by what makes it hard to see where a quoted text ends."""
-    assert not is_one_statement(sql)
+    assert not is_single(sql)
