@@ -13,8 +13,8 @@ from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.catalog import read_schema
+from pytest_pilotscope.postgres.connecting import connect
 from pytest_pilotscope.postgres.fingerprint import data_fingerprint
-from pytest_pilotscope.postgres.session import connect
 from pytest_pilotscope.postgres.steering import require_extension
 from pytest_pilotscope.queries.statements import is_single
 

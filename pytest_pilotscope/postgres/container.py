@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.secret import Secret
+from pytest_pilotscope.postgres.connecting import IDENTITY, connect, dsn_of
 from pytest_pilotscope.postgres.containers import (
     Limits,
     address,
@@ -27,7 +28,7 @@ from pytest_pilotscope.postgres.containers import (
 )
 from pytest_pilotscope.postgres.pinned import PINNED, configuration, shared_buffers
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import Session
 
 if TYPE_CHECKING:
     from pytest_pilotscope.places.dsn import Dsn

@@ -16,10 +16,11 @@ from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
+from pytest_pilotscope.postgres.connecting import IDENTITY, connect, dsn_of
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster, Watchdog
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import IDENTITY, Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import Session
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""

@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.connecting import connect
 from pytest_pilotscope.postgres.environment import SESSION_VARIABLES
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
-from pytest_pilotscope.postgres.session import Session, connect
+from pytest_pilotscope.postgres.session import Session
 
 CONNECT_LIMIT_S = 10
 """Time limit for a server to answer."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -17,10 +16,9 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql as composing
 
-from pytest_pilotscope.errors import CannotConnect, LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed, shortened
+from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed, shortened
 from pytest_pilotscope.places.dsn import Dsn
-from pytest_pilotscope.places.secret import Secret
-from pytest_pilotscope.postgres.environment import hidden_variables
+from pytest_pilotscope.postgres.copying import Chunks, Sink
 from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 from pytest_pilotscope.postgres.streaming import StatementError, Take, stream
 from pytest_pilotscope.queries.statements import single
@@ -34,16 +32,6 @@ logger = logging.getLogger(__name__)
 APPLICATION_NAME = "pilotscope"
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _CONNECTED = 0  # CONNECTION_OK of libpq
-IDENTITY = "pilotscope_server.token"
-"""The setting by which a server that was started here is known: each has another value, in its data directory."""
-
-_MAY_HEAL = re.compile(
-    "Is the server running|Connection (refused|reset|timed out)|closed the connection|timeout expired|No route to host|unreachable|"
-    "temporarily unavailable|could not translate host name|starting up|shutting down|not yet accepting|in recovery mode|too many clients|"
-    "slots are reserved"
-)
-# A server of ours has no password file, TLS or Kerberos. The file must not exist: libpq warns about any other kind than a plain file.
-_OWN = {"passfile": "/dev/null/none", "sslmode": "disable", "gssencmode": "disable"}
 _QUERY_CANCELED = "57014"
 _LOCK_NOT_AVAILABLE = "55P03"
 LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
@@ -69,8 +57,6 @@ _HOLDERS = """
     AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
     ORDER BY l.pid LIMIT 3
 """
-
-_SET_BY_CONNECT = ("application_name", "client_encoding")
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -134,11 +120,10 @@ class Session:
         """End the session; closing twice is fine."""
         self._connection.close()
 
-    def of_role(self, role: str, password: Secret) -> Session:
-        """Open another session on this server, in the same database, as another role."""
-        token = self.scalar("SELECT current_setting(%s, true)", (IDENTITY,))  # that of a server of ours
-        parameters = {name: value for name, value in self._connection.get_dsn_parameters().items() if name not in _SET_BY_CONNECT}
-        return connect(dsn_of(**parameters | {"user": role, "password": password.reveal()}), token=token)
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The keywords that libpq connected with, without the password."""
+        return dict(self._connection.get_dsn_parameters())
 
     def forbid_writing(self) -> None:
         """Make PostgreSQL refuse to write. It does not refuse ALTER SYSTEM: callers must ask `read_only` first."""
@@ -327,12 +312,12 @@ class Session:
 
     def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
         """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, in the format of the statement."""
-        self._copy(statement, io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20))
+        self._copy(statement, io.BufferedReader(Chunks(chunks), buffer_size=1 << 20))
 
     def copy_out(self, sql: str, write: Callable[[bytes], object], *, binary: bool = False) -> None:
         """Call `write` with piece after piece of the result of `sql` in COPY's text (UTF-8) or binary format."""
         statement = composing.SQL("COPY ({}) TO STDOUT{}").format(composing.SQL(sql), composing.SQL(" (FORMAT binary)" if binary else ""))
-        self._copy(statement, _Sink(write))
+        self._copy(statement, Sink(write))
 
     def subplans(self, sql: str) -> dict[frozenset[str], float]:
         """Return the planner's estimated rows of every subplan of `sql` that it considers, by the aliases of the subplan."""
@@ -442,84 +427,6 @@ class Session:
         raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + more, sqlstate=sqlstate or "") from error
 
 
-class _Chunks(io.RawIOBase):
-    """A sequence of byte strings of any size, read as a file."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-class _Sink:
-    """An object with a `write`, as psycopg2's COPY TO wants."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self.write = write
-
-
 def _identifier(table: str) -> composing.Identifier:
     """Return a table, or schema.table, as a quoted identifier."""
     return composing.Identifier(*table.split(".", 1))
-
-
-def dsn_of(**keywords: str | int) -> Dsn:
-    """Return a connection string of libpq's keywords, quoted as needed."""
-    return Dsn(psycopg2.extensions.make_dsn(None, **keywords))
-
-
-def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
-    """
-    Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.
-
-    A server that was started here has a `token`. Then no environment variable, service or password file has a say, and another server that
-    answers is refused. For other servers, the variables that set something in a session have none.
-    Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
-    """
-    _check(dsn)
-    keywords = {"application_name": APPLICATION_NAME, "client_encoding": "utf8", **({} if token is None else _OWN), **overrides}
-    connection = None
-    try:
-        with hidden_variables(everything=token is not None):  # psycopg2.connect would have the password among its variables
-            connection = psycopg2.extensions.connection(psycopg2.extensions.make_dsn(dsn.reveal(), **keywords))
-    except (psycopg2.Error, UnicodeError) as error:
-        reason = " ".join(dsn.scrub(str(error)).split())
-    if connection is None:
-        kind = ServerError if _MAY_HEAL.search(reason) else CannotConnect
-        raise kind(f"cannot connect to {dsn}: {reason}")  # not within `except`: the driver's error would show its variables
-    try:
-        session = Session(connection)
-        if token is not None and session.scalar("SELECT current_setting(%s, true)", (IDENTITY,)) != token:
-            raise CannotConnect(f"another server than the one that was started here answers at {dsn}: it does not have the token of ours")
-        return session
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _check(dsn: Dsn) -> None:
-    """Raise ServerError for a string that libpq would misread: its own message would quote a piece of the password."""
-    try:
-        psycopg2.extensions.parse_dsn(dsn.reveal())
-    except psycopg2.Error:
-        readable = False
-    else:
-        readable = not dsn.ambiguous
-    if not readable:
-        raise ServerError(
-            f"cannot read the connection string {dsn}: expected postgresql://user:password@host:port/database or key=value pairs; "
-            "in a URL, write special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
-        )

@@ -16,6 +16,7 @@ from psycopg2 import sql
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.secret import Secret
+from pytest_pilotscope.postgres.connecting import as_role
 from pytest_pilotscope.postgres.databases import RESTORER, locked
 from pytest_pilotscope.postgres.session import Session
 
@@ -68,7 +69,7 @@ def unprivileged(session: Session) -> Iterator[Session]:
         password = Secret(secrets.token_urlsafe(24))
         _allow_login(session, password)
         try:
-            restorer = session.of_role(RESTORER, password)
+            restorer = as_role(session, RESTORER, password)
         except ServerError as error:
             raise ServerError(
                 f"SQL of others is run as role {RESTORER!r}, because {role!r} is a superuser, and that cannot log in ({error}); "

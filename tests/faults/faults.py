@@ -13,9 +13,10 @@ from filelock import FileLock
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.connecting import connect, dsn_of
 from pytest_pilotscope.postgres.containers import LABEL
 from pytest_pilotscope.postgres.embedded import PORT, EmbeddedServer
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import Session
 from tests.faults.program import Program, Project
 
 OURS = "SELECT pid, datname FROM pg_stat_activity WHERE application_name = 'pilotscope' AND pid <> pg_backend_pid()"

@@ -25,9 +25,9 @@ from pytest_pilotscope.places.folders import cache_folder, server_folder, socket
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import ServerFolder, check_version
+from pytest_pilotscope.postgres.connecting import connect
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.process import Watchdog, run_program
-from pytest_pilotscope.postgres.session import connect
 from tests.postgres.children import REPOSITORY, START_SERVER, start_child, wait_for_end
 
 

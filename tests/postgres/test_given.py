@@ -12,11 +12,12 @@ import pytest
 from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import databases
+from pytest_pilotscope.postgres.connecting import connect, dsn_of
 from pytest_pilotscope.postgres.databases import drop_database, hold, locked, make_copy, mark_of, temporary_copy, unique_name, write_mark
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.server import Capability
-from pytest_pilotscope.postgres.session import Session, connect, dsn_of
+from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.provision.loading import content_key, load_database, loaded_name
 from tests.toy import Toy

@@ -324,7 +324,7 @@ def test_a_read_only_transaction_leaves_no_setting_behind(scratch: Session) -> N
 def test_the_statement_of_a_process_that_was_killed_ends(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
     """PostgreSQL notices that nobody waits for the answer, and ends the statement."""
     code = (
-        "import sys; from pytest_pilotscope.places.dsn import Dsn; from pytest_pilotscope.postgres.session import connect\n"
+        "import sys; from pytest_pilotscope.places.dsn import Dsn; from pytest_pilotscope.postgres.connecting import connect\n"
         "session = connect(Dsn(sys.argv[1])); print(session.backend_pid, flush=True); session.execute('SELECT pg_sleep(600)')"
     )
     child = subprocess.Popen([sys.executable, "-c", code, newest_server.dsn.reveal()], stdout=subprocess.PIPE, text=True)

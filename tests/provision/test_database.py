@@ -18,10 +18,11 @@ from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.postgres import binaries as binaries_module
+from pytest_pilotscope.postgres.connecting import dsn_of
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
 from pytest_pilotscope.postgres.fingerprint import fingerprint
-from pytest_pilotscope.postgres.session import Session, dsn_of
+from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database, steering_libraries
 from pytest_pilotscope.provision.loading import loaded_name, vacuum_analyze
 from tests.toy import Toy
