@@ -45,8 +45,11 @@ def unknown_of(rows: Cardinalities | None) -> Mapping[Subplan, str]:
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """Tell whether a value that an algorithm returned is a finite number; True and False are none."""
-    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(float(value))
+    """Tell whether a value that an algorithm returned is a finite number of 64 bits; True and False are none."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 A_SCALAR = "a text without NUL, a finite number, true, false or none"

@@ -240,11 +240,7 @@ def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estim
                 f"{algorithm} answered query {query.id!r} with rows for {subplan!r}; a subplan is a frozenset of aliases, such as "
                 "frozenset({'c', 'u'})"
             )
-        try:
-            valid = is_finite(rows) and rows >= 0
-        except OverflowError:  # an integer too large for a float
-            valid = False
-        if not valid:
+        if not is_finite(rows) or rows < 0:
             raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows if isinstance(rows, float) else repr(rows))
     for subplan, reason in unknown_of(estimates).items():
         if not isinstance(reason, str):

@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from math import isinf, isnan
@@ -60,11 +61,14 @@ def _text(value: str, path: str) -> str:
 
 
 def _number(value: Any, path: str) -> int | float | str:
-    if isinstance(value, Integral):
-        return int(value)
     if not isinstance(value, Real):
         raise TypeError(f"{path} must be text, a number, true, false or null, found {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{path} is too large for a number of 64 bits; leave the value out or fail the run") from None
+    if isinstance(value, Integral):
+        return int(value)
     if isnan(number):
         raise ValueError(f"{path} is NaN; a record holds no NaN, leave the value out or fail the run")
     if isinf(number):
@@ -111,7 +115,8 @@ def _convert(hint: Any, value: Any, name: str, *, wanted: str = "") -> Any:
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
         return from_json(hint, value)
     if hint is float and type(value) is int:
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     if type(value) is hint:
         return value
     raise ValueError(f"field {name!r} must be {wanted}, found {json.dumps(value)[:80]}")

@@ -89,6 +89,7 @@ class Reporting(Named):
         ({"metrics": {"loss": [True]}}, "(True,) in its metrics as 'loss'; a metric must be a list of finite numbers"),
         ({"metrics": {1: [0.5]}}, "(0.5,) in its metrics as 1; a name must be a text without NUL"),
         ({"metrics": True}, "the metrics True; they must be a mapping from names to values"),
+        ({"scalars": {"best": 10**400}}, f"1{'0' * 400} in its scalars as 'best'; a scalar must be a finite number"),
         ({"scalars": {"best": float("inf")}}, "inf in its scalars as 'best'; a scalar must be a finite number"),
         ({"scalars": {"best": True}}, "True in its scalars as 'best'; a scalar must be a finite number"),
         ({"scalars": {"best": "7"}}, "'7' in its scalars as 'best'; a scalar must be a finite number"),

@@ -177,12 +177,18 @@ def test_a_full_disk_is_named_and_loses_nothing_before(tmp_path: Path) -> None:
     assert read_record(path).runs == (RUN,)
 
 
-def test_a_nan_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
-    """A NaN is named with the path to it, and the record stays as it was."""
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (float("nan"), "is NaN; a record holds no NaN, leave the value out or fail the run"),
+        (10**400, "is too large for a number of 64 bits; leave the value out or fail the run"),
+    ],
+)
+def test_a_number_that_json_cannot_hold_is_refused_and_leaves_no_trace(tmp_path: Path, value: float, fault: str) -> None:
+    """It is named with the path to it, and the record stays as it was."""
     with RecordWriter(tmp_path / "r", HEADER) as writer:
-        message = "training.metrics.train_loss[1] is NaN; a record holds no NaN, leave the value out or fail the run"
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            writer.write(TrainingReport(side="mscn", duration_s=1.0, metrics={"train_loss": (1.0, float("nan"))}))
+        with pytest.raises(ValueError, match=f"^{re.escape(f'training.metrics.train_loss[1] {fault}')}$"):
+            writer.write(TrainingReport(side="mscn", duration_s=1.0, metrics={"train_loss": (1.0, value)}))
         writer.write(RUN)
     assert read_record(tmp_path / "r").runs == (RUN,)
 
@@ -289,6 +295,7 @@ def test_warm_ups_are_not_measured(tmp_path: Path) -> None:
         (b'{"kind":"end","status":"FINISHED","finished_at":"x","colour":1}', "unknown field 'colour'"),
         (b'{"kind":"end","status":"KILLED","finished_at":"x","error":1}', "field 'error' must be text or null, found 1"),
         (b'{"kind":"training","side":"mscn","duration_s":"1"}', "field 'duration_s' must be a number, found \"1\""),
+        (b'{"kind":"training","side":"mscn","duration_s":1%s}' % (b"0" * 400), f"field 'duration_s' must be a number, found 1{'0' * 79}"),
         (b'{"kind":"training","side":"mscn","duration_s":true}', "field 'duration_s' must be a number, found true"),
         (b'{"kind":"training","side":"mscn","duration_s":1,"metrics":[]}', "field 'metrics' must be an object, found []"),
         (b'{"kind":"training","side":"mscn","duration_s":1,"metrics":{"m":1}}', "field 'metrics.m' must be a list, found 1"),
