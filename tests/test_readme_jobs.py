@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,6 @@ class Checkout:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-jobs-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @pytest.fixture

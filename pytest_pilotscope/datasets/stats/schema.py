@@ -69,10 +69,9 @@ FOREIGN_KEYS: Mapping[tuple[str, str], str] = {
 }
 
 
-def create_table(table: str) -> str:
-    """Return the CREATE TABLE statement, without keys: those are cheaper to add after loading."""
-    columns = ", ".join(f"{name} {kind}{' NOT NULL' if name == 'id' else ''}" for name, kind in TABLES[table].items())
-    return f"CREATE TABLE {table} ({columns})"
+def definition(table: str) -> str:
+    """Return the columns of a table for CREATE TABLE, without keys: those are cheaper to add after loading."""
+    return ", ".join(f"{name} {kind}{' NOT NULL' if name == 'id' else ''}" for name, kind in TABLES[table].items())
 
 
 def create_indexes(table: str) -> list[str]:
