@@ -121,6 +121,11 @@ def test_imports_flow_one_way() -> None:
     assert wrong == []
 
 
+def test_training_does_not_reach_into_the_store() -> None:
+    """Who starts a run hands in the folder of its model."""
+    assert [name for name in imported(Path(PACKAGE, "runs", "learn.py")) if room_of(name) == "tracking"] == []
+
+
 def may_import(room: str | None, name: str) -> bool:
     """Tell whether a module of this room may import this name; a public name of the package itself counts as its room."""
     other = room_of(name)

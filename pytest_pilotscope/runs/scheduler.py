@@ -22,6 +22,7 @@ from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.sides import Side
@@ -148,7 +149,8 @@ class Scheduler:
             folder=folder,
             progress=silent,
         )
-        report = learn(self.algorithm, training, given=self.tracker.params if self.tracker is not None else {})
+        given = self.tracker.params if self.tracker is not None else {}
+        report = learn(self.algorithm, training, given=given, model=wanted_model(self.algorithm, training))
         if self.tracker is not None:
             from pytest_pilotscope.tracking.publish import log_training
 
