@@ -25,6 +25,7 @@ ENDS = (MAJORS[0], MAJORS[-1])
 
 WHOLE_RUNS = (
     "test_readme",
+    "test_ci_jobs",
     "test_gate",
     "test_compare",
     "test_workload",

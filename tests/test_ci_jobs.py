@@ -1,4 +1,4 @@
-"""The README's jobs for CI, run step by step as written: only less is installed and less is measured. It takes some 30 s of CPU."""
+"""The jobs for CI of docs/ci.md, run step by step as written: only less is installed and less is measured. It takes some 30 s of CPU."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ def checkout(tmp_path: Path, prepared: Path) -> Checkout:
 
 
 def job(name: str) -> Any:
-    """The README's block of this name."""
-    (block,) = re.findall(rf"<!-- {name} -->\n```yaml\n(.*?)```\n<!-- end -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The block of this name."""
+    page = (ROOT / "docs/ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"<!-- {name} -->\n```yaml\n(.*?)```\n<!-- end -->", page, re.DOTALL)
     return yaml.safe_load(block)
 
 
