@@ -6,7 +6,7 @@ Tests of the contract of an algorithm, to inherit.
     class TestNaru(AlgorithmContract):
         algorithm = Naru
 
-The tests start a real server with a small dataset and really train. Tests of estimators, plan choosers, preparers and saved models apply
+The tests start a real server with a small dataset and really train. Tests of estimators, deciders, preparers and saved models apply
 to classes with the methods for it.
 """
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, ModelError
-from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
+from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Decider, Persistent
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.answers import answer_of
 from pytest_pilotscope.measurement.differences import explained
@@ -133,9 +133,9 @@ class AlgorithmContract:
         found: list[object] = [_fingerprint(database)] if isinstance(algorithm, DatabasePreparer) else []
         for query in queries:
             with side.steered(query) as steering:
-                found.append(steering.unsupported if steering.cardinalities is None else dict(steering.cardinalities))
-            if isinstance(algorithm, CardinalityEstimator) and steering.cardinalities is not None:
-                check_estimates(side.name, query, session.subplans(query.sql), steering.cardinalities)
+                found.append(steering.unsupported or steering.decision or steering.estimates)
+            if steering.estimates is not None:
+                check_estimates(side.name, query, session.subplans(query.sql), steering.estimates)
         return found
 
     def decided(self, algorithm: Algorithm, database: Database, workload: Workload) -> list[object]:
@@ -157,10 +157,10 @@ class AlgorithmContract:
             return found
 
     def test_it_takes_over_one_decision_at_most(self) -> None:
-        """It has a name of letters, digits and underscores, `train`, and at most one of `steer`, `choose` and `prepare`."""
+        """It has a name of letters, digits and underscores, `train`, and at most one of `steer`, `decide` and `prepare`."""
         made = self.made()
         assert made.name.isidentifier()
-        taken = [kind.__name__ for kind in (CardinalityEstimator, PlanChooser, DatabasePreparer) if isinstance(made, kind)]
+        taken = [kind.__name__ for kind in (CardinalityEstimator, Decider, DatabasePreparer) if isinstance(made, kind)]
         assert len(taken) <= 1
 
     def test_what_training_reports(self, trained: Trained) -> None:

@@ -281,3 +281,33 @@ def test_a_project_with_its_own_algorithms_package_is_left_alone(pytester: pytes
     pytester.makepyfile("def test_x(): pass")
     result = pytester.runpytest_subprocess("-W", "error")
     result.assert_outcomes(passed=1)
+
+
+BAO = """
+    from pytest_pilotscope import Decision
+
+    class Bao:
+        name = "bao"
+
+        def train(self, training):
+            return training.report()
+
+        def decide(self, query, session):
+            arms = [Decision(), Decision(settings={"enable_nestloop": "off"}), Decision(settings={"enable_hashjoin": "off"})]
+            return min(arms, key=lambda arm: self.cost(arm, query, session))
+
+        def cost(self, arm, query, session):
+            with session.planner_settings(arm.settings):
+                return session.explain(query.sql).total_cost
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("bao", Bao, origin=__name__)
+"""
+
+
+def test_a_third_partys_chooser_of_settings(pytester: pytest.Pytester) -> None:
+    """It compares plans under several settings; PostgreSQL runs each query under those that it decides on, and they are put back."""
+    result = measure(pytester, "--algo", "bao", "--limit", "3", "--no-mlflow", conftest=BAO.replace("[Decision(), ", "["))
+    assert result.ret == 0, result.stdout.str()
+    reports = [line for line in record_lines(pytester.path) if line["kind"] == "query_report"]
+    assert [line["steered_ratio"] for line in reports if line["side"] == "bao"] == [1.0, 1.0, 1.0]

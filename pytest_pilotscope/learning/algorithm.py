@@ -1,7 +1,7 @@
 """
 The protocols of learned components, one for each decision that a component can take.
 
-An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; that method tells which decision it takes.
+An algorithm has a `train` method and at most one of `steer`, `decide` and `prepare`; that method tells which decision it takes.
 It imports neither pytest nor mlflow: it returns what the run logs.
 """
 
@@ -18,6 +18,7 @@ from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.learning.decision import Decision
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
@@ -97,27 +98,32 @@ class TextSteering(Protocol):
 
 
 @runtime_checkable
-class PlanChooser(Protocol):
-    """An algorithm that chooses among candidate plans."""
+class Decider(Protocol):
+    """An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing."""
 
-    def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Return the cardinalities that make PostgreSQL run the chosen plan; an empty mapping for PostgreSQL's own plan."""
+    def decide(self, query: Query, session: Session) -> Decision:
+        """
+        Decide for a query. `Decision()` is PostgreSQL's own plan, which counts as a decision that was followed.
+
+        `session` is the one in which the query will run: it can plan the query, and the decision has to leave it as it was. Raise
+        `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
+        """
 
 
 @runtime_checkable
 class LearningOn(Protocol):
-    """A plan chooser that also learns from the queries it is asked about (optional)."""
+    """A decider that also learns from the queries it is asked about (optional)."""
 
     def learn_on(self, query: Query) -> None:
-        """Learn from earlier queries. The run calls this before every `choose` and counts its time for no query."""
+        """Learn from earlier queries. The run calls this before every `decide` and counts its time for no query."""
 
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A plan chooser that also explains its choices (optional)."""
+    """A decider that also explains its decisions (optional)."""
 
     def explain(self, query: Query) -> Mapping[str, Scalar]:
-        """Return facts about the last choice for a query, for the record and the report: short names with their units."""
+        """Return facts about the last decision for a query, for the record and the report: short names with their units."""
 
 
 @runtime_checkable

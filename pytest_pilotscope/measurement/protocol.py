@@ -15,6 +15,7 @@ from math import ceil
 
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
@@ -221,7 +222,7 @@ class QueryMeasurement:
             report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
-        if not (steering.cardinalities or unknown_of(steering.cardinalities)):
+        if not (steering.estimates or unknown_of(steering.estimates) or steering.decision not in (None, Decision())):
             return report
         if plan is None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"its plan is not known: {seen.failure}",))
@@ -233,9 +234,9 @@ class QueryMeasurement:
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None
-        if not steering.by_candidate:
+        if steering.decision is None:
             own = side.session.subplans(self.query.sql)
-            rows = own if steering.cardinalities is None else steering.cardinalities
+            rows = own if steering.estimates is None else steering.estimates
             known = {subplan: rows.get(subplan, rows.get(frozenset(subplan))) for subplan in own}
             estimates = estimates_of({subplan: found for subplan, found in known.items() if found is not None}, self.truth)
         found = p_error(side.session, self.query.sql, plan, self.truth)
@@ -247,9 +248,9 @@ class QueryMeasurement:
 
         Raises SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
         """
-        rows = seen.steering.cardinalities or {}
-        if seen.steering.by_candidate:
-            return verify(plan, rows, only_injected=True)
+        if seen.steering.decision is not None:
+            return verify(plan, seen.steering.decision.rows, only_injected=True)
+        rows = seen.steering.estimates or {}
         own = side.session.subplans(self.query.sql)
         left_out = [subplan for subplan, why in uninjected(rows, own, own, unknown_of(rows)).items() if why == LEFT_OUT]
         if left_out:
@@ -280,7 +281,7 @@ class QueryMeasurement:
             if not error.sqlstate:
                 raise
             return _Seen(steering=steering, plan=None, considered={}, failure=error.reason)
-        considered = side.session.subplans(self.query.sql) if steering.cardinalities else {}
+        considered = side.session.subplans(self.query.sql) if steering.estimates else {}
         return _Seen(steering=steering, plan=plan, considered=considered)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
+from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, is_finite, is_scalar
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -28,7 +28,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
+    if training.settings.measure and isinstance(algorithm, CardinalityEstimator):
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)

@@ -24,10 +24,10 @@ from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.algorithm import (
     CardinalityEstimator,
     DatabasePreparer,
+    Decider,
     Explaining,
     LearningOn,
     Persistent,
-    PlanChooser,
     TextSteering,
 )
 from pytest_pilotscope.provision.database import Database
@@ -91,7 +91,7 @@ class TestMscn(AlgorithmContract):
 
 
 class TestLero(AlgorithmContract):
-    """A plan chooser."""
+    """A decider."""
 
     algorithm = Lero
 
@@ -110,7 +110,7 @@ class TestKnob(AlgorithmContract):
     settings = replace(AlgorithmContract.settings, options={"knob": {"trials": 2, "trial_s": 0.5}})
 
 
-PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explaining, DatabasePreparer, Persistent)
+PROTOCOLS = (CardinalityEstimator, TextSteering, Decider, LearningOn, Explaining, DatabasePreparer, Persistent)
 KEPT: dict[str, set[type]] = {
     "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
@@ -119,7 +119,7 @@ KEPT: dict[str, set[type]] = {
     "bound": {CardinalityEstimator, TextSteering},
     "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
-    "lero": {PlanChooser, LearningOn, Explaining, Persistent},
+    "lero": {Decider, LearningOn, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},
     "knob": {DatabasePreparer, Persistent},
 }
@@ -146,6 +146,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 BROKEN = """
     from pathlib import Path
 
+    from pytest_pilotscope import Decision
     from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -162,8 +163,8 @@ BROKEN = """
             Broken.calls += 1
             return {subplan: rows + Broken.calls for subplan, rows in subplans.items()}
 
-        def choose(self, query, session):
-            return {}
+        def decide(self, query, session):
+            return Decision()
 
 
     class TestBroken(AlgorithmContract):

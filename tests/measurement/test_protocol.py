@@ -156,7 +156,7 @@ class _InjectingSide:
     def steered(self, query: Query) -> Iterator[Steering]:
         """Inject them."""
         with self.session.cardinalities(self.found):
-            yield Steering(inference_ms=0.0, cardinalities=self.found)
+            yield Steering(inference_ms=0.0, estimates=self.found)
 
 
 @pytest.mark.parametrize("missed", [True, False])

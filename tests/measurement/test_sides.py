@@ -12,6 +12,7 @@ import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import check_estimates, check_facts, side_of
 from pytest_pilotscope.postgres.session import Session
@@ -74,7 +75,7 @@ def steered(sql: str) -> tuple[Remembering, str | None]:
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
         assert steering.inference_ms > 0
-        assert [steering.cardinalities] == [*(session.injected or (None,))]
+        assert [steering.estimates] == [*(session.injected or (None,))]
     return session, steering.unsupported
 
 
@@ -104,14 +105,14 @@ def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> 
     class Chooser:
         name = "chooser"
 
-        def choose(self, query: Query, session: Session) -> Cardinalities:
-            return session.subplans(query.sql)
+        def decide(self, query: Query, session: Session) -> Decision:
+            return Decision(rows=session.subplans(query.sql))
 
     session, unsupported = steered(sql)
     assert (session.injected, unsupported) == ([], reason)
     side = side_of("chooser", cast(Algorithm, Chooser()), cast(Session, Remembering()))
     with side.steered(Query(id="q", sql=sql)) as steering:
-        assert (steering.unsupported, steering.cardinalities) == (reason, None)
+        assert (steering.unsupported, steering.decision) == (reason, None)
     with pytest.raises(StatementFailed, match="the connection to the server is closed"):
         steered("lost")
     with pytest.raises(StatementFailed, match="the connection to the server is closed"), side.steered(Query(id="q", sql="lost")):
@@ -130,28 +131,52 @@ def test_an_estimator_may_say_what_it_does_not_know() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "chooser answered query 'q' with None; it must be a mapping of subplans (frozensets of aliases) to rows"),
+        (None, "chooser answered query 'q' with None; it must be a Decision (from pytest_pilotscope import Decision)"),
+        ({}, "chooser answered query 'q' with {}; it must be a Decision (from pytest_pilotscope import Decision)"),
         (
-            {"a b": 1.0},
+            Decision(rows=cast(Any, [1])),
+            "chooser answered query 'q' with [1]; it must be a mapping of subplans (frozensets of aliases) to rows",
+        ),
+        (
+            Decision(rows=cast(Any, {"a b": 1.0})),
             "chooser answered query 'q' with rows for 'a b'; a subplan is a frozenset of aliases, such as frozenset({'c', 'u'})",
         ),
         (
-            {frozenset("ab"): None},
+            Decision(rows=cast(Any, {frozenset("ab"): None})),
             "chooser estimated None rows for subplan {a b} of query 'q'; a cardinality must be a finite number >= 0",
         ),
         (
-            {frozenset("ab"): 10**400},
+            Decision(rows={frozenset("ab"): 10**400}),
             f"chooser estimated 1{'0' * 400} rows for subplan {{a b}} of query 'q'; a cardinality must be a finite number >= 0",
+        ),
+        (
+            Decision(join_order=cast(Any, ["a", "b"])),
+            "chooser answered query 'q' with ['a', 'b'] as join_order; it must be a text such as '((a b) c)'",
+        ),
+        (
+            Decision(methods=cast(Any, {"a": 1})),
+            "chooser answered query 'q' with {'a': 1} as methods; it must be a mapping from aliases to methods, such as "
+            "{'a b': 'hashjoin'}",
+        ),
+        (
+            Decision(settings=cast(Any, {"enable_nestloop": False})),
+            "chooser answered query 'q' with {'enable_nestloop': False} as settings; it must be a mapping from names to values, both "
+            "texts, such as {'enable_nestloop': 'off'}",
+        ),
+        (
+            Decision(settings=cast(Any, {frozenset("a"): "off"})),
+            "chooser answered query 'q' with {frozenset({'a'}): 'off'} as settings; it must be a mapping from names to values, both "
+            "texts, such as {'enable_nestloop': 'off'}",
         ),
     ],
 )
-def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
+def test_a_decision_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
     """It is refused before it reaches the session; the message has the answer and the expected form."""
 
     class Chooser:
         name = "chooser"
 
-        def choose(self, query: Query, session: Session) -> object:
+        def decide(self, query: Query, session: Session) -> object:
             return answer
 
     session = Remembering()
