@@ -78,9 +78,10 @@ class CardinalityEstimator(Protocol):
         """
         Estimate the rows of every subplan the planner will ask about.
 
-        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
-        infinite or a negative value fails the run. Raise `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
-        Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason.
+        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; if one is missing, the run
+        leaves the query to PostgreSQL, with the reason. A NaN, an infinite or a negative value fails the run. Raise `UnsupportedQuery` to
+        leave a query to PostgreSQL. Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason; their plan nodes
+        count as not steered.
         """
 
 
@@ -92,7 +93,7 @@ class TextSteering(Protocol):
         """
         Estimate the rows of every subplan from the text of a query. Return None if only the planner knows the subplans; `steer` follows.
 
-        The answer is compared with the planner's own list when the plan is read back: a missing subplan raises `IncompleteEstimate`.
+        The first answer for a query is compared with the planner's own list: if a subplan is missing, the query is left to PostgreSQL.
         Additional subplans (of a relation that the planner removes) have no effect.
         """
 
@@ -106,7 +107,7 @@ class Decider(Protocol):
         Decide for a query. `Decision()` is PostgreSQL's own plan, which counts as a decision that was followed.
 
         `session` is the one in which the query will run: it can plan the query, and the decision has to leave it as it was. Raise
-        `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
+        `UnsupportedQuery` to leave the query to PostgreSQL, because the algorithm cannot decide.
         """
 
 

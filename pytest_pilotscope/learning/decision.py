@@ -13,7 +13,7 @@ from pytest_pilotscope.queries.queries import Query
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """
-    A decision on one query; PostgreSQL decides everything else by itself. `Decision()` is PostgreSQL's own plan.
+    A decision on one query; PostgreSQL decides everything else by itself. `Decision()` is PostgreSQL's own plan, and false.
 
     `rows` are for the planner to use in place of its own estimates of these subplans. `join_order` is a tree with the outer side first,
     such as "((a b) c)"; a group of three or more, as in "((a b c) d)", is joined first, in the order that the planner chooses. `methods`
@@ -25,6 +25,9 @@ class Decision:
     join_order: str | None = None
     methods: Mapping[str, str] | Mapping[Subplan, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.join_order is not None or self.methods or self.settings)
 
 
 def check_decision(algorithm: str, query: Query, decision: object) -> Decision:

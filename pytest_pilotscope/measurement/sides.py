@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_pilotscope.errors import (
     AlgorithmError,
-    IncompleteEstimate,
     QueryTimeout,
     SideFailed,
     StatementFailed,
     UnsupportedQuery,
+    counted,
     raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
@@ -31,6 +31,7 @@ from pytest_pilotscope.learning.algorithm import (
 from pytest_pilotscope.learning.decision import Decision, check_decision, check_rows
 from pytest_pilotscope.measurement.clocks import Stopwatch
 from pytest_pilotscope.measurement.supervision import Supervision
+from pytest_pilotscope.postgres.adherence import LEFT_OUT, uninjected
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar
@@ -88,30 +89,45 @@ class PlainSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorSide:
-    """A cardinality estimator: it estimates every subplan, and its estimates are injected."""
+    """
+    A cardinality estimator: it estimates every subplan, and its estimates are injected.
+
+    `gaps` has, by the text of each query so far, a sentence about the subplans that it missed, or None.
+    """
 
     name: str
     session: Session
     algorithm: CardinalityEstimator
     supervision: Supervision = field(default_factory=Supervision)
+    gaps: dict[str, str | None] = field(default_factory=dict, init=False)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
-        with _applied(self, query, lambda: self._estimated(query), lambda rows: Decision(rows=rows)) as (steering, rows):
+        with _applied(self, query, self._estimated, lambda rows: Decision(rows=rows), self._complete) as (steering, rows):
             yield replace(steering, estimates=rows)
 
     def _estimated(self, query: Query) -> Cardinalities:
         """Return the estimates of all subplans; the planner lists them if the text is not enough."""
-        by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
-        if by_text is not None:
-            check_estimates(self.name, query, {}, by_text)
-            return by_text
-        with _planning(query):
-            subplans = self.session.subplans(query.sql)
-        estimates = self.algorithm.steer(query, subplans)
-        check_estimates(self.name, query, subplans, estimates)
+        estimates = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
+        if estimates is None:
+            with _planning(query):
+                subplans = self.session.subplans(query.sql)
+            estimates = self.algorithm.steer(query, subplans)
+            check_rows(self.name, query, estimates)
+            self.gaps[query.sql] = missed(subplans, estimates)
+        else:
+            check_rows(self.name, query, estimates)
         return estimates
+
+    def _complete(self, query: Query, estimates: Cardinalities) -> Mapping[str, Scalar]:
+        """Raise `UnsupportedQuery` for estimates that miss a subplan; list the subplans of each query that was read from its text once."""
+        if query.sql not in self.gaps:
+            with _planning(query):
+                self.gaps[query.sql] = missed(self.session.subplans(query.sql), estimates)
+        if gap := self.gaps[query.sql]:
+            raise UnsupportedQuery(gap, query.sql)
+        return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +145,10 @@ class DeciderSide:
         if isinstance(self.algorithm, LearningOn):
             with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
                 self.algorithm.learn_on(query)
-        with _applied(self, query, lambda: self._decided(query), lambda decision: decision, self._facts) as (steering, decision):
+        with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
             yield replace(steering, decision=decision)
 
-    def _facts(self, query: Query) -> Mapping[str, Scalar]:
+    def _facts(self, query: Query, decision: Decision) -> Mapping[str, Scalar]:
         facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
         check_facts(self.name, query, facts)
         return facts
@@ -174,15 +190,15 @@ class GuardedSide:
 def _applied(
     side: EstimatorSide | DeciderSide,
     query: Query,
-    decide: Callable[[], T],
+    decide: Callable[[Query], T],
     as_decision: Callable[[T], Decision],
-    explain: Callable[[Query], Mapping[str, Scalar]] = lambda query: {},
+    explain: Callable[[Query, T], Mapping[str, Scalar]],
 ) -> Iterator[tuple[Steering, T | None]]:
     """
     Apply what `decide` returns, and give it.
 
-    A query that it does not support is left to PostgreSQL. Deciding, checking the answer and applying are inference time; explaining, and
-    checking what the algorithm left behind, are not.
+    A query that it does not support is left to PostgreSQL; `explain` may find that out, too. Deciding, checking the answer and applying are
+    inference time; explaining, and checking what the algorithm left behind, are not.
     """
     name, supervision = side.name, side.supervision
     clock = Stopwatch()
@@ -193,10 +209,10 @@ def _applied(
         try:
             with supervision.put_back_on_error(), supervision.limited(name, query):
                 with clock:
-                    decided = decide()
-                facts = explain(query)
+                    decided = decide(query)
+                facts = explain(query, decided)
         except UnsupportedQuery as error:
-            unsupported = error.reason
+            decided, unsupported = None, error.reason
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
             with clock:
@@ -237,12 +253,14 @@ def side_of(name: str, algorithm: Algorithm, session: Session, supervision: Supe
     return PlainSide(name=name, session=session)
 
 
-def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
-    """Raise `IncompleteEstimate` for a subplan without an estimate or a reason, and the errors of `check_rows`."""
-    check_rows(algorithm, query, estimates)
-    missing = subplans.keys() - estimates.keys() - unknown_of(estimates).keys()
-    if missing:
-        raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
+def missed(subplans: Cardinalities, estimates: Cardinalities) -> str | None:
+    """Return a sentence if estimates have neither rows nor a reason for subplans of the planner's list."""
+    unknown = unknown_of(estimates)
+    left_out = [subplan for subplan, why in uninjected(estimates, subplans, subplans, unknown).items() if why == LEFT_OUT]
+    if not left_out:
+        return None
+    first = min(left_out, key=lambda subplan: (len(subplan), sorted(subplan)))
+    return f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
 
 
 def check_facts(algorithm: str, query: Query, facts: object) -> None:

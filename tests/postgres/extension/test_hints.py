@@ -219,7 +219,8 @@ def test_any_group_of_outer_joins_leaves_a_plan(tables: Session) -> None:
     """Whichever relations are grouped, the statement is planned and answers the same: by that order, or by the planner's own."""
     sql = (
         "SELECT count(*), sum(c.id), sum(e.id) FROM a LEFT JOIN b ON a.id = b.other AND b.id < 500 JOIN c ON c.id = a.other "
-        "LEFT JOIN (a AS d JOIN b AS e ON d.id = e.other) ON d.id = c.other WHERE a.id < 90 AND EXISTS (SELECT FROM c AS f WHERE f.id = a.id)"
+        "LEFT JOIN (a AS d JOIN b AS e ON d.id = e.other) ON d.id = c.other "
+        "WHERE a.id < 90 AND EXISTS (SELECT FROM c AS f WHERE f.id = a.id)"
     )
     answer = tables.execute(sql)
     used = 0
