@@ -61,8 +61,8 @@ class _Hinted:
 
     def found(self, nodes: Iterable[RelationNode]) -> list[RelationNode]:
         """Return the joins of exactly these relations, or the scans of the one."""
-        joins = len(self.relations) > 1
-        return [node for node in nodes if node.plan.is_join == joins and is_named(node.relations, self.relations)]
+        alike = [node for node in nodes if is_named(node.relations, self.relations)]
+        return [node for node in alike if (node.plan.is_join if len(self.relations) > 1 else node.plan.alias is not None)]
 
     def problem(self, node: RelationNode) -> str | None:
         """Return the way in which a node does not follow the hint."""
