@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, is_finite, is_scalar
+from pytest_pilotscope.learning.algorithm import (
+    A_SCALAR,
+    Algorithm,
+    CardinalityEstimator,
+    DatabasePreparer,
+    Decider,
+    Persistent,
+    is_finite,
+    is_scalar,
+)
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -60,6 +69,11 @@ def check_algorithm(algorithm: object) -> None:
         raise AlgorithmError(
             f"{type(algorithm).__qualname__} is no algorithm: it has no {' and no '.join(name for name in has if not has[name])}; "
             "it needs a name (a text) and a method train(training) that returns training.report()"
+        )
+    if hasattr(algorithm, "choose") and not isinstance(algorithm, CardinalityEstimator | Decider | DatabasePreparer):
+        raise AlgorithmError(
+            f"{type(algorithm).__qualname__} has a method choose, which nothing calls; name it decide(query, session), and let it return "
+            "Decision(rows=...) (from pytest_pilotscope import Decision)"
         )
 
 

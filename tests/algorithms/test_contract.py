@@ -21,6 +21,7 @@ from pytest_pilotscope.algorithms.replay.estimator import Replay
 from pytest_pilotscope.algorithms.sample import Sample
 from pytest_pilotscope.algorithms.trees.estimator import Trees
 from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import (
     CardinalityEstimator,
     DatabasePreparer,
@@ -32,6 +33,7 @@ from pytest_pilotscope.learning.algorithm import (
 )
 from pytest_pilotscope.provision.database import Database
 from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.runs.learn import check_algorithm
 from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -187,6 +189,88 @@ def test_a_broken_algorithm_fails(pytester: pytest.Pytester) -> None:
             )
         ]
     )
+
+
+DECIDERS = """
+    import pytest
+
+    from pytest_pilotscope import Decision
+    from pytest_pilotscope.testing import AlgorithmContract
+
+
+    def decider(decide):
+        class Deciding:
+            name = "deciding"
+
+            def train(self, training):
+                return training.report()
+
+            def decide(self, query, session):
+                largest = max(session.subplans(query.sql), key=len)
+                return decide(largest, sorted(largest))
+
+        return Deciding
+
+
+    class TestRows(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(rows={largest: 7.0}))
+
+    class TestOrder(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(join_order=f"({' '.join(aliases)})", methods={largest: "hashjoin"}))
+
+    class TestSettings(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(settings={"enable_nestloop": "off", "enable_sort": "on"}))
+
+    class TestNothing(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision())
+
+    class TestWrongRows(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(rows={frozenset({"nobody"}): 7.0}))
+
+    class TestWrongOrder(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(join_order=f"({aliases[0]} nobody)"))
+
+    class TestWrongMethod(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(methods={aliases[0]: "tidscan"}))
+
+    class TestWrongSetting(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(settings={"search_path": "public"}))
+"""
+
+
+@pytest.mark.slow
+def test_a_decision_of_each_kind_keeps_it(pytester: pytest.Pytester) -> None:
+    """What PostgreSQL can follow passes; what fits no query, or may not be set, fails where decisions are made, and nowhere else."""
+    pytester.makepyfile(DECIDERS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA")
+    failed = {line.split("::", 1)[1].split(" ")[0] for line in result.outlines if line.startswith("FAILED ")}
+    wrong = ("TestWrongRows", "TestWrongOrder", "TestWrongMethod", "TestWrongSetting")
+    assert failed == {
+        f"{name}::{test}"
+        for name in wrong
+        for test in ("test_it_decides_legally_and_leaves_the_server_as_it_was", "test_it_decides_the_same_again")
+    }
+
+
+def test_the_old_name_of_decide_is_refused() -> None:
+    """An algorithm whose only method is `choose` would be measured as PostgreSQL left alone; the message says what to write."""
+
+    class Old:
+        name = "old"
+
+        def train(self, training: object) -> None:
+            """Learn nothing."""
+
+        def choose(self, query: object, session: object) -> dict[frozenset[str], float]:
+            """Return nothing."""
+            return {}
+
+    message = (
+        r"^test_the_old_name_of_decide_is_refused\.<locals>\.Old has a method choose, which nothing calls; name it "
+        r"decide\(query, session\), and let it return Decision\(rows=\.\.\.\) \(from pytest_pilotscope import Decision\)$"
+    )
+    with pytest.raises(AlgorithmError, match=message):
+        check_algorithm(Old())
 
 
 def test_the_algorithm_of_the_readme_keeps_it(pytester: pytest.Pytester) -> None:
