@@ -100,7 +100,11 @@ class TextSteering(Protocol):
 
 @runtime_checkable
 class Decider(Protocol):
-    """An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing."""
+    """
+    An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing.
+
+    A true attribute `settings_only` (optional) promises that it decides on nothing but settings, so that a server needs no library.
+    """
 
     def decide(self, query: Query, session: Session) -> Decision:
         """

@@ -37,7 +37,8 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    if training.settings.measure and isinstance(algorithm, CardinalityEstimator):
+    steers = isinstance(algorithm, CardinalityEstimator | Decider) and not getattr(algorithm, "settings_only", False)
+    if training.settings.measure and steers:
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)
