@@ -237,7 +237,8 @@ class TrainingReport:
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
     hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
-    `artifacts` are paths. `num_training` is the number of queries that were learned from.
+    `artifacts` are paths. `num_training` is the number of queries that were learned from. `algorithm` names the one that was trained if
+    the side joins several (`index+mscn`), which have a report each, in the order of training.
     """
 
     side: str
@@ -247,6 +248,12 @@ class TrainingReport:
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     num_training: int | None = None
+    algorithm: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the names of its figures where those of all reports of a side stand together."""
+        return "" if self.algorithm is None else f"{self.algorithm.replace('+', '_')}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

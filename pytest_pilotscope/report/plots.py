@@ -182,7 +182,12 @@ def _training(record: Record) -> Iterator[Plot]:
                 _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel="step", ylabel=metric)
-            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+            yield _plot(
+                f"training-{report.side}-{report.prefix}{metric}",
+                f"{report.side}: {report.prefix}{metric} per epoch, trial or update.",
+                figure,
+                small=True,
+            )
 
 
 def _importances(record: Record) -> Iterator[Plot]:
@@ -197,7 +202,7 @@ def _importances(record: Record) -> Iterator[Plot]:
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
         caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield _plot(f"importance-{report.side}", caption, figure)
+        yield _plot(f"importance-{report.side}{report.prefix}", caption, figure)
 
 
 def _side_colour(record: Record, side: str) -> str:

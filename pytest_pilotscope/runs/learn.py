@@ -1,10 +1,12 @@
-"""Train an algorithm, or load the model that the user named."""
+"""Train an algorithm, or load the model that the user named, on a database that it may copy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import (
@@ -20,6 +22,9 @@ from pytest_pilotscope.learning.algorithm import (
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision.database import Database
 
 _COUNT = re.compile(r"^num_|_(calls|count)$")
 """Names of scalars that count."""
@@ -61,6 +66,16 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
                 "give it a name of its own"
             )
     return report
+
+
+@contextmanager
+def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
+    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+        with database.copyable() as source:
+            yield source
+    else:
+        yield database
 
 
 def check_algorithm(algorithm: object) -> None:
