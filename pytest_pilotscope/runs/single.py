@@ -29,6 +29,7 @@ from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -83,7 +84,8 @@ class BenchmarkRun:
                 session = stack.enter_context(database.measuring_session())
                 supervision = self._supervised(session, database)
             with supervision.put_back_on_error():
-                report = learn(algorithm, self.training(name, part.name, database, session), given=self.header.parameters)
+                training = self.training(name, part.name, database, session)
+                report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
             supervision.check(part.name, "its training", training=True)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
