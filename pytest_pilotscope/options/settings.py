@@ -26,7 +26,11 @@ class Settings:
     """
 
     algorithms: tuple[str, ...] = option(
-        ("baseline",), "algorithm to measure; repeat or separate by commas", name="algo", metavar="NAME", parse=values.names
+        ("baseline",),
+        "algorithm to measure, or several joined with +; repeat or separate by commas",
+        name="algo",
+        metavar="NAME",
+        parse=values.names,
     )
     datasets: tuple[str, ...] = option(
         ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names

@@ -124,6 +124,21 @@ def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> 
         pass
 
 
+def test_a_statement_of_the_algorithms_own_that_fails_is_its_error() -> None:
+    """Only a query that PostgreSQL cannot plan is left; whatever else goes wrong in `decide` fails the side."""
+
+    class Careless:
+        name = "careless"
+
+        def decide(self, query: Query, session: Session) -> Decision:
+            raise StatementFailed("SELECT from nowhere", reason="syntax error", sqlstate="42601")
+
+    side = side_of("careless", cast(Algorithm, Careless()), cast(Session, Remembering()))
+    message = r"^statement failed: syntax error \[42601\]: SELECT from nowhere$"
+    with pytest.raises(StatementFailed, match=message), side.steered(Query(id="q", sql="SELECT 1;")):
+        pass
+
+
 @pytest.mark.parametrize("by_text", [True, False])
 def test_a_query_of_which_a_subplan_is_missed_is_left_to_postgresql(by_text: bool) -> None:
     """Nothing is injected, the reason has what was missed, and deciding counts as inference all the same."""

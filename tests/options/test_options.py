@@ -78,6 +78,7 @@ def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
     settings = read("--gate-delta", "0.03", "--gate-query-delta", "150%")
     assert (settings.gate_delta, settings.gate_query_delta) == (0.03, 1.5)
     assert read("--gate-delta", "3%").gate_delta == 0.03
+    assert [read("--max-unsteered", text).max_unsteered for text in ("0", "12%", "0.5", "100%", "1.0")] == [0.0, 0.12, 0.5, 1.0, 1.0]
 
 
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
@@ -126,6 +127,8 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
             ["--gate-query-delta=-1%"],
             "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
         ),
+        (["--max-unsteered", "101%"], "argument --max-unsteered: expected a percentage from 0% to 100%, got '101%'"),
+        (["--max-unsteered", "1"], "argument --max-unsteered: expected a percentage such as 3% or a share below 1 such as 0.03, got '1'"),
         (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
         (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
         (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
