@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that c
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from collections.abc import Callable
@@ -318,6 +319,33 @@ def clean(yes: bool, as_json: bool) -> None:
     show_cleaning(cleaning, remove=yes, as_json=as_json)
     if cleaning.failures:
         raise SystemExit(_EXIT_FAULT)
+
+
+def _sample(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    from pytest_pilotscope.commands.cloning import Sample
+
+    try:
+        return None if text is None else Sample.read(text)
+    except argparse.ArgumentTypeError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@cli.command()
+@click.argument("dsn")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The dump to write; gzipped if it ends in .gz.")
+@click.option("--sample", callback=_sample, metavar="SHARE|ROWS", help="Rows of each table: 10%, or 5000; and all that they refer to.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random.")
+@_json_option
+def clone(dsn: str, output: Path, sample: Any, seed: int, as_json: bool) -> None:
+    """
+    Make a dump of a database that you may only read.
+
+    DSN is its connection string, such as postgresql://me@db.example/shop. Nothing is written there. Without --sample, all rows are taken.
+    """
+    from pytest_pilotscope.commands.cloning import clone as cloned
+    from pytest_pilotscope.commands.cloning import show_clone
+
+    show_clone(cloned(dsn, output, sample=sample, seed=seed, say=lambda text: click.echo(text, err=True)), as_json=as_json)
 
 
 @cli.group()
