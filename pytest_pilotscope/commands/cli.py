@@ -321,6 +321,22 @@ def clean(yes: bool, as_json: bool) -> None:
         raise SystemExit(_EXIT_FAULT)
 
 
+@cli.command("install-library")
+@click.argument("dsn")
+@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL whose headers to use.")
+@_json_option
+def install_library(dsn: str, pg_bindir: Path | None, as_json: bool) -> None:
+    """
+    Build the steering library for a server of yours.
+
+    DSN is its connection string. The command changes nothing there; it prints the two commands that an administrator runs.
+    """
+    from pytest_pilotscope.commands.installing import install_library as installed
+    from pytest_pilotscope.commands.installing import show_installation
+
+    show_installation(installed(dsn, pg_bindir), as_json=as_json)
+
+
 def _sample(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     from pytest_pilotscope.commands.cloning import Sample
 

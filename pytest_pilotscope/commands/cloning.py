@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pytest_pilotscope.commands.given_server import given_server
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.errors import DatasetError, UsageError, counted
 from pytest_pilotscope.options import values
-from pytest_pilotscope.places.dsn import Dsn, is_dsn
 from pytest_pilotscope.places.privatefiles import open_private
 
 if TYPE_CHECKING:
@@ -59,16 +59,13 @@ def clone(address: str, output: Path, *, sample: Sample | None, seed: int, say: 
     Tell `say` each table. Raise `UsageError` for a text that is no connection string and for a file that is there, `DatasetError` if the
     role may read no table or nothing can be written, and `ServerError` if the server or pg_dump fails.
     """
-    from pytest_pilotscope.postgres.given import GivenServer
     from pytest_pilotscope.postgres.pgdump import begin_reading, schema_of, write_rows
     from pytest_pilotscope.postgres.sampling import sampled
     from pytest_pilotscope.postgres.tables import read_foreign_keys, read_tables
 
-    if not is_dsn(address):
-        raise UsageError(f"expected a connection string such as postgresql://user@host:port/database, got {values.shown(address)}")
     if output.exists():
         raise UsageError(f"{output} is there already; name another file with -o")
-    server = GivenServer(Dsn(address), why="clone", read_only=True)
+    server = given_server(address)
     rows: dict[str, int] = {}
     with server.connect() as session:
         snapshot = begin_reading(session)

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pytest_pilotscope.errors import RecordExists, UsageError
+from pytest_pilotscope.errors import MissingExtension, RecordExists, UsageError, named
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
 
 DISTRIBUTION = "pytest-pilotscope"
+
+STEERING = ("steer", "choose", "decide")
+"""The methods of algorithms that decide on single queries, for which the planner has to be steered."""
 
 
 def run_header(
@@ -72,12 +75,20 @@ def run_header(
 
 def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
     """
-    Yield a line for each algorithm that is restricted on the server of a database.
+    Yield a line for each algorithm that is restricted on the server of a database, and for tables that no query can read there.
 
-    Raise `DatasetError` or `UsageError` for an algorithm that would change what nobody has allowed to change.
+    Raise `MissingExtension` for algorithms that cannot steer it, and `DatasetError` or `UsageError` for one that would change what nobody
+    has allowed to change.
     """
     from pytest_pilotscope.postgres.databases import our_name, require_databases
+    from pytest_pilotscope.provision.obstacles import no_library, unusable_relations
 
+    algorithms = tuple(algorithms)
+    steering = [name for name in algorithms if any(hasattr(registry.algorithm(name).resolve(), method) for method in STEERING)]
+    if steering and (problem := no_library(database.server, database.name, named(steering))):
+        raise MissingExtension(problem)
+    with database.session() as session:
+        yield from unusable_relations(session)
     for name in algorithms:
         algorithm = registry.algorithm(name).resolve()
         if getattr(algorithm, "copies", False):

@@ -151,8 +151,8 @@ def test_a_role_that_may_read_nothing(source: Source, tmp_path: Path) -> None:
     """Role, database, and the statement that helps."""
     source.session.execute("CREATE TABLE t (i int)")
     expected = (
-        f"role 'clone_reader' may read no table of database '{source.session.database}'; have the owner run GRANT SELECT ON ALL TABLES IN SCHEMA "
-        "public TO clone_reader, or name another database in the connection string"
+        f"role 'clone_reader' may read no table of database '{source.session.database}'; have the owner run GRANT SELECT ON ALL TABLES "
+        "IN SCHEMA public TO clone_reader, or name another database in the connection string"
     )
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         clone(source.dsn, tmp_path / "shop", sample=None, seed=0, say=print)

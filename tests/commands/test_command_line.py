@@ -44,9 +44,11 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
     assert [line.split()[0] for line in listed] == [
         "best",
         "clean",
+        "clone",
         "compare",
         "completion",
         "doctor",
+        "install-library",
         "list",
         "report",
         "runs",
