@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -20,6 +18,8 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.runs.scheduler import Scheduler
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
+
+pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -36,19 +36,6 @@ BAD = """
     def pytest_pilotscope_register(registry):
         registry.add_algorithm("bad", Bad, origin=__name__)
 """
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-third-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
 
 
 def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:

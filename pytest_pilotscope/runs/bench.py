@@ -17,6 +17,7 @@ from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
@@ -106,8 +107,6 @@ class Bench:
         """Raise `UsageError` for a model that cannot exist, and for a missing one. Algorithms without `load` need no model."""
         reference = self.settings.load_model
         if reference is not None:
-            from pytest_pilotscope.tracking.models import check_reference
-
             check_reference(reference)
             return
         made = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)

@@ -1,10 +1,11 @@
-"""Train an algorithm, or load the model that the user named."""
+"""Train an algorithm, or let it load a model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
@@ -16,9 +17,9 @@ _COUNT = re.compile(r"^num_|_(calls|count)$")
 """Names of scalars that count."""
 
 
-def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar]) -> TrainingReport:
+def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar], model: Path | None = None) -> TrainingReport:
     """
-    Train an algorithm, or load the model that the user named. An algorithm without models is always trained.
+    Train an algorithm, or let it load the model in a folder. An algorithm without models is always trained.
 
     `given` are the parameters in the run's header. Raise `AlgorithmError` if training reports another value for one of them, because a
     tracking store accepts only one; also if the object is not an algorithm, or reports nothing. Raise `ModelError` for a model that is
@@ -32,13 +33,12 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)
-    reference = training.settings.load_model
     try:
         with training_limit(algorithm.name, training.settings.training_timeout_s):
-            if reference is None or not isinstance(algorithm, Persistent):
+            if model is None or not isinstance(algorithm, Persistent):
                 report = _checked(algorithm.train(training), algorithm)
             else:
-                report = _load(algorithm, training, reference)
+                report = _load(algorithm, training, model)
     finally:
         training.close()
     learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters
@@ -91,17 +91,7 @@ def _wanted(kind: str, name: object, value: object) -> str | None:
     return "a number of something cannot be negative" if _COUNT.search(name) and float(value) < 0 else None
 
 
-def _load(algorithm: Persistent, training: Training, reference: str) -> TrainingReport:
-    from pytest_pilotscope.tracking.models import fetch_model
-
-    folder = fetch_model(
-        reference,
-        training.folder / "loaded",
-        experiment=f"{training.algorithm}_{training.dataset}",
-        selection=getattr(algorithm, "selection", None),
-        data_fingerprint=training.data_fingerprint,
-        tracking_uri=training.settings.tracking_uri,
-    )
-    algorithm.load(folder, training)
+def _load(algorithm: Persistent, training: Training, model: Path) -> TrainingReport:
+    algorithm.load(model, training)
     left = sorted(path for path in training.folder.glob("*") if path.is_file())  # notes that `load` has written
-    return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)
+    return training.report(parameters={"model_id": algorithm.model_id, "load_model": training.settings.load_model}, artifacts=left)

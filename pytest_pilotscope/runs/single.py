@@ -28,6 +28,7 @@ from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -78,7 +79,8 @@ class BenchmarkRun:
     def trained_side(self, name: str, algorithm: Algorithm, stack: ExitStack) -> Side:
         """Train an algorithm, or load its model, record the report, and return its side."""
         with self._supervision.put_back_on_error():
-            report = learn(algorithm, self.training(name), given=self.header.parameters)
+            training = self.training(name)
+            report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
         self._supervision.check(name, "its training", training=True)
         self.writer.write(report)
         return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -98,14 +96,12 @@ EXPECTED = {
 
 
 @pytest.mark.slow
-def test_what_harms_other_sides_ends_its_own_side_only(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("cache")
+def test_what_harms_other_sides_ends_its_own_side_only(pytester: pytest.Pytester) -> None:
     """Each is named in the end of the record with the reason, and the side that did nothing is measured to the end."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-left-") as cache:
-        Path(cache).chmod(0o755)
-        monkeypatch.setenv("PILOTSCOPE_CACHE", cache)
-        limits = ("--steer-timeout-ms", "1000", "--training-timeout-s", "5")
-        chosen = ("--compare", "--algo", ",".join(("fair", *EXPECTED)), "--limit", "2", "--no-mlflow", *limits)
-        result = measure(pytester, *chosen, conftest=HARMFUL)
+    limits = ("--steer-timeout-ms", "1000", "--training-timeout-s", "5")
+    chosen = ("--compare", "--algo", ",".join(("fair", *EXPECTED)), "--limit", "2", "--no-mlflow", *limits)
+    result = measure(pytester, *chosen, conftest=HARMFUL)
     assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str()
     lines = record_lines(pytester.path)
     failures = lines[-1]["failures"]

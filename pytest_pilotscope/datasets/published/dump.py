@@ -133,7 +133,7 @@ class _Restorer:
         elif _RUN.match(statement):
             self._session.execute(statement)
         elif not _SKIPPED.match(statement):
-            raise self._error(f"{_first_words(statement)!r} is not allowed in a dump of tables; leave it out")
+            raise self._error(f"{' '.join(statement.split()[:3])!r} is not allowed in a dump of tables; leave it out")
 
     def _own(self, statement: str, left_out: list[str]) -> bool:
         """Treat a statement that only the user's own dump may have; return False for any other one."""
@@ -194,10 +194,6 @@ def _complete(text: str) -> list[str] | None:
         return [statement.sql for statement in split_statements(text)]
     except NeverEnds:
         return None
-
-
-def _first_words(statement: str) -> str:
-    return " ".join(statement.split()[:3])
 
 
 def _names_in(statement: str) -> Iterator[str]:
