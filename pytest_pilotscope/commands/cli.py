@@ -321,6 +321,21 @@ def clean(yes: bool, as_json: bool) -> None:
         raise SystemExit(_EXIT_FAULT)
 
 
+@cli.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@_json_option
+def init(folder: Path, as_json: bool) -> None:
+    """
+    Write a small project with an algorithm of your own.
+
+    FOLDER (the current one without it) gets a conftest.py with a commented algorithm, the test of its contract, the benchmark, and a job
+    for GitHub Actions. Nothing is overwritten.
+    """
+    from pytest_pilotscope.commands.starting import show_project, start_project
+
+    show_project(folder, start_project(folder), as_json=as_json)
+
+
 @cli.command("install-library")
 @click.argument("dsn")
 @click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL whose headers to use.")

@@ -48,6 +48,7 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "compare",
         "completion",
         "doctor",
+        "init",
         "install-library",
         "list",
         "report",
