@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_pilotscope.builtins import load_test_sql as load_test_sql
     from pytest_pilotscope.builtins import load_workload as load_workload
+    from pytest_pilotscope.learning.decision import Decision as Decision
     from pytest_pilotscope.notebook.measuring import benchmark as benchmark
     from pytest_pilotscope.notebook.results import Results as Results
     from pytest_pilotscope.notebook.results import read_results as read_results
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.tracking.tracker import MLflowTracker as MLflowTracker
 
 _HOMES = {
+    "Decision": "learning.decision",
     "MLflowTracker": "tracking.tracker",
     "PostgreSQLConfig": "provision.database",
     "Query": "queries.queries",

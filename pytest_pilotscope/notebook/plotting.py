@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,14 @@ class Plots:
 
     def training(self, metric: str | None = None, side: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Draw a metric of training by step: without names the first metric of the first side that has one."""
-        reports = {report.side: report for report in self._record.training if report.metrics}
-        report = reports[self._chosen("side", side, reports, "no metric of training")]
-        name = self._chosen("metric", metric, report.metrics, "no metric of training")
+        series: dict[str, dict[str, Sequence[float]]] = {}
+        for report in self._record.training:
+            for key, values in report.metrics.items():
+                series.setdefault(report.side, {})[f"{report.prefix}{key}"] = values
+        its_side = self._chosen("side", side, series, "no metric of training")
+        name = self._chosen("metric", metric, series[its_side], "no metric of training")
         axes = _axes(ax)
-        draw_series(axes, report.metrics[name], name, colour=side_colour(self._record, report.side))
+        draw_series(axes, series[its_side][name], name, colour=side_colour(self._record, its_side))
         return _coloured(axes)
 
     @property

@@ -76,7 +76,7 @@ class Results:
         """A row for each `step` of each `metric` of a training, with its `value`."""
         return _frame(
             [
-                {"run": record.header.run_name, "side": report.side, "metric": metric, "step": step, "value": value}
+                {"run": record.header.run_name, "side": report.side, "metric": f"{report.prefix}{metric}", "step": step, "value": value}
                 for report in record.training
                 for metric, values in report.metrics.items()
                 for step, value in enumerate(values)

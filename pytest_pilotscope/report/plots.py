@@ -188,7 +188,8 @@ def _training(record: Record) -> Iterator[Plot]:
                 continue
             figure, axes = _figure(SMALL)
             draw_series(axes, values, metric, colour=side_colour(record, report.side))
-            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+            name = f"{report.prefix}{metric}"
+            yield _plot(f"training-{report.side}-{name}", f"{report.side}: {name} per epoch, trial or update.", figure, small=True)
 
 
 def draw_series(axes: Axes, values: Sequence[float], metric: str, *, colour: str) -> None:
@@ -215,7 +216,7 @@ def _importances(record: Record) -> Iterator[Plot]:
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
         caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield _plot(f"importance-{report.side}", caption, figure)
+        yield _plot(f"importance-{report.side}{report.prefix}", caption, figure)
 
 
 def side_colour(record: Record, side: str) -> str:

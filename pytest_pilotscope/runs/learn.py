@@ -1,17 +1,32 @@
-"""Train an algorithm, or let it load a model."""
+"""Train an algorithm, or load the model that the user named, on a database that it may copy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
+from pytest_pilotscope.learning.algorithm import (
+    A_SCALAR,
+    Algorithm,
+    CardinalityEstimator,
+    DatabasePreparer,
+    Decider,
+    Persistent,
+    is_finite,
+    is_scalar,
+    needs_library,
+)
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision.database import Database
 
 _COUNT = re.compile(r"^num_|_(calls|count)$")
 """Names of scalars that count."""
@@ -29,7 +44,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
+    if training.settings.measure and needs_library(algorithm):
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)
@@ -53,6 +68,16 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     return report
 
 
+@contextmanager
+def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
+    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+        with database.copyable() as source:
+            yield source
+    else:
+        yield database
+
+
 def check_algorithm(algorithm: object) -> None:
     """Raise `AlgorithmError` for an object without what every algorithm has."""
     has = {"name": isinstance(getattr(algorithm, "name", None), str), "train": callable(getattr(algorithm, "train", None))}
@@ -60,6 +85,11 @@ def check_algorithm(algorithm: object) -> None:
         raise AlgorithmError(
             f"{type(algorithm).__qualname__} is no algorithm: it has no {' and no '.join(name for name in has if not has[name])}; "
             "it needs a name (a text) and a method train(training) that returns training.report()"
+        )
+    if hasattr(algorithm, "choose") and not isinstance(algorithm, CardinalityEstimator | Decider | DatabasePreparer):
+        raise AlgorithmError(
+            f"{type(algorithm).__qualname__} has a method choose, which nothing calls; name it decide(query, session), and let it return "
+            "Decision(rows=...) (from pytest_pilotscope import Decision)"
         )
 
 

@@ -21,7 +21,7 @@ from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.learn import copyable, learn
 from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ class Scheduler:
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
-        from pytest_pilotscope.runs.opening import copyable
 
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
         with ExitStack() as stack:

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("prepared_cache")
 ALGORITHMS = """
     import os
 
+    from pytest_pilotscope import Decision
+
     class Sleeper:
         '''Leaves PostgreSQL alone, but makes the query that SLOW names wait.'''
 
@@ -26,10 +28,10 @@ ALGORITHMS = """
         def train(self, training):
             return training.report()
 
-        def choose(self, query, session):
+        def decide(self, query, session):
             if query.id == os.environ.get("SLOW"):
                 session.execute("SELECT pg_sleep(1.0)")
-            return {}
+            return Decision()
 
     def pytest_pilotscope_register(registry):
         registry.add_algorithm("sleeper", Sleeper, origin=__name__)

@@ -11,6 +11,8 @@ from tests.projects import measure, record_lines
 HARMFUL = """
     import time
 
+    from pytest_pilotscope import Decision
+
     class Fair:
         name = "fair"
 
@@ -19,9 +21,9 @@ HARMFUL = """
             self.taught(training.session)
             return training.report()
 
-        def choose(self, query, session):
+        def decide(self, query, session):
             self.decided(session)
-            return {}
+            return Decision()
 
         def taught(self, session):
             pass
