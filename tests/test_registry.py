@@ -147,7 +147,7 @@ def test_the_extra_of_a_library(module: str, extra: str) -> None:
 
 @pytest.mark.parametrize("module", ["numpy", "ruff", "hypothesis", "nowhere"])
 def test_a_library_of_no_extra(module: str) -> None:
-    """What is installed anyway, tools of developers and unknown names have none."""
+    """Libraries that are installed anyway, tools of developers and unknown names have none."""
     assert install_line(module) is None
 
 

@@ -1,4 +1,4 @@
-"""What a server or a role cannot do is said before anything is generated, in the same words by the doctor and by a run."""
+"""A run says what a server or a role cannot do before anything is generated, in the words of the doctor."""
 
 from __future__ import annotations
 
