@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -93,8 +94,8 @@ def show_clone(made: Clone, *, as_json: bool) -> None:
     click.echo(f"{made.path}: {counted(sum(made.rows.values()), 'row')} of {counted(len(made.rows), 'table')}")
     for name, reason in made.left_out.items():
         click.echo(f"left out: {name}, because of role {made.role!r}: {reason}")
-    name = made.path.name.partition(".")[0]
-    click.echo(f"measure it with: pytest benchmarks --db {name} --dump {made.path} --queries-dir my_queries")
+    name, path = quote(made.path.name.partition(".")[0]), quote(str(made.path))
+    click.echo(f"measure it with: pytest benchmarks --db {name} --dump {path} --queries-dir my_queries")
 
 
 def _check_readable(readable: Sequence[Table], role: str, database: str) -> None:

@@ -79,7 +79,7 @@ def show_installation(made: Installation, *, as_json: bool) -> None:
     click.echo("an administrator of the server runs there, in the folder of the file and as a superuser of PostgreSQL:")
     for command in made.commands:
         click.echo(f"  {command}")
-    click.echo(f"new sessions have it then; check it with: pilotscope doctor --server {made.server}")
+    click.echo(f"new sessions have it then; check it with: pilotscope doctor --server {shlex.quote(made.server)}")
 
 
 def _commands(session: Session, library: Path) -> tuple[str, str]:

@@ -65,7 +65,11 @@ class DumpedDataset:
         with self.show_progress(f"loading {self.name}", WHOLE) as advance:
             restore(session, self.path, advance, left_out)
         if left_out:
-            logger.warning("%s: left out, because only tables and their indexes are restored: %s", self.path, named(left_out))
+            logger.warning(
+                "%s: only tables are restored, with the indexes and constraints that hold for them alone; left out: %s",
+                self.path,
+                named(left_out),
+            )
         schemas = [quote_identifier(name) for (name,) in session.execute(_SCHEMAS)]
         if schemas != ['"public"']:
             session.execute(f"ALTER DATABASE {quote_identifier(session.database)} SET search_path TO {', '.join(schemas)}")

@@ -78,6 +78,7 @@ class PostgreSQLConfig:
                 "a server that is started here has no database of its own; name a dataset with --db, or give a DSN with --server"
             )
         if self.dump is not None:
+            object.__setattr__(self, "dump", Path(self.dump))
             self._check_dump(self.dump)
         if self.read_only and not isinstance(chosen, Dsn):
             raise UsageError("--read-only needs a server of yours: name it with --server postgresql://user@host:port/database")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import MissingExtension, named
@@ -24,9 +25,10 @@ def no_library(server: Server, database: str | None, who: str) -> str | None:
             return None
     if isinstance(server, GivenServer):
         where = f"database {database!r} on {server.dsn}" if database not in (None, server.database) else str(server.dsn)
+        address, name = quote(str(server.dsn)), quote(server.database)
         return (
-            f"{where} has no pilotscope library, so {who} cannot steer it; load it there: pilotscope install-library "
-            f"{server.dsn}, or clone the database and measure the clone: pilotscope clone {server.dsn} -o {server.database}"
+            f"{where} has no pilotscope library, so {who} cannot steer it; load it there: pilotscope install-library {address}, "
+            f"or clone the database and measure the clone: pilotscope clone {address} -o {name}"
         )
     if isinstance(server, ContainerServer):
         return (

@@ -59,7 +59,7 @@ def test_the_commands_load_it(server_of: ServerOf, libraries: Path, pilotscope: 
         with server.connect("my shop") as session:
             assert has_extension(session)
             assert session.scalar("SHOW session_preload_libraries") == "plpgsql, pilotscope"
-        assert lines[-1] == f"new sessions have it then; check it with: pilotscope doctor --server {dsn_shown(server)}"
+        assert lines[-1] == f"new sessions have it then; check it with: pilotscope doctor --server {shlex.quote(dsn_shown(server))}"
         assert pilotscope("install-library", _dsn(server)).stdout == f"the pilotscope library is loaded already on {dsn_shown(server)}\n"
         assert "hunter2" not in result.stdout
 

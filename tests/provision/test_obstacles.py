@@ -166,8 +166,8 @@ def test_words_for_a_missing_library(mixed: Mixed, newest_server: EmbeddedServer
     """Who cannot steer which database, and the two ways out; a server of ours says why it has none."""
     server = GivenServer(mixed.dsn)
     name = server.database
-    ways = f"load it there: pilotscope install-library {mixed.dsn}, or clone the database and measure the clone: "
-    ways += f"pilotscope clone {mixed.dsn} -o {name}"
+    ways = f"load it there: pilotscope install-library '{mixed.dsn}', or clone the database and measure the clone: "
+    ways += f"pilotscope clone '{mixed.dsn}' -o {name}"
     assert no_library(server, name, "mscn, lero") == f"{mixed.dsn} has no pilotscope library, so mscn, lero cannot steer it; {ways}"
     assert no_library(server, "postgres", "mscn") == (
         f"database 'postgres' on {mixed.dsn} has no pilotscope library, so mscn cannot steer it; {ways}"

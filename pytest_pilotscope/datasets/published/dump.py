@@ -60,8 +60,8 @@ _OWN_SKIPPED = re.compile(
     r"|SELECT (\*\s+FROM )?pg_catalog\.(pg_restore_\w+_stats|lo_\w+|lowrite)\b",
     re.IGNORECASE,
 )
-_NOT_THERE = ("42P01", "42704", "42883", "3F000")
-"""The SQLSTATEs of a table, another object, a function and a schema that does not exist."""
+_NOT_THERE = ("42P01", "42704", "42883", "3F000", "23503")
+"""The SQLSTATEs of a table, another object, a function, a schema, and a row of a foreign key that does not exist."""
 
 
 def restore(session: Session, path: Path, advance: Advance, left_out: list[str] | None = None) -> None:
@@ -137,6 +137,8 @@ class _Restorer:
 
     def _own(self, statement: str, left_out: list[str]) -> bool:
         """Treat a statement that only the user's own dump may have; return False for any other one."""
+        if statement.upper().endswith(" ROW LEVEL SECURITY"):  # its policies are left out, and without any it would hide all rows
+            return True
         if _OWN_RUN.match(statement):
             self._session.execute(re.sub(r"(?i)^CREATE SCHEMA", "CREATE SCHEMA IF NOT EXISTS", statement))
         elif _OWN_TRIED.match(statement) and not _SKIPPED.match(statement):
@@ -147,12 +149,12 @@ class _Restorer:
                 if error.sqlstate not in _NOT_THERE and not statement.upper().startswith("CREATE EXTENSION "):
                     raise
                 self._session.execute("ROLLBACK TO SAVEPOINT tried")
-                left_out += _names_in(statement)
+                left_out.append(_name_in(statement))
             self._session.execute("RELEASE SAVEPOINT tried")
         elif _RUN.match(statement) or _SKIPPED.match(statement):
             return False
         elif _OWN_LEFT_OUT.match(statement):
-            left_out += _names_in(statement)
+            left_out.append(_name_in(statement))
         else:
             return _OWN_SKIPPED.match(statement) is not None
         return True
@@ -196,9 +198,7 @@ def _complete(text: str) -> list[str] | None:
         return None
 
 
-def _names_in(statement: str) -> Iterator[str]:
-    """Yield the kind and name of what a statement of the user's own dump would have made; nothing for a change of something."""
-    for pattern in (_CONSTRAINT.search, _OWN_LEFT_OUT.match):
-        if found := pattern(statement):
-            yield f"{found['kind'].lower()} {found['name']}".rstrip()
-            return
+def _name_in(statement: str) -> str:
+    """Return kind and name of what a statement of the user's own dump would have made; its beginning if it would have changed something."""
+    found = _CONSTRAINT.search(statement) or _OWN_LEFT_OUT.match(statement)
+    return f"{found['kind'].lower()} {found['name']}".rstrip() if found else " ".join(statement.split()[:5])
