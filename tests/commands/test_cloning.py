@@ -107,7 +107,10 @@ def test_a_whole_database(source: Source, pilotscope: Command, workplace: Path) 
     source.session.execute(f"{role} datestyle = 'SQL, DMY'; {role} intervalstyle = 'sql_standard'; {role} statement_timeout = 1000")
     source.session.execute("ALTER TABLE sales.orders DISABLE ROW LEVEL SECURITY")
     source.allow()
+    written = "SELECT txid_snapshot_xmax(txid_current_snapshot())"
+    before = source.session.scalar(written)
     result = pilotscope("clone", source.dsn, "-o", "shop")
+    assert source.session.scalar(written) == before
     assert result.exit_code == 0, result.stderr
     assert result.stdout == (
         "shop: 8 rows of 6 tables\nmeasure it with: pytest benchmarks --db shop --dump shop --queries-dir my_queries\n"
@@ -194,6 +197,24 @@ def test_a_sample_with_circles(source: Source, tmp_path: Path) -> None:
         assert session.scalar("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND conparentid = 0") == 4
         joined = session.scalar("SELECT count(*) FROM note JOIN person ON (person_a, person_b) = (a, b) JOIN team ON team.id = team")
         assert joined == session.scalar("SELECT count(*) FROM note")
+
+
+@pytest.mark.parametrize("sample", [None, Sample(share=1.0)])
+def test_all_is_of_one_moment(source: Source, tmp_path: Path, sample: Sample | None) -> None:
+    """Somebody who writes meanwhile changes nothing in the clone: neither rows nor tables."""
+    source.session.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (a int REFERENCES a); INSERT INTO a VALUES (1)")
+    source.session.execute("INSERT INTO b VALUES (1), (1)")
+    source.allow()
+
+    def write(text: str) -> None:
+        if text.startswith("public.a"):
+            source.session.execute("INSERT INTO a VALUES (2); INSERT INTO b VALUES (2); CREATE TABLE c (i int); CREATE INDEX made ON b (a)")
+
+    made = clone(source.dsn, tmp_path / "shop", sample=sample, seed=0, say=write)
+    assert made.rows == {"public.a": 1, "public.b": 2}
+    with Restored(source.server, made.path) as session:
+        assert session.scalar("SELECT count(*) FROM a JOIN b ON b.a = a.id") == 2
+        assert session.scalar("SELECT count(*) FROM pg_indexes WHERE indexname = 'made'") == 0
 
 
 def test_a_number_of_rows(source: Source, tmp_path: Path) -> None:
@@ -312,3 +333,26 @@ def test_a_pg_dump_that_is_too_old(source: Source, tmp_path: Path, monkeypatch: 
     )
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         clone(source.dsn, tmp_path / "shop", sample=None, seed=0, say=print)
+
+
+def test_the_password_is_on_no_command_line(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump gets it as a variable; variables that would set something in its session are not passed on, and its message is scrubbed."""
+    source.session.execute("CREATE TABLE t (i int); GRANT SELECT ON t TO clone_reader")
+    told = tmp_path / "told"
+    script = f"""#!/bin/sh
+        [ "$1" = --version ] && echo 'pg_dump (PostgreSQL) 99.1' && exit
+        echo "$PGPASSWORD $PGOPTIONS $PGAPPNAME $SECRET_TOKEN|$*" > {told}
+        echo "boom $PGPASSWORD" >&2; exit 1
+    """
+    (tmp_path / "pg_dump").write_text(script)
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setattr("pytest_pilotscope.postgres.binaries.available_binaries", lambda: iter(()))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name, value in {"PGOPTIONS": "-c geqo=off", "PGAPPNAME": "mine", "SECRET_TOKEN": "abc"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ServerError, match=rf"^{tmp_path}/pg_dump cannot read the schema of .*password=\*\*\*.*: boom \*\*\*$"):
+        clone(source.dsn, tmp_path / "shop", sample=None, seed=0, say=print)
+    variables, _, arguments = told.read_text().partition("|")
+    assert variables.split() == ["hunter2", "mine"]
+    assert "hunter2" not in arguments
+    assert not (tmp_path / "shop").exists()
