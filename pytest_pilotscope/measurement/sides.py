@@ -277,7 +277,8 @@ def missed(subplans: Cardinalities, estimates: Cardinalities) -> str | None:
     if not left_out:
         return None
     first = min(left_out, key=lambda subplan: (len(subplan), sorted(subplan)))
-    return f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    missing = f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    return f"{missing}; return {{**subplans, ...}} to keep PostgreSQL's own rows of the others"
 
 
 def check_facts(algorithm: str, query: Query, facts: object) -> None:

@@ -44,9 +44,12 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
     assert [line.split()[0] for line in listed] == [
         "best",
         "clean",
+        "clone",
         "compare",
         "completion",
         "doctor",
+        "init",
+        "install-library",
         "list",
         "report",
         "runs",

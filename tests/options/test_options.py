@@ -30,6 +30,13 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
     assert read() == Settings()
 
 
+@pytest.mark.parametrize(("dump", "name"), [("data/shop.sql.gz", "shop"), ("shop", "shop"), (".hidden", ".hidden")])
+def test_a_dump_names_its_data(read: Callable[..., Settings], dump: str, name: str) -> None:
+    """Without --db, the data of a dump has the name of its file."""
+    assert read("--dump", dump).datasets == (name,)
+    assert read("--dump", dump, "--db", "mart").datasets == ("mart",)
+
+
 @pytest.fixture
 def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
     """Parse a command line in an empty project and return its values for the options that algorithms declare."""
