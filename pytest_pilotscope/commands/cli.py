@@ -3,7 +3,7 @@ The syntax of the `pilotscope` command. Each command imports its work from `comm
 
 click is used because MLflow depends on it already, it completes in the shell, suggests near matches, and tests can run its commands.
 
-Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that could not be sent); 2 wrong usage.
+Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that could not be sent, a gate that failed); 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from pytest_pilotscope.commands.policy_options import policy_options
 from pytest_pilotscope.errors import PilotscopeError, UsageError, counted, shortened
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -176,6 +177,43 @@ def compare(
 
     first, second = two_results(run, files=files, latest=latest, database=db, results=results, tracking_uri=tracking_uri)
     show_comparison(compared(first, second), as_json=as_json)
+
+
+@cli.command()
+@click.argument("base", shell_complete=_run_names)
+@click.argument("head", shell_complete=_run_names)
+@policy_options
+@click.option("--junitxml", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write each verdict as a test.")
+@click.option("--annotate", type=click.Choice(["github"]), help="Print annotations for GitHub Actions, too.")
+@_results_option
+@_store_option
+@_json_option
+def gate(
+    base: str,
+    head: str,
+    junitxml: Path | None,
+    annotate: str | None,
+    results: Path,
+    tracking_uri: str | None,
+    as_json: bool,
+    **policy: Any,
+) -> None:
+    """
+    Judge the stored run HEAD by the stored BASE.
+
+    Each is a record, a pytest-benchmark JSON, a folder of records, the name of a record in the folder of results, the beginning of a run
+    id, or a run's name; BASE may also be mlflow:EXPERIMENT, or baseline. The exit code is 1 if HEAD is worse, or cannot be compared.
+    """
+    from pytest_pilotscope.commands.gating import judged, show_judgement, write_junit
+
+    if as_json and annotate:
+        raise UsageError("--json and --annotate both write to standard output; leave one of them out")
+    judgement = judged(base, head, policy, results=results, tracking_uri=tracking_uri)
+    if junitxml is not None:
+        write_junit(junitxml, judgement)
+    show_judgement(judgement, annotate=annotate is not None, as_json=as_json)
+    if judgement.exit_code:
+        raise SystemExit(_EXIT_FAULT)
 
 
 @cli.command()
