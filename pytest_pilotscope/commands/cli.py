@@ -237,6 +237,47 @@ def report(run: tuple[str, ...], output: Path, results: Path, tracking_uri: str 
 
 
 @cli.command()
+@click.argument("run", shell_complete=_run_names)
+@click.option("--algo", metavar="NAME", help="The algorithm, if there are several in RUN.")
+@click.option("--database", metavar="NAME", help="The database that gets settings of sessions; else the measured one.")
+@click.option("--role", metavar="NAME", help="The role that gets settings of sessions; with --database in that database only.")
+@click.option("--undo", is_flag=True, help="Write the statements that undo it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to a file.")
+@_results_option
+@_store_option
+def export(
+    run: str,
+    algo: str | None,
+    database: str | None,
+    role: str | None,
+    undo: bool,
+    output: Path | None,
+    results: Path,
+    tracking_uri: str | None,
+) -> None:
+    """
+    Print what RUN has won beyond noise as SQL.
+
+    Those are indexes, settings, and hints of pg_hint_plan, with intervals as comments, and the statements that undo them. RUN is a record,
+    the name of one in the folder of results, the beginning of a run id, or a run's name.
+    """
+    from pytest_pilotscope.commands.export.changes import Scope
+    from pytest_pilotscope.commands.export.script import chosen_run, script
+    from pytest_pilotscope.commands.reporting import records_of
+    from pytest_pilotscope.places.privatefiles import private_folder, write_private
+
+    chosen = chosen_run(records_of((run,), results=results, tracking_uri=tracking_uri), algo)
+    measured = chosen.header.tags.get("dataset.db", chosen.header.dataset)
+    text = script(chosen, Scope(database=database if database or role else measured, role=role), undo=undo)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        private_folder(output.parent)
+        write_private(output, text)
+        click.echo(f"{output}: {chosen.header.run_name}")
+
+
+@cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
 @_store_option
 @_json_option

@@ -248,6 +248,59 @@ class TrainingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltIndex:
+    """
+    An index, `name`, that a side built on the table `table` of `schema`. `definition` is PostgreSQL's own; it takes `size_bytes`.
+
+    To measure its cost, `inserted_rows` rows of the table were inserted in turns into two other tables, one of which has such an index:
+    `insert_ms` are the times of the one without, by round, `insert_with_index_ms` those of the one with it, and `wal_bytes` is how much
+    more WAL the latter wrote. `inserted_rows` is null if that was not measured.
+    """
+
+    schema: str
+    table: str
+    name: str
+    definition: str
+    size_bytes: int
+    inserted_rows: int | None = None
+    insert_ms: tuple[float, ...] = ()
+    insert_with_index_ms: tuple[float, ...] = ()
+    wal_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "size_bytes", "inserted_rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedSetting:
+    """
+    A setting, `name`, that a side changed to `value`, with its unit; it was `before`, null for PostgreSQL's default.
+
+    `level` is what a change needs: a new session, a reload of the configuration, or a restart. `baseline_too` marks a setting that the
+    baseline's sessions had as well, because there was only one server.
+    """
+
+    name: str
+    value: str
+    level: Literal["session", "reload", "restart"]
+    before: str | None = None
+    baseline_too: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """
+    The changes that a `side` made to its database for the measurement: `indexes` that it built, `dropped` ones by their definitions, and
+    `settings`.
+    """
+
+    side: str
+    indexes: tuple[BuiltIndex, ...] = ()
+    dropped: tuple[str, ...] = ()
+    settings: tuple[ChangedSetting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """
     The last line of a record: the run ended with this `status`.

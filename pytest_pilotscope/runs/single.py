@@ -17,6 +17,7 @@ from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, S
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
+from pytest_pilotscope.measurement.preparation import preparation_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
@@ -25,7 +26,7 @@ from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.record import RecordWriter
-from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, Preparation, QueryRun, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
 
@@ -81,7 +82,7 @@ class BenchmarkRun:
             report = learn(algorithm, self.training(name), given=self.header.parameters)
         self._supervision.check(name, "its training", training=True)
         self.writer.write(report)
-        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision))
+        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision, self.writer.write))
 
     def training(self, name: str) -> Training:
         """Return the data that an algorithm learns from. In a comparison each algorithm has a folder of its own."""
@@ -202,13 +203,19 @@ class BenchmarkRun:
 
 @contextmanager
 def opponent_side(
-    name: str, algorithm: Algorithm, database: Database, session: Session, supervision: Supervision | None = None
+    name: str,
+    algorithm: Algorithm,
+    database: Database,
+    session: Session,
+    supervision: Supervision,
+    write: Callable[[Preparation], None],
 ) -> Iterator[Side]:
-    """Give the side to pair with the baseline; the baseline itself is paired with a second baseline."""
+    """Give the side to pair with the baseline, which itself is paired with a second baseline; `write` the changes of a preparer."""
     if name == BASELINE:
         yield PlainSide(name=BASELINE_AGAIN, session=session)
     elif isinstance(algorithm, DatabasePreparer):
         with algorithm.prepare(database) as prepared, prepared.measuring_session() as its_session:
+            write(preparation_of(name, session, its_session, own=prepared, database=database))
             yield side_of(name, algorithm, its_session)
     else:
         yield side_of(name, algorithm, session, supervision)

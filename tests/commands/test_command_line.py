@@ -47,6 +47,7 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "compare",
         "completion",
         "doctor",
+        "export",
         "gate",
         "list",
         "report",
