@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "pilotscope"
 DEFAULT_LIMIT = 20
 DEFAULT_METRIC = "test_total_time"
+TREND_METRIC = "test_speedup"
 DEFAULT_PORT = 5000
 _EXIT_FAULT = 1
 
@@ -234,6 +235,29 @@ def report(run: tuple[str, ...], output: Path, results: Path, tracking_uri: str 
 
     records = records_of(run, results=results, tracking_uri=tracking_uri)
     show_report(write_page(output, records), records, as_json=as_json)
+
+
+@cli.command()
+@click.argument("experiment", shell_complete=_experiment_names)
+@click.option("--metric", default=TREND_METRIC, show_default=True, help="The figure to show.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many of the newest runs.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("trend.html"), show_default=True)
+@_results_option
+@_store_option
+@_json_option
+def trend(experiment: str, metric: str, limit: int, output: Path, results: Path, tracking_uri: str | None, as_json: bool) -> None:
+    """
+    Write a page with a figure of an EXPERIMENT over its runs.
+
+    The runs are those of the store, if there is one, and of the records in the folder of results. Comparable runs are on one line. Change
+    points inform; they fail nothing.
+    """
+    from pytest_pilotscope.commands.trending import show_trend, trend_of
+    from pytest_pilotscope.report.trend import write_trend
+
+    found = trend_of(experiment, metric, results=results, limit=limit, tracking_uri=tracking_uri)
+    changes = write_trend(output, f"{metric} of {experiment}", metric, found.runs, left_out=found.left_out)
+    show_trend(output, found, changes, as_json=as_json)
 
 
 @cli.command()

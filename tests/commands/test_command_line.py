@@ -54,6 +54,7 @@ def test_the_help_lists_every_command(pilotscope: Command) -> None:
         "runs",
         "subplans",
         "sync",
+        "trend",
         "ui",
         "verify-labels",
         "workload",
