@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import StatementFailed
+from pytest_pilotscope.postgres.databases import our_name
 from pytest_pilotscope.postgres.indexes import ExistingIndex, existing_indexes
 from pytest_pilotscope.postgres.knobs import read_knobs
 from pytest_pilotscope.postgres.server import non_default_settings
@@ -29,7 +30,7 @@ def preparation_of(side: str, session: Session, prepared: Session, *, own: Datab
     before = {(index.schema, index.definition) for index in existing_indexes(session)}
     after = {(index.schema, index.definition): index for index in existing_indexes(prepared)}
     built = [index for key, index in after.items() if key not in before]
-    copied = own.name != database.name and own.copy_source is not None
+    copied = own.name != database.name and own.name == our_name(own.name)
     return Preparation(
         side=side,
         indexes=tuple(_indexes(built, own if copied else None)),
