@@ -155,10 +155,10 @@ class QueryReport:
 
     `steered_ratio` (0..1) is the share of the decision that PostgreSQL followed: of the plan's scans and joins those that have the injected
     values, and the decided joins, methods and settings; `steering_reasons` says why it did not follow the rest. `left` is the reason why
-    the side could not decide and left the query to PostgreSQL. `plan` is the root of the plan (with actual rows if they are known),
-    `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in optimizer units. Only cardinality estimators have
-    `estimates` and `p_error`; `p_error_reason` says why a p-error is not known. `not_comparable` says what SQL leaves open in the answer,
-    if the side's answer differs from the baseline's for that reason.
+    the side could not decide and left the query to PostgreSQL. `settings` are the planner's settings in a decision. `plan` is the root of
+    the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in
+    optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a p-error is not known.
+    `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the baseline's for that reason.
     """
 
     query_id: str
@@ -173,6 +173,7 @@ class QueryReport:
     p_error_reason: str | None = None
     not_comparable: str | None = None
     left: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "steered_ratio", "plan_cost", "p_error")

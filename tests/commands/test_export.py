@@ -116,6 +116,17 @@ def test_hints_are_those_of_won_queries(pilotscope: Command, workplace: Path) ->
     assert "-- Slower, so nothing of these is exported: lost 0.5" in script
 
 
+def test_decided_settings_are_hints_too(pilotscope: Command, workplace: Path) -> None:
+    """A decision of settings for one query is `Set`, also where the plan itself has no hints."""
+    record = steered(measured())
+    reports = tuple(replace(one, settings={"enable_nestloop": "off", "random_page_cost": "1.5"}) for one in record.reports)
+    script = exported(pilotscope, workplace, replace(record, reports=reports))
+    sets = '    Set(enable_nestloop off)\n    Set(random_page_cost "1.5")\n'
+    heads = {one.partition("/* ")[2].split(":")[0]: one.partition("*/")[0] for one in statements(script)[1:]}
+    assert heads["hidden"] == f"EXPLAIN (COSTS off)\n/*+\n{sets}"
+    assert heads["won"].startswith(f'EXPLAIN (COSTS off)\n/*+\n{sets}    Leading((a "b;"))\n')
+
+
 def test_an_index_is_that_of_a_won_query(pilotscope: Command, workplace: Path) -> None:
     """An index has its interval, its space and its cost of writing; one that only lost or tied queries use is named, not exported."""
     cost = {"inserted_rows": 1000, "insert_ms": (1.0, 1.1, 0.9), "insert_with_index_ms": (1.5, 1.5, 1.5), "wal_bytes": 66000}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pytest_pilotscope.record.results import PlanNode
@@ -30,6 +30,11 @@ _BARE = re.compile(r"[a-z_][a-z0-9_]*")
 
 class NoHints(Exception):
     """No hints can fix a plan; the message is the reason."""
+
+
+def settings_hints(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the hints that plan a statement with these settings; pg_hint_plan puts them back when it is planned."""
+    return tuple(f"Set({name} {_quoted(value)})" for name, value in settings.items())
 
 
 def hints_of(plan: PlanNode, sql: str, *, version_num: int) -> tuple[str, ...]:

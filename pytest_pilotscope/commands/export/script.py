@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_pilotscope.commands.export.changes import Change, Scope, index_changes, setting_changes
-from pytest_pilotscope.commands.export.hint_plan import NoHints, hints_of
+from pytest_pilotscope.commands.export.hint_plan import NoHints, hints_of, settings_hints
 from pytest_pilotscope.commands.export.won import Won, comment, listed, times_as_fast
 from pytest_pilotscope.errors import UsageError, counted
 from pytest_pilotscope.gate.comparable import states_of
@@ -112,7 +112,12 @@ def _explained(won: Won, ratio: QueryRatio) -> str:
     if baseline is not None and baseline.plan_shape == report.plan_shape:
         raise NoHints("its plan is PostgreSQL's own")
     version_num = won.record.header.server.get("version_num")
-    hints = hints_of(report.plan, sql, version_num=version_num if isinstance(version_num, int) else 0)
+    hints = settings_hints(report.settings)
+    try:
+        hints += hints_of(report.plan, sql, version_num=version_num if isinstance(version_num, int) else 0)
+    except NoHints:
+        if not hints:
+            raise
     if not hints:
         raise NoHints("its plan has neither joins nor scans of tables")
     label = f"{ratio.query_id}: {times_as_fast(ratio.ratio.inverse)}".replace("*/", "* /").replace("/*", "/ *")
