@@ -14,6 +14,7 @@ from pytest_pilotscope.record.record import Entry, Record, RecordWriter
 from pytest_pilotscope.record.results import BuiltIndex, ChangedSetting, Preparation, QueryReport, RunEnd
 from tests.commands.conftest import Command
 from tests.commands.test_hint_plan import node, scan
+from tests.projects import measure, record_lines
 from tests.record.building import record_of
 
 FACTORS = {"won": 0.5, "lost": 2.0, "tied": 1.0, "same": 0.4, "hidden": 0.3}
@@ -263,6 +264,21 @@ def test_a_file_gets_the_script(pilotscope: Command, workplace: Path) -> None:
     result = pilotscope("export", "mine", "-o", "out/mine.sql")
     assert (result.exit_code, result.stdout) == (0, "out/mine.sql: mscn_stats_tiny_20250101_000000\n")
     assert (workplace / "out" / "mine.sql").read_text(encoding="utf-8").startswith("-- mscn on stats_tiny: run mscn_stats_tiny_2025")
+
+
+@pytest.mark.slow
+def test_a_real_run_of_an_index_advisor_is_exported(pilotscope: Command, pytester: pytest.Pytester) -> None:
+    """Its record has the indexes with their costs of writing; each is exported, or named with the reason."""
+    result = measure(pytester, "--algo", "index", "--limit", "6", "--no-mlflow", "--index-start", "none", "--training-size", "50")
+    assert result.ret == 0, result.stdout.str()
+    (preparation,) = (line for line in record_lines(pytester.path) if line["kind"] == "preparation")
+    assert preparation["indexes"]
+    assert preparation["dropped"]
+    assert all(index["inserted_rows"] and index["wal_bytes"] > 0 for index in preparation["indexes"])
+    (path,) = (pytester.path / "results").glob("*.jsonl")
+    told = pilotscope("export", str(path))
+    assert told.exit_code == 0, told.stderr
+    assert all(index["name"] in told.stdout for index in preparation["indexes"])
 
 
 def test_a_comparison_is_exported_by_algorithm(pilotscope: Command, workplace: Path) -> None:
