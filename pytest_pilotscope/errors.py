@@ -126,6 +126,17 @@ def shortened(sql: str, *, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
+def reason_of(error: Exception) -> str:
+    """Return the message of an error; that of an error which is not ours begins with its type."""
+    return str(error) if isinstance(error, PilotscopeError) else f"{type(error).__name__}: {error}"
+
+
+def recorded(message: str, *, limit: int = 4000) -> str:
+    """Return a message of anybody's error as a record can hold it: without NUL, and cut to `limit` characters."""
+    text = message.replace("\0", "\\0")
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
 class DatasetError(PilotscopeError):
     """Data cannot be generated, fetched or loaded."""
 

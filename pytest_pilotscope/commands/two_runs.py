@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
@@ -133,7 +134,7 @@ def _ended(results: Path) -> Iterator[_Ended]:
     """Yield the ended runs in a folder, the oldest first; skip files that are no record."""
     for name in reversed(names(results)):
         path = results / f"{name}.jsonl"
-        lines = path.read_bytes().splitlines()
+        lines = read_given(path).splitlines()
         try:
             ends = record_of_lines([*lines[:1], *lines[1:][-1:], b""], path)
         except RecordError:

@@ -19,6 +19,7 @@ from pytest_pilotscope.gate.comparable import State
 from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
 from pytest_pilotscope.gate.exact_figures import FIGURES
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
 from pytest_pilotscope.record.results import BASELINE as YARDSTICK
@@ -240,7 +241,7 @@ def read_references(path: Path) -> tuple[Record, ...]:
 
 def _embedded(path: Path) -> tuple[Record, ...]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_given(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}); a gate needs a record (.jsonl) or a pytest-benchmark JSON") from error
     records = content.get(JSON_KEY) if isinstance(content, dict) else None

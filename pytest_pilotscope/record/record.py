@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pytest_pilotscope.errors import RecordError, RecordExists
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
@@ -151,7 +152,7 @@ def read_record(path: Path) -> Record:
 
     Raise RecordError, whose message starts with `file:line`, for any other wrong line, and OSError.
     """
-    return record_of_lines(path.read_bytes().split(b"\n"), path)
+    return record_of_lines(read_given(path).split(b"\n"), path)
 
 
 def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Literal
 
 BASELINE = "baseline"
@@ -21,6 +20,9 @@ BASELINE_AGAIN = "baseline-again"
 
 WARM_UP = 0
 """The repetition number of warm-up runs, which no figure uses."""
+
+LONGEST_MS = 1e12
+"""No time is longer (32 years), so that sums and ratios of times are numbers."""
 
 PARTIAL = "partial"
 """The tag of a run with a part of the test queries; its value is their number."""
@@ -60,8 +62,8 @@ class QueryRun:
     def __post_init__(self) -> None:
         for name in ("inference_ms", "planning_ms", "execution_ms"):
             value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be finite and >= 0, found {value}")
+            if not 0 <= value <= LONGEST_MS:
+                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be from 0 to {LONGEST_MS:g}, found {value}")
         _check_not_negative(self, "repetition", "order", "row_count")
 
     @property

@@ -67,6 +67,8 @@ def make_logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
     """Make an axis logarithmic, with decimal numbers as labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    low = max(low, 1e-9)  # times of zero have no logarithm
+    high = max(high, 2 * low)
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.errors import TrackingError, raise_interrupt_behind, reason_of
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record, read_record
@@ -68,8 +68,9 @@ def sync(results: Path, *, tracking_uri: str | StoreUri | None = None, but: Coll
                     continue
                 for record in runs_of(read_record(path)):
                     yield _send(record, path, tracking_uri)
-        except (PilotscopeError, OSError) as error:
-            yield Sent(path=path, state="failed", reason=str(error))
+        except Exception as error:
+            raise_interrupt_behind(error)
+            yield Sent(path=path, state="failed", reason=reason_of(error))
 
 
 def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:

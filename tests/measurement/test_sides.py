@@ -154,7 +154,7 @@ def test_an_estimator_may_say_what_it_does_not_know() -> None:
 
 def test_rows_for_one_query_level_are_not_enough() -> None:
     """Each level has subplans of its own; rows without a level are for all."""
-    levels = {LeveledSubplan(1, "a"): 1.0, LeveledSubplan(2, "a"): 2.0}
+    levels: Cardinalities = {LeveledSubplan(1, "a"): 1.0, LeveledSubplan(2, "a"): 2.0}
     assert missed(levels, {LeveledSubplan(2, "a"): 1.0}) == "it has no rows for 1 of 2 subplans, among them a"
     assert missed(levels, {frozenset("a"): 1.0}) is None
 
