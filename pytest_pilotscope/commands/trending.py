@@ -12,14 +12,13 @@ import click
 
 from pytest_pilotscope.commands.differences import FINGERPRINT
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.commands.two_runs import below
+from pytest_pilotscope.commands.two_runs import below, experiment_names
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError, counted
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.report.trend import Change, TrendRun
-from pytest_pilotscope.tracking.find import experiments
 from pytest_pilotscope.tracking.find import runs_of as runs_in_store
 from pytest_pilotscope.tracking.publish import tested_metrics
 from pytest_pilotscope.tracking.store import resolve_uri, sqlite_path
@@ -52,12 +51,14 @@ def trend_of(experiment: str, metric: str, *, results: Path, limit: int, trackin
 
     Raise `UsageError` if none has the figure, `UnknownName` for an experiment that is nowhere.
     """
-    known: set[str] = set()
-    found: dict[str, _Found] = {}
-    for run in (*_recorded(experiment, results, known), *_stored(experiment, tracking_uri, known)):
-        found[run.identity] = run
+    found = {run.identity: run for run in _recorded(experiment, results)}
+    try:
+        found |= {run.identity: run for run in _stored(experiment, limit, tracking_uri)}
+    except UnknownName:
+        if not found:
+            raise
     if not found:
-        raise UnknownName("experiment", experiment, known)
+        raise UnknownName("experiment", experiment, experiment_names(results))
     newest = sorted(found.values(), key=lambda run: run.started_at)[-limit:]
     left_out = {run.name: why for run in newest if (why := _reason(run, metric))}
     runs = tuple(_run(run, metric) for run in newest if not _reason(run, metric))
@@ -78,38 +79,33 @@ def show_trend(path: Path, trend: Trend, changes: Sequence[Change], *, as_json: 
         click.echo(f"  from {change.run.name} on: {change.before:.6g} before, {change.after:.6g} after, p = {change.p_value:.3f}")
 
 
-def _stored(experiment: str, tracking_uri: str | StoreUri | None, known: set[str]) -> Iterator[_Found]:
-    """Yield the runs of the store, if it exists; note the names of its experiments."""
+def _stored(experiment: str, limit: int, tracking_uri: str | StoreUri | None) -> Iterator[_Found]:
+    """Yield the newest runs of the store, if it exists."""
     path = sqlite_path(resolve_uri(tracking_uri))
     if path is not None and not path.is_file():
         return
-    names = {found.name for found in experiments(tracking_uri)}
-    known |= names
-    for run in runs_in_store(experiment, tracking_uri=tracking_uri) if experiment in names else ():
+    for run in runs_in_store(experiment, limit=limit, tracking_uri=tracking_uri):
         tags = below(run, "tags.")
+        commit = run.get("params.git_commit")
         yield _Found(
             name=run["run_name"],
             identity=tags.get("record_id", run["run_id"]),
             status=run["status"],
             started_at=run["start_time"],
             metrics=below(run, "metrics."),
-            commit=None if run.get("params.git_commit") == "None" else run.get("params.git_commit"),
+            commit=None if commit == "None" else commit,
             conditions=_conditions(below(tags, FINGERPRINT), tags),
         )
 
 
-def _recorded(experiment: str, results: Path, known: set[str]) -> Iterator[_Found]:
-    """Yield the runs of the records in a folder; note the experiments that they belong to."""
+def _recorded(experiment: str, results: Path) -> Iterator[_Found]:
+    """Yield the runs of the records in a folder."""
     for path in sorted(results.glob("*.jsonl")):
         try:
             record = read_record(path)
         except RecordError:  # not a record
             continue
-        for run in runs_of(record):
-            name = f"{run.header.algorithm}_{run.header.dataset}"
-            known.add(name)
-            if name == experiment:
-                yield _of_record(run)
+        yield from (_of_record(run) for run in runs_of(record) if f"{run.header.algorithm}_{run.header.dataset}" == experiment)
 
 
 def _of_record(record: Record) -> _Found:

@@ -238,6 +238,20 @@ def test_comments_stay_comments(pilotscope: Command, workplace: Path) -> None:
     assert [one.partition(" ")[0] for one in statements(script)] == ["LOAD", "EXPLAIN"]
 
 
+@pytest.mark.parametrize("sql", ["SELECT 1; DROP TABLE t", "SELECT 1\n\\! touch gone", "SELECT '\\' || x FROM t"])
+def test_texts_of_a_record_run_nothing_else(pilotscope: Command, workplace: Path, sql: str) -> None:
+    """A record may be somebody else's: of its queries and definitions only single statements without psql's commands are exported."""
+    record = steered(measured())
+    foreign = replace(record, header=replace(record.header, queries=dict.fromkeys(record.header.queries, sql)))
+    script = exported(pilotscope, workplace, foreign)
+    assert statements(script) == []
+    assert "]: it is not one statement, or has a backslash, which psql reads as a command\n" in script
+    built = (index("a", definition=f"CREATE INDEX a ON t (x); {sql}"), index("b", definition="DROP TABLE t"))
+    script = exported(pilotscope, workplace, prepared(measured("index"), "index", plans={"won": "a b"}, indexes=built))
+    assert statements(script) == []
+    assert "-- not exported: b on public.t: its definition is no CREATE INDEX: DROP TABLE t\n" in script
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [

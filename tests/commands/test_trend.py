@@ -76,7 +76,7 @@ def test_another_figure_may_be_shown(pilotscope: Command, add_run: AddRun) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mscn_tiy"], "Error: unknown experiment 'mscn_tiy'; did you mean 'mscn_toy'? known: mscn_toy\n"),
+        (["mscn_tiy"], "Error: unknown experiment 'mscn_tiy'; did you mean 'mscn_toy'? known: Default, mscn_toy\n"),
         (["mscn_toy", "--metric", "nothing"], "Error: no run of 'mscn_toy' has a 'nothing' to show (run: it has no nothing)\n"),
     ],
 )

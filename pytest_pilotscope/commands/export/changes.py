@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pytest_pilotscope.commands.export.won import Won, listed, times_as_fast
+from pytest_pilotscope.commands.export.won import Won, is_plain, listed, times_as_fast
 from pytest_pilotscope.commands.output import size
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.queries.predicates import quote_identifier, quote_text
@@ -54,6 +54,8 @@ def index_changes(won: Won, preparation: Preparation) -> Iterator[Change]:
 
 def _index_change(won: Won, index: BuiltIndex) -> Change:
     label = f"{index.name} on {index.schema}.{index.table}"
+    if not (_CREATE.match(index.definition) and is_plain(index.definition)):
+        return Change(reasons=(f"not exported: {label}: its definition is no CREATE INDEX: {index.definition}",))
     used = [query_id for query_id in won.ratios if _uses(won, query_id, index.name)]
     faster, slower = won.queries("win", used), won.queries("loss", used)
     if not faster:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_pilotscope.commands.export.changes import Change, Scope, index_changes, setting_changes
 from pytest_pilotscope.commands.export.hint_plan import NoHints, hints_of, settings_hints
-from pytest_pilotscope.commands.export.won import Won, comment, listed, times_as_fast
+from pytest_pilotscope.commands.export.won import Won, comment, is_plain, listed, times_as_fast
 from pytest_pilotscope.errors import UsageError, counted
 from pytest_pilotscope.gate.comparable import states_of
 from pytest_pilotscope.record.projection import runs_of
@@ -109,6 +109,8 @@ def _explained(won: Won, ratio: QueryRatio) -> str:
     sql = won.record.header.queries.get(ratio.query_id)
     if report is None or report.plan is None or sql is None:
         raise NoHints("the record has no plan of it")
+    if not is_plain(sql):
+        raise NoHints("it is not one statement, or has a backslash, which psql reads as a command")
     if baseline is not None and baseline.plan_shape == report.plan_shape:
         raise NoHints("its plan is PostgreSQL's own")
     version_num = won.record.header.server.get("version_num")

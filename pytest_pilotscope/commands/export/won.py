@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_pilotscope.queries.statements import is_single
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
@@ -74,6 +75,11 @@ def listed(ratios: Sequence[QueryRatio]) -> str:
 def comment(text: str) -> str:
     """Return a comment of one line, whatever line ends the text has."""
     return f"-- {' '.join(text.split())}"
+
+
+def is_plain(sql: str) -> bool:
+    """Tell whether psql runs a text of a record as one statement, and no part of it as a command of its own (a backslash)."""
+    return "\\" not in sql and is_single(sql)
 
 
 def _factor(value: float) -> str:
