@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
     from pytest_pilotscope.provision.database import PostgreSQLConfig
 
-State = Literal["ok", "none", "FAULT"]
-"""`ok`: it works. `none`: it is missing but optional. `FAULT`: it has to be repaired."""
+State = Literal["ok", "none", "warn", "FAULT"]
+"""`ok`: it works. `none`: it is missing but optional. `warn`: it works, but read the line. `FAULT`: it has to be repaired."""
 
 LITTLE_ROOM_BYTES = 500_000_000
 """Twice the size of a prepared `stats_tiny` and the copy that is measured."""
 
 DISTRIBUTION = "pytest-pilotscope"
+LAST_WITH_13 = "0.3"
 _PROBE_ROWS = 12_345
 _PROBE_SQL = "SELECT count(*) FROM pg_class AS c, pg_attribute AS a WHERE c.oid = a.attrelid"
-_COLOURS = {"ok": "green", "none": "yellow", "FAULT": "red"}
+_COLOURS = {"ok": "green", "none": "yellow", "warn": "yellow", "FAULT": "red"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +186,8 @@ def check_server(server: Server) -> Iterator[Check]:
     else:
         remedy = "choose another build with --pg-bindir or --server; times measured on this one mean nothing"
         yield Check(name="build", state="FAULT", found=report.flags, remedy=remedy)
+    major = report.version_num // 10_000
+    yield from check_version(major)
     yield _steering(server)
     if isinstance(server, GivenServer):
         for capability in (Capability.CREATE_DATABASE, Capability.ALTER_SYSTEM):
@@ -197,7 +200,22 @@ def check_server(server: Server) -> Iterator[Check]:
         yield Check(name="HypoPG", state="ok", found="available")
     else:
         absent = f"{obstacle}; index selection builds its candidates instead, and hides them from the planner"
-        yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, report.version_num // 10_000))
+        yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, major))
+
+
+def check_version(major: int) -> Iterator[Check]:
+    """Warn of a version that support ends for, and of one that nobody has tried."""
+    from pytest_pilotscope.postgres.binaries import OLDEST_MAJOR
+    from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
+
+    if major == OLDEST_MAJOR:
+        found = f"PostgreSQL {major} is past its end of life; pytest-pilotscope {LAST_WITH_13} is the last release for it"
+        yield Check(name="version", state="warn", found=found, remedy=f"upgrade the server to PostgreSQL {major + 1} or newer")
+    elif major > TRIED_MAJORS[-1]:
+        found = f"not tried on {major}: the steering library is written by its sources, and no test has run on a server of it"
+        yield Check(
+            name="version", state="warn", found=found, remedy=f"for figures that others should believe, use {TRIED_MAJORS[-1]} or older"
+        )
 
 
 def _steering(server: Server) -> Check:

@@ -56,7 +56,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
         _log_model(tracker, header, training)
     if "num_training" not in header.parameters and not any(training.algorithm is None for training in trained):  # 0.2.0 has it there
         tracker.log_params({"num_training": max((training.num_training or 0 for training in trained), default=0)})
-    tracker.log_metrics(_test_metrics(record), at=at)
+    tracker.log_metrics(tested_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
     if end is not None:
@@ -64,7 +64,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     tracker.end(end.status if end else "KILLED", error=_error(record), ended_at=finished_at)
 
 
-def _test_metrics(record: Record) -> dict[str, float]:
+def tested_metrics(record: Record) -> dict[str, float]:
     """Return the figures of the algorithm's side; in an A/A run, the speed-up is that of the pair, which is the noise of the machine."""
     summary = summarize(record)
     values = metrics(summary, record.header.algorithm)
