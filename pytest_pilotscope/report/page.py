@@ -18,10 +18,11 @@ from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
 from pytest_pilotscope.report.figure_table import FigureTable, bound_text, factor_text, figure_table, title_of
 from pytest_pilotscope.report.plots import plots_of
-from pytest_pilotscope.report.remarks import Remark, all_remarks
+from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.svg import Plot
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
+from pytest_pilotscope.statistics.verdict import Remark, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,6 +41,7 @@ class RunContent:
     title: str
     facts: tuple[tuple[str, str], ...]
     table: FigureTable
+    verdict: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     plots: tuple[Plot, ...]
     queries: tuple[QueryContent, ...]
@@ -75,6 +77,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         title=title_of(summary),
         facts=tuple(_facts(record.header, summary)),
         table=figure_table(summary),
+        verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
         plots=plots_of(record, summary),
         queries=tuple(queries_of(record, summary)),

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryReport
 from pytest_pilotscope.report.svg import INK, LINE, OUTCOMES, QUIET, SIDES, Plot, link_to, plot_of
-from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
 from pytest_pilotscope.statistics.ratios import QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
@@ -112,7 +113,7 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
 def _q_errors(record: Record) -> Iterator[Plot]:
     """Plot the q-errors of subplans that are not empty, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
-    for report in record.reports:
+    for report in _of_estimators(record):
         for estimate in report.estimates or ():
             if estimate.true > 0:
                 by_joins = errors.setdefault(report.side, {})
@@ -125,11 +126,16 @@ def _p_errors(record: Record) -> Iterator[Plot]:
     """Plot the p-errors of queries, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
     joins = record.joins()
-    for report in record.reports:
+    for report in _of_estimators(record):
         if report.p_error is not None and report.query_id in joins:
             errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
     if errors:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
+
+
+def _of_estimators(record: Record) -> Iterator[QueryReport]:
+    estimating = estimating_sides(record)
+    return (report for report in record.reports if report.side in estimating)
 
 
 def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, subject: str) -> Plot:

@@ -1,4 +1,4 @@
-"""The form of all text tables."""
+"""The form of all text tables, and the columns that fit a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+GAP = 2
+"""The largest number of blanks around a column of a table."""
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
@@ -20,3 +23,14 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, *, first_to_go: Sequence[str]) -> tuple[int, ...]:
+    """Return the places of the columns that fit a terminal of `width` columns next to each other, dropping some in the given order."""
+    kept = list(range(len(columns)))
+    for name in first_to_go:
+        widths = [max(len(cell) for cell in (columns[place], *(row[place] for row in rows))) + GAP for place in kept]
+        if width is None or sum(widths) <= width:
+            break
+        kept.remove(columns.index(name))
+    return tuple(kept)
