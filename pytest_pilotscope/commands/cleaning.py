@@ -10,7 +10,8 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -88,18 +89,18 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     paths = [(kind, path) for kind, pattern in KINDS for path in sorted(folder.glob(pattern)) if _is_inside(path, root)]
     running = {path for kind, path in paths if kind == "server" and _is_locked(path / "lock")}
     for kind, path in paths:
-        own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
-        if kind == "server":
-            in_use = path in running
-        else:  # old settings wait for their server, which a killed run left with others
-            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
-        yield Entry(
-            kind=kind,
-            path=path,
-            size_bytes=size_bytes(path),
-            changed_at=datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc),
-            in_use=in_use,
-        )
+        with suppress(FileNotFoundError):  # its process has removed it meanwhile
+            yield _entry(kind, path, running)
+
+
+def _entry(kind: str, path: Path, running: Collection[Path]) -> Entry:
+    own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
+    if kind == "server":
+        in_use = path in running
+    else:  # old settings wait for their server, which a killed run left with others
+        in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
+    changed_at = datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc)
+    return Entry(kind=kind, path=path, size_bytes=size_bytes(path), changed_at=changed_at, in_use=in_use)
 
 
 def _is_young(kind: str, path: Path) -> bool:
@@ -131,7 +132,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
-    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries])
+    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state", "size"))
     free = [entry for entry in cleaning.entries if not entry.in_use]
     if remove:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = ("side", "queries", "total s", "median ms", "p95 ms", "timeouts", "errors", "speed-up [95 %]", "won/lost/tied", "steered")
-EMPTY = ("timeouts", "errors", "steered")
-"""The columns that a narrow terminal does without if they say nothing."""
-
 FIRST_TO_GO = ("p95 ms", "median ms", "queries", "steered", "won/lost/tied", "timeouts", "errors", "total s")
-"""The columns that a terminal which is still too narrow does without, in this order."""
+"""The columns that a narrow terminal does without, in this order."""
 
 UNCUT = 100_000
 """A width larger than any table."""
@@ -65,8 +62,7 @@ def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> No
 
 def _table(summary: Summary, width: int | None) -> Table:
     rows = [[name, *_cells(side)] for name, side in summary.sides.items()]
-    empty = [name for place, name in enumerate(COLUMNS) if name in EMPTY and {row[place] for row in rows} <= {"0", "-"}]
-    kept = fitting(COLUMNS, rows, width, first_to_go=list(dict.fromkeys((*empty, *FIRST_TO_GO))))
+    kept = fitting(COLUMNS, rows, width, first_to_go=FIRST_TO_GO)
     return text_table([COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], title=title_of(summary))
 
 
