@@ -82,6 +82,7 @@ class Registry:
             key=name,
             default=default,
             help=help,
+            group=algorithm,
             parse=parse,
             choices=choices,
             metavar=metavar,

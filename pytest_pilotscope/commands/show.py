@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_pilotscope.commands.differences import Differences, MetricPair, Result
 from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
 from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
-from pytest_pilotscope.tracking.sync import Sent
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.commands.differences import Differences, MetricPair, Result
+    from pytest_pilotscope.tracking.sync import Sent
 
 RUNS_FIRST_TO_GO = ("took s", "p95 s", "started (UTC)", "timeouts", "errors", "queries", "total s", "interval", "name", "status")
 """The columns of `pilotscope runs` that a narrow terminal does without, in this order; a run's name has its start."""
