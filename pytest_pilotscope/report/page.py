@@ -80,7 +80,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
         plots=plots_of(record, summary),
-        queries=tuple(queries_of(record, summary)),
+        queries=tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms)),
     )
 
 
@@ -112,7 +112,14 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"interval": _interval, "ms": _ms, "rows": _rows, "ratio": factor_text, "fact": _fact}
+    environment.filters |= {
+        "interval": _interval,
+        "ms": _ms,
+        "rows": _rows,
+        "signed": _signed,
+        "ratio": factor_text,
+        "fact": _fact,
+    }
     return environment
 
 
@@ -126,6 +133,10 @@ def _interval(value: Interval | None) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:,.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,.2f}"
 
 
 def _fact(value: Scalar) -> str:

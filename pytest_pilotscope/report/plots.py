@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FIRST = (11.0, 3.2)
 WIDE = (5.6, 3.4)
 TALL = (5.6, 4.2)
 SMALL = (3.6, 2.4)
@@ -56,14 +58,16 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
         ratios = sorted(side.against.queries, key=lambda query: -query.ratio.estimate)
         yield _plot(
             f"speedup-{name}",
-            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; significant differences are coloured.",
-            _draw_speedups(ratios, name),
+            f"Speed-up of each query with {name}",
+            "Sorted, with 95 % intervals. Above 1 is faster; only significant differences are coloured.",
+            _draw_speedups([replace(query, outcome="tie") for query in ratios] if side.against.itself else ratios, name),
             titles={f"{query.query_id}@{name}": _said(query) for query in ratios},
+            first=True,
         )
 
 
 def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
-    figure, axes = _figure(WIDE)
+    figure, axes = _figure(FIRST)
     inverses = [query.ratio.inverse for query in ratios]
     estimates = np.array([inverse.estimate for inverse in inverses])
     most = max(2.0, float(np.max(np.maximum(estimates, 1 / estimates)))) * 1.6
@@ -72,8 +76,10 @@ def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
     bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
     for bar, query in zip(bars, ratios, strict=True):
         bar.set_url(link_to(f"{query.query_id}@{name}"))
+        bar.set_clip_on(False)
     thickness = min(1.2, 60 / len(ratios))
-    axes.errorbar(places, estimates, yerr=np.abs(ends - estimates), fmt="none", ecolor=INK, elinewidth=thickness)
+    gap = np.full(len(ratios), np.nan)
+    axes.plot(np.repeat(places, 3), np.stack([*ends, gap], axis=1).ravel(), color=INK, linewidth=thickness, solid_capstyle="butt")
     axes.axhline(1, color=INK, linewidth=0.8)
     _logarithmic(axes, "y", 1 / most, most)
     axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
@@ -106,8 +112,8 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
     _logarithmic(axes, "y", low, high)
     axes.set(xlabel="baseline, ms", ylabel="ms")
     _legend(axes)
-    caption = "Median end-to-end time of each query on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
-    yield _plot("scatter", caption, figure, titles=titles)
+    caption = "Median end-to-end time on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
+    yield _plot("scatter", "Time of each query", caption, figure, titles=titles)
 
 
 def _q_errors(record: Record) -> Iterator[Plot]:
@@ -151,7 +157,8 @@ def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]
     axes.set_xticks(range(len(joins)), [str(number) for number in joins])
     axes.set(xlabel="joins", ylabel=name)
     _legend(axes)
-    return _plot(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
+    caption = "Boxes from the 25th to the 75th percentile, whiskers from the 5th to the 95th."
+    return _plot(f"{name}s", f"{subject}, by number of joins", caption, figure)
 
 
 def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
@@ -188,7 +195,8 @@ def _training(record: Record) -> Iterator[Plot]:
                 _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel="step", ylabel=metric)
-            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+            title = f"{report.side}: {metric}"
+            yield _plot(f"training-{report.side}-{metric}", title, "During training, per epoch, trial or update.", figure, small=True)
 
 
 def _importances(record: Record) -> Iterator[Plot]:
@@ -202,8 +210,8 @@ def _importances(record: Record) -> Iterator[Plot]:
         axes.barh(largest, [shares[name] for name in largest], color=_side_colour(record, report.side))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
-        caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield _plot(f"importance-{report.side}", caption, figure)
+        caption = f"Change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
+        yield _plot(f"importance-{report.side}", f"{report.side}: importance of its inputs", caption, figure)
 
 
 def _side_colour(record: Record, side: str) -> str:
@@ -256,17 +264,17 @@ def _legend(axes: Axes) -> None:
 
 def _logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
     """Make an axis logarithmic, with decimal numbers as labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
-def _plot(name: str, caption: str, figure: Figure, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
+def _plot(name: str, title: str, caption: str, figure: Figure, **described: Any) -> Plot:
     buffer = StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return plot_of(name, caption, buffer.getvalue(), titles=titles, small=small)
+    return plot_of(name, buffer.getvalue(), title=title, caption=caption, **described)
