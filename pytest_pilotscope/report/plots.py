@@ -185,7 +185,7 @@ def _training(record: Record) -> Iterator[Plot]:
     for report in record.training:
         for metric, values in report.metrics.items():
             finite = np.array([value if np.isfinite(value) else np.nan for value in values])
-            if np.isnan(finite).all() or len(finite) < 2:
+            if np.isfinite(finite).sum() < 2:  # a single value is no series
                 continue
             figure, axes = _figure(SMALL)
             axes.plot(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite, isinf
+from math import ceil, isfinite, isinf
 
 from pytest_pilotscope import errors
 from pytest_pilotscope.errors import counted, named
@@ -145,7 +145,7 @@ def _costs(side: SideSummary, against: Against) -> Iterator[str]:
         yield f"{plans.changed} of its {plans.queries} plans {'differs' if plans.changed == 1 else 'differ'}."
     pays_off = against.break_even.estimate if against.break_even and against.is_result and against.speedup.low > 1 else float("inf")
     if isfinite(pays_off) and side.training_s and side.training_s >= 1:
-        runs = counted(max(1, round(pays_off)), "execution")
+        runs = counted(ceil(pays_off), "execution")
         yield f"Its {seconds_text(side.training_s)} of training pay off after {runs} of the workload."
 
 

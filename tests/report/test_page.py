@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from xml.dom import minidom
 
 import pytest
 
+from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.report.content import queries_of
 from pytest_pilotscope.report.page import page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
@@ -128,6 +130,13 @@ def test_figures_are_drawn_of_what_there_is() -> None:
     training = ["training-fast-train_loss", "training-fast-validation_-q_error", "importance-fast"]
     assert names == ["speedup-fast", "speedup-slow", "scatter", "q-errors", "p-errors", *training]
     assert [plot.name for plot in plots_of(minimal(), summarize(minimal()))] == ["speedup-mscn", "scatter"]
+
+
+def test_a_single_value_is_no_curve() -> None:
+    """A series with one finite value, of however many steps, has no plot."""
+    metrics = {"one": (1.0,), "alone": (float("nan"), 2.0, float("inf")), "two": (1.0, float("nan"), 3.0)}
+    record = replace(minimal(), training=(TrainingReport(side="mscn", duration_s=1.0, metrics=metrics),))
+    assert [plot.name for plot in plots_of(record, summarize(record)) if plot.small] == ["training-mscn-two"]
 
 
 def test_figures_follow_the_page_and_lead_to_the_queries() -> None:
