@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -83,24 +83,21 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     """
     Yield the entries of the cache folder. While a server of ours runs, all data and binaries that servers start from are in use as well.
 
+    Leave out what another process removes meanwhile.
     Never follow symbolic links: their targets are not ours.
     """
     root = folder.resolve()
     paths = [(kind, path) for kind, pattern in KINDS for path in sorted(folder.glob(pattern)) if _is_inside(path, root)]
     running = {path for kind, path in paths if kind == "server" and _is_locked(path / "lock")}
     for kind, path in paths:
-        with suppress(FileNotFoundError):  # its process has removed it meanwhile
-            yield _entry(kind, path, running)
-
-
-def _entry(kind: str, path: Path, running: Collection[Path]) -> Entry:
-    own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
-    if kind == "server":
-        in_use = path in running
-    else:  # old settings wait for their server, which a killed run left with others
-        in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
-    changed_at = datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc)
-    return Entry(kind=kind, path=path, size_bytes=size_bytes(path), changed_at=changed_at, in_use=in_use)
+        own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
+        with suppress(FileNotFoundError):
+            if kind == "server":
+                in_use = path in running
+            else:  # old settings wait for their server, which a killed run left with others
+                in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
+            changed_at = datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc)
+            yield Entry(kind=kind, path=path, size_bytes=size_bytes(path), changed_at=changed_at, in_use=in_use)
 
 
 def _is_young(kind: str, path: Path) -> bool:

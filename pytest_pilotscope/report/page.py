@@ -65,8 +65,8 @@ def write_plots(folder: Path, record: Record) -> Path:
 def page(records: Sequence[Record]) -> str:
     """Return the text of the page."""
     runs = [_content(record, f"r{number}-") for number, record in enumerate(records)]
-    template = _environment().get_template(TEMPLATE)
-    return template.render(runs=runs, title=_title(records), style=_resource(STYLE), script=_resource(SCRIPT), off=OFF, many=MANY) + "\n"
+    template = environment().get_template(TEMPLATE)
+    return template.render(runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY) + "\n"
 
 
 def _content(record: Record, prefix: str) -> RunContent:
@@ -106,11 +106,12 @@ def _title(records: Sequence[Record]) -> str:
     return f"{', '.join(sides)} on {', '.join(datasets)}"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return Jinja2's environment for our templates, which escapes all texts."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
-        loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "interval": _interval,
@@ -123,7 +124,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return the text of a file of this room."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 

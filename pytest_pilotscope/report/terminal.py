@@ -61,12 +61,13 @@ def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> No
 
 
 def _table(summary: Summary, width: int | None) -> Table:
-    rows = [[name, *_cells(side)] for name, side in summary.sides.items()]
+    rows = [[name, *cells(side)] for name, side in summary.sides.items()]
     kept = fitting(COLUMNS, rows, width, first_to_go=FIRST_TO_GO)
     return text_table([COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], title=title_of(summary))
 
 
-def _cells(side: SideSummary) -> list[str]:
+def cells(side: SideSummary) -> list[str]:
+    """Return the cells of one side, for all COLUMNS but the first."""
     against, bound = side.against, ">= " if side.lower_bound else ""
     times = (f"{bound}{side.total_s:.3f}", f"{side.p50_s * 1e3:.2f}", f"{side.p95_s * 1e3:.2f}") if side.queries else ("-",) * 3
     return [

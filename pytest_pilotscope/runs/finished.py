@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import PilotscopeError, raise_interrupt_behind
+from pytest_pilotscope.errors import raise_interrupt_behind, reason_of
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.record.projection import header_of, is_comparison, runs_of
@@ -43,11 +43,6 @@ def isolated(reader: str, failures: list[str]) -> Iterator[None]:
         raise_interrupt_behind(error)
         failures.append(f"{reader}: {reason_of(error)}")
         logger.debug("%s", reader, exc_info=error)
-
-
-def reason_of(error: Exception) -> str:
-    """Return the message of an error; that of an error which is not ours begins with its type."""
-    return str(error) if isinstance(error, PilotscopeError) else f"{type(error).__name__}: {error}"
 
 
 def read_back(header: RunHeader, results: Path, tracking: Tracking, failures: list[str]) -> FinishedRun | None:

@@ -17,11 +17,12 @@ import pytest
 from pytest_pilotscope.commands.ui import announce
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.secret import StoreUri
-from pytest_pilotscope.record.record import RecordWriter, read_record
+from pytest_pilotscope.record.record import Record, RecordWriter, read_record
 from pytest_pilotscope.runs.finished import Tracking, read_back
 from pytest_pilotscope.statistics.summary import summarize
 from pytest_pilotscope.statistics.verdict import verdict
-from pytest_pilotscope.tracking.publish import begin
+from pytest_pilotscope.tracking import sync
+from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, AddRun, Command, WriteRecord
@@ -196,6 +197,25 @@ def test_what_cannot_be_sent_is_named_and_stops_nothing(
         "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so it is unknown "
         "whether the record was sent already\n"
     )
+
+
+def test_a_record_that_cannot_be_sent_does_not_stop_the_others(
+    pilotscope: Command, store: str, write_record: WriteRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with one is its outcome, in a sentence."""
+    write_record("a_toy_20260102_030405", algorithm="a", identity="a1")
+    write_record("mscn_toy_20260102_030405")
+
+    def fails_for_a(tracker: MLflowTracker, record: Record, **others: Any) -> None:
+        if record.header.algorithm == "a":
+            raise ZeroDivisionError("division by zero")
+        complete(tracker, record, **others)
+
+    monkeypatch.setattr(sync, "complete", fails_for_a)
+    result = pilotscope("sync")
+    assert result.exit_code == 1
+    assert result.stderr == "a_toy_20260102_030405.jsonl: ZeroDivisionError: division by zero\n"
+    assert len(MLflowTracker.list_runs("mscn_toy", tracking_uri=store)) == 1
 
 
 def test_artifacts_are_found_after_a_move_and_missed_by_name(

@@ -163,6 +163,13 @@ def test_figures_as_files_stand_alone(tmp_path: Path) -> None:
         assert "var(--" not in file.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("time_ms", [0.0, 1e12])
+def test_times_at_the_edge_are_drawn(time_ms: float) -> None:
+    """A record may hold them, so a page of it can be made."""
+    slow, fast = [time_ms] * 3, [0.0] * 3
+    assert "speed-up" in page([record_of({"baseline": {"q": slow, "p": slow}, "mscn": {"q": fast, "p": slow}})])
+
+
 def test_the_folder_of_a_page_is_made(tmp_path: Path) -> None:
     """Writing a page creates its folder."""
     path = write_page(tmp_path / "new" / "report.html", [minimal()])
