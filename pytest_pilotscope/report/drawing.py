@@ -70,8 +70,8 @@ def make_logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
     low = max(low, 1e-9)  # times of zero have no logarithm
     high = max(high, 2 * low)
     axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)  # first: matplotlib warns of data that are all zero otherwise
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import QueryReport
 from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
 from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
 from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
@@ -114,14 +113,15 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
 
 def _q_errors(record: Record) -> Iterator[Plot]:
     """Plot the q-errors of subplans that are not empty, by number of joins and side."""
-    if errors := q_errors_by_joins(record):
+    estimating = estimating_sides(record)
+    if errors := {side: of_side for side, of_side in q_errors_by_joins(record).items() if side in estimating}:
         yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
 
 
 def q_errors_by_joins(record: Record) -> ErrorsByJoins:
     """Return the q-errors of the subplans that are not empty, by side and number of joins."""
     errors: dict[str, dict[int, list[float]]] = {}
-    for report in _of_estimators(record):
+    for report in record.reports:
         for estimate in report.estimates or ():
             if estimate.true > 0:
                 by_joins = errors.setdefault(report.side, {})
@@ -132,17 +132,12 @@ def q_errors_by_joins(record: Record) -> ErrorsByJoins:
 def _p_errors(record: Record) -> Iterator[Plot]:
     """Plot the p-errors of queries, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
-    joins = record.joins()
-    for report in _of_estimators(record):
-        if report.p_error is not None and report.query_id in joins:
+    joins, estimating = record.joins(), estimating_sides(record)
+    for report in record.reports:
+        if report.side in estimating and report.p_error is not None and report.query_id in joins:
             errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
     if errors:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
-
-
-def _of_estimators(record: Record) -> Iterator[QueryReport]:
-    estimating = estimating_sides(record)
-    return (report for report in record.reports if report.side in estimating)
 
 
 def _by_joins(record: Record, errors: ErrorsByJoins, name: str, subject: str) -> Plot:
