@@ -276,6 +276,7 @@ def test_the_chooser_of_the_docs(pytester: pytest.Pytester) -> None:
     reports = [line for line in record_lines(pytester.path) if line["kind"] == "query_report" and line["side"] == "bao"]
     assert [(line["steering_reasons"], line["left"]) for line in reports] == [([], None)] * 8
     assert {line["steered_ratio"] for line in reports} <= {1.0, None}
+    assert all(line["settings"] for line in reports if line["steered_ratio"] is not None)
 
 
 @pytest.mark.slow

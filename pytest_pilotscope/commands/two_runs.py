@@ -57,14 +57,14 @@ def two_results(
 
 def result_of_run(run: Mapping[str, Any]) -> Result:
     """Return the result of a run from `MLflowTracker.list_runs`."""
-    tags = _below(run, "tags.")
+    tags = below(run, "tags.")
     return Result(
         reference=run["run_id"],
         name=run["run_name"],
         status=run["status"],
-        metrics=_below(run, "metrics."),
-        parameters=_below(run, "params."),
-        fingerprints=_below(tags, FINGERPRINT),
+        metrics=below(run, "metrics."),
+        parameters=below(run, "params."),
+        fingerprints=below(tags, FINGERPRINT),
     )
 
 
@@ -164,5 +164,6 @@ def _stamp(name: str) -> tuple[str, int]:
     return (match[1], int(match[2] or 1)) if match else ("", 0)
 
 
-def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values whose names begin with a prefix, by the rest of their names."""
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}

@@ -30,7 +30,10 @@ from pytest_pilotscope.postgres.process import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 
-SUPPORTED_MAJORS = range(13, 19)
+SUPPORTED_MAJORS = range(13, 20)
+TRIED_MAJORS = range(13, 19)
+"""The versions that the library was tried on; for later ones it is written by their sources."""
+
 _SOURCES = Path(__file__).parent
 _TIMEOUT_S = 300
 _LINUX_FLAGS = ("-O2", "-fPIC", "-shared")
