@@ -321,7 +321,9 @@ def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> 
     missed = left.get("q004", "")
     assert left.keys() == {"q002", "q004"}
     assert left["q002"] == "it has no embedding"
-    assert re.fullmatch(r"it has no rows for 1 of \d+ subplans, among them \w+", missed)
+    assert re.fullmatch(
+        r"it has no rows for 1 of \d+ subplans, among them \w+; return {\*\*subplans, \.\.\.} to keep .+ the others", missed
+    )
     sentence = (
         f"leaves left 2 of 6 queries (33.3%) to PostgreSQL, and --max-unsteered allows 5.0%: it has no embedding (1); {missed} (1); "
         "measure queries that it can decide on (--queries), or allow more with --max-unsteered 34%"

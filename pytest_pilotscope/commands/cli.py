@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that c
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from pathlib import Path
@@ -137,6 +138,64 @@ def clean(yes: bool, as_json: bool) -> None:
     show_cleaning(cleaning, remove=yes, as_json=as_json)
     if cleaning.failures:
         raise SystemExit(EXIT_FAULT)
+
+
+@cli.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@json_option
+def init(folder: Path, as_json: bool) -> None:
+    """
+    Write a small project with an algorithm of your own.
+
+    FOLDER (the current one without it) gets a conftest.py with a commented algorithm, the test of its contract, the benchmark, and a job
+    for GitHub Actions. Nothing is overwritten.
+    """
+    from pytest_pilotscope.commands.starting import show_project, start_project
+
+    show_project(folder, start_project(folder), as_json=as_json)
+
+
+@cli.command("install-library")
+@click.argument("dsn")
+@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL whose headers to use.")
+@json_option
+def install_library(dsn: str, pg_bindir: Path | None, as_json: bool) -> None:
+    """
+    Build the steering library for a server of yours.
+
+    DSN is its connection string. The command changes nothing there; it prints the two commands that an administrator runs.
+    """
+    from pytest_pilotscope.commands.installing import install_library as installed
+    from pytest_pilotscope.commands.installing import show_installation
+
+    show_installation(installed(dsn, pg_bindir), as_json=as_json)
+
+
+def _sample(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    from pytest_pilotscope.commands.cloning import Sample
+
+    try:
+        return None if text is None else Sample.read(text)
+    except argparse.ArgumentTypeError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@cli.command()
+@click.argument("dsn")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The dump to write; gzipped if it ends in .gz.")
+@click.option("--sample", callback=_sample, metavar="SHARE|ROWS", help="Rows of each table: 10%, or 5000; and all that they refer to.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random.")
+@json_option
+def clone(dsn: str, output: Path, sample: Any, seed: int, as_json: bool) -> None:
+    """
+    Make a dump of a database that you may only read.
+
+    DSN is its connection string, such as postgresql://me@db.example/shop. Nothing is written there. Without --sample, all rows are taken.
+    """
+    from pytest_pilotscope.commands.cloning import clone as cloned
+    from pytest_pilotscope.commands.cloning import show_clone
+
+    show_clone(cloned(dsn, output, sample=sample, seed=seed, say=lambda text: click.echo(text, err=True)), as_json=as_json)
 
 
 @cli.group()

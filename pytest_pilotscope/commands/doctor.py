@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pytest_pilotscope.commands.output import show_json, size
-from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerError, TrackingError
+from pytest_pilotscope.errors import PilotscopeError, ServerError, TrackingError
 from pytest_pilotscope.places.secret import StoreUri
 
 if TYPE_CHECKING:
@@ -175,6 +175,9 @@ def check_tracking(tracking_uri: str | StoreUri | None) -> Check:
 def check_server(server: Server) -> Iterator[Check]:
     """Check the build of a running server, the steering library and HypoPG."""
     from pytest_pilotscope.postgres import hypopg
+    from pytest_pilotscope.postgres.given import GivenServer
+    from pytest_pilotscope.postgres.server import Capability
+    from pytest_pilotscope.provision.obstacles import unusable_relations
 
     report = server.report()
     yield Check(name="server", state="ok", found=f"{report.provider} PostgreSQL {report.version} ({report.why})")
@@ -186,7 +189,12 @@ def check_server(server: Server) -> Iterator[Check]:
     major = report.version_num // 10_000
     yield from check_version(major)
     yield _steering(server)
+    if isinstance(server, GivenServer):
+        for capability in (Capability.CREATE_DATABASE, Capability.ALTER_SYSTEM):
+            if capability not in server.rights:
+                yield Check(name="rights", state="none", found=server.refusal(capability))
     with server.connect() as session:
+        yield from (_noted("tables", sentence) for sentence in unusable_relations(session))
         obstacle = hypopg.obstacle(session)
     if obstacle is None:
         yield Check(name="HypoPG", state="ok", found="available")
@@ -211,30 +219,18 @@ def check_version(major: int) -> Iterator[Check]:
 
 
 def _steering(server: Server) -> Check:
+    from pytest_pilotscope.provision.obstacles import no_library
+
+    if problem := no_library(server, None, "algorithms"):
+        return _noted("steering library", problem, state="FAULT")
     try:
         with server.connect() as session, session.cardinalities({frozenset({"c", "a"}): _PROBE_ROWS}):
             plan = session.explain(_PROBE_SQL)
-    except MissingExtension as error:
-        return _why_unbuilt(server) or _fault("steering library", error)
     except PilotscopeError as error:
         return _fault("steering library", error)
     if not any(node.is_join and node.rows == _PROBE_ROWS for node in plan.nodes()):
         return Check(name="steering library", state="FAULT", found="loaded, but PostgreSQL did not take an injected cardinality")
     return Check(name="steering library", state="ok", found="loaded; PostgreSQL took an injected cardinality")
-
-
-def _why_unbuilt(server: Server) -> Check | None:
-    """Build the library of an embedded server again, to get the reason of the failure."""
-    from pytest_pilotscope.postgres.embedded import EmbeddedServer
-    from pytest_pilotscope.postgres.extension.build import build_library
-
-    if not isinstance(server, EmbeddedServer):
-        return None
-    try:
-        build_library(server.binaries.bindir)
-    except MissingExtension as error:
-        return _fault("steering library", error)
-    return None
 
 
 def _hypopg_remedy(server: Server, major: int) -> str:
@@ -245,6 +241,10 @@ def _hypopg_remedy(server: Server, major: int) -> str:
 
 
 def _fault(name: str, error: Exception) -> Check:
-    """Make a check of an error; our messages end with the remedy, after the last semicolon."""
-    found, _, remedy = str(error).rpartition("; ")
-    return Check(name=name, state="FAULT", found=found or remedy, remedy=remedy if found else None)
+    return _noted(name, str(error), state="FAULT")
+
+
+def _noted(name: str, sentence: str, *, state: State = "none") -> Check:
+    """Make a check of a sentence of ours, which ends with the remedy, after the last semicolon."""
+    found, _, remedy = sentence.rpartition("; ")
+    return Check(name=name, state=state, found=found or remedy, remedy=remedy if found else None)

@@ -71,6 +71,9 @@ def workload_options(command: F) -> F:
         click.option("--allow-changes", multiple=True, metavar="databases", help="Let --db make databases on the server of a DSN."),
         click.option("--scale", type=float, help="Size of a generated dataset."),
         click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset."),
+        click.option(
+            "--dump", type=click.Path(path_type=Path), metavar="PATH", help="Dump of a database of yours, under the name of --db."
+        ),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random."),
         click.option("--limit", type=click.IntRange(min=1), help="How many queries at most."),
     )

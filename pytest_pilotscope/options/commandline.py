@@ -82,6 +82,8 @@ def settings(config: pytest.Config) -> Settings:
     server = chosen.get("server")
     if "datasets" not in chosen and "queries_dir" in chosen and isinstance(server, Dsn) and server.database:
         chosen["datasets"] = (server.database,)  # the user's queries on the user's server: measure its database
+    elif "datasets" not in chosen and "dump" in chosen:
+        chosen["datasets"] = (chosen["dump"].name.partition(".")[0] or chosen["dump"].name,)
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
     return Settings(**chosen)

@@ -19,6 +19,7 @@ from pytest_pilotscope.learning.algorithm import (
     Persistent,
     is_finite,
     is_scalar,
+    needs_library,
 )
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
@@ -43,8 +44,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    steers = isinstance(algorithm, CardinalityEstimator | Decider) and not getattr(algorithm, "settings_only", False)
-    if training.settings.measure and steers:
+    if training.settings.measure and needs_library(algorithm):
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)

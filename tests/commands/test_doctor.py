@@ -94,9 +94,9 @@ def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> No
     assert checks["server"].found == f"given PostgreSQL {newest_server.binaries.version} (--server)"
     steering = checks["steering library"]
     assert steering.state == "FAULT"
-    assert steering.found.endswith(" cannot be steered: the pilotscope library is not loaded")
+    assert steering.found.endswith(" has no pilotscope library, so algorithms cannot steer it")
     assert steering.remedy is not None
-    assert steering.remedy.startswith("use the embedded server (--server embedded), or build the library")
+    assert steering.remedy.startswith("load it there: pilotscope install-library ")
     assert checks["HypoPG"] == Check(
         name="HypoPG",
         state="none",
@@ -116,7 +116,10 @@ def test_a_library_that_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch
     checks = {check.name: check for check in check_postgresql(PostgreSQLConfig(server="embedded"))}
     assert checks["server"].state == "ok"
     assert checks["steering library"] == Check(
-        name="steering library", state="FAULT", found="there is no C compiler", remedy="pip install ziglang"
+        name="steering library",
+        state="FAULT",
+        found="algorithms cannot steer this server: there is no C compiler",
+        remedy="pip install ziglang",
     )
 
 

@@ -21,7 +21,7 @@ from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.commands.cli import cli
 from pytest_pilotscope.datasets.files import load_workload_files
 from pytest_pilotscope.datasets.logs import extract
-from pytest_pilotscope.datasets.published.dump import is_dump
+from pytest_pilotscope.datasets.published.dump_text import is_dump
 from pytest_pilotscope.errors import PilotscopeError, RecordError, UsageError, WorkloadError
 from pytest_pilotscope.gate.judging import JSON_KEY, exact_figures, read_references
 from pytest_pilotscope.labels.atomicfiles import file_name

@@ -30,6 +30,13 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
     assert read() == Settings()
 
 
+@pytest.mark.parametrize(("dump", "name"), [("data/shop.sql.gz", "shop"), ("shop", "shop"), (".hidden", ".hidden")])
+def test_a_dump_names_its_data(read: Callable[..., Settings], dump: str, name: str) -> None:
+    """Without --db, the data of a dump has the name of its file."""
+    assert read("--dump", dump).datasets == (name,)
+    assert read("--dump", dump, "--db", "mart").datasets == ("mart",)
+
+
 @pytest.fixture
 def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
     """Parse a command line in an empty project and return its values for the options that algorithms declare."""
@@ -78,6 +85,7 @@ def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
     settings = read("--gate-delta", "0.03", "--gate-query-delta", "150%")
     assert (settings.gate_delta, settings.gate_query_delta) == (0.03, 1.5)
     assert read("--gate-delta", "3%").gate_delta == 0.03
+    assert [read("--max-unsteered", text).max_unsteered for text in ("0", "12%", "0.5", "100%", "1.0")] == [0.0, 0.12, 0.5, 1.0, 1.0]
 
 
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
@@ -126,6 +134,8 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
             ["--gate-query-delta=-1%"],
             "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
         ),
+        (["--max-unsteered", "101%"], "argument --max-unsteered: expected a percentage from 0% to 100%, got '101%'"),
+        (["--max-unsteered", "1"], "argument --max-unsteered: expected a percentage such as 3% or a share below 1 such as 0.03, got '1'"),
         (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
         (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
         (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
