@@ -86,6 +86,7 @@ class Registry:
             key=name,
             default=default,
             help=help,
+            group=algorithm,
             parse=parse,
             choices=choices,
             metavar=metavar,

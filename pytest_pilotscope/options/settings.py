@@ -27,13 +27,13 @@ class Settings:
 
     algorithms: tuple[str, ...] = option(
         ("baseline",),
-        "algorithm to measure, or several joined with +; repeat or separate by commas",
+        "algorithm to measure, or several joined with +; repeat, or separate by commas or blanks",
         name="algo",
         metavar="NAME",
         parse=values.names,
     )
     datasets: tuple[str, ...] = option(
-        ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names
+        ("stats_tiny",), "dataset; repeat, or separate by commas or blanks", name="db", metavar="NAME", parse=values.names
     )
 
     # server
@@ -202,7 +202,19 @@ class Settings:
         return FIRST_ROUNDS if self.rounds == "auto" else self.rounds
 
 
-OPTIONS = options_of(Settings)
+GROUPS = {
+    "algorithms": "what to run",
+    "server": "server",
+    "scale": "data",
+    "measure": "measuring",
+    "gate": "gate and report",
+    "collection": "learning",
+    "sample_bitmaps": "mscn",
+    "results": "gate and report",
+}
+"""The headings of the help, by the field that each begins with; an algorithm's own options are below its name."""
+
+OPTIONS = options_of(Settings, GROUPS)
 """The options of every run; algorithms declare more with `Registry.add_option`."""
 
 

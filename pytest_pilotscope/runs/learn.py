@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, MissingExtension
 from pytest_pilotscope.learning.algorithm import (
     A_SCALAR,
     Algorithm,
@@ -45,9 +45,10 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     """
     check_algorithm(algorithm)
     if training.settings.measure and needs_library(algorithm):
-        from pytest_pilotscope.postgres.steering import require_extension
+        from pytest_pilotscope.provision.obstacles import no_library
 
-        require_extension(training.session)
+        if problem := no_library(training.database.server, training.database.name, algorithm.name):
+            raise MissingExtension(problem)
     try:
         with training_limit(algorithm.name, training.settings.training_timeout_s):
             if model is None or not isinstance(algorithm, Persistent):
