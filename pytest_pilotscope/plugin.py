@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -357,6 +357,7 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     _notices(config)
     if not _is_worker(config):
         _end_like_ctrl_c(config)
+        _end_hangs(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
         bench.check()
@@ -375,6 +376,15 @@ def _end_like_ctrl_c(config: pytest.Config) -> None:
     config.add_cleanup(ends.close)
 
 
+def _end_hangs(config: pytest.Config) -> None:
+    from pytest_pilotscope.postgres.hangs import hangs_end
+
+    ends = ExitStack()
+    with suppress(OSError):  # a terminal that is no file
+        ends.enter_context(hangs_end(_stream(config).fileno()))
+    config.add_cleanup(ends.close)
+
+
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     from pytest_pilotscope.runs.bench import Bench
 
@@ -389,9 +399,14 @@ def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
     from pytest_pilotscope.report.progress import progress_for
 
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")  # none with `-p no:terminal`
-    stream = reporter._tw._file if reporter is not None else sys.stdout
+    stream = _stream(config)
     return progress_for(stream, live=stream.isatty(), uncaptured=lambda: _uncaptured(config))
+
+
+def _stream(config: pytest.Config) -> Any:
+    """Return the file of the terminal."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")  # none with `-p no:terminal`
+    return reporter._tw._file if reporter is not None else sys.stdout
 
 
 def _notices(config: pytest.Config) -> Notices:

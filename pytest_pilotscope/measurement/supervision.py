@@ -74,10 +74,8 @@ class Supervision:
             if self.fingerprint is not None:  # a session that cannot write has other settings than one that can
                 self.fingerprint = replace(self.fingerprint, settings=settings_fingerprint(self.session))
 
-    @contextmanager
-    def limited(self, algorithm: str, query: Query) -> Iterator[None]:
+    def limited(self, algorithm: str, query: Query) -> time_limit:
         """End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else."""
-        seconds = None if self.timeout_ms is None else self.timeout_ms / 1e3
 
         def error() -> Exception:
             waiting = None if self.session is None else self.session.waiting
@@ -86,8 +84,8 @@ class Supervision:
                 "--steer-timeout-ms, or make it faster"
             )
 
-        with time_limit(seconds, error):
-            yield
+        seconds = None if self.timeout_ms is None else self.timeout_ms / 1e3
+        return time_limit(seconds, error, f"{algorithm} decides on query {query.id!r}")
 
     @contextmanager
     def put_back_on_error(self) -> Iterator[None]:

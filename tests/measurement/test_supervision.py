@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,15 @@ def test_a_failing_decision_is_put_back_too(session: Session) -> None:
     assert not session.transaction_open
 
 
+@pytest.mark.parametrize("sql", ["SELECT 1/0", "EXPLAIN ANALYZE SELECT id / 0 FROM a", "BEGIN; SELECT 1/0"])
+def test_a_failing_statement_of_the_algorithm_is_its_error(session: Session, sql: str) -> None:
+    """Only what PostgreSQL does not plan is left to it; the algorithm is named."""
+    message = rf"^chooser failed on query 'q': statement failed: division by zero \[22012\]: {re.escape(sql)}$"
+    with pytest.raises(AlgorithmError, match=message):
+        decided(session, lambda s: s.execute(sql))
+    assert not session.transaction_open
+
+
 @pytest.mark.parametrize("act", [lambda s: time.sleep(60), lambda s: s.execute("SELECT pg_sleep(60)")], ids=["python", "statement"])
 def test_a_decision_that_hangs_is_ended(session: Session, act: Callable[[Session], object]) -> None:
     """The limit ends Python code, and a statement that it waits for; the error says which query and what to do."""
@@ -158,7 +167,7 @@ def test_a_timer_of_somebody_else_goes_on() -> None:
             while not fired:
                 time.sleep(0.01)
         signal.setitimer(signal.ITIMER_REAL, 50)
-        with time_limit(0.01, lambda: TimeoutError("in time")), pytest.raises(TimeoutError, match=r"^in time$"):
+        with pytest.raises(TimeoutError, match=r"^in time$"), time_limit(0.01, lambda: TimeoutError("in time")):
             time.sleep(10)
         assert 40 < signal.getitimer(signal.ITIMER_REAL)[0] <= 50
     finally:
@@ -204,6 +213,61 @@ def test_an_error_that_is_swallowed_is_raised_again() -> None:
 
     with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.1, lambda: TimeoutError("too long")):
         swallow()
+
+
+def test_code_that_tries_again_is_ended() -> None:
+    """The error is no `Exception` inside the block."""
+
+    def try_again() -> None:
+        while True:
+            with suppress(Exception):
+                time.sleep(60)
+
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.05, lambda: TimeoutError("too long")):
+        try_again()
+
+
+def test_a_block_that_swallows_the_error_fails() -> None:
+    """A block that goes on to its end after the limit has failed nevertheless, also with an error of its own."""
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.01, lambda: TimeoutError("too long")), suppress(BaseException):
+        time.sleep(60)
+
+    def answer() -> None:
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            raise ValueError("an answer") from error
+
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.01, lambda: TimeoutError("too long")):
+        answer()
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    with time_limit(seconds, TimeoutError):
+        yield
+
+
+def test_no_timer_is_left_at_the_edges() -> None:
+    """Of thousands of blocks that end together with their limit, each puts timer and handler back, whichever of both was first."""
+    handler, ends = signal.getsignal(signal.SIGALRM), {True: 0, False: 0}
+    until_s = time.monotonic() + 2.0
+    while time.monotonic() < until_s:
+        number = sum(ends.values())
+        limit_s = 1e-9 if number % 50 == 0 else 0.001
+        busy_s = 0.0007 + number % 31 * 1e-5
+        expired = False
+        try:
+            with _limited(limit_s) if number % 2 else time_limit(limit_s, TimeoutError):
+                ends_s = time.perf_counter() + busy_s
+                while time.perf_counter() < ends_s:
+                    pass
+        except TimeoutError:
+            expired = True
+        ends[expired] += 1
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert signal.getsignal(signal.SIGALRM) is handler
+    assert all(ends.values())
 
 
 def test_long_training_says_when_it_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
