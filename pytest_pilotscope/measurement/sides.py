@@ -14,6 +14,7 @@ from pytest_pilotscope.errors import (
     StatementFailed,
     UnsupportedQuery,
     counted,
+    errors_of,
     raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
@@ -113,7 +114,7 @@ class EstimatorSide:
         if estimates is None:
             with _planning(query):
                 subplans = self.session.subplans(query.sql)
-            estimates = self.algorithm.steer(query, subplans)
+            estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
             check_rows(self.name, query, estimates)
             self.gaps[query.sql] = missed(subplans, estimates)
         else:
@@ -143,7 +144,8 @@ class DeciderSide:
     def steered(self, query: Query) -> Iterator[Steering]:
         """Decide and apply; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
-            with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
+            limit = training_limit(self.name, self.supervision.training_timeout_s)
+            with self.supervision.put_back_on_error(), errors_of(self.name), limit:
                 self.algorithm.learn_on(query)
         with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
             yield replace(steering, decision=decision)
@@ -154,8 +156,16 @@ class DeciderSide:
         return facts
 
     def _decided(self, query: Query) -> Decision:
-        with _planning(query):
+        """Return the decision. A statement of the algorithm that fails is its error, unless PostgreSQL does not plan the query itself."""
+        try:
             return check_decision(self.name, query, self.algorithm.decide(query, self.session))
+        except (QueryTimeout, StatementFailed) as error:
+            if self.session.closed:
+                raise
+            if not self.session.transaction_open:
+                with _planning(query):
+                    self.session.explain(query.sql)
+            raise AlgorithmError(f"{self.name} failed on query {query.id!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +217,7 @@ def _applied(
     facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
-            with supervision.put_back_on_error(), supervision.limited(name, query):
+            with supervision.put_back_on_error(), errors_of(name), supervision.limited(name, query):
                 with clock:
                     decided = decide(query)
                 facts = explain(query, decided)

@@ -19,7 +19,7 @@ from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.header import open_record, run_header
-from pytest_pilotscope.runs.learn import copyable
+from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.single import BenchmarkRun
 
@@ -50,7 +50,7 @@ def benchmark_run(
     queries = select_queries(workload.test, settings) if settings.measure else ()
     algorithms = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together:
-        algorithms = {name: [make() for make in parts] for name, parts in algorithms.items()}
+        algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
     title = COMPARISON if together else names[0]
     header = run_header(
         title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()

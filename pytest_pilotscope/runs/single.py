@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed, errors_of
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
@@ -89,7 +89,8 @@ class BenchmarkRun:
             supervision.check(part.name, "its training", training=True)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
-                database = stack.enter_context(algorithm.prepare(database))
+                with errors_of(part.name):
+                    database = stack.enter_context(algorithm.prepare(database))
         if name == BASELINE:  # paired with a second baseline
             return PlainSide(name=BASELINE_AGAIN, session=session)
         if isinstance(made[-1], DatabasePreparer):
