@@ -122,7 +122,7 @@ class Supervision:
             return found
         if self.session.closed:
             return [*found, "the session was closed"]
-        return found + left_behind(self.session, self._state)
+        return found + left_behind(self.session, self._state, exclusive=self.exclusive)
 
     def _changes_of_data(self, session: Session) -> list[str]:
         """Compare the database with that at the start, if a transaction has written since the last check."""

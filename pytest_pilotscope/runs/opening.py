@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
 from pytest_pilotscope.options.progress import ShowProgress
@@ -48,7 +48,7 @@ def benchmark_run(
     `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
-    algorithms = {name: [part.resolve() for part in registry.parts(name)] for name in names}
+    algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together:
         algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
     title = COMPARISON if together else names[0]

@@ -6,10 +6,11 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, LockHeld
@@ -75,6 +76,26 @@ def replace_clock(session: Session) -> None:
     time.perf_counter_ns = lambda: 0
 
 
+def alter_system(session: Session) -> None:
+    """Change a setting of the whole server, and wait until the session has it."""
+    session.execute("ALTER SYSTEM SET enable_mergejoin = off")
+    session.execute("SELECT pg_reload_conf()")
+    while session.scalar("SHOW enable_mergejoin") == "on":
+        session.execute("SELECT pg_sleep(0.01)")
+
+
+def elsewhere(sql: str) -> Callable[[Session], object]:
+    """Run a statement in a session of its own."""
+
+    def act(session: Session) -> None:
+        other = psycopg2.connect(session.dsn)
+        other.autocommit = True
+        with closing(other), other.cursor() as cursor:
+            cursor.execute(sql)
+
+    return act
+
+
 LEFT: Mapping[str, tuple[Callable[[Session], object], str]] = {
     "setting": (lambda s: s.execute("SET enable_hashjoin = off"), "1 change behind {}: setting enable_hashjoin = off"),
     "steering": (
@@ -90,6 +111,11 @@ LEFT: Mapping[str, tuple[Callable[[Session], object], str]] = {
         lambda s: s.execute("SET jit = on; LISTEN news"),
         "2 changes behind {}: setting jit = on; channels: news",
     ),
+    "system": (
+        lambda s: s.execute("ALTER SYSTEM SET enable_hashjoin = off"),
+        "1 change behind {}: ALTER SYSTEM SET enable_hashjoin = off",
+    ),
+    "reloaded": (alter_system, "1 change behind {}: ALTER SYSTEM SET enable_mergejoin = off"),
     "clock": (replace_clock, "1 change behind {}: time.perf_counter_ns was replaced"),
 }
 
@@ -108,6 +134,7 @@ def test_what_a_decision_leaves_behind_is_named_and_put_back(session: Session, w
         decided(session, act)
     decided(session, lambda s: None)
     assert time.perf_counter_ns is ORIGINAL
+    assert [session.scalar(f"SHOW enable_{kind}") for kind in ("hashjoin", "mergejoin")] == ["on", "on"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +144,47 @@ def test_a_decision_that_changes_the_database_is_named(session: Session, sql: st
     """Tables, rows, indexes and statistics are part of what the sides share."""
     with pytest.raises(AlgorithmError, match=rf"the (data|indexes|statistics) of database '{session.database}' changed"):
         decided(session, lambda s: s.execute(sql))
+
+
+@pytest.mark.parametrize(
+    ("sql", "undo", "named"),
+    [
+        (
+            "ALTER TABLESPACE pg_default SET (random_page_cost = 9)",
+            "ALTER TABLESPACE pg_default RESET (random_page_cost)",
+            "options of tablespace pg_default: {random_page_cost=9}",
+        ),
+        ("ALTER FUNCTION int4eq COST 77", "ALTER FUNCTION int4eq COST 1", "functions: "),
+        ("ALTER OPERATOR = (int4, int4) SET (RESTRICT = NONE)", "ALTER OPERATOR = (int4, int4) SET (RESTRICT = eqsel)", "operators: "),
+        ("CREATE STATISTICS pairs ON id, id2 FROM pairs", "DROP STATISTICS pairs", "statistics object pairs: "),
+        ("ALTER TABLE a SET (parallel_workers = 7)", "ALTER TABLE a RESET (parallel_workers)", "options of a: {parallel_workers=7}"),
+        ("ALTER TABLE a ALTER id SET (n_distinct = 7)", "ALTER TABLE a ALTER id RESET (n_distinct)", "options of column id of a: "),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_bears_on_plans_is_compared(session: Session, training: bool, sql: str, undo: str, named: str) -> None:
+    """A change by another connection is named after a decision where nobody else writes, and after training on every server."""
+    session.execute("CREATE TABLE pairs AS SELECT id, id AS id2 FROM a; ANALYZE")
+    checked = Supervision(session=session, exclusive=not training)
+    checked.check("chooser", "nothing", training=training)
+    elsewhere(sql)(session)
+    try:
+        with pytest.raises(AlgorithmError, match=f"^chooser left 1 change behind after its work, .*: {re.escape(named)}"):
+            checked.check("chooser", "its work", training=training)
+    finally:
+        session.execute(undo)
+
+
+def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:
+    """Where others work, too, ALTER SYSTEM may be theirs: it is named, and not undone."""
+    checked = Supervision(session=session)
+    session.execute("ALTER SYSTEM SET enable_hashjoin = off")
+    try:
+        with pytest.raises(AlgorithmError, match=r"1 change behind after its work, .*: ALTER SYSTEM SET enable_hashjoin = off; "):
+            checked.check("chooser", "its work")
+        assert session.scalar("SELECT setting FROM pg_file_settings WHERE name = 'enable_hashjoin'") == "off"
+    finally:
+        session.execute("ALTER SYSTEM RESET enable_hashjoin")
 
 
 def test_a_rolled_back_write_is_no_change(session: Session) -> None:
