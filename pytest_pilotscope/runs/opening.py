@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
+from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -48,6 +49,7 @@ def benchmark_run(
     `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
+    note_instruments()  # before any code of an algorithm
     algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together:
         algorithms = {name: made(name, parts) for name, parts in algorithms.items()}

@@ -16,16 +16,18 @@ import pytest
 from pytest_pilotscope.errors import AlgorithmError, LockHeld
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.measurement import protocol, sides
+from pytest_pilotscope.measurement.clocks import Stopwatch
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
-from pytest_pilotscope.postgres import timelimit
+from pytest_pilotscope.postgres import steering, timelimit
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.timelimit import time_limit, training_limit
 from pytest_pilotscope.queries.queries import Query
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import QueryRun, TrainingReport
 
 QUERY = Query(id="q", sql="SELECT count(*) FROM a JOIN b ON a.id = b.id")
 ORIGINAL = time.perf_counter_ns
@@ -185,6 +187,46 @@ def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:
         assert session.scalar("SELECT setting FROM pg_file_settings WHERE name = 'enable_hashjoin'") == "off"
     finally:
         session.execute("ALTER SYSTEM RESET enable_hashjoin")
+
+
+class Fake(Stopwatch):
+    """A stopwatch that stands still."""
+
+
+REPLACED: Mapping[str, tuple[object, str, object, str]] = {
+    "a name of the clock": (sides, "Stopwatch", Fake, "pytest_pilotscope.measurement.sides.Stopwatch"),
+    "a private function": (steering, "_timing", lambda *_: None, "pytest_pilotscope.postgres.steering._timing"),
+    "a result": (protocol, "QueryRun", lambda **_: None, "pytest_pilotscope.measurement.protocol.QueryRun"),
+    "a part of a class": (protocol.QueryMeasurement, "_timed", lambda *_: None, "QueryMeasurement._timed"),
+    "a field": (QueryRun, "execution_ms", 0.0, "QueryRun.execution_ms"),
+    "a property": (QueryRun, "end_to_end_ms", 0.0, "QueryRun.end_to_end_ms"),
+    "the code of a function": (Stopwatch.__exit__, "__code__", (lambda self, *_: None).__code__, "the code of Stopwatch.__exit__"),
+    "another clock": (time, "monotonic", lambda: 0.0, "time.monotonic"),
+}
+
+
+@pytest.mark.parametrize("what", REPLACED)
+def test_what_measures_cannot_be_replaced(what: str) -> None:
+    """Every name by which the measuring modules know a function or class is checked, and put back."""
+    holder, name, fake, named = REPLACED[what]
+    original = vars(holder)[name] if name != "__code__" else Stopwatch.__exit__.__code__
+    checked = Supervision()
+    setattr(holder, name, fake)
+    with pytest.raises(AlgorithmError, match=f"^chooser left 1 change behind after its work, .*: {re.escape(named)} was replaced; "):
+        checked.check("chooser", "its work")
+    assert (vars(holder)[name] if name != "__code__" else Stopwatch.__exit__.__code__) is original
+    checked.check("chooser", "its work")
+
+
+def test_a_method_of_one_session_cannot_be_replaced(session: Session) -> None:
+    """The session of all sides is checked, too."""
+
+    def replace_stream(its_session: Session) -> None:
+        vars(its_session)["stream"] = lambda sql, take: 0
+
+    with pytest.raises(AlgorithmError, match=r"1 change behind .*: stream of the session was replaced; "):
+        decided(session, replace_stream)
+    decided(session, lambda s: None)
 
 
 def test_a_rolled_back_write_is_no_change(session: Session) -> None:
