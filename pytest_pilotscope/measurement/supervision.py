@@ -7,7 +7,10 @@ baseline, too; one that replaces the clocks would time itself.
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ from pytest_pilotscope.postgres.sessionstate import (
     stored_changes,
     stored_state,
 )
+from pytest_pilotscope.postgres.signals import SIGNALS
 from pytest_pilotscope.postgres.timelimit import time_limit
 
 if TYPE_CHECKING:
@@ -87,6 +91,10 @@ class Supervision:
     _state: SessionState | None = field(default=None, init=False)
     _stored: dict[str, str] = field(default_factory=dict, init=False)
     _last_transaction: int = field(default=0, init=False)
+    _handlers: dict[signal.Signals, Any] = field(
+        default_factory=lambda: {number: signal.getsignal(number) for number in SIGNALS}, init=False
+    )
+    _log_limit: int = field(default_factory=lambda: logging.root.manager.disable, init=False)
 
     def __post_init__(self) -> None:
         note_instruments()
@@ -145,13 +153,26 @@ class Supervision:
 
     def put_back(self) -> list[str]:
         """Put back instruments and the state of the session; name what was different."""
-        found = _replaced_instruments()
+        found = _replaced_instruments() + self._ends_replaced()
         if self.session is None or self._state is None:
             return found
         found += _replaced_methods(self.session)
         if self.session.closed:
             return [*found, "the session was closed"]
         return found + left_behind(self.session, self._state, exclusive=self.exclusive)
+
+    def _ends_replaced(self) -> list[str]:
+        """Name the handlers of Ctrl-C and the like, and the limit of the log, that were replaced, and put them back."""
+        found = []
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+                    found.append(f"the handler of {number.name} was replaced")
+        if logging.root.manager.disable != self._log_limit:
+            logging.disable(self._log_limit)
+            found.append("logging was disabled")
+        return found
 
     def _changes(self, session: Session, *, rows: bool) -> list[str]:
         """Compare the database with that at the start, if a transaction has written since the last check."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import time
@@ -216,6 +217,22 @@ def test_what_measures_cannot_be_replaced(what: str) -> None:
         checked.check("chooser", "its work")
     assert (vars(holder)[name] if name != "__code__" else Stopwatch.__exit__.__code__) is original
     checked.check("chooser", "its work")
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "the handler of SIGTERM was replaced"),
+        (lambda: logging.disable(logging.CRITICAL), "logging was disabled"),
+    ],
+)
+def test_the_ends_of_a_run_cannot_be_switched_off(act: Callable[[], object], named: str) -> None:
+    """A decision that ignores SIGTERM or silences warnings is named, and both work as before."""
+    before, checked = signal.getsignal(signal.SIGTERM), Supervision()
+    act()
+    with pytest.raises(AlgorithmError, match=f"1 change behind after its work, .*: {named}; "):
+        checked.check("chooser", "its work")
+    assert (signal.getsignal(signal.SIGTERM), logging.root.manager.disable) == (before, logging.NOTSET)
 
 
 def test_a_method_of_one_session_cannot_be_replaced(session: Session) -> None:
