@@ -12,6 +12,7 @@ from pytest_pilotscope.errors import (
     QueryTimeout,
     SideFailed,
     StatementFailed,
+    SteeringError,
     UnsupportedQuery,
     counted,
     errors_of,
@@ -225,9 +226,18 @@ def _applied(
             decided, unsupported = None, error.reason
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
-            with clock:
+            with clock, _named(name, query):
                 _apply(side.session, as_decision(decided), stack)
         yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+
+
+@contextmanager
+def _named(algorithm: str, query: Query) -> Iterator[None]:
+    """Say whose decision it is that PostgreSQL does not take."""
+    try:
+        yield
+    except SteeringError as error:
+        raise SteeringError(f"{algorithm} decided on query {query.id!r}: {error}") from error
 
 
 def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
@@ -242,7 +252,7 @@ def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
 
 @contextmanager
 def _planning(query: Query) -> Iterator[None]:
-    """Raise `UnsupportedQuery` when PostgreSQL does not plan a statement; a lost connection stays an error."""
+    """Raise `UnsupportedQuery` when PostgreSQL does not plan a query; a lost connection stays an error."""
     try:
         yield
     except QueryTimeout as error:
@@ -270,7 +280,8 @@ def missed(subplans: Cardinalities, estimates: Cardinalities) -> str | None:
     if not left_out:
         return None
     first = min(left_out, key=lambda subplan: (len(subplan), sorted(subplan)))
-    return f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    missing = f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    return f"{missing}; return {{**subplans, ...}} to keep PostgreSQL's own rows of the others"
 
 
 def check_facts(algorithm: str, query: Query, facts: object) -> None:
