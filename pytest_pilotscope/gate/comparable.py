@@ -91,6 +91,10 @@ def _other_conditions(candidate: Record, reference: Record) -> Iterator[State]:
         if ours.get(key) != theirs.get(key):
             found = f"{ours.get(key, 'unknown')} here, {theirs.get(key, 'unknown')} in the reference"
             yield State(kind=_OTHER.get(key, "other-conditions"), text=f"the runs differ in {key}: {found}")
+    for side in candidate.header.sides:
+        here, there = (record.header.variants.get(side, "no variant") for record in (candidate, reference))
+        if here != there and side in reference.header.sides:
+            yield State(kind="other-conditions", text=f"the runs differ in {side}: {here} here, {there} in the reference")
 
 
 def _other_sides(candidate: Record, reference: Record) -> Iterator[State]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pytest_pilotscope.options import values
 from pytest_pilotscope.options.table import option, options_of
+from pytest_pilotscope.options.variants import FORM, Variant, variant, variants
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri
 
@@ -27,6 +28,13 @@ class Settings:
 
     algorithms: tuple[str, ...] = option(
         ("baseline",), "algorithm to measure; repeat or separate by commas", name="algo", metavar="NAME", parse=values.names
+    )
+    variants: tuple[Variant, ...] = option(
+        (),
+        "measure PostgreSQL with other settings, of another build or on another server, too; repeat",
+        name="variant",
+        metavar=FORM,
+        parse=variant,
     )
     datasets: tuple[str, ...] = option(
         ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names
@@ -179,6 +187,7 @@ class Settings:
             object.__setattr__(self, "server", values.server(self.server))
         if isinstance(self.tracking_uri, str):
             object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
+        object.__setattr__(self, "variants", variants(self.variants))
 
     @property
     def fewest_rounds(self) -> int:

@@ -116,7 +116,8 @@ class Database:
     A database to measure, named `name`, on `server`.
 
     `fingerprint` and `report` are as of opening. `copy_source` is the idle database that copies are made from, or None when this database
-    is the user's. It was opened with `config`. Sessions start with `session_settings`, in PostgreSQL's own units.
+    is the user's. It was opened with `config`. Sessions start with `session_settings`, in PostgreSQL's own units. `variants` are the
+    databases of the sides of `--variant`, by name.
     """
 
     server: Server
@@ -127,6 +128,7 @@ class Database:
     copy_source: str | None = None
     config: PostgreSQLConfig | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, Database] = field(default_factory=dict)
 
     def session(self) -> Session:
         """Open a session in this database; close it, or use it as a context manager."""

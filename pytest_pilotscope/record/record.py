@@ -24,11 +24,11 @@ from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
 from pytest_pilotscope.record.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
 
-FORMAT = 2
+FORMAT = 3
 """The format that the writer writes. It changes whenever a field is added, renamed or removed."""
 
-READABLE = (1, FORMAT)
-"""The formats that the reader reads. In format 1 (0.1.0) a plan is text."""
+READABLE = (1, 2, FORMAT)
+"""The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
 Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
 """A line after the header."""

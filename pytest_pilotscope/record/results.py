@@ -195,9 +195,10 @@ class RunHeader:
     The first line of a record: the description of its run.
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
-    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
-    `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the rounds that all queries have.
-    Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `variants` maps the sides that
+    are PostgreSQL with other settings or of another server to the difference; those of `other_servers` ran on a server of their own. The
+    run measures each query in `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the
+    rounds that all queries have. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
@@ -213,6 +214,8 @@ class RunHeader:
     seed: int
     suite_version: str
     baseline_side: str = BASELINE
+    variants: Mapping[str, str] = field(default_factory=dict)
+    other_servers: tuple[str, ...] = ()
     queries: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

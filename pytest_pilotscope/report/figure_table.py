@@ -157,7 +157,10 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower})" if plans else None
+    if plans is None:
+        return None
+    tied = f", {len(plans.tied)} tied" if plans.tied else ""
+    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower}){tied}"
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
@@ -204,7 +207,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these significantly faster/slower)",
+        meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
         cell=_compared(_plans),
     ),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),

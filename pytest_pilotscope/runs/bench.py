@@ -28,6 +28,7 @@ from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, rea
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
+from pytest_pilotscope.runs.variants import register_variants
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -74,6 +75,7 @@ class Bench:
         Those are unknown names, an empty selection, a model that is neither trained nor loaded, and an unwritable folder of results.
         The gate's reference is read here, before new records exist, so that they cannot be mistaken for it.
         """
+        register_variants(self.registry, self.settings.variants)
         for name in (*self.settings.algorithms, *self.settings.options):
             self.registry.algorithm(name)
             self.registry.options(name, self.settings.options)
@@ -139,10 +141,12 @@ class Bench:
         """Return a dataset's database; provision it at the first call."""
         if name not in self._databases:
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+            from pytest_pilotscope.provision.variants import with_variants
 
             dataset = self.dataset(name)
             config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
-            database = self._stack.enter_context(open_database(config, dataset))
+            opened = self._stack.enter_context(open_database(config, dataset))
+            database = self._stack.enter_context(with_variants(opened, self.settings.variants))
             self.say(f"pilotscope: {name} on {database.report.header()}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
@@ -258,8 +262,8 @@ def _check_measuring(settings: Settings) -> None:
 
 
 def _check_calibration(settings: Settings, queries: int) -> None:
-    if settings.compare or settings.algorithms != (BASELINE,):
-        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo and --compare out")
+    if settings.compare or settings.variants or settings.algorithms != (BASELINE,):
+        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo, --variant and --compare out")
     if settings.fewest_rounds < 2 or queries < 2:
         raise UsageError(
             f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.fewest_rounds} and {queries}; "

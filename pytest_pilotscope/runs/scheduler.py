@@ -16,11 +16,14 @@ from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
+from pytest_pilotscope.options.variants import Variant
+from pytest_pilotscope.options.variants import variants as read_variants
 from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.variants import register_variants
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.sides import Side
@@ -68,6 +71,7 @@ class Scheduler:
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
+        from pytest_pilotscope.provision.variants import with_variants
         from pytest_pilotscope.runs.opening import copyable
 
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
@@ -75,7 +79,9 @@ class Scheduler:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
                 stack.callback(self._log_totals)
-            database = stack.enter_context(copyable(stack.enter_context(open_database(self.config, dataset)), [self.algorithm]))
+            opened = stack.enter_context(open_database(self.config, dataset))
+            opened = stack.enter_context(with_variants(opened, self.settings.variants))
+            database = stack.enter_context(copyable(opened, [self.algorithm]))
             session = stack.enter_context(database.session())
             self._learn(stack, database, session)
             if isinstance(self.algorithm, DatabasePreparer):
@@ -160,9 +166,10 @@ class Scheduler:
 
 
 def preset_scheduler(
-    algorithm: str,
+    algorithm: str | None,
     config: PostgreSQLConfig,
     *,
+    variant: str | Variant | None = None,
     enable_collection: bool = False,
     enable_training: bool = True,
     num_collection: int | None = None,
@@ -177,10 +184,15 @@ def preset_scheduler(
     Return the scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing starts before `with scheduler`.
 
     Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The
-    algorithm declares the `options`. Raise `UsageError` for values that the command line would reject, and for unknown options.
+    algorithm declares the `options`; a `variant` takes its place. Raise `UsageError` for values that the command line would reject, and
+    for unknown options.
     """
     registry = builtin_registry()
+    variants = read_variants(() if variant is None else (variant,))
+    register_variants(registry, variants)
+    algorithm = algorithm or variants[0].name
     settings = Settings(
+        variants=variants,
         seed=config.seed,
         collection=enable_collection,
         training=enable_training,
