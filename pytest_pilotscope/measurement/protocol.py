@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
@@ -24,6 +25,9 @@ from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class QueryMeasurement:
 
     `clock` times a statement on a session (`clocks.clock_of`). `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline
     repetition so far, at least 1 s. Every execution goes to `write` at once. `truth` are the true cardinalities that are known; a
-    `PartialCardinalities` has reasons for the others.
+    `PartialCardinalities` has reasons for the others. `chill` is called with the session before each execution.
     """
 
     query: Query
@@ -64,6 +68,7 @@ class QueryMeasurement:
     write: Write
     clock: Clock
     truth: Cardinalities | None = None
+    chill: Callable[[Session], None] | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
     _slowest_other_ms: float | None = field(default=None, init=False)
     _answers: dict[str, Answer] = field(default_factory=dict, init=False)
@@ -178,6 +183,8 @@ class QueryMeasurement:
                 execution_ms=0.0,
             )
             try:
+                if self.chill is not None:
+                    self.chill(side.session)
                 with side.session.statement_timeout(limit_ms):
                     take = None if answer is None else answer.take
                     timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))

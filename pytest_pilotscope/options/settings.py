@@ -115,6 +115,14 @@ class Settings:
         10_000.0, "time limit of an algorithm's decision on one query, in ms", metavar="MS", parse=values.milliseconds
     )
     training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
+    parallel: int | None = option(
+        None,
+        "workers per gather (max_parallel_workers_per_gather) of all sides; without it none",
+        metavar="N",
+        parse=values.non_negative_int,
+    )
+    jit: bool = option(False, "compile expressions (jit = on) on all sides")
+    cold: bool = option(False, "drop the database from all caches before each execution, on a server that is started here")
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 
     # gate
@@ -188,6 +196,18 @@ class Settings:
         if isinstance(self.tracking_uri, str):
             object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
         object.__setattr__(self, "variants", variants(self.variants))
+
+    @property
+    def session_settings(self) -> dict[str, str]:
+        """The PostgreSQL settings of all sides."""
+        parallel = {} if self.parallel is None else {"max_parallel_workers_per_gather": str(self.parallel)}
+        return parallel | ({"jit": "on"} if self.jit else {})
+
+    @property
+    def conditions(self) -> dict[str, int]:
+        """The conditions that are not those of a quiet measurement, by the names of their options; 1 for a flag."""
+        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None}
+        return {name: int(value) for name, value in chosen.items() if value is not None}
 
     @property
     def fewest_rounds(self) -> int:

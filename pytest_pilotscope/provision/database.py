@@ -36,7 +36,8 @@ class PostgreSQLConfig:
     A database and the PostgreSQL that has it. `db=None` with a `dsn` is the database that the DSN names, as it is.
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to give a DSN. `pg_bindir` and `pg_version` choose the
-    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, the two of a container limit it. `data_dir` has a
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, sessions start with `session_settings`, the two of a
+    container limit it. `data_dir` has a
     copy of a published dataset. `allow_changes` are the kinds of changes allowed on the server of the DSN, `databases` and `settings`;
     `read_only` forbids to write anything there. Contradictory values raise UsageError.
     """
@@ -53,6 +54,7 @@ class PostgreSQLConfig:
     read_only: bool = False
     allow_changes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    session_settings: Mapping[str, str] = field(default_factory=dict)
     container_memory_bytes: int | None = None
     container_cpus: float | None = None
 
@@ -101,6 +103,7 @@ class PostgreSQLConfig:
             container_cpus=settings.container_cpus,
             read_only=settings.read_only,
             allow_changes=settings.allow_changes,
+            session_settings=settings.session_settings,
         )
 
     @contextmanager
@@ -186,7 +189,9 @@ class Database:
 
         if self.config is None or Capability.RESTART not in self.server.capabilities:
             raise UsageError("the server was not started here, so there is no second one like it; use --server embedded or container")
-        config = replace(self.config, settings={**self.config.settings, **(settings or {})})
+        chosen = settings or {}
+        others = {name: value for name, value in self.config.session_settings.items() if name not in chosen}
+        config = replace(self.config, settings={**self.config.settings, **chosen}, session_settings=others)
         with open_database(config, self.dataset) as twin:
             yield twin
 
@@ -308,4 +313,13 @@ def _described(server: Server, dataset: Dataset | None, name: str, source: str |
     with server.connect(name) as session:
         found = fingerprint(session)
     report = replace(server.report(), statistics=found.statistics)
-    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, copy_source=source, config=config)
+    return Database(
+        server=server,
+        dataset=dataset,
+        name=name,
+        fingerprint=found,
+        report=report,
+        copy_source=source,
+        config=config,
+        session_settings=dict(config.session_settings) if config is not None else {},
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 
 from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.options.variants import Variant
+from pytest_pilotscope.postgres.coldness import warm_reason
 from pytest_pilotscope.postgres.knobs import Level, set_session_knobs, setting_levels
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -23,10 +25,42 @@ _OWN = frozenset(
 
 
 @contextmanager
-def with_variants(database: Database, variants: Sequence[Variant]) -> Iterator[Database]:
-    """Give the database together with those of its variants; raise UsageError for a variant that cannot be measured beside it."""
+def under_conditions(database: Database, settings: Settings) -> Iterator[Database]:
+    """
+    Give the database together with those of its variants.
+
+    Raise UsageError for a variant that cannot be measured beside it, and for a condition (`--parallel`, `--jit`, `--cold`) that one of them
+    does not allow.
+    """
     with ExitStack() as stack:
-        yield replace(database, variants={one.name: stack.enter_context(_opened(database, one)) for one in variants})
+        variants = {one.name: stack.enter_context(_opened(database, one)) for one in settings.variants}
+        servers = {other.server: other for other in (database, *variants.values())}
+        for other in servers.values():
+            _check_conditions(other, settings)
+        yield replace(database, variants=variants)
+
+
+def _check_conditions(database: Database, settings: Settings) -> None:
+    with database.server.connect(database.name) as session:
+        for name, value in settings.session_settings.items():
+            check_setting(session, "--jit" if name == "jit" else f"--parallel {value}", name, value)
+        if settings.parallel is not None:
+            _check_workers(session, settings.parallel)
+        if settings.cold and (reason := _warm_reason(database, session)):
+            raise UsageError(f"--cold: the caches of {database.server.provider} PostgreSQL cannot be dropped: {reason}; leave it out")
+
+
+def _check_workers(session: Session, wanted: int) -> None:
+    for name in ("max_worker_processes", "max_parallel_workers"):
+        if (there := int(session.scalar("SELECT current_setting(%s)", (name,)))) < wanted:
+            raise UsageError(
+                f"--parallel {wanted}: the server has {name} = {there}; ask for at most {there}, or raise it on a server of yours"
+            )
+
+
+def _warm_reason(database: Database, session: Session) -> str | None:
+    reasons = {"given": "other people may use them", "container": "its files are not on this machine"}
+    return reasons.get(database.server.provider) or warm_reason(session)
 
 
 def difference_of(database: Database, name: str) -> str:
@@ -37,32 +71,31 @@ def difference_of(database: Database, name: str) -> str:
 
 @contextmanager
 def _opened(database: Database, variant: Variant) -> Iterator[Database]:
+    option = f"--variant {variant.name}"
     with database.session() as session:
-        check_settings(session, f"--variant {variant.name}", variant.settings)
+        for name, value in variant.settings.items():
+            if not check_setting(session, option, name, value):
+                logger.warning("%s: %s=%s changes nothing, because every session has this value", option, name, value)
     yield replace(database, session_settings={**database.session_settings, **variant.settings})
 
 
-def check_settings(session: Session, option: str, settings: Mapping[str, str]) -> None:
+def check_setting(session: Session, option: str, name: str, value: str) -> bool:
     """
-    Raise UsageError, which names the option, for settings that PostgreSQL does not have, and for values that no session can have.
+    Set a setting of a session, and tell whether this changes it; warn of JIT where there is none.
 
-    Warn of settings that change nothing.
+    Raise UsageError, which names the option, if PostgreSQL does not have the setting, or if no session can have this value.
     """
-    levels = setting_levels(session)
-    for name, value in settings.items():
-        if reason := _refusal(name, levels):
-            raise UsageError(f"{option}: {reason}")
-        before = session.scalar("SELECT current_setting(%s)", (name,))
-        try:
-            set_session_knobs(session, {name: value})
-        except StatementFailed as error:
-            raise UsageError(f"{option}: PostgreSQL refuses {name}={value}: {error.reason}") from error
-        if session.scalar("SELECT current_setting(%s)", (name,)) == before:
-            logger.warning("%s: %s is %s without it, too, so that it changes nothing", option, name, before)
-        elif name == "jit" and not session.scalar("SELECT pg_jit_available()"):
-            logger.warning(
-                "%s: jit=%s changes nothing, because this PostgreSQL has no JIT compiler (pg_jit_available() is false)", option, value
-            )
+    if reason := _refusal(name, setting_levels(session)):
+        raise UsageError(f"{option}: {reason}")
+    before = session.scalar("SELECT current_setting(%s)", (name,))
+    try:
+        set_session_knobs(session, {name: value})
+    except StatementFailed as error:
+        raise UsageError(f"{option}: PostgreSQL refuses {name}={value}: {error.reason}") from error
+    changed: bool = session.scalar("SELECT current_setting(%s)", (name,)) != before
+    if changed and name == "jit" and not session.scalar("SELECT pg_jit_available()"):
+        logger.warning("%s: jit=%s changes nothing, because this PostgreSQL has no JIT (pg_jit_available() is false)", option, value)
+    return changed
 
 
 def _refusal(name: str, levels: Mapping[str, Level | None]) -> str | None:

@@ -196,7 +196,8 @@ class RunHeader:
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
     `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `variants` maps the sides that
-    are PostgreSQL with other settings or of another server to the difference; those of `other_servers` ran on a server of their own. The
+    are PostgreSQL with other settings or of another server to the difference; those of `other_servers` ran on a server of their own.
+    `conditions` are those of production, by the names of their options: `parallel` workers per gather, `jit` and `cold` (1 if chosen). The
     run measures each query in `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the
     rounds that all queries have. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
@@ -216,6 +217,7 @@ class RunHeader:
     baseline_side: str = BASELINE
     variants: Mapping[str, str] = field(default_factory=dict)
     other_servers: tuple[str, ...] = ()
+    conditions: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -262,6 +264,12 @@ class RunEnd:
     finished_at: str
     error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def conditions_text(conditions: Mapping[str, int]) -> str:
+    """Return the options that gave these conditions: `--parallel 4 --jit`."""
+    flags = ("jit", "cold")
+    return " ".join(f"--{name}" if name in flags else f"--{name} {value}" for name, value in conditions.items())
 
 
 def _check_not_negative(value: object, *names: str) -> None:

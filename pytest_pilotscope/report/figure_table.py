@@ -12,6 +12,7 @@ from math import ceil, isinf
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import conditions_text
 from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
@@ -84,7 +85,8 @@ def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
 def title_of(summary: Summary) -> str:
     """Return the name of the run, its status, and the parameters of the measurement."""
     header = summary.header
-    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
+    conditions = f", {conditions_text(header.conditions)}" if header.conditions else ""
+    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}{conditions}"
 
 
 def markdown(record: Record) -> str:

@@ -58,6 +58,7 @@ def run_header(
         seed=settings.seed,
         suite_version=version(DISTRIBUTION),
         queries={query.id: query.sql for query in queries},
+        conditions=settings.conditions,
         parameters=_parameters(algorithm, workload, settings, report.version, learns=algorithm not in (BASELINE, *variants)),
         tags={
             **_tags(workload, database.name, fingerprints),

@@ -71,7 +71,7 @@ class Scheduler:
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
-        from pytest_pilotscope.provision.variants import with_variants
+        from pytest_pilotscope.provision.variants import under_conditions
         from pytest_pilotscope.runs.opening import copyable
 
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
@@ -79,8 +79,9 @@ class Scheduler:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
                 stack.callback(self._log_totals)
-            opened = stack.enter_context(open_database(self.config, dataset))
-            opened = stack.enter_context(with_variants(opened, self.settings.variants))
+            config = replace(self.config, session_settings={**self.config.session_settings, **self.settings.session_settings})
+            opened = stack.enter_context(open_database(config, dataset))
+            opened = stack.enter_context(under_conditions(opened, self.settings))
             database = stack.enter_context(copyable(opened, [self.algorithm]))
             session = stack.enter_context(database.session())
             self._learn(stack, database, session)
@@ -108,6 +109,7 @@ class Scheduler:
         statements at once, because asking for the plan would run all but the first.
         """
         from pytest_pilotscope.measurement.clocks import timed_with_rows
+        from pytest_pilotscope.postgres.coldness import drop_caches
 
         if self._side is None:
             raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
@@ -116,6 +118,8 @@ class Scheduler:
         if (count := statement_count(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
+            if self.settings.cold:
+                drop_caches(self._side.session)
             timed = timed_with_rows(self._side.session, sql)
         executed = Execution(
             rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms

@@ -22,6 +22,7 @@ from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.postgres.coldness import drop_caches
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.record import RecordWriter
@@ -173,6 +174,7 @@ class BenchmarkRun:
             write=write,
             clock=self._clock,
             truth=self.truths.get(query.id),
+            chill=drop_caches if self.settings.cold else None,
         )
         runs = measurement.run(self.settings.fewest_rounds)
         if self.settings.rounds == "auto":

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.options.variants import variant
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
-from pytest_pilotscope.provision.variants import difference_of, with_variants
+from pytest_pilotscope.provision.variants import difference_of, under_conditions
 from tests.toy import Toy
 
 
@@ -22,9 +23,14 @@ def database() -> Iterator[Database]:
         yield opened
 
 
+def chosen(text: str) -> Settings:
+    """Return settings with one variant."""
+    return Settings(variants=(variant(text),))
+
+
 def test_settings_are_those_of_the_sessions(database: Database) -> None:
     """Sessions of a variant have its settings, those of the database do not; both are on one server."""
-    with with_variants(database, [variant("a:geqo_threshold=2,work_mem=64MB")]) as opened, opened.variants["a"].measuring_session() as own:
+    with under_conditions(database, chosen("a:geqo_threshold=2,work_mem=64MB")) as opened, opened.variants["a"].measuring_session() as own:
         assert opened.variants["a"].server is database.server
         assert difference_of(opened, "a") == "geqo_threshold=2,work_mem=64MB"
         assert own.execute("SELECT current_setting('geqo_threshold'), current_setting('work_mem')") == [("2", "64MB")]
@@ -66,15 +72,15 @@ def test_settings_are_those_of_the_sessions(database: Database) -> None:
 )
 def test_what_no_session_can_have_is_refused(database: Database, settings: str, reason: str) -> None:
     """The message has the variant, the setting, the reason and what to do."""
-    with pytest.raises(UsageError, match=r"^--variant x: ") as error, with_variants(database, [variant(f"x:{settings}")]):
+    with pytest.raises(UsageError, match=r"^--variant x: ") as error, under_conditions(database, chosen(f"x:{settings}")):
         pass
     assert re.sub(r" or '.*'\?", "?", str(error.value)) == re.sub(r" or '.*'\?", "?", f"--variant x: {reason}")
 
 
 def test_settings_that_change_nothing_are_named(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """A value that every session has anyway gives no difference, and neither does JIT where there is none."""
-    with caplog.at_level(logging.WARNING), with_variants(database, [variant("x:geqo_threshold=12,jit=on")]), database.session() as session:
+    with caplog.at_level(logging.WARNING), under_conditions(database, chosen("x:geqo_threshold=12,jit=on")), database.session() as session:
         jit = session.scalar("SELECT pg_jit_available()")
-    expected = ["--variant x: geqo_threshold is 12 without it, too, so that it changes nothing"]
-    without = "--variant x: jit=on changes nothing, because this PostgreSQL has no JIT compiler (pg_jit_available() is false)"
+    expected = ["--variant x: geqo_threshold=12 changes nothing, because every session has this value"]
+    without = "--variant x: jit=on changes nothing, because this PostgreSQL has no JIT (pg_jit_available() is false)"
     assert [record.getMessage() for record in caplog.records] == expected + ([] if jit else [without])
