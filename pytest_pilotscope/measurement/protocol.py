@@ -23,6 +23,7 @@ from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
+from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
 
@@ -237,6 +238,8 @@ class QueryMeasurement:
 
     def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
         """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
+        if not has_extension(side.session):
+            return replace(report, p_error_reason="its server has no pilotscope library" if self.truth else None)
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.places.dsn import Dsn, is_dsn
 
-FORM = "NAME:SETTING=VALUE[,SETTING=VALUE]|NAME@BINDIR|NAME@DSN"
+FORM = "NAME:SETTING=VALUE[,SETTING=VALUE]|NAME@BINDIR|NAME@MAJOR|NAME@DSN"
 _NAME = re.compile(r"\w[\w.-]{0,59}", re.ASCII)
 _URL = re.compile(r"postgres(ql)?://", re.IGNORECASE)
 _NEXT_SETTING = re.compile(r",(?=\s*[A-Za-z_][\w.]*\s*=)")
@@ -22,7 +22,7 @@ class Variant:
     """
     A side called `name`: PostgreSQL with `settings` of its session, or another one, from the folder `bindir` or behind `dsn`.
 
-    It has one of the three. Names of settings are in lower case.
+    It has one of the three. Names of settings are in lower case. A `bindir` of digits is a major version to look for.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Variant:
 
 
 def variant(text: str) -> Variant:
-    """Read `NAME:SETTING=VALUE[,SETTING=VALUE]`, `NAME@BINDIR` or `NAME@DSN`; a value may contain commas."""
+    """Read a text of this `FORM`; a value may contain commas."""
     if _URL.match(text.strip()):
         raise argparse.ArgumentTypeError(f"expected {FORM}, got {str(Dsn(text.strip()))!r} without a name")
     name, kind, rest = _split(text)

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
-from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.options.variants import Variant
+from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres.coldness import warm_reason
 from pytest_pilotscope.postgres.knobs import Level, set_session_knobs, setting_levels
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.samedata import other_data
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +68,75 @@ def _warm_reason(database: Database, session: Session) -> str | None:
 
 
 def difference_of(database: Database, name: str) -> str:
-    """Return in words how a variant differs from the database: its settings."""
-    own = database.variants[name].session_settings
-    return ",".join(f"{setting}={value}" for setting, value in own.items() if database.session_settings.get(setting) != value)
+    """Return in words how a variant differs from the database: its settings, or the version and the fingerprints of its server."""
+    other = database.variants[name]
+    if other.server is database.server:
+        return ",".join(
+            f"{setting}={value}" for setting, value in other.session_settings.items() if database.session_settings.get(setting) != value
+        )
+    parts = ", ".join(f"{part} {value}" for part, value in other.fingerprint.as_mapping().items() if part != "data")
+    return f"PostgreSQL {other.report.version} ({other.report.provider}; {parts})"
+
+
+def introductions(database: Database) -> Iterator[str]:
+    """Yield a line about the server of each variant that is not on that of the database."""
+    ours = database.fingerprint.as_mapping()
+    for name, other in database.variants.items():
+        if other.server is not database.server:
+            differing = [part for part, value in other.fingerprint.as_mapping().items() if value != ours[part] and part != "build"]
+            also = f"; its {' and '.join(differing)} differ, too" if differing else ""
+            yield f"variant {name} on {other.report.header()}: the same data on another server{also}"
 
 
 @contextmanager
 def _opened(database: Database, variant: Variant) -> Iterator[Database]:
     option = f"--variant {variant.name}"
-    with database.session() as session:
-        for name, value in variant.settings.items():
-            if not check_setting(session, option, name, value):
-                logger.warning("%s: %s=%s changes nothing, because every session has this value", option, name, value)
-    yield replace(database, session_settings={**database.session_settings, **variant.settings})
+    if variant.settings:
+        with database.session() as session:
+            for name, value in variant.settings.items():
+                if not check_setting(session, option, name, value):
+                    logger.warning("%s: %s=%s changes nothing, because every session has this value", option, name, value)
+        yield replace(database, session_settings={**database.session_settings, **variant.settings})
+        return
+    with ExitStack() as stack:
+        try:
+            other = stack.enter_context(_of_build(database, variant.bindir) if variant.bindir else _behind(database, variant.dsn))
+        except (DatasetError, ServerError, UsageError) as error:
+            raise UsageError(f"{option}: {error}") from error
+        if reason := other_data(database, other):
+            raise UsageError(f"{option}: {reason}; pairs need the same data on both servers")
+        yield other
+
+
+@contextmanager
+def _of_build(database: Database, bindir: Path) -> Iterator[Database]:
+    """Start the PostgreSQL of a folder, or of a major version, with the dataset."""
+    if database.dataset is None or database.config is None:
+        raise UsageError(
+            "only the server of --server has the data, so that no other build can be started with it; name a server that has it"
+        )
+    chosen: dict[str, Any] = {"pg_version": int(bindir.name)} if str(bindir).isdecimal() else {"pg_bindir": bindir}
+    config = replace(_config_for(database.config), server="embedded", settings=database.config.settings, **chosen)
+    with open_database(config, database.dataset) as other:
+        yield other
+
+
+@contextmanager
+def _behind(database: Database, dsn: Dsn | None) -> Iterator[Database]:
+    """Give the database that a DSN names if it has the data; else load the dataset there, if that is allowed, or give what is there."""
+    config = replace(_config_for(database.config or PostgreSQLConfig()), db=None, dsn=dsn)
+    with ExitStack() as stack:
+        other = stack.enter_context(open_database(config))
+        if database.dataset is not None and other.fingerprint.data != database.fingerprint.data:
+            name = database.config.db if database.config else None
+            other = stack.enter_context(open_database(replace(config, db=name), database.dataset))
+        yield other
+
+
+def _config_for(config: PostgreSQLConfig) -> PostgreSQLConfig:
+    """Return a configuration for the same data without the choice of a server."""
+    unchosen: dict[str, Any] = dict.fromkeys(("dsn", "pg_bindir", "pg_version", "container_memory_bytes", "container_cpus"))
+    return replace(config, server="auto", settings={}, read_only=config.read_only and config.dsn is not None, **unchosen)
 
 
 def check_setting(session: Session, option: str, name: str, value: str) -> bool:

@@ -141,13 +141,15 @@ class Bench:
         """Return a dataset's database; provision it at the first call."""
         if name not in self._databases:
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
-            from pytest_pilotscope.provision.variants import under_conditions
+            from pytest_pilotscope.provision.variants import introductions, under_conditions
 
             dataset = self.dataset(name)
             config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
             opened = self._stack.enter_context(open_database(config, dataset))
             database = self._stack.enter_context(under_conditions(opened, self.settings))
             self.say(f"pilotscope: {name} on {database.report.header()}")
+            for line in introductions(database):
+                self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
             self._databases[name] = database

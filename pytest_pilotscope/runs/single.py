@@ -101,7 +101,7 @@ class BenchmarkRun:
     def begin(self, opponents: Sequence[Side], *, count_truths: bool) -> None:
         """Pair the baseline with these sides. Without `count_truths`, use only the true cardinalities that are in the cache."""
         self.sides = (PlainSide(name=BASELINE, session=self.session), *opponents)
-        self._clock = clock_of(self.session)
+        self._clock = clock_of(*(side.session for side in self.sides))
         self.truths = self._true_cardinalities(count=count_truths)
 
     def _true_cardinalities(self, *, count: bool) -> dict[str, PartialCardinalities]:
@@ -184,7 +184,8 @@ class BenchmarkRun:
     def _check_sessions(self, query: Query) -> None:
         """Raise `ServerError` if a side has lost its session."""
         if any(side.session.closed for side in self.sides):
-            self.database.server.connect().close()  # raises the reason if the server is gone
+            for database in (self.database, *self.database.variants.values()):
+                database.server.connect().close()  # raises the reason if the server is gone
             raise ServerError(
                 f"PostgreSQL closed a session while query {query.id!r} was measured, and accepts connections again; its log has the "
                 "reason. The other queries are not measured"

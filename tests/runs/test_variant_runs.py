@@ -11,6 +11,7 @@ import pytest
 from pytest_pilotscope.algorithms import get_variant_preset_scheduler
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.gate.comparable import states_between
+from pytest_pilotscope.postgres.binaries import available_binaries
 from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.results import QueryReport
@@ -52,6 +53,29 @@ def test_variants_of_settings_are_one_table(pytester: pytest.Pytester, cache: Pa
     refused = measure(pytester, *CHOSEN, "--variant", "geqo:geqo_threshold=3", *gate)
     assert refused.ret == 1
     refused.stdout.fnmatch_lines(["*the runs differ in geqo: geqo_threshold=3 here, geqo_threshold=2 in the reference*"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("major", [16, 15])
+def test_builds_take_turns(pytester: pytest.Pytester, cache: Path, major: int) -> None:
+    """Another major version and a setting are sides of one run; the table says that the pairs of the build are between servers."""
+    if all(one.major != major for one in available_binaries()):
+        pytest.skip(f"no PostgreSQL {major} on this machine")
+    result = measure(pytester, *CHOSEN, "--no-mlflow", "--variant", f"old@{major}", "--variant", "geqo:geqo_threshold=2")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            f"pilotscope: variant old on embedded PostgreSQL {major}.*: the same data on another server",
+            f"old: PostgreSQL {major}.* (embedded; *), on a server of its own: its pairs are between servers, so differences of the servers "
+            "count, too",
+            "geqo: geqo_threshold=2",
+        ]
+    )
+    lines = record_lines(pytester.path)
+    assert (lines[0]["sides"], lines[0]["other_servers"]) == (["baseline", "old", "geqo"], ["old"])
+    rounds = [[line["side"] for line in lines if (line.get("query_id"), line.get("repetition")) == ("q001", number)] for number in (1, 2)]
+    assert rounds[0] != rounds[1]
+    assert {len(sides) for sides in rounds} == {3}
 
 
 @pytest.mark.slow
