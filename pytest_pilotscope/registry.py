@@ -118,6 +118,28 @@ class Registry:
         """Return the entry of an algorithm; `UnknownName` lists the near matches and all names."""
         return self._find("algorithm", self._algorithms, name)
 
+    def parts(self, name: str) -> tuple[Entry, ...]:
+        """
+        Return the algorithms that a name joins with `+`, in the order in which they are trained; one for a registered name.
+
+        All but the last prepare the database. Raise `UnknownName` for an unknown part, and `UsageError` for parts that do not go together.
+        """
+        if name in self._algorithms or "+" not in name:
+            return (self.algorithm(name),)
+        parts = tuple(map(self.algorithm, name.split("+")))
+        prepares = [hasattr(part.resolve(), "prepare") for part in parts]
+        if len(set(parts)) < len(parts):
+            raise UsageError(f"--algo {name} names an algorithm twice; leave one of them out")
+        if not all(prepares[:-1]):
+            first = parts[prepares.index(False)].name
+            raise UsageError(
+                f"--algo {name}: {first} changes nothing in the database that the next one could build on; put what prepares a database "
+                "(such as index, knob) first, and at most one that decides for each query last"
+            )
+        if not (prepares[-1] or any(hasattr(parts[-1].resolve(), method) for method in ("steer", "decide"))):
+            raise UsageError(f"--algo {name}: {parts[-1].name} neither decides for each query nor prepares a database; leave it out")
+        return parts
+
     def dataset(self, name: str) -> Entry:
         """Return the entry of a dataset; `UnknownName` lists the near matches and all names."""
         return self._find("dataset", self._datasets, name)

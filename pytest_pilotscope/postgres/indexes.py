@@ -112,6 +112,22 @@ def create_index(session: Session, index: Index) -> None:
     session.execute(f"CREATE INDEX {quote_identifier(index.name)} ON {index.target}")
 
 
+def match_indexes(source: Session, target: Session) -> bool:
+    """
+    Give the tables of `target`, a copy of the same data, the indexes of `source`; tell whether anything was changed.
+
+    ANALYZE reads the tables that got an index, for the statistics of its expressions.
+    """
+    wanted, found = ({index.definition: index for index in existing_indexes(session)} for session in (source, target))
+    for definition in found.keys() - wanted.keys():
+        drop_index(target, found[definition].qualified)
+    for definition in wanted.keys() - found.keys():
+        target.execute(definition)
+    for table in sorted({wanted[definition].table for definition in wanted.keys() - found.keys()}):
+        target.execute(f"ANALYZE {quote_identifier(table)}")
+    return wanted.keys() != found.keys()
+
+
 def has_fixed_length(session: Session, index: Index) -> bool:
     """Tell whether the values of each column are all equally long, so that none can be too long."""
     statement = "SELECT bool_and(attlen > 0) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = ANY (%s)"

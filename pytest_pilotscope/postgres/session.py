@@ -6,7 +6,6 @@ It uses psycopg2 because that never prepares a statement unasked: every executio
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -77,7 +76,9 @@ class Session:
         self.read_only = self._stays_read_only = False
         self.waiting: LockHeld | None = None
         prepared = self.execute(_PREPARE_SESSION)
-        self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
+        self._timeout_ms = 0
+        if prepared[0][2] != "0":
+            self._timeout_ms = int(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
         if self.server_version >= _CHECKS_CONNECTION:
             with suppress(StatementFailed):
                 self.execute(_END_WITH_US)
@@ -312,7 +313,7 @@ class Session:
 
     def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
         """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, in the format of the statement."""
-        self._copy(statement, io.BufferedReader(Chunks(chunks), buffer_size=1 << 20))
+        self._copy(statement, Chunks(chunks))
 
     def copy_out(self, sql: str, write: Callable[[bytes], object], *, binary: bool = False) -> None:
         """Call `write` with piece after piece of the result of `sql` in COPY's text (UTF-8) or binary format."""
@@ -331,11 +332,19 @@ class Session:
 
         return steering.cardinalities(self, rows)
 
-    def hints(self, *, join_order: str | None = None, methods: Mapping[str, str] | None = None) -> AbstractContextManager[None]:
+    def hints(
+        self, *, join_order: str | None = None, methods: Mapping[str, str] | Mapping[frozenset[str], str] | None = None
+    ) -> AbstractContextManager[None]:
         """Make the planner keep to this join order and these join and scan methods within the block."""
         from pytest_pilotscope.postgres import steering
 
         return steering.hints(self, join_order=join_order, methods=methods)
+
+    def planner_settings(self, settings: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Set these settings of the planner within the block."""
+        from pytest_pilotscope.postgres.plannersettings import planner_settings
+
+        return planner_settings(self, settings)
 
     def hidden_indexes(self, names: Iterable[str]) -> AbstractContextManager[None]:
         """Hide the indexes of these names from the planner within the block."""
@@ -381,9 +390,6 @@ class Session:
             except QueryTimeout:
                 continue
             return
-
-    def _timeout_setting(self) -> str:
-        return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
 
     def _copy(self, statement: str | composing.Composable, file: Any) -> None:
         self._patiently(lambda: self._copied(statement, file))

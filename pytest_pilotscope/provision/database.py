@@ -161,7 +161,8 @@ class Database:
         from pytest_pilotscope.postgres.databases import temporary_copy
 
         with temporary_copy(self.server, self.copy_source or self.name) as name:
-            yield _described(self.server, self.dataset, name, self.copy_source, self.config)
+            copy = _described(self.server, self.dataset, name, self.copy_source, self.config)
+            yield replace(copy, session_settings=self.session_settings)
 
     @contextmanager
     def copyable(self) -> Iterator[Database]:
@@ -181,19 +182,25 @@ class Database:
     @contextmanager
     def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
         """
-        Start another server of the same kind with the same data and `settings` on top of its own; stop it at the end of the block.
+        Start another server of the same kind with the same data and indexes, and `settings` on top of its own; stop it at the end of the
+        block.
 
         It can be restarted while sessions on this one stay open. Raise UsageError when this server was not started here.
         """
+        from pytest_pilotscope.postgres.fingerprint import fingerprint
+        from pytest_pilotscope.postgres.indexes import match_indexes
         from pytest_pilotscope.postgres.server import Capability
 
         if self.config is None or Capability.RESTART not in self.server.capabilities:
             raise UsageError("the server was not started here, so there is no second one like it; use --server embedded or container")
         chosen = settings or {}
-        others = {name: value for name, value in self.config.session_settings.items() if name not in chosen}
-        config = replace(self.config, settings={**self.config.settings, **chosen}, session_settings=others)
+        others = {name: value for name, value in self.session_settings.items() if name not in chosen}
+        config = replace(self.config, settings={**self.config.settings, **chosen})
         with open_database(config, self.dataset) as twin:
-            yield twin
+            with self.session() as ours, twin.session() as theirs:
+                if match_indexes(ours, theirs):
+                    twin = replace(twin, fingerprint=fingerprint(theirs))
+            yield replace(twin, session_settings=others)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Scalar
 
@@ -38,7 +39,7 @@ def header_of(header: RunHeader, side: str) -> RunHeader:
     own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side in (baseline, *header.variants) else {}), "algorithm": side}
     return replace(
         header,
-        run_name=f"{side}{rest}",
+        run_name=f"{file_name(side)}{rest}",
         algorithm=side,
         sides=tuple(dict.fromkeys((baseline, side))),
         variants={name: difference for name, difference in header.variants.items() if name == side},

@@ -153,11 +153,12 @@ class QueryReport:
     """
     The exact figures of one query (`query_id`) on one `side`, recorded once because they are the same in every round.
 
-    `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
-    do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
-    and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
-    p-error is not known. `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the
-    baseline's for that reason.
+    `steered_ratio` (0..1) is the share of the decision that PostgreSQL followed: of the plan's scans and joins those that have the injected
+    values, and the decided joins, methods and settings; `steering_reasons` says why it did not follow the rest. `left` is the reason why
+    the side could not decide and left the query to PostgreSQL. `plan` is the root of the plan (with actual rows if they are known),
+    `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in optimizer units. Only cardinality estimators have
+    `estimates` and `p_error`; `p_error_reason` says why a p-error is not known. `not_comparable` says what SQL leaves open in the answer,
+    if the side's answer differs from the baseline's for that reason.
     """
 
     query_id: str
@@ -171,6 +172,7 @@ class QueryReport:
     p_error: float | None = None
     p_error_reason: str | None = None
     not_comparable: str | None = None
+    left: str | None = None
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "steered_ratio", "plan_cost", "p_error")
@@ -240,7 +242,8 @@ class TrainingReport:
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
     hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
-    `artifacts` are paths. `num_training` is the number of queries that were learned from.
+    `artifacts` are paths. `num_training` is the number of queries that were learned from. `algorithm` names the one that was trained if
+    the side joins several (`index+mscn`), which have a report each, in the order of training.
     """
 
     side: str
@@ -250,6 +253,12 @@ class TrainingReport:
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     num_training: int | None = None
+    algorithm: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the names of its figures where those of all reports of a side stand together."""
+        return "" if self.algorithm is None else f"{self.algorithm.replace('+', '_')}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

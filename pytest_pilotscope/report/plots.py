@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import StringIO
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from pytest_pilotscope.statistics.summary import Summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+ErrorsByJoins = Mapping[str, Mapping[int, Sequence[float]]]
+"""Errors by side and number of joins."""
 
 WIDE = (5.6, 3.4)
 TALL = (5.6, 4.2)
@@ -52,17 +56,19 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
     for name, side in summary.sides.items():
         if side.against is None or not side.against.queries:
             continue
-        ratios = sorted(side.against.queries, key=lambda query: -query.ratio.estimate)
+        figure, axes = _figure(WIDE)
+        draw_speedups(axes, side.against.queries, name)
         yield _plot(
             f"speedup-{name}",
             f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; significant differences are coloured.",
-            _draw_speedups(ratios, name),
-            titles={f"{query.query_id}@{name}": _said(query) for query in ratios},
+            figure,
+            titles={f"{query.query_id}@{name}": _said(query) for query in side.against.queries},
         )
 
 
-def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
-    figure, axes = _figure(WIDE)
+def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:
+    """Draw the sorted speed-ups of these queries with the side `name`, with their intervals."""
+    ratios = sorted(queries, key=lambda query: -query.ratio.estimate)
     inverses = [query.ratio.inverse for query in ratios]
     estimates = np.array([inverse.estimate for inverse in inverses])
     most = max(2.0, float(np.max(np.maximum(estimates, 1 / estimates)))) * 1.6
@@ -77,7 +83,6 @@ def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
     _logarithmic(axes, "y", 1 / most, most)
     axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
     axes.set_xticks([])
-    return figure
 
 
 def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
@@ -111,14 +116,19 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
 
 def _q_errors(record: Record) -> Iterator[Plot]:
     """Plot the q-errors of subplans that are not empty, by number of joins and side."""
+    if errors := q_errors_by_joins(record):
+        yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
+
+
+def q_errors_by_joins(record: Record) -> ErrorsByJoins:
+    """Return the q-errors of the subplans that are not empty, by side and number of joins."""
     errors: dict[str, dict[int, list[float]]] = {}
     for report in record.reports:
         for estimate in report.estimates or ():
             if estimate.true > 0:
                 by_joins = errors.setdefault(report.side, {})
                 by_joins.setdefault(estimate.joins, []).append(float(q_error(estimate.estimated, estimate.true)))
-    if errors:
-        yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
+    return errors
 
 
 def _p_errors(record: Record) -> Iterator[Plot]:
@@ -132,20 +142,25 @@ def _p_errors(record: Record) -> Iterator[Plot]:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
 
 
-def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, subject: str) -> Plot:
+def _by_joins(record: Record, errors: ErrorsByJoins, name: str, subject: str) -> Plot:
     figure, axes = _figure(WIDE)
+    draw_errors(axes, record, errors, name)
+    return _plot(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
+
+
+def draw_errors(axes: Axes, record: Record, errors: ErrorsByJoins, name: str) -> None:
+    """Draw boxes of errors (25th to 75th percentile, whiskers 5th to 95th) by number of joins, one colour for each side."""
     sides = [side for side in record.header.sides if side in errors]
     joins = sorted({number for by_joins in errors.values() for number in by_joins})
     width = 0.8 / len(sides)
     for i, side in enumerate(sides):
-        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=_side_colour(record, side))
-        axes.plot([], [], "s", color=_side_colour(record, side), label=side)
+        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=side_colour(record, side))
+        axes.plot([], [], "s", color=side_colour(record, side), label=side)
     whiskers = [float(np.quantile(values, 0.95)) for by_joins in errors.values() for values in by_joins.values()]
     _logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
     axes.set_xticks(range(len(joins)), [str(number) for number in joins])
     axes.set(xlabel="joins", ylabel=name)
     _legend(axes)
-    return _plot(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
 
 
 def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
@@ -167,22 +182,26 @@ def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[
 
 def _training(record: Record) -> Iterator[Plot]:
     """Yield one plot for each series of the training."""
-    from matplotlib.ticker import MaxNLocator
-
     for report in record.training:
         for metric, values in report.metrics.items():
-            finite = np.array([value if np.isfinite(value) else np.nan for value in values])
-            if np.isnan(finite).all() or len(finite) < 2:
+            if len(values) < 2 or not any(map(isfinite, values)):
                 continue
             figure, axes = _figure(SMALL)
-            axes.plot(
-                finite, color=_side_colour(record, report.side), linewidth=1.4, marker="o" if len(finite) <= 60 else "", markersize=2.5
-            )
-            if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
-                _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set(xlabel="step", ylabel=metric)
-            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+            draw_series(axes, values, metric, colour=side_colour(record, report.side))
+            name = f"{report.prefix}{metric}"
+            yield _plot(f"training-{report.side}-{name}", f"{report.side}: {name} per epoch, trial or update.", figure, small=True)
+
+
+def draw_series(axes: Axes, values: Sequence[float], metric: str, *, colour: str) -> None:
+    """Draw the values of a metric by step; infinite ones are gaps."""
+    from matplotlib.ticker import MaxNLocator
+
+    finite = np.array([value if isfinite(value) else np.nan for value in values])
+    axes.plot(finite, color=colour, linewidth=1.4, marker="o" if len(finite) <= 60 else "", markersize=2.5)
+    if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
+        _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="step", ylabel=metric)
 
 
 def _importances(record: Record) -> Iterator[Plot]:
@@ -193,14 +212,15 @@ def _importances(record: Record) -> Iterator[Plot]:
             continue
         largest = sorted(shares, key=lambda name: -shares[name])[:MOST_SHARES][::-1]
         figure, axes = _figure(TALL)
-        axes.barh(largest, [shares[name] for name in largest], color=_side_colour(record, report.side))
+        axes.barh(largest, [shares[name] for name in largest], color=side_colour(record, report.side))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
         caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield _plot(f"importance-{report.side}", caption, figure)
+        yield _plot(f"importance-{report.side}{report.prefix}", caption, figure)
 
 
-def _side_colour(record: Record, side: str) -> str:
+def side_colour(record: Record, side: str) -> str:
+    """Return the colour of a side in all plots of its record."""
     others = [name for name in record.header.sides if name != record.header.baseline_side]
     return SIDES[others.index(side) % len(SIDES)] if side in others else QUIET
 

@@ -44,10 +44,11 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
 
 
 def _table(summary: Summary) -> Table:
-    return text_table(COLUMNS, [[name, *_cells(side)] for name, side in summary.sides.items()], title=title_of(summary))
+    return text_table(COLUMNS, [[name, *cells(side)] for name, side in summary.sides.items()], title=title_of(summary))
 
 
-def _cells(side: SideSummary) -> list[str]:
+def cells(side: SideSummary) -> list[str]:
+    """Return the cells of one side, for all COLUMNS but the first."""
     against = side.against
     bound = ">= " if side.lower_bound else ""
     return [

@@ -6,17 +6,18 @@ Nothing here knows pytest. `say` shows a line to the user, `progress` a bar.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.errors import UnknownName, UsageError, named
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
@@ -76,11 +77,11 @@ class Bench:
         The gate's reference is read here, before new records exist, so that they cannot be mistaken for it.
         """
         register_variants(self.registry, self.settings.variants)
-        for name in (*self.settings.algorithms, *self.settings.options):
+        for name in self.settings.options:
             self.registry.algorithm(name)
             self.registry.options(name, self.settings.options)
         for name in self.settings.algorithms:
-            self.registry.algorithm(name).resolve()
+            self._check_parts(name)
         self._check_model()
         _check_measuring(self.settings)
         check_folder("--results", self.settings.results)
@@ -100,16 +101,32 @@ class Bench:
                     f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
                 )
 
+    def _check_parts(self, name: str) -> None:
+        """Raise `UsageError` for an unknown algorithm, and for options that algorithms joined with `+` cannot have."""
+        parts = self.registry.parts(name)
+        for part in parts:
+            self.registry.options(part.name, self.settings.options)
+        others = {variant.name for variant in self.settings.variants if not variant.settings} & {part.name for part in parts}
+        if len(parts) > 1 and others:
+            raise UsageError(
+                f"{name}: {named(others)} is another server, which has nothing of what an algorithm prepares; join settings only"
+            )
+        models = sum(hasattr(part.resolve(), "load") for part in parts)
+        if models > 1 and self.settings.load_model not in (None, "best"):
+            raise UsageError(
+                f"--load-model {self.settings.load_model} is one model, and {name} has {models}; use --load-model best, which takes the "
+                "best of each algorithm by itself"
+            )
+        if len(parts) > 1 and self.settings.dask is not None:
+            raise UsageError(f"--dask: the workers have the data without what {parts[0].name} prepares for {name}; leave --dask out")
+
     def _check_model(self) -> None:
         """Raise `UsageError` for a model that cannot exist, and for a missing one. Algorithms without `load` need no model."""
         reference = self.settings.load_model
         if reference is not None:
-            from pytest_pilotscope.tracking.models import check_reference
-
             check_reference(reference)
             return
-        made = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
-        if not self.settings.training and any(hasattr(algorithm, "load") for algorithm in made):
+        if not self.settings.training and any(hasattr(algorithm, "load") for algorithm in self._resolved()):
             raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
 
     def provision(self) -> None:
@@ -161,8 +178,10 @@ class Bench:
 
     def _learns(self) -> bool:
         """Tell whether an algorithm needs training queries."""
-        algorithms = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
-        return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in algorithms)
+        return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in self._resolved())
+
+    def _resolved(self) -> list[Callable[..., Any]]:
+        return [part.resolve() for name in self.settings.algorithms for part in self.registry.parts(name)]
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun]:

@@ -47,7 +47,7 @@ def run_header(
     variants = [side for side in sides if side in database.variants]
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
-        run_name=_free_name(f"{algorithm}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
+        run_name=_free_name(f"{file_name(algorithm)}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
@@ -89,13 +89,13 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
     """
     from pytest_pilotscope.postgres.databases import our_name, require_databases
 
-    for name in algorithms:
-        algorithm = registry.algorithm(name).resolve()
+    for part in chain.from_iterable(map(registry.parts, algorithms)):
+        algorithm = part.resolve()
         if getattr(algorithm, "copies", False):
-            require_databases(database.server, f"--algo {name}", our_name(database.name, "_..."))
+            require_databases(database.server, f"--algo {part.name}", our_name(database.name, "_..."))
         restriction = getattr(algorithm, "restriction", None)
         if restriction is not None and (reason := restriction(database)):
-            yield f"{name} on this server: {reason}"
+            yield f"{part.name} on this server: {reason}"
 
 
 def check_folder(option: str, folder: Path) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import UsageError, ends_as, raise_interrupt_behind
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.projection import COMPARISON
-from pytest_pilotscope.record.record import RecordWriter
+from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.header import open_record, run_header
+from pytest_pilotscope.runs.learn import copyable
+from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.single import BenchmarkRun
 
 if TYPE_CHECKING:
@@ -36,16 +39,18 @@ def benchmark_run(
     started: Callable[[RunHeader], None] = lambda header: None,
 ) -> Iterator[BenchmarkRun]:
     """
-    Train one algorithm, or several that are measured `together`, and give the run to measure; the baseline takes part in every run.
+    Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
+    baseline takes part in every run.
 
     `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
-    Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training.
+    Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
+    `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
-    algorithms = {name: registry.algorithm(name).resolve() for name in names}
+    algorithms = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together:
-        algorithms = {name: make() for name, make in algorithms.items()}
+        algorithms = {name: [make() for make in parts] for name, parts in algorithms.items()}
     title = COMPARISON if together else names[0]
     header = run_header(
         title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()
@@ -53,7 +58,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
-        database = stack.enter_context(copyable(database, algorithms.values()))
+        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
         session = stack.enter_context(database.measuring_session())
         run = (ComparisonRun if together else BenchmarkRun)(
             header=writer.header,
@@ -69,18 +74,12 @@ def benchmark_run(
         )
         broken = run.train(algorithms, stack)
         yield run
+        left = too_many_left(read_record(writer.path), settings.max_unsteered)
+        failures.update({side: why for side, why in left.items() if side not in failures})
     if broken:
         raise broken[0]
-
-
-@contextmanager
-def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
-    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
-    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
-        with database.copyable() as source:
-            yield source
-    else:
-        yield database
+    if left:
+        raise TooManyLeft(". ".join(left.values()))
 
 
 @contextmanager

@@ -38,8 +38,11 @@ class VariantSide:
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
-        """Give the database of the variant."""
-        yield database.variants[self.name]
+        """Give the database of another server, or this one, which another algorithm may have prepared, with the settings."""
+        if self.variant.settings:
+            yield replace(database, session_settings={**database.session_settings, **self.variant.settings})
+        else:
+            yield database.variants[self.name]
 
 
 def register_variants(registry: Registry, variants: Iterable[Variant]) -> None:

@@ -1,6 +1,4 @@
-"""
-The q-error of estimates (Moerkotte et al., PVLDB 2(1), 2009), and the quantiles that papers report of errors.
-"""
+"""The q-error of estimates (Moerkotte et al., PVLDB 2(1), 2009), and the quantiles that papers report of errors."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for training in trained:
         log_training(tracker, training, at=at)
         _log_model(tracker, header, training)
-    if not trained and "num_training" not in header.parameters:  # records of 0.2.0 have it there
-        tracker.log_params({"num_training": 0})
+    if "num_training" not in header.parameters and not any(training.algorithm is None for training in trained):  # 0.2.0 has it there
+        tracker.log_params({"num_training": max((training.num_training or 0 for training in trained), default=0)})
     tracker.log_metrics(_test_metrics(record), at=at)
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
@@ -82,15 +82,15 @@ def _error(record: Record) -> str | None:
 
 
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
-    """Send the outcome of training one side: parameters, series, final figures and artifacts."""
+    """Send the outcome of training one side: parameters, series, final figures and artifacts; all named after one of several algorithms."""
     count = {} if training.num_training is None else {"num_training": training.num_training}
-    tracker.log_params({**training.parameters, **count})
+    tracker.log_params({training.prefix + name: value for name, value in {**training.parameters, **count}.items()})
     tracker.set_tags({name: str(training.parameters[name]) for name in ("target_metric",) if name in training.parameters})
     for name, values in training.metrics.items():
-        tracker.log_series(name, values, at=at)
-    tracker.log_metrics(training.scalars, at=at)
-    for path in training.artifacts:
-        tracker.log_artifact(Path(path), _artifact_folder(Path(path)))
+        tracker.log_series(training.prefix + name, values, at=at)
+    tracker.log_metrics({training.prefix + name: value for name, value in training.scalars.items()}, at=at)
+    for path in map(Path, training.artifacts):
+        tracker.log_artifact(path, "/".join(filter(None, (training.algorithm, _artifact_folder(path)))) or None)
 
 
 def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingReport) -> None:
@@ -98,8 +98,10 @@ def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingRepo
     model_id = training.parameters.get("model_id")
     folders = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
     if isinstance(model_id, str) and len(folders) == 1:
-        name = f"{header.algorithm}_{file_name(header.dataset)}" if header.parameters.get("register_model") else None
-        log_pyfunc(tracker, folders.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
+        algorithm = training.algorithm or header.algorithm
+        title = header.algorithm if training.algorithm is None else f"{header.algorithm}.{algorithm}"
+        name = f"{title}_{file_name(header.dataset)}" if header.parameters.get("register_model") else None
+        log_pyfunc(tracker, folders.pop(), algorithm=algorithm, model_id=model_id, register_as=name)
 
 
 def _artifact_folder(path: Path) -> str | None:

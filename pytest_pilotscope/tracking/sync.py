@@ -63,18 +63,16 @@ def sync(results: Path, *, tracking_uri: str | StoreUri | None = None, but: Coll
     for path in sorted(set(results.glob("*.jsonl")) - set(but)):
         try:
             with _unused(path) as free:
-                yield from _send(path, tracking_uri) if free else (Sent(path=path, state="running"),)
+                if not free:
+                    yield Sent(path=path, state="running")
+                    continue
+                for record in runs_of(read_record(path)):
+                    yield _send(record, path, tracking_uri)
         except (PilotscopeError, OSError) as error:
             yield Sent(path=path, state="failed", reason=str(error))
 
 
-def _send(path: Path, tracking_uri: str | StoreUri | None) -> Iterator[Sent]:
-    """Send the runs of a record: one, or those of a comparison."""
-    for record in runs_of(read_record(path)):
-        yield _send_run(record, path, tracking_uri)
-
-
-def _send_run(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
+def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
     experiment = f"{record.header.algorithm}_{record.header.dataset}"
     run = _run_of(record, path, experiment, tracking_uri)
     if run is not None and (run.info.lifecycle_stage == "deleted" or run.info.status in _ENDED):

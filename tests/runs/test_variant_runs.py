@@ -66,14 +66,14 @@ def test_builds_take_turns(pytester: pytest.Pytester, cache: Path, major: int) -
     result.stdout.fnmatch_lines(
         [
             f"pilotscope: variant old on embedded PostgreSQL {major}.*: the same data on another server",
-            f"old: PostgreSQL {major}.* (embedded; *), on a server of its own: its pairs are between servers, so differences of the servers "
-            "count, too",
+            f"old: PostgreSQL {major}.* (embedded; *), on a server of its own: its pairs are between servers, so differences*",
             "geqo: geqo_threshold=2",
         ]
     )
     lines = record_lines(pytester.path)
     assert (lines[0]["sides"], lines[0]["other_servers"]) == (["baseline", "old", "geqo"], ["old"])
-    rounds = [[line["side"] for line in lines if (line.get("query_id"), line.get("repetition")) == ("q001", number)] for number in (1, 2)]
+    first = [line for line in lines if line.get("query_id") == "q001"]
+    rounds = [[line["side"] for line in first if line.get("repetition") == number] for number in (1, 2)]
     assert rounds[0] != rounds[1]
     assert {len(sides) for sides in rounds} == {3}
 

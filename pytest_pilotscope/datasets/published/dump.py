@@ -97,7 +97,8 @@ class _Restorer:
             if not pending and (not line.strip() or line.startswith("--")):
                 continue
             if not pending and line.lstrip().startswith("\\"):
-                self._check_command(line)
+                if not line.lstrip().startswith(("\\restrict", "\\unrestrict")):
+                    raise self._error(f"{line.strip()!r} is a command of psql; leave it out")
                 continue
             pending.append(line)
             if line.rstrip().endswith(";") and (statements := _complete("".join(pending))) is not None:
@@ -121,7 +122,7 @@ class _Restorer:
             elif _RUN.match(statement):
                 self._session.execute(statement)
             elif not _SKIPPED.match(statement):
-                raise self._error(f"{_first_words(statement)!r} is not allowed in a dump of tables; leave it out")
+                raise self._error(f"{' '.join(statement.split()[:3])!r} is not allowed in a dump of tables; leave it out")
         except StatementFailed as error:
             denied = "; a dump is restored by a role that may only make tables, and has no rights on files, programs and settings"
             raise self._error(f"{error}{denied if error.sqlstate == _DENIED else ''}") from error
@@ -139,10 +140,6 @@ class _Restorer:
                 self._ended = True
                 return
 
-    def _check_command(self, line: str) -> None:
-        if not line.lstrip().startswith(("\\restrict", "\\unrestrict")):
-            raise self._error(f"{line.strip()!r} is a command of psql; leave it out")
-
     def _decoded(self, raw: bytes) -> str:
         try:
             return raw.decode()
@@ -159,10 +156,6 @@ def _complete(text: str) -> list[str] | None:
         return [statement.sql for statement in split_statements(text)]
     except NeverEnds:
         return None
-
-
-def _first_words(statement: str) -> str:
-    return " ".join(statement.split()[:3])
 
 
 @contextmanager
