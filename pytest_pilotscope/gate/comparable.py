@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import conditions_text
 
 StateKind = Literal[
     "missing-baseline",

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_pilotscope.errors import DifferentAnswer, LeftTransaction, QueryTimeout, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.differences import Differs, explained
+from pytest_pilotscope.measurement.executing import executed
 from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.explain import Plan, node_of
@@ -36,6 +37,8 @@ TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
 FIRST_RUN_LIMIT_MS = 600_000.0
 """The limit of the first baseline run of a query."""
+
+T = TypeVar("T")
 
 Line = QueryRun | QueryReport | QueryDecision
 """A line of the record that measuring a query adds."""
@@ -96,6 +99,10 @@ class QueryMeasurement:
         self._answers.clear()
         return tuple(self._measured(again, rounds))
 
+    def ran_on(self, sides: Sequence[Side]) -> bool:
+        """Tell whether the query was not given up, and ran on all of these sides."""
+        return self._cut_off is None and {side.name for side in sides} <= {side.name for side in self._ran}
+
     def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
         first = self._rounds + 1
         self._rounds += rounds
@@ -132,11 +139,11 @@ class QueryMeasurement:
 
     def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
         """Measure every side once, all with the same limit; of a query that was given up, write the time-outs only."""
-        turns = enumerate(_turns(sides, repetition))
+        in_turns = enumerate(turns(sides, repetition))
         if self._cut_off is not None:
-            return [self._not_run(self._cut_off, side, repetition, order) for order, side in turns]
+            return [self._not_run(self._cut_off, side, repetition, order) for order, side in in_turns]
         limit_ms = self.limit_ms
-        return [self._execute(side, repetition, order, limit_ms) for order, side in turns]
+        return [self._execute(side, repetition, order, limit_ms) for order, side in in_turns]
 
     @property
     def limit_ms(self) -> float:
@@ -173,18 +180,11 @@ class QueryMeasurement:
                 planning_ms=0.0,
                 execution_ms=0.0,
             )
-            try:
-                if self.chill is not None:
-                    self.chill(side.session)
-                with side.session.statement_timeout(limit_ms):
-                    take = None if answer is None else answer.take
-                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))
-            except QueryTimeout:
-                return replace(run, execution_ms=limit_ms, timed_out=True)
-            except (StatementFailed, LeftTransaction) as error:
-                return replace(run, error=str(error))
-        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=timed.row_count)
-        if answer is None:
+            if self.chill is not None:
+                self.chill(side.session)
+            take = None if answer is None else answer.take
+            run = executed(run, side.session, self.query.sql, self.clock, limit_ms=limit_ms, take=take)
+        if answer is None or run.error is not None or run.timed_out:
             return run
         self._answers[side.name] = answer
         return replace(run, answer_hash=answer.hash, empty=answer.empty)
@@ -246,7 +246,7 @@ class QueryMeasurement:
             return inspected(side.session, self.query.sql, steering)
 
 
-def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:
+def turns(sides: Sequence[T], repetition: int) -> list[T]:
     """Return the sides in the order of one round: forwards and backwards in turn, starting one side later every second round."""
     start = (repetition - 1) // 2 % max(len(sides), 1)
     rotated = [*sides[start:], *sides[:start]]

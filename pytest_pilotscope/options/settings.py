@@ -129,6 +129,12 @@ class Settings:
     )
     jit: bool = option(False, "compile expressions (jit = on) on all sides")
     cold: bool = option(False, "drop the database from all caches before each execution, on a server that is started here")
+    clients: int | None = option(
+        None,
+        "sessions that run the workload at once on each side; the sides take turns in time slices",
+        metavar="K",
+        parse=values.positive_int,
+    )
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 
     # gate
@@ -212,7 +218,7 @@ class Settings:
     @property
     def conditions(self) -> dict[str, int]:
         """The conditions that are not those of a quiet measurement, by the names of their options; 1 for a flag."""
-        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None}
+        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients}
         return {name: int(value) for name, value in chosen.items() if value is not None}
 
     @property

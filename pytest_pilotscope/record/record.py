@@ -22,7 +22,7 @@ from pytest_pilotscope.errors import RecordError, RecordExists
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
-from pytest_pilotscope.record.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
+from pytest_pilotscope.record.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TimeSlice, TrainingReport
 
 FORMAT = 3
 """The format that the writer writes. It changes whenever a field is added, renamed or removed."""
@@ -30,11 +30,12 @@ FORMAT = 3
 READABLE = (1, 2, FORMAT)
 """The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
-Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
+Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | TrainingReport | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
     "query_run": QueryRun,
+    "time_slice": TimeSlice,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "training": TrainingReport,
@@ -57,6 +58,7 @@ class Record:
 
     header: RunHeader
     runs: tuple[QueryRun, ...] = ()
+    slices: tuple[TimeSlice, ...] = ()
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
     training: tuple[TrainingReport, ...] = ()
@@ -209,6 +211,7 @@ class _Reader:
         return Record(
             header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
             runs=runs,
+            slices=self._entries_of(TimeSlice),
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),

@@ -36,7 +36,7 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
     console = Console(file=buffer, width=UNCUT, force_terminal=color, no_color=not color, highlight=False)
     for record in records:
         summary = summarize(record)
-        for table in text_tables(summary, width) if is_comparison(record.header) else [_table(summary)]:
+        for table in text_tables(summary, width) if is_comparison(record.header) or record.slices else [_table(summary)]:
             console.print(table)
         for line in _remarks(record, summary):
             console.print(line, soft_wrap=True)

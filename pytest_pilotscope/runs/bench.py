@@ -84,6 +84,7 @@ class Bench:
             self._check_parts(name)
         self._check_model()
         _check_measuring(self.settings)
+        _check_clients(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
@@ -280,6 +281,15 @@ def _check_measuring(settings: Settings) -> None:
     wanted = {"--gate": settings.gate not in (None, "none"), "--compare": settings.compare, "--calibrate": settings.calibrate}
     if not settings.measure and any(wanted.values()):
         raise UsageError(f"--no-measure leaves nothing to judge; leave {', '.join(name for name, on in wanted.items() if on)} out")
+
+
+def _check_clients(settings: Settings) -> None:
+    if settings.clients is not None and settings.cold:
+        raise UsageError("--cold: each client would drop the caches of the others; leave --cold or --clients out")
+    if settings.clients is not None and settings.rounds == "auto":
+        raise UsageError(
+            "--rounds auto measures query by query, and --clients all queries at once; give the number of slices with --rounds"
+        )
 
 
 def _check_calibration(settings: Settings, queries: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, QueryRun
 from pytest_pilotscope.statistics.accuracy import QErrors, Quantiles, q_errors, quantiles
+from pytest_pilotscope.statistics.load import Load, load_of
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 from pytest_pilotscope.statistics.ratios import Interval, QueryRatio, query_ratios, workload_ratios
 
@@ -126,6 +127,7 @@ class SideSummary:
     incomparable_answers: int = 0
     left_queries: int = 0
     training_s: float | None = None
+    load: Load | None = None
 
     @property
     def complete(self) -> bool:
@@ -157,6 +159,7 @@ def summarize_side(record: Record, side: str) -> SideSummary:
         unmeasured_count=len(runs.keys() | failed) - len(queries) - len(failed),
         against=_against(record, side, sum(training)),
         training_s=sum(training) if training else None,
+        load=load_of(record, side),
         **_times(queries),
         **_accuracy([report for report in record.reports if report.side == side]),
     )

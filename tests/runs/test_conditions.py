@@ -15,6 +15,7 @@ from pytest_pilotscope.gate.comparable import states_between
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.provision.variants import under_conditions
+from pytest_pilotscope.runs.slices import check_connections
 from tests.projects import measure, record_lines
 from tests.record.building import record_of
 from tests.toy import Toy
@@ -104,3 +105,41 @@ def test_a_cold_run_reads_from_files(pytester: pytest.Pytester, cache: Path) -> 
         plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
         assert (plan["Shared Hit Blocks"], plan["Shared Read Blocks"] > 0) == (0, True)
         assert scheduler.execute("SELECT current_setting('max_parallel_workers_per_gather')").rows == [("2",)]
+
+
+def test_clients_that_a_server_cannot_have_are_refused(database: Database) -> None:
+    """Each side needs a session for each client; two sides of one server share its connections."""
+    check_connections([database, database], 20)
+    message = "^--clients 40: 2 sides need 87 connections, and the server has max_connections = 60; ask for fewer clients or sides$"
+    with pytest.raises(UsageError, match=message):
+        check_connections([database, database], 40)
+
+
+@pytest.mark.slow
+def test_clients_take_turns_in_slices(pytester: pytest.Pytester, cache: Path) -> None:
+    """
+    Each slice is one side with all clients, and every query has an execution of each; the table has throughput and latency.
+
+    A side that steers replays its decisions in every session. What contradicts clients is refused before anything is measured.
+    """
+    for other, message in {
+        "--cold": "ERROR: --cold: each client would drop the caches of the others; leave --cold or --clients out",
+        "--rounds=auto": "ERROR: --rounds auto measures query by query, and --clients all queries at once; give the number of slices with "
+        "--rounds",
+    }.items():
+        refused = measure(pytester, "--no-mlflow", "--clients", "2", other)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        refused.stderr.fnmatch_lines([message])
+    chosen = ("--no-mlflow", "--limit", "3", "--rounds", "3", "--clients", "2", "--benchmark-json", "out.json", "--report", "page.html")
+    result = measure(pytester, *chosen, "--algo", "oracle", "--variant", "memory:work_mem=64MB", "--compare")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["*FINISHED, 3 rounds, seed 0, --clients 2", "*executions/s*", "*throughput*", "*latency p95*"])
+    lines = record_lines(pytester.path)
+    assert lines[0]["conditions"] == {"clients": 2}
+    slices = [line for line in lines if line["kind"] == "time_slice"]
+    sides = ["baseline", "memory", "oracle"]
+    assert [sorted(one["side"] for one in slices if one["repetition"] == number) for number in (1, 2, 3)] == [sides] * 3
+    assert {one["executions"] for one in slices} == {6}
+    assert [one["side"] for one in slices[:3]] != [one["side"] for one in slices[3:6]]
+    runs = [line for line in lines if line["kind"] == "query_run" and line["repetition"] == 2 and line["side"] == "oracle"]
+    assert sorted((run["query_id"], run["client"]) for run in runs) == [(f"q00{query}", client) for query in (1, 2, 3) for client in (1, 2)]
