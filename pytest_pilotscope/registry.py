@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.options.extras import install_line
 from pytest_pilotscope.options.settings import OPTIONS
 from pytest_pilotscope.options.table import Option, name_of
 
@@ -39,6 +40,9 @@ class Entry:
         try:
             resolved: Callable[..., Any] = getattr(import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and (line := install_line(missing)):
+                raise UsageError(f"{self.kind} {self.name!r} needs {missing}, which is not installed; install it with: {line}") from error
             raise UsageError(
                 f"{self.kind} {self.name!r} (registered by {self.origin}) cannot be imported from {self.target!r}: {error}"
             ) from error
@@ -85,6 +89,7 @@ class Registry:
             key=name,
             default=default,
             help=help,
+            group=algorithm,
             parse=parse,
             choices=choices,
             metavar=metavar,

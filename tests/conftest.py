@@ -14,13 +14,15 @@ import pytest
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
-MAJORS = (18, 16, 15)
-"""PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
+UNTRIED = tuple(binaries.major for binaries in available_binaries() if binaries.major > TRIED_MAJORS[-1])
+MAJORS = (*dict.fromkeys(UNTRIED), 18, 16, 15)
+"""PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12; newer ones where they are installed."""
 
-ENDS = (MAJORS[0], MAJORS[-1])
+ENDS = (*UNTRIED, 18, 15)
 """The newest and the oldest; what runs on a version between them is marked `slow`."""
 
 WHOLE_RUNS = (

@@ -276,6 +276,7 @@ def test_the_chooser_of_the_docs(pytester: pytest.Pytester) -> None:
     reports = [line for line in record_lines(pytester.path) if line["kind"] == "query_report" and line["side"] == "bao"]
     assert [(line["steering_reasons"], line["left"]) for line in reports] == [([], None)] * 8
     assert {line["steered_ratio"] for line in reports} <= {1.0, None}
+    assert all(line["settings"] for line in reports if line["steered_ratio"] is not None)
 
 
 @pytest.mark.slow
@@ -320,7 +321,9 @@ def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> 
     missed = left.get("q004", "")
     assert left.keys() == {"q002", "q004"}
     assert left["q002"] == "it has no embedding"
-    assert re.fullmatch(r"it has no rows for 1 of \d+ subplans, among them \w+", missed)
+    assert re.fullmatch(
+        r"it has no rows for 1 of \d+ subplans, among them \w+; return {\*\*subplans, \.\.\.} to keep .+ the others", missed
+    )
     sentence = (
         f"leaves left 2 of 6 queries (33.3%) to PostgreSQL, and --max-unsteered allows 5.0%: it has no embedding (1); {missed} (1); "
         "measure queries that it can decide on (--queries), or allow more with --max-unsteered 34%"

@@ -115,6 +115,11 @@ class Decider(Protocol):
         """
 
 
+def needs_library(algorithm: object) -> bool:
+    """Tell whether an algorithm, or its class, decides on single queries by more than settings: then the planner has to be steered."""
+    return isinstance(algorithm, CardinalityEstimator | Decider) and not getattr(algorithm, "settings_only", False)
+
+
 @runtime_checkable
 class LearningOn(Protocol):
     """A decider that also learns from the queries it is asked about (optional)."""

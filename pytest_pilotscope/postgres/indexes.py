@@ -29,7 +29,8 @@ _EXISTING = """
            i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND i.indisvalid,
            (SELECT array_agg(a.attname::text ORDER BY p.n) FROM unnest(i.indkey) WITH ORDINALITY AS p(attnum, n)
             JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = p.attnum WHERE p.n <= i.indnkeyatts),
-           pg_relation_size(i.indexrelid)
+           coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(i.indexrelid)), pg_relation_size(i.indexrelid))::bigint,
+           n.nspname
     FROM pg_index AS i
     JOIN pg_class AS c ON c.oid = i.indrelid
     JOIN pg_class AS x ON x.oid = i.indexrelid
@@ -89,6 +90,7 @@ class ExistingIndex:
     constraint: bool
     index: Index | None
     size_bytes: int
+    schema: str
 
 
 def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
@@ -102,8 +104,9 @@ def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
             constraint=constraint,
             index=Index(table, tuple(columns)) if plain else None,
             size_bytes=size_bytes,
+            schema=schema,
         )
-        for qualified, table, name, definition, constraint, plain, columns, size_bytes in session.execute(_EXISTING)
+        for qualified, table, name, definition, constraint, plain, columns, size_bytes, schema in session.execute(_EXISTING)
     )
 
 

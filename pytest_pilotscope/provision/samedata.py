@@ -38,5 +38,7 @@ def _differences(ours: Contents, theirs: Contents) -> Iterator[str]:
             yield f"{schema}.{table} (not {'here' if here is None else 'there'})"
         elif here[0] != there[0]:
             yield f"{schema}.{table} (other columns)"
+        elif len(here) != len(there):
+            yield f"{schema}.{table} (not readable on one of the servers)"
         elif here != there:
             yield f"{schema}.{table} ({there[1][0]} rows, {here[1][0]} here)" if here[1][0] != there[1][0] else f"{schema}.{table}"

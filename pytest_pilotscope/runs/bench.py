@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError, named
+from pytest_pilotscope.errors import UnknownName, UsageError, named, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -25,7 +25,7 @@ from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of
-from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back, reason_of
+from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
@@ -88,6 +88,10 @@ class Bench:
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
+        if self.settings.dump is not None and len(self.settings.datasets) > 1:
+            raise UsageError(
+                f"--dump {self.settings.dump} is the data of one database; name one with --db, not {len(self.settings.datasets)}"
+            )
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:
@@ -143,14 +147,15 @@ class Bench:
 
     def dataset(self, name: str) -> Dataset | None:
         """Make the dataset of a name; None for the database in the DSN of `--server`. Raise `UnknownName` for any other name."""
+        from pytest_pilotscope.provision.database import PostgreSQLConfig, dataset_of
+
         known = {entry.name for entry in self.registry.datasets}
-        if name not in known:
+        if name not in known and self.settings.dump is None:
             if own_database(self.settings) == name:
                 return None
-            raise UnknownName("dataset", name, known, otherwise=f"name a database of yours with --server postgresql://HOST/{name}")
-        dataset: Dataset = self.registry.dataset(name).resolve()(
-            name=name, scale=self.settings.scale, seed=self.settings.seed, data_dir=self.settings.data_dir
-        )
+            yours = f"name a database of yours with --server postgresql://HOST/{name}, or its dump with --dump"
+            raise UnknownName("dataset", name, known, otherwise=yours)
+        dataset = dataset_of(PostgreSQLConfig.from_settings(self.settings, db=name), self.registry)
         if isinstance(dataset, ShowsProgress):
             dataset.show_progress = self.progress
         return dataset

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pytest_pilotscope.errors import RecordExists, UsageError
+from pytest_pilotscope.errors import MissingExtension, RecordExists, UsageError, named
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
@@ -83,13 +83,22 @@ def run_header(
 
 def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
     """
-    Yield a line for each algorithm that is restricted on the server of a database.
+    Yield a line for each algorithm that is restricted on the server of a database, and for tables that no query can read there.
 
-    Raise `DatasetError` or `UsageError` for an algorithm that would change what nobody has allowed to change.
+    Raise `MissingExtension` for algorithms that cannot steer it, and `DatasetError` or `UsageError` for one that would change what nobody
+    has allowed to change.
     """
+    from pytest_pilotscope.learning.algorithm import needs_library
     from pytest_pilotscope.postgres.databases import our_name, require_databases
+    from pytest_pilotscope.provision.obstacles import no_library, unusable_relations
 
-    for part in chain.from_iterable(map(registry.parts, algorithms)):
+    parts = tuple(chain.from_iterable(map(registry.parts, algorithms)))
+    steering = [part.name for part in parts if needs_library(part.resolve())]
+    if steering and (problem := no_library(database.server, database.name, named(steering))):
+        raise MissingExtension(problem)
+    with database.session() as session:
+        yield from unusable_relations(session)
+    for part in parts:
         algorithm = part.resolve()
         if getattr(algorithm, "copies", False):
             require_databases(database.server, f"--algo {part.name}", our_name(database.name, "_..."))

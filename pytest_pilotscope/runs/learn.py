@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, MissingExtension
 from pytest_pilotscope.learning.algorithm import (
     A_SCALAR,
     Algorithm,
@@ -19,6 +19,7 @@ from pytest_pilotscope.learning.algorithm import (
     Persistent,
     is_finite,
     is_scalar,
+    needs_library,
 )
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
@@ -43,11 +44,11 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    steers = isinstance(algorithm, CardinalityEstimator | Decider) and not getattr(algorithm, "settings_only", False)
-    if training.settings.measure and steers:
-        from pytest_pilotscope.postgres.steering import require_extension
+    if training.settings.measure and needs_library(algorithm):
+        from pytest_pilotscope.provision.obstacles import no_library
 
-        require_extension(training.session)
+        if problem := no_library(training.database.server, training.database.name, algorithm.name):
+            raise MissingExtension(problem)
     try:
         with training_limit(algorithm.name, training.settings.training_timeout_s):
             if model is None or not isinstance(algorithm, Persistent):

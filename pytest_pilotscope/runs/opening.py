@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind, recorded
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -91,13 +91,14 @@ def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
         yield
     except BaseException as problem:
         status = ends_as(problem)
-        error = f"{type(problem).__name__}: {problem}"
+        error = recorded(f"{type(problem).__name__}: {problem}")
         raise_interrupt_behind(problem)
         raise
     finally:
         if failures and status == "FINISHED":
             status = "FAILED"
-        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=dict(failures)))
+        why = {side: recorded(text) for side, text in failures.items()}
+        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=why))
 
 
 def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:

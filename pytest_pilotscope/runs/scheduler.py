@@ -261,6 +261,6 @@ def _files(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def _workload(config: PostgreSQLConfig) -> Workload:
     """Return the queries to learn from; a database that is none of our datasets has none."""
-    if config.db is None:
-        return Workload(dataset="", train=(), validation=(), test=())
+    if config.db is None or config.dump is not None:
+        return Workload(dataset=config.db or "", train=(), validation=(), test=())
     return load_workload(config.db, scale=config.scale, seed=config.seed)

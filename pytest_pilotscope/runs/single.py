@@ -17,6 +17,7 @@ from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, S
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
+from pytest_pilotscope.measurement.preparation import preparation_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
@@ -92,7 +93,11 @@ class BenchmarkRun:
             supervision.check(part.name, "its training", training=True)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
-                database = stack.enter_context(algorithm.prepare(database))
+                prepared = stack.enter_context(algorithm.prepare(database))
+                if part.name not in self.header.other_servers:
+                    with prepared.measuring_session() as its_session:
+                        self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
+                database = prepared
         self._databases[BASELINE_AGAIN if name == BASELINE else name] = database
         if name == BASELINE:  # paired with a second baseline
             return PlainSide(name=BASELINE_AGAIN, session=session)

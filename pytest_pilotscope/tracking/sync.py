@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.errors import TrackingError, raise_interrupt_behind, reason_of
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record, read_record
@@ -68,8 +68,9 @@ def sync(results: Path, *, tracking_uri: str | StoreUri | None = None, but: Coll
                     continue
                 for record in runs_of(read_record(path)):
                     yield _send(record, path, tracking_uri)
-        except (PilotscopeError, OSError) as error:
-            yield Sent(path=path, state="failed", reason=str(error))
+        except Exception as error:
+            raise_interrupt_behind(error)
+            yield Sent(path=path, state="failed", reason=reason_of(error))
 
 
 def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
@@ -81,7 +82,7 @@ def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Se
     complete_record, missing = _with_artifacts_found(record, path)
     tracker = begin(record.header, tracking_uri=tracking_uri, run_id=run.info.run_id if run else None)
     beside = (path.with_name(f"{record.header.run_name}.json"), path.with_suffix(".md"), path.with_suffix(".html"))
-    files = [file for file in (path, *beside, path.with_suffix("") / "plots") if file.exists()]
+    files = [file for file in (path, *beside, path.with_suffix("") / "report.html", path.with_suffix("") / "plots") if file.exists()]
     complete(tracker, complete_record, artifacts=files, ended_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
     return Sent(
         path=path,

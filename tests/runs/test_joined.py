@@ -222,7 +222,7 @@ def test_joined_sides_take_turns_with_others(given: dict[str, Any]) -> None:
 
 
 def test_the_decider_is_supervised_in_the_prepared_database(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it leaves behind there ends its side, by name."""
+    """A setting that it leaves behind there ends its side, by name."""
     monkeypatch.setattr(Decider, "leaves", True)
     message = (
         "builder+decider left 1 change behind after its decision on query 'q2', so the sides would not be independent: setting enable_sort"
