@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_pilotscope.algorithms.lero.timing import Outcome
+from pytest_pilotscope.algorithms.plans.timing import Outcome
 
 TIE = 0.1
 """Times that differ by less than this share of the faster one are a tie: about the noise of single runs of a few ms."""

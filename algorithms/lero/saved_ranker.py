@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.lero.candidates import Slot
-from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, Scales
-from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
+from pytest_pilotscope.algorithms.plans.featurize import OPERATORS, Featurizer, Scales
+from pytest_pilotscope.algorithms.plans.network import CHANNELS, HIDDEN_UNITS, PlanNetwork
 from pytest_pilotscope.errors import ModelError
 
 FORMAT = 2
@@ -65,7 +65,7 @@ def _assembled(about: Mapping[str, Any], weights: bytes) -> TrainedModel:
         raise ValueError("it was made by another version of this suite")
     scales = Scales(**{name: (float(low), float(high)) for name, (low, high) in about["scales"].items()})
     featurizer = Featurizer([str(table) for table in about["tables"]], scales)
-    network = LeroNetwork(featurizer.width)
+    network = PlanNetwork(featurizer.width)
     network.load_state_dict(tensors.load(weights))
     return TrainedModel(featurizer=featurizer, network=network, policy=_policy(about["policy"]))
 

@@ -20,6 +20,7 @@ import numpy as np
 from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
+from pytest_pilotscope.algorithms.plans.savings import worthwhile
 
 Effort = Literal["auto", "all"]
 
@@ -28,9 +29,6 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, inf)
 
 MARGINS = 20
 """Number of candidate margins: quantiles of those that make a difference."""
-
-SMALLEST_GAIN = 0.002
-"""A slot has to save this share of the time of the queries that have it, on average, beyond the savings of the slots before it."""
 
 AS_GOOD = 1.01
 """Policies whose total is within this factor of the smallest are equally good; the one with the smallest losses wins."""
@@ -109,25 +107,12 @@ def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) ->
 
     A query's saving is the share of its best time so far, so that one slow query does not decide alone.
     """
-    best = [query.own.at_least_ms for query in queries]
     reached: dict[Slot, list[tuple[int, float]]] = defaultdict(list)
     for position, query in enumerate(queries):
         for attempt in query.attempts:
             if attempt.slot.factor in factors:
                 reached[attempt.slot].append((position, query.counted_ms(attempt.plan)))
-    ordered: list[Slot] = []
-    while reached:
-        gains = {
-            slot: sum(max(1 - ms / best[position], 0.0) for position, ms in ends if best[position] > 0) / len(ends)
-            for slot, ends in reached.items()
-        }
-        slot = max(gains, key=lambda each: gains[each])
-        if gains[slot] < SMALLEST_GAIN:
-            break
-        ordered.append(slot)
-        for position, ms in reached.pop(slot):
-            best[position] = min(best[position], ms)
-    return tuple(ordered)
+    return worthwhile([query.own.at_least_ms for query in queries], reached)
 
 
 def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Policy:

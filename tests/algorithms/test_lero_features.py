@@ -7,7 +7,16 @@ from math import log1p
 import numpy as np
 import pytest
 
-from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, DistinctNodes, Featurizer, OwnRows, PlanArrays, Scales, merged, scales_of
+from pytest_pilotscope.algorithms.plans.featurize import (
+    OPERATORS,
+    DistinctNodes,
+    Featurizer,
+    OwnRows,
+    PlanArrays,
+    Scales,
+    merged,
+    scales_of,
+)
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
