@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_pilotscope.builtins import load_test_sql as load_test_sql
     from pytest_pilotscope.builtins import load_workload as load_workload
+    from pytest_pilotscope.learning.decision import Decision as Decision
     from pytest_pilotscope.options.settings import Settings as Settings
     from pytest_pilotscope.provision.database import PostgreSQLConfig as PostgreSQLConfig
     from pytest_pilotscope.provision.database import open_database as open_database
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.tracking.tracker import MLflowTracker as MLflowTracker
 
 _HOMES = {
+    "Decision": "learning.decision",
     "MLflowTracker": "tracking.tracker",
     "PostgreSQLConfig": "provision.database",
     "Query": "queries.queries",

@@ -16,12 +16,12 @@ The exceptions that this project raises on purpose.
     │   └── QueryTimeout        a statement ran into the statement timeout; a result, not a failure
     ├── DatasetError            data cannot be generated, fetched or loaded
     ├── SteeringError           PostgreSQL rejected a cardinality or hint
-    ├── UnsupportedQuery        a statement has no relations and joins to steer
+    ├── UnsupportedQuery        an algorithm leaves a query to PostgreSQL
     ├── LabelError              a true cardinality cannot be computed
     ├── AlgorithmError          a learned component broke its contract; its run is FAILED
-    │   ├── IncompleteEstimate  an estimator left out subplans the optimizer will ask about
     │   ├── InvalidEstimate     NaN, infinite or negative rows, or no number at all
     │   ├── SideFailed          one side of a comparison broke; the others go on
+    │   ├── TooManyLeft         a side left more queries to PostgreSQL than --max-unsteered allows
     │   └── ModelError          a model file cannot be loaded, or belongs to other data
     ├── DifferentAnswer         a steered query returned other rows than PostgreSQL without steering
     ├── RecordError             a record cannot be read or written (file and line are in the message)
@@ -135,7 +135,7 @@ class SteeringError(PilotscopeError):
 
 
 class UnsupportedQuery(PilotscopeError):
-    """A statement has no relations and joins to steer, for a `reason`."""
+    """An algorithm cannot decide on a query and leaves it to PostgreSQL, for a `reason`: it has no relations, for instance."""
 
     def __init__(self, reason: str, sql: str) -> None:
         super().__init__(f"this query has no subplans to estimate or count: {reason}; query: {shortened(sql, limit=303)}")
@@ -152,16 +152,6 @@ class LabelError(PilotscopeError):
 
 class AlgorithmError(PilotscopeError):
     """A learned component broke its contract; its run is FAILED."""
-
-
-class IncompleteEstimate(AlgorithmError):
-    """An estimator left out subplans the optimizer will ask about."""
-
-    def __init__(self, algorithm: str, *, query_id: str, missing: int, total: int) -> None:
-        super().__init__(
-            f"{algorithm} estimated {total - missing} of {total} subplans of query {query_id!r}; "
-            "PostgreSQL would silently use its own estimate for the rest"
-        )
 
 
 class InvalidEstimate(AlgorithmError):
@@ -185,6 +175,10 @@ class SideFailed(AlgorithmError):
         self.side = side
         self.reason = f"{type(error).__name__}: {error}"
         super().__init__(f"{side} failed: {self.reason}")
+
+
+class TooManyLeft(AlgorithmError):
+    """A side left more queries to PostgreSQL than `--max-unsteered` allows."""
 
 
 class DifferentAnswer(PilotscopeError):

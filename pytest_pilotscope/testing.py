@@ -6,7 +6,7 @@ Tests of the contract of an algorithm, to inherit.
     class TestNaru(AlgorithmContract):
         algorithm = Naru
 
-The tests start a real server with a small dataset and really train. Tests of estimators, plan choosers, preparers and saved models apply
+The tests start a real server with a small dataset and really train. Tests of estimators, deciders, preparers and saved models apply
 to classes with the methods for it.
 """
 
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, ModelError
-from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Persistent, PlanChooser
+from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Decider, Persistent
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.answers import answer_of
 from pytest_pilotscope.measurement.differences import explained
-from pytest_pilotscope.measurement.sides import PlainSide, check_estimates, side_of
+from pytest_pilotscope.measurement.inspection import adherence_of, inspected
+from pytest_pilotscope.measurement.sides import EstimatorSide, PlainSide, side_of
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.plugin import REGISTRY
@@ -128,14 +129,22 @@ class AlgorithmContract:
         )
 
     def decisions(self, algorithm: Algorithm, database: Database, queries: tuple[Query, ...], session: Session) -> list[object]:
-        """Return all decisions: the fingerprint of the prepared database, and for each query the cardinalities, or the reason for none."""
+        """
+        Return all decisions: the fingerprint of the prepared database, and for each query the decision, or the reason for none.
+
+        An estimator has rows, or a reason for none, for every subplan. PostgreSQL can do all that a decider decides: rows are for relations
+        of the query, the plan has the joins and methods, and EXPLAIN shows the settings.
+        """
         side = side_of(algorithm.name, algorithm, session)
         found: list[object] = [_fingerprint(database)] if isinstance(algorithm, DatabasePreparer) else []
         for query in queries:
             with side.steered(query) as steering:
-                found.append(steering.unsupported if steering.cardinalities is None else dict(steering.cardinalities))
-            if isinstance(algorithm, CardinalityEstimator) and steering.cardinalities is not None:
-                check_estimates(side.name, query, session.subplans(query.sql), steering.cardinalities)
+                found.append(steering.unsupported or steering.decision or steering.estimates)
+                if steering.decision:
+                    adherence = adherence_of(inspected(session, query.sql, steering), session, query.sql)
+                    assert adherence is not None
+                    assert adherence.reasons == (), f"query {query.id}"
+            assert not isinstance(side, EstimatorSide) or side.gaps.get(query.sql) is None, f"query {query.id}"
         return found
 
     def decided(self, algorithm: Algorithm, database: Database, workload: Workload) -> list[object]:
@@ -157,10 +166,10 @@ class AlgorithmContract:
             return found
 
     def test_it_takes_over_one_decision_at_most(self) -> None:
-        """It has a name of letters, digits and underscores, `train`, and at most one of `steer`, `choose` and `prepare`."""
+        """It has a name of letters, digits and underscores, `train`, and at most one of `steer`, `decide` and `prepare`."""
         made = self.made()
         assert made.name.isidentifier()
-        taken = [kind.__name__ for kind in (CardinalityEstimator, PlanChooser, DatabasePreparer) if isinstance(made, kind)]
+        taken = [kind.__name__ for kind in (CardinalityEstimator, Decider, DatabasePreparer) if isinstance(made, kind)]
         assert len(taken) <= 1
 
     def test_what_training_reports(self, trained: Trained) -> None:
@@ -176,7 +185,7 @@ class AlgorithmContract:
         assert trained.after == trained.before
 
     def test_it_decides_legally_and_leaves_the_server_as_it_was(self, trained: Trained, database: Database, workload: Workload) -> None:
-        """Every subplan has a finite number of rows, the answers are PostgreSQL's, and every change is undone."""
+        """See `decisions` for what is legal; the answers are PostgreSQL's, and every change is undone."""
         self.decided(trained.algorithm, database, workload)
         assert _fingerprint(database) == trained.before
 

@@ -12,9 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.lero import serving
+from pytest_pilotscope.algorithms.lero.choice import Choice, choose
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import collect, rules_of, store_of
-from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
@@ -23,12 +23,12 @@ from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.plans.collecting import known, nothing_collected
 from pytest_pilotscope.algorithms.plans.timed import sql_key
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
-    from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
 
@@ -68,7 +68,7 @@ class Lero:
         self._training: Training | None = None
         self._records: tuple[list[CollectedQuery], list[CollectedQuery]] = ([], [])
         self._noted: set[str] = set()
-        self._decision: Decision | None = None
+        self._choice: Choice | None = None
         self._seen: _Seen | None = None
 
     def train(self, training: Training) -> TrainingReport:
@@ -94,11 +94,11 @@ class Lero:
             artifacts=paths,
         )
 
-    def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Choose a plan; return the cardinalities that make PostgreSQL run it, none for PostgreSQL's own plan."""
+    def decide(self, query: Query, session: Session) -> Decision:
+        """Choose a plan, and decide on the rows that make PostgreSQL run it; on nothing for PostgreSQL's own plan."""
         model, _ = self._ready()
-        self._decision = decide(model, session, query.sql)
-        return self._decision.cardinalities
+        self._choice = choose(model, session, query.sql)
+        return Decision(rows=self._choice.cardinalities)
 
     def learn_on(self, query: Query) -> None:
         """Before a new query in the dynamic mode, learn from the queries since the last update if they are enough; keep this one."""
@@ -111,14 +111,14 @@ class Lero:
 
     def explain(self, query: Query) -> dict[str, Scalar]:
         """
-        Return facts about the last choice, see `Decision.facts`, and the margin that the score had to gain.
+        Return facts about the last choice, see `Choice.facts`, and the margin that the score had to gain.
 
         The first choice for a query also goes to a log in the run's folder.
         """
-        if self.model is None or self._decision is None:
+        if self.model is None or self._choice is None:
             return {}
-        self._note(query, self._decision)
-        return {**self._decision.facts(), "margin": round(self.model.policy.margin, 5)}
+        self._note(query, self._choice)
+        return {**self._choice.facts(), "margin": round(self.model.policy.margin, 5)}
 
     def save(self, folder: Path) -> None:
         """Write the model below `folder`: `model/<model_id>/` and `metadata/<model_id>.json`."""
@@ -135,7 +135,7 @@ class Lero:
     @staticmethod
     def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
         """
-        Return a function from one SQL statement to a saved model's choice and its reasons; see `Decision.served`.
+        Return a function from one SQL statement to a saved model's choice and its reasons; see `Choice.served`.
 
         A planner makes the candidate plans, so the function connects to the database in the environment variable PILOTSCOPE_DSN; ModelError
         without it.
@@ -176,13 +176,13 @@ class Lero:
         """Return the `sql_key` of every training and validation query."""
         return {query.sql_key for part in self._records for query in part}
 
-    def _note(self, query: Query, decision: Decision) -> None:
+    def _note(self, query: Query, choice: Choice) -> None:
         """Log the first choice for a query."""
         if self._training is None or query.sql in self._noted:
             return
         self._noted.add(query.sql)
         with open_private(self._training.folder / CHOICES, "a", encoding="utf-8") as file:
-            file.write(json.dumps(decision.explained(query.id)) + "\n")
+            file.write(json.dumps(choice.explained(query.id)) + "\n")
 
     def _update_if_due(self, seen: _Seen) -> None:
         """Collect the queries since the last update and learn on, if they are enough."""

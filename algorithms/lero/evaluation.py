@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.lero.decision import plan_difference
+from pytest_pilotscope.algorithms.lero.choice import plan_difference
 from pytest_pilotscope.algorithms.lero.pairs import is_faster
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pytest_pilotscope.algorithms.lero.decision import decide
+from pytest_pilotscope.algorithms.lero.choice import choose
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model
 from pytest_pilotscope.errors import ModelError, UsageError, shortened
 from pytest_pilotscope.places.dsn import Dsn
@@ -24,11 +24,11 @@ SERVING_DSN = "PILOTSCOPE_DSN"
 
 def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
     """
-    Return a function from SQL to `Decision.served`, by the model in a folder; several threads may call it.
+    Return a function from SQL to `Choice.served`, by the model in a folder; several threads may call it.
 
     ModelError without a database in the environment variable, and for one of another schema or other data; MissingExtension for a database
     without the pilotscope library. The function raises UsageError for anything but one statement, StatementFailed for a statement that
-    PostgreSQL cannot plan, and the errors of `decide`.
+    PostgreSQL cannot plan, and the errors of `choose`.
     """
     model = read_model(folder)
     dsn = os.environ.get(SERVING_DSN)
@@ -54,9 +54,9 @@ def decider(folder: Path) -> Callable[[str], dict[str, Any]]:
                 "leave out backslashes (where a text has both a semicolon and a backslash, its literals end by the settings of the server)"
             )
         with turn:
-            decision = decide(model, session, sql)
-            if decision.candidates is None:  # the policy skipped the query, so nobody has checked the statement
+            choice = choose(model, session, sql)
+            if choice.candidates is None:  # the policy skipped the query, so nobody has checked the statement
                 session.execute(f"EXPLAIN (COSTS off) {sql}")
-        return decision.served(model.policy.margin)
+        return choice.served(model.policy.margin)
 
     return answer

@@ -20,7 +20,7 @@ from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
 from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from pytest_pilotscope.algorithms.table_samples import Samples, draw
-from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, ModelError, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import parse_plain
 from pytest_pilotscope.queries.plaintokens import plain_template
@@ -104,14 +104,12 @@ class Mscn:
         """
         model, _ = self._trained()
         planned = self._meaning(query.sql, model.featurizer)
-        unknown = [subplan for subplan in subplans if not subplan <= planned.relations.keys()]
-        if unknown:
-            raise IncompleteEstimate(self.name, query_id=query.id, missing=len(unknown), total=len(subplans))
+        known = [subplan for subplan in subplans if subplan <= planned.relations.keys()]
         template = plain_template(query.sql)
         if template not in self._alike:
             self._alike[template] = text_says(planned, subplans, model.featurizer)
-        rows = model.rows(planned, [planned.mask(subplan) for subplan in subplans])
-        return dict(zip(subplans, rows.tolist(), strict=True))
+        rows = model.rows(planned, [planned.mask(subplan) for subplan in known])
+        return dict(zip(known, rows.tolist(), strict=True))
 
     def _meaning(self, sql: str, featurizer: Featurizer) -> JoinQuery:
         """Return the planner's report of a query, read once for each text."""

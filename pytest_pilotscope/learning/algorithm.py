@@ -1,7 +1,7 @@
 """
 The protocols of learned components, one for each decision that a component can take.
 
-An algorithm has a `train` method and at most one of `steer`, `choose` and `prepare`; that method tells which decision it takes.
+An algorithm has a `train` method and at most one of `steer`, `decide` and `prepare`; that method tells which decision it takes.
 It imports neither pytest nor mlflow: it returns what the run logs.
 """
 
@@ -18,6 +18,7 @@ from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.learning.decision import Decision
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
@@ -77,9 +78,10 @@ class CardinalityEstimator(Protocol):
         """
         Estimate the rows of every subplan the planner will ask about.
 
-        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; a missing key, a NaN, an
-        infinite or a negative value fails the run. Raise `UnsupportedQuery` to leave the query to PostgreSQL: it counts as not steered.
-        Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason.
+        `subplans` maps each set of aliases to PostgreSQL's own estimate. The answer must have the same keys; if one is missing, the run
+        leaves the query to PostgreSQL, with the reason. A NaN, an infinite or a negative value fails the run. Raise `UnsupportedQuery` to
+        leave a query to PostgreSQL. Return `PartialCardinalities` to leave some sets to PostgreSQL, each with a reason; their plan nodes
+        count as not steered.
         """
 
 
@@ -91,33 +93,38 @@ class TextSteering(Protocol):
         """
         Estimate the rows of every subplan from the text of a query. Return None if only the planner knows the subplans; `steer` follows.
 
-        The answer is compared with the planner's own list when the plan is read back: a missing subplan raises `IncompleteEstimate`.
+        The first answer for a query is compared with the planner's own list: if a subplan is missing, the query is left to PostgreSQL.
         Additional subplans (of a relation that the planner removes) have no effect.
         """
 
 
 @runtime_checkable
-class PlanChooser(Protocol):
-    """An algorithm that chooses among candidate plans."""
+class Decider(Protocol):
+    """An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing."""
 
-    def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Return the cardinalities that make PostgreSQL run the chosen plan; an empty mapping for PostgreSQL's own plan."""
+    def decide(self, query: Query, session: Session) -> Decision:
+        """
+        Decide for a query. `Decision()` is PostgreSQL's own plan, which counts as a decision that was followed.
+
+        `session` is the one in which the query will run: it can plan the query, and the decision has to leave it as it was. Raise
+        `UnsupportedQuery` to leave the query to PostgreSQL, because the algorithm cannot decide.
+        """
 
 
 @runtime_checkable
 class LearningOn(Protocol):
-    """A plan chooser that also learns from the queries it is asked about (optional)."""
+    """A decider that also learns from the queries it is asked about (optional)."""
 
     def learn_on(self, query: Query) -> None:
-        """Learn from earlier queries. The run calls this before every `choose` and counts its time for no query."""
+        """Learn from earlier queries. The run calls this before every `decide` and counts its time for no query."""
 
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A plan chooser that also explains its choices (optional)."""
+    """A decider that also explains its decisions (optional)."""
 
     def explain(self, query: Query) -> Mapping[str, Scalar]:
-        """Return facts about the last choice for a query, for the record and the report: short names with their units."""
+        """Return facts about the last decision for a query, for the record and the report: short names with their units."""
 
 
 @runtime_checkable

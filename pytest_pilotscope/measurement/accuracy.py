@@ -12,22 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.learning.algorithm import Cardinalities, Subplan, unknown_of
-from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from pytest_pilotscope.postgres.plan_hints import hints_of
 from pytest_pilotscope.record.results import SubplanEstimate
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
     from pytest_pilotscope.postgres.session import Session
-
-JOIN_METHODS = {"Nested Loop": "nestloop", "Merge Join": "mergejoin", "Hash Join": "hashjoin"}
-SCAN_METHODS = {
-    "Seq Scan": "seqscan",
-    "Index Scan": "indexscan",
-    "Index Only Scan": "indexonlyscan",
-    "Bitmap Heap Scan": "bitmapscan",
-    "Tid Scan": "tidscan",
-    "Tid Range Scan": "tidscan",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +66,3 @@ def _without_truth(considered: Iterable[Subplan], truth: Cardinalities) -> str |
     first = next((subplan for subplan in unknown if subplan in unknown_of(truth)), unknown[0])
     why = unknown_of(truth).get(first, "PostgreSQL did not consider them together when true rows were counted")
     return f"the true rows of {len(unknown)} of {len(considered)} sets are not known, those of {' '.join(sorted(first))} because: {why}"
-
-
-def hints_of(plan: Plan) -> tuple[str | None, dict[str, str]]:
-    """Return the hints for a plan's join order and methods: a tree with the outer side first, and methods by aliases."""
-    methods: dict[str, str] = {}
-    tree = _tree(plan, methods)
-    return (tree if tree is not None and tree.startswith("(") else None), methods
-
-
-def _tree(node: Plan, methods: dict[str, str]) -> str | None:
-    """Describe the joins of a subtree, collecting its methods."""
-    if node.alias is not None:
-        if node.node_type in SCAN_METHODS:
-            methods[alias_text(node.alias)] = SCAN_METHODS[node.node_type]
-        return alias_text(node.alias)
-    sides = [tree for child in node.children if (tree := _tree(child, methods)) is not None]
-    if node.is_join and len(sides) == 2:
-        if node.node_type in JOIN_METHODS:
-            methods[key_text(node.aliases)] = JOIN_METHODS[node.node_type]
-        return f"({sides[0]} {sides[1]})"
-    return sides[0] if len(sides) == 1 else None

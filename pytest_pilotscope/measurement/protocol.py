@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from pytest_pilotscope.errors import DifferentAnswer, IncompleteEstimate, LeftTransaction, QueryTimeout, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, LeftTransaction, QueryTimeout, StatementFailed
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.differences import Differs, explained
+from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected
 from pytest_pilotscope.measurement.sides import Side, Steering
-from pytest_pilotscope.postgres.adherence import LEFT_OUT, Adherence, uninjected, verify
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
@@ -36,16 +36,6 @@ Line = QueryRun | QueryReport | QueryDecision
 """A line of the record that measuring a query adds."""
 
 Write = Callable[[Line], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """A side's decision for the query, the plan that it led to (or why there is none), and the sets that PostgreSQL considered for it."""
-
-    steering: Steering
-    plan: Plan | None
-    considered: Cardinalities
-    failure: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,77 +201,39 @@ class QueryMeasurement:
                 self._open[side.name] = reason
 
     def _inspect(self, side: Side, *, ends: bool) -> QueryReport:
-        seen = self._seen(side, ends=ends)
-        steering, plan = seen.steering, seen.plan
+        inspection = self._inspection(side, ends=ends)
+        steering, plan = inspection.steering, inspection.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name))
+        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name), left=steering.unsupported)
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
-        if not (steering.cardinalities or unknown_of(steering.cardinalities)):
-            return report
-        if plan is None:
-            return replace(report, steered_ratio=0.0, steering_reasons=(f"its plan is not known: {seen.failure}",))
-        adherence = self._adherence(side, seen, plan)
-        return replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+        adherence = adherence_of(inspection, side.session, self.query.sql)
+        return report if adherence is None else replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
     def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
         """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None
-        if not steering.by_candidate:
+        if steering.decision is None:
             own = side.session.subplans(self.query.sql)
-            rows = own if steering.cardinalities is None else steering.cardinalities
+            rows = own if steering.estimates is None else steering.estimates
             known = {subplan: rows.get(subplan, rows.get(frozenset(subplan))) for subplan in own}
             estimates = estimates_of({subplan: found for subplan, found in known.items() if found is not None}, self.truth)
         found = p_error(side.session, self.query.sql, plan, self.truth)
         return replace(report, estimates=estimates, p_error=found.value, p_error_reason=found.reason)
 
-    def _adherence(self, side: Side, seen: _Seen, plan: Plan) -> Adherence:
-        """
-        Compare the plan with the injected rows. Rows that only force a plan are for some sets; an estimator's are for all.
-
-        Raises SideFailed (IncompleteEstimate) for a side that found the subplans by itself, and missed one of the planner's.
-        """
-        rows = seen.steering.cardinalities or {}
-        if seen.steering.by_candidate:
-            return verify(plan, rows, only_injected=True)
-        own = side.session.subplans(self.query.sql)
-        left_out = [subplan for subplan, why in uninjected(rows, own, own, unknown_of(rows)).items() if why == LEFT_OUT]
-        if left_out:
-            incomplete = IncompleteEstimate(side.name, query_id=self.query.id, missing=len(left_out), total=len(own))
-            raise SideFailed(side.name, incomplete)
-        unknown = uninjected(rows, seen.considered, own, unknown_of(rows))
-        there = frozenset().union(*seen.considered)
-        return verify(plan, {subplan: number for subplan, number in rows.items() if subplan <= there}, unknown)
-
-    def _seen(self, side: Side, *, ends: bool) -> _Seen:
+    def _inspection(self, side: Side, *, ends: bool) -> Inspection:
         """Read the plan; with the actual rows of its nodes if no cardinalities are known and the statement `ends` in time."""
         if ends and not self.truth:
             with suppress(QueryTimeout), side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
-                return self._explained(side, steering, analyze=True)
+                return inspected(side.session, self.query.sql, steering, analyze=True)
         with side.steered(self.query) as steering, side.session.statement_timeout(ceil(self.limit_ms)):
-            return self._explained(side, steering, analyze=False)
-
-    def _explained(self, side: Side, steering: Steering, *, analyze: bool) -> _Seen:
-        """Explain within the block of a steered side. A statement that EXPLAIN refuses (a command that is no query) has no plan."""
-        options = {"analyze": True, "timing": False} if analyze else {}
-        try:
-            plan = side.session.unable_to_write(lambda: side.session.explain(self.query.sql, **options))
-        except QueryTimeout as error:
-            if analyze:
-                raise
-            return _Seen(steering=steering, plan=None, considered={}, failure=f"planning it takes more than {error.timeout_ms} ms")
-        except StatementFailed as error:
-            if not error.sqlstate:
-                raise
-            return _Seen(steering=steering, plan=None, considered={}, failure=error.reason)
-        considered = side.session.subplans(self.query.sql) if steering.cardinalities else {}
-        return _Seen(steering=steering, plan=plan, considered=considered)
+            return inspected(side.session, self.query.sql, steering)
 
 
 def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_pilotscope.errors import (
     AlgorithmError,
-    IncompleteEstimate,
-    InvalidEstimate,
     QueryTimeout,
     SideFailed,
     StatementFailed,
     UnsupportedQuery,
+    counted,
     raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
@@ -22,16 +21,17 @@ from pytest_pilotscope.learning.algorithm import (
     Algorithm,
     Cardinalities,
     CardinalityEstimator,
+    Decider,
     Explaining,
     LearningOn,
-    PlanChooser,
     TextSteering,
-    is_finite,
     is_scalar,
     unknown_of,
 )
+from pytest_pilotscope.learning.decision import Decision, check_decision, check_rows
 from pytest_pilotscope.measurement.clocks import Stopwatch
 from pytest_pilotscope.measurement.supervision import Supervision
+from pytest_pilotscope.postgres.adherence import LEFT_OUT, uninjected
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import Scalar
@@ -39,21 +39,24 @@ from pytest_pilotscope.record.results import Scalar
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    The decision of a side for one query: the injected cardinalities (none for PostgreSQL left alone), and the ms that deciding took.
+    The decision of a side for one query, and the ms that deciding took.
 
-    `facts` explain the decision, if the algorithm does. With `by_candidate` the cardinalities are used only to force a plan.
-    `unsupported` is the reason why the side could not decide and left PostgreSQL alone.
+    `estimates` are the rows of a cardinality estimator, which has some for every subplan; the rows of a `decision` only force a plan. Both
+    are None for PostgreSQL left alone. `facts` explain the decision, if the algorithm does. `unsupported` is the reason why the side could
+    not decide and left PostgreSQL alone.
     """
 
     inference_ms: float
-    cardinalities: Cardinalities | None = None
+    estimates: Cardinalities | None = None
+    decision: Decision | None = None
     unsupported: str | None = None
     facts: Mapping[str, Scalar] = field(default_factory=dict)
-    by_candidate: bool = False
 
 
 class Side(Protocol):
@@ -86,55 +89,73 @@ class PlainSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorSide:
-    """A cardinality estimator: it estimates every subplan, and its estimates are injected."""
+    """
+    A cardinality estimator: it estimates every subplan, and its estimates are injected.
+
+    `gaps` has, by the text of each query so far, a sentence about the subplans that it missed, or None.
+    """
 
     name: str
     session: Session
     algorithm: CardinalityEstimator
     supervision: Supervision = field(default_factory=Supervision)
+    gaps: dict[str, str | None] = field(default_factory=dict, init=False)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
         """Enumerate, estimate, check and inject; all of it is inference time. A query without subplans is left to PostgreSQL."""
-        with _injected(self, query, lambda: self._estimated(query)) as steering:
-            yield steering
+        with _applied(self, query, self._estimated, lambda rows: Decision(rows=rows), self._complete) as (steering, rows):
+            yield replace(steering, estimates=rows)
 
-    def _estimated(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
-        """Return the subplans that were asked for, none if the text was enough, and their estimates."""
-        by_text = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
-        if by_text is not None:
-            return {}, by_text
-        with _planning(query):
-            subplans = self.session.subplans(query.sql)
-        return subplans, self.algorithm.steer(query, subplans)
+    def _estimated(self, query: Query) -> Cardinalities:
+        """Return the estimates of all subplans; the planner lists them if the text is not enough."""
+        estimates = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
+        if estimates is None:
+            with _planning(query):
+                subplans = self.session.subplans(query.sql)
+            estimates = self.algorithm.steer(query, subplans)
+            check_rows(self.name, query, estimates)
+            self.gaps[query.sql] = missed(subplans, estimates)
+        else:
+            check_rows(self.name, query, estimates)
+        return estimates
+
+    def _complete(self, query: Query, estimates: Cardinalities) -> Mapping[str, Scalar]:
+        """Raise `UnsupportedQuery` for estimates that miss a subplan; list the subplans of each query that was read from its text once."""
+        if query.sql not in self.gaps:
+            with _planning(query):
+                self.gaps[query.sql] = missed(self.session.subplans(query.sql), estimates)
+        if gap := self.gaps[query.sql]:
+            raise UnsupportedQuery(gap, query.sql)
+        return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChooserSide:
-    """A plan chooser: it compares candidate plans, and the cardinalities that force its choice are injected."""
+class DeciderSide:
+    """An algorithm that decides for each query; its decisions are applied to the session."""
 
     name: str
     session: Session
-    algorithm: PlanChooser
+    algorithm: Decider
     supervision: Supervision = field(default_factory=Supervision)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
-        """Choose and inject; all of it is inference time. Learning, which is done before, and explaining are not."""
+        """Decide and apply; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
             with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
                 self.algorithm.learn_on(query)
-        with _injected(self, query, lambda: self._chosen(query), self._facts) as steering:
-            yield replace(steering, by_candidate=steering.unsupported is None)
+        with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
+            yield replace(steering, decision=decision)
 
-    def _facts(self, query: Query) -> Mapping[str, Scalar]:
+    def _facts(self, query: Query, decision: Decision) -> Mapping[str, Scalar]:
         facts = self.algorithm.explain(query) if isinstance(self.algorithm, Explaining) else {}
         check_facts(self.name, query, facts)
         return facts
 
-    def _chosen(self, query: Query) -> tuple[Cardinalities, Cardinalities]:
+    def _decided(self, query: Query) -> Decision:
         with _planning(query):
-            return {}, self.algorithm.choose(query, self.session)
+            return check_decision(self.name, query, self.algorithm.decide(query, self.session))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,37 +187,47 @@ class GuardedSide:
 
 
 @contextmanager
-def _injected(
-    side: EstimatorSide | ChooserSide,
+def _applied(
+    side: EstimatorSide | DeciderSide,
     query: Query,
-    decide: Callable[[], tuple[Cardinalities, Cardinalities]],
-    explain: Callable[[Query], Mapping[str, Scalar]] = lambda query: {},
-) -> Iterator[Steering]:
+    decide: Callable[[Query], T],
+    as_decision: Callable[[T], Decision],
+    explain: Callable[[Query, T], Mapping[str, Scalar]],
+) -> Iterator[tuple[Steering, T | None]]:
     """
-    Inject the cardinalities that `decide` returns beside the subplans that must be among them.
+    Apply what `decide` returns, and give it.
 
-    A query that it does not support is left to PostgreSQL. Deciding, checking the answer and injecting are inference time; explaining, and
-    checking what the algorithm left behind, are not.
+    A query that it does not support is left to PostgreSQL; `explain` may find that out, too. Deciding, checking the answer and applying are
+    inference time; explaining, and checking what the algorithm left behind, are not.
     """
     name, supervision = side.name, side.supervision
     clock = Stopwatch()
-    decided: Cardinalities | None = None
+    decided: T | None = None
     unsupported: str | None = None
     facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
             with supervision.put_back_on_error(), supervision.limited(name, query):
                 with clock:
-                    subplans, decided = decide()
-                    check_estimates(name, query, subplans, decided)
-                facts = explain(query)
+                    decided = decide(query)
+                facts = explain(query, decided)
         except UnsupportedQuery as error:
-            unsupported = error.reason
+            decided, unsupported = None, error.reason
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
             with clock:
-                stack.enter_context(side.session.cardinalities(decided))
-        yield Steering(inference_ms=clock.elapsed_ms, cardinalities=decided, unsupported=unsupported, facts=facts)
+                _apply(side.session, as_decision(decided), stack)
+        yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+
+
+def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
+    """Steer a session by a decision until `stack` closes."""
+    if decision.settings:
+        stack.enter_context(session.planner_settings(decision.settings))
+    if decision.join_order is not None or decision.methods:
+        stack.enter_context(session.hints(join_order=decision.join_order, methods=decision.methods or None))
+    if decision.rows:
+        stack.enter_context(session.cardinalities(decision.rows))
 
 
 @contextmanager
@@ -217,36 +248,19 @@ def side_of(name: str, algorithm: Algorithm, session: Session, supervision: Supe
     supervision = supervision or Supervision()
     if isinstance(algorithm, CardinalityEstimator):
         return EstimatorSide(name=name, session=session, algorithm=algorithm, supervision=supervision)
-    if isinstance(algorithm, PlanChooser):
-        return ChooserSide(name=name, session=session, algorithm=algorithm, supervision=supervision)
+    if isinstance(algorithm, Decider):
+        return DeciderSide(name=name, session=session, algorithm=algorithm, supervision=supervision)
     return PlainSide(name=name, session=session)
 
 
-def check_estimates(algorithm: str, query: Query, subplans: Cardinalities, estimates: Cardinalities) -> None:
-    """
-    Raise `IncompleteEstimate` for a subplan without an estimate or a reason, `InvalidEstimate` for an estimate that is not finite and >= 0,
-    and `AlgorithmError` for an answer that is no mapping of subplans to numbers.
-    """
-    if not isinstance(estimates, Mapping):
-        raise AlgorithmError(
-            f"{algorithm} answered query {query.id!r} with {estimates!r}; it must be a mapping of subplans (frozensets of aliases) to rows"
-        )
-    missing = subplans.keys() - estimates.keys() - unknown_of(estimates).keys()
-    if missing:
-        raise IncompleteEstimate(algorithm, query_id=query.id, missing=len(missing), total=len(subplans))
-    for subplan, rows in estimates.items():
-        if not isinstance(subplan, frozenset) or not all(isinstance(alias, str) for alias in subplan):
-            raise AlgorithmError(
-                f"{algorithm} answered query {query.id!r} with rows for {subplan!r}; a subplan is a frozenset of aliases, such as "
-                "frozenset({'c', 'u'})"
-            )
-        if not is_finite(rows) or rows < 0:
-            raise InvalidEstimate(algorithm, query_id=query.id, subplan=subplan, rows=rows if isinstance(rows, float) else repr(rows))
-    for subplan, reason in unknown_of(estimates).items():
-        if not isinstance(reason, str):
-            raise AlgorithmError(
-                f"{algorithm} answered query {query.id!r} with {reason!r} as the reason for {' '.join(sorted(subplan))}; it must be a text"
-            )
+def missed(subplans: Cardinalities, estimates: Cardinalities) -> str | None:
+    """Return a sentence if estimates have neither rows nor a reason for subplans of the planner's list."""
+    unknown = unknown_of(estimates)
+    left_out = [subplan for subplan, why in uninjected(estimates, subplans, subplans, unknown).items() if why == LEFT_OUT]
+    if not left_out:
+        return None
+    first = min(left_out, key=lambda subplan: (len(subplan), sorted(subplan)))
+    return f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
 
 
 def check_facts(algorithm: str, query: Query, facts: object) -> None:

@@ -36,8 +36,9 @@ _INSTRUMENTS: tuple[tuple[Any, str, Any], ...] = tuple(
     (holder, name, getattr(holder, name))
     for holder, names in (
         (time, ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time", "process_time_ns")),
-        (Session, ("execute", "scalar", "timed", "explain", "subplans", "cardinalities", "stream", "unable_to_write", "statement_timeout")),
-        (steering, ("timed", "timed_stream", "cardinalities", "subplans")),
+        (Session, ("execute", "scalar", "timed", "explain", "subplans", "stream", "unable_to_write", "statement_timeout")),
+        (Session, ("cardinalities", "hints", "planner_settings")),
+        (steering, ("timed", "timed_stream", "cardinalities", "hints", "exchanged", "subplans")),
         (clocks, ("clock_of", "explain_timed", "perf_counter_ns", "Stopwatch")),
         (clocks.Stopwatch, ("__enter__", "__exit__")),
         (answers.Answer, ("take",)),

@@ -106,6 +106,12 @@ class Settings:
     steer_timeout_ms: float = option(
         10_000.0, "time limit of an algorithm's decision on one query, in ms", metavar="MS", parse=values.milliseconds
     )
+    max_unsteered: float = option(
+        0.05,
+        "exit 1 if an algorithm cannot decide on more of the measured queries than this, e.g. 5%, and leaves them to PostgreSQL",
+        metavar="PERCENT",
+        parse=values.share_of_all,
+    )
     training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
 

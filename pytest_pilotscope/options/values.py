@@ -158,6 +158,14 @@ def share(text: str) -> float:
     return value
 
 
+def share_of_all(text: str) -> float:
+    """Read a percentage up to 100%, or a share below 1."""
+    value = share(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a percentage from 0% to 100%, got {shown(text)}")
+    return value
+
+
 def gate(text: str) -> str:
     """Read a file, mlflow:EXPERIMENT, baseline or none."""
     if text in ("", "mlflow:"):

@@ -22,11 +22,11 @@ LEFT_OUT = "not known: no rows were given for it"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adherence:
     """
-    The result of comparing one plan with the injected cardinalities.
+    The result of comparing one plan with the injected cardinalities, with hints, or with the settings of the planner.
 
-    `steered_ratio` (0..1) is the share of the `compared` nodes that carry injected rows, 1 when there are none to compare. `reasons` has
-    a line for each that does not; `not_injected` of them had nothing injected. `explained` has one for each that a rule lets off: it is
-    neither in the numerator nor in the denominator.
+    `steered_ratio` (0..1) is the share of the `compared` parts that were followed (nodes that carry injected rows, joins, methods,
+    settings), 1 when there are none to compare. `reasons` has a line for each that was not; `not_injected` of them had nothing injected.
+    `explained` has one for each that a rule lets off: it is neither in the numerator nor in the denominator.
     """
 
     steered_ratio: float
@@ -106,8 +106,8 @@ class _Sets:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """The counts and reasons of the nodes judged so far."""
+class Tally:
+    """The counts and reasons of the nodes, or other parts of a decision, that were judged so far."""
 
     carried: int = 0
     not_injected: int = 0
@@ -131,6 +131,18 @@ class _Tally:
         self.not_injected += 1
 
 
+def combined(parts: Iterable[Adherence]) -> Adherence:
+    """Return the adherence to all parts of a decision together."""
+    parts = list(parts)
+    reasons = [reason for part in parts for reason in part.reasons]
+    return Tally(
+        carried=sum(part.compared for part in parts) - len(reasons),
+        not_injected=sum(part.not_injected for part in parts),
+        reasons=reasons,
+        explained=[explained for part in parts for explained in part.explained],
+    ).adherence()
+
+
 def verify(
     plan: Plan,
     injected: Mapping[frozenset[str], float],
@@ -148,7 +160,7 @@ def verify(
     given = [_given(subplan, rows=clamped(rows)) for subplan, rows in injected.items()]
     given += [_given(subplan, why=why) for subplan, why in (unknown or {}).items()]
     sets = _Sets(given=tuple(given), present=plan.aliases)
-    tally = _Tally()
+    tally = Tally()
     for node in relation_nodes(plan):
         _judge(node, sets, tally, only_injected=only_injected, all_known=unknown is not None)
     return tally.adherence()
@@ -171,8 +183,7 @@ def uninjected(
         return {}
     there = frozenset().union(*considered)
     removed = {subplan & there: subplan - there for subplan in injected if not subplan <= there}
-    levels = {_level(subplan) for subplan in injected}
-    return {subplan: _why(subplan, asked, given, removed, levels) for subplan in missing}
+    return {subplan: _why(subplan, asked, given, removed) for subplan in missing}
 
 
 def _why(
@@ -180,15 +191,11 @@ def _why(
     asked: set[frozenset[str]],
     given: Mapping[frozenset[str], str],
     removed: Mapping[frozenset[str], frozenset[str]],
-    levels: set[int | None],
 ) -> str:
     if subplan in given:
         return f"not known: {given[subplan]}"
     if subplan not in asked:
         return "GEQO: PostgreSQL did not consider these relations together when it was asked"
-    level = _level(subplan)
-    if level is not None and not levels & {level, None}:
-        return f"another level: nothing was injected for query level {level}"
     gone = removed.get(frozenset(subplan))
     return f"removed: rows were injected for it with {' '.join(sorted(gone))}, which PostgreSQL removed" if gone else LEFT_OUT
 
@@ -201,7 +208,7 @@ def _given(subplan: frozenset[str], *, rows: float | None = None, why: str = "")
     return _Given(aliases=frozenset(subplan), level=_level(subplan), rows=rows, why=why)
 
 
-def _judge(node: RelationNode, sets: _Sets, tally: _Tally, *, only_injected: bool, all_known: bool) -> None:
+def _judge(node: RelationNode, sets: _Sets, tally: Tally, *, only_injected: bool, all_known: bool) -> None:
     """Count one node."""
     named = [] if node.unnamed else sets.named(node.relations)
     found = named or ([] if node.unnamed else sets.copies(node.relations))

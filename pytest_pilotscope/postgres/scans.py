@@ -97,6 +97,16 @@ def stems(aliases: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(_COPY_SUFFIX.sub("", alias) for alias in aliases))
 
 
+def is_named(found: frozenset[str], relations: frozenset[str]) -> bool:
+    """Tell whether the relations that EXPLAIN names are these; it numbers aliases that occur more than once in a statement."""
+    return found == relations or (any(map(is_copy, found)) and stems(found) == stems(relations))
+
+
+def level_relations(plan: Plan) -> frozenset[str]:
+    """Return the relations of its query level at and below the root of a plan."""
+    return _visit(plan, _Around(), plan.aliases, [])[0]
+
+
 def _divisor(workers: int) -> float:
     """Return the processes that share the rows (get_parallel_divisor in costsize.c): the leader helps less the more workers there are."""
     return workers + max(1.0 - 0.3 * workers, 0.0)

@@ -331,11 +331,19 @@ class Session:
 
         return steering.cardinalities(self, rows)
 
-    def hints(self, *, join_order: str | None = None, methods: Mapping[str, str] | None = None) -> AbstractContextManager[None]:
+    def hints(
+        self, *, join_order: str | None = None, methods: Mapping[str, str] | Mapping[frozenset[str], str] | None = None
+    ) -> AbstractContextManager[None]:
         """Make the planner keep to this join order and these join and scan methods within the block."""
         from pytest_pilotscope.postgres import steering
 
         return steering.hints(self, join_order=join_order, methods=methods)
+
+    def planner_settings(self, settings: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Set these settings of the planner within the block."""
+        from pytest_pilotscope.postgres.plannersettings import planner_settings
+
+        return planner_settings(self, settings)
 
     def hidden_indexes(self, names: Iterable[str]) -> AbstractContextManager[None]:
         """Hide the indexes of these names from the planner within the block."""

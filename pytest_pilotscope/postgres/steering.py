@@ -101,7 +101,8 @@ def cardinalities(session: Session, rows: Mapping[frozenset[str], float]) -> Ite
     takes at least 1. Raises `SteeringError` for rows that are not a number from 0 to 1e100.
     """
     value = json.dumps({key_text(subplan): float(number) for subplan, number in rows.items()})
-    with _set(session, {"pilotscope.cardinalities": value}):
+    require_extension(session)
+    with exchanged(session, {"pilotscope.cardinalities": value}):
         yield
 
 
@@ -123,7 +124,8 @@ def hints(
     if methods is not None:
         texts = {key if isinstance(key, str) else key_text(key): method for key, method in methods.items()}
         settings["pilotscope.methods"] = json.dumps(texts)
-    with _set(session, settings):
+    require_extension(session)
+    with exchanged(session, settings):
         yield
 
 
@@ -138,7 +140,8 @@ def hidden_indexes(session: Session, names: Iterable[str]) -> Iterator[None]:
     unknown = session.execute(_UNKNOWN_INDEXES, (listed,)) if listed else []
     if unknown:
         raise SteeringError(f"there is no index to hide named {', '.join(repr(str(row[0])) for row in unknown)} in this database")
-    with _set(session, {"pilotscope.hidden_indexes": ", ".join(map(alias_text, listed))}):
+    require_extension(session)
+    with exchanged(session, {"pilotscope.hidden_indexes": ", ".join(map(alias_text, listed))}):
         yield
 
 
@@ -181,9 +184,8 @@ def require_extension(session: Session) -> None:
 
 
 @contextmanager
-def _set(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set settings for the length of the block, then put the old values back."""
-    require_extension(session)
+def exchanged(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set settings of any kind for the length of the block, then put the old values back; raise `SteeringError` for a refused value."""
     with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
         for name, value in settings.items():
             stack.callback(_put_back, session, name, _exchange(session, name, value))

@@ -153,11 +153,12 @@ class QueryReport:
     """
     The exact figures of one query (`query_id`) on one `side`, recorded once because they are the same in every round.
 
-    `steered_ratio` (0..1) is the share of the plan's scans and joins that have the injected values; `steering_reasons` says why the others
-    do not. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers,
-    and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a
-    p-error is not known. `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the
-    baseline's for that reason.
+    `steered_ratio` (0..1) is the share of the decision that PostgreSQL followed: of the plan's scans and joins those that have the injected
+    values, and the decided joins, methods and settings; `steering_reasons` says why it did not follow the rest. `left` is the reason why
+    the side could not decide and left the query to PostgreSQL. `plan` is the root of the plan (with actual rows if they are known),
+    `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in optimizer units. Only cardinality estimators have
+    `estimates` and `p_error`; `p_error_reason` says why a p-error is not known. `not_comparable` says what SQL leaves open in the answer,
+    if the side's answer differs from the baseline's for that reason.
     """
 
     query_id: str
@@ -171,6 +172,7 @@ class QueryReport:
     p_error: float | None = None
     p_error_reason: str | None = None
     not_comparable: str | None = None
+    left: str | None = None
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "steered_ratio", "plan_cost", "p_error")

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_pilotscope.errors import AlgorithmError
-from pytest_pilotscope.learning.algorithm import A_SCALAR, Algorithm, CardinalityEstimator, Persistent, PlanChooser, is_finite, is_scalar
+from pytest_pilotscope.learning.algorithm import (
+    A_SCALAR,
+    Algorithm,
+    CardinalityEstimator,
+    DatabasePreparer,
+    Decider,
+    Persistent,
+    is_finite,
+    is_scalar,
+)
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -28,7 +37,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    if training.settings.measure and isinstance(algorithm, CardinalityEstimator | PlanChooser):
+    if training.settings.measure and isinstance(algorithm, CardinalityEstimator):
         from pytest_pilotscope.postgres.steering import require_extension
 
         require_extension(training.session)
@@ -60,6 +69,11 @@ def check_algorithm(algorithm: object) -> None:
         raise AlgorithmError(
             f"{type(algorithm).__qualname__} is no algorithm: it has no {' and no '.join(name for name in has if not has[name])}; "
             "it needs a name (a text) and a method train(training) that returns training.report()"
+        )
+    if hasattr(algorithm, "choose") and not isinstance(algorithm, CardinalityEstimator | Decider | DatabasePreparer):
+        raise AlgorithmError(
+            f"{type(algorithm).__qualname__} has a method choose, which nothing calls; name it decide(query, session), and let it return "
+            "Decision(rows=...) (from pytest_pilotscope import Decision)"
         )
 
 

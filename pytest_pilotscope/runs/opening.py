@@ -8,16 +8,17 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import UsageError, ends_as, raise_interrupt_behind
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.projection import COMPARISON
-from pytest_pilotscope.record.record import RecordWriter
+from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.header import open_record, run_header
+from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.single import BenchmarkRun
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def benchmark_run(
 
     `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
-    Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training.
+    Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
+    `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
     algorithms = {name: registry.algorithm(name).resolve() for name in names}
@@ -69,8 +71,12 @@ def benchmark_run(
         )
         broken = run.train(algorithms, stack)
         yield run
+        left = too_many_left(read_record(writer.path), settings.max_unsteered)
+        failures.update({side: why for side, why in left.items() if side not in failures})
     if broken:
         raise broken[0]
+    if left:
+        raise TooManyLeft(". ".join(left.values()))
 
 
 @contextmanager

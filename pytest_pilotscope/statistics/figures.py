@@ -93,7 +93,7 @@ class SideSummary:
     `error_count` queries failed, and `unmeasured_count` lack rounds. `total_s` is the sum over queries of the median time. Its parts are
     sums of medians, too, so they add up to it only approximately. `against` is None for the baseline itself and if there is no pair.
     `p_errors` are those that are known; those of `unknown_p_errors` queries are not. `incomparable_answers` counts the queries whose
-    answers SQL leaves open.
+    answers SQL leaves open, `left_queries` those that the side left to PostgreSQL.
     """
 
     side: str
@@ -116,6 +116,7 @@ class SideSummary:
     p_errors: Quantiles | None = None
     unknown_p_errors: int = 0
     incomparable_answers: int = 0
+    left_queries: int = 0
     training_s: float | None = None
 
     @property
@@ -178,6 +179,7 @@ def _accuracy(reports: Sequence[QueryReport]) -> dict[str, Any]:
         "p_errors": quantiles(p_errors) if p_errors else None,
         "unknown_p_errors": sum(report.p_error_reason is not None for report in reports),
         "incomparable_answers": sum(report.not_comparable is not None for report in reports),
+        "left_queries": sum(report.left is not None for report in reports),
     }
 
 

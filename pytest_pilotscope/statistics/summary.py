@@ -54,7 +54,11 @@ def metrics(summary: Summary, side: str) -> dict[str, float]:
         values |= _quantiles("test_qerror", this.q_errors.all)
         values |= _quantiles("test_qerror_nonempty", this.q_errors.nonempty)
     values |= _quantiles("test_perror", this.p_errors)
-    counts = {"test_perror_unknown_count": this.unknown_p_errors, "test_incomparable_count": this.incomparable_answers}
+    counts = {
+        "test_perror_unknown_count": this.unknown_p_errors,
+        "test_incomparable_count": this.incomparable_answers,
+        "test_left_count": this.left_queries,
+    }
     values |= {name: count for name, count in counts.items() if count}
     return {name: float(value) for name, value in values.items() if value is not None and isfinite(value)}
 

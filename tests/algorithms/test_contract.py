@@ -21,17 +21,19 @@ from pytest_pilotscope.algorithms.replay.estimator import Replay
 from pytest_pilotscope.algorithms.sample import Sample
 from pytest_pilotscope.algorithms.trees.estimator import Trees
 from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.learning.algorithm import (
     CardinalityEstimator,
     DatabasePreparer,
+    Decider,
     Explaining,
     LearningOn,
     Persistent,
-    PlanChooser,
     TextSteering,
 )
 from pytest_pilotscope.provision.database import Database
 from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.runs.learn import check_algorithm
 from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -91,7 +93,7 @@ class TestMscn(AlgorithmContract):
 
 
 class TestLero(AlgorithmContract):
-    """A plan chooser."""
+    """A decider."""
 
     algorithm = Lero
 
@@ -110,7 +112,7 @@ class TestKnob(AlgorithmContract):
     settings = replace(AlgorithmContract.settings, options={"knob": {"trials": 2, "trial_s": 0.5}})
 
 
-PROTOCOLS = (CardinalityEstimator, TextSteering, PlanChooser, LearningOn, Explaining, DatabasePreparer, Persistent)
+PROTOCOLS = (CardinalityEstimator, TextSteering, Decider, LearningOn, Explaining, DatabasePreparer, Persistent)
 KEPT: dict[str, set[type]] = {
     "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
@@ -119,7 +121,7 @@ KEPT: dict[str, set[type]] = {
     "bound": {CardinalityEstimator, TextSteering},
     "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
-    "lero": {PlanChooser, LearningOn, Explaining, Persistent},
+    "lero": {Decider, LearningOn, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},
     "knob": {DatabasePreparer, Persistent},
 }
@@ -146,6 +148,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 BROKEN = """
     from pathlib import Path
 
+    from pytest_pilotscope import Decision
     from pytest_pilotscope.testing import AlgorithmContract
 
 
@@ -162,8 +165,8 @@ BROKEN = """
             Broken.calls += 1
             return {subplan: rows + Broken.calls for subplan, rows in subplans.items()}
 
-        def choose(self, query, session):
-            return {}
+        def decide(self, query, session):
+            return Decision()
 
 
     class TestBroken(AlgorithmContract):
@@ -186,6 +189,88 @@ def test_a_broken_algorithm_fails(pytester: pytest.Pytester) -> None:
             )
         ]
     )
+
+
+DECIDERS = """
+    import pytest
+
+    from pytest_pilotscope import Decision
+    from pytest_pilotscope.testing import AlgorithmContract
+
+
+    def decider(decide):
+        class Deciding:
+            name = "deciding"
+
+            def train(self, training):
+                return training.report()
+
+            def decide(self, query, session):
+                largest = max(session.subplans(query.sql), key=len)
+                return decide(largest, sorted(largest))
+
+        return Deciding
+
+
+    class TestRows(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(rows={largest: 7.0}))
+
+    class TestOrder(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(join_order=f"({' '.join(aliases)})", methods={largest: "hashjoin"}))
+
+    class TestSettings(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(settings={"enable_nestloop": "off", "enable_sort": "on"}))
+
+    class TestNothing(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision())
+
+    class TestWrongRows(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(rows={frozenset({"nobody"}): 7.0}))
+
+    class TestWrongOrder(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(join_order=f"({aliases[0]} nobody)"))
+
+    class TestWrongMethod(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(methods={aliases[0]: "tidscan"}))
+
+    class TestWrongSetting(AlgorithmContract):
+        algorithm = decider(lambda largest, aliases: Decision(settings={"search_path": "public"}))
+"""
+
+
+@pytest.mark.slow
+def test_a_decision_of_each_kind_keeps_it(pytester: pytest.Pytester) -> None:
+    """What PostgreSQL can follow passes; what fits no query, or may not be set, fails where decisions are made, and nowhere else."""
+    pytester.makepyfile(DECIDERS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA")
+    failed = {line.split("::", 1)[1].split(" ")[0] for line in result.outlines if line.startswith("FAILED ")}
+    wrong = ("TestWrongRows", "TestWrongOrder", "TestWrongMethod", "TestWrongSetting")
+    assert failed == {
+        f"{name}::{test}"
+        for name in wrong
+        for test in ("test_it_decides_legally_and_leaves_the_server_as_it_was", "test_it_decides_the_same_again")
+    }
+
+
+def test_the_old_name_of_decide_is_refused() -> None:
+    """An algorithm whose only method is `choose` would be measured as PostgreSQL left alone; the message says what to write."""
+
+    class Old:
+        name = "old"
+
+        def train(self, training: object) -> None:
+            """Learn nothing."""
+
+        def choose(self, query: object, session: object) -> dict[frozenset[str], float]:
+            """Return nothing."""
+            return {}
+
+    message = (
+        r"^test_the_old_name_of_decide_is_refused\.<locals>\.Old has a method choose, which nothing calls; name it "
+        r"decide\(query, session\), and let it return Decision\(rows=\.\.\.\) \(from pytest_pilotscope import Decision\)$"
+    )
+    with pytest.raises(AlgorithmError, match=message):
+        check_algorithm(Old())
 
 
 def test_the_algorithm_of_the_readme_keeps_it(pytester: pytest.Pytester) -> None:

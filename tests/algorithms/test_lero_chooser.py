@@ -19,16 +19,17 @@ import torch
 
 from pytest_pilotscope.algorithms.lero import trainer
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, Look, Slot
+from pytest_pilotscope.algorithms.lero.choice import Choice, choose
 from pytest_pilotscope.algorithms.lero.chooser import Lero, validation_queries
 from pytest_pilotscope.algorithms.lero.collection import rules_of, store_of
-from pytest_pilotscope.algorithms.lero.decision import Decision, decide
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.measurement import clocks, supervision
 from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
-from pytest_pilotscope.measurement.sides import ChooserSide, PlainSide, side_of
+from pytest_pilotscope.measurement.sides import DeciderSide, PlainSide, side_of
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import verify
@@ -129,8 +130,8 @@ def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session:
     assert contrary.model is not None
     chosen = []
     for query in TEST:
-        decision = decide(contrary.model, session, query.sql)
-        assert contrary.choose(query, session) == decision.cardinalities
+        decision = choose(contrary.model, session, query.sql)
+        assert contrary.decide(query, session) == Decision(rows=decision.cardinalities)
         assert decision.candidates is not None
         if decision.scores:
             assert decision.plan == int(np.argmin(decision.scores))
@@ -145,15 +146,14 @@ def test_the_chosen_plan_is_the_one_with_the_best_score(contrary: Lero, session:
 def test_the_side_of_a_measurement_runs_the_chosen_plan(contrary: Lero, session: Session) -> None:
     """Inside the block PostgreSQL plans the chosen plan, and after it its own again; choosing is inference time."""
     side = side_of("lero", contrary, session)
-    assert isinstance(side, ChooserSide)
+    assert isinstance(side, DeciderSide)
     for query in TEST:
         own = session.explain(query.sql).shape_hash
         with side.steered(query) as steering:
             assert steering.inference_ms > 0
-            assert steering.facts["chosen"] == 0 or steering.cardinalities
+            assert (steering.facts["chosen"] == 0) == (steering.decision == Decision())
             assert steering.facts["margin"] == 0
-            assert steering.by_candidate
-            assert (session.explain(query.sql).shape_hash == own) == (not steering.cardinalities)
+            assert (session.explain(query.sql).shape_hash == own) == (steering.decision == Decision())
         assert session.explain(query.sql).shape_hash == own
 
 
@@ -199,7 +199,7 @@ def test_a_loaded_model_chooses_the_same(
     assert loaded.model is not None
     assert lero.model is not None
     assert loaded.model.policy == lero.model.policy
-    assert [loaded.choose(query, session) for query in TEST] == [lero.choose(query, session) for query in TEST]
+    assert [loaded.decide(query, session) for query in TEST] == [lero.decide(query, session) for query in TEST]
 
 
 def test_a_model_of_other_data_is_refused(
@@ -231,7 +231,7 @@ def test_a_served_model_says_what_it_chooses_and_why(contrary: Lero, session: Se
     """SQL in; the plan, its slot, the scores, the margin and the cardinalities that lead to it out, as JSON."""
     answers = [json.loads(json.dumps(served(query.sql))) for query in TEST]
     for query, answer in zip(TEST, answers, strict=True):
-        cardinalities = contrary.choose(query, session)
+        cardinalities = contrary.decide(query, session).rows
         assert answer.pop("cardinalities") == {key_text(subplan): rows for subplan, rows in cardinalities.items()}
         scores = answer.pop("scores")
         assert answer["score_gain"] == (pytest.approx(scores[0] - min(scores), abs=2e-5) if scores else None)
@@ -353,7 +353,7 @@ def test_a_served_answer_keeps_the_levels_of_subplans() -> None:
     own, other = random_plans(2)
     subplans: dict[frozenset[str], float] = {LeveledSubplan(level, "ab"): 10.0 * level for level in (1, 2)}
     found = Candidates(look=Look(plan=own, subplans=subplans, elapsed_ms=1.0), plans=(own, other), slots=(None, Slot(10.0, 2)), attempts=())
-    answer = Decision(plan=1, candidates=found, scores=(0.5, 0.25), elapsed_ms=2.0).served(0.125)
+    answer = Choice(plan=1, candidates=found, scores=(0.5, 0.25), elapsed_ms=2.0).served(0.125)
     assert answer["cardinalities"] == {"1:a b": 100.0, "2:a b": 200.0}
     assert (answer["chosen"], answer["factor"], answer["size"]) == (1, 10.0, 2)
     assert (answer["score_gain"], answer["margin"], answer["scores"]) == (0.25, 0.125, [0.5, 0.25])
@@ -361,7 +361,7 @@ def test_a_served_answer_keeps_the_levels_of_subplans() -> None:
 
 def test_nothing_is_chosen_without_a_model(session: Session) -> None:
     """Neither choosing nor saving makes up a model."""
-    for attempt in (lambda: Lero().choose(TEST[0], session), lambda: Lero().save(Path("nowhere"))):
+    for attempt in (lambda: Lero().decide(TEST[0], session), lambda: Lero().save(Path("nowhere"))):
         with pytest.raises(ModelError, match=r"^lero has no model yet; train it, or load one$"):
             attempt()
 
@@ -404,7 +404,7 @@ def test_a_score_that_is_no_number_fails_the_run(trained: tuple[Lero, TrainingRe
     network.output.bias.data.fill_(float("nan"))
     broken.model, broken._metadata = replace(lero.model, network=network), lero._metadata
     with pytest.raises(AlgorithmError, match=r"^lero gave the score nan to one of \d+ plans; train it again$"):
-        broken.choose(TEST[2], session)
+        broken.decide(TEST[2], session)
 
 
 def test_a_query_not_worth_a_look_costs_no_planner_call(trained: tuple[Lero, TrainingReport, Path], session: Session) -> None:
@@ -412,7 +412,7 @@ def test_a_query_not_worth_a_look_costs_no_planner_call(trained: tuple[Lero, Tra
     lero, _, _ = trained
     assert lero.model is not None
     policy = replace(lero.model.policy, skip_unknown=True)
-    decision = decide(replace(lero.model, policy=policy), session, TEST[0].sql)
+    decision = choose(replace(lero.model, policy=policy), session, TEST[0].sql)
     assert (decision.candidates, decision.cardinalities) == (None, {})
     about = decision.explained("q0")
     assert (about["looked"], about["planner_calls"], about["chosen"], about["difference"]) == (False, 0, 0, [])
@@ -422,7 +422,7 @@ def test_fewer_planner_calls_for_a_share_of_the_time(trained: tuple[Lero, Traini
     """With no time to spend, the planner is asked once and its own plan is run."""
     lero, _, _ = trained
     assert lero.model is not None
-    decision = decide(replace(lero.model, policy=_hasty(lero.model)), session, TEST[2].sql)
+    decision = choose(replace(lero.model, policy=_hasty(lero.model)), session, TEST[2].sql)
     assert decision.candidates is not None
     assert (decision.candidates.planner_calls, decision.plan) == (1, 0)
 
@@ -505,10 +505,10 @@ def test_updating_is_in_no_querys_time(contrary: Lero, session: Session, monkeyp
 
     monkeypatch.setattr(supervision, "_INSTRUMENTS", ())  # the clock is replaced on purpose
     monkeypatch.setattr(clocks, "perf_counter_ns", noted("clock", perf_counter_ns))
-    for name in ("learn_on", "choose", "_note"):
+    for name in ("learn_on", "decide", "_note"):
         monkeypatch.setattr(contrary, name, noted(name, getattr(contrary, name)))
     asked(contrary, session, TEST[:1])
-    assert happened == ["learn_on", "clock", "choose", "clock", "_note", "clock", "clock"]  # the last two: injecting
+    assert happened == ["learn_on", "clock", "decide", "clock", "_note", "clock", "clock"]  # the last two: injecting
 
 
 def test_workers_are_let_go_after_an_update(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.registry import Registry
 from tests.toy import Toy
 
@@ -74,7 +75,7 @@ class RaisesInDeciding(Watched):
 
 
 class Chooser:
-    """A plan chooser that always takes PostgreSQL's own plan."""
+    """A decider that always takes PostgreSQL's own plan."""
 
     name = "chooser"
 
@@ -82,10 +83,10 @@ class Chooser:
         """Learn nothing."""
         return training.report()
 
-    def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Choose nothing, after `misbehave`."""
+    def decide(self, query: Query, session: Session) -> Decision:
+        """Decide on nothing, after `misbehave`."""
         self.misbehave(session)
-        return {}
+        return Decision()
 
     def misbehave(self, session: Session) -> None:
         """Do nothing wrong."""

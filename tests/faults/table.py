@@ -28,7 +28,7 @@ POINTS = {
     "gate": "pytest_pilotscope.gate.judging:judge",
     "teardown": "pytest_pilotscope.postgres.databases:drop_database|pytest_pilotscope.postgres.embedded:EmbeddedServer.stop|"
     "pytest_pilotscope.postgres.given:GivenServer.stop|pytest_pilotscope.postgres.container:ContainerServer.stop",
-    "choosing": "tests.faults.algorithm:Chooser.choose",
+    "choosing": "tests.faults.algorithm:Chooser.decide",
     "changing settings": "pytest_pilotscope.postgres.knobs:SystemKnobs.set",
     "settings changed": "pytest_pilotscope.runs.single:BenchmarkRun.measure",
     "endless query": "pytest_pilotscope.postgres.session:Session.stream@pg_sleep",

@@ -10,11 +10,13 @@ from typing import Any, cast
 import numpy
 import pytest
 
-from pytest_pilotscope.errors import AlgorithmError, IncompleteEstimate, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
+from pytest_pilotscope.learning.decision import Decision, check_rows
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.measurement.sides import check_estimates, check_facts, side_of
+from pytest_pilotscope.measurement.sides import check_facts, missed, side_of
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 
@@ -74,14 +76,18 @@ def steered(sql: str) -> tuple[Remembering, str | None]:
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
         assert steering.inference_ms > 0
-        assert [steering.cardinalities] == [*(session.injected or (None,))]
+        assert [steering.estimates] == [*(session.injected or (None,))]
     return session, steering.unsupported
 
 
 def test_the_planner_is_asked_only_for_what_the_text_does_not_tell() -> None:
-    """Listing the subplans costs a planning, which a decision by the text is spared."""
-    session, _ = steered("plain")
-    assert (session.asked, session.injected) == ([], [BY_TEXT])
+    """Listing the subplans costs a planning, which a decision by the text is spared from the second time on."""
+    session = Remembering()
+    side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
+    for _ in range(3):
+        with side.steered(Query(id="q", sql="plain")):
+            pass
+    assert (session.asked, session.injected) == (["plain"], [BY_TEXT] * 3)
     session, _ = steered("difficult")
     assert (session.asked, session.injected) == (["difficult"], [{frozenset("a"): 2.0, frozenset("ab"): 4.0}])
 
@@ -104,54 +110,104 @@ def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> 
     class Chooser:
         name = "chooser"
 
-        def choose(self, query: Query, session: Session) -> Cardinalities:
-            return session.subplans(query.sql)
+        def decide(self, query: Query, session: Session) -> Decision:
+            return Decision(rows=session.subplans(query.sql))
 
     session, unsupported = steered(sql)
     assert (session.injected, unsupported) == ([], reason)
     side = side_of("chooser", cast(Algorithm, Chooser()), cast(Session, Remembering()))
     with side.steered(Query(id="q", sql=sql)) as steering:
-        assert (steering.unsupported, steering.cardinalities) == (reason, None)
+        assert (steering.unsupported, steering.decision) == (reason, None)
     with pytest.raises(StatementFailed, match="the connection to the server is closed"):
         steered("lost")
     with pytest.raises(StatementFailed, match="the connection to the server is closed"), side.steered(Query(id="q", sql="lost")):
         pass
 
 
+@pytest.mark.parametrize("by_text", [True, False])
+def test_a_query_of_which_a_subplan_is_missed_is_left_to_postgresql(by_text: bool) -> None:
+    """Nothing is injected, the reason has what was missed, and deciding counts as inference all the same."""
+
+    class Forgetful(Doubler):
+        def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+            return {frozenset("a"): 1.0}
+
+        def steer_by_text(self, query: Query) -> Cardinalities | None:
+            return {frozenset("a"): 1.0} if by_text else None
+
+    session = Remembering()
+    side = side_of("forgetful", cast(Algorithm, Forgetful()), cast(Session, session))
+    for _ in range(2):
+        with side.steered(Query(id="q", sql="any")) as steering:
+            assert steering.unsupported == "it has no rows for 1 of 2 subplans, among them a b"
+            assert steering.estimates is None
+            assert steering.inference_ms > 0
+    assert session.injected == []
+
+
 def test_an_estimator_may_say_what_it_does_not_know() -> None:
-    """A subplan with a reason in place of rows is not left out; one without either is."""
+    """A subplan with a reason in place of rows is not missed; one without either is."""
     partial = PartialCardinalities({frozenset("a"): 3.0}, {frozenset("ab"): "it has a LIMIT"})
-    check_estimates("oracle", Query(id="q", sql="SELECT 1"), LISTED, partial)
-    message = "oracle estimated 2 of 3 subplans of query 'q'; PostgreSQL would silently use its own estimate for the rest"
-    with pytest.raises(IncompleteEstimate, match=f"^{re.escape(message)}$"):
-        check_estimates("oracle", Query(id="q", sql="SELECT 1"), {**LISTED, frozenset("c"): 1.0}, partial)
+    assert missed(LISTED, partial) is None
+    assert missed({**LISTED, frozenset("c"): 1.0}, partial) == "it has no rows for 1 of 3 subplans, among them c"
+
+
+def test_rows_for_one_query_level_are_not_enough() -> None:
+    """Each level has subplans of its own; rows without a level are for all."""
+    levels = {LeveledSubplan(1, "a"): 1.0, LeveledSubplan(2, "a"): 2.0}
+    assert missed(levels, {LeveledSubplan(2, "a"): 1.0}) == "it has no rows for 1 of 2 subplans, among them a"
+    assert missed(levels, {frozenset("a"): 1.0}) is None
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "chooser answered query 'q' with None; it must be a mapping of subplans (frozensets of aliases) to rows"),
+        (None, "chooser answered query 'q' with None; it must be a Decision (from pytest_pilotscope import Decision)"),
+        ({}, "chooser answered query 'q' with {}; it must be a Decision (from pytest_pilotscope import Decision)"),
         (
-            {"a b": 1.0},
+            Decision(rows=cast(Any, [1])),
+            "chooser answered query 'q' with [1]; it must be a mapping of subplans (frozensets of aliases) to rows",
+        ),
+        (
+            Decision(rows=cast(Any, {"a b": 1.0})),
             "chooser answered query 'q' with rows for 'a b'; a subplan is a frozenset of aliases, such as frozenset({'c', 'u'})",
         ),
         (
-            {frozenset("ab"): None},
+            Decision(rows=cast(Any, {frozenset("ab"): None})),
             "chooser estimated None rows for subplan {a b} of query 'q'; a cardinality must be a finite number >= 0",
         ),
         (
-            {frozenset("ab"): 10**400},
+            Decision(rows={frozenset("ab"): 10**400}),
             f"chooser estimated 1{'0' * 400} rows for subplan {{a b}} of query 'q'; a cardinality must be a finite number >= 0",
+        ),
+        (
+            Decision(join_order=cast(Any, ["a", "b"])),
+            "chooser answered query 'q' with ['a', 'b'] as join_order; it must be a text such as '((a b) c)'",
+        ),
+        (
+            Decision(methods=cast(Any, {"a": 1})),
+            "chooser answered query 'q' with {'a': 1} as methods; it must be a mapping from aliases to methods, such as "
+            "{'a b': 'hashjoin'}",
+        ),
+        (
+            Decision(settings=cast(Any, {"enable_nestloop": False})),
+            "chooser answered query 'q' with {'enable_nestloop': False} as settings; it must be a mapping from names to values, both "
+            "texts, such as {'enable_nestloop': 'off'}",
+        ),
+        (
+            Decision(settings=cast(Any, {frozenset("a"): "off"})),
+            "chooser answered query 'q' with {frozenset({'a'}): 'off'} as settings; it must be a mapping from names to values, both "
+            "texts, such as {'enable_nestloop': 'off'}",
         ),
     ],
 )
-def test_a_choice_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
+def test_a_decision_of_the_wrong_type_fails_the_run(answer: object, message: str) -> None:
     """It is refused before it reaches the session; the message has the answer and the expected form."""
 
     class Chooser:
         name = "chooser"
 
-        def choose(self, query: Query, session: Session) -> object:
+        def decide(self, query: Query, session: Session) -> object:
             return answer
 
     session = Remembering()
@@ -166,12 +222,12 @@ def test_what_is_no_number_of_rows(rows: Any) -> None:
     """It is named, with its query and its subplan."""
     message = r"^doubler estimated .* rows for subplan \{a\} of query 'q'; a cardinality must be a finite number >= 0$"
     with pytest.raises(InvalidEstimate, match=message):
-        check_estimates("doubler", Query(id="q", sql=""), {}, {frozenset("a"): rows})
+        check_rows("doubler", Query(id="q", sql=""), {frozenset("a"): rows})
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
     """An estimator may return them."""
-    check_estimates("doubler", Query(id="q", sql=""), LISTED, {frozenset("a"): numpy.int64(3), frozenset("ab"): numpy.float32(2)})
+    check_rows("doubler", Query(id="q", sql=""), {frozenset("a"): numpy.int64(3), frozenset("ab"): numpy.float32(2)})
 
 
 @pytest.mark.parametrize(
@@ -191,7 +247,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_what_is_no_answer(answer: Any, message: str) -> None:
     """The message says what was returned, and what it must be."""
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
-        check_estimates("doubler", Query(id="q", sql=""), {}, answer)
+        check_rows("doubler", Query(id="q", sql=""), answer)
 
 
 @pytest.mark.parametrize(

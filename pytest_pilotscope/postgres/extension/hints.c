@@ -1,8 +1,8 @@
 /*
  * hints.c: join orders given as trees.
  *
- * A tree is folded bottom-up with the planner's own make_join_rel(). The normal search, to which a folded tree is one
- * relation, joins the rest. joins.c obeys methods and directions.
+ * A tree is folded bottom-up with the planner's own make_join_rel(), and the normal search joins the members of a group.
+ * It also joins the rest; a folded tree is one relation to it. joins.c obeys methods and directions.
  */
 #include "pilotscope.h"
 
@@ -48,10 +48,13 @@ static RelOptInfo *leaf_relation(const Folding *folding, const char *alias) {
 }
 
 static bool names_relations(const Folding *folding, const PsNode *node) {
+    ListCell *cell;
+
     check_stack_depth();
-    if (node->alias)
-        return leaf_relation(folding, node->alias) != NULL;
-    return names_relations(folding, node->outer) && names_relations(folding, node->inner);
+    foreach (cell, node->children)
+        if (!names_relations(folding, lfirst(cell)))
+            return false;
+    return node->alias == NULL || leaf_relation(folding, node->alias) != NULL;
 }
 
 static bool is_complete(PlannerInfo *root, RelOptInfo *rel) {
@@ -60,6 +63,14 @@ static bool is_complete(PlannerInfo *root, RelOptInfo *rel) {
 #else
     return bms_equal(rel->relids, root->all_baserels);
 #endif
+}
+
+/* Paths that gather the rows of parallel workers; of the complete join the planner makes them itself. */
+static RelOptInfo *gathered(PlannerInfo *root, RelOptInfo *joinrel) {
+    if (!is_complete(root, joinrel))
+        generate_useful_gather_paths(root, joinrel, false);
+    set_cheapest(joinrel);
+    return joinrel;
 }
 
 /* Join two relations and finish the result as the normal search does at the end of each of its levels. */
@@ -75,23 +86,59 @@ static RelOptInfo *join(Folding *folding, RelOptInfo *outer, RelOptInfo *inner) 
     if (joinrel == NULL)
         return NULL;
     generate_partitionwise_join_paths(root, joinrel);
-    if (!is_complete(root, joinrel))
-        generate_useful_gather_paths(root, joinrel, false);
-    set_cheapest(joinrel);
-    return joinrel;
+    return gathered(root, joinrel);
+}
+
+/* By the first relation, as in FROM: the planner's estimate for a set may depend on the pair that it makes first. */
+static int by_first_relation(const ListCell *one, const ListCell *other) {
+    return bms_next_member(((RelOptInfo *)lfirst(one))->relids, -1) - bms_next_member(((RelOptInfo *)lfirst(other))->relids, -1);
+}
+
+/*
+ * Join the members of a group in the order that the normal search finds. Where outer joins or LATERAL forbid every order,
+ * the search ends with an error, which no resource is held at; the result is then NULL.
+ */
+static RelOptInfo *join_group(PlannerInfo *root, List *members) {
+    MemoryContext context = CurrentMemoryContext;
+    RelOptInfo *volatile joinrel = NULL;
+
+    list_sort(members, by_first_relation);
+    PG_TRY();
+    {
+        joinrel = search(root, members);
+    }
+    PG_CATCH();
+    {
+        ErrorData *error;
+
+        MemoryContextSwitchTo(context);
+        error = CopyErrorData();
+        if (error->sqlerrcode != ERRCODE_INTERNAL_ERROR || (strncmp(error->message, "failed to build any ", 20) != 0 &&
+                                                            strncmp(error->message, "geqo failed ", 12) != 0))
+            PG_RE_THROW();
+        FlushErrorState();
+        root->join_rel_level = NULL;
+    }
+    PG_END_TRY();
+    return joinrel ? gathered(root, joinrel) : NULL;
 }
 
 /* NULL if outer joins or LATERAL forbid it. */
 static RelOptInfo *fold(Folding *folding, const PsNode *node) {
-    RelOptInfo *outer;
-    RelOptInfo *inner;
+    List *members = NIL;
+    ListCell *cell;
 
     check_stack_depth();
     if (node->alias)
         return leaf_relation(folding, node->alias);
-    outer = fold(folding, node->outer);
-    inner = outer ? fold(folding, node->inner) : NULL;
-    return inner ? join(folding, outer, inner) : NULL;
+    foreach (cell, node->children) {
+        RelOptInfo *member = fold(folding, lfirst(cell));
+
+        if (member == NULL)
+            return NULL;
+        members = lappend(members, member);
+    }
+    return list_length(members) == 2 ? join(folding, linitial(members), lsecond(members)) : join_group(folding->root, members);
 }
 
 /* Put the folded tree in the place of the relations that it joins. */

@@ -56,11 +56,10 @@ typedef struct PsKey {
     bool used;       /* by this planner run: it names relations of some level */
 } PsKey;
 
-/* A node of a join tree: a leaf has an alias, an inner node two children. */
+/* A node of a join tree: a leaf has an alias, a join its outer and inner side, a group three or more members in no order. */
 typedef struct PsNode {
     char *alias;
-    struct PsNode *outer;
-    struct PsNode *inner;
+    List *children; /* of PsNode */
 } PsNode;
 
 /* One tree of pilotscope.join_order. */

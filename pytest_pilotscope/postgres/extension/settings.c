@@ -228,7 +228,7 @@ static List *parse_hidden_indexes(const char *text, char **error) {
     return names;
 }
 
-/* "(outer inner)" or an alias. The aliases are added to those of the tree. NULL after an error. */
+/* "(outer inner)", "(member member member ...)" or an alias. The aliases are added to those of the tree. NULL after an error. */
 static PsNode *read_node(Reader *reader, List **aliases) {
     PsNode *node = palloc0(sizeof(PsNode));
     ListCell *cell;
@@ -246,11 +246,12 @@ static PsNode *read_node(Reader *reader, List **aliases) {
         return reader->error ? NULL : node;
     }
     reader->at++;
-    node->outer = read_node(reader, aliases);
-    node->inner = node->outer ? read_node(reader, aliases) : NULL;
-    skip_blanks(reader);
+    do {
+        node->children = lappend(node->children, read_node(reader, aliases));
+        skip_blanks(reader);
+    } while (reader->error == NULL && *reader->at && (*reader->at != ')' || list_length(node->children) < 2));
     if (*reader->at != ')')
-        complain(reader, "a join has two sides and a closing parenthesis, found \"%.20s\"", reader->at);
+        complain(reader, "a join has two sides or more and a closing parenthesis, found \"%.20s\"", reader->at);
     else
         reader->at++;
     return reader->error ? NULL : node;
@@ -347,7 +348,7 @@ DEFINE_HOOKS(3, hidden_indexes)
 static Parsed parsed[4] = {
     PARSED(cardinalities, "Rows of sets of relations: {\"a b\": 10, \"2:x\": 7}."),
     PARSED(methods, "Methods of joins and scans: {\"a b\": \"hashjoin\", \"a\": \"indexscan\"}."),
-    PARSED(join_order, "Join trees, outer side first: ((a b) c)."),
+    PARSED(join_order, "Join trees, outer side first: ((a b) c), or with groups in any order: ((a b c) d)."),
     PARSED(hidden_indexes, "Indexes that the planner is not to see, separated by commas."),
 };
 

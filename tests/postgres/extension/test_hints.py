@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations
 
 import pytest
 
@@ -79,6 +80,37 @@ def test_partial_trees_are_obeyed(corpus: Corpus) -> None:
         with corpus.steered.hints(join_order=_text(part)):
             found = _tree_of(corpus.steered.explain(query.sql))
         assert _text(part) in _text(found), query.sql
+
+
+def _group(query: JoinQuery, dice: random.Random) -> list[str]:
+    """Return three or more connected relations, in any order."""
+    group = sorted(dice.choice([subplan for subplan in query.subplans() if len(subplan) > 2]))
+    dice.shuffle(group)
+    return group
+
+
+def test_groups_are_joined_first_in_any_order(corpus: Corpus, mode: str) -> None:
+    """The relations of a group are joined with each other before any other relation, in the order of the lowest cost."""
+    for number, query in enumerate(query for query in _parsed(corpus, mode)[::3] if len(query.aliases) > 2):
+        group = _group(query, chance(number))
+        others = [alias for alias in query.aliases if frozenset([*group, alias]) in query.subplans() and alias not in group]
+        tree = f"(({' '.join(group)}) {others[0]})" if others else f"({' '.join(group)})"
+        with corpus.steered.hints(join_order=tree):
+            plan = corpus.steered.explain(query.sql)
+        joins = {node.aliases: node for node in plan.nodes() if node.is_join}
+        assert frozenset(group) in joins, (mode, tree, query.sql)
+        if others:
+            sides = [child.aliases for child in joins[frozenset([*group, others[0]])].children]
+            assert sides == [frozenset(group), frozenset(others[:1])], (mode, tree, query.sql)
+    assert corpus.steered.take_notices() == []
+
+
+def test_a_group_of_all_relations_decides_nothing(corpus: Corpus) -> None:
+    """The planner is as free as without it: its plan costs the same."""
+    for query in _parsed(corpus)[::4]:
+        own = corpus.steered.explain(query.sql)
+        with corpus.steered.hints(join_order=f"({' '.join(sorted(query.aliases))})" if len(query.aliases) > 2 else None):
+            assert corpus.steered.explain(query.sql).total_cost == pytest.approx(own.total_cost, rel=1e-6), query.sql
 
 
 @pytest.mark.parametrize("with_tree", [True, False])
@@ -158,6 +190,50 @@ def test_illegal_tree_is_ignored_with_a_warning(tables: Session, sql: str) -> No
     with tables.hints(join_order="((a c) b)"):
         assert text_plan(tables, sql) == stock
     assert tables.take_notices() == ["WARNING:  pilotscope.join_order: a tree is not a legal join order here and was ignored"]
+
+
+@pytest.mark.parametrize("threshold", [2, 12])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM a LEFT JOIN (b JOIN c ON b.id = c.id) ON a.id = b.id JOIN a AS d ON a.id = d.other",
+        "SELECT * FROM a JOIN a AS d ON a.id = d.other WHERE NOT EXISTS (SELECT FROM b JOIN c ON b.id = c.id WHERE b.other = a.id)",
+        "SELECT * FROM a JOIN a AS d ON a.id = d.other LEFT JOIN LATERAL (SELECT b.id FROM b JOIN c ON b.id = a.other + c.id) AS s ON true",
+    ],
+)
+def test_an_illegal_group_is_ignored_with_a_warning(tables: Session, sql: str, threshold: int) -> None:
+    """The search for the order of a group finds none where outer joins forbid all: a WARNING, and the plan is the planner's own."""
+    tables.execute(f"SET geqo_threshold = {threshold}")
+    stock = text_plan(tables, sql)
+    with tables.hints(join_order="(a d c)"):
+        found = text_plan(tables, sql)
+        tables.subplans(sql)
+    assert (found, set(tables.take_notices())) == (
+        stock,
+        {"WARNING:  pilotscope.join_order: a tree is not a legal join order here and was ignored"},
+    )
+    assert text_plan(tables, sql) == stock
+
+
+def test_any_group_of_outer_joins_leaves_a_plan(tables: Session) -> None:
+    """Whichever relations are grouped, the statement is planned and answers the same: by that order, or by the planner's own."""
+    sql = (
+        "SELECT count(*), sum(c.id), sum(e.id) FROM a LEFT JOIN b ON a.id = b.other AND b.id < 500 JOIN c ON c.id = a.other "
+        "LEFT JOIN (a AS d JOIN b AS e ON d.id = e.other) ON d.id = c.other "
+        "WHERE a.id < 90 AND EXISTS (SELECT FROM c AS f WHERE f.id = a.id)"
+    )
+    answer = tables.execute(sql)
+    used = 0
+    for size in (3, 4, 5):
+        for group in combinations("abcdef", size):
+            with tables.hints(join_order=f"({' '.join(group)})"):
+                plan = tables.explain(sql)
+                assert tables.execute(sql) == answer
+            warnings = set(tables.take_notices())
+            assert warnings <= {"WARNING:  pilotscope.join_order: a tree is not a legal join order here and was ignored"}
+            assert warnings or frozenset(group) in {node.aliases for node in plan.nodes() if node.is_join}, group
+            used += not warnings
+    assert 0 < used < 41
 
 
 def test_misfit_tree_is_ignored_with_a_warning(tables: Session) -> None:

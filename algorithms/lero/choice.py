@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Choice:
     """
     The chosen plan (0: PostgreSQL's own), the candidates, their scores, and the time of the choice in ms.
 
@@ -82,12 +82,12 @@ class Decision:
         }
 
 
-def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
+def choose(model: TrainedModel, session: Session, sql: str) -> Choice:
     """Look for as many candidates as the policy allows, score them in one batch, and pick one."""
     started_ns = perf_counter_ns()
     policy, signature = model.policy, signature_of(sql)
     if not policy.worth_a_look(signature):
-        return Decision(plan=0, candidates=None, scores=(), elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
+        return Choice(plan=0, candidates=None, scores=(), elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
     found = look(session, sql)
     candidates = explore(
         session,
@@ -101,7 +101,7 @@ def decide(model: TrainedModel, session: Session, sql: str) -> Decision:
     if len(candidates.plans) > 1:
         found_scores = model.scores(candidates.plans, found.subplans)
         plan, scores = policy.pick(found_scores), tuple(found_scores.tolist())
-    return Decision(plan=plan, candidates=candidates, scores=scores, elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
+    return Choice(plan=plan, candidates=candidates, scores=scores, elapsed_ms=(perf_counter_ns() - started_ns) / 1e6)
 
 
 def plan_difference(own: RawPlan, chosen: RawPlan) -> list[str]:
