@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
 from pytest_pilotscope.algorithms.lero.collected import FORMAT, CollectedQuery, CollectionStore, collected, from_json, to_json
-from pytest_pilotscope.algorithms.lero.signature import signature_of
 from pytest_pilotscope.algorithms.plans.collecting import PlanSessions, Steer, collected_queries, limited, store_path
+from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.algorithms.plans.timing import TimingRules, time_plans
 from pytest_pilotscope.postgres.steering import cardinalities
 from pytest_pilotscope.queries.queries import Query

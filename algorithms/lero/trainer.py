@@ -14,13 +14,14 @@ from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules
 from pytest_pilotscope.algorithms.lero.learning import RankedPlans, learn
-from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
+from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
 from pytest_pilotscope.algorithms.plans.featurize import Featurizer, scales_of
 from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Learned
 from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+from pytest_pilotscope.algorithms.plans.timing import TIE
 from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
-from pytest_pilotscope.algorithms.plans.savings import worthwhile
+from pytest_pilotscope.algorithms.plans.savings import skipping, worthwhile
 
 Effort = Literal["auto", "all"]
 
@@ -32,9 +32,6 @@ MARGINS = 20
 
 AS_GOOD = 1.01
 """Policies whose total is within this factor of the smallest are equally good; the one with the smallest losses wins."""
-
-PRIOR_QUERIES = 1.0
-"""A signature's mean saving moves towards that of all queries of its size as if it had so many more queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,19 +151,7 @@ def _best(policies: Sequence[Policy], basis: Sequence[ScoredQuery]) -> Policy:
 
 
 def _with_skipping(policy: Policy, queries: Sequence[ScoredQuery]) -> Policy:
-    """Find the signatures whose queries are slower with a look than without."""
-    savings: dict[str, list[float]] = defaultdict(list)
-    by_size: dict[int, list[float]] = defaultdict(list)
-    size_of: dict[str, int] = {}
-    for scored in queries:
-        run = replay(scored, policy, look_always=True)
-        savings[scored.query.signature].append(run.own_ms - run.total_ms)
-        by_size[scored.query.largest].append(run.own_ms - run.total_ms)
-        size_of[scored.query.signature] = scored.query.largest
-    skipped = {
-        signature
-        for signature, saved_ms in savings.items()
-        if sum(saved_ms) + PRIOR_QUERIES * fmean(by_size[size_of[signature]]) < 0 and signature
-    }
-    overall = fmean(saved for of_size in by_size.values() for saved in of_size)
-    return replace(policy, known=frozenset(savings), skipped=frozenset(skipped), skip_unknown=overall < 0)
+    """Skip the signatures whose queries are slower with a look than without."""
+    runs = [(scored.query, replay(scored, policy, look_always=True)) for scored in queries]
+    found = skipping([(query.signature, query.largest, run.own_ms - run.total_ms) for query, run in runs])
+    return replace(policy, known=frozenset(found.known), skipped=frozenset(found.skipped), skip_unknown=found.skip_unknown)

@@ -63,15 +63,22 @@ def store_path(training: Training, rules: Any, *, format_number: int) -> Path:
 
 
 def collected_queries(training: Training, queries: Sequence[Query], store: TimedStore[Q], collect_one: Collect[Q]) -> list[Q]:
+    """Return queries as `collect_missing` does; run the missing ones one by one, on workers if there are any, with progress."""
+    return collect_missing(training, queries, store, lambda missing: _collect_each(training, missing, store, collect_one))
+
+
+def collect_missing(
+    training: Training, queries: Sequence[Query], store: TimedStore[Q], collect: Callable[[Sequence[Query]], None]
+) -> list[Q]:
     """
-    Return these queries with their timed plans, in order: from the store, or run now, with progress.
+    Return these queries with their timed plans, in order: from the store, to which `collect` adds those that it lacks.
 
     With `--no-collection` no query runs. A query that PostgreSQL refuses is left out, with a warning.
     """
     if training.settings.collection and any(sql_key(query.sql) not in store.known for query in queries):
         with store.locked():
             missing = {sql_key(query.sql): query for query in queries if sql_key(query.sql) not in store.known}
-            _collect_missing(training, list(missing.values()), store, collect_one)
+            collect(list(missing.values()))
     return known(queries, store)
 
 
@@ -94,7 +101,7 @@ def nothing_collected(training: Training, path: Path, depends_on: str) -> str:
     )
 
 
-def _collect_missing(training: Training, queries: Sequence[Query], store: TimedStore[Q], collect_one: Collect[Q]) -> None:
+def _collect_each(training: Training, queries: Sequence[Query], store: TimedStore[Q], collect_one: Collect[Q]) -> None:
     what = f"{training.algorithm} plans of {counted(len(queries), 'query', 'queries')}"
     with training.pool() as pool, training.progress(what, len(queries)) as advance:
         found = _collected_here(training.database, queries, collect_one) if pool is None else _collected_by(pool, queries, collect_one)
