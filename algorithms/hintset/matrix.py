@@ -102,7 +102,8 @@ def _predicted_ms(arms: Sequence[Sequence[int]], outcomes: Sequence[Sequence[Out
     known = np.array([[cell.ms is not None for cell in row] for row in cells])
     logs = np.array([[_log(cell.at_least_ms) for cell in row] for row in cells]) - own
     never = np.array([[cell == NEVER_RUN for cell in row] for row in cells])
-    ratios = completed(logs, known, np.where(never, -np.inf, logs))
+    usual = np.where(never, 0.0, logs).sum(axis=0) / (1 + (~never).sum(axis=0))
+    ratios = usual + completed(logs - usual, known, np.where(never, -np.inf, logs - usual))
     predicted: Matrix = np.exp(np.clip(ratios + own, -50.0, 50.0))
     return predicted
 
