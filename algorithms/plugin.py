@@ -188,7 +188,7 @@ def _add_hintset_options(registry: Registry) -> None:
         "hintset", "queries", default=200, metavar="N", parse=positive_int, help="training queries that hintset runs under its arms at most"
     )
     registry.add_option(
-        "hintset", "networks", default=5, metavar="N", parse=positive_int, help="networks of hintset's ensemble, each with its own sample"
+        "hintset", "networks", default=3, metavar="N", parse=positive_int, help="networks of hintset's ensemble, each with its own sample"
     )
     registry.add_option(
         "hintset",

@@ -130,12 +130,16 @@ class Basis:
         )
 
     def replayed(self, policy: Policy) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Apply a policy; return the (Q,) plans, and the ms of running them and of the planner calls that the policy needs."""
+        """
+        Apply a policy; return the (Q,) plans, and the ms of running them and of choosing.
+
+        A prediction counts as a planner call, which takes about as long: its own time would make the policy depend on the moment.
+        """
         asked = np.array([policy.worth_a_look(query.signature) for query in self.queries], dtype=bool)
         looked = asked & (np.exp(self.own_logs) >= policy.least_ms)
         plans = np.where(looked & (self.own_logs - self.best_logs > policy.gain), self.best, 0)
         run_ms = np.array([query.counted_ms(plan) for query, plan in zip(self.queries, plans.tolist(), strict=True)])
-        return plans, run_ms + (asked * 1.0 + looked * len(policy.arms)) * policy.planner_ms
+        return plans, run_ms + (asked * 2.0 + looked * (len(policy.arms) + 1)) * policy.planner_ms
 
     def figures(self, policy: Policy) -> dict[str, int | float]:
         """Sum up the choices of a policy, with the names of lero's figures."""

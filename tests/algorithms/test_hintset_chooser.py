@@ -25,12 +25,13 @@ from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.postgres.steering import has_extension
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 from tests.projects import measure, record_lines
 
-from .forum import queries, training
+from .forum import Forum, queries, training
 
 TEST = queries("q", 8)
 FOUR = queries("t", 24)[2]
@@ -251,6 +252,19 @@ def test_an_arm_under_which_a_query_fails_counts_as_cut_off(
     every = replace(rules, offline=None)
     assert collect(given, [query], store_of(given, every), every) == []
     assert "hintset does not learn from query fails: statement failed: division by zero" in caplog.text
+
+
+def test_it_needs_no_library(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server without the pilotscope library it learns from the client's times, and decides."""
+    monkeypatch.setattr("pytest_pilotscope.provision.database.steering_libraries", lambda bindir: ())
+    with open_database(PostgreSQLConfig("forum", server="embedded"), Forum()) as database, database.session() as session:
+        assert not has_extension(session)
+        given = training(database, session, tmp_path, algorithm="hintset", options={**OPTIONS, "queries": 6}, epochs=1)
+        hintset = Hintset()
+        assert hintset.train(given).scalars["num_executed_plans"] >= 6
+        with side_of("hintset", hintset, session).steered(queries("t", 24)[0]) as steering:
+            assert steering.facts["chosen_by"] == "executions"
+            assert isinstance(steering.facts["predicted_ms"], float)
 
 
 @pytest.mark.slow

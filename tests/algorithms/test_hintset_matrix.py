@@ -37,7 +37,7 @@ def test_it_recovers_a_matrix_of_low_rank() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_censored_entries_are_recovered_only_as_censored(seed: int) -> None:
     """
-    Where all large entries were cut off at a limit, the limits as lower bounds lead to the truth.
+    If all large entries were cut off at a limit, the limits as lower bounds lead to the truth.
 
     Taken for times, or left out, they do not, and the largest of them look several times too cheap.
     """
