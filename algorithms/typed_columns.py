@@ -127,10 +127,6 @@ def _offset(text: str | None) -> int:
     return (-1 if text[0] == "-" else 1) * minutes * 60_000_000
 
 
-def _read_decimal(text: str) -> Decimal | None:
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
-
-
 def _read_float(text: str) -> float | None:
     value = float(text)
     return None if np.isnan(value) else value
@@ -143,7 +139,7 @@ def _read_real(text: str) -> float | None:
 
 _READERS: dict[Kind, tuple[Comparable, Callable[[str], Comparable | None], Any]] = {
     "integer": (0, int, np.int64),
-    "numeric": (Decimal(0), _read_decimal, object),
+    "numeric": (Decimal(0), lambda text: Decimal(text) if _NUMBER.fullmatch(text) else None, object),
     "float": (0.0, _read_float, np.float64),
     "boolean": (False, lambda text: text == "true", np.bool_),
     "date": (0, lambda text: _microseconds(text, "date"), np.int64),

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from pytest_pilotscope.builtins import load_test_sql as load_test_sql
     from pytest_pilotscope.builtins import load_workload as load_workload
     from pytest_pilotscope.learning.decision import Decision as Decision
+    from pytest_pilotscope.notebook.measuring import benchmark as benchmark
+    from pytest_pilotscope.notebook.results import Results as Results
+    from pytest_pilotscope.notebook.results import read_results as read_results
     from pytest_pilotscope.options.settings import Settings as Settings
     from pytest_pilotscope.provision.database import PostgreSQLConfig as PostgreSQLConfig
     from pytest_pilotscope.provision.database import open_database as open_database
@@ -21,11 +24,14 @@ _HOMES = {
     "MLflowTracker": "tracking.tracker",
     "PostgreSQLConfig": "provision.database",
     "Query": "queries.queries",
+    "Results": "notebook.results",
     "Settings": "options.settings",
     "Workload": "queries.queries",
+    "benchmark": "notebook.measuring",
     "load_test_sql": "builtins",
     "load_workload": "builtins",
     "open_database": "provision.database",
+    "read_results": "notebook.results",
 }
 
 __all__ = sorted(_HOMES)

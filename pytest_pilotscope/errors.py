@@ -87,6 +87,7 @@ class StatementFailed(ServerError):
     def __init__(self, sql: str, *, reason: str, sqlstate: str = "") -> None:
         code = f" [{sqlstate}]" if sqlstate else ""
         super().__init__(f"statement failed: {reason}{code}: {shortened(sql)}")
+        self.sql = sql
         self.reason = reason
         self.sqlstate = sqlstate
 
@@ -117,6 +118,7 @@ class QueryTimeout(ServerError):
 
     def __init__(self, sql: str, *, timeout_ms: int) -> None:
         super().__init__(f"statement cut off after {timeout_ms} ms: {shortened(sql)}")
+        self.sql = sql
         self.timeout_ms = timeout_ms
 
 
@@ -124,6 +126,17 @@ def shortened(sql: str, *, limit: int = 200) -> str:
     """Return a statement on one line, cut to `limit` characters."""
     line = " ".join(sql.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error; that of an error which is not ours begins with its type."""
+    return str(error) if isinstance(error, PilotscopeError) else f"{type(error).__name__}: {error}"
+
+
+def recorded(message: str, *, limit: int = 4000) -> str:
+    """Return a message of anybody's error as a record can hold it: without NUL, and cut to `limit` characters."""
+    text = message.replace("\0", "\\0")
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 class DatasetError(PilotscopeError):

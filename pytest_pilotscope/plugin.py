@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -56,18 +57,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add the options of algorithms and all short names after all other plugins have added their options."""
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> Generator[None, object, object]:
+    """Add the options of algorithms and all short names after all other plugins have added their options; join names at blanks."""
     try:
         return (yield)
     finally:
         declared = [option for of_algorithm in _registry(early_config).declared.values() for option in of_algorithm.values()]
         options.add_options(parser, declared)
         early_config.stash[TAKEN] = options.add_short_names(parser, (*OPTIONS, *declared))
+        args[:] = options.joined(args)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings."""
+    """Read the settings; the help needs none of their keys after that."""
     settings = config.stash[SETTINGS] = options.settings(config)
     if settings.measure and options.asks_for(config, options.MEASURING) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
@@ -76,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.stash[RECORDS_BEFORE] = recorded(settings)
         _end_like_ctrl_c(config)
+    options.shorten_help(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -248,7 +251,7 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
-    width = writer.fullwidth if writer._file.isatty() else None
+    width = writer.fullwidth if writer._file.isatty() or "COLUMNS" in os.environ else None
     for run in bench.finished:
         with isolated(f"the table of {run.record.header.run_name}", bench.failures):
             terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup))

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.options.extras import install_line
 from pytest_pilotscope.options.settings import OPTIONS
 from pytest_pilotscope.options.table import Option, name_of
 
@@ -36,6 +37,9 @@ class Entry:
         try:
             resolved: Callable[..., Any] = getattr(import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and (line := install_line(missing)):
+                raise UsageError(f"{self.kind} {self.name!r} needs {missing}, which is not installed; install it with: {line}") from error
             raise UsageError(
                 f"{self.kind} {self.name!r} (registered by {self.origin}) cannot be imported from {self.target!r}: {error}"
             ) from error
@@ -82,6 +86,7 @@ class Registry:
             key=name,
             default=default,
             help=help,
+            group=algorithm,
             parse=parse,
             choices=choices,
             metavar=metavar,
@@ -114,6 +119,28 @@ class Registry:
     def algorithm(self, name: str) -> Entry:
         """Return the entry of an algorithm; `UnknownName` lists the near matches and all names."""
         return self._find("algorithm", self._algorithms, name)
+
+    def parts(self, name: str) -> tuple[Entry, ...]:
+        """
+        Return the algorithms that a name joins with `+`, in the order in which they are trained; one for a registered name.
+
+        All but the last prepare the database. Raise `UnknownName` for an unknown part, and `UsageError` for parts that do not go together.
+        """
+        if name in self._algorithms or "+" not in name:
+            return (self.algorithm(name),)
+        parts = tuple(map(self.algorithm, name.split("+")))
+        prepares = [hasattr(part.resolve(), "prepare") for part in parts]
+        if len(set(parts)) < len(parts):
+            raise UsageError(f"--algo {name} names an algorithm twice; leave one of them out")
+        if not all(prepares[:-1]):
+            first = parts[prepares.index(False)].name
+            raise UsageError(
+                f"--algo {name}: {first} changes nothing in the database that the next one could build on; put what prepares a database "
+                "(such as index, knob) first, and at most one that decides for each query last"
+            )
+        if not (prepares[-1] or any(hasattr(parts[-1].resolve(), method) for method in ("steer", "decide"))):
+            raise UsageError(f"--algo {name}: {parts[-1].name} neither decides for each query nor prepares a database; leave it out")
+        return parts
 
     def dataset(self, name: str) -> Entry:
         """Return the entry of a dataset; `UnknownName` lists the near matches and all names."""

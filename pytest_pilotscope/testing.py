@@ -35,8 +35,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.results import BASELINE, TrainingReport
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.learn import check_algorithm, learn
-from pytest_pilotscope.runs.opening import copyable
+from pytest_pilotscope.runs.learn import check_algorithm, copyable, learn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.fingerprint import Fingerprint

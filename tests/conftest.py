@@ -6,6 +6,7 @@ import itertools
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,20 @@ import pytest
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
-MAJORS = (18, 16, 15)
-"""PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12."""
+UNTRIED = tuple(binaries.major for binaries in available_binaries() if binaries.major > TRIED_MAJORS[-1])
+MAJORS = (*dict.fromkeys(UNTRIED), 18, 16, 15)
+"""PostgreSQL versions that tests run against: 18 and 16 from the pip package, 15 of Debian 12; newer ones where they are installed."""
 
-ENDS = (MAJORS[0], MAJORS[-1])
+ENDS = (*UNTRIED, 18, 15)
 """The newest and the oldest; what runs on a version between them is marked `slow`."""
 
 WHOLE_RUNS = (
     "test_readme",
+    "test_ci_jobs",
     "test_gate",
     "test_compare",
     "test_workload",
@@ -152,10 +156,32 @@ def shared_cases() -> Path:
     return folder
 
 
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache folder that every account can enter (pytest's own folders are closed to the one that servers run as)."""
+@contextmanager
+def _cache_folder() -> Iterator[Path]:
+    """Make an empty folder that every account can enter (pytest's own folders are closed to the one that servers run as)."""
     with tempfile.TemporaryDirectory(prefix="pilotscope-test-") as folder:
         Path(folder).chmod(0o755)
-        monkeypatch.setenv("PILOTSCOPE_CACHE", folder)
         yield Path(folder)
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder."""
+    with _cache_folder() as folder:
+        monkeypatch.setenv("PILOTSCOPE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Path]:
+    """One cache folder for all tests of a file, so that its whole runs load the data once."""
+    with _cache_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def prepared_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure with the cache `prepared`, a store in the folder of the run, and as nobody's worker."""
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)

@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "presets": frozenset({"runs", "builtins", "errors"}),
     "builtins": frozenset({"algorithms", "datasets", "registry"}),
     "pyfunc": frozenset({"builtins", "postgres", "errors"}),
-    "runs": EVERYTHING - {"plugin", "commands"},
+    "runs": EVERYTHING - {"plugin", "commands", "notebook"},
+    "notebook": EVERYTHING - {"plugin", "commands"},
     "commands": EVERYTHING - {"plugin"},
     "testing": EVERYTHING,
     "plugin": EVERYTHING,
@@ -118,6 +119,11 @@ def test_imports_flow_one_way() -> None:
     """A module imports its own room and those its room may import, nothing else of ours."""
     wrong = [f"{path} imports {name}" for path in modules() for name in imported(path) if not may_import(room_of(dotted(path)), name)]
     assert wrong == []
+
+
+def test_training_does_not_reach_into_the_store() -> None:
+    """Who starts a run hands in the folder of its model."""
+    assert [name for name in imported(Path(PACKAGE, "runs", "learn.py")) if room_of(name) == "tracking"] == []
 
 
 def may_import(room: str | None, name: str) -> bool:

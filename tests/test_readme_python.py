@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,18 +21,10 @@ def _blocks(document: str) -> list[str]:
     return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-readme-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 @pytest.mark.slow
-def test_the_examples_run_as_written(pytester: pytest.Pytester, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("prepared_cache")
+def test_the_examples_run_as_written(pytester: pytest.Pytester) -> None:
     """After one small run of mscn and of the baseline: both found by `MLflowTracker`, then the model at work, untrained."""
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
     # A run of some of the queries is no best run, so the workload itself has three.
     few = [query.sql for query in load_workload("stats_tiny", scale=0.01).test[:3]]
     (pytester.path / "few.sql").write_text(";\n".join(few) + ";\n", encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import algorithms
 import pytest_pilotscope.algorithms as packaged
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.options.extras import install_line
 from pytest_pilotscope.registry import Registry
 
 
@@ -124,3 +127,45 @@ def test_the_presets_of_a_checkout_are_those_of_the_package() -> None:
     assert algorithms.__all__ == packaged.__all__
     assert Path(str(algorithms.__file__)).samefile(str(packaged.__file__))
     assert {entry.resolve().__module__.partition(".algorithms.")[0] for entry in builtin_registry().algorithms} == {"pytest_pilotscope"}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "torch"),
+        ("safetensors.torch", "torch"),
+        ("ConfigSpace", "knob"),
+        ("smac", "knob"),
+        ("distributed", "dask"),
+        ("duckdb", "tpcds"),
+    ],
+)
+def test_the_extra_of_a_library(module: str, extra: str) -> None:
+    """Every library of an extra has the command that installs it."""
+    assert install_line(module) == f"pip install 'pytest-pilotscope[{extra}]'"
+
+
+@pytest.mark.parametrize("module", ["numpy", "ruff", "hypothesis", "nowhere"])
+def test_a_library_of_no_extra(module: str) -> None:
+    """Libraries that are installed anyway, tools of developers and unknown names have none."""
+    assert install_line(module) is None
+
+
+def test_an_algorithm_whose_library_is_missing() -> None:
+    """The command line names library and command, in a Python without PyTorch; another missing module is shown as it is."""
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pytest_pilotscope.builtins import builtin_registry\n"
+        "registry = builtin_registry()\n"
+        "registry.add_algorithm('naru', 'naru_pg:Naru', origin='here')\n"
+        "for name in ('mscn', 'lero', 'naru'):\n"
+        "    try:\n        registry.algorithm(name).resolve()\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()
+    needs = "needs torch, which is not installed; install it with: pip install 'pytest-pilotscope[torch]'"
+    assert printed == [
+        f"UsageError algorithm 'mscn' {needs}",
+        f"UsageError algorithm 'lero' {needs}",
+        "UsageError algorithm 'naru' (registered by here) cannot be imported from 'naru_pg:Naru': No module named 'naru_pg'",
+    ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -20,6 +18,8 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.runs.scheduler import Scheduler
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
+
+pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -36,19 +36,6 @@ BAD = """
     def pytest_pilotscope_register(registry):
         registry.add_algorithm("bad", Bad, origin=__name__)
 """
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-third-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
 
 
 def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
@@ -289,6 +276,7 @@ def test_the_chooser_of_the_docs(pytester: pytest.Pytester) -> None:
     reports = [line for line in record_lines(pytester.path) if line["kind"] == "query_report" and line["side"] == "bao"]
     assert [(line["steering_reasons"], line["left"]) for line in reports] == [([], None)] * 8
     assert {line["steered_ratio"] for line in reports} <= {1.0, None}
+    assert all(line["settings"] for line in reports if line["steered_ratio"] is not None)
 
 
 @pytest.mark.slow
@@ -333,7 +321,9 @@ def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> 
     missed = left.get("q004", "")
     assert left.keys() == {"q002", "q004"}
     assert left["q002"] == "it has no embedding"
-    assert re.fullmatch(r"it has no rows for 1 of \d+ subplans, among them \w+", missed)
+    assert re.fullmatch(
+        r"it has no rows for 1 of \d+ subplans, among them \w+; return {\*\*subplans, \.\.\.} to keep .+ the others", missed
+    )
     sentence = (
         f"leaves left 2 of 6 queries (33.3%) to PostgreSQL, and --max-unsteered allows 5.0%: it has no embedding (1); {missed} (1); "
         "measure queries that it can decide on (--queries), or allow more with --max-unsteered 34%"

@@ -57,12 +57,9 @@ class JoinBound:
             root = left.bit_length() - 1
             there = self._reached(root, None, mask)
             left &= ~there
-            found *= self._size(root, there)
+            weights = self._weights(root, None, there)
+            found *= self.filtered[root] if weights is None else weights.total
         return max(found * ROUNDING, 1.0)
-
-    def _size(self, root: int, mask: int) -> float:
-        weights = self._weights(root, None, mask)
-        return self.filtered[root] if weights is None else weights.total
 
     def _weights(self, relation: int, above: int | None, mask: int) -> Steps | None:
         """Return the number of combinations with the relations below that each row of a relation has; None without relations below."""

@@ -161,11 +161,7 @@ def _clause(column: Node, root: Node) -> Node | None:
 def _indexable(column: exp.Column, clause: Node | None) -> bool:
     if isinstance(clause, exp.Where | exp.Join):
         return _searches(column)
-    return isinstance(clause, exp.Group | exp.Order) and _sorts(column)
-
-
-def _sorts(column: exp.Column) -> bool:
-    return isinstance(column.parent, exp.Group | exp.Ordered)
+    return isinstance(clause, exp.Group | exp.Order) and isinstance(column.parent, exp.Group | exp.Ordered)
 
 
 def _searches(column: exp.Column) -> bool:

@@ -139,7 +139,7 @@ class TrialServer:
             try:
                 if self.session.closed:
                     self._start_over()
-                self._check(self._current)
+                check_values(self.session, self._current)
                 return
             except ServerError as error:
                 raise_interrupt_behind(error)
@@ -166,9 +166,10 @@ class TrialServer:
             self._restart(values)
         reloaded = {name: value for name, value in values.items() if self._level[name] == "reload"}
         if reloaded and {"reload", "restart"}.intersection(levels):  # a container forgets at a restart what ALTER SYSTEM has set
-            self._reload(reloaded)
-        self._session_knobs(values)
-        self._check(values)
+            system = self._system or SystemKnobs(reloaded)  # on a server of our own nothing has to be put back
+            system.set(self.session, reloaded)
+        set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
+        check_values(self.session, values)
 
     def _restart(self, values: Values) -> None:
         wanted = {name: value for name, value in values.items() if self._level[name] == "restart"}
@@ -179,20 +180,9 @@ class TrialServer:
         finally:
             self.session = self._database.measuring_session()
 
-    def _reload(self, values: Values) -> None:
-        system = self._system or SystemKnobs(values)  # on a server of our own nothing has to be put back
-        system.set(self.session, values)
-
-    def _session_knobs(self, values: Values) -> None:
-        set_session_knobs(self.session, {name: value for name, value in values.items() if self._level[name] == "session"})
-
-    def _check(self, values: Values) -> None:
-        """Compare the settings in force with the requested ones, digit by digit."""
-        check_values(self.session, values)
-
 
 def check_values(session: Session, values: Values) -> None:
-    """Raise `AlgorithmError` if a setting in force in the session is not the requested one."""
+    """Raise `AlgorithmError` if a setting in force in the session is not the requested one, digit by digit."""
     rows = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(values),))
     wrong = [f"{name} is {found}, not {values[name]}" for name, found in rows if found != values[name]]
     if wrong:

@@ -63,7 +63,10 @@ class Tuner:
     def trial(self, proposal: Proposal, outcome: Outcome, *, search_s: float, elapsed_s: float) -> Trial:
         """Make the trial of a proposal, the next line of the log; AlgorithmError if not even the default can be measured."""
         if outcome.status == "failed":
-            self._refuse_default(outcome.message)
+            if not self.log.trials:
+                raise AlgorithmError(
+                    f"the training queries fail with the settings that the server has, so there is nothing to tune: {outcome.message}"
+                )
             logger.info("trial %d failed: %s", len(self.log.trials), outcome.message)
         return Trial(
             number=len(self.log.trials),
@@ -90,7 +93,7 @@ class Tuner:
         while len(self.log.trials) < trials:
             while len(pending) < (pool.size if self.log.trials else 1) and len(self.log.trials) + len(pending) < trials:
                 started_ns = perf_counter_ns()
-                proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
+                proposal = self._proposal()
                 pending[str(number)] = proposal, _since_s(started_ns), started_ns
                 pool.submit(str(number), attempt_on_worker, (self.task(proposal), self.space, reach))
                 number += 1
@@ -110,14 +113,14 @@ class Tuner:
 
     def _next(self) -> Trial:
         started_ns = perf_counter_ns()
-        proposal = self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
+        proposal = self._proposal()
         search_s = _since_s(started_ns)
         outcome = attempt(self.task(proposal), self.trial_server)
         return self.trial(proposal, outcome, search_s=search_s, elapsed_s=_since_s(started_ns))
 
-    def _refuse_default(self, message: str) -> None:
-        if not self.log.trials:
-            raise AlgorithmError(f"the training queries fail with the settings that the server has, so there is nothing to tune: {message}")
+    def _proposal(self) -> Proposal:
+        """Return the next settings to try, the default ones first."""
+        return self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
 
     def _cost(self, outcome: Outcome) -> float:
         default = self.log.trials[0].cost if self.log.trials else self.objective.cost(self.selected.default_s)

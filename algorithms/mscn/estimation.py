@@ -87,7 +87,11 @@ class TrainedModel:
     def _encoded(self, elements: QueryElements) -> list[Floats]:
         """Encode all elements, in order; keep the encodings of joins and of tables without predicates, which are few."""
         write, encode = self.featurizer, self._forward.encode
-        tables = self._once(0, [relation.table for relation in elements.relations], self._unfiltered)
+
+        def unfiltered(table: str) -> Floats:
+            return write.table_features([Relation(alias=table, table=table, predicates=())])
+
+        tables = self._once(0, [relation.table for relation in elements.relations], unfiltered)
         if self.samples is not None:
             filtered = [position for position, relation in enumerate(elements.relations) if relation.predicates]
             encoded = encode(0, write.table_features([elements.relations[position] for position in filtered]))
@@ -96,9 +100,6 @@ class TrainedModel:
         joins = self._once(1, elements.joins, lambda pair: write.join_features([pair]))
         predicates = encode(2, write.predicate_features(elements.predicates))
         return [*tables, *joins, predicates]
-
-    def _unfiltered(self, table: str) -> Floats:
-        return self.featurizer.table_features([Relation(alias=table, table=table, predicates=())])
 
     def _once(self, number: int, keys: Sequence[Key], features: Callable[[Key], Floats]) -> list[Floats]:
         """Encode each new element of a set by itself, so that its encoding does not depend on the query."""

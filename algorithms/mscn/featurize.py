@@ -98,7 +98,12 @@ class Featurizer:
         for relation in relations:
             self.vocabulary.table(relation)
         joins = self._joins(query, bits)
-        predicates = [(element, bits[relation.alias]) for relation in relations for element in self._relation_predicates(relation)]
+        predicates = [
+            (element, bits[relation.alias])
+            for relation in relations
+            for found in relation.predicates
+            for element in self.predicate(relation.table, found.sql, found.condition)
+        ]
         needs = np.array([*bits.values(), *(need for _, need in joins), *(need for _, need in predicates)], dtype=np.int64)
         return QueryElements(
             relations=relations, joins=tuple(pair for pair, _ in joins), predicates=tuple(element for element, _ in predicates), needs=needs
@@ -107,12 +112,11 @@ class Featurizer:
     def described(self, query: JoinQuery) -> Counter[Hashable]:
         """Return all elements of a query, bitmaps included, each with its relations: equal for queries with equal estimates."""
         elements = self.elements(query, query.masks)
-        tables = [(relation.table, self._bitmap(relation)) for relation in elements.relations]
+        tables = [
+            (relation.table, b"" if self.samples is None else self.samples.bitmap(relation).tobytes()) for relation in elements.relations
+        ]
         needs = [query.subplan(need) for need in elements.needs.tolist()]
         return Counter(zip([*tables, *elements.joins, *elements.predicates], needs, strict=True))
-
-    def _bitmap(self, relation: Relation) -> bytes:
-        return b"" if self.samples is None else self.samples.bitmap(relation).tobytes()
 
     def _joins(self, query: JoinQuery, bits: dict[str, int]) -> list[tuple[tuple[int, int], int]]:
         found = []
@@ -120,9 +124,6 @@ class Featurizer:
             known = [(bits[ref.alias], (query.relations[ref.alias].table, ref)) for ref in members if ref.alias in bits]
             found += [(self.vocabulary.join(a, b), left | right) for (left, a), (right, b) in combinations(known, 2) if left != right]
         return found
-
-    def _relation_predicates(self, relation: Relation) -> list[PredicateElement]:
-        return [element for found in relation.predicates for element in self.predicate(relation.table, found.sql, found.condition)]
 
     def predicate(self, table: str, sql: str, condition: object) -> list[PredicateElement]:
         """Return the elements of a predicate, found once per table and canonical text."""

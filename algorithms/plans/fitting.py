@@ -143,7 +143,7 @@ class Stepper(Generic[B]):
         self._network = network
         self._weights, self._averaged = _in_one_piece(network), _in_one_piece(self.average)
         self._weights.grad = _gradients_in_one_piece(network, self._weights)
-        self._kept = functional.dropout(torch.ones(DRAWN, device=self._weights.device), parameters.dropout)
+        self._kept = functional.dropout(torch.ones(DRAWN), parameters.dropout).to(self._weights.device)  # the same draws on every device
         self._optimizer = torch.optim.Adam([self._weights], lr=parameters.learning_rate, fused=True)
         self._steps = 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.joins import LeveledSubplan, Subplan
 
 Estimates: TypeAlias = Mapping[str, Mapping[Subplan, float]]
@@ -71,7 +72,7 @@ def _number(value: object, name: str, place: str) -> float:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(read_given(path).decode().splitlines(), 1):
         if text.strip():
             try:
                 line = json.loads(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.joins import Schema, Subplan
 from pytest_pilotscope.queries.plainparser import parse_plain
 from pytest_pilotscope.queries.queries import Query
@@ -28,7 +29,7 @@ def read_numbers(path: Path) -> list[float]:
     """Read one number a line. Raise `UsageError`, which names the file and the line."""
     numbers = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_given(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -72,7 +73,7 @@ class SubplanLines:
     @classmethod
     def read(cls, path: Path, numbers: Sequence[float], schema: Schema) -> SubplanLines:
         """Read a file of sub-plan queries, one for each number; `UsageError` names a line that is none."""
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = read_given(path).decode().splitlines()
         if len(texts) != len(numbers):
             raise UsageError(f"{path} has {len(texts)} sub-plan queries for {len(numbers)} estimates; name the file that they belong to")
         lines: dict[int, list[SubplanLine]] = {}

@@ -14,7 +14,7 @@ from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.planned import PlannedEstimator, Rows, counted_sets
 from pytest_pilotscope.algorithms.textbook import read_textbook
 from pytest_pilotscope.algorithms.trees.features import Featurizer
-from pytest_pilotscope.algorithms.trees.forest import Features, Floats, Grown, HyperParameters, grow
+from pytest_pilotscope.algorithms.trees.forest import Features, Floats, HyperParameters, grow
 from pytest_pilotscope.algorithms.trees.saved_forest import TrainedForest, metadata_of, read_model, write_model
 from pytest_pilotscope.errors import AlgorithmError, ModelError
 from pytest_pilotscope.queries.joins import JoinQuery
@@ -69,7 +69,7 @@ class Trees(PlannedEstimator):
                 "num_training_samples": len(samples[1]),
                 "num_validation_samples": len(validation[1]),
                 "num_trees": len(grown.forest.values),
-                **_best(grown),
+                **({"best_validation_loss": min(grown.validation_loss)} if grown.validation_loss else {}),
             },
             artifacts=write_model(training.folder, *self._trained()),
         )
@@ -101,7 +101,3 @@ def _samples(featurizer: Featurizer, counted: Sequence[tuple[JoinQuery, dict[int
     found = np.vstack(features) if features else np.zeros((0, featurizer.width), dtype=np.float32)
     true = np.log(np.maximum(np.array([each for _, rows in counted for each in rows.values()], dtype=np.float64), 1.0))
     return found, true - found[:, 0]
-
-
-def _best(grown: Grown) -> dict[str, float]:
-    return {"best_validation_loss": min(grown.validation_loss)} if grown.validation_loss else {}

@@ -3,43 +3,25 @@ Speed of generating and loading the data.
 
     pytest benchmarks/speed/test_generation.py
 
-Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), written in COPY's binary format, and loaded and indexed
-(goal with ANALYZE: under 25 s on 2 cores). A first run also waits for the queries of `stats_tiny`; later runs take them from the cache.
+Scale 1 is the size of the real database, 1.03 M rows: drawn (goal: under 5 s), and loaded and indexed (goal with ANALYZE: under
+25 s on 2 cores). A first run also waits for the queries of `stats_tiny`; later runs take them from the cache.
 """
 
 from __future__ import annotations
 
 import itertools
 
-import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pytest_pilotscope.datasets.stats import StatsDataset, Table, copy_chunks, generate, make_workload
+from pytest_pilotscope.datasets.stats import StatsDataset, generate, make_workload
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
-
-
-@pytest.fixture(scope="module")
-def tables() -> dict[str, Table]:
-    """Generate the database at scale 1."""
-    return generate(1.0, 0)
 
 
 def test_generate(benchmark: BenchmarkFixture) -> None:
     """1.03 M rows are drawn."""
     drawn = benchmark.pedantic(generate, args=(1.0, 0), rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
     assert sum(table.rows for table in drawn.values()) == 1_029_842
-
-
-def _written(tables: dict[str, Table]) -> int:
-    return sum(len(chunk) for table in tables.values() for chunk in copy_chunks(table))
-
-
-def test_copy_chunks(benchmark: BenchmarkFixture, tables: dict[str, Table]) -> None:
-    """1.03 M rows are written in COPY's binary format."""
-    size_bytes = benchmark.pedantic(_written, args=(tables,), rounds=5)  # type: ignore[no-untyped-call]  # pytest-benchmark is typed in part
-    benchmark.extra_info["size_bytes"] = size_bytes
-    assert size_bytes > 40_000_000
 
 
 def test_load(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:

@@ -10,8 +10,7 @@ columns, on one connection. Both select for the 146 test queries, to convergence
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.speed.conftest import provisioned, train, workload_of
 from pytest_pilotscope.algorithms.index.advisor import select, take_start
 from pytest_pilotscope.algorithms.index.costs import Question, UsedSetCosts, WhatIf
 from pytest_pilotscope.algorithms.index.extend import Configuration, Limits, Selection
@@ -26,13 +26,9 @@ from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, index
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.index.whatif import BackEnd, open_what_if
 from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns
-from pytest_pilotscope.builtins import builtin_registry
-from pytest_pilotscope.errors import MissingServer, UsageError
-from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
-from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.statistics.ratios import Interval, query_ratios, workload_ratios
 
 LIMITS = Limits(budget_bytes=250 << 20)
@@ -70,35 +66,20 @@ class RelevanceCache:
         return self.known[query.id, relevant]
 
 
-@contextmanager
-def provisioned(pg_version: int | None, dataset: str = "stats_tiny") -> Iterator[Database]:
-    """Open a dataset on one PostgreSQL; skip if that is missing."""
-    try:
-        opening = open_database(PostgreSQLConfig(dataset, server="embedded", pg_version=pg_version))
-        database = opening.__enter__()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    try:
-        yield database
-    finally:
-        opening.__exit__(None, None, None)
-
-
 @pytest.mark.parametrize(("means", "pg_version"), MEANS, ids=[means for means, _ in MEANS])
 def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
     """Both ways select the same indexes; the report has the ratios of EXPLAINs and of times."""
-    with provisioned(pg_version) as database, database.copy() as copy, copy.session() as session:
+    with provisioned(pg_version=pg_version) as database, database.copy() as copy, copy.session() as session:
         start = take_start(session, drop=True)
         schema = read_schema(session)
-        assert database.dataset is not None
-        queries = [indexed_query(query, schema) for query in database.dataset.workload().test]
+        queries = [indexed_query(query, schema) for query in workload_of(database).test]
         try:
             with open_what_if(copy, means) as what_if:
                 costs = UsedSetCosts(what_if, queries)
                 ours, ours_s = timed(lambda: select(queries, costs, LIMITS, start.kept_indexes))
         except UsageError as error:
             pytest.skip(str(error))
-        drop_built(session)
+        take_start(session, drop=True)  # so that both ways build their own
         with open_what_if(copy, means, connections=1) as what_if:
             reference = RelevanceCache(what_if, queries)
             theirs, theirs_s = timed(lambda: select(queries, reference, LIMITS, start.kept_indexes))
@@ -108,11 +89,6 @@ def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
         f"reference {reference.calls} EXPLAINs in {theirs_s:.1f} s: {reference.calls / costs.calls:.2f} x fewer, {theirs_s / ours_s:.2f} x faster"  # noqa: E501 - one table row
     )
     assert ours.indexes == theirs.indexes
-
-
-def drop_built(session: Any) -> None:
-    """Drop the built indexes, so that both ways build their own."""
-    take_start(session, drop=True)
 
 
 def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
@@ -125,25 +101,11 @@ def timed(work: Callable[[], Selection]) -> tuple[Selection, float]:
 @pytest.mark.parametrize("dataset", ["stats_tiny", "stats_small", "tpch"])
 def test_gain_without_secondary_indexes(dataset: str, tmp_path: Path, show: Show) -> None:
     """The report compares selected indexes with primary keys only, on the test queries, in turns."""
-    with provisioned(None, dataset) as database, database.copy() as bare, bare.session() as plain:
+    with provisioned(dataset) as database, database.copy() as bare, bare.session() as plain:
         take_start(plain, drop=True)
-        assert database.dataset is not None
-        workload = database.dataset.workload()
+        workload = workload_of(database)
         algorithm = IndexSelection()
-        with database.session() as session:
-            training = Training(
-                algorithm="index",
-                dataset=dataset,
-                queries=workload.train,
-                validation=workload.validation,
-                database=database,
-                session=session,
-                settings=Settings(results=tmp_path),
-                options=builtin_registry().options("index", {"index": {"start": "none"}}),
-                folder=tmp_path,
-                progress=lambda text, total: nullcontext(lambda steps: None),
-            )
-            report = algorithm.train(training)
+        report = train(algorithm, database, tmp_path, start="none")
         with algorithm.prepare(database) as prepared, prepared.session() as candidate:
             default_s = tuple(run_s(plain, query.sql) for query in workload.test)
             selected = Selected(queries=workload.test, default_s=default_s, too_long=0)

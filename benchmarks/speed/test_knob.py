@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 
 import pytest
 
+from benchmarks.speed.conftest import provisioned, train, workload_of
 from pytest_pilotscope.algorithms.knob.measuring import compare, select_queries
 from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, prepared_database, reach_of, space_of
 from pytest_pilotscope.algorithms.knob.tuning import KnobOptions, KnobTuning
 from pytest_pilotscope.builtins import builtin_registry
-from pytest_pilotscope.errors import MissingServer
-from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.database import Database
 from pytest_pilotscope.record.results import TrainingReport
 
 TRIALS = 50
@@ -33,13 +30,8 @@ Show = Callable[[str], None]
 @pytest.fixture(scope="module")
 def stats() -> Iterator[Database]:
     """Open STATS on the default PostgreSQL."""
-    try:
-        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
-        database = opening.__enter__()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    yield database
-    opening.__exit__(None, None, None)
+    with provisioned() as database:
+        yield database
 
 
 def test_applying(stats: Database, show: Show) -> None:
@@ -61,12 +53,12 @@ def test_applying(stats: Database, show: Show) -> None:
 
 def test_smac_beside_chance(stats: Database, tmp_path: Path, show: Show) -> None:
     """Both search the same space with the same queries; each result is then measured against the default in turns."""
-    assert stats.dataset is not None
-    workload = stats.dataset.workload()
+    workload = workload_of(stats)
     options = KnobOptions(**builtin_registry().options("knob", {"knob": {"trials": TRIALS, "trial_s": 1.0}}), seed=0)
     on_test: dict[str, float] = {}
     for strategy in ("smac", "random"):
         algorithm = KnobTuning(replace(options, strategy=strategy))
+        (tmp_path / strategy).mkdir()
         report = train(algorithm, stats, tmp_path / strategy)
         show(f"{strategy}: {described(report)}")
         best = best_values(Path(report.artifacts[-3]))
@@ -88,27 +80,6 @@ def best_values(path: Path) -> dict[str, str]:
 
     changed: dict[str, str] = json.loads(path.read_text())["changed"]
     return changed
-
-
-def train(algorithm: KnobTuning, database: Database, folder: Path) -> TrainingReport:
-    """Run a whole search."""
-    assert database.dataset is not None
-    workload = database.dataset.workload()
-    folder.mkdir()
-    with database.session() as session:
-        training = Training(
-            algorithm="knob",
-            dataset="stats_tiny",
-            queries=workload.train,
-            validation=workload.validation,
-            database=database,
-            session=session,
-            settings=Settings(results=folder),
-            options={},
-            folder=folder,
-            progress=lambda text, total: nullcontext(lambda steps: None),
-        )
-        return algorithm.train(training)
 
 
 def described(report: TrainingReport) -> str:

@@ -24,6 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.speed.conftest import provisioned, workload_of
 from pytest_pilotscope.algorithms.devices import one_thread, seeded
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
 from pytest_pilotscope.algorithms.lero.learning import OBJECTIVE, RankedPlans, batched
@@ -32,10 +33,7 @@ from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.plans.featurize import OPERATORS, Featurizer, scales_of
 from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Stepper, no_denormals
 from pytest_pilotscope.algorithms.plans.network import CHANNELS, HIDDEN_UNITS, PlanNetwork
-from pytest_pilotscope.builtins import load_workload
-from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.planning import RawPlan
-from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
 
 PLANS = 490
 PER_QUERY = 13
@@ -51,24 +49,16 @@ Tree = tuple[Any, ...]
 def explored() -> Iterator[list[Candidates]]:
     """Return the candidates of queries of `stats_tiny` that have many, 490 plans in all."""
     found: list[Candidates] = []
-    try:
-        opening = open_database(PostgreSQLConfig("stats_tiny", server="embedded"))
-        database = opening.__enter__()
-    except MissingServer as error:
-        pytest.skip(str(error))
-    try:
-        with database.session() as session:
-            for query in load_workload("stats_tiny").train:
-                if sum(len(each.plans) for each in found) >= PLANS:
-                    break
-                seen = look(session, query.sql)
-                if seen.largest >= 5:
-                    candidates = explore(session, query.sql, seen, all_slots(seen.subplans, FACTORS), max_candidates=PER_QUERY)
-                    if len(candidates.plans) >= PER_QUERY - 4:
-                        found.append(candidates)
+    with provisioned() as database, database.session() as session:
+        for query in workload_of(database).train:
+            if sum(len(each.plans) for each in found) >= PLANS:
+                break
+            seen = look(session, query.sql)
+            if seen.largest >= 5:
+                candidates = explore(session, query.sql, seen, all_slots(seen.subplans, FACTORS), max_candidates=PER_QUERY)
+                if len(candidates.plans) >= PER_QUERY - 4:
+                    found.append(candidates)
         yield found
-    finally:
-        opening.__exit__(None, None, None)
 
 
 class KnownWay(nn.Module):

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -83,6 +84,7 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     """
     Yield the entries of the cache folder. While a server of ours runs, all data and binaries that servers start from are in use as well.
 
+    Leave out what another process removes meanwhile.
     Never follow symbolic links: their targets are not ours.
     """
     root = folder.resolve()
@@ -90,17 +92,13 @@ def entries_of(folder: Path) -> Iterator[Entry]:
     running = {path for kind, path in paths if kind == "server" and _is_locked(path / "lock")}
     for kind, path in paths:
         own_lock = path.with_name(f"{path.name.removesuffix('.partial')}.lock")
-        if kind == "server":
-            in_use = path in running
-        else:  # old settings wait for their server, which a killed run left with others
-            in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
-        yield Entry(
-            kind=kind,
-            path=path,
-            size_bytes=size_bytes(path),
-            changed_at=datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc),
-            in_use=in_use,
-        )
+        with suppress(FileNotFoundError):
+            if kind == "server":
+                in_use = path in running
+            else:  # old settings wait for their server, which a killed run left with others
+                in_use = bool(running) or _is_locked(own_lock) or kind == "old settings" or _is_young(kind, path)
+            changed_at = datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc)
+            yield Entry(kind=kind, path=path, size_bytes=size_bytes(path), changed_at=changed_at, in_use=in_use)
 
 
 def _is_young(kind: str, path: Path) -> bool:
@@ -132,7 +130,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
-    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries])
+    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state", "size"))
     free = [entry for entry in cleaning.entries if not entry.in_use]
     if remove:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]

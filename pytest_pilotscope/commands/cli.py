@@ -3,35 +3,30 @@ The syntax of the `pilotscope` command. Each command imports its work from `comm
 
 click is used because MLflow depends on it already, it completes in the shell, suggests near matches, and tests can run its commands.
 
-Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that could not be sent); 2 wrong usage.
+Exit codes: 0 done; 1 a fault (the store, a check of the doctor, a record that could not be sent, a gate that failed); 2 wrong usage.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
+from pytest_pilotscope.commands.run_commands import COMMANDS, EXIT_FAULT
+from pytest_pilotscope.commands.shared_options import json_option, server_options, store_option, workload_options
 from pytest_pilotscope.errors import PilotscopeError, UsageError, counted, shortened
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 PROGRAM = "pilotscope"
-DEFAULT_LIMIT = 20
-DEFAULT_METRIC = "test_total_time"
-DEFAULT_PORT = 5000
-_EXIT_FAULT = 1
 
 
 class _Fault(click.ClickException):
     """A fault: exit code 1."""
 
-    exit_code = _EXIT_FAULT
+    exit_code = EXIT_FAULT
 
 
 class _Misuse(click.ClickException):
@@ -62,176 +57,20 @@ class _Commands(click.Group):
             raise _Fault(f"{shortened(str(error.filename))}: {error.strerror}; give another file or folder") from error
 
 
-def _json_option(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
-
-
-def _store_option(command: F) -> F:
-    text = "The MLflow store; else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."
-    return click.option("--tracking-uri", metavar="URI", help=text)(command)
-
-
-def _results_option(command: F) -> F:
-    kind = click.Path(path_type=Path, file_okay=False)
-    return click.option("--results", type=kind, default=Path("results"), show_default=True, help="Folder of the records.")(command)
-
-
-def _server_options(command: F) -> F:
-    server = click.option(
-        "--server", default="auto", show_default=True, metavar="auto|embedded|container|DSN", help="The PostgreSQL to use."
-    )
-    bindir = click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL to embed.")
-    major = click.option("--pg-version", type=click.IntRange(min=1), metavar="MAJOR", help="PostgreSQL major version to embed or to run.")
-    return server(bindir(major(command)))
-
-
-def _run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete from the records in the folder of results, because asking MLflow takes seconds."""
-    from pytest_pilotscope.commands.two_runs import names
-
-    folder = context.params.get("results") or Path("results")
-    return [CompletionItem(name) for name in names(folder) if name.startswith(incomplete)]
-
-
-def _experiment_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from pytest_pilotscope.commands.two_runs import experiment_names
-
-    return [CompletionItem(name) for name in experiment_names(Path("results")) if name.startswith(incomplete)]
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-pilotscope", prog_name=PROGRAM)
 def cli() -> None:
     """Look at the measurements of pytest-pilotscope, and check this machine."""
 
 
-@cli.command("list")
-@_store_option
-@_json_option
-def list_(tracking_uri: str | None, as_json: bool) -> None:
-    """List the experiments."""
-    from pytest_pilotscope.commands.show import show_experiments
-    from pytest_pilotscope.tracking.find import experiments
-
-    show_experiments(experiments(tracking_uri), as_json=as_json)
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command()
-@click.argument("experiment", shell_complete=_experiment_names)
-@click.option("--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, show_default=True, help="How many runs at most.")
-@_store_option
-@_json_option
-def runs(experiment: str, limit: int, tracking_uri: str | None, as_json: bool) -> None:
-    """List the runs of an EXPERIMENT, the newest first."""
-    from pytest_pilotscope.commands.show import show_runs
-    from pytest_pilotscope.tracking.find import runs_of
-
-    show_runs(runs_of(experiment, limit=limit, tracking_uri=tracking_uri), as_json=as_json)
-
-
-@cli.command()
-@click.argument("experiment", shell_complete=_experiment_names)
-@click.option("--metric", default=DEFAULT_METRIC, show_default=True, help="The metric that decides.")
-@click.option("--maximize/--minimize", default=None, help="Which direction is better; without it, the metric's name tells.")
-@click.option("--partial", is_flag=True, help="Include runs of some test queries only (--limit, --queries).")
-@_store_option
-@_json_option
-def best(experiment: str, metric: str, maximize: bool | None, partial: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show the best finished run of an EXPERIMENT."""
-    from pytest_pilotscope.commands.show import show_best
-    from pytest_pilotscope.statistics.direction import direction
-    from pytest_pilotscope.tracking.find import best_of
-
-    ascending = direction(metric) != "higher" if maximize is None else not maximize
-    found = best_of(experiment, metric, ascending=ascending, partial=partial, tracking_uri=tracking_uri)
-    show_best(found, ascending=ascending, as_json=as_json)
-
-
-@cli.command()
-@click.argument("run", nargs=-1, shell_complete=_run_names)
-@click.option("--files", nargs=2, type=click.Path(path_type=Path), metavar="A.jsonl B.jsonl", help="Compare two records instead.")
-@click.option("--latest", nargs=2, metavar="ALGO ALGO", help="Compare the newest records of two algorithms instead.")
-@click.option("--db", metavar="NAME", help="The database, with --latest.")
-@_results_option
-@_store_option
-@_json_option
-def compare(
-    run: tuple[str, ...],
-    files: tuple[Path, Path] | None,
-    latest: tuple[str, str] | None,
-    db: str | None,
-    results: Path,
-    tracking_uri: str | None,
-    as_json: bool,
-) -> None:
-    """
-    Compare two runs.
-
-    Each RUN is the beginning of a run id, or a run's name. The tables show every metric with its difference and whether the second run is
-    better, and every parameter as equal or not.
-    """
-    from pytest_pilotscope.commands.differences import compare as compared
-    from pytest_pilotscope.commands.show import show_comparison
-    from pytest_pilotscope.commands.two_runs import two_results
-
-    first, second = two_results(run, files=files, latest=latest, database=db, results=results, tracking_uri=tracking_uri)
-    show_comparison(compared(first, second), as_json=as_json)
-
-
-@cli.command()
-@click.argument("run", nargs=-1, required=True, shell_complete=_run_names)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"), show_default=True)
-@_results_option
-@_store_option
-@_json_option
-def report(run: tuple[str, ...], output: Path, results: Path, tracking_uri: str | None, as_json: bool) -> None:
-    """
-    Write a page with tables, plots and plans of runs.
-
-    Each RUN is a record or a pytest-benchmark JSON, the name of a record in the folder of results, the beginning of a run id, or a run's
-    name.
-    """
-    from pytest_pilotscope.commands.reporting import records_of, show_report
-    from pytest_pilotscope.report.page import write_page
-
-    records = records_of(run, results=results, tracking_uri=tracking_uri)
-    show_report(write_page(output, records), records, as_json=as_json)
-
-
-@cli.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port on 127.0.0.1.")
-@_store_option
-@_json_option
-def ui(port: int, tracking_uri: str | None, as_json: bool) -> None:
-    """Show the store in MLflow's UI, on this machine only."""
-    from pytest_pilotscope.commands.ui import announce, check_ui, run_ui
-
-    uri = check_ui(port, tracking_uri)
-    announce(uri, port, as_json=as_json)
-    run_ui(uri, port)
-
-
-@cli.command()
-@_results_option
-@_store_option
-@_json_option
-def sync(results: Path, tracking_uri: str | None, as_json: bool) -> None:
-    """
-    Send records that the store lacks.
-
-    Those are records without a run in the store, or with an unfinished one; nothing is sent twice.
-    """
-    from pytest_pilotscope.commands.show import show_sent
-    from pytest_pilotscope.tracking.sync import sync as sent
-
-    if not show_sent(sent(results, tracking_uri=tracking_uri), results, as_json=as_json):
-        raise SystemExit(_EXIT_FAULT)
-
-
-@cli.command()
-@_server_options
-@_store_option
-@_json_option
+@server_options
+@store_option
+@json_option
 def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking_uri: str | None, as_json: bool) -> None:
     """Check this machine, and say how to repair faults."""
     from pytest_pilotscope.commands.doctor import examine, show_checks
@@ -239,27 +78,11 @@ def doctor(server: str, pg_bindir: Path | None, pg_version: int | None, tracking
 
     config = PostgreSQLConfig(server=server, pg_bindir=pg_bindir, pg_version=pg_version)
     if not show_checks(examine(config, tracking_uri), as_json=as_json):
-        raise SystemExit(_EXIT_FAULT)
-
-
-def _workload_options(command: F) -> F:
-    options = (
-        click.option("--db", metavar="NAME", help="The dataset; else the database that the DSN of --server names."),
-        click.option("--queries-dir", type=click.Path(path_type=Path, exists=True), metavar="PATH", help="Folder or file of queries."),
-        _server_options,
-        click.option("--allow-changes", multiple=True, metavar="databases", help="Let --db make databases on the server of a DSN."),
-        click.option("--scale", type=float, help="Size of a generated dataset."),
-        click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Files of a published dataset."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random."),
-        click.option("--limit", type=click.IntRange(min=1), help="How many queries at most."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+        raise SystemExit(EXIT_FAULT)
 
 
 @cli.command()
-@_workload_options
+@workload_options
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A .jsonl, .csv or .parquet file.")
 @click.option("--true-rows", is_flag=True, help="Count the true rows of each set, too.")
 def subplans(queries_dir: Path | None, output: Path, limit: int | None, true_rows: bool, **config: Any) -> None:
@@ -277,10 +100,10 @@ def subplans(queries_dir: Path | None, output: Path, limit: int | None, true_row
 
 
 @cli.command("verify-labels")
-@_workload_options
+@workload_options
 @click.option("--plans", type=click.IntRange(min=1), default=6, show_default=True, help="Different plans to execute for each query.")
 @click.option("--timeout-ms", type=click.IntRange(min=1), default=60_000, show_default=True, help="Limit of each count and execution.")
-@_json_option
+@json_option
 def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeout_ms: int, as_json: bool, **config: Any) -> None:
     """
     Compare labels with COUNT(*) and with executed plans.
@@ -295,12 +118,12 @@ def verify_labels(queries_dir: Path | None, limit: int | None, plans: int, timeo
     found = verified(PostgreSQLConfig(**config), queries_dir, limit=limit, plans=plans, timeout_ms=timeout_ms)
     show_verification(found, as_json=as_json)
     if found.mismatches:
-        raise SystemExit(_EXIT_FAULT)
+        raise SystemExit(EXIT_FAULT)
 
 
 @cli.command()
 @click.option("--yes", is_flag=True, help="Remove the entries that are not in use; without it, only list them.")
-@_json_option
+@json_option
 def clean(yes: bool, as_json: bool) -> None:
     """
     List the cache folder, or remove its entries.
@@ -314,7 +137,65 @@ def clean(yes: bool, as_json: bool) -> None:
     cleaning = cleaned(cache_folder(), remove=yes)
     show_cleaning(cleaning, remove=yes, as_json=as_json)
     if cleaning.failures:
-        raise SystemExit(_EXIT_FAULT)
+        raise SystemExit(EXIT_FAULT)
+
+
+@cli.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@json_option
+def init(folder: Path, as_json: bool) -> None:
+    """
+    Write a small project with an algorithm of your own.
+
+    FOLDER (the current one without it) gets a conftest.py with a commented algorithm, the test of its contract, the benchmark, and a job
+    for GitHub Actions. Nothing is overwritten.
+    """
+    from pytest_pilotscope.commands.starting import show_project, start_project
+
+    show_project(folder, start_project(folder), as_json=as_json)
+
+
+@cli.command("install-library")
+@click.argument("dsn")
+@click.option("--pg-bindir", type=click.Path(path_type=Path), metavar="DIR", help="bin directory of the PostgreSQL whose headers to use.")
+@json_option
+def install_library(dsn: str, pg_bindir: Path | None, as_json: bool) -> None:
+    """
+    Build the steering library for a server of yours.
+
+    DSN is its connection string. The command changes nothing there; it prints the two commands that an administrator runs.
+    """
+    from pytest_pilotscope.commands.installing import install_library as installed
+    from pytest_pilotscope.commands.installing import show_installation
+
+    show_installation(installed(dsn, pg_bindir), as_json=as_json)
+
+
+def _sample(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    from pytest_pilotscope.commands.cloning import Sample
+
+    try:
+        return None if text is None else Sample.read(text)
+    except argparse.ArgumentTypeError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@cli.command()
+@click.argument("dsn")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The dump to write; gzipped if it ends in .gz.")
+@click.option("--sample", callback=_sample, metavar="SHARE|ROWS", help="Rows of each table: 10%, or 5000; and all that they refer to.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For what is drawn at random.")
+@json_option
+def clone(dsn: str, output: Path, sample: Any, seed: int, as_json: bool) -> None:
+    """
+    Make a dump of a database that you may only read.
+
+    DSN is its connection string, such as postgresql://me@db.example/shop. Nothing is written there. Without --sample, all rows are taken.
+    """
+    from pytest_pilotscope.commands.cloning import clone as cloned
+    from pytest_pilotscope.commands.cloning import show_clone
+
+    show_clone(cloned(dsn, output, sample=sample, seed=seed, say=lambda text: click.echo(text, err=True)), as_json=as_json)
 
 
 @cli.group()
@@ -331,7 +212,7 @@ def workload() -> None:
     "--per-template", type=click.IntRange(min=1), default=20, show_default=True, help="Different queries of one template at most."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@_json_option
+@json_option
 def from_log(file: Path, output: Path, split: Any, db: str | None, per_template: int, seed: int, as_json: bool) -> None:
     """
     Make a workload from a server's log.

@@ -10,28 +10,34 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from pytest_pilotscope.commands.output import show_json, size
-from pytest_pilotscope.errors import MissingExtension, PilotscopeError, ServerError, TrackingError
+from pytest_pilotscope.errors import PilotscopeError, ServerError, TrackingError
 from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.report.text_tables import terminal_width
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
     from pytest_pilotscope.provision.database import PostgreSQLConfig
 
-State = Literal["ok", "none", "FAULT"]
-"""`ok`: it works. `none`: it is missing but optional. `FAULT`: it has to be repaired."""
+State = Literal["ok", "none", "warn", "FAULT"]
+"""`ok`: it works. `none`: it is missing but optional. `warn`: it works, but read the line. `FAULT`: it has to be repaired."""
 
 LITTLE_ROOM_BYTES = 500_000_000
 """Twice the size of a prepared `stats_tiny` and the copy that is measured."""
 
+INDENT = 25
+"""The width of a check's state and name."""
+
 DISTRIBUTION = "pytest-pilotscope"
+LAST_WITH_13 = "0.3"
 _PROBE_ROWS = 12_345
 _PROBE_SQL = "SELECT count(*) FROM pg_class AS c, pg_attribute AS a WHERE c.oid = a.attrelid"
-_COLOURS = {"ok": "green", "none": "yellow", "FAULT": "red"}
+_COLOURS = {"ok": "green", "none": "yellow", "warn": "yellow", "FAULT": "red"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +66,23 @@ def show_checks(checks: Iterable[Check], *, as_json: bool) -> bool:
     for check in checks:
         done.append(check)
         if not as_json:
-            state = click.style(f"{check.state:<7}", fg=_COLOURS[check.state], bold=check.state == "FAULT")
-            click.echo(f"{state}{check.name:<18}{check.found}")
-            if check.remedy:
-                click.echo(f"{'':<25}-> {check.remedy}")
+            for line in _lines(check, terminal_width()):
+                click.echo(line)
     works = all(check.state != "FAULT" for check in done)
     if as_json:
         show_json({"works": works, "checks": done})
     else:
         click.echo("\neverything that is needed works" if works else "\nsomething that is needed does not work; see FAULT above")
     return works
+
+
+def _lines(check: Check, width: int | None) -> Iterator[str]:
+    """Yield the lines of a check, wrapped between words on a terminal."""
+    state = click.style(f"{check.state:<7}", fg=_COLOURS[check.state], bold=check.state == "FAULT")
+    for text, hanging in ((check.found, ""), (f"-> {check.remedy}" if check.remedy else "", "   ")):
+        lines = wrap(text, width - INDENT, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False) if width else [text]
+        for line in filter(None, lines):
+            yield f"{state}{check.name:<{INDENT - 7}}{line}" if line is lines[0] and not hanging else f"{'':<{INDENT}}{line}"
 
 
 def check_suite() -> Check:
@@ -174,6 +187,9 @@ def check_tracking(tracking_uri: str | StoreUri | None) -> Check:
 def check_server(server: Server) -> Iterator[Check]:
     """Check the build of a running server, the steering library and HypoPG."""
     from pytest_pilotscope.postgres import hypopg
+    from pytest_pilotscope.postgres.given import GivenServer
+    from pytest_pilotscope.postgres.server import Capability
+    from pytest_pilotscope.provision.obstacles import unusable_relations
 
     report = server.report()
     yield Check(name="server", state="ok", found=f"{report.provider} PostgreSQL {report.version} ({report.why})")
@@ -182,41 +198,51 @@ def check_server(server: Server) -> Iterator[Check]:
     else:
         remedy = "choose another build with --pg-bindir or --server; times measured on this one mean nothing"
         yield Check(name="build", state="FAULT", found=report.flags, remedy=remedy)
+    major = report.version_num // 10_000
+    yield from check_version(major)
     yield _steering(server)
+    if isinstance(server, GivenServer):
+        for capability in (Capability.CREATE_DATABASE, Capability.ALTER_SYSTEM):
+            if capability not in server.rights:
+                yield Check(name="rights", state="none", found=server.refusal(capability))
     with server.connect() as session:
+        yield from (_noted("tables", sentence) for sentence in unusable_relations(session))
         obstacle = hypopg.obstacle(session)
     if obstacle is None:
         yield Check(name="HypoPG", state="ok", found="available")
     else:
         absent = f"{obstacle}; index selection builds its candidates instead, and hides them from the planner"
-        yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, report.version_num // 10_000))
+        yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, major))
+
+
+def check_version(major: int) -> Iterator[Check]:
+    """Warn of a version that support ends for, and of one that nobody has tried."""
+    from pytest_pilotscope.postgres.binaries import OLDEST_MAJOR
+    from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
+
+    if major == OLDEST_MAJOR:
+        found = f"PostgreSQL {major} is past its end of life; pytest-pilotscope {LAST_WITH_13} is the last release for it"
+        yield Check(name="version", state="warn", found=found, remedy=f"upgrade the server to PostgreSQL {major + 1} or newer")
+    elif major > TRIED_MAJORS[-1]:
+        found = f"not tried on {major}: the steering library is written by its sources, and no test has run on a server of it"
+        yield Check(
+            name="version", state="warn", found=found, remedy=f"for figures that others should believe, use {TRIED_MAJORS[-1]} or older"
+        )
 
 
 def _steering(server: Server) -> Check:
+    from pytest_pilotscope.provision.obstacles import no_library
+
+    if problem := no_library(server, None, "algorithms"):
+        return _noted("steering library", problem, state="FAULT")
     try:
         with server.connect() as session, session.cardinalities({frozenset({"c", "a"}): _PROBE_ROWS}):
             plan = session.explain(_PROBE_SQL)
-    except MissingExtension as error:
-        return _why_unbuilt(server) or _fault("steering library", error)
     except PilotscopeError as error:
         return _fault("steering library", error)
     if not any(node.is_join and node.rows == _PROBE_ROWS for node in plan.nodes()):
         return Check(name="steering library", state="FAULT", found="loaded, but PostgreSQL did not take an injected cardinality")
     return Check(name="steering library", state="ok", found="loaded; PostgreSQL took an injected cardinality")
-
-
-def _why_unbuilt(server: Server) -> Check | None:
-    """Build the library of an embedded server again, to get the reason of the failure."""
-    from pytest_pilotscope.postgres.embedded import EmbeddedServer
-    from pytest_pilotscope.postgres.extension.build import build_library
-
-    if not isinstance(server, EmbeddedServer):
-        return None
-    try:
-        build_library(server.binaries.bindir)
-    except MissingExtension as error:
-        return _fault("steering library", error)
-    return None
 
 
 def _hypopg_remedy(server: Server, major: int) -> str:
@@ -227,6 +253,10 @@ def _hypopg_remedy(server: Server, major: int) -> str:
 
 
 def _fault(name: str, error: Exception) -> Check:
-    """Make a check of an error; our messages end with the remedy, after the last semicolon."""
-    found, _, remedy = str(error).rpartition("; ")
-    return Check(name=name, state="FAULT", found=found or remedy, remedy=remedy if found else None)
+    return _noted(name, str(error), state="FAULT")
+
+
+def _noted(name: str, sentence: str, *, state: State = "none") -> Check:
+    """Make a check of a sentence of ours, which ends with the remedy, after the last semicolon."""
+    found, _, remedy = sentence.rpartition("; ")
+    return Check(name=name, state=state, found=found or remedy, remedy=remedy if found else None)

@@ -10,14 +10,16 @@ import click
 from pytest_pilotscope.commands.output import show_json
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.places.secret import StoreUri
-from pytest_pilotscope.record.record import Record, read_record
+from pytest_pilotscope.record.record import Record
 
 RECORD = ".jsonl"
 
 
 def records_of(references: Sequence[str], *, results: Path, tracking_uri: str | StoreUri | None = None) -> tuple[Record, ...]:
     """
-    Return the records of runs, each once. A reference is a file, the name of a record in the folder, or a run of the store.
+    Return the records of runs, each once.
+
+    A reference is a file, the name of a record in `results`, a folder of records (the newest last), or a run of the store.
 
     Raise `UsageError` for any other reference and for an unreadable file, `TrackingError` for a missing store.
     """
@@ -40,7 +42,11 @@ def _found(reference: str, results: Path, tracking_uri: str | StoreUri | None) -
     if path.suffix in (RECORD, ".json") or path.is_file():
         yield from _read(path)
     elif named.is_file():
-        yield read_record(named)
+        yield from _read(named)
+    elif path.is_dir():
+        yield from sorted(
+            (record for file in sorted(path.glob(f"*{RECORD}")) for record in _read(file)), key=lambda found: found.header.started_at
+        )
     else:
         from pytest_pilotscope.tracking.find import find_run
         from pytest_pilotscope.tracking.record_artifacts import record_of_run

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pytest_pilotscope.commands.differences import FINGERPRINT, Result
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
@@ -56,14 +57,14 @@ def two_results(
 
 def result_of_run(run: Mapping[str, Any]) -> Result:
     """Return the result of a run from `MLflowTracker.list_runs`."""
-    tags = _below(run, "tags.")
+    tags = below(run, "tags.")
     return Result(
         reference=run["run_id"],
         name=run["run_name"],
         status=run["status"],
-        metrics=_below(run, "metrics."),
-        parameters=_below(run, "params."),
-        fingerprints=_below(tags, FINGERPRINT),
+        metrics=below(run, "metrics."),
+        parameters=below(run, "params."),
+        fingerprints=below(tags, FINGERPRINT),
     )
 
 
@@ -133,7 +134,7 @@ def _ended(results: Path) -> Iterator[_Ended]:
     """Yield the ended runs in a folder, the oldest first; skip files that are no record."""
     for name in reversed(names(results)):
         path = results / f"{name}.jsonl"
-        lines = path.read_bytes().splitlines()
+        lines = read_given(path).splitlines()
         try:
             ends = record_of_lines([*lines[:1], *lines[1:][-1:], b""], path)
         except RecordError:
@@ -163,5 +164,6 @@ def _stamp(name: str) -> tuple[str, int]:
     return (match[1], int(match[2] or 1)) if match else ("", 0)
 
 
-def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values whose names begin with a prefix, by the rest of their names."""
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pilotscope.errors import UnknownName, WorkloadError
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
 from pytest_pilotscope.queries.statements import QUERY, NeverEnds, split_statements
 
@@ -227,7 +228,7 @@ def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return read_given(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise _error(path, line, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error

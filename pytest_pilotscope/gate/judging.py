@@ -1,5 +1,5 @@
 """
-The `--gate` option: `open_gate` reads the references before the measurement, `judge` decides on the runs afterwards.
+The `--gate` option: `open_gate` reads the references before the measurement, `judge` decides on the runs afterwards, or on stored ones.
 
 This file pairs each run of an algorithm on a dataset with the stored run of the same algorithm and dataset, from any store, measured
 alone or in a comparison. `gate.decision` then compares the pair.
@@ -19,6 +19,7 @@ from pytest_pilotscope.gate.comparable import State
 from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
 from pytest_pilotscope.gate.exact_figures import FIGURES
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record, record_of_lines
 from pytest_pilotscope.record.results import BASELINE as YARDSTICK
@@ -72,10 +73,10 @@ class Judgement:
 
     @property
     def failures(self) -> dict[str, tuple[str, ...]]:
-        """The lines of each run that did not pass, the verdict first, by its name."""
+        """The lines of each run that did not pass, the verdict first, by its name as a test."""
         if not self.reports:
             return {"gate": self.remarks}
-        return {f"gate[{'-'.join(case)}]": self.described[case] for case, report in self.reports.items() if report.exit_code}
+        return {test_name(case): self.described[case] for case, report in self.reports.items() if report.exit_code}
 
     @property
     def exit_code(self) -> int:
@@ -83,23 +84,34 @@ class Judgement:
         return max((report.exit_code for report in self.reports.values()), default=1)
 
 
+def test_name(case: Case) -> str:
+    """Return the name of a run's verdict as a test, for JUnit XML."""
+    return f"gate[{'-'.join(case)}]"
+
+
 def open_gate(settings: Settings, newest_record: NewestRecord) -> Gate | None:
+    """Read the references of `--gate` as `gate_of` does; return None without a gate."""
+    return None if settings.gate in (None, NONE) else gate_of(settings.gate, settings, newest_record)
+
+
+def gate_of(chosen: str, settings: Settings, newest_record: NewestRecord) -> Gate:
     """
-    Read the references of the gate; return None without a gate.
+    Read the references of a value of `--gate`.
 
     A missing reference becomes a state of the decision. Raise `UsageError` for a file that cannot be read and for an unknown figure;
     `newest_record` raises `TrackingError` if the store does not answer.
     """
-    chosen = settings.gate
-    if chosen is None or chosen == NONE:
-        return None
     exact_figures(settings.gate_exact)
-    folder = calibration_folder()
     if chosen == BASELINE:
-        return Gate(settings=settings, references=None, calibrations=folder)
+        return Gate(settings=settings, references=None, calibrations=calibration_folder())
     records, missing = _from_store(chosen, newest_record) if chosen.startswith(MLFLOW) else _from_files(Path(chosen))
+    return gate_with(settings, records, missing)
+
+
+def gate_with(settings: Settings, records: Sequence[Record], missing: str = "") -> Gate:
+    """Return the gate with these references."""
     compared = frozenset(record.header.dataset for record in records if is_comparison(record.header))
-    return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=folder, compared=compared)
+    return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=calibration_folder(), compared=compared)
 
 
 def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Judgement:
@@ -165,7 +177,7 @@ def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
         exact=exact,
         on_missing=settings.gate_on_missing,
         on_blind=settings.gate_on_blind,
-        seed=settings.seed,
+        seed=run.header.seed if run is not None else settings.seed,
     )
     ignored = f"; not compared: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
     return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
@@ -229,7 +241,7 @@ def read_references(path: Path) -> tuple[Record, ...]:
 
 def _embedded(path: Path) -> tuple[Record, ...]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_given(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}); a gate needs a record (.jsonl) or a pytest-benchmark JSON") from error
     records = content.get(JSON_KEY) if isinstance(content, dict) else None

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from pytest_pilotscope.labels.cyclic import Table, eliminate
 from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
-from pytest_pilotscope.labels.filtered import Bounded, Filtered, Filters, KeyColumn
+from pytest_pilotscope.labels.filtered import Bounded, Filters, KeyColumn
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 Node: TypeAlias = int
@@ -167,15 +167,12 @@ class QueryCounter:
             filtered = self._filters.of(self._relations[index])
             ordered = sorted(keys)
             codes = filtered.codes(tuple(self._keys[index][key] for key in ordered))
-            table = Table.of_rows(dict(zip(ordered, codes, strict=True)), self._sizes(filtered, index, ordered))
+            table = Table.of_rows(dict(zip(ordered, codes, strict=True)), {key: filtered.size(self._keys[index][key]) for key in ordered})
             for key in ordered:
                 if key in hanging:
                     table = table.weighted(key, self._vectors.value(self._vectors.product(hanging.pop(key))))
             tables.append(table)
         return eliminate(tables)
-
-    def _sizes(self, filtered: Filtered, index: int, keys: Sequence[int]) -> dict[int, int]:
-        return {key: filtered.size(self._keys[index][key]) for key in keys}
 
     def _depths(self) -> list[int]:
         """Return the distance of each key from the root, the key of most relations: messages of all subplans run the same way."""

@@ -100,7 +100,11 @@ class TextSteering(Protocol):
 
 @runtime_checkable
 class Decider(Protocol):
-    """An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing."""
+    """
+    An algorithm that decides for each query: rows, a join order and methods, settings of the planner, or nothing.
+
+    A true attribute `settings_only` (optional) promises that it decides on nothing but settings, so that a server needs no library.
+    """
 
     def decide(self, query: Query, session: Session) -> Decision:
         """
@@ -109,6 +113,11 @@ class Decider(Protocol):
         `session` is the one in which the query will run: it can plan the query, and the decision has to leave it as it was. Raise
         `UnsupportedQuery` to leave the query to PostgreSQL, because the algorithm cannot decide.
         """
+
+
+def needs_library(algorithm: object) -> bool:
+    """Tell whether an algorithm, or its class, decides on single queries by more than settings: then the planner has to be steered."""
+    return isinstance(algorithm, CardinalityEstimator | Decider) and not getattr(algorithm, "settings_only", False)
 
 
 @runtime_checkable

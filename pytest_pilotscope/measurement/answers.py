@@ -29,10 +29,14 @@ _NUMBERS = frozenset([20, 21, 23, 26, 700, 701, _NUMERIC])
 # real, double precision, json, jsonb, geometry, record and the arrays of these; a type made by the user may have a float in it, too.
 _FLOATING = frozenset([114, 199, 600, 601, 602, 603, 604, 628, 629, 700, 701, 718, 719, 1017, 1018, 1019, 1020, 1021, 1022, 1027])
 _FLOATING |= {2249, 2287, 3802, 3807}
+_FLOATS = frozenset([600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027])
+"""Of these, the types in which every number is floating, also one that is written like a whole one."""
 _FIRST_USER_OID = 16384
 _FINITE = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
 _GROUPED = "SELECT outline, first, numbers, count(*) FROM split GROUP BY outline, first, numbers ORDER BY outline, first"
 _ZEROS = re.compile(rb"\.?0+$")
+_DECIMAL = re.compile(rb"\d+\.\d+")
+_NUMERICS = frozenset([_NUMERIC, 1231, 3906, 3907, 4532])  # numeric, its arrays and ranges
 
 Split = tuple[bytes, list[bytes]]
 """A row without its floating-point numbers, and these numbers."""
@@ -158,7 +162,8 @@ def split(types: Sequence[int], row: TextRow, left_out: Collection[int]) -> Spli
         if number in left_out:
             parts.append(_field(b""))
         elif value is not None and is_floating(type_oid):
-            numbers += _FINITE.findall(value)
+            found = _FINITE.findall(value)
+            numbers += [one + b"e0" if one.lstrip(b"-").isdigit() else one for one in found] if type_oid in _FLOATS else found
             parts.append(_field(_FINITE.sub(b"#", value)))
         else:
             parts.append(_field(_canonical(type_oid, value)))
@@ -198,8 +203,10 @@ def _whole(types: Sequence[int], row: TextRow) -> bytes:
 
 
 def _canonical(type_oid: int, value: bytes | None) -> bytes | None:
-    """Return a value so that equal values are equal texts: of `numeric`, without the zeros at the end."""
-    return _ZEROS.sub(b"", value) if type_oid == _NUMERIC and value and b"." in value else value
+    """Return a value so that equal values are equal texts: numbers of type `numeric` without the zeros at their end."""
+    if not value or type_oid not in _NUMERICS or b"." not in value:
+        return value
+    return _DECIMAL.sub(lambda found: _ZEROS.sub(b"", found[0]), value)
 
 
 def _field(value: bytes | None) -> bytes:

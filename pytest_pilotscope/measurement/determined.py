@@ -12,6 +12,9 @@ from pytest_pilotscope.postgres.querytree import Node
 RELATION, SUBQUERY, JOIN, FUNCTION, VALUES, CTE, RESULT, GROUP = 0, 1, 2, 3, 5, 6, 8, 9
 """Kinds of tables (RTEKind)."""
 _INNER, _LEFT, _RIGHT = 0, 1, 3  # JoinType
+TYPE_FIELDS = ("vartype", "aggtype", "wintype", "consttype", "funcresulttype", "opresulttype", "resulttype", "casetype", "coalescetype")
+COLLATION_FIELDS = ("varcollid", "aggcollid", "wincollid", "constcollid", "funccollid", "opcollid", "resultcollid", "collOid")
+"""The fields of expressions that have the type and the collation of their values."""
 
 Column = tuple[int, int]
 """The number of a table in its level, and of a column in the table."""
@@ -84,10 +87,14 @@ class Level:
         for child in expression.children():
             yield from self.columns(child, depth + (child.type == "QUERY"))
 
+    def loose(self, expression: Node) -> bool:
+        """Tell whether equal values of an expression may be written differently."""
+        return any(expression.number(name) in self._facts.loose for name in (*TYPE_FIELDS, *COLLATION_FIELDS) if expression[name])
+
     def fixes_output(self, by: Sequence[Node]) -> bool:
         """Tell whether two rows of the result that are equal in these expressions are equal everywhere."""
         outputs = [target["expr"] for target in self.targets]
-        if self.one_row or all(any(output is one for one in by) for output in outputs):
+        if self.one_row or all(any(output is one for one in by) and not self.loose(output) for output in outputs):
             return True
         if self.query["setOperations"] or self.query["groupingSets"] or self.query.flag("hasTargetSRFs"):
             return False
@@ -102,13 +109,16 @@ class Level:
     def fixes(self, expressions: Sequence[Node], by: Sequence[Node]) -> bool:
         """Tell whether rows that are equal in `by` are equal in these expressions."""
         known, whole = self._closure(by)
+        loosely = self._loosely(by)
 
         def fixed(expression: Node) -> bool:
+            if self.loose(expression):
+                return whole >= {table for table, _ in self.columns(expression)}
             if any(expression is one for one in by):
                 return True
             if any(node.type in ("AGGREF", "WINDOWFUNC") for node in _within(expression)):
                 return whole >= set(self.used)
-            return all(column in known or column[0] in whole for column in self.columns(expression))
+            return all((column in known and column not in loosely) or column[0] in whole for column in self.columns(expression))
 
         return all(map(fixed, expressions))
 
@@ -116,14 +126,19 @@ class Level:
         """Return the columns, and the tables with all of their columns, that these expressions determine."""
         known = {column for expression in by if (column := self._plain(expression)) is not None}
         whole: set[int] = set()
+        loosely = self._loosely(by)
         while True:
             before = len(known), len(whole)
             known |= {one.column for one in self._equalities if one.by is None or one.by in known or one.by[0] in whole}
-            whole |= {number for number in self.used if number not in whole and self._one_row_of(number, known)}
+            whole |= {number for number in self.used if number not in whole and self._one_row_of(number, known, loosely)}
             if (len(known), len(whole)) == before:
                 return known, whole
 
-    def _one_row_of(self, number: int, known: set[Column]) -> bool:
+    def _loosely(self, by: Sequence[Node]) -> set[Column]:
+        """Return the columns in these expressions whose equal values may be written differently."""
+        return {column for expression in by if self.loose(expression) for column in self.columns(expression)}
+
+    def _one_row_of(self, number: int, known: set[Column], loosely: set[Column]) -> bool:
         """Tell whether the known columns leave one row of a table, or equal rows only."""
         table = self.table(number)
         kind, columns = table.number("rtekind"), {column for of, column in known if of == number}
@@ -134,7 +149,7 @@ class Level:
         inner = self.inner(number)
         if inner is not None:
             return inner.fixes_output([target["expr"] for target in inner.targets if target.number("resno") in columns])
-        return len(columns) >= len(table["eref"]["colnames"] or ())
+        return len(columns - {column for of, column in loosely if of == number}) >= len(table["eref"]["colnames"] or ())
 
     @cached_property
     def _equalities(self) -> list[_Equality]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_pilotscope.measurement.catalog_facts import Facts, Function, read_facts
-from pytest_pilotscope.measurement.determined import CTE, FUNCTION, RELATION, SUBQUERY, Level
+from pytest_pilotscope.measurement.determined import COLLATION_FIELDS, CTE, FUNCTION, RELATION, SUBQUERY, TYPE_FIELDS, Level
 from pytest_pilotscope.postgres.querytree import ASKED, Node, query_tree
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _ROWS_OR_GROUPS = 0x04 | 0x08  # FRAMEOPTION_ROWS, FRAMEOPTION_GROUPS
 _SYSTEM_COLUMNS = {-1: "ctid", -2: "xmin", -3: "cmin", -4: "xmax", -5: "cmax"}
 _CLOCK = frozenset(range(9))  # SQLValueFunction: CURRENT_DATE to LOCALTIMESTAMP(n)
 _CURRENT_CATALOG = 13
-_EXISTS = 0  # SubLinkType
+_EXISTS, _ARRAY = 0, 6  # SubLinkType
 _DATE_AND_TIME = frozenset([1082, 1083, 1114, 1184, 1266])
 _NOW = re.compile(rb"'\s*now\s*'", re.IGNORECASE)
 
@@ -85,6 +85,8 @@ def _openness(session: Session, sql: str, tree: Node) -> Openness:
         functions={node.number(name) for node in nodes for name in _FUNCTION_FIELDS if node[name]},
         tables={node.number("relid") for node in nodes if node.type == "RANGETBLENTRY"},
         operators={node.number("opno") for node in nodes if node.type == "OPEXPR"},
+        types={node.number(name) for node in nodes for name in TYPE_FIELDS if node[name]},
+        collations={node.number(name) for node in nodes for name in COLLATION_FIELDS if node[name]},
     )
     now = {len(ASKED) + match.start() for match in _NOW.finditer(sql.encode())}
     return _Reader(facts, now).opened(Level(tree, None, facts))
@@ -173,6 +175,9 @@ class _Reader:
 
     def _output(self, level: Level, target: Node) -> Iterator[Reason]:
         """Yield the reasons why a column of the result may have other values; a UNION has those of all its parts."""
+        merges = level.grouped or level.query.nodes("distinctClause") or level.query["setOperations"]
+        if merges and any(map(level.loose, _everything(target["expr"]))):
+            yield Reason("one of several equal values that are written differently stands for all")
         if not level.query["setOperations"]:
             yield from self._reasons(target["expr"], level)
             return
@@ -190,6 +195,10 @@ class _Reader:
         if node.type == "SUBLINK" and node.number("subLinkType") == _EXISTS:
             yield from self.opened(Level(node["subselect"], level, self._facts)).rows
             return
+        if node.type == "SUBLINK" and node.number("subLinkType") == _ARRAY:
+            inner = Level(node["subselect"], level, self._facts)
+            if not inner.fixes_output(inner.sorted_by(inner.query.nodes("sortClause"))):
+                yield Reason(f"ARRAY(SELECT ...) {'in an order with ties' if inner.query.nodes('sortClause') else 'without ORDER BY'}")
         if node.type == "AGGREF":
             yield from self._aggregate(node, self._facts.functions[node.number("aggfnoid")], level.above(node.number("agglevelsup")))
         elif node.type == "WINDOWFUNC":
@@ -202,6 +211,8 @@ class _Reader:
             )
         elif node.type == "CONST" and node.number("location") in self._now and node.number("consttype") in _DATE_AND_TIME:
             yield Reason("'now' is another time in each execution")
+        elif node.type == "COERCEVIAIO" and node.number("resulttype") in _DATE_AND_TIME and not any(level.columns(node)):
+            yield Reason("a text that is read as a time may be 'now'")
         elif node.type == "NEXTVALUEEXPR":
             yield Reason("nextval() has another value in each execution")
         elif (function := self._facts.functions.get(node.number("funcid") or node.number("opfuncid"))) and function.varies:
@@ -239,6 +250,8 @@ class _Reader:
                 yield Reason(f"{function.name}() of floating-point numbers depends on the order of its rows", inexact=True)
             else:
                 yield Reason(f"{function.name}() {'in an order with ties' if node['aggorder'] else 'without ORDER BY'}")
+        if (function.chooses or node["aggdistinct"]) and any(level.loose(one["expr"]) for one in arguments):
+            yield Reason(f"{function.name}() takes one of several equal values that are written differently")
 
     def _window(self, node: Node, level: Level) -> Iterator[Reason]:
         """Yield the reasons why a window function may have another value: those of its window, and ties in its order."""

@@ -205,7 +205,13 @@ class QueryMeasurement:
         steering, plan = inspection.steering, inspection.plan
         if steering.facts:
             self.write(QueryDecision(query_id=self.query.id, side=side.name, facts=steering.facts))
-        report = QueryReport(query_id=self.query.id, side=side.name, not_comparable=self._open.get(side.name), left=steering.unsupported)
+        report = QueryReport(
+            query_id=self.query.id,
+            side=side.name,
+            not_comparable=self._open.get(side.name),
+            left=steering.unsupported,
+            settings=steering.decision.settings if steering.decision is not None else {},
+        )
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
             report = self._with_accuracy(report, side, steering, plan)

@@ -12,6 +12,7 @@ from pytest_pilotscope.errors import (
     QueryTimeout,
     SideFailed,
     StatementFailed,
+    SteeringError,
     UnsupportedQuery,
     counted,
     raise_interrupt_behind,
@@ -215,9 +216,18 @@ def _applied(
             decided, unsupported = None, error.reason
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
-            with clock:
+            with clock, _named(name, query):
                 _apply(side.session, as_decision(decided), stack)
         yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+
+
+@contextmanager
+def _named(algorithm: str, query: Query) -> Iterator[None]:
+    """Say whose decision it is that PostgreSQL does not take."""
+    try:
+        yield
+    except SteeringError as error:
+        raise SteeringError(f"{algorithm} decided on query {query.id!r}: {error}") from error
 
 
 def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
@@ -232,15 +242,22 @@ def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
 
 @contextmanager
 def _planning(query: Query) -> Iterator[None]:
-    """Raise `UnsupportedQuery` when PostgreSQL does not plan a statement; a lost connection stays an error."""
+    """Raise `UnsupportedQuery` when PostgreSQL does not plan a query; a lost connection, and another statement, stay errors."""
     try:
         yield
     except QueryTimeout as error:
+        if not _plans(error.sql, query):
+            raise
         raise UnsupportedQuery(f"planning it takes more than {error.timeout_ms} ms", query.sql) from error
     except StatementFailed as error:
-        if not error.sqlstate:
+        if not error.sqlstate or not _plans(error.sql, query):
             raise
         raise UnsupportedQuery(f"PostgreSQL does not plan it: {error.reason}", query.sql) from error
+
+
+def _plans(sql: str, query: Query) -> bool:
+    """Tell whether a statement contains the text of a query, as its EXPLAIN does."""
+    return query.sql.strip().rstrip(";").rstrip() in sql
 
 
 def side_of(name: str, algorithm: Algorithm, session: Session, supervision: Supervision | None = None) -> Side:
@@ -260,7 +277,8 @@ def missed(subplans: Cardinalities, estimates: Cardinalities) -> str | None:
     if not left_out:
         return None
     first = min(left_out, key=lambda subplan: (len(subplan), sorted(subplan)))
-    return f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    missing = f"it has no rows for {len(left_out)} of {counted(len(subplans), 'subplan')}, among them {' '.join(sorted(first))}"
+    return f"{missing}; return {{**subplans, ...}} to keep PostgreSQL's own rows of the others"
 
 
 def check_facts(algorithm: str, query: Query, facts: object) -> None:

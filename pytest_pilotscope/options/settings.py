@@ -26,10 +26,14 @@ class Settings:
     """
 
     algorithms: tuple[str, ...] = option(
-        ("baseline",), "algorithm to measure; repeat or separate by commas", name="algo", metavar="NAME", parse=values.names
+        ("baseline",),
+        "algorithm to measure, or several joined with +; repeat, or separate by commas or blanks",
+        name="algo",
+        metavar="NAME",
+        parse=values.names,
     )
     datasets: tuple[str, ...] = option(
-        ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names
+        ("stats_tiny",), "dataset; repeat, or separate by commas or blanks", name="db", metavar="NAME", parse=values.names
     )
 
     # server
@@ -57,6 +61,12 @@ class Settings:
     scale: float | None = option(None, "scale of a generated dataset, instead of its own", metavar="FACTOR", parse=values.positive_float)
     seed: int = option(0, "seed of data, workload, training and bootstrap", metavar="N", parse=values.non_negative_int)
     data_dir: Path | None = option(None, "folder or file with a copy of a published dataset", metavar="PATH", parse=values.path)
+    dump: Path | None = option(
+        None,
+        "dump of a database of yours, under the name of --db: SQL, custom, directory or tar format of pg_dump",
+        metavar="PATH",
+        parse=values.path,
+    )
     queries_dir: Path | None = option(None, "folder or file with the workload's queries", metavar="PATH", parse=values.path)
     workload: str | None = option(None, "one of several workloads in the folder of --queries-dir or --data-dir", metavar="NAME")
     split: Literal["given", "random", "template"] = option(
@@ -192,7 +202,19 @@ class Settings:
         return FIRST_ROUNDS if self.rounds == "auto" else self.rounds
 
 
-OPTIONS = options_of(Settings)
+GROUPS = {
+    "algorithms": "what to run",
+    "server": "server",
+    "scale": "data",
+    "measure": "measuring",
+    "gate": "gate and report",
+    "collection": "learning",
+    "sample_bitmaps": "mscn",
+    "results": "gate and report",
+}
+"""The headings of the help, by the field that each begins with; an algorithm's own options are below its name."""
+
+OPTIONS = options_of(Settings, GROUPS)
 """The options of every run; algorithms declare more with `Registry.add_option`."""
 
 

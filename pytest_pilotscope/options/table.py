@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,7 +16,8 @@ class Option:
     """
     One option: `--pilotscope-NAME`, the short `--NAME`, and the ini key `pilotscope_NAME`.
 
-    `key` is its Python name. An option whose default is True or False is a flag: it takes no value and sets the opposite.
+    `key` is its Python name, `group` its heading in the help. An option whose default is True or False is a flag: it takes no value and
+    sets the opposite.
     `parse` reads the text of a value and raises `ValueError` or `argparse.ArgumentTypeError` for a wrong one. Without `parse`, the value is
     one of the `choices` if there are any, else it has the type of the default.
     """
@@ -25,6 +26,7 @@ class Option:
     key: str
     default: Any
     help: str
+    group: str
     parse: Callable[[str], Any] | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
@@ -89,13 +91,15 @@ def option(default: Any, help: str, *, name: str | None = None, **declared: Any)
     return field(default=default, metadata={"name": name, "help": help, **declared})
 
 
-def options_of(declaring: type) -> tuple[Option, ...]:
-    """Return the options that a dataclass declares."""
-    return tuple(
-        Option(**{**one.metadata, "name": one.metadata["name"] or name_of(one.name, one.default)}, key=one.name, default=one.default)
-        for one in fields(declaring)
-        if one.metadata
-    )
+def options_of(declaring: type, groups: Mapping[str, str]) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares. `groups` has the headings in the help, by the field that each begins with."""
+    options, group = [], ""
+    for one in fields(declaring):
+        group = groups.get(one.name, group)
+        if one.metadata:
+            name = one.metadata["name"] or name_of(one.name, one.default)
+            options.append(Option(**{**one.metadata, "name": name}, key=one.name, default=one.default, group=group))
+    return tuple(options)
 
 
 def name_of(key: str, default: Any, *, prefix: str = "") -> str:

@@ -159,8 +159,8 @@ def share(text: str) -> float:
 
 
 def share_of_all(text: str) -> float:
-    """Read a percentage up to 100%, or a share below 1."""
-    value = share(text)
+    """Read a percentage up to 100%, or a share up to 1.0; 1 could be either."""
+    value = 1.0 if text == "1.0" else share(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"expected a percentage from 0% to 100%, got {shown(text)}")
     return value

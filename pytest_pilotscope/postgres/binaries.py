@@ -81,6 +81,25 @@ def available_binaries() -> Iterator[Binaries]:
                 yield replace(binaries, origin=str(binaries.bindir)) if origin == "system" else binaries
 
 
+def find_program(name: str, major: int = 0) -> Path:
+    """
+    Return a program of PostgreSQL, of this major version or a newer one: beside a server that can be started here, else in PATH.
+
+    Raise MissingServer, which lists those that are too old.
+    """
+    too_old = []
+    in_path = shutil.which(name)
+    beside = [binaries.bindir / name for binaries in available_binaries()]
+    for path in (*filter(Path.is_file, beside), *([Path(in_path)] if in_path else [])):
+        version = _program_version(path)
+        if version is not None and int(re.split(r"\D", version, maxsplit=1)[0]) >= major:
+            return path
+        too_old.append(f"{path} ({version or 'does not run'})")
+    wanted = f"{name} {major} or newer" if major else name
+    package = f"apt-get install postgresql-client{f'-{major}' if major else ''}"
+    raise MissingServer(f"{wanted} is needed; found: {', '.join(too_old) or 'none'}; install it, on Debian and Ubuntu with: {package}")
+
+
 def reachable_binaries(binaries: Binaries, account: Account) -> Binaries:
     """
     Return the same PostgreSQL in a folder that `account` can run it from.
@@ -167,10 +186,12 @@ def _system_bindirs() -> list[Path]:
 
 def _version(bindir: Path) -> str | None:
     """Return PostgreSQL's version text, or None when there is no server here or it does not run."""
-    if not (bindir / "postgres").is_file() or not (bindir / "initdb").is_file():
-        return None
+    return _program_version(bindir / "postgres") if (bindir / "postgres").is_file() and (bindir / "initdb").is_file() else None
+
+
+def _program_version(program: Path) -> str | None:
     try:
-        answer = subprocess.run([bindir / "postgres", "--version"], capture_output=True, text=True, check=False, env=clean_environment())
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, env=clean_environment())
     except OSError:
         return None
     match = re.search(r"\(PostgreSQL\) (\d+\S*)", answer.stdout)

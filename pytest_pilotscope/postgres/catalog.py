@@ -19,7 +19,17 @@ _COLUMNS = """
       AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
       AND pg_catalog.pg_table_is_visible(c.oid)
       AND a.attnum > 0 AND NOT a.attisdropped
+      AND c.relispopulated AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
     ORDER BY c.relname, a.attnum
+"""
+_UNREADABLE = """
+    SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+      AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
+"""
+_UNPOPULATED = """
+    SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' AND NOT c.relispopulated
 """
 
 
@@ -28,12 +38,23 @@ def read_schema(session: Session) -> Schema:
     Read the tables that a query finds without a schema name: table -> column -> type, in the order of their definition.
 
     Types are spelled by `format_type`: `integer`, `character varying(40)`, `timestamp without time zone`. Views are left
-    out, because an optimizer sees the tables behind them.
+    out, because an optimizer sees the tables behind them; so are materialized views that are not populated, and columns that the role may
+    not read.
     """
     schema: dict[str, dict[str, str]] = {}
     for table, column, column_type in session.execute(_COLUMNS):
         schema.setdefault(str(table), {})[str(column)] = str(column_type)
     return schema
+
+
+def unreadable_relations(session: Session) -> set[tuple[str, str]]:
+    """Return the tables and views (schema, name), in any schema, that the role may not read, or not all columns of."""
+    return {(schema, name) for schema, name in session.execute(_UNREADABLE)}
+
+
+def unpopulated_views(session: Session) -> set[tuple[str, str]]:
+    """Return the materialized views (schema, name) that hold nothing yet: PostgreSQL plans a query on one, and refuses to run it."""
+    return {(schema, name) for schema, name in session.execute(_UNPOPULATED)}
 
 
 _FOREIGN = "SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'f' AND pg_catalog.pg_table_is_visible(oid)"
@@ -84,11 +105,12 @@ _REFERENCES = """
     JOIN pg_catalog.pg_attribute AS b ON b.attrelid = p.oid AND b.attnum = k.confkey[1]
     WHERE k.contype = 'f' AND cardinality(k.conkey) = 1
       AND pg_catalog.pg_table_is_visible(c.oid) AND pg_catalog.pg_table_is_visible(p.oid)
+      AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AND pg_catalog.has_column_privilege(p.oid, b.attnum, 'SELECT')
     ORDER BY 1, 2, 3, 4
 """
 
 
 def read_references(session: Session) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Return the declared foreign keys of one column: ((table, column), (referenced table, its column))."""
+    """Return the declared foreign keys of one column: ((table, column), (referenced table, its column)), if the role may read both."""
     rows = session.execute(_REFERENCES)
     return [((str(table), str(column)), (str(parent), str(key))) for table, column, parent, key in rows]

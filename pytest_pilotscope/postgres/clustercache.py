@@ -17,7 +17,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_pilotscope.places.account import Account
@@ -50,22 +51,36 @@ class ClusterCache:
 
     def empty(self, binaries: Binaries) -> Path:
         """Return a cluster without a database of its own, as `initdb` leaves it."""
-        return self.ensure(cluster_key("empty", "", binaries), binaries, lambda data: make_cluster(binaries, data, self._account))
+        key = cluster_key("empty", "", binaries)
+        with self.missing(key, binaries) as data_folder:
+            if data_folder is not None:
+                make_cluster(binaries, data_folder, self._account)
+        return self.data_folder(key)
 
-    def ensure(self, key: str, binaries: Binaries, build: Callable[[Path], None]) -> Path:
+    def data_folder(self, key: str) -> Path:
+        """Return the data directory of `key`, which is whole after a block of `missing`."""
+        return self.folder / key / "data"
+
+    @contextmanager
+    def missing(self, key: str, binaries: Binaries) -> Iterator[Path | None]:
         """
-        Return the data directory of `key`; make it by `build(data_folder)` when it is not there or not whole.
+        Give the folder in which to make the data directory of `key`, or None if it is there, and whole.
 
-        Two processes that want the same key at once: one makes it, the other waits. When `build` raises or is killed, no entry is left.
+        Two processes that want the same key at once: one makes it, the other waits. When the block raises or is killed, no entry is left.
         """
         entry = self.folder / key
-        if not _is_whole(entry):
-            with locked(self.folder / f"{key}.lock", f"prepares {key}", logger) as lock:
-                if not _is_whole(entry):
-                    self._make(entry, lock, binaries, build)
-        return entry / "data"
+        if _is_whole(entry):
+            yield None
+            return
+        with locked(self.folder / f"{key}.lock", f"prepares {key}", logger) as lock:
+            if _is_whole(entry):
+                yield None
+            else:
+                with self._making(entry, lock, binaries) as data_folder:
+                    yield data_folder
 
-    def _make(self, entry: Path, lock: int, binaries: Binaries, build: Callable[[Path], None]) -> None:
+    @contextmanager
+    def _making(self, entry: Path, lock: int, binaries: Binaries) -> Iterator[Path]:
         if entry.exists():
             logger.warning("the prepared data directory %s is damaged; it is made again", entry)
             remove(entry)
@@ -73,7 +88,7 @@ class ClusterCache:
         remove(partial)
         with Watchdog(holding=[lock]) as process:
             process.make(partial, mode=self._account.entered_mode, gid=self._account.gid)
-            build(partial / "data")
+            yield partial / "data"
             # One WAL file is left instead of up to hundreds of MB of used ones.
             run_program([binaries.bindir / "pg_resetwal", "-D", partial / "data"], self._account, partial)
             write_private(partial / "manifest.json", json.dumps(_manifest(partial / "data")))

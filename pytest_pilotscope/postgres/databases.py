@@ -35,6 +35,11 @@ _MADE = """
     SELECT datname, shobj_description(oid, 'pg_database'), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) = current_user
     FROM pg_database ORDER BY datname
 """
+_SETTINGS = """
+    SELECT split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
+    FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase, unnest(setconfig) AS setting
+    WHERE datname = %s AND setrole = 0 ORDER BY 1
+"""
 # Advisory locks belong to one database, but these names to the whole server; pg_locks shows the locks of all databases.
 _HELD_BY_OTHERS = """
     SELECT count(*) > 0 FROM pg_locks
@@ -77,7 +82,9 @@ def create_database(session: Session, database: str, mark: Mapping[str, str]) ->
 
 def copy_database(session: Session, source: str, database: str, mark: Mapping[str, str], *, by_file: bool) -> None:
     """
-    Copy `source` with its statistics, and mark the copy; raise DatasetError while somebody is connected to `source`.
+    Copy `source` with its statistics and settings, and mark the copy; raise DatasetError while somebody is connected to `source`.
+
+    A setting that this role may not give to a database is left out, with a warning.
 
     `by_file` copies files, which is fastest but makes two checkpoints: use it on servers started here only.
     """
@@ -92,6 +99,26 @@ def copy_database(session: Session, source: str, database: str, mark: Mapping[st
             f"database {source!r} cannot be copied while it is in use, by {_users(session, source)}; PostgreSQL copies idle databases only"
         ) from error
     write_mark(session, database, mark)
+    for name, value in session.execute(_SETTINGS, (source,)):
+        statement = sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(sql.Identifier(database), sql.Identifier(*name.split(".")))
+        try:
+            with _set_locally(session, name, value):
+                session.execute(statement)
+        except StatementFailed as error:
+            logger.warning("the copy %s of database %s is without its setting %s: %s", database, source, name, error.reason)
+
+
+@contextmanager
+def _set_locally(session: Session, name: str, value: str) -> Iterator[None]:
+    """Set a setting for the length of the block, which is a transaction."""
+    session.execute("BEGIN")
+    try:
+        session.execute("SELECT set_config(%s, %s, true)", (name, value))
+        yield
+    except BaseException:
+        session.execute("ROLLBACK")
+        raise
+    session.execute("COMMIT")
 
 
 def _users(session: Session, database: str) -> str:

@@ -95,9 +95,7 @@ class EmbeddedServer(Server):
         return connect(self.dsn, token=self._token, dbname=database or "postgres")
 
     def restart(self, settings: Mapping[str, str]) -> None:
-        """
-        Restart with `settings` on top of the pinned ones, in place of those of the last restart; put the old ones back when it fails.
-        """
+        """Restart with `settings` on top of the pinned ones, in place of those of the last restart; put the old ones back when it fails."""
         text = configuration(settings)  # refuses bad names before anything is stopped
         if self._postmaster is not None:
             self._postmaster.stop()

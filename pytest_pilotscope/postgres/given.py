@@ -1,6 +1,4 @@
-"""
-A server that the user named by its connection string. Only sessions are opened there, unless the user has allowed a kind of change.
-"""
+"""A server that the user named by its connection string. Only sessions are opened there, unless the user has allowed a kind of change."""
 
 from __future__ import annotations
 

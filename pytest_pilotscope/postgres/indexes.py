@@ -29,7 +29,8 @@ _EXISTING = """
            i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree' AND i.indisvalid,
            (SELECT array_agg(a.attname::text ORDER BY p.n) FROM unnest(i.indkey) WITH ORDINALITY AS p(attnum, n)
             JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = p.attnum WHERE p.n <= i.indnkeyatts),
-           pg_relation_size(i.indexrelid)
+           coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(i.indexrelid)), pg_relation_size(i.indexrelid))::bigint,
+           n.nspname
     FROM pg_index AS i
     JOIN pg_class AS c ON c.oid = i.indrelid
     JOIN pg_class AS x ON x.oid = i.indexrelid
@@ -89,6 +90,7 @@ class ExistingIndex:
     constraint: bool
     index: Index | None
     size_bytes: int
+    schema: str
 
 
 def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
@@ -102,14 +104,31 @@ def existing_indexes(session: Session) -> tuple[ExistingIndex, ...]:
             constraint=constraint,
             index=Index(table, tuple(columns)) if plain else None,
             size_bytes=size_bytes,
+            schema=schema,
         )
-        for qualified, table, name, definition, constraint, plain, columns, size_bytes in session.execute(_EXISTING)
+        for qualified, table, name, definition, constraint, plain, columns, size_bytes, schema in session.execute(_EXISTING)
     )
 
 
 def create_index(session: Session, index: Index) -> None:
     """Build an index under its own name; raise StatementFailed when it exists, and with `TOO_LONG` when a value is too long for a btree."""
     session.execute(f"CREATE INDEX {quote_identifier(index.name)} ON {index.target}")
+
+
+def match_indexes(source: Session, target: Session) -> bool:
+    """
+    Give the tables of `target`, a copy of the same data, the indexes of `source`; tell whether anything was changed.
+
+    ANALYZE reads the tables that got an index, for the statistics of its expressions.
+    """
+    wanted, found = ({index.definition: index for index in existing_indexes(session)} for session in (source, target))
+    for definition in found.keys() - wanted.keys():
+        drop_index(target, found[definition].qualified)
+    for definition in wanted.keys() - found.keys():
+        target.execute(definition)
+    for table in sorted({wanted[definition].table for definition in wanted.keys() - found.keys()}):
+        target.execute(f"ANALYZE {quote_identifier(table)}")
+    return wanted.keys() != found.keys()
 
 
 def has_fixed_length(session: Session, index: Index) -> bool:

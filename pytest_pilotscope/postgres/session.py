@@ -6,7 +6,6 @@ It uses psycopg2 because that never prepares a statement unasked: every executio
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -77,7 +76,9 @@ class Session:
         self.read_only = self._stays_read_only = False
         self.waiting: LockHeld | None = None
         prepared = self.execute(_PREPARE_SESSION)
-        self._timeout_ms = 0 if prepared[0][2] == "0" else int(self._timeout_setting())
+        self._timeout_ms = 0
+        if prepared[0][2] != "0":
+            self._timeout_ms = int(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
         if self.server_version >= _CHECKS_CONNECTION:
             with suppress(StatementFailed):
                 self.execute(_END_WITH_US)
@@ -179,7 +180,7 @@ class Session:
             with suppress(psycopg2.Error), self._connection.cursor() as cursor:
                 cursor.execute(_FORBID_WRITING)
             raise LeftTransaction(
-                f"a statement made its read-only session able to write; leave it out of the workload: {shortened(self._text(sql))}"
+                f"a statement made its read-only session able to write; leave it out of the workload: {shortened(self.text(sql))}"
             )
 
     def _setting(self, name: str) -> str:
@@ -191,7 +192,7 @@ class Session:
         """Return the value of a statement that returns one row of one column; raise ServerError when it returns anything else."""
         rows = self.execute(sql, params)
         if len(rows) != 1 or len(rows[0]) != 1:
-            raise ServerError(f"one value was expected, found {len(rows)} rows of {len(rows[0]) if rows else 0} columns: {self._text(sql)}")
+            raise ServerError(f"one value was expected, found {len(rows)} rows of {len(rows[0]) if rows else 0} columns: {self.text(sql)}")
         return rows[0][0]
 
     def take_notices(self) -> list[str]:
@@ -312,11 +313,12 @@ class Session:
 
     def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
         """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, in the format of the statement."""
-        self._copy(statement, io.BufferedReader(Chunks(chunks), buffer_size=1 << 20))
+        self._copy(statement, Chunks(chunks))
 
-    def copy_out(self, sql: str, write: Callable[[bytes], object], *, binary: bool = False) -> None:
+    def copy_out(self, sql: str | composing.Composable, write: Callable[[bytes], object], *, binary: bool = False) -> None:
         """Call `write` with piece after piece of the result of `sql` in COPY's text (UTF-8) or binary format."""
-        statement = composing.SQL("COPY ({}) TO STDOUT{}").format(composing.SQL(sql), composing.SQL(" (FORMAT binary)" if binary else ""))
+        query = composing.SQL(sql) if isinstance(sql, str) else sql
+        statement = composing.SQL("COPY ({}) TO STDOUT{}").format(query, composing.SQL(" (FORMAT binary)" if binary else ""))
         self._copy(statement, Sink(write))
 
     def subplans(self, sql: str) -> dict[frozenset[str], float]:
@@ -390,9 +392,6 @@ class Session:
                 continue
             return
 
-    def _timeout_setting(self) -> str:
-        return str(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
-
     def _copy(self, statement: str | composing.Composable, file: Any) -> None:
         self._patiently(lambda: self._copied(statement, file))
 
@@ -414,7 +413,8 @@ class Session:
             ]
         return []
 
-    def _text(self, sql: str | composing.Composable) -> str:
+    def text(self, sql: str | composing.Composable) -> str:
+        """Return SQL as the server would get it."""
         return sql if isinstance(sql, str) else sql.as_string(self._connection)
 
     def _fail(self, error: psycopg2.Error, sql: str | composing.Composable) -> NoReturn:
@@ -428,11 +428,11 @@ class Session:
         if self.closed:
             raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
         if sqlstate == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
-            raise QueryTimeout(self._text(sql), timeout_ms=self._timeout_ms) from None
+            raise QueryTimeout(self.text(sql), timeout_ms=self._timeout_ms) from None
         if sqlstate == _LOCK_NOT_AVAILABLE:
-            raise LockHeld(self._text(sql), holders=self._holders()) from None
+            raise LockHeld(self.text(sql), holders=self._holders()) from None
         more = f" ({detail})" if detail else ""
-        raise StatementFailed(self._text(sql), reason=" ".join(message.split()) + more, sqlstate=sqlstate or "") from error
+        raise StatementFailed(self.text(sql), reason=" ".join(message.split()) + more, sqlstate=sqlstate or "") from error
 
 
 def _identifier(table: str) -> composing.Identifier:

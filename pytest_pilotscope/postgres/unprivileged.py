@@ -82,7 +82,7 @@ def unprivileged(session: Session) -> Iterator[Session]:
 
 
 def _allow_login(session: Session, password: Secret) -> None:
-    """Make the role if it is missing, and give it a password; it may make tables in the database of the session."""
+    """Make the role if it is missing, and give it a password; it may make schemas and tables in the database of the session."""
     role = sql.Identifier(RESTORER)
     known = session.execute(_HAS_RIGHTS, (RESTORER,))
     if not known:
@@ -90,6 +90,7 @@ def _allow_login(session: Session, password: Secret) -> None:
     elif known[0][0]:
         raise ServerError(f"role {RESTORER!r} on the server has rights that it must not have; revoke them, or drop it")
     session.execute(sql.SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(role))
+    session.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(session.database), role))
     session.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(password.reveal())))
 
 

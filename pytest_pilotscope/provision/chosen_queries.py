@@ -21,6 +21,7 @@ GENERATED = 500
 """Number of training queries generated when there are none and --generate-training is not given."""
 
 _NAMED = 5
+_DENIED = "42501"  # insufficient_privilege
 
 
 def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Workload:
@@ -92,19 +93,31 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
 
 def _check_plannable(queries: Iterable[Query], session: Session) -> None:
     """Raise `WorkloadError`, with file and line, for queries of the user's files that PostgreSQL refuses: one would stop a training."""
+    from pytest_pilotscope.postgres.catalog import unpopulated_views
+
     refused: dict[str, str] = {}
+    unpopulated = unpopulated_views(session)
     for query in queries:
         try:
             if query.place is not None:
                 session.execute(f"EXPLAIN (COSTS off) {single(query.sql)}")
+                nodes = session.explain(query.sql, verbose=True).nodes() if unpopulated else ()
+                for schema, name in {(str(node.schema), str(node.relation)) for node in nodes} & unpopulated:
+                    problem = f"materialized view {schema}.{name} has not been populated; run REFRESH MATERIALIZED VIEW {schema}.{name}"
+                    refused[str(query.place)] = f"{problem}, or leave this query out: {shortened(query.sql)}"
         except StatementFailed as error:
             if session.closed:
                 raise
-            refused[str(query.place)] = f"{error.reason}; mend this query: {shortened(query.sql)}"
+            remedy = f"grant SELECT to role {_role(session)}, or leave this query out" if error.sqlstate == _DENIED else "mend this query"
+            refused[str(query.place)] = f"{error.reason}; {remedy}: {shortened(query.sql)}"
     if refused:
         (place, problem), *others = refused.items()
         more = f" (refused, too: {', '.join(other for other, _ in others)})" if others else ""
         raise WorkloadError(f"{place}: {problem}{more}")
+
+
+def _role(session: Session) -> str:
+    return repr(session.scalar("SELECT current_user::text"))
 
 
 def described(workload: Workload) -> Iterable[str]:

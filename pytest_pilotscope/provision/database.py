@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.fingerprint import Fingerprint
     from pytest_pilotscope.postgres.server import Server, ServerReport
     from pytest_pilotscope.postgres.session import Session
+    from pytest_pilotscope.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,9 @@ class PostgreSQLConfig:
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to give a DSN. `pg_bindir` and `pg_version` choose the
     embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, the two of a container limit it. `data_dir` has a
-    copy of a published dataset. `allow_changes` are the kinds of changes allowed on the server of the DSN, `databases` and `settings`;
-    `read_only` forbids to write anything there. Contradictory values raise UsageError.
+    copy of a published dataset; `dump` is a dump of a database of the user's, to be called `db`. `allow_changes` are the kinds of changes
+    allowed on the server of the DSN, `databases` and `settings`; `read_only` forbids to write anything there. Contradictory values raise
+    UsageError.
     """
 
     db: str | None = "stats_tiny"
@@ -50,6 +52,7 @@ class PostgreSQLConfig:
     scale: float | None = None
     seed: int = 0
     data_dir: Path | None = None
+    dump: Path | None = None
     read_only: bool = False
     allow_changes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +77,9 @@ class PostgreSQLConfig:
             raise UsageError(
                 "a server that is started here has no database of its own; name a dataset with --db, or give a DSN with --server"
             )
+        if self.dump is not None:
+            object.__setattr__(self, "dump", Path(self.dump))
+            self._check_dump(self.dump)
         if self.read_only and not isinstance(chosen, Dsn):
             raise UsageError("--read-only needs a server of yours: name it with --server postgresql://user@host:port/database")
         if isinstance(chosen, Dsn) and self.settings:
@@ -86,6 +92,13 @@ class PostgreSQLConfig:
                 f"--container-memory and --container-cpus limit a container, and the server is {str(chosen)!r}; add --server container"
             )
 
+    def _check_dump(self, dump: Path) -> None:
+        pointless = "--data-dir" if self.data_dir is not None else "--scale" if self.scale is not None else None
+        if pointless:
+            raise UsageError(f"{pointless} has no effect on the dump {dump}; leave one of the two out")
+        if self.db is None:
+            raise UsageError(f"the data of the dump {dump} needs a name; give it one with --db")
+
     @classmethod
     def from_settings(cls, settings: Settings, *, db: str | None) -> PostgreSQLConfig:
         """Return the configuration that the command line gives for one of its datasets."""
@@ -97,6 +110,7 @@ class PostgreSQLConfig:
             scale=settings.scale,
             seed=settings.seed,
             data_dir=settings.data_dir,
+            dump=settings.dump,
             container_memory_bytes=settings.container_memory_bytes,
             container_cpus=settings.container_cpus,
             read_only=settings.read_only,
@@ -156,7 +170,8 @@ class Database:
         from pytest_pilotscope.postgres.databases import temporary_copy
 
         with temporary_copy(self.server, self.copy_source or self.name) as name:
-            yield _described(self.server, self.dataset, name, self.copy_source, self.config)
+            copy = _described(self.server, self.dataset, name, self.copy_source, self.config)
+            yield replace(copy, session_settings=self.session_settings)
 
     @contextmanager
     def copyable(self) -> Iterator[Database]:
@@ -176,17 +191,23 @@ class Database:
     @contextmanager
     def twin(self, settings: Mapping[str, str] | None = None) -> Iterator[Database]:
         """
-        Start another server of the same kind with the same data and `settings` on top of its own; stop it at the end of the block.
+        Start another server of the same kind with the same data and indexes, and `settings` on top of its own; stop it at the end of the
+        block.
 
         It can be restarted while sessions on this one stay open. Raise UsageError when this server was not started here.
         """
+        from pytest_pilotscope.postgres.fingerprint import fingerprint
+        from pytest_pilotscope.postgres.indexes import match_indexes
         from pytest_pilotscope.postgres.server import Capability
 
         if self.config is None or Capability.RESTART not in self.server.capabilities:
             raise UsageError("the server was not started here, so there is no second one like it; use --server embedded or container")
         config = replace(self.config, settings={**self.config.settings, **(settings or {})})
         with open_database(config, self.dataset) as twin:
-            yield twin
+            with self.session() as ours, twin.session() as theirs:
+                if match_indexes(ours, theirs):
+                    twin = replace(twin, fingerprint=fingerprint(theirs))
+            yield replace(twin, session_settings=self.session_settings)
 
 
 @contextmanager
@@ -225,15 +246,22 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
         yield _described(server, dataset, name, source, config)
 
 
-def dataset_of(config: PostgreSQLConfig) -> Dataset:
-    """Return the registered dataset of `config.db`; raise UnknownName with the near matches."""
+def dataset_of(config: PostgreSQLConfig, registry: Registry | None = None) -> Dataset:
+    """
+    Return the registered dataset of `config.db`, or the one in its dump.
+
+    Raise UnknownName with the near matches, and UsageError for a dump under the name of a registered dataset.
+    """
     from pytest_pilotscope.builtins import builtin_registry
 
-    dataset: Dataset = (
-        builtin_registry()
-        .dataset(config.db or "")
-        .resolve()(name=config.db, scale=config.scale, seed=config.seed, data_dir=config.data_dir)
-    )
+    registry, name = registry or builtin_registry(), config.db or ""
+    if config.dump is not None:
+        from pytest_pilotscope.datasets.dumped import DumpedDataset
+
+        if name in {entry.name for entry in registry.datasets}:
+            raise UsageError(f"{name!r} is a dataset with data of its own; give the data of the dump {config.dump} another name with --db")
+        return DumpedDataset(name=name, path=config.dump)
+    dataset: Dataset = registry.dataset(name).resolve()(name=name, scale=config.scale, seed=config.seed, data_dir=config.data_dir)
     return dataset
 
 

@@ -81,16 +81,15 @@ def prepared_cluster(dataset: Dataset, binaries: Binaries) -> Path:
 
     Raise DatasetError when the disk is full, with path and size. After any failure nothing half-made is left.
     """
-    clusters = ClusterCache(server_account())
-
-    def build(data_folder: Path) -> None:
-        logger.info("preparing dataset %r for %s", dataset.name, binaries)
-        with _naming_a_full_disk(dataset, data_folder.parent), EmbeddedServer(binaries) as server:
-            with _noticing_a_full_disk(server):
-                load_database(server, dataset)
-            server.stop(keep_data=data_folder)
-
-    return clusters.ensure(cluster_key(dataset.database, content_key(dataset), binaries), binaries, build)
+    clusters, key = ClusterCache(server_account()), cluster_key(dataset.database, content_key(dataset), binaries)
+    with clusters.missing(key, binaries) as data_folder:
+        if data_folder is not None:
+            logger.info("preparing dataset %r for %s", dataset.name, binaries)
+            with _naming_a_full_disk(dataset, data_folder.parent), EmbeddedServer(binaries) as server:
+                with _noticing_a_full_disk(server):
+                    load_database(server, dataset)
+                server.stop(keep_data=data_folder)
+    return clusters.data_folder(key)
 
 
 def load_database(server: Server, dataset: Dataset) -> None:

@@ -49,7 +49,7 @@ def split_statements(text: str) -> list[Statement]:
     """Return all statements that are not empty, in order; raise NeverEnds for a quote or comment that is not closed."""
     found = []
     start = 0
-    for end in [*_ends(text), len(text)]:
+    for end in [*(begin for kind, begin, _ in _pieces(text) if kind == "end"), len(text)]:
         begin = _first_word(text, start, end)
         if begin < end:
             found.append(Statement(sql=text[begin:end].strip(), line=line_of(text, begin)))
@@ -93,10 +93,6 @@ def single(sql: str) -> str:
 def line_of(text: str, offset: int) -> int:
     """Return the line of this character, counted from 1."""
     return text.count("\n", 0, offset) + 1
-
-
-def _ends(text: str) -> Iterator[int]:
-    return (start for kind, start, _ in _pieces(text) if kind == "end")
 
 
 def _first_word(text: str, start: int, end: int) -> int:

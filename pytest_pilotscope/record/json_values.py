@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -82,44 +82,121 @@ def from_json(target: type[T], values: Mapping[str, Any]) -> T:
 
     Raise ValueError, with the name of the field, for unknown fields, missing fields and values of another type.
     """
-    hints = _hints(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
-    unknown = sorted(values.keys() - hints.keys())
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}")
-    for field in fields(target):  # type: ignore[arg-type]  # callers pass dataclasses
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in values:
-            raise ValueError(f"field {field.name!r} is missing")
-    return target(**{name: _convert(hints[name], item, name) for name, item in values.items()})
+    converters, required = _compiled(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
+    if not required <= values.keys() <= converters.keys():
+        unknown = sorted(values.keys() - converters.keys())
+        missing = [name for name in converters if name in required - values.keys()]
+        raise ValueError(f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing")
+    converted, name = {}, ""
+    try:
+        for name, item in values.items():
+            converted[name] = converters[name](item)
+    except _WrongError as wrong:
+        raise ValueError(f"field {name + wrong.path!r} must be {wrong.wanted}, found {json.dumps(wrong.value)[:80]}") from None
+    return target(**converted)
+
+
+Converter = Callable[[Any], Any]
+"""Returns a JSON value as a Python value. Raises `_WrongError` for a value of another type."""
+
+
+class _WrongError(Exception):
+    """A `value`, at a `path` below a field, is not what is `wanted` there."""
+
+    def __init__(self, wanted: str, value: Any, path: str = "") -> None:
+        self.wanted, self.value, self.path = wanted, value, path
+
+    def below(self, part: str) -> _WrongError:
+        """Return the same error of a value that is at `part` of another one."""
+        return _WrongError(self.wanted, self.value, part + self.path)
 
 
 @cache
-def _hints(target: type) -> dict[str, Any]:
-    return typing.get_type_hints(target)
+def _compiled(target: type[DataclassInstance]) -> tuple[dict[str, Converter], frozenset[str]]:
+    """Return the converters of the fields of a dataclass, and the names of those that have no default."""
+    hints = typing.get_type_hints(target)
+    required = (field.name for field in fields(target) if field.default is MISSING and field.default_factory is MISSING)
+    return {field.name: _converter(hints[field.name]) for field in fields(target)}, frozenset(required)
 
 
-def _convert(hint: Any, value: Any, name: str, *, wanted: str = "") -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    wanted = wanted or _describe(hint)
+def _converter(hint: Any) -> Converter:
+    """Return the converter of a type."""
+    origin, arguments, wanted = typing.get_origin(hint), typing.get_args(hint), _describe(hint)
     if origin in (Union, types.UnionType):
+        return _of_union(arguments, wanted)
+    if origin is tuple:
+        return _of_list(_converter(arguments[0]), wanted)
+    if origin is Mapping:
+        return _of_object(_converter(arguments[1]), wanted)
+
+    if is_dataclass(hint):
+        return _of_dataclass(hint, wanted)
+    allowed = arguments if origin is Literal else ()
+
+    def convert(value: Any) -> Any:
+        if type(value) is hint or value in allowed:
+            return value
+        if hint is float and type(value) is int:
+            with suppress(OverflowError):
+                return float(value)
+        raise _WrongError(wanted, value)
+
+    return convert
+
+
+def _of_dataclass(target: Any, wanted: str) -> Converter:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _WrongError(wanted, value)
+        return from_json(target, value)
+
+    return convert
+
+
+def _of_union(arguments: tuple[Any, ...], wanted: str) -> Converter:
+    options = [_converter(option) for option in arguments if option is not type(None)]
+
+    def convert(value: Any) -> Any:
         if type(value) in arguments:  # the exact type first, so that an int in `int | float` stays an int
             return value
-        options = [option for option in arguments if option is not type(None)]
-        if len(options) == 1:
-            return _convert(options[0], value, name, wanted=wanted)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-        return from_json(hint, value)
-    if hint is float and type(value) is int:
-        with suppress(OverflowError):
-            return float(value)
-    if type(value) is hint:
-        return value
-    raise ValueError(f"field {name!r} must be {wanted}, found {json.dumps(value)[:80]}")
+        try:
+            if len(options) == 1:
+                return options[0](value)
+        except _WrongError as wrong:
+            if wrong.path:
+                raise
+        raise _WrongError(wanted, value)
+
+    return convert
+
+
+def _of_list(item: Converter, wanted: str) -> Converter:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise _WrongError(wanted, value)
+        converted: list[Any] = []
+        try:
+            converted.extend(map(item, value))
+        except _WrongError as wrong:
+            raise wrong.below(f"[{len(converted)}]") from None
+        return tuple(converted)
+
+    return convert
+
+
+def _of_object(item: Converter, wanted: str) -> Converter:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _WrongError(wanted, value)
+        converted, key = {}, ""
+        try:
+            for key, one in value.items():
+                converted[key] = item(one)
+        except _WrongError as wrong:
+            raise wrong.below(f".{key}") from None
+        return converted
+
+    return convert
 
 
 def _describe(hint: Any) -> str:

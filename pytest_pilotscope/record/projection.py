@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Scalar
 
@@ -38,7 +39,7 @@ def header_of(header: RunHeader, side: str) -> RunHeader:
     own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side == baseline else {}), "algorithm": side}
     return replace(
         header,
-        run_name=f"{side}{rest}",
+        run_name=f"{file_name(side)}{rest}",
         algorithm=side,
         sides=tuple(dict.fromkeys((baseline, side))),
         parameters={name: own.get(name, value) for name, value in header.parameters.items()},
@@ -55,6 +56,7 @@ def _of_side(record: Record, side: str) -> Record:
         reports=tuple(report for report in record.reports if report.side in header.sides),
         decisions=tuple(decision for decision in record.decisions if decision.side in header.sides),
         training=tuple(training for training in record.training if training.side == side),
+        preparations=tuple(preparation for preparation in record.preparations if preparation.side == side),
         end=_end(record.end, header.sides) if record.end else None,
     )
 

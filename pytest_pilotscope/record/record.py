@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pytest_pilotscope.errors import RecordError, RecordExists
+from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
-from pytest_pilotscope.record.results import QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
+from pytest_pilotscope.record.results import Preparation, QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
 
 FORMAT = 2
 """The format that the writer writes. It changes whenever a field is added, renamed or removed."""
@@ -30,7 +31,7 @@ FORMAT = 2
 READABLE = (1, FORMAT)
 """The formats that the reader reads. In format 1 (0.1.0) a plan is text."""
 
-Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | RunEnd
+Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
@@ -38,6 +39,7 @@ ENTRIES: Mapping[str, type[Entry]] = {
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "training": TrainingReport,
+    "preparation": Preparation,
     "end": RunEnd,
 }
 """The entries by the `kind` of their lines."""
@@ -60,6 +62,7 @@ class Record:
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
     training: tuple[TrainingReport, ...] = ()
+    preparations: tuple[Preparation, ...] = ()
     end: RunEnd | None = None
     truncated: bool = False
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -149,7 +152,7 @@ def read_record(path: Path) -> Record:
 
     Raise RecordError, whose message starts with `file:line`, for any other wrong line, and OSError.
     """
-    return record_of_lines(path.read_bytes().split(b"\n"), path)
+    return record_of_lines(read_given(path).split(b"\n"), path)
 
 
 def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
@@ -212,6 +215,7 @@ class _Reader:
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),
+            preparations=self._entries_of(Preparation),
             end=next(iter(self._entries_of(RunEnd)), None),
             truncated=self._truncated,
             ignored=dict(self._ignored),

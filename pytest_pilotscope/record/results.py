@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Literal
 
 BASELINE = "baseline"
@@ -21,6 +20,9 @@ BASELINE_AGAIN = "baseline-again"
 
 WARM_UP = 0
 """The repetition number of warm-up runs, which no figure uses."""
+
+LONGEST_MS = 1e12
+"""No time is longer (32 years), so that sums and ratios of times are numbers."""
 
 PARTIAL = "partial"
 """The tag of a run with a part of the test queries; its value is their number."""
@@ -60,8 +62,8 @@ class QueryRun:
     def __post_init__(self) -> None:
         for name in ("inference_ms", "planning_ms", "execution_ms"):
             value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be finite and >= 0, found {value}")
+            if not 0 <= value <= LONGEST_MS:
+                raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be from 0 to {LONGEST_MS:g}, found {value}")
         _check_not_negative(self, "repetition", "order", "row_count")
 
     @property
@@ -155,10 +157,10 @@ class QueryReport:
 
     `steered_ratio` (0..1) is the share of the decision that PostgreSQL followed: of the plan's scans and joins those that have the injected
     values, and the decided joins, methods and settings; `steering_reasons` says why it did not follow the rest. `left` is the reason why
-    the side could not decide and left the query to PostgreSQL. `plan` is the root of the plan (with actual rows if they are known),
-    `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in optimizer units. Only cardinality estimators have
-    `estimates` and `p_error`; `p_error_reason` says why a p-error is not known. `not_comparable` says what SQL leaves open in the answer,
-    if the side's answer differs from the baseline's for that reason.
+    the side could not decide and left the query to PostgreSQL. `settings` are the planner's settings in a decision. `plan` is the root of
+    the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in
+    optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a p-error is not known.
+    `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the baseline's for that reason.
     """
 
     query_id: str
@@ -173,6 +175,7 @@ class QueryReport:
     p_error_reason: str | None = None
     not_comparable: str | None = None
     left: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "steered_ratio", "plan_cost", "p_error")
@@ -237,7 +240,8 @@ class TrainingReport:
 
     Training took `duration_s`. `metrics` are series with one value per step (epoch, trial or update), from step 0. `parameters` are
     hyper-parameters. `scalars` are the final figures; the gate compares the integers among them (such as `whatif_calls`) exactly.
-    `artifacts` are paths. `num_training` is the number of queries that were learned from.
+    `artifacts` are paths. `num_training` is the number of queries that were learned from. `algorithm` names the one that was trained if
+    the side joins several (`index+mscn`), which have a report each, in the order of training.
     """
 
     side: str
@@ -247,6 +251,65 @@ class TrainingReport:
     scalars: Mapping[str, int | float] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     num_training: int | None = None
+    algorithm: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the names of its figures where those of all reports of a side stand together."""
+        return "" if self.algorithm is None else f"{self.algorithm.replace('+', '_')}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltIndex:
+    """
+    An index, `name`, that a side built on the table `table` of `schema`. `definition` is PostgreSQL's own; it takes `size_bytes`.
+
+    To measure its cost, `inserted_rows` rows of the table were inserted in turns into two other tables, one of which has such an index:
+    `insert_ms` are the times of the one without, by round, `insert_with_index_ms` those of the one with it, and `wal_bytes` is how much
+    more WAL the latter wrote. `inserted_rows` is null if that was not measured.
+    """
+
+    schema: str
+    table: str
+    name: str
+    definition: str
+    size_bytes: int
+    inserted_rows: int | None = None
+    insert_ms: tuple[float, ...] = ()
+    insert_with_index_ms: tuple[float, ...] = ()
+    wal_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "size_bytes", "inserted_rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedSetting:
+    """
+    A setting, `name`, that a side changed to `value`, with its unit; it was `before`, null for PostgreSQL's default.
+
+    `level` is what a change needs: a new session, a reload of the configuration, or a restart. `baseline_too` marks a setting that the
+    baseline's sessions had as well, because there was only one server.
+    """
+
+    name: str
+    value: str
+    level: Literal["session", "reload", "restart"]
+    before: str | None = None
+    baseline_too: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """
+    The changes that a `side` made to its database for the measurement: `indexes` that it built, `dropped` ones by their definitions, and
+    `settings`.
+    """
+
+    side: str
+    indexes: tuple[BuiltIndex, ...] = ()
+    dropped: tuple[str, ...] = ()
+    settings: tuple[ChangedSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

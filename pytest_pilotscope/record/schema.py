@@ -13,9 +13,9 @@ from typing import Any, Literal, Union
 
 from pytest_pilotscope.record.json_values import to_json
 from pytest_pilotscope.record.record import ENTRIES, FORMAT
-from pytest_pilotscope.record.results import PlanNode, RunHeader, SubplanEstimate
+from pytest_pilotscope.record.results import BuiltIndex, ChangedSetting, PlanNode, RunHeader, SubplanEstimate
 
-PARTS = (PlanNode, SubplanEstimate)
+PARTS = (PlanNode, SubplanEstimate, BuiltIndex, ChangedSetting)
 """The objects within lines."""
 
 _INTRODUCTION = f"""\

@@ -6,26 +6,25 @@ The terminal, the Markdown file and the page show the same cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
-from pytest_pilotscope.report.text_tables import text_table
+from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
+from pytest_pilotscope.statistics.verdict import Remark, verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "-"
-GAP = 2
-"""The largest number of blanks around a column of the terminal's table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +90,10 @@ def markdown(record: Record) -> str:
     """Return the table as a Markdown document, with the remarks and the meanings of the figures."""
     summary = summarize(record)
     header, table = record.header, figure_table(summary)
-    remarks = all_remarks(record, summary)
     lines = [
         f"# {header.dataset}: {', '.join(table.sides)}",
+        "",
+        *_listed(verdict(record, summary)),
         "",
         f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
         f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
@@ -102,11 +102,15 @@ def markdown(record: Record) -> str:
         _row(["---", *("---:" for _ in table.sides)]),
         *(_row([figure.name, *cells]) for figure, cells in table.rows),
         "",
-        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks),
+        *_listed(all_remarks(record, summary)),
         "",
         *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in table.rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _listed(remarks: Iterable[Remark]) -> list[str]:
+    return [f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -131,6 +135,11 @@ def bound_text(value: float) -> str:
 def factor_text(value: float) -> str:
     """Format an error or another factor to three digits, or to the last one before the point."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def outcomes_text(against: Against) -> str | None:
+    """Format the numbers of faster, slower and equal queries; None for PostgreSQL, which neither wins nor loses against itself."""
+    return None if against.itself else f"{against.wins}/{against.losses}/{against.ties}"
 
 
 def _executions(number: Interval) -> str:
@@ -200,7 +209,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="won/lost/tied",
         meaning="queries that are significantly faster or slower than the baseline, corrected for multiple tests",
-        cell=_compared(lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
+        cell=_compared(outcomes_text),
     ),
     Figure(
         name="plans changed",

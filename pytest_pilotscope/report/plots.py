@@ -1,38 +1,34 @@
-"""
-The plots of a record, drawn with matplotlib as SVG.
-
-This file creates matplotlib's figures directly, without pyplot, so it does not affect a user's own plots.
-"""
+"""The plots of a record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.report.svg import INK, LINE, OUTCOMES, QUIET, SIDES, Plot, link_to, plot_of
-from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
+from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
+from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
 from pytest_pilotscope.statistics.ratios import QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDE = (5.6, 3.4)
-TALL = (5.6, 4.2)
-SMALL = (3.6, 2.4)
+ErrorsByJoins = Mapping[str, Mapping[int, Sequence[float]]]
+"""Errors by side and number of joins."""
+
 IMPORTANCE = "_importance_"
 MOST_SHARES = 15
 
 
 def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
     """Return every plot for which this record has data."""
-    with _style():
+    with drawing():
         return tuple(
             plot
             for plots in (
@@ -52,17 +48,22 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
     for name, side in summary.sides.items():
         if side.against is None or not side.against.queries:
             continue
-        ratios = sorted(side.against.queries, key=lambda query: -query.ratio.estimate)
-        yield _plot(
+        queries = [replace(query, outcome="tie") for query in side.against.queries] if side.against.itself else side.against.queries
+        figure, axes = new_figure(FIRST)
+        draw_speedups(axes, queries, name)
+        yield finished(
             f"speedup-{name}",
-            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; significant differences are coloured.",
-            _draw_speedups(ratios, name),
-            titles={f"{query.query_id}@{name}": _said(query) for query in ratios},
+            f"Speed-up of each query with {name}",
+            "Sorted, with 95 % intervals. Above 1 is faster; only significant differences are coloured.",
+            figure,
+            titles={f"{query.query_id}@{name}": _said(query) for query in queries},
+            first=True,
         )
 
 
-def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
-    figure, axes = _figure(WIDE)
+def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:
+    """Draw the sorted speed-ups of these queries with the side `name`, with their intervals."""
+    ratios = sorted(queries, key=lambda query: -query.ratio.estimate)
     inverses = [query.ratio.inverse for query in ratios]
     estimates = np.array([inverse.estimate for inverse in inverses])
     most = max(2.0, float(np.max(np.maximum(estimates, 1 / estimates)))) * 1.6
@@ -71,19 +72,20 @@ def _draw_speedups(ratios: Sequence[QueryRatio], name: str) -> Figure:
     bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
     for bar, query in zip(bars, ratios, strict=True):
         bar.set_url(link_to(f"{query.query_id}@{name}"))
+        bar.set_clip_on(False)
     thickness = min(1.2, 60 / len(ratios))
-    axes.errorbar(places, estimates, yerr=np.abs(ends - estimates), fmt="none", ecolor=INK, elinewidth=thickness)
+    gap = np.full(len(ratios), np.nan)
+    axes.plot(np.repeat(places, 3), np.stack([*ends, gap], axis=1).ravel(), color=INK, linewidth=thickness, solid_capstyle="butt")
     axes.axhline(1, color=INK, linewidth=0.8)
-    _logarithmic(axes, "y", 1 / most, most)
+    make_logarithmic(axes, "y", 1 / most, most)
     axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
     axes.set_xticks([])
-    return figure
 
 
 def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
     """Plot every query by its time on the baseline and on each other side."""
     baseline = {query.query_id: query.end_to_end_ms for query in summary.sides[record.header.baseline_side].queries}
-    figure, axes = _figure(TALL)
+    figure, axes = new_figure(TALL)
     titles: dict[str, str] = {}
     shown: list[float] = []
     others = [side for name, side in summary.sides.items() if name != record.header.baseline_side]
@@ -101,51 +103,63 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
     low, high = min(shown) / 1.5, max(shown) * 1.5
     for factor, style in ((1, "-"), (2, ":"), (0.5, ":")):
         axes.plot([low, high], [low * factor, high * factor], style, color=QUIET, linewidth=0.8, zorder=0)
-    _logarithmic(axes, "x", low, high)
-    _logarithmic(axes, "y", low, high)
+    make_logarithmic(axes, "x", low, high)
+    make_logarithmic(axes, "y", low, high)
     axes.set(xlabel="baseline, ms", ylabel="ms")
-    _legend(axes)
-    caption = "Median end-to-end time of each query on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
-    yield _plot("scatter", caption, figure, titles=titles)
+    add_legend(axes)
+    caption = "Median end-to-end time on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
+    yield finished("scatter", "Time of each query", caption, figure, titles=titles)
 
 
 def _q_errors(record: Record) -> Iterator[Plot]:
     """Plot the q-errors of subplans that are not empty, by number of joins and side."""
+    estimating = estimating_sides(record)
+    if errors := {side: of_side for side, of_side in q_errors_by_joins(record).items() if side in estimating}:
+        yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
+
+
+def q_errors_by_joins(record: Record) -> ErrorsByJoins:
+    """Return the q-errors of the subplans that are not empty, by side and number of joins."""
     errors: dict[str, dict[int, list[float]]] = {}
     for report in record.reports:
         for estimate in report.estimates or ():
             if estimate.true > 0:
                 by_joins = errors.setdefault(report.side, {})
                 by_joins.setdefault(estimate.joins, []).append(float(q_error(estimate.estimated, estimate.true)))
-    if errors:
-        yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
+    return errors
 
 
 def _p_errors(record: Record) -> Iterator[Plot]:
     """Plot the p-errors of queries, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
-    joins = record.joins()
+    joins, estimating = record.joins(), estimating_sides(record)
     for report in record.reports:
-        if report.p_error is not None and report.query_id in joins:
+        if report.side in estimating and report.p_error is not None and report.query_id in joins:
             errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
     if errors:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
 
 
-def _by_joins(record: Record, errors: Mapping[str, Mapping[int, Sequence[float]]], name: str, subject: str) -> Plot:
-    figure, axes = _figure(WIDE)
+def _by_joins(record: Record, errors: ErrorsByJoins, name: str, subject: str) -> Plot:
+    figure, axes = new_figure(WIDE)
+    draw_errors(axes, record, errors, name)
+    caption = "Boxes from the 25th to the 75th percentile, whiskers from the 5th to the 95th."
+    return finished(f"{name}s", f"{subject}, by number of joins", caption, figure)
+
+
+def draw_errors(axes: Axes, record: Record, errors: ErrorsByJoins, name: str) -> None:
+    """Draw boxes of errors (25th to 75th percentile, whiskers 5th to 95th) by number of joins, one colour for each side."""
     sides = [side for side in record.header.sides if side in errors]
     joins = sorted({number for by_joins in errors.values() for number in by_joins})
     width = 0.8 / len(sides)
     for i, side in enumerate(sides):
-        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=_side_colour(record, side))
-        axes.plot([], [], "s", color=_side_colour(record, side), label=side)
+        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=side_colour(record, side))
+        axes.plot([], [], "s", color=side_colour(record, side), label=side)
     whiskers = [float(np.quantile(values, 0.95)) for by_joins in errors.values() for values in by_joins.values()]
-    _logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
+    make_logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
     axes.set_xticks(range(len(joins)), [str(number) for number in joins])
     axes.set(xlabel="joins", ylabel=name)
-    _legend(axes)
-    return _plot(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
+    add_legend(axes)
 
 
 def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
@@ -167,22 +181,27 @@ def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[
 
 def _training(record: Record) -> Iterator[Plot]:
     """Yield one plot for each series of the training."""
-    from matplotlib.ticker import MaxNLocator
-
     for report in record.training:
         for metric, values in report.metrics.items():
-            finite = np.array([value if np.isfinite(value) else np.nan for value in values])
-            if np.isnan(finite).all() or len(finite) < 2:
+            if sum(map(isfinite, values)) < 2:  # a single value is no series
                 continue
-            figure, axes = _figure(SMALL)
-            axes.plot(
-                finite, color=_side_colour(record, report.side), linewidth=1.4, marker="o" if len(finite) <= 60 else "", markersize=2.5
-            )
-            if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
-                _logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set(xlabel="step", ylabel=metric)
-            yield _plot(f"training-{report.side}-{metric}", f"{report.side}: {metric} per epoch, trial or update.", figure, small=True)
+            figure, axes = new_figure(SMALL)
+            draw_series(axes, values, metric, colour=side_colour(record, report.side))
+            name = f"{report.prefix}{metric}"
+            caption = "During training, per epoch, trial or update."
+            yield finished(f"training-{report.side}-{name}", f"{report.side}: {name}", caption, figure, small=True)
+
+
+def draw_series(axes: Axes, values: Sequence[float], metric: str, *, colour: str) -> None:
+    """Draw the values of a metric by step; infinite ones are gaps."""
+    from matplotlib.ticker import MaxNLocator
+
+    finite = np.array([value if isfinite(value) else np.nan for value in values])
+    axes.plot(finite, color=colour, linewidth=1.4, marker="o" if len(finite) <= 60 else "", markersize=2.5)
+    if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
+        make_logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="step", ylabel=metric)
 
 
 def _importances(record: Record) -> Iterator[Plot]:
@@ -192,15 +211,16 @@ def _importances(record: Record) -> Iterator[Plot]:
         if not any(shares.values()):
             continue
         largest = sorted(shares, key=lambda name: -shares[name])[:MOST_SHARES][::-1]
-        figure, axes = _figure(TALL)
-        axes.barh(largest, [shares[name] for name in largest], color=_side_colour(record, report.side))
+        figure, axes = new_figure(TALL)
+        axes.barh(largest, [shares[name] for name in largest], color=side_colour(record, report.side))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
-        caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield _plot(f"importance-{report.side}", caption, figure)
+        caption = f"Change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
+        yield finished(f"importance-{report.side}{report.prefix}", f"{report.side}: importance of its inputs", caption, figure)
 
 
-def _side_colour(record: Record, side: str) -> str:
+def side_colour(record: Record, side: str) -> str:
+    """Return the colour of a side in all plots of its record."""
     others = [name for name in record.header.sides if name != record.header.baseline_side]
     return SIDES[others.index(side) % len(SIDES)] if side in others else QUIET
 
@@ -208,59 +228,3 @@ def _side_colour(record: Record, side: str) -> str:
 def _said(query: QueryRatio) -> str:
     speedup = query.ratio.inverse
     return f"{query.query_id}: {speedup.estimate:.2f}x ({speedup.low:.2f} to {speedup.high:.2f}), {query.outcome}"
-
-
-def _style() -> AbstractContextManager[None]:
-    from matplotlib import rc_context
-
-    settings: Any = {  # newer versions know the names of all settings as types, older ones want plain text
-        "svg.fonttype": "none",
-        "svg.hashsalt": "pilotscope",
-        "font.size": 10,
-        "text.color": INK,
-        "axes.edgecolor": QUIET,
-        "axes.labelcolor": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": LINE,
-        "grid.linewidth": 0.6,
-        "xtick.color": QUIET,
-        "ytick.color": QUIET,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
-        "text.parse_math": False,
-    }
-    return rc_context(settings)
-
-
-def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _legend(axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(frameon=False, loc="best", labelcolor=INK)
-
-
-def _logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
-    """Make an axis logarithmic, with decimal numbers as labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
-    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _plot(name: str, caption: str, figure: Figure, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
-    buffer = StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return plot_of(name, caption, buffer.getvalue(), titles=titles, small=small)

@@ -6,17 +6,18 @@ Nothing here knows pytest. `say` shows a line to the user, `progress` a bar.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.errors import UnknownName, UsageError, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
@@ -24,7 +25,7 @@ from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of
-from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back, reason_of
+from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
@@ -74,16 +75,20 @@ class Bench:
         Those are unknown names, an empty selection, a model that is neither trained nor loaded, and an unwritable folder of results.
         The gate's reference is read here, before new records exist, so that they cannot be mistaken for it.
         """
-        for name in (*self.settings.algorithms, *self.settings.options):
+        for name in self.settings.options:
             self.registry.algorithm(name)
             self.registry.options(name, self.settings.options)
         for name in self.settings.algorithms:
-            self.registry.algorithm(name).resolve()
+            self._check_parts(name)
         self._check_model()
         _check_measuring(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
+        if self.settings.dump is not None and len(self.settings.datasets) > 1:
+            raise UsageError(
+                f"--dump {self.settings.dump} is the data of one database; name one with --db, not {len(self.settings.datasets)}"
+            )
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
             if self.settings.calibrate:
@@ -98,16 +103,27 @@ class Bench:
                     f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
                 )
 
+    def _check_parts(self, name: str) -> None:
+        """Raise `UsageError` for an unknown algorithm, and for options that algorithms joined with `+` cannot have."""
+        parts = self.registry.parts(name)
+        for part in parts:
+            self.registry.options(part.name, self.settings.options)
+        models = sum(hasattr(part.resolve(), "load") for part in parts)
+        if models > 1 and self.settings.load_model not in (None, "best"):
+            raise UsageError(
+                f"--load-model {self.settings.load_model} is one model, and {name} has {models}; use --load-model best, which takes the "
+                "best of each algorithm by itself"
+            )
+        if len(parts) > 1 and self.settings.dask is not None:
+            raise UsageError(f"--dask: the workers have the data without what {parts[0].name} prepares for {name}; leave --dask out")
+
     def _check_model(self) -> None:
         """Raise `UsageError` for a model that cannot exist, and for a missing one. Algorithms without `load` need no model."""
         reference = self.settings.load_model
         if reference is not None:
-            from pytest_pilotscope.tracking.models import check_reference
-
             check_reference(reference)
             return
-        made = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
-        if not self.settings.training and any(hasattr(algorithm, "load") for algorithm in made):
+        if not self.settings.training and any(hasattr(algorithm, "load") for algorithm in self._resolved()):
             raise UsageError("--no-training needs a model: add --load-model best|RUN_ID|PATH|models:/NAME/VERSION")
 
     def provision(self) -> None:
@@ -123,14 +139,15 @@ class Bench:
 
     def dataset(self, name: str) -> Dataset | None:
         """Make the dataset of a name; None for the database in the DSN of `--server`. Raise `UnknownName` for any other name."""
+        from pytest_pilotscope.provision.database import PostgreSQLConfig, dataset_of
+
         known = {entry.name for entry in self.registry.datasets}
-        if name not in known:
+        if name not in known and self.settings.dump is None:
             if own_database(self.settings) == name:
                 return None
-            raise UnknownName("dataset", name, known, otherwise=f"name a database of yours with --server postgresql://HOST/{name}")
-        dataset: Dataset = self.registry.dataset(name).resolve()(
-            name=name, scale=self.settings.scale, seed=self.settings.seed, data_dir=self.settings.data_dir
-        )
+            yours = f"name a database of yours with --server postgresql://HOST/{name}, or its dump with --dump"
+            raise UnknownName("dataset", name, known, otherwise=yours)
+        dataset = dataset_of(PostgreSQLConfig.from_settings(self.settings, db=name), self.registry)
         if isinstance(dataset, ShowsProgress):
             dataset.show_progress = self.progress
         return dataset
@@ -155,8 +172,10 @@ class Bench:
 
     def _learns(self) -> bool:
         """Tell whether an algorithm needs training queries."""
-        algorithms = (self.registry.algorithm(name).resolve() for name in self.settings.algorithms)
-        return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in algorithms)
+        return self.settings.load_model is None and any(getattr(algorithm, "learns", True) for algorithm in self._resolved())
+
+    def _resolved(self) -> list[Callable[..., Any]]:
+        return [part.resolve() for name in self.settings.algorithms for part in self.registry.parts(name)]
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun]:

@@ -32,11 +32,11 @@ class ComparisonRun(BenchmarkRun):
         broken: list[SideFailed] = []
         sides: list[Side] = []
         estimators = 0
-        for name, make in algorithms.items():
+        for name, makers in algorithms.items():
             try:
-                algorithm = make()
-                sides.append(GuardedSide(side=self.trained_side(name, algorithm, stack)))
-                estimators += isinstance(algorithm, CardinalityEstimator)
+                made = [make() for make in makers]
+                sides.append(GuardedSide(side=self.trained_side(name, made, stack)))
+                estimators += isinstance(made[-1], CardinalityEstimator)
             except Exception as error:  # raised again after the other algorithms are measured
                 raise_interrupt_behind(error)
                 failure = SideFailed(name, error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import PilotscopeError, raise_interrupt_behind
+from pytest_pilotscope.errors import raise_interrupt_behind, reason_of
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.record.projection import header_of, is_comparison, runs_of
@@ -45,11 +45,6 @@ def isolated(reader: str, failures: list[str]) -> Iterator[None]:
         logger.debug("%s", reader, exc_info=error)
 
 
-def reason_of(error: Exception) -> str:
-    """Return the message of an error; that of an error which is not ours begins with its type."""
-    return str(error) if isinstance(error, PilotscopeError) else f"{type(error).__name__}: {error}"
-
-
 def read_back(header: RunHeader, results: Path, tracking: Tracking, failures: list[str]) -> FinishedRun | None:
     """
     Read a closed record, write its summaries, and send it to MLflow, each however the others end; add what failed to `failures`.
@@ -77,7 +72,7 @@ def _read(path: Path, failures: list[str]) -> Record | None:
 
 
 def _more_files(record: Record, path: Path, settings: Settings, failures: list[str]) -> Iterator[Path]:
-    """Write the table and the page of a comparison beside its record, and the plots for MLflow; yield what could be written."""
+    """Write table and page of a comparison beside its record, and plots and page of any run for MLflow; yield what could be written."""
     from pytest_pilotscope.report.figure_table import markdown
     from pytest_pilotscope.report.page import write_page, write_plots
 
@@ -89,6 +84,9 @@ def _more_files(record: Record, path: Path, settings: Settings, failures: list[s
     if settings.mlflow and record.status != "KILLED":  # after Ctrl-C the user does not want to wait for plots
         with isolated(f"the plots of {record.header.run_name}", failures):
             yield write_plots(path.with_suffix("") / "plots", record)
+        if not is_comparison(record.header):
+            with isolated(f"the page of {record.header.run_name}", failures):
+                yield write_page(path.with_suffix("") / "report.html", [record])
 
 
 def _written(path: Path, text: str) -> Path:

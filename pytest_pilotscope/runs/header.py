@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from pytest_pilotscope.errors import RecordExists, UsageError
+from pytest_pilotscope.errors import MissingExtension, RecordExists, UsageError, named
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
@@ -43,7 +43,7 @@ def run_header(
     report = database.report
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
-        run_name=_free_name(f"{algorithm}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
+        run_name=_free_name(f"{file_name(algorithm)}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
@@ -72,19 +72,28 @@ def run_header(
 
 def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
     """
-    Yield a line for each algorithm that is restricted on the server of a database.
+    Yield a line for each algorithm that is restricted on the server of a database, and for tables that no query can read there.
 
-    Raise `DatasetError` or `UsageError` for an algorithm that would change what nobody has allowed to change.
+    Raise `MissingExtension` for algorithms that cannot steer it, and `DatasetError` or `UsageError` for one that would change what nobody
+    has allowed to change.
     """
+    from pytest_pilotscope.learning.algorithm import needs_library
     from pytest_pilotscope.postgres.databases import our_name, require_databases
+    from pytest_pilotscope.provision.obstacles import no_library, unusable_relations
 
-    for name in algorithms:
-        algorithm = registry.algorithm(name).resolve()
+    parts = tuple(chain.from_iterable(map(registry.parts, algorithms)))
+    steering = [part.name for part in parts if needs_library(part.resolve())]
+    if steering and (problem := no_library(database.server, database.name, named(steering))):
+        raise MissingExtension(problem)
+    with database.session() as session:
+        yield from unusable_relations(session)
+    for part in parts:
+        algorithm = part.resolve()
         if getattr(algorithm, "copies", False):
-            require_databases(database.server, f"--algo {name}", our_name(database.name, "_..."))
+            require_databases(database.server, f"--algo {part.name}", our_name(database.name, "_..."))
         restriction = getattr(algorithm, "restriction", None)
         if restriction is not None and (reason := restriction(database)):
-            yield f"{name} on this server: {reason}"
+            yield f"{part.name} on this server: {reason}"
 
 
 def check_folder(option: str, folder: Path) -> None:

@@ -1,12 +1,15 @@
-"""Train an algorithm, or load the model that the user named."""
+"""Train an algorithm, or load the model that the user named, on a database that it may copy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, MissingExtension
 from pytest_pilotscope.learning.algorithm import (
     A_SCALAR,
     Algorithm,
@@ -16,18 +19,22 @@ from pytest_pilotscope.learning.algorithm import (
     Persistent,
     is_finite,
     is_scalar,
+    needs_library,
 )
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.postgres.timelimit import training_limit
 from pytest_pilotscope.record.results import Scalar, TrainingReport
 
+if TYPE_CHECKING:
+    from pytest_pilotscope.provision.database import Database
+
 _COUNT = re.compile(r"^num_|_(calls|count)$")
 """Names of scalars that count."""
 
 
-def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar]) -> TrainingReport:
+def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar], model: Path | None = None) -> TrainingReport:
     """
-    Train an algorithm, or load the model that the user named. An algorithm without models is always trained.
+    Train an algorithm, or let it load the model in a folder. An algorithm without models is always trained.
 
     `given` are the parameters in the run's header. Raise `AlgorithmError` if training reports another value for one of them, because a
     tracking store accepts only one; also if the object is not an algorithm, or reports nothing. Raise `ModelError` for a model that is
@@ -37,17 +44,17 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     The report has `num_training`: the queries that were learned from, by the algorithm's own figure `num_training_queries` if it has one.
     """
     check_algorithm(algorithm)
-    if training.settings.measure and isinstance(algorithm, CardinalityEstimator):
-        from pytest_pilotscope.postgres.steering import require_extension
+    if training.settings.measure and needs_library(algorithm):
+        from pytest_pilotscope.provision.obstacles import no_library
 
-        require_extension(training.session)
-    reference = training.settings.load_model
+        if problem := no_library(training.database.server, training.database.name, algorithm.name):
+            raise MissingExtension(problem)
     try:
         with training_limit(algorithm.name, training.settings.training_timeout_s):
-            if reference is None or not isinstance(algorithm, Persistent):
+            if model is None or not isinstance(algorithm, Persistent):
                 report = _checked(algorithm.train(training), algorithm)
             else:
-                report = _load(algorithm, training, reference)
+                report = _load(algorithm, training, model)
     finally:
         training.close()
     learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters
@@ -60,6 +67,16 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
                 "give it a name of its own"
             )
     return report
+
+
+@contextmanager
+def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
+    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+        with database.copyable() as source:
+            yield source
+    else:
+        yield database
 
 
 def check_algorithm(algorithm: object) -> None:
@@ -105,17 +122,7 @@ def _wanted(kind: str, name: object, value: object) -> str | None:
     return "a number of something cannot be negative" if _COUNT.search(name) and float(value) < 0 else None
 
 
-def _load(algorithm: Persistent, training: Training, reference: str) -> TrainingReport:
-    from pytest_pilotscope.tracking.models import fetch_model
-
-    folder = fetch_model(
-        reference,
-        training.folder / "loaded",
-        experiment=f"{training.algorithm}_{training.dataset}",
-        selection=getattr(algorithm, "selection", None),
-        data_fingerprint=training.data_fingerprint,
-        tracking_uri=training.settings.tracking_uri,
-    )
-    algorithm.load(folder, training)
+def _load(algorithm: Persistent, training: Training, model: Path) -> TrainingReport:
+    algorithm.load(model, training)
     left = sorted(path for path in training.folder.glob("*") if path.is_file())  # notes that `load` has written
-    return training.report(parameters={"model_id": algorithm.model_id, "load_model": reference}, artifacts=left)
+    return training.report(parameters={"model_id": algorithm.model_id, "load_model": training.settings.load_model}, artifacts=left)

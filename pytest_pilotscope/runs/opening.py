@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind, recorded
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -18,6 +19,7 @@ from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.header import open_record, run_header
+from pytest_pilotscope.runs.learn import copyable
 from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.single import BenchmarkRun
 
@@ -37,7 +39,8 @@ def benchmark_run(
     started: Callable[[RunHeader], None] = lambda header: None,
 ) -> Iterator[BenchmarkRun]:
     """
-    Train one algorithm, or several that are measured `together`, and give the run to measure; the baseline takes part in every run.
+    Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
+    baseline takes part in every run.
 
     `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
@@ -45,9 +48,9 @@ def benchmark_run(
     `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
-    algorithms = {name: registry.algorithm(name).resolve() for name in names}
+    algorithms = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together:
-        algorithms = {name: make() for name, make in algorithms.items()}
+        algorithms = {name: [make() for make in parts] for name, parts in algorithms.items()}
     title = COMPARISON if together else names[0]
     header = run_header(
         title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()
@@ -55,7 +58,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
-        database = stack.enter_context(copyable(database, algorithms.values()))
+        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
         session = stack.enter_context(database.measuring_session())
         run = (ComparisonRun if together else BenchmarkRun)(
             header=writer.header,
@@ -80,16 +83,6 @@ def benchmark_run(
 
 
 @contextmanager
-def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
-    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
-    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
-        with database.copyable() as source:
-            yield source
-    else:
-        yield database
-
-
-@contextmanager
 def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
     """Write the end of a record, whatever happens in the block. `failures` are those of the sides, noted while measuring."""
     status: Status = "FINISHED"
@@ -98,13 +91,14 @@ def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
         yield
     except BaseException as problem:
         status = ends_as(problem)
-        error = f"{type(problem).__name__}: {problem}"
+        error = recorded(f"{type(problem).__name__}: {problem}")
         raise_interrupt_behind(problem)
         raise
     finally:
         if failures and status == "FINISHED":
             status = "FAILED"
-        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=dict(failures)))
+        why = {side: recorded(text) for side, text in failures.items()}
+        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=why))
 
 
 def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:

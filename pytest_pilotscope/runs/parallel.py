@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
+from pytest_pilotscope.errors import reason_of
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.runs.bench import Conclusion
-from pytest_pilotscope.runs.finished import reason_of
 
 
 def recorded(settings: Settings) -> frozenset[Path]:

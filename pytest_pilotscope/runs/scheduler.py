@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,8 @@ from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.sides import Side
@@ -47,7 +49,7 @@ class Execution:
 @dataclass(slots=True, kw_only=True)
 class Scheduler:
     """
-    Runs statements as an algorithm decides; use it as a context manager.
+    Runs statements as an algorithm decides: as a context manager, or from the first `execute` to the end of the program.
 
     Entering provisions the database and trains the algorithm, or loads its model; leaving undoes every change. With a tracker, the MLflow
     run gets the training report, the totals of all statements, and the files that the algorithm wrote to its folder.
@@ -63,12 +65,17 @@ class Scheduler:
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _side: Side | None = field(default=None, init=False)
     _executed: list[Execution] = field(default_factory=list, init=False)
+    _closed: bool = field(default=False, init=False)
 
     def __enter__(self) -> Scheduler:
+        self._opened()
+        return self
+
+    def _opened(self) -> Side:
+        """Open the database, learn, and return the side that runs the statements."""
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
-        from pytest_pilotscope.runs.opening import copyable
 
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
         with ExitStack() as stack:
@@ -81,36 +88,48 @@ class Scheduler:
             if isinstance(self.algorithm, DatabasePreparer):
                 database = stack.enter_context(self.algorithm.prepare(database))
                 session = stack.enter_context(database.session())
-            self._side = side_of(
+            side = self._side = side_of(
                 self.algorithm.name,
                 self.algorithm,
                 session,
                 Supervision(timeout_ms=self.settings.steer_timeout_ms, training_timeout_s=self.settings.training_timeout_s),
             )
-            self._stack = stack.pop_all()
-        return self
+            self._stack, self._closed = stack.pop_all(), False
+            atexit.register(self.close)
+        return side
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._side = None
+        self._side, self._closed = None, True
+        atexit.unregister(self.close)
         self._stack.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Undo every change, and end the MLflow run; closing twice is fine."""
+        self.__exit__(None, None, None)
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        state = "open" if self._side else "closed" if self._closed else "not open yet"
+        return f"<Scheduler of {self.algorithm.name} on {self.config.db or self.config.dsn}: {state}>"
 
     def execute(self, sql: str) -> Execution:
         """
         Run one statement. Raise `StatementFailed`, and whatever the algorithm raises.
 
-        Raise `UsageError` outside of a `with` block, because there is no server yet; for an argument that is no text; and for several
-        statements at once, because asking for the plan would run all but the first.
+        Outside of a `with` block the first call opens the scheduler, and the end of the program closes it. Raise `UsageError` after that;
+        for an argument that is no text; and for several statements at once, because asking for the plan would run all but the first.
         """
         from pytest_pilotscope.measurement.clocks import timed_with_rows
 
-        if self._side is None:
-            raise UsageError("the scheduler is not open; use it in a `with` block: with scheduler: scheduler.execute(sql)")
+        if self._closed:
+            raise UsageError("the scheduler is closed; make another one")
         if not isinstance(sql, str):
             raise UsageError(f"scheduler.execute runs an SQL text, got {sql!r}")
         if (count := statement_count(sql)) > 1:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
-        with self._side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
-            timed = timed_with_rows(self._side.session, sql)
+        side = self._side or self._opened()
+        with side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
+            timed = timed_with_rows(side.session, sql)
         executed = Execution(
             rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms
         )
@@ -129,7 +148,8 @@ class Scheduler:
             folder=folder,
             progress=silent,
         )
-        report = learn(self.algorithm, training, given=self.tracker.params if self.tracker is not None else {})
+        given = self.tracker.params if self.tracker is not None else {}
+        report = learn(self.algorithm, training, given=given, model=wanted_model(self.algorithm, training))
         if self.tracker is not None:
             from pytest_pilotscope.tracking.publish import log_training
 
@@ -225,6 +245,6 @@ def _files(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def _workload(config: PostgreSQLConfig) -> Workload:
     """Return the queries to learn from; a database that is none of our datasets has none."""
-    if config.db is None:
-        return Workload(dataset="", train=(), validation=(), test=())
+    if config.db is None or config.dump is not None:
+        return Workload(dataset=config.db or "", train=(), validation=(), test=())
     return load_workload(config.db, scale=config.scale, seed=config.seed)

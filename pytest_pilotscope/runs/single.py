@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, S
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
+from pytest_pilotscope.measurement.preparation import preparation_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
@@ -24,10 +25,12 @@ from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
 from pytest_pilotscope.registry import Registry
-from pytest_pilotscope.runs.learn import learn
+from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -58,42 +61,70 @@ class BenchmarkRun:
     _supervision: Supervision = field(init=False)
 
     def __post_init__(self) -> None:
-        self._supervision = Supervision(
-            timeout_ms=self.settings.steer_timeout_ms,
-            training_timeout_s=self.settings.training_timeout_s,
-            session=self.session,
-            fingerprint=self.database.fingerprint,
-            exclusive=self.database.server.provider != "given",
-        )
+        self._supervision = self._supervised(self.session, self.database)
 
     def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
         """Train the algorithm and set up its side until `stack` closes. Raise what the algorithm raises."""
-        ((name, algorithm),) = algorithms.items()
+        ((name, made),) = algorithms.items()
         partners = self.settings.algorithms if name == BASELINE else ()  # a baseline measured with an estimator has an accuracy, too
-        count = any(hasattr(self.registry.algorithm(partner).resolve(), "steer") for partner in partners)
-        sides = [self.trained_side(name, algorithm, stack)]
-        self.begin(sides, count_truths=count or isinstance(algorithm, CardinalityEstimator))
+        count = any(hasattr(part.resolve(), "steer") for partner in partners for part in self.registry.parts(partner))
+        sides = [self.trained_side(name, made, stack)]
+        self.begin(sides, count_truths=count or isinstance(made[-1], CardinalityEstimator))
         return ()
 
-    def trained_side(self, name: str, algorithm: Algorithm, stack: ExitStack) -> Side:
-        """Train an algorithm, or load its model, record the report, and return its side."""
-        with self._supervision.put_back_on_error():
-            report = learn(algorithm, self.training(name), given=self.header.parameters)
-        self._supervision.check(name, "its training", training=True)
-        self.writer.write(report)
-        return stack.enter_context(opponent_side(name, algorithm, self.database, self.session, self._supervision))
+    def trained_side(self, name: str, made: Sequence[Algorithm], stack: ExitStack) -> Side:
+        """
+        Train algorithms that are one side, or load their models, record the reports, and return the side.
 
-    def training(self, name: str) -> Training:
-        """Return the data that an algorithm learns from. In a comparison each algorithm has a folder of its own."""
+        Each is trained on the database that those before it have prepared.
+        """
+        database, session, supervision = self.database, self.session, self._supervision
+        for part, algorithm in zip(self.registry.parts(name), made, strict=True):
+            if database is not self.database:
+                database = stack.enter_context(copyable(self._idle(database), [algorithm]))
+                session = stack.enter_context(database.measuring_session())
+                supervision = self._supervised(session, database)
+            with supervision.put_back_on_error():
+                training = self.training(name, part.name, database, session)
+                report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
+            supervision.check(part.name, "its training", training=True)
+            self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
+            if isinstance(algorithm, DatabasePreparer):
+                prepared = stack.enter_context(algorithm.prepare(database))
+                with prepared.measuring_session() as its_session:
+                    self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
+                database = prepared
+        if name == BASELINE:  # paired with a second baseline
+            return PlainSide(name=BASELINE_AGAIN, session=session)
+        if isinstance(made[-1], DatabasePreparer):
+            return PlainSide(name=name, session=stack.enter_context(database.measuring_session()))
+        return side_of(name, made[-1], session, supervision)
+
+    def _idle(self, prepared: Database) -> Database:
+        """Return a prepared database as one that copies are made from, unless it is the original one with other settings."""
+        same = (prepared.server, prepared.name) == (self.database.server, self.database.name)
+        return prepared if same else replace(prepared, copy_source=None)
+
+    def _supervised(self, session: Session, database: Database) -> Supervision:
+        return Supervision(
+            timeout_ms=self.settings.steer_timeout_ms,
+            training_timeout_s=self.settings.training_timeout_s,
+            session=session,
+            fingerprint=database.fingerprint,
+            exclusive=database.server.provider != "given",
+        )
+
+    def training(self, side: str, algorithm: str, database: Database, session: Session) -> Training:
+        """Return the data that an algorithm of a side learns from. Each has a folder of its own unless it is the only one of the run."""
         folder = self.settings.results / self.header.run_name
         return Training.of(
             self.workload,
-            algorithm=name,
-            database=self.database,
-            session=self.session,
+            algorithm=algorithm,
+            database=database,
+            session=session,
             settings=self.settings,
-            options=self.registry.options(name, self.settings.options),
-            folder=folder if name == self.header.algorithm else folder / name,
+            options=self.registry.options(algorithm, self.settings.options),
+            folder=folder.joinpath(*(file_name(name) for name in dict.fromkeys((side, algorithm)) if name != self.header.algorithm)),
             progress=self.progress,
         )
 
@@ -111,7 +142,7 @@ class BenchmarkRun:
         """
         if not has_extension(self.session):
             return {}
-        training = self.training(self.header.algorithm)
+        training = self.training(self.header.algorithm, self.header.algorithm, self.database, self.session)
         try:
             labels = training.labels(self.queries, known_only=not count)
         finally:
@@ -198,17 +229,3 @@ class BenchmarkRun:
         logger.warning("%s: %s", query.id, reason)
         self.failures.setdefault(side, reason)
         return reason
-
-
-@contextmanager
-def opponent_side(
-    name: str, algorithm: Algorithm, database: Database, session: Session, supervision: Supervision | None = None
-) -> Iterator[Side]:
-    """Give the side to pair with the baseline; the baseline itself is paired with a second baseline."""
-    if name == BASELINE:
-        yield PlainSide(name=BASELINE_AGAIN, session=session)
-    elif isinstance(algorithm, DatabasePreparer):
-        with algorithm.prepare(database) as prepared, prepared.measuring_session() as its_session:
-            yield side_of(name, algorithm, its_session)
-    else:
-        yield side_of(name, algorithm, session, supervision)

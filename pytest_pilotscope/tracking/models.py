@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
-from pytest_pilotscope.errors import ModelError, UsageError
+from pytest_pilotscope.errors import ModelError
+from pytest_pilotscope.places.modelreference import REGISTERED, check_reference
 from pytest_pilotscope.places.privatefiles import private_folder
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.tracking.store import open_client, translated
@@ -14,17 +14,6 @@ from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 FOLDERS = ("model", "metadata")
 """The parts of a model: `model/<model_id>/` and `metadata/<model_id>.json`."""
-
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_REGISTERED = re.compile(r"models:/([^/]+)/(\d+)")
-
-
-def check_reference(reference: str) -> None:
-    """Raise `UsageError` unless the reference is `best`, a run id, `models:/NAME/VERSION`, or the path of an existing folder."""
-    if reference != "best" and not (_RUN_ID.fullmatch(reference) or _REGISTERED.fullmatch(reference) or Path(reference).is_dir()):
-        raise UsageError(
-            f"no model {reference!r}: give best, a run id of 32 hex digits, models:/NAME/VERSION, or the path of an existing folder"
-        )
 
 
 def fetch_model(
@@ -47,7 +36,7 @@ def fetch_model(
         return Path(reference)
     if reference == "best":
         return _download(_best(experiment, selection, data_fingerprint, tracking_uri), destination, tracking_uri)
-    if registered := _REGISTERED.fullmatch(reference):
+    if registered := REGISTERED.fullmatch(reference):
         return _download_registered(registered[1], registered[2], destination, tracking_uri)
     return _download(reference, destination, tracking_uri)
 

@@ -12,12 +12,16 @@ from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.statistics.summary import metrics, summarize
+from pytest_pilotscope.statistics.verdict import verdict
 from pytest_pilotscope.tracking.models import log_pyfunc
 from pytest_pilotscope.tracking.store import check_not_silent, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
+
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow's UI shows as the description of a run."""
 
 
 def begin(header: RunHeader, *, tracking_uri: str | StoreUri | None = None, run_id: str | None = None) -> MLflowTracker:
@@ -41,7 +45,7 @@ def begin(header: RunHeader, *, tracking_uri: str | StoreUri | None = None, run_
 
 def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = (), ended_at: datetime | None = None) -> None:
     """
-    Send training, test metrics and artifacts of a record, and close the run with the record's status.
+    Send training, test metrics, the verdict and artifacts of a record, and close the run with the record's status.
 
     Without an end in the record, close the run as KILLED, at `ended_at`. Metrics have the times of the record, so that sending it again
     after an interruption adds no duplicates.
@@ -54,9 +58,10 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     for training in trained:
         log_training(tracker, training, at=at)
         _log_model(tracker, header, training)
-    if not trained and "num_training" not in header.parameters:  # records of 0.2.0 have it there
-        tracker.log_params({"num_training": 0})
-    tracker.log_metrics(_test_metrics(record), at=at)
+    if "num_training" not in header.parameters and not any(training.algorithm is None for training in trained):  # 0.2.0 has it there
+        tracker.log_params({"num_training": max((training.num_training or 0 for training in trained), default=0)})
+    tracker.log_metrics(tested_metrics(record), at=at)
+    tracker.set_tags({DESCRIPTION: "\n\n".join(remark.text for remark in verdict(record, summarize(record)))[:5000]})
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
     if end is not None:
@@ -64,7 +69,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     tracker.end(end.status if end else "KILLED", error=_error(record), ended_at=finished_at)
 
 
-def _test_metrics(record: Record) -> dict[str, float]:
+def tested_metrics(record: Record) -> dict[str, float]:
     """Return the figures of the algorithm's side; in an A/A run, the speed-up is that of the pair, which is the noise of the machine."""
     summary = summarize(record)
     values = metrics(summary, record.header.algorithm)
@@ -82,15 +87,15 @@ def _error(record: Record) -> str | None:
 
 
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:
-    """Send the outcome of training one side: parameters, series, final figures and artifacts."""
+    """Send the outcome of training one side: parameters, series, final figures and artifacts; all named after one of several algorithms."""
     count = {} if training.num_training is None else {"num_training": training.num_training}
-    tracker.log_params({**training.parameters, **count})
+    tracker.log_params({training.prefix + name: value for name, value in {**training.parameters, **count}.items()})
     tracker.set_tags({name: str(training.parameters[name]) for name in ("target_metric",) if name in training.parameters})
     for name, values in training.metrics.items():
-        tracker.log_series(name, values, at=at)
-    tracker.log_metrics(training.scalars, at=at)
-    for path in training.artifacts:
-        tracker.log_artifact(Path(path), _artifact_folder(Path(path)))
+        tracker.log_series(training.prefix + name, values, at=at)
+    tracker.log_metrics({training.prefix + name: value for name, value in training.scalars.items()}, at=at)
+    for path in map(Path, training.artifacts):
+        tracker.log_artifact(path, "/".join(filter(None, (training.algorithm, _artifact_folder(path)))) or None)
 
 
 def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingReport) -> None:
@@ -98,8 +103,10 @@ def _log_model(tracker: MLflowTracker, header: RunHeader, training: TrainingRepo
     model_id = training.parameters.get("model_id")
     folders = {Path(path).parent.parent for path in training.artifacts if Path(path).parent.name == "model"}
     if isinstance(model_id, str) and len(folders) == 1:
-        name = f"{header.algorithm}_{file_name(header.dataset)}" if header.parameters.get("register_model") else None
-        log_pyfunc(tracker, folders.pop(), algorithm=header.algorithm, model_id=model_id, register_as=name)
+        algorithm = training.algorithm or header.algorithm
+        title = header.algorithm if training.algorithm is None else f"{header.algorithm}.{algorithm}"
+        name = f"{title}_{file_name(header.dataset)}" if header.parameters.get("register_model") else None
+        log_pyfunc(tracker, folders.pop(), algorithm=algorithm, model_id=model_id, register_as=name)
 
 
 def _artifact_folder(path: Path) -> str | None:

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pytest_pilotscope.errors import PilotscopeError, TrackingError
+from pytest_pilotscope.errors import TrackingError, raise_interrupt_behind, reason_of
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record, read_record
@@ -63,18 +63,17 @@ def sync(results: Path, *, tracking_uri: str | StoreUri | None = None, but: Coll
     for path in sorted(set(results.glob("*.jsonl")) - set(but)):
         try:
             with _unused(path) as free:
-                yield from _send(path, tracking_uri) if free else (Sent(path=path, state="running"),)
-        except (PilotscopeError, OSError) as error:
-            yield Sent(path=path, state="failed", reason=str(error))
+                if not free:
+                    yield Sent(path=path, state="running")
+                    continue
+                for record in runs_of(read_record(path)):
+                    yield _send(record, path, tracking_uri)
+        except Exception as error:
+            raise_interrupt_behind(error)
+            yield Sent(path=path, state="failed", reason=reason_of(error))
 
 
-def _send(path: Path, tracking_uri: str | StoreUri | None) -> Iterator[Sent]:
-    """Send the runs of a record: one, or those of a comparison."""
-    for record in runs_of(read_record(path)):
-        yield _send_run(record, path, tracking_uri)
-
-
-def _send_run(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
+def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Sent:
     experiment = f"{record.header.algorithm}_{record.header.dataset}"
     run = _run_of(record, path, experiment, tracking_uri)
     if run is not None and (run.info.lifecycle_stage == "deleted" or run.info.status in _ENDED):
@@ -83,7 +82,7 @@ def _send_run(record: Record, path: Path, tracking_uri: str | StoreUri | None) -
     complete_record, missing = _with_artifacts_found(record, path)
     tracker = begin(record.header, tracking_uri=tracking_uri, run_id=run.info.run_id if run else None)
     beside = (path.with_name(f"{record.header.run_name}.json"), path.with_suffix(".md"), path.with_suffix(".html"))
-    files = [file for file in (path, *beside, path.with_suffix("") / "plots") if file.exists()]
+    files = [file for file in (path, *beside, path.with_suffix("") / "report.html", path.with_suffix("") / "plots") if file.exists()]
     complete(tracker, complete_record, artifacts=files, ended_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
     return Sent(
         path=path,

@@ -255,7 +255,7 @@ DECIDERS = """
 
 @pytest.mark.slow
 def test_a_decision_of_each_kind_keeps_it(pytester: pytest.Pytester) -> None:
-    """What PostgreSQL can follow passes; what fits no query, or may not be set, fails where decisions are made, and nowhere else."""
+    """A decision that PostgreSQL can follow passes; one that fits no query, or may not be set, fails where decisions are made only."""
     pytester.makepyfile(DECIDERS)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA")
     failed = {line.split("::", 1)[1].split(" ")[0] for line in result.outlines if line.startswith("FAILED ")}

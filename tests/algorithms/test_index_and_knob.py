@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from tests.projects import measure
 
 COMMON = ("--training-size", "12", "--limit", "2", "--index-start", "none", "--update-every", "6", "--knob-trials", "3")
 EVERYWHERE = {"test_total_time", "test_average_time", "test_query_count", "test_db_execution_time", "test_overhead_time", "test_speedup"}
+pytestmark = pytest.mark.usefixtures("prepared_cache")
+
 RECORDED: dict[str, set[str]] = {
     "index": {
         "index_optimization_time_seconds",
@@ -36,16 +36,6 @@ RECORDED: dict[str, set[str]] = {
     "knob": {"knob_optimization_time_seconds", "best_performance", "num_knobs_tuned", "trial_cost", "incumbent_cost"},
 }
 STEPS = {"index": ("num_queries", [6.0, 12.0]), "knob": ("trial_cost", None)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_cache() -> Iterator[None]:
-    """A cache folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-both-") as folder, pytest.MonkeyPatch.context() as patch:
-        Path(folder).chmod(0o755)
-        patch.setenv("PILOTSCOPE_CACHE", folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
 
 
 @pytest.mark.slow

@@ -139,3 +139,11 @@ def test_devices() -> None:
     assert device("auto").type in ("cpu", "cuda")
     with pytest.raises(UsageError, match=r"^unknown device 'tpu'; known: auto, cpu, cuda$"):
         device("tpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
+def test_a_gpu_learns_the_same() -> None:
+    """The losses of each epoch are those of the CPU, to three digits."""
+    cpu, gpu = (learn(ranked(30), ranked(10), parameters=FEW, device=torch.device(name)) for name in ("cpu", "cuda"))
+    assert gpu.train_loss == pytest.approx(cpu.train_loss, rel=1e-3)
+    assert gpu.validation_loss == pytest.approx(cpu.validation_loss, rel=1e-3)

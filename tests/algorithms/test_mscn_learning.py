@@ -335,3 +335,16 @@ def test_unknown_device_is_named() -> None:
     """A typo is an error with the known names."""
     with pytest.raises(UsageError, match=r"^unknown device 'gpu'; known: auto, cpu, cuda$"):
         device("gpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
+def test_a_gpu_learns_the_same() -> None:
+    """The losses of each epoch are those of the CPU, to three digits."""
+    samples, validation = training_set(60), training_set(20, seed=1)
+    parameters = chosen(epochs=10, batch_size=64)
+    cpu, gpu = (
+        learn(samples, validation, widths=widths(samples), parameters=parameters, device=torch.device(name)) for name in ("cpu", "cuda")
+    )
+    assert gpu.train_loss == pytest.approx(cpu.train_loss, rel=1e-3)
+    assert gpu.validation_loss == pytest.approx(cpu.validation_loss, rel=1e-3)
+    assert all(weights.device.type == "cpu" for weights in gpu.weights.values())

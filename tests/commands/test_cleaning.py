@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.commands import cleaning
 from tests.commands.conftest import Command
 
 MTIME_S = 1_800_000_000
@@ -106,6 +108,21 @@ def test_a_database_that_is_being_prepared_is_in_use(pilotscope: Command, cache:
         cleaned = json.loads(pilotscope("clean", "--yes", "--json").stdout)
     assert cleaned["removed"] == [str(cache / "uid-1/servers/server-a"), str(cache / "libraries/pilotscope-pg18.so")]
     assert (cache / "uid-1/templates/toy.partial").exists()
+
+
+def test_what_another_process_removes_meanwhile_is_left_out(pilotscope: Command, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that ends while its folder is looked at is neither an entry nor an error, for `doctor` either."""
+
+    def size_of_the_vanished(path: Path) -> int:
+        if path.name == "server-a":
+            shutil.rmtree(path)
+        return path.lstat().st_size
+
+    monkeypatch.setattr(cleaning, "size_bytes", size_of_the_vanished)
+    result = pilotscope("clean")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "server-a" not in result.stdout
+    assert "removes 2 entries" in result.stdout
 
 
 def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,9 +94,9 @@ def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> No
     assert checks["server"].found == f"given PostgreSQL {newest_server.binaries.version} (--server)"
     steering = checks["steering library"]
     assert steering.state == "FAULT"
-    assert steering.found.endswith(" cannot be steered: the pilotscope library is not loaded")
+    assert steering.found.endswith(" has no pilotscope library, so algorithms cannot steer it")
     assert steering.remedy is not None
-    assert steering.remedy.startswith("use the embedded server (--server embedded), or build the library")
+    assert steering.remedy.startswith("load it there: pilotscope install-library ")
     assert checks["HypoPG"] == Check(
         name="HypoPG",
         state="none",
@@ -116,8 +116,42 @@ def test_a_library_that_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch
     checks = {check.name: check for check in check_postgresql(PostgreSQLConfig(server="embedded"))}
     assert checks["server"].state == "ok"
     assert checks["steering library"] == Check(
-        name="steering library", state="FAULT", found="there is no C compiler", remedy="pip install ziglang"
+        name="steering library",
+        state="FAULT",
+        found="algorithms cannot steer this server: there is no C compiler",
+        remedy="pip install ziglang",
     )
+
+
+@pytest.mark.parametrize(
+    ("major", "warning", "remedy"),
+    [
+        (
+            13,
+            "PostgreSQL 13 is past its end of life; pytest-pilotscope 0.3 is the last release for it",
+            "upgrade the server to PostgreSQL 14 or newer",
+        ),
+        (
+            19,
+            "not tried on 19: the steering library is written by its sources, and no test has run on a server of it",
+            "for figures that others should believe, use 18 or older",
+        ),
+    ],
+)
+def test_the_ends_of_support_are_told(newest_server: EmbeddedServer, major: int, warning: str, remedy: str) -> None:
+    """The oldest version has a line with its end, one that was never tried another; they are no faults, and the others have none."""
+
+    class Other:
+        provider = "given"
+        connect = newest_server.connect
+
+        def report(self) -> object:
+            return replace(newest_server.report(), version_num=major * 10_000)
+
+    other: Server = Other()  # type: ignore[assignment]  # only what the doctor asks for
+    checks = {check.name: check for check in doctor.check_server(other)}
+    assert checks["version"] == Check(name="version", state="warn", found=warning, remedy=remedy)
+    assert [list(doctor.check_version(tried)) for tried in range(14, 19)] == [[]] * 5
 
 
 def test_a_build_with_assertions_is_a_fault(newest_server: EmbeddedServer) -> None:

@@ -14,11 +14,18 @@ from typing import Any
 
 import pytest
 
-from pytest_pilotscope.record.record import RecordWriter, read_record
-from pytest_pilotscope.tracking.publish import begin
+from pytest_pilotscope.commands.ui import announce
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.record.record import Record, RecordWriter, read_record
+from pytest_pilotscope.runs.finished import Tracking, read_back
+from pytest_pilotscope.statistics.summary import summarize
+from pytest_pilotscope.statistics.verdict import verdict
+from pytest_pilotscope.tracking import sync
+from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
-from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, Command, WriteRecord
+from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, AddRun, Command, WriteRecord
 
 
 def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
@@ -45,6 +52,44 @@ def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: Wr
     assert [file.path for file in open_client(store).list_artifacts(run["run_id"])] == [path.name]
     assert "\n1 there\n" in pilotscope("sync").stdout
     assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == [run]
+
+
+def test_a_run_has_its_verdict_and_its_report(store: str, write_record: WriteRecord) -> None:
+    """MLflow's UI shows the experiment among trainings, and the run with the verdict as its description; the page is an artifact."""
+    path = write_record()
+    header = read_record(path).header
+    failures: list[str] = []
+    tracking = Tracking(Settings(results=path.parent, tracking_uri=store))
+    tracking.begin(header)
+    read_back(header, path.parent, tracking, failures)
+    assert failures == []
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    sentences = verdict(read_record(path), summarize(read_record(path)))
+    assert run["tags.mlflow.note.content"] == "\n\n".join(sentence.text for sentence in sentences)
+    assert run["tags.mlflow.note.content"].startswith("mscn is 2.00 times as fast as PostgreSQL on toy (")
+    client = open_client(store)
+    assert "report.html" in {file.path for file in client.list_artifacts(run["run_id"])}
+    experiment = client.get_experiment_by_name("mscn_toy")
+    assert experiment is not None
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_kind_of_an_experiment_stays_as_somebody_chose_it(store: str, add_run: AddRun) -> None:
+    """An experiment of an earlier release gets the tag with its next run; another choice stays."""
+    client = open_client(store)
+    client.create_experiment("older")
+    client.create_experiment("chosen", tags={"mlflow.experimentKind": "finetuning"})
+    for name in ("older", "chosen"):
+        add_run(name, "run")
+    found = [experiment for name in ("older", "chosen") if (experiment := client.get_experiment_by_name(name))]
+    assert [experiment.tags["mlflow.experimentKind"] for experiment in found] == ["custom_model_development", "finetuning"]
+
+
+def test_the_ui_begins_with_trainings(capsys: pytest.CaptureFixture[str]) -> None:
+    """The address shows the experiments of model training; MLflow's own first page has none of them."""
+    announce(StoreUri("sqlite:///mlflow.db"), 5000, as_json=False)
+    address = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+    assert capsys.readouterr().out == f"sqlite:///mlflow.db on {address}; Ctrl-C ends it\n"
 
 
 def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +197,25 @@ def test_what_cannot_be_sent_is_named_and_stops_nothing(
         "nobody_20260102_030405.jsonl: results/nobody_20260102_030405.jsonl: the header has no tag 'record_id', so it is unknown "
         "whether the record was sent already\n"
     )
+
+
+def test_a_record_that_cannot_be_sent_does_not_stop_the_others(
+    pilotscope: Command, store: str, write_record: WriteRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with one is its outcome, in a sentence."""
+    write_record("a_toy_20260102_030405", algorithm="a", identity="a1")
+    write_record("mscn_toy_20260102_030405")
+
+    def fails_for_a(tracker: MLflowTracker, record: Record, **others: Any) -> None:
+        if record.header.algorithm == "a":
+            raise ZeroDivisionError("division by zero")
+        complete(tracker, record, **others)
+
+    monkeypatch.setattr(sync, "complete", fails_for_a)
+    result = pilotscope("sync")
+    assert result.exit_code == 1
+    assert result.stderr == "a_toy_20260102_030405.jsonl: ZeroDivisionError: division by zero\n"
+    assert len(MLflowTracker.list_runs("mscn_toy", tracking_uri=store)) == 1
 
 
 def test_artifacts_are_found_after_a_move_and_missed_by_name(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.datasets.published import dump
-from pytest_pilotscope.datasets.published.dump import is_dump, restore
+from pytest_pilotscope.datasets.published.dump import restore
+from pytest_pilotscope.datasets.published.dump_text import is_dump
 from pytest_pilotscope.errors import DatasetError, ServerError
 from pytest_pilotscope.postgres.connecting import connect
 from pytest_pilotscope.postgres.databases import create_database, drop_database

@@ -12,7 +12,7 @@ from tests.docker.engine import our_containers
 from tests.faults.playing import Basis, play
 from tests.faults.table import CONTAINER, Cell
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.usefixtures("own_cache")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in CONTAINER])

@@ -12,7 +12,7 @@ from tests.faults.playing import COMMAND, GATE, OWN_QUERIES, ROLE, Basis, given_
 from tests.faults.program import Program
 from tests.faults.table import cell
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.usefixtures("own_cache")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 DATABASE, STORE, TOKEN = "pa55-of/the@database", "pa55-of/the@store", "t0ken-of-the-store"
 SPELLINGS = [spelling.encode() for secret in (DATABASE, STORE, TOKEN) for spelling in (secret, quote(secret), quote(secret, safe=""))]

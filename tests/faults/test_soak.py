@@ -11,7 +11,7 @@ from tests.faults.playing import Basis, project_of
 from tests.faults.program import LIMIT_S, Program
 from tests.faults.table import cell
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.usefixtures("own_cache")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 RUNS = 40
 SETTLED = 10

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.playing import Basis, play
 from tests.faults.table import KILLED, STOPPED, TWICE, Cell
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.usefixtures("own_cache")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in (*STOPPED, *TWICE, *KILLED)])

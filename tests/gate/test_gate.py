@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,8 +13,12 @@ from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.statistics.pairs import pairs_of
 from tests.projects import measure
 
+pytestmark = pytest.mark.usefixtures("prepared_cache")
+
 ALGORITHMS = """
     import os
+
+    from pytest_pilotscope import Decision
 
     class Sleeper:
         '''Leaves PostgreSQL alone, but makes the query that SLOW names wait.'''
@@ -26,31 +28,16 @@ ALGORITHMS = """
         def train(self, training):
             return training.report()
 
-        def choose(self, query, session):
+        def decide(self, query, session):
             if query.id == os.environ.get("SLOW"):
                 session.execute("SELECT pg_sleep(1.0)")
-            return {}
+            return Decision()
 
     def pytest_pilotscope_register(registry):
         registry.add_algorithm("sleeper", Sleeper, origin=__name__)
 """
 RUN = ("--algo", "sleeper", "--rounds", "5", "--limit", "8", "--no-mlflow")
 MISSED = "  state: empty: sleeper was not measured on stats_tiny: deselected, skipped, or ended before it began; nothing of it was gated"
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """Give a cache folder for all tests here, so that the data is loaded once."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-gate-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("SLOW", raising=False)
 
 
 def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,15 +56,13 @@ def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester:
     assert slower.ret == pytest.ExitCode.TESTS_FAILED
     slower.assert_outcomes(passed=1)  # every query ran and answered: it is the gate that fails the session
     assert "sleeper on stats_tiny: gate against the reference: REGRESSED" in slower.outlines
-    regressions = [line for line in slower.outlines if line.startswith("  regression: ") and "of q" in line]
-    assert len(regressions) == 1
-    assert regressions[0].startswith("  regression: sleeper: time of q003 is ")
-    assert regressions[0].endswith(" times the reference, allowed is 1.200")
+    (regression,) = [line for line in slower.outlines if line.startswith("  regression: sleeper: time of q003 is ")]
+    assert regression.endswith(" times the reference, allowed is 1.200")
     (suite,) = ElementTree.parse(pytester.path / "junit.xml").getroot()  # noqa: S314  # our own file
     (failure,) = suite.iter("failure")
     assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
     assert (failure.get("message") or "").startswith("sleeper on stats_tiny: gate against the reference: REGRESSED")
-    assert regressions[0] in (failure.text or "").splitlines()
+    assert regression in (failure.text or "").splitlines()
     (case,) = (case for case in suite.iter("testcase") if case.find("failure") is not None)
     assert (case.get("classname"), case.get("name")) == ("pilotscope", "gate[sleeper-stats_tiny]")
 

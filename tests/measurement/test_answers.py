@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pytest_pilotscope.errors import DifferentAnswer
+from pytest_pilotscope.errors import DifferentAnswer, StatementFailed
 from pytest_pilotscope.measurement.clocks import explain_timed
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide
@@ -21,6 +21,8 @@ EQUAL, DIFFERENT, BY_CHANCE = None, "different", "by chance"
 
 TIES = "LIMIT takes some of the rows that its ORDER BY does not tell apart"
 ANY = "LIMIT without ORDER BY takes any rows"
+WRITTEN = "one of several equal values that are written differently stands for all"
+CHOSEN = "takes one of several equal values that are written differently"
 ROUNDED = "sum() of floating-point numbers depends on the order of its rows"
 
 
@@ -42,6 +44,8 @@ def sessions(server: EmbeddedServer, module_scratch: Session) -> Iterator[Sessio
             "SELECT i AS id, i % 3 AS g, 0.1::float8 + i / 7.0::float8 AS f, (i / 7.0)::real AS r, "
             "i / 7.0 AS n, 'k' || i AS x, decode(lpad(to_hex(i), 4, '0'), 'hex') AS b, timestamp '2020-01-01' + i * interval '1 day' AS ts "
             f"FROM generate_series(1, 300) AS i ORDER BY {order}; ALTER TABLE {name}.t ADD PRIMARY KEY (id); "
+            f"CREATE TABLE {name}.equal AS SELECT * FROM (VALUES (1, '1 day'::interval, 0::float8, 1.0, '{{1.0}}'::numeric[]), "
+            f"(2, '24:00', '-0', 1.00, '{{1.00}}')) AS e (id, iv, z, n, a) ORDER BY {order.replace('i', 'id')}; "
             f"CREATE VIEW {name}.listed AS SELECT array_agg(id) AS ids FROM {name}.t; ANALYZE"
         )
     module_scratch.execute(
@@ -136,6 +140,27 @@ def varies(name: str) -> str:
             EQUAL,
             DIFFERENT,
         ),
+        ("SELECT array(SELECT id FROM t)", "ARRAY(SELECT ...) without ORDER BY", "ARRAY(SELECT ...) without ORDER BY"),
+        ("SELECT array(SELECT id FROM t ORDER BY g)", "ARRAY(SELECT ...) in an order with ties", "ARRAY(SELECT ...) in an order with ties"),
+        ("SELECT array(SELECT id FROM t ORDER BY id), id FROM t", EQUAL, DIFFERENT),
+        ("SELECT DISTINCT z FROM equal", EQUAL, EQUAL),
+        ("SELECT max(z), array_agg(z ORDER BY z), count(*) FROM equal GROUP BY z", EQUAL, EQUAL),
+        ("SELECT DISTINCT n FROM equal UNION SELECT n FROM equal", EQUAL, EQUAL),
+        ("SELECT DISTINCT a, numrange(n, n + 1) FROM equal", EQUAL, EQUAL),
+        ("SELECT DISTINCT iv FROM equal", WRITTEN, EQUAL),
+        ("SELECT iv, count(*) FROM equal GROUP BY iv", WRITTEN, EQUAL),
+        ("SELECT iv FROM equal INTERSECT SELECT iv FROM equal", WRITTEN, EQUAL),
+        ("SELECT max(iv) FROM equal", f"max() {CHOSEN}", EQUAL),
+        ("SELECT mode() WITHIN GROUP (ORDER BY iv) FROM equal", f"mode() {CHOSEN}", EQUAL),
+        (
+            "SELECT string_agg(iv::text, ',' ORDER BY iv) FROM equal",
+            "string_agg() in an order with ties",
+            EQUAL,
+        ),
+        ("SELECT array_agg(DISTINCT iv) FROM equal", f"array_agg() without ORDER BY; array_agg() {CHOSEN}", EQUAL),
+        ("SELECT sum(iv), id % 2 FROM equal GROUP BY 2", EQUAL, EQUAL),
+        ("SELECT round(sum((id * 70000.7)::real)) FROM t", ROUNDED, DIFFERENT),
+        ("SELECT sum((id * 70000.7)::real)::float8 FROM t", ROUNDED, DIFFERENT),
         ("SELECT CASE WHEN g = 0 THEN 1.0 ELSE 1.00 END, ''::text, NULL FROM t", EQUAL, DIFFERENT),
     ],
 )
@@ -147,6 +172,24 @@ def test_answers(sessions: Sessions, sql: str, reason: str | None, changed: str 
     if changed != BY_CHANCE:
         other = compared(sessions.own, sessions.changed, sql)
         assert other == changed or (changed is not None and other is not None and other.startswith(changed))
+
+
+def test_a_collation_in_which_different_texts_are_equal(server: EmbeddedServer, scratch: Session) -> None:
+    """DISTINCT may return either of them."""
+    try:
+        scratch.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except StatementFailed as error:
+        pytest.skip(f"no collation that ignores case: {error.reason}")
+    with server.connect(scratch.database) as other:
+        for session, schema, rows in ((scratch, "own", "('a'), ('A')"), (other, "reversed", "('A'), ('a')")):
+            session.execute(
+                f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.c (c text COLLATE public.loose); INSERT INTO {schema}.c VALUES {rows}; "
+                f"SET search_path = {schema}"
+            )
+        assert compared(scratch, other, "SELECT DISTINCT c FROM c") == WRITTEN
+        assert compared(scratch, other, "SELECT c, count(*) FROM c GROUP BY c") == WRITTEN
+        assert compared(scratch, other, "SELECT string_agg(c, ',' ORDER BY c) FROM c") == "string_agg() in an order with ties"
+        assert compared(scratch, other, "SELECT c FROM c") is EQUAL
 
 
 def test_cases(server: EmbeddedServer, scratch: Session, shared_cases: Path) -> None:

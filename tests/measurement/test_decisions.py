@@ -157,7 +157,7 @@ def test_a_query_that_the_algorithm_cannot_decide_on_is_left(session: Session) -
 def test_a_decision_that_cannot_be_read_is_an_error(session: Session, decided: Decision, message: str) -> None:
     """The algorithm is wrong, and its run fails; nothing of the decision stays."""
     before = state_of(session)
-    with pytest.raises(SteeringError, match=f"^{message}"):
+    with pytest.raises(SteeringError, match=f"^fixed decided on query 'q': {message}"):
         measured(
             session,
             Decision(

@@ -20,6 +20,7 @@ from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 
+KEEP = "; return {**subplans, ...} to keep PostgreSQL's own rows of the others"
 LISTED = {frozenset("a"): 1.0, frozenset("ab"): 2.0}
 BY_TEXT = {frozenset("a"): 10.0, frozenset("ab"): 20.0}
 FAILURES = {
@@ -124,6 +125,21 @@ def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> 
         pass
 
 
+def test_a_statement_of_the_algorithms_own_that_fails_is_its_error() -> None:
+    """Only a query that PostgreSQL cannot plan is left; whatever else goes wrong in `decide` fails the side."""
+
+    class Careless:
+        name = "careless"
+
+        def decide(self, query: Query, session: Session) -> Decision:
+            raise StatementFailed("SELECT from nowhere", reason="syntax error", sqlstate="42601")
+
+    side = side_of("careless", cast(Algorithm, Careless()), cast(Session, Remembering()))
+    message = r"^statement failed: syntax error \[42601\]: SELECT from nowhere$"
+    with pytest.raises(StatementFailed, match=message), side.steered(Query(id="q", sql="SELECT 1;")):
+        pass
+
+
 @pytest.mark.parametrize("by_text", [True, False])
 def test_a_query_of_which_a_subplan_is_missed_is_left_to_postgresql(by_text: bool) -> None:
     """Nothing is injected, the reason has what was missed, and deciding counts as inference all the same."""
@@ -139,7 +155,7 @@ def test_a_query_of_which_a_subplan_is_missed_is_left_to_postgresql(by_text: boo
     side = side_of("forgetful", cast(Algorithm, Forgetful()), cast(Session, session))
     for _ in range(2):
         with side.steered(Query(id="q", sql="any")) as steering:
-            assert steering.unsupported == "it has no rows for 1 of 2 subplans, among them a b"
+            assert steering.unsupported == f"it has no rows for 1 of 2 subplans, among them a b{KEEP}"
             assert steering.estimates is None
             assert steering.inference_ms > 0
     assert session.injected == []
@@ -149,13 +165,13 @@ def test_an_estimator_may_say_what_it_does_not_know() -> None:
     """A subplan with a reason in place of rows is not missed; one without either is."""
     partial = PartialCardinalities({frozenset("a"): 3.0}, {frozenset("ab"): "it has a LIMIT"})
     assert missed(LISTED, partial) is None
-    assert missed({**LISTED, frozenset("c"): 1.0}, partial) == "it has no rows for 1 of 3 subplans, among them c"
+    assert missed({**LISTED, frozenset("c"): 1.0}, partial) == f"it has no rows for 1 of 3 subplans, among them c{KEEP}"
 
 
 def test_rows_for_one_query_level_are_not_enough() -> None:
     """Each level has subplans of its own; rows without a level are for all."""
-    levels = {LeveledSubplan(1, "a"): 1.0, LeveledSubplan(2, "a"): 2.0}
-    assert missed(levels, {LeveledSubplan(2, "a"): 1.0}) == "it has no rows for 1 of 2 subplans, among them a"
+    levels: Cardinalities = {LeveledSubplan(1, "a"): 1.0, LeveledSubplan(2, "a"): 2.0}
+    assert missed(levels, {LeveledSubplan(2, "a"): 1.0}) == f"it has no rows for 1 of 2 subplans, among them a{KEEP}"
     assert missed(levels, {frozenset("a"): 1.0}) is None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, LockHeld
-from pytest_pilotscope.learning.algorithm import Cardinalities
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
@@ -52,10 +52,10 @@ class Chooser:
         """Learn nothing."""
         return training.report()
 
-    def choose(self, query: Query, session: Session) -> Cardinalities:
-        """Act, and choose PostgreSQL's own plan."""
+    def decide(self, query: Query, session: Session) -> Decision:
+        """Act, and decide on PostgreSQL's own plan."""
         self.act(session)
-        return {}
+        return Decision()
 
 
 def supervision(session: Session, **options: Any) -> Supervision:

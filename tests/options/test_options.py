@@ -30,6 +30,13 @@ def test_defaults_are_those_of_settings(read: Callable[..., Settings]) -> None:
     assert read() == Settings()
 
 
+@pytest.mark.parametrize(("dump", "name"), [("data/shop.sql.gz", "shop"), ("shop", "shop"), (".hidden", ".hidden")])
+def test_a_dump_names_its_data(read: Callable[..., Settings], dump: str, name: str) -> None:
+    """Without --db, the data of a dump has the name of its file."""
+    assert read("--dump", dump).datasets == (name,)
+    assert read("--dump", dump, "--db", "mart").datasets == ("mart",)
+
+
 @pytest.fixture
 def chosen(pytester: pytest.Pytester) -> Callable[..., dict[str, dict[str, Any]]]:
     """Parse a command line in an empty project and return its values for the options that algorithms declare."""
@@ -78,6 +85,7 @@ def test_percentages_are_shares(read: Callable[..., Settings]) -> None:
     settings = read("--gate-delta", "0.03", "--gate-query-delta", "150%")
     assert (settings.gate_delta, settings.gate_query_delta) == (0.03, 1.5)
     assert read("--gate-delta", "3%").gate_delta == 0.03
+    assert [read("--max-unsteered", text).max_unsteered for text in ("0", "12%", "0.5", "100%", "1.0")] == [0.0, 0.12, 0.5, 1.0, 1.0]
 
 
 def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
@@ -126,6 +134,8 @@ def test_ini_keys_count_below_the_command_line(pytester: pytest.Pytester, read: 
             ["--gate-query-delta=-1%"],
             "argument --gate-query-delta: expected a percentage such as 3% or a share below 1 such as 0.03, got '-1%'",
         ),
+        (["--max-unsteered", "101%"], "argument --max-unsteered: expected a percentage from 0% to 100%, got '101%'"),
+        (["--max-unsteered", "1"], "argument --max-unsteered: expected a percentage such as 3% or a share below 1 such as 0.03, got '1'"),
         (["--gate", "mlflow:"], "argument --gate: expected a file, mlflow:EXPERIMENT, baseline or none, got 'mlflow:'"),
         (["--gate-on-missing", "pass"], "argument --gate-on-missing: expected fail or warn, got 'pass'"),
         (["--report", "report.pdf"], "argument --report: expected the name of an HTML file such as report.html, got 'report.pdf'"),
@@ -180,14 +190,49 @@ def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pyteste
     assert lines == ["pilotscope: taken by another plugin, use the prefix --pilotscope-: --db"]
 
 
-def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
-    """`pytest --help` lists every short name under one heading, with defaults."""
+def test_help_shows_short_names_in_groups(pytester: pytest.Pytester) -> None:
+    """`pytest --help` lists every short name with its default below the heading of its group, and one ini key for all."""
     text = pytester.runpytest_subprocess("--help").stdout.str()
-    group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
+    groups = {part.partition(":\n")[0]: part.partition(":\n")[2].split("\n\n")[0] for part in text.split("\npilotscope, ")[1:]}
     declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
-    assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
-    assert "(default: stats_tiny)" in " ".join(group.split())
-    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(group.split())
+    assert list(groups)[:6] == ["what to run", "server", "data", "measuring", "gate and report", "learning"]
+    assert set(groups) == {option.group for option in (*OPTIONS, *declared)}
+    for option in (*OPTIONS, *declared):
+        assert re.search(rf"^  --{option.name}\b", groups[option.group], re.MULTILINE)
+    assert "(default: stats_tiny)" in " ".join(groups["what to run"].split())
+    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(groups["mscn"].split())
+    keys = re.findall(r"^  (pilotscope_\w+) \(", text, re.MULTILINE)
+    assert keys == ["pilotscope_algo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "algorithms", "datasets"),
+    [
+        (("--algo", "baseline", "mscn"), ("baseline", "mscn"), ("stats_tiny",)),
+        (("--algo=baseline", "mscn", "--db", "stats_tiny", "tpch", "-q"), ("baseline", "mscn"), ("stats_tiny", "tpch")),
+        (("--algo", "baseline,mscn", "lero", "test_here.py", "--pilotscope-db", "a", "b"), ("baseline", "mscn", "lero"), ("a", "b")),
+        (("--algo", "mscn", "folder", "--db", "b", "folder/test_gone.py", "x::y"), ("mscn",), ("b",)),
+    ],
+)
+def test_names_may_follow_each_other(
+    read: Callable[..., Settings],
+    pytester: pytest.Pytester,
+    arguments: tuple[str, ...],
+    algorithms: tuple[str, ...],
+    datasets: tuple[str, ...],
+) -> None:
+    """Blanks are as good as commas; a file, a folder or a test is no name."""
+    pytester.makepyfile(test_here="")
+    pytester.mkdir("folder")
+    settings = read(*arguments)
+    assert (settings.algorithms, settings.datasets) == (algorithms, datasets)
+
+
+def test_a_place_after_names_stays_a_place(pytester: pytest.Pytester) -> None:
+    """`pytest --algo baseline mscn test_here.py` still collects that file."""
+    pytester.makepyfile(test_here="")
+    config = pytester.parseconfig("-p", "pytest_pilotscope.plugin", "--algo", "baseline", "mscn", "test_here.py", "test_gone.py")
+    assert config.args == ["test_here.py", "test_gone.py"]
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:

@@ -27,11 +27,10 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
-def build(data):
+with ClusterCache(server_account()).missing("key", find_binaries()) as data:
     data.mkdir()
     (data / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
-ClusterCache(server_account()).ensure("key", find_binaries(), build)
 """
 
 
@@ -42,10 +41,13 @@ class Builder:
         self.source = source
         self.calls = 0
 
-    def __call__(self, data_folder: Path) -> None:
-        """Make the cluster."""
-        self.calls += 1
-        copy_cluster(self.source, data_folder, server_account())
+    def ensure(self, clusters: ClusterCache, binaries: Binaries) -> Path:
+        """Make the data directory of `key` if it is not there; return it."""
+        with clusters.missing("key", binaries) as data_folder:
+            if data_folder is not None:
+                self.calls += 1
+                copy_cluster(self.source, data_folder, server_account())
+        return clusters.data_folder("key")
 
 
 @pytest.fixture
@@ -63,10 +65,10 @@ def binaries(newest_server: EmbeddedServer) -> Binaries:
 def test_made_once(builder: Builder, binaries: Binaries, cache: Path) -> None:
     """The second time the entry is there; it starts."""
     clusters = ClusterCache(server_account())
-    assert clusters.ensure("key", binaries, builder) == clusters.ensure("key", binaries, builder)
+    assert builder.ensure(clusters, binaries) == builder.ensure(clusters, binaries)
     assert builder.calls == 1
     assert cache in clusters.folder.parents
-    with EmbeddedServer(binaries, template=clusters.ensure("key", binaries, builder)) as server, server.connect() as session:
+    with EmbeddedServer(binaries, template=builder.ensure(clusters, binaries)) as server, server.connect() as session:
         assert session.scalar("SELECT 1") == 1
 
 
@@ -76,10 +78,13 @@ def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: P
     clusters = ClusterCache(server_account())
     building, finish = threading.Event(), threading.Event()
 
-    def slow(data_folder: Path) -> None:
-        building.set()
-        finish.wait(20)
-        builder(data_folder)
+    def slow() -> None:
+        with clusters.missing("key", binaries) as data_folder:
+            assert data_folder is not None
+            building.set()
+            finish.wait(20)
+            builder.calls += 1
+            copy_cluster(builder.source, data_folder, server_account())
 
     class Finisher(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -90,11 +95,11 @@ def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: P
     handler = Finisher()
     logger = logging.getLogger("pytest_pilotscope.postgres.clustercache")
     logger.addHandler(handler)
-    first = threading.Thread(target=clusters.ensure, args=("key", binaries, slow))
+    first = threading.Thread(target=slow)
     with caplog.at_level(logging.INFO, logger=logger.name):
         first.start()
         building.wait(20)
-        ClusterCache(server_account()).ensure("key", binaries, builder)
+        builder.ensure(ClusterCache(server_account()), binaries)
     first.join()
     logger.removeHandler(handler)
     assert finish.is_set()
@@ -107,22 +112,24 @@ def test_killed_while_building(builder: Builder, binaries: Binaries, cache: Path
     child.communicate()
     assert child.returncode == -signal.SIGKILL
     clusters = ClusterCache(server_account())
-    data = clusters.ensure("key", binaries, builder)  # waits for the watchdog, which holds the lock while it deletes
+    data = builder.ensure(clusters, binaries)  # waits for the watchdog, which holds the lock while it deletes
     assert not (data / "half").exists()
     assert sorted(path.name for path in clusters.folder.iterdir()) == ["key", "key.lock"]
 
 
 def test_a_failed_build_leaves_nothing(binaries: Binaries, cache: Path) -> None:
-    """The builder's exception arrives, and no file stays behind."""
+    """The block's exception arrives, and no file stays behind."""
     assert cache.is_dir()
-
-    def fail(data_folder: Path) -> None:
-        data_folder.mkdir()
-        raise ValueError("no data today")
-
     clusters = ClusterCache(server_account())
+
+    def fail() -> None:
+        with clusters.missing("key", binaries) as data_folder:
+            assert data_folder is not None
+            data_folder.mkdir()
+            raise ValueError("no data today")
+
     with pytest.raises(ValueError, match=r"^no data today$"):
-        clusters.ensure("key", binaries, fail)
+        fail()
     assert [path.name for path in clusters.folder.iterdir()] == ["key.lock"]
 
 
@@ -143,7 +150,7 @@ def test_a_damaged_entry_is_made_again(
     """Missing or short files are noticed, said, and repaired."""
     assert cache.is_dir()
     clusters = ClusterCache(server_account())
-    data = clusters.ensure("key", binaries, builder)
+    data = builder.ensure(clusters, binaries)
     match damage:
         case "truncated":
             os.truncate(data / "global" / "pg_control", 10)
@@ -164,7 +171,7 @@ def test_a_damaged_entry_is_made_again(
             (data.parent / "manifest.json").write_text("[" * 100_000)
         case _:
             (data.parent / "manifest.json").write_text("{")
-    assert clusters.ensure("key", binaries, builder) == data
+    assert builder.ensure(clusters, binaries) == data
     assert builder.calls == 2
     assert (data / "PG_VERSION").read_text().strip() == str(binaries.major)
     assert caplog.messages == [f"the prepared data directory {data.parent} is damaged; it is made again"]
@@ -173,7 +180,7 @@ def test_a_damaged_entry_is_made_again(
 def test_the_manifest_counts_files_and_bytes(builder: Builder, binaries: Binaries, cache: Path) -> None:
     """It is what a damaged entry is known by, and little WAL is kept."""
     assert cache.is_dir()
-    data = ClusterCache(server_account()).ensure("key", binaries, builder)
+    data = builder.ensure(ClusterCache(server_account()), binaries)
     manifest = json.loads((data.parent / "manifest.json").read_text())
     assert manifest["files"] > 500
     assert manifest["bytes"] == sum(path.lstat().st_size for path in data.rglob("*") if not path.is_dir() or path.is_symlink())

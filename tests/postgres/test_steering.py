@@ -98,7 +98,7 @@ def test_injected_rows_are_read_back(steered: Session) -> None:
 def test_methods_by_sets(steered: Session) -> None:
     """Methods can be given by sets of aliases as well as by text."""
     for methods in ({"a b": "mergejoin"}, {frozenset({"a", "b"}): "mergejoin"}):
-        with steered.hints(methods=methods):  # type: ignore[arg-type]  # the session's signature names text only
+        with steered.hints(methods=methods):
             plan = steered.explain("SELECT * FROM t AS a JOIN r AS b ON a.id = b.id")
         assert plan.node_type == "Merge Join"
 

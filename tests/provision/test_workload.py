@@ -8,9 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,7 @@ from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.postgres.test_embedded import VARIABLES
 from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """Share one cache folder among all tests here, so that the data is loaded once."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-workload-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # the inner pytest is nobody's worker
+pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 
 def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:

@@ -28,12 +28,17 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["--db", "stats_tny"],
             f"unknown dataset 'stats_tny'; did you mean 'stats_tiny' or 'stats' or 'stats_small'? known: {', '.join(sorted(DATASETS))}; "
-            "name a database of yours with --server postgresql://HOST/stats_tny",
+            "name a database of yours with --server postgresql://HOST/stats_tny, or its dump with --dump",
         ),
         (
             ["--db", "imdb", "--data-dir", "nowhere"],
             "dataset 'imdb': there is no nowhere; --data-dir names a file or a folder with the data",
         ),
+        (
+            ["--db", "shop", "--dump", "shop.dump"],
+            "there is no dump shop.dump; make it with pg_dump or pilotscope clone, and name it with --dump",
+        ),
+        (["--db", "shop,mart", "--dump", "shop.dump"], "--dump shop.dump is the data of one database; name one with --db, not 2"),
         (["--queries", "z*"], "--queries z* matches none of the 146 test queries (ids: q001 .. q146); nothing to measure"),
         (
             ["--algo", "baseline", "-n2"],

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.sync import sync
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import measure, record_lines
+
+pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 ALGORITHMS = """
     class Doubler:
@@ -43,20 +41,6 @@ ALGORITHMS = """
         for algorithm in (Doubler, Dropout, Dunce):
             registry.add_algorithm(algorithm.name, algorithm, origin=__name__)
 """
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """Give a cache folder to all tests of this file, so that the data is loaded once."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-compare-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def test_algorithms_take_turns_within_each_query(pytester: pytest.Pytester) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from pytest_pilotscope.errors import ServerError, ends_as, raise_interrupt_behin
 from pytest_pilotscope.postgres.signals import ends_like_ctrl_c, held
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import BENCHMARK, measure, record_lines
+
+pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 ENDED = """
     import os, signal, threading
@@ -95,20 +96,6 @@ ENDED = """
         registry.add_algorithm("ended", {kind}, origin=__name__)
 """
 RUN = ("--algo", "ended", "--limit", "1")
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """Give a cache folder to all tests here, so that the data is loaded once."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-ends-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTSCOPE_CACHE", str(prepared))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def _of(kind: str) -> str:

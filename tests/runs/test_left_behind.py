@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +10,8 @@ from tests.projects import measure, record_lines
 
 HARMFUL = """
     import time
+
+    from pytest_pilotscope import Decision
 
     class Fair:
         name = "fair"
@@ -21,9 +21,9 @@ HARMFUL = """
             self.taught(training.session)
             return training.report()
 
-        def choose(self, query, session):
+        def decide(self, query, session):
             self.decided(session)
-            return {}
+            return Decision()
 
         def taught(self, session):
             pass
@@ -98,14 +98,12 @@ EXPECTED = {
 
 
 @pytest.mark.slow
-def test_what_harms_other_sides_ends_its_own_side_only(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("cache")
+def test_what_harms_other_sides_ends_its_own_side_only(pytester: pytest.Pytester) -> None:
     """Each is named in the end of the record with the reason, and the side that did nothing is measured to the end."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-left-") as cache:
-        Path(cache).chmod(0o755)
-        monkeypatch.setenv("PILOTSCOPE_CACHE", cache)
-        limits = ("--steer-timeout-ms", "1000", "--training-timeout-s", "5")
-        chosen = ("--compare", "--algo", ",".join(("fair", *EXPECTED)), "--limit", "2", "--no-mlflow", *limits)
-        result = measure(pytester, *chosen, conftest=HARMFUL)
+    limits = ("--steer-timeout-ms", "1000", "--training-timeout-s", "5")
+    chosen = ("--compare", "--algo", ",".join(("fair", *EXPECTED)), "--limit", "2", "--no-mlflow", *limits)
+    result = measure(pytester, *chosen, conftest=HARMFUL)
     assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str()
     lines = record_lines(pytester.path)
     failures = lines[-1]["failures"]

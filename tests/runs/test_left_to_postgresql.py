@@ -74,7 +74,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
             "oracle",
             database=database,
             workload=data.workload(),
-            settings=Settings(results=folder, rounds=1),
+            settings=Settings(results=folder, rounds=1, max_unsteered=1.0),
             registry=builtin_registry(),
             progress=lambda text, steps: nullcontext(lambda done: None),
         ) as run,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope.errors import MissingExtension, SideFailed
+from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
@@ -45,19 +46,30 @@ class Estimator(Learner):
 
 
 class Chooser(Learner):
-    """An algorithm that chooses plans."""
+    """An algorithm that decides for each query."""
 
     name = "chooser"
 
-    def choose(self, query: object, session: object) -> Mapping[frozenset[str], float]:
+    def decide(self, query: object, session: object) -> Decision:
         """Keep PostgreSQL's own plan."""
-        return {}
+        return Decision()
+
+
+class Setter(Learner):
+    """An algorithm that decides on settings only."""
+
+    name = "setter"
+    settings_only = True
+
+    def decide(self, query: object, session: object) -> Decision:
+        """Use no index."""
+        return Decision(settings={"enable_indexscan": "off"})
 
 
 @pytest.fixture(autouse=True)
 def _no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_pilotscope.provision.database.steering_libraries", lambda bindir: ())
-    for kind in (Learner, Estimator, Chooser):
+    for kind in (Learner, Estimator, Chooser, Setter):
         monkeypatch.setattr(kind, "trained", False)
 
 
@@ -72,7 +84,7 @@ def database() -> Iterator[Database]:
 def given(database: Database, tmp_path: Path) -> dict[str, Any]:
     """Return the arguments of a run."""
     registry = Registry()
-    for kind in (Learner, Estimator, Chooser):
+    for kind in (Learner, Estimator, Chooser, Setter):
         registry.add_algorithm(kind.name, kind, origin=__name__)
     return {
         "database": database,
@@ -83,10 +95,7 @@ def given(database: Database, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-MESSAGE = (
-    r".+ dbname=\w+ cannot be steered: the pilotscope library is not loaded; use the embedded server \(--server embedded\), "
-    r"or build the library on the server's machine and load it with session_preload_libraries \(see docs/steering\.md\)"
-)
+MESSAGE = "this server was started without the pilotscope library, so (estimator|chooser) cannot steer it; start it again"
 
 
 @pytest.mark.parametrize("kind", [Estimator, Chooser])
@@ -101,6 +110,16 @@ def test_a_run_is_refused_before_training(given: dict[str, Any], kind: type[Lear
     assert re.fullmatch(f"MissingExtension: {MESSAGE}", lines[-1]["error"])
     with benchmark_run(kind.name, **{**given, "settings": replace(given["settings"], measure=False)}):
         assert kind.trained
+
+
+def test_settings_need_no_library(given: dict[str, Any], tmp_path: Path) -> None:
+    """An algorithm that promises to decide on settings only is trained and measured, and its settings are verified."""
+    with benchmark_run("setter", **given) as run:
+        assert [problems for _, problems in run.measure_all() if problems] == []
+    assert Setter.trained
+    (path,) = tmp_path.glob("*.jsonl")
+    reports = [line for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if line["kind"] == "query_report"]
+    assert {line["steered_ratio"] for line in reports if line["side"] == "setter"} == {1.0}
 
 
 def test_a_comparison_goes_on_without_it(given: dict[str, Any]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.datasets.columns import read_chunks
 from pytest_pilotscope.errors import DatasetError, StatementFailed
 from pytest_pilotscope.options.progress import Advance, silent
 from pytest_pilotscope.postgres.catalog import read_schema
@@ -18,8 +19,6 @@ from .source import Source
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
-
-_CHUNK_BYTES = 1 << 20
 
 
 def load_csv(session: Session, source: Source, files: Mapping[str, Path], schema: Path | None, advance: Advance) -> None:
@@ -51,7 +50,8 @@ def _load(session: Session, source: Source, table: str, path: Path, columns: lis
     listed = ", ".join(map(quote_identifier, named))
     options = source.csv + (", HEADER true" if source.header else "")
     try:
-        session.copy_from(f"COPY {quote_identifier(table)} ({listed}) FROM STDIN WITH ({options})", _chunks(path, before, show))
+        chunks = read_chunks(path, lambda done_bytes: show(before + done_bytes))
+        session.copy_from(f"COPY {quote_identifier(table)} ({listed}) FROM STDIN WITH ({options})", chunks)
     except StatementFailed as error:
         raise DatasetError(f"{path} does not fit table {table!r} ({', '.join(named)}): {error}") from error
 
@@ -66,10 +66,3 @@ def _header(path: Path, table: str, columns: list[str]) -> list[str]:
     if sorted(named) != sorted(columns):
         raise DatasetError(f"the first line of {path} names {', '.join(named) or 'nothing'}; table {table!r} has {', '.join(columns)}")
     return named
-
-
-def _chunks(path: Path, before: int, show: Callable[[int], None]) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            show(before + file.tell())
-            yield chunk

@@ -2,41 +2,33 @@
 Restoring a dump of pg_dump through a session, without psql and without a superuser's rights: nothing in it starts a program or touches a
 file.
 
-A dump in SQL is read as it is, or gunzipped on the way. `pg_restore` turns PostgreSQL's own formats (custom, directory) into the same SQL,
-without a server.
+A dump of somebody else is refused if it holds more than tables. From a dump of the user's own database, views, functions, triggers and the
+like are left out, each by its name.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
-import subprocess
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import DatasetError, StatementFailed
-from pytest_pilotscope.places.environment import clean_environment
-from pytest_pilotscope.postgres.binaries import find_binaries
+from pytest_pilotscope.errors import DatasetError, StatementFailed, named
 from pytest_pilotscope.postgres.unprivileged import code_in, unprivileged
 from pytest_pilotscope.queries.statements import NeverEnds, split_statements
 
-from .percent import in_per_cent
+from .dump_text import open_dump
 
 if TYPE_CHECKING:
     from pytest_pilotscope.options.progress import Advance
     from pytest_pilotscope.postgres.session import Session
 
-_GZIP, _CUSTOM = b"\x1f\x8b", b"PGDMP"
-_TEXT = re.compile(rb"-- PostgreSQL database dump|^\s*CREATE TABLE ", re.MULTILINE | re.IGNORECASE)
 _COPY = re.compile(r"COPY .* FROM stdin\b", re.IGNORECASE | re.DOTALL)
+_NAME = r'(?:"(?:[^"]|"")*"|[\w$])+'
 _RUN = re.compile(
     r"CREATE (UNLOGGED )?TABLE |CREATE (UNIQUE )?INDEX |CREATE SEQUENCE |CREATE TYPE |CREATE DOMAIN |CREATE STATISTICS |INSERT INTO "
-    r"|ALTER (TABLE|INDEX)(?!.* OWNER TO )|ALTER SEQUENCE (?!.* OWNER TO )|SELECT pg_catalog\.setval|COMMENT ON (TABLE|COLUMN)",
+    r"|ALTER (TABLE|INDEX)(?!.* OWNER TO )|ALTER SEQUENCE (?!.* OWNER TO )|SELECT pg_catalog\.setval",
     re.IGNORECASE | re.DOTALL,
 )
 _SKIPPED = re.compile(
@@ -50,43 +42,55 @@ _DENIED = "42501"  # insufficient_privilege
 _LINES_AT_ONCE = 20_000
 _ENDS = (b"\\.\n", b"\\.\r\n")
 
+_OWN_RUN = re.compile(rf"CREATE SCHEMA {_NAME}$|SET search_path\b", re.IGNORECASE)
+_OWN_TRIED = re.compile(
+    r"CREATE EXTENSION |CREATE (UNIQUE )?INDEX |CREATE STATISTICS |ALTER (TABLE|INDEX|SEQUENCE) |SELECT pg_catalog\.setval", re.IGNORECASE
+)
+"""Statements that may need something that was left out; without them the tables and their rows are complete."""
+_OWN_LEFT_OUT = re.compile(
+    r"CREATE (?:OR REPLACE |RECURSIVE |TRUSTED |PROCEDURAL |CONSTRAINT |UNIQUE |DEFAULT )*(?P<kind>FUNCTION|PROCEDURE|AGGREGATE"
+    r"|(?:MATERIALIZED )?VIEW|(?:EVENT )?TRIGGER|RULE|OPERATOR(?: CLASS| FAMILY)?|CAST|POLICY|PUBLICATION|SUBSCRIPTION|SERVER"
+    r"|FOREIGN (?:DATA WRAPPER|TABLE)|USER MAPPING|COLLATION|CONVERSION|TEXT SEARCH \w+|LANGUAGE|TRANSFORM|ACCESS METHOD|EXTENSION"
+    r"|INDEX|STATISTICS) (?:IF NOT EXISTS )?(?P<name>(?:\"(?:[^\"]|\"\")*\"|[^\s(\"])*)",
+    re.IGNORECASE,
+)
+_CONSTRAINT = re.compile(rf"ADD (?P<kind>CONSTRAINT) (?P<name>{_NAME})", re.IGNORECASE)
+_OWN_SKIPPED = re.compile(
+    r"CREATE (DATABASE|ROLE|USER|TABLESPACE)\b|(DROP|ALTER|REFRESH|SECURITY LABEL) "
+    r"|SELECT (\*\s+FROM )?pg_catalog\.(pg_restore_\w+_stats|lo_\w+|lowrite)\b",
+    re.IGNORECASE,
+)
+_NOT_THERE = ("42P01", "42704", "42883", "3F000", "23503")
+"""The SQLSTATEs of a table, another object, a function, a schema, and a row of a foreign key that does not exist."""
 
-def is_dump(path: Path) -> bool:
-    """Tell by its beginning whether a file, or a folder of pg_dump's directory format, is a dump."""
-    if path.is_dir():
-        return (path / "toc.dat").is_file()
-    try:
-        with path.open("rb") as raw, _gunzipped(raw) as file:
-            head = file.read(65_536)
-    except (OSError, EOFError, zlib.error):
-        return False
-    return head.startswith(_CUSTOM) or _TEXT.search(head) is not None
 
-
-def restore(session: Session, path: Path, advance: Advance) -> None:
+def restore(session: Session, path: Path, advance: Advance, left_out: list[str] | None = None) -> None:
     """
     Restore a dump in one transaction; call `advance` for each per cent of it.
 
     Tables, their rows, sequences, constraints and indexes are restored; owners, privileges and settings are skipped. The statements run as
     a role without rights outside the database, which owns what they make. Raise DatasetError, with file and line, for any other statement,
     for text that is not UTF-8, and if PostgreSQL refuses a statement; and for code that would run when somebody reads the tables.
+
+    From a dump of the user's own, leave out what is no table, add its name to `left_out`, and restore schemas and trusted extensions, too.
     """
-    with _text(path, advance) as (lines, show), unprivileged(session) as restoring:
+    with open_dump(path, advance) as (lines, show), unprivileged(session) as restoring:
         restoring.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
-        _Restorer(restoring, path, lines, show).run()
+        _Restorer(restoring, path, lines, show, left_out).run()
         restoring.execute("COMMIT")
 
 
 class _Restorer:
     """A reader of a dump's SQL, line by line, that runs its statements and calls `show` now and then to show its progress."""
 
-    def __init__(self, session: Session, path: Path, lines: Iterator[bytes], show: Callable[[], None]) -> None:
+    def __init__(self, session: Session, path: Path, lines: Iterator[bytes], show: Callable[[], None], left_out: list[str] | None) -> None:
         self._session = session
         self._path = path
         self._lines = lines
         self._show = show
+        self._left_out = left_out
         self._line = 0
-        self._ended = False
+        self._ended = self._connected = False
 
     def run(self) -> None:
         """Run all statements."""
@@ -114,17 +118,46 @@ class _Restorer:
         if encoding and encoding.group(1).lower().replace("-", "") not in _READABLE:
             raise self._error(f"the dump is in {encoding.group(1)}; make it with pg_dump --encoding=UTF8")
         try:
-            if _COPY.match(statement):
-                self._session.copy_from(statement, self._rows())
-                if not self._ended:
-                    raise self._error("the file ends within the rows of a table; it is cut off, fetch it again")
-            elif _RUN.match(statement):
-                self._session.execute(statement)
-            elif not _SKIPPED.match(statement):
-                raise self._error(f"{_first_words(statement)!r} is not allowed in a dump of tables; leave it out")
+            if self._left_out is None or not self._own(statement, self._left_out):
+                self._of_tables(statement)
         except StatementFailed as error:
             denied = "; a dump is restored by a role that may only make tables, and has no rights on files, programs and settings"
-            raise self._error(f"{error}{denied if error.sqlstate == _DENIED else ''}") from error
+            missing = f"; left out of the dump: {named(self._left_out)}" if self._left_out else ""
+            raise self._error(f"{error}{denied if error.sqlstate == _DENIED else missing}") from error
+
+    def _of_tables(self, statement: str) -> None:
+        if _COPY.match(statement):
+            self._session.copy_from(statement, self._rows())
+            if not self._ended:
+                raise self._error("the file ends within the rows of a table; it is cut off, fetch it again")
+        elif _RUN.match(statement):
+            self._session.execute(statement)
+        elif not _SKIPPED.match(statement):
+            raise self._error(f"{' '.join(statement.split()[:3])!r} is not allowed in a dump of tables; leave it out")
+
+    def _own(self, statement: str, left_out: list[str]) -> bool:
+        """Treat a statement that only the user's own dump may have; return False for any other one."""
+        if statement.upper().endswith(" ROW LEVEL SECURITY"):  # its policies are left out, and without any it would hide all rows
+            return True
+        if _OWN_RUN.match(statement):
+            self._session.execute(re.sub(r"(?i)^CREATE SCHEMA", "CREATE SCHEMA IF NOT EXISTS", statement))
+        elif _OWN_TRIED.match(statement) and not _SKIPPED.match(statement):
+            self._session.execute("SAVEPOINT tried")
+            try:
+                self._session.execute(statement)
+            except StatementFailed as error:
+                if error.sqlstate not in _NOT_THERE and not statement.upper().startswith("CREATE EXTENSION "):
+                    raise
+                self._session.execute("ROLLBACK TO SAVEPOINT tried")
+                left_out.append(_name_in(statement))
+            self._session.execute("RELEASE SAVEPOINT tried")
+        elif _RUN.match(statement) or _SKIPPED.match(statement):
+            return False
+        elif _OWN_LEFT_OUT.match(statement):
+            left_out.append(_name_in(statement))
+        else:
+            return _OWN_SKIPPED.match(statement) is not None
+        return True
 
     def _rows(self) -> Iterator[bytes]:
         r"""Yield everything up to the line `\.`, many lines at a time; `_ended` tells whether that line was there."""
@@ -140,7 +173,11 @@ class _Restorer:
                 return
 
     def _check_command(self, line: str) -> None:
-        if not line.lstrip().startswith(("\\restrict", "\\unrestrict")):
+        if line.lstrip().startswith("\\connect ") and self._left_out is not None:
+            if self._connected:
+                raise self._error("the dump is of several databases; make one of a single database with pg_dump")
+            self._connected = True
+        elif not line.lstrip().startswith(("\\restrict", "\\unrestrict")):
             raise self._error(f"{line.strip()!r} is a command of psql; leave it out")
 
     def _decoded(self, raw: bytes) -> str:
@@ -161,58 +198,7 @@ def _complete(text: str) -> list[str] | None:
         return None
 
 
-def _first_words(statement: str) -> str:
-    return " ".join(statement.split()[:3])
-
-
-@contextmanager
-def _text(path: Path, advance: Advance) -> Iterator[tuple[Iterator[bytes], Callable[[], None]]]:
-    """Open a dump as lines of SQL, with a function that shows how far they have been read."""
-    if path.is_dir() or _is_custom(path):
-        with _converted(path) as lines:
-            yield lines, lambda: None
-        return
-    show = in_per_cent(path.stat().st_size, advance)
-    with path.open("rb") as raw, _gunzipped(raw) as file:
-        try:
-            yield iter(file), lambda: show(raw.tell())
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise DatasetError(f"{path} is broken: {error}; fetch it again") from error
-
-
-@contextmanager
-def _gunzipped(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    magic = raw.read(len(_GZIP))
-    raw.seek(0)
-    if magic != _GZIP:
-        yield raw
-        return
-    with gzip.GzipFile(fileobj=raw) as file:
-        yield cast(IO[bytes], file)
-
-
-def _is_custom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_CUSTOM)) == _CUSTOM
-
-
-@contextmanager
-def _converted(path: Path) -> Iterator[Iterator[bytes]]:
-    """Convert a dump in a format of PostgreSQL's own with pg_restore; raise DatasetError with its message if it fails."""
-    program = find_binaries().bindir / "pg_restore"
-    if not program.is_file():
-        raise DatasetError(f"{path} needs pg_restore, which is not in {program.parent}; make a dump in SQL (pg_dump -Fp)")
-    command = [str(program), "--no-owner", "--no-privileges", "--file=-", str(path)]
-    with (
-        TemporaryFile() as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=clean_environment()) as process,
-    ):
-        assert process.stdout is not None  # noqa: S101  # it is a pipe
-        try:
-            yield iter(process.stdout)
-        except BaseException:
-            process.kill()
-            raise
-        if process.wait() != 0:
-            errors.seek(0)
-            raise DatasetError(f"pg_restore cannot read {path}: {errors.read().decode(errors='replace').strip()}")
+def _name_in(statement: str) -> str:
+    """Return kind and name of what a statement of the user's own dump would have made; its beginning if it would have changed something."""
+    found = _CONSTRAINT.search(statement) or _OWN_LEFT_OUT.match(statement)
+    return f"{found['kind'].lower()} {found['name']}".rstrip() if found else " ".join(statement.split()[:5])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_pilotscope.errors import DatasetError
 
-from .dump import is_dump
+from .dump_text import dump_files, is_dump, is_in_own_format
 from .source import Source
 from .unpack import is_archive
 
@@ -34,7 +34,7 @@ class Layout:
         """Every file that decides what is loaded, in a fixed order."""
         found = [path for path in (self.archive, self.schema) if path is not None]
         if self.dump is not None:
-            found += sorted(self.dump.iterdir()) if self.dump.is_dir() else [self.dump]
+            found += dump_files(self.dump)
         return (*found, *(path for _, path in sorted((self.csv or {}).items())))
 
 
@@ -48,7 +48,7 @@ def layout_of(source: Source, path: Path) -> Layout:
     csv = _csv_files(source, files)
     schemas = [file for file in files if csv and file.name in SCHEMAS]
     dumps = [file for file in files if file not in schemas and _may_be_dump(file) and is_dump(file)]
-    archives = [file for file in files if file.name.endswith((".tar.gz", ".tgz", ".tar")) and is_archive(file)]
+    archives = [file for file in files if file.name.endswith((".tar.gz", ".tgz", ".tar")) and file not in dumps and is_archive(file)]
     found = [*dumps, *archives] + ([path] if csv else [])
     if len(found) > 1:
         named = ", ".join(str(one) for one in found)
@@ -68,7 +68,7 @@ def layout_of(source: Source, path: Path) -> Layout:
 
 
 def _of_file(source: Source, path: Path) -> Layout:
-    if is_archive(path):
+    if is_archive(path) and not is_in_own_format(path):
         return Layout(archive=path)
     if is_dump(path):
         return Layout(dump=path)
@@ -87,7 +87,7 @@ def _files(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
 
 def _may_be_dump(path: Path) -> bool:
     name = path.name.lower()
-    return name.endswith((".sql", ".sql.gz", ".dump", ".pgdump", ".backup")) and name not in _QUERY_FILES
+    return name.endswith((".sql", ".sql.gz", ".dump", ".pgdump", ".backup", ".tar")) and name not in _QUERY_FILES
 
 
 def _csv_files(source: Source, files: list[Path]) -> dict[str, Path] | None:

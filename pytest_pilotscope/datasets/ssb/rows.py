@@ -67,14 +67,14 @@ def _days() -> Iterator[date]:
     return (FIRST_DAY + timedelta(days=number) for number in range((LAST_DAY - FIRST_DAY).days + 1))
 
 
-def _keys_of_days() -> Ints:
-    return np.array([day.year * 10_000 + day.month * 100 + day.day for day in _days()], dtype=np.int64)
+def _key_of(day: date) -> int:
+    return day.year * 10_000 + day.month * 100 + day.day
 
 
 def _dates() -> Columns:
     rows = [
         {
-            "d_datekey": day.year * 10_000 + day.month * 100 + day.day,
+            "d_datekey": _key_of(day),
             "d_date": f"{MONTHS[day.month - 1]} {day.day}, {day.year}",
             "d_dayofweek": _WEEKDAYS[day.isoweekday() % 7],
             "d_month": MONTHS[day.month - 1],
@@ -139,7 +139,7 @@ def _places(prefix: str, key: str, title: str, count: int) -> dict[str, Any]:
 
 def _lines(orders: int, *, customers: int, parts: int, suppliers: int) -> Columns:
     """Return lineorder: one to seven lines of each order; the keys of orders are the first 8 of every 32 numbers."""
-    draws, days = Draws(0, "lineorder"), _keys_of_days()
+    draws, days = Draws(0, "lineorder"), np.array([_key_of(day) for day in _days()], dtype=np.int64)
     lines = 1 + draws.below(7, orders)
     order = np.repeat(np.arange(orders), lines)
     count = len(order)

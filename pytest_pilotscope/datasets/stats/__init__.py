@@ -1,9 +1,8 @@
 """The generated STATS database: 8 tables of a question-and-answer site, with a workload in the style of STATS-CEB."""
 
-from .copying import copy_chunks
 from .dataset import StatsDataset
 from .drawn_queries import make_workload
 from .generate import generate
 from .tables import Column, Table
 
-__all__ = ["Column", "StatsDataset", "Table", "copy_chunks", "generate", "make_workload"]
+__all__ = ["Column", "StatsDataset", "Table", "generate", "make_workload"]

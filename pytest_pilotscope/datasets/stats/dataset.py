@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.datasets.scaled import ScaledDataset
 from pytest_pilotscope.errors import UsageError
 
-from .copying import copy_chunks
 from .drawn_queries import make_workload
 from .generate import GENERATOR_VERSION, LARGEST, SMALLEST, generate
-from .schema import TABLES, create_indexes, create_table
+from .schema import create_indexes, definition
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -19,27 +19,21 @@ if TYPE_CHECKING:
 SCALES = {"stats_tiny": 0.1, "stats_small": 0.3, "stats_synthetic": 1.0}
 
 
-class StatsDataset:
+class StatsDataset(ScaledDataset):
     """
     A generated STATS database of 8 tables with 1000 training, 100 validation and 146 test queries.
 
     `name` chooses the scale (stats_tiny 0.1, stats_small 0.3, stats_synthetic 1.0: 1.03 M rows) unless `scale` is given.
-    Data and queries are functions of scale and seed alone; `data_dir` is accepted, as by every dataset, and not used.
+    Data and queries are functions of scale and seed alone.
     """
 
-    def __init__(self, *, name: str = "stats_tiny", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
+    usual_name = "stats_tiny"
+    smallest, largest = SMALLEST, LARGEST
+
+    def __init__(self, *, name: str = usual_name, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
         if scale is None and name not in SCALES:
             raise UsageError(f"dataset {name!r} has no scale of its own; choose one of {', '.join(SCALES)}, or give a scale")
-        self.scale = SCALES[name] if scale is None else scale
-        if not SMALLEST <= self.scale <= LARGEST:
-            raise UsageError(f"scale {self.scale:g} of dataset {name!r} is out of range; choose one between {SMALLEST} and {LARGEST:g}")
-        self.name = name
-        self.seed = seed
-
-    @property
-    def database(self) -> str:
-        """The name of the dataset, so that it is recognised in psql."""
-        return self.name
+        super().__init__(name=name, scale=SCALES[name] if scale is None else scale, seed=seed, data_dir=data_dir)
 
     @property
     def key(self) -> str:
@@ -48,9 +42,13 @@ class StatsDataset:
 
     def load(self, session: Session) -> None:
         """Generate, COPY and index all tables into the empty database of `session`."""
+        import pyarrow as arrow
+
+        from pytest_pilotscope.datasets.columns import create_filled
+
         for name, table in generate(self.scale, self.seed).items():
-            session.execute(create_table(name))
-            session.copy_in(name, tuple(TABLES[name]), copy_chunks(table), binary=True)
+            columns = {key: arrow.array(column.values, mask=column.nulls) for key, column in table.columns.items()}
+            create_filled(session, name, definition(name), columns)
             for statement in create_indexes(name):
                 session.execute(statement)
 

@@ -82,7 +82,7 @@ class PredicateSource:
 
     def _on_relation(self, draws: Draws, alias: str, table: str, more: int, split: int, strictness: int) -> list[Predicate]:
         columns = self._columns[table]
-        frequency = [_occurrences(f"{table}.{column}", split) for column in columns]
+        frequency = [sum(row[split] for row in figures()["predicates"][f"{table}.{column}"].values()) for column in columns]
         first = _weighted(draws, frequency)
         chosen = [first] + [i for i in range(len(columns)) if i != first and frequency[i] and _chance(draws) < more]
         predicates = []
@@ -117,10 +117,6 @@ class PredicateSource:
 
 def _chance(draws: Draws) -> int:
     return draws.one_below(MILLION)
-
-
-def _occurrences(name: str, split: int) -> int:
-    return sum(row[split] for row in figures()["predicates"][name].values())
 
 
 def _weighted(draws: Draws, weights: Sequence[int]) -> int:

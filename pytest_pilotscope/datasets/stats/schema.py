@@ -4,53 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+
+def _columns(text: str) -> Mapping[str, str]:
+    """Read `name` or `name:type`, separated by blanks; a name alone is an integer."""
+    return {name: kind or "integer" for name, _, kind in (word.partition(":") for word in text.split())}
+
+
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "users": {
-        "id": "integer",
-        "reputation": "integer",
-        "creationdate": "integer",
-        "views": "integer",
-        "upvotes": "integer",
-        "downvotes": "integer",
-    },
-    "posts": {
-        "id": "integer",
-        "posttypeid": "smallint",
-        "creationdate": "integer",
-        "score": "integer",
-        "viewcount": "integer",
-        "owneruserid": "integer",
-        "answercount": "integer",
-        "commentcount": "integer",
-        "favoritecount": "integer",
-        "lasteditoruserid": "integer",
-    },
-    "badges": {"id": "integer", "userid": "integer", "date": "integer"},
-    "comments": {"id": "integer", "postid": "integer", "score": "smallint", "creationdate": "integer", "userid": "integer"},
-    "posthistory": {
-        "id": "integer",
-        "posthistorytypeid": "smallint",
-        "postid": "integer",
-        "creationdate": "integer",
-        "userid": "integer",
-    },
-    "postlinks": {
-        "id": "integer",
-        "creationdate": "integer",
-        "postid": "integer",
-        "relatedpostid": "integer",
-        "linktypeid": "smallint",
-    },
-    "tags": {"id": "integer", "count": "integer", "excerptpostid": "integer"},
-    "votes": {
-        "id": "integer",
-        "postid": "integer",
-        "votetypeid": "smallint",
-        "creationdate": "integer",
-        "userid": "integer",
-        "bountyamount": "smallint",
-    },
+    "users": _columns("id reputation creationdate views upvotes downvotes"),
+    "posts": _columns(
+        "id posttypeid:smallint creationdate score viewcount owneruserid answercount commentcount favoritecount lasteditoruserid"
+    ),
+    "badges": _columns("id userid date"),
+    "comments": _columns("id postid score:smallint creationdate userid"),
+    "posthistory": _columns("id posthistorytypeid:smallint postid creationdate userid"),
+    "postlinks": _columns("id creationdate postid relatedpostid linktypeid:smallint"),
+    "tags": _columns("id count excerptpostid"),
+    "votes": _columns("id postid votetypeid:smallint creationdate userid bountyamount:smallint"),
 }
+"""Table -> column -> type."""
 
 # (table, column) -> the table whose id it refers to. As in the published database there are indexes and no constraints.
 FOREIGN_KEYS: Mapping[tuple[str, str], str] = {
@@ -69,10 +41,9 @@ FOREIGN_KEYS: Mapping[tuple[str, str], str] = {
 }
 
 
-def create_table(table: str) -> str:
-    """Return the CREATE TABLE statement, without keys: those are cheaper to add after loading."""
-    columns = ", ".join(f"{name} {kind}{' NOT NULL' if name == 'id' else ''}" for name, kind in TABLES[table].items())
-    return f"CREATE TABLE {table} ({columns})"
+def definition(table: str) -> str:
+    """Return the columns of a table for CREATE TABLE, without keys: those are cheaper to add after loading."""
+    return ", ".join(f"{name} {kind}{' NOT NULL' if name == 'id' else ''}" for name, kind in TABLES[table].items())
 
 
 def create_indexes(table: str) -> list[str]:

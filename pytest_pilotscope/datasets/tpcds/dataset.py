@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_pilotscope.datasets.columns import create_from_file
+from pytest_pilotscope.datasets.scaled import ScaledDataset
 from pytest_pilotscope.datasets.tpcds.queries import make_workload
 from pytest_pilotscope.datasets.tpcds.schema import constraints, referred
-from pytest_pilotscope.errors import DatasetError, UsageError
-from pytest_pilotscope.options.progress import ShowProgress, silent
+from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.process import temporary_folder
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.queries.queries import Workload
-
-SCALE = 0.1
-LARGEST = 1000.0
 
 VERSION = 1
 """Part of the key: raise it when tables, keys or indexes change."""
@@ -31,29 +29,19 @@ _COLUMNS = """
     SELECT table_name, column_name, data_type FROM duckdb_columns()
     WHERE NOT internal AND schema_name = 'main' ORDER BY table_name, column_index
 """
-_CHUNK_BYTES = 1 << 20
 
 
-class TpcdsDataset:
+class TpcdsDataset(ScaledDataset):
     """
     TPC-DS at any scale factor (1 is about 1 GB of rows; 0.1 without `scale`), with its 99 queries.
 
-    The data is the same for every seed; `seed` chooses years and months of the queries. `data_dir` is accepted, as by every dataset, and
-    not used. Raise DatasetError if DuckDB or its extension is not installed.
+    The data is the same for every seed; `seed` chooses years and months of the queries. Raise
+    DatasetError if DuckDB or its extension is not installed.
     """
 
-    def __init__(self, *, name: str = "tpcds", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
-        self.name = name
-        self.scale = SCALE if scale is None else scale
-        if not 0 < self.scale <= LARGEST:
-            raise UsageError(f"scale {self.scale:g} of dataset {name!r} is out of range; choose one above 0, up to {LARGEST:g}")
-        self.seed = seed
-        self.show_progress: ShowProgress = silent
-
-    @property
-    def database(self) -> str:
-        """The name of the dataset, so that it is recognised in psql."""
-        return self.name
+    usual_name = "tpcds"
+    usual_scale = 0.1
+    largest = 1000.0
 
     @cached_property
     def key(self) -> str:
@@ -73,14 +61,13 @@ class TpcdsDataset:
             columns: dict[str, dict[str, str]] = {}
             for table, column, column_type in generator.execute(_COLUMNS).fetchall():
                 columns.setdefault(table, {})[column] = column_type
-            statements = list(constraints({table: list(types) for table, types in columns.items()}))
-            with self.show_progress(f"loading {self.name} at scale {self.scale:g}", len(columns) + len(statements)) as advance:
-                for table, types in columns.items():
-                    self._copy(generator, session, table, types)
-                    advance(1)
-                for statement in statements:
-                    session.execute(statement)
-                    advance(1)
+            statements = constraints({table: list(types) for table, types in columns.items()})
+            self.take(
+                [
+                    *(partial(self._copy, generator, session, table, types) for table, types in columns.items()),
+                    *(partial(session.execute, statement) for statement in statements),
+                ]
+            )
 
     def workload(self) -> Workload:
         """Return the 99 queries, with years and months of the seed."""
@@ -93,10 +80,7 @@ class TpcdsDataset:
         with temporary_folder(cache_folder(), f"{self.name}-") as folder:
             path = folder / f"{table}.csv"
             generator.execute(f"COPY {table} TO '{path}' (FORMAT csv, HEADER)")
-            session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
-            session.execute(f"CREATE TABLE {table} ({listed})")
-            session.copy_from(f"COPY {table} FROM STDIN (FORMAT csv, HEADER)", _chunks(path))
-            session.execute("COMMIT")
+            create_from_file(session, table, listed, path)
 
     @property
     def _duckdb(self) -> Any:
@@ -132,9 +116,3 @@ def _postgresql_type(duckdb_type: str) -> str:
     if duckdb_type in ("BIGINT", "INTEGER"):
         return "integer"
     return {"VARCHAR": "text", "DATE": "date"}.get(duckdb_type, duckdb_type.lower().replace("decimal", "numeric"))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk

@@ -7,60 +7,52 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.datasets.columns import create_from_file
+from pytest_pilotscope.datasets.scaled import ScaledDataset
 from pytest_pilotscope.errors import DatasetError, UsageError
-from pytest_pilotscope.options.progress import ShowProgress, silent
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.process import temporary_folder
 
 from .queries import make_workload
-from .schema import TABLES, constraints, create_table
+from .schema import TABLES, constraints, definition
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.queries.queries import Workload
 
 PROGRAM = "tpchgen-cli"
-SCALE = 0.1
-LARGEST = 1000.0
 
 VERSION = 1
 """Part of the key: raise it when tables, keys or indexes change."""
 
-_CHUNK_BYTES = 1 << 20
 _SUPPLIERS, _PARTS = 10_000, 200_000
 """At scale 1."""
 
 
-class TpchDataset:
+class TpchDataset(ScaledDataset):
     """
     TPC-H at any scale factor (1 is about 1 GB of rows; 0.1 without `scale`).
 
-    The data is the same for every seed, as the specification demands; `seed` chooses the parameters of the queries. `data_dir` is accepted,
-    as by every dataset, and not used. Raise DatasetError if tpchgen-cli is not installed.
+    The data is the same for every seed, as the specification demands; `seed` chooses the parameters of the queries. Raise
+    DatasetError if tpchgen-cli is not installed.
     """
 
-    def __init__(self, *, name: str = "tpch", scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
-        self.name = name
-        self.scale = SCALE if scale is None else scale
-        if not 0 < self.scale <= LARGEST:
-            raise UsageError(f"scale {self.scale:g} of dataset {name!r} is out of range; choose one above 0, up to {LARGEST:g}")
+    usual_name = "tpch"
+    usual_scale = 0.1
+    largest = 1000.0
+
+    def __init__(self, *, name: str | None = None, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
+        super().__init__(name=name, scale=scale, seed=seed, data_dir=data_dir)
         if _repeats_suppliers(self.scale):
             raise UsageError(
-                f"at scale {self.scale:g} dataset {name!r} would have the same supplier twice for a part, because its rules are made for "
-                "larger ones; choose 0.01, 0.1, or anything from 0.025"
+                f"at scale {self.scale:g} dataset {self.name!r} would have the same supplier twice for a part, because its rules are made "
+                "for larger ones; choose 0.01, 0.1, or anything from 0.025"
             )
-        self.seed = seed
-        self.show_progress: ShowProgress = silent
-
-    @property
-    def database(self) -> str:
-        """The name of the dataset, so that it is recognised in psql."""
-        return self.name
 
     @cached_property
     def key(self) -> str:
@@ -78,20 +70,13 @@ class TpchDataset:
 
     def load(self, session: Session) -> None:
         """Generate and COPY all tables, then add keys and indexes."""
-        statements = list(constraints())
-        with (
-            self._files() as folder,
-            self.show_progress(f"loading {self.name} at scale {self.scale:g}", len(TABLES) + len(statements)) as advance,
-        ):
-            for table in TABLES:
-                session.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
-                session.execute(create_table(table))
-                session.copy_from(f"COPY {table} FROM STDIN (FORMAT csv, HEADER)", _chunks(folder / f"{table}.csv"))
-                session.execute("COMMIT")
-                advance(1)
-            for statement in statements:
-                session.execute(statement)
-                advance(1)
+        with self._files() as folder:
+            self.take(
+                [
+                    *(partial(create_from_file, session, table, definition(table), folder / f"{table}.csv") for table in TABLES),
+                    *(partial(session.execute, statement) for statement in constraints()),
+                ]
+            )
 
     def workload(self) -> Workload:
         """Return the queries, with parameters of the seed."""
@@ -120,12 +105,6 @@ class TpchDataset:
             if answer.returncode != 0:
                 raise DatasetError(f"{PROGRAM} could not make dataset {self.name!r} in {folder}: {answer.stderr.strip()}")
             yield folder
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
 
 
 def _repeats_suppliers(scale: float) -> bool:

@@ -46,10 +46,10 @@ FOREIGN_KEYS: Mapping[str, Mapping[tuple[str, ...], str]] = {
 """Table -> its columns -> the table whose primary key they refer to."""
 
 
-def create_table(table: str) -> str:
-    """Return the CREATE TABLE statement, without keys: those are cheaper to add after loading."""
+def definition(table: str) -> str:
+    """Return the columns of a table for CREATE TABLE, without keys: those are cheaper to add after loading."""
     columns = ", ".join(f"{column} NOT NULL" for column in TABLES[table].replace("(15, 2)", "(15;2)").split(", "))
-    return f"CREATE TABLE {table} ({columns.replace(';', ', ')})"
+    return columns.replace(";", ", ")
 
 
 def constraints() -> Iterator[str]:

@@ -17,7 +17,11 @@
 #include "utils/selfuncs.h"
 
 static set_rel_pathlist_hook_type previous_pathlist;
+#if PG_VERSION_NUM >= 190000
+static build_simple_rel_hook_type previous_relation_info;
+#else
 static get_relation_info_hook_type previous_relation_info;
+#endif
 static get_relation_stats_hook_type previous_relation_stats;
 
 /* Partitions and members of UNION ALL: their paths add up to those of their parent. */
@@ -113,16 +117,16 @@ static PsMethod scan_method(PsLevel *level, RelOptInfo *rel) {
 }
 
 static void build_paths_with_method(PlannerInfo *root, RelOptInfo *rel, PsMethod method) {
-    bool saved[PS_METHODS];
+    PsSwitches saved;
 
-    ps_choose_method(method, saved);
+    ps_choose_method(method, rel, &saved);
     PG_TRY();
     {
         build_plain_paths(root, rel);
     }
     PG_FINALLY();
     {
-        ps_restore_methods(saved);
+        ps_restore_methods(rel, &saved);
     }
     PG_END_TRY();
 }
@@ -176,11 +180,9 @@ static bool is_hidden(Oid index) {
     return false;
 }
 
-static void get_relation_info_without_hidden(PlannerInfo *root, Oid table, bool is_parent, RelOptInfo *rel) {
+static void hide_indexes(RelOptInfo *rel) {
     ListCell *cell;
 
-    if (previous_relation_info)
-        previous_relation_info(root, table, is_parent, rel);
     if (ps_run == NULL || ps_hidden_indexes == NULL)
         return;
     foreach (cell, rel->indexlist) {
@@ -190,6 +192,20 @@ static void get_relation_info_without_hidden(PlannerInfo *root, Oid table, bool 
             rel->indexlist = foreach_delete_current(rel->indexlist, cell);
     }
 }
+
+#if PG_VERSION_NUM >= 190000
+static void build_relation_without_hidden(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte) {
+    if (previous_relation_info)
+        previous_relation_info(root, rel, rte);
+    hide_indexes(rel);
+}
+#else
+static void get_relation_info_without_hidden(PlannerInfo *root, Oid table, bool is_parent, RelOptInfo *rel) {
+    if (previous_relation_info)
+        previous_relation_info(root, table, is_parent, rel);
+    hide_indexes(rel);
+}
+#endif
 
 /* Comparing long lists of common values takes most of the planning, and does not change what a set of relations means. */
 static bool without_statistics(PlannerInfo *root, RangeTblEntry *rte, AttrNumber column, VariableStatData *found) {
@@ -203,8 +219,13 @@ static bool without_statistics(PlannerInfo *root, RangeTblEntry *rte, AttrNumber
 void ps_install_base(void) {
     previous_pathlist = set_rel_pathlist_hook;
     set_rel_pathlist_hook = set_rel_pathlist;
+#if PG_VERSION_NUM >= 190000
+    previous_relation_info = build_simple_rel_hook;
+    build_simple_rel_hook = build_relation_without_hidden;
+#else
     previous_relation_info = get_relation_info_hook;
     get_relation_info_hook = get_relation_info_without_hidden;
+#endif
     previous_relation_stats = get_relation_stats_hook;
     get_relation_stats_hook = without_statistics;
 }

@@ -25,11 +25,15 @@ from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.places.cacheentries import checksum, locked, remove, usable_folder
 from pytest_pilotscope.places.environment import COMPILING, clean_environment
 from pytest_pilotscope.places.privatefiles import check_owned
+from pytest_pilotscope.postgres.binaries import available_binaries
 from pytest_pilotscope.postgres.process import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 
-SUPPORTED_MAJORS = range(13, 19)
+SUPPORTED_MAJORS = range(13, 20)
+TRIED_MAJORS = range(13, 19)
+"""The versions that the library was tried on; for later ones it is written by their sources."""
+
 _SOURCES = Path(__file__).parent
 _TIMEOUT_S = 300
 _LINUX_FLAGS = ("-O2", "-fPIC", "-shared")
@@ -52,7 +56,11 @@ def build_library(bindir: Path, cache: Path | None = None) -> Path:
     whole or not at all, also when several processes build it at once. Raises `MissingExtension`, which names what is missing and the
     command that fixes it, and `ServerError` for a library that somebody else owns or may change.
     """
-    headers = find_headers(bindir)
+    return build_with(find_headers(bindir), cache)
+
+
+def build_with(headers: Headers, cache: Path | None = None) -> Path:
+    """Return the path of the library for the server of these headers, as `build_library` does."""
     compiler = find_compiler()
     folder = cache if cache is not None else _default_cache()
     name = f"pilotscope-pg{headers.major}-{_key(headers, compiler)}"
@@ -99,6 +107,23 @@ def find_headers(bindir: Path) -> Headers:
     raise MissingExtension(
         f"the pilotscope library cannot be built for PostgreSQL {major} in {bindir}: its server headers (postgres.h) are not there; "
         f"install them, on Debian and Ubuntu with: apt-get install postgresql-server-dev-{major}"
+    )
+
+
+def headers_of(major: int) -> Headers:
+    """Find server headers of a major version on this machine, for a server that is elsewhere; MissingExtension when there are none."""
+    if major not in SUPPORTED_MAJORS:
+        raise MissingExtension(
+            f"PostgreSQL {major} cannot be steered: the pilotscope library supports {SUPPORTED_MAJORS[0]} to {SUPPORTED_MAJORS[-1]}; use a "
+            "server of one of these versions"
+        )
+    bindirs = [binaries.bindir for binaries in available_binaries() if binaries.major == major]
+    for folder in (*(folder for bindir in bindirs for folder in _header_folders(bindir, major)), *_system_header_folders(major)):
+        if (folder / "postgres.h").is_file() and _header_major(folder) == major:
+            return Headers(folder=folder, major=major)
+    raise MissingExtension(
+        f"the pilotscope library cannot be built for PostgreSQL {major}: its server headers (postgres.h) are not on this machine; install "
+        f"them, on Debian and Ubuntu with: apt-get install postgresql-server-dev-{major}, or name their PostgreSQL with --pg-bindir"
     )
 
 
@@ -172,7 +197,11 @@ def _header_folders(bindir: Path, major: int) -> list[Path]:
     said = _output([str(bindir / "pg_config"), "--includedir-server"])
     if said:
         folders.append(Path(said))
-    return [*folders, Path(f"/usr/include/postgresql/{major}/server"), Path(f"/usr/pgsql-{major}/include/server")]
+    return [*folders, *_system_header_folders(major)]
+
+
+def _system_header_folders(major: int) -> list[Path]:
+    return [Path(f"/usr/include/postgresql/{major}/server"), Path(f"/usr/pgsql-{major}/include/server")]
 
 
 def _major(bindir: Path) -> int:

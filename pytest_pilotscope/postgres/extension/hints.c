@@ -70,6 +70,12 @@ static RelOptInfo *gathered(PlannerInfo *root, RelOptInfo *joinrel) {
     if (!is_complete(root, joinrel))
         generate_useful_gather_paths(root, joinrel, false);
     set_cheapest(joinrel);
+#if PG_VERSION_NUM >= 190000
+    if (joinrel->grouped_rel && !is_complete(root, joinrel)) { /* eager aggregation */
+        generate_grouped_paths(root, joinrel->grouped_rel, joinrel);
+        set_cheapest(joinrel->grouped_rel);
+    }
+#endif
     return joinrel;
 }
 

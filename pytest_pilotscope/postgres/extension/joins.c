@@ -15,6 +15,48 @@
 
 static set_join_pathlist_hook_type previous_pathlist;
 
+#if PG_VERSION_NUM >= 190000
+#define JOIN_STRATEGIES                                                                                                          \
+    (PGS_NESTLOOP_PLAIN | PGS_NESTLOOP_MATERIALIZE | PGS_NESTLOOP_MEMOIZE | PGS_MERGEJOIN_PLAIN | PGS_MERGEJOIN_MATERIALIZE |    \
+     PGS_HASHJOIN)
+#define SCAN_STRATEGIES                                                                                                          \
+    (PGS_SEQSCAN | PGS_INDEXSCAN | PGS_INDEXONLYSCAN | PGS_CONSIDER_INDEXONLY | PGS_BITMAPSCAN | PGS_TIDSCAN)
+
+/* The strategies of a method; those that a switch of its own belongs to obey it, as in standard_planner(). */
+static uint64 strategies(PsMethod method) {
+    switch (method) {
+    case PS_NESTLOOP:
+        return PGS_NESTLOOP_PLAIN | (enable_material ? PGS_NESTLOOP_MATERIALIZE : 0) | (enable_memoize ? PGS_NESTLOOP_MEMOIZE : 0);
+    case PS_MERGEJOIN:
+        return PGS_MERGEJOIN_PLAIN | (enable_material ? PGS_MERGEJOIN_MATERIALIZE : 0);
+    case PS_HASHJOIN:
+        return PGS_HASHJOIN;
+    case PS_SEQSCAN:
+        return PGS_SEQSCAN;
+    case PS_INDEXSCAN:
+        return PGS_INDEXSCAN;
+    case PS_INDEXONLYSCAN:
+        return PGS_INDEXONLYSCAN | PGS_CONSIDER_INDEXONLY;
+    case PS_BITMAPSCAN:
+        return PGS_BITMAPSCAN;
+    case PS_TIDSCAN:
+        return PGS_TIDSCAN;
+    default:
+        return 0;
+    }
+}
+
+/* From 19 on the planner reads the session's switches once for each statement, and then the mask of each relation. */
+void ps_choose_method(PsMethod method, RelOptInfo *rel, PsSwitches *saved) {
+    saved->mask = rel->pgs_mask;
+    if (method != PS_ANY)
+        rel->pgs_mask = (rel->pgs_mask & ~(uint64)(ps_is_join_method(method) ? JOIN_STRATEGIES : SCAN_STRATEGIES)) | strategies(method);
+}
+
+void ps_restore_methods(RelOptInfo *rel, const PsSwitches *saved) {
+    rel->pgs_mask = saved->mask;
+}
+#else
 /* The planner's own switches, by method. */
 static bool *const switches[PS_METHODS] = {
     [PS_NESTLOOP] = &enable_nestloop,     [PS_MERGEJOIN] = &enable_mergejoin, [PS_HASHJOIN] = &enable_hashjoin,
@@ -23,9 +65,10 @@ static bool *const switches[PS_METHODS] = {
 };
 
 /* Leave one join method, or one scan method, switched on. The caller restores the switches. */
-void ps_choose_method(PsMethod method, bool *saved) {
+void ps_choose_method(PsMethod method, RelOptInfo *rel, PsSwitches *saved) {
+    (void)rel;
     for (int i = PS_ANY + 1; i < PS_METHODS; i++) {
-        saved[i] = *switches[i];
+        saved->on[i] = *switches[i];
         if (method != PS_ANY && ps_is_join_method(i) == ps_is_join_method(method))
             *switches[i] = i == (int)method;
     }
@@ -33,10 +76,12 @@ void ps_choose_method(PsMethod method, bool *saved) {
         enable_indexscan = true; /* the planner charges both kinds for this one */
 }
 
-void ps_restore_methods(const bool *saved) {
+void ps_restore_methods(RelOptInfo *rel, const PsSwitches *saved) {
+    (void)rel;
     for (int i = PS_ANY + 1; i < PS_METHODS; i++)
-        *switches[i] = saved[i];
+        *switches[i] = saved->on[i];
 }
+#endif
 
 /* Tell whether no other library set the hook before this one; those that came later cannot be seen. */
 bool ps_join_hook_is_ours_alone(void) {
@@ -156,16 +201,16 @@ static bool has_plain_path(RelOptInfo *rel) {
 }
 
 static void add_paths_with_method(const Pair *pair, PsMethod method) {
-    bool saved[PS_METHODS];
+    PsSwitches saved;
 
-    ps_choose_method(method, saved);
+    ps_choose_method(method, pair->joinrel, &saved);
     PG_TRY();
     {
         add_paths_again(pair);
     }
     PG_FINALLY();
     {
-        ps_restore_methods(saved);
+        ps_restore_methods(pair->joinrel, &saved);
     }
     PG_END_TRY();
 }
@@ -211,6 +256,10 @@ static bool steer_join(const Pair *pair) {
 
     if (level->sets == NULL && !note)
         return false;
+#if PG_VERSION_NUM >= 190000
+    if (IS_GROUPED_REL(joinrel))
+        return false; /* eager aggregation: it has the relations of a set, but the rows of its groups */
+#endif
     relids = is_whole ? ps_base_part(pair->root, joinrel) : bms_intersect(joinrel->top_parent_relids, level->base);
     set = note ? ps_enter(level, relids) : ps_find(level, relids);
     if (set == NULL)

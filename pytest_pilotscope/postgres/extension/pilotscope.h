@@ -1,5 +1,5 @@
 /*
- * pilotscope: steer the planner of a stock PostgreSQL server, 13 to 18.
+ * pilotscope: steer the planner of a stock PostgreSQL server, 13 to 19.
  *
  * Everything goes through planner hooks and settings; there are no SQL objects. The files:
  *
@@ -27,8 +27,8 @@
 #include "nodes/plannodes.h"
 #include "utils/hsearch.h"
 
-#if PG_VERSION_NUM < 130000 || PG_VERSION_NUM >= 190000
-#error "pilotscope supports PostgreSQL 13 to 18"
+#if PG_VERSION_NUM < 130000 || PG_VERSION_NUM >= 200000
+#error "pilotscope supports PostgreSQL 13 to 19"
 #endif
 
 /* The server loads libraries with global symbols, so ours are hidden from each other's neighbours. */
@@ -46,6 +46,15 @@ typedef enum PsMethod {
     PS_TIDSCAN,
     PS_METHODS /* how many there are */
 } PsMethod;
+
+/* The planner's switches while other ones are in force. */
+typedef struct PsSwitches {
+#if PG_VERSION_NUM >= 190000
+    uint64 mask; /* of one relation */
+#else
+    bool on[PS_METHODS]; /* of the session */
+#endif
+} PsSwitches;
 
 /* One member of pilotscope.cardinalities or pilotscope.methods. */
 typedef struct PsKey {
@@ -132,8 +141,8 @@ extern void ps_install_base(void);
 /* joins.c */
 extern void ps_install_joins(void);
 extern bool ps_join_hook_is_ours_alone(void);
-extern void ps_choose_method(PsMethod method, bool *saved);
-extern void ps_restore_methods(const bool *saved);
+extern void ps_choose_method(PsMethod method, RelOptInfo *rel, PsSwitches *saved);
+extern void ps_restore_methods(RelOptInfo *rel, const PsSwitches *saved);
 
 /* hints.c */
 extern void ps_install_hints(void);

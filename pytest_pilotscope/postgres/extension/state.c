@@ -113,7 +113,16 @@ static void finish_run(void) {
                                      list_cell_number(ps_join_order, cell) + 1, list_length(ps_join_order))));
 }
 
-static PlannedStmt *plan(Query *parse, const char *text, int cursor_options, ParamListInfo parameters) {
+/* What EXPLAIN asks for, which is given to the planner from 19 on. */
+#if PG_VERSION_NUM >= 190000
+#define EXPLAINED , ExplainState *explained
+#define PASS_EXPLAINED , explained
+#else
+#define EXPLAINED
+#define PASS_EXPLAINED
+#endif
+
+static PlannedStmt *plan(Query *parse, const char *text, int cursor_options, ParamListInfo parameters EXPLAINED) {
     PsRun *outer_run = ps_run;
     bool top = depth == 0;
     PlannedStmt *result = NULL;
@@ -131,8 +140,8 @@ static PlannedStmt *plan(Query *parse, const char *text, int cursor_options, Par
     depth++;
     PG_TRY();
     {
-        result = previous_planner ? previous_planner(parse, text, cursor_options, parameters)
-                                  : standard_planner(parse, text, cursor_options, parameters);
+        result = previous_planner ? previous_planner(parse, text, cursor_options, parameters PASS_EXPLAINED)
+                                  : standard_planner(parse, text, cursor_options, parameters PASS_EXPLAINED);
         if (ps_run)
             finish_run();
     }

@@ -158,12 +158,12 @@ def test_no_headers(tmp_path: Path, headers: str | None) -> None:
         find_headers(bindir)
 
 
-@pytest.mark.parametrize("version", ["12.22", "19.0"])
+@pytest.mark.parametrize("version", ["12.22", "20.0"])
 def test_unsupported_version(tmp_path: Path, version: str) -> None:
     """A version that the library is not written for is refused before anything is compiled."""
     bindir = _fake_postgres(tmp_path, version, headers=version.split(".")[0])
     message = (
-        f"PostgreSQL {version.split('.')[0]} in {bindir} cannot be steered: the pilotscope library supports 13 to 18; "
+        f"PostgreSQL {version.split('.')[0]} in {bindir} cannot be steered: the pilotscope library supports 13 to 19; "
         "use a server of one of these versions"
     )
     with pytest.raises(MissingExtension, match=f"^{re.escape(message)}$"):

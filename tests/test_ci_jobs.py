@@ -1,4 +1,4 @@
-"""The README's jobs for CI, run step by step as written: only less is installed and less is measured. It takes some 30 s of CPU."""
+"""The jobs for CI of docs/ci.md, run step by step as written: only less is installed and less is measured. It takes some 30 s of CPU."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,6 @@ class Checkout:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Path]:
-    """A cache folder for all tests here."""
-    with tempfile.TemporaryDirectory(prefix="pilotscope-jobs-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 @pytest.fixture
 def checkout(tmp_path: Path, prepared: Path) -> Checkout:
     """The folder of a job: the benchmark and what is installed, checked out at the head of a pull request."""
@@ -91,8 +82,9 @@ def checkout(tmp_path: Path, prepared: Path) -> Checkout:
 
 
 def job(name: str) -> Any:
-    """The README's block of this name."""
-    (block,) = re.findall(rf"<!-- {name} -->\n```yaml\n(.*?)```\n<!-- end -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The block of this name."""
+    page = (ROOT / "docs/ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"<!-- {name} -->\n```yaml\n(.*?)```\n<!-- end -->", page, re.DOTALL)
     return yaml.safe_load(block)
 
 

@@ -1,0 +1,1 @@
+"""Measuring from a notebook or a script, and records as pandas frames."""

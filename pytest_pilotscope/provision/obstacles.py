@@ -1,0 +1,59 @@
+"""The things that a server or a role cannot do, in words: the doctor and a run say the same, before anything is generated or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from pytest_pilotscope.errors import MissingExtension, named
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.server import Server
+    from pytest_pilotscope.postgres.session import Session
+
+
+def no_library(server: Server, database: str | None, who: str) -> str | None:
+    """Return why `who` cannot steer the planner in a database of a server, and what to do about it; None if it can."""
+    from pytest_pilotscope.postgres.container import ContainerServer
+    from pytest_pilotscope.postgres.embedded import EmbeddedServer
+    from pytest_pilotscope.postgres.given import GivenServer
+    from pytest_pilotscope.postgres.steering import has_extension
+
+    with server.connect(database) as session:
+        if has_extension(session):
+            return None
+    if isinstance(server, GivenServer):
+        where = f"database {database!r} on {server.dsn}" if database not in (None, server.database) else str(server.dsn)
+        address, name = quote(str(server.dsn)), quote(server.database)
+        return (
+            f"{where} has no pilotscope library, so {who} cannot steer it; load it there: pilotscope install-library {address}, "
+            f"or clone the database and measure the clone: pilotscope clone {address} -o {name}"
+        )
+    if isinstance(server, ContainerServer):
+        return (
+            f"image {server.image} has no pilotscope library, so {who} cannot steer it; build one that has it from "
+            "docker/postgres/Dockerfile and name it in PILOTSCOPE_IMAGE (docs/servers.md)"
+        )
+    if isinstance(server, EmbeddedServer):
+        from pytest_pilotscope.postgres.extension.build import build_library
+
+        try:
+            build_library(server.binaries.bindir)
+        except MissingExtension as error:
+            return f"{who} cannot steer this server: {error}"
+    return f"this server was started without the pilotscope library, so {who} cannot steer it; start it again"
+
+
+def unusable_relations(session: Session) -> Iterator[str]:
+    """Yield a sentence for the tables that the role may not read, and one for the materialized views that are not populated."""
+    from pytest_pilotscope.postgres.catalog import unpopulated_views, unreadable_relations
+
+    if unreadable := sorted(f"{schema}.{name}" for schema, name in unreadable_relations(session)):
+        role = session.scalar("SELECT current_user::text")
+        yield f"role {role!r} may not read {named(unreadable)}; grant it SELECT where a query needs them, other queries go on without them"
+    if unpopulated := sorted(f"{schema}.{name}" for schema, name in unpopulated_views(session)):
+        yield (
+            f"not populated, so no query can read it: materialized view {named(unpopulated)}; run REFRESH MATERIALIZED VIEW where a query "
+            "needs it, other queries go on without it"
+        )
