@@ -65,7 +65,7 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     """State the conditions under which no verdict is sure, and each failure once."""
     header, end = record.header, record.end
     if header.parallel:
-        yield Remark(text="Measured beside other workers: these times are noise, and nothing is sure.", bad=True)
+        yield Remark(text="Measured beside other workers: these times are noise.", bad=True)
     if end is None or end.status == "KILLED":
         done = f"{len(baseline.queries)} of {counted(len(header.queries), 'query', 'queries')}"
         yield Remark(text=f"The run was interrupted; its figures cover what was measured. The baseline has all rounds of {done}.", bad=True)

@@ -185,7 +185,7 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
     record = record_of({"baseline": {"q": [10.0, 10.0]}, "mscn": {"q": [10.0, 10.0]}})
     unfinished = replace(record, end=None, header=replace(record.header, queries={"q": "", "r": ""}, parallel=True))
     assert texts(unfinished)[:2] == [
-        "Measured beside other workers: these times are noise, and nothing is sure.",
+        "Measured beside other workers: these times are noise.",
         "The run was interrupted; its figures cover what was measured. The baseline has all rounds of 1 of 2 queries.",
     ]
 
