@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite, isinf
 
 from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader
 from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSummary
@@ -189,7 +190,8 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
 
 def _where(header: RunHeader) -> str:
     partial = header.tags.get(PARTIAL)
-    return f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}"
+    conditions = f" under {conditions_text(header.conditions)}" if header.conditions else ""
+    return (f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}") + conditions
 
 
 def _range(interval: Interval) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL, QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import figure_table
@@ -121,6 +122,13 @@ def test_a_part_of_the_workload_is_said() -> None:
     assert "PostgreSQL on 20 of 146 queries of stats_tiny (" in texts(replace(record, header=header))[0]
     alone = replace(record, header=replace(record.header, sides=("baseline",)), runs=tuple(r for r in record.runs if r.side == "baseline"))
     assert texts(alone) == ["PostgreSQL took 0.59 s for 20 queries of stats_tiny."]
+
+
+def test_conditions_of_production_are_said() -> None:
+    """What is sure is sure under the conditions of the run."""
+    record = record_of_sides(fast=0.5)
+    header = replace(record.header, conditions={"clients": 4})
+    assert f"as PostgreSQL on stats_tiny under {conditions_text(header.conditions)} (" in texts(replace(record, header=header))[0]
 
 
 def test_postgresql_is_not_accused_by_itself() -> None:
