@@ -190,7 +190,7 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
 
 def _where(header: RunHeader) -> str:
     partial = header.tags.get(PARTIAL)
-    conditions = f" under {conditions_text(header.conditions)}" if header.conditions else ""
+    conditions = f" with {conditions_text(header.conditions)}" if header.conditions else ""
     return (f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}") + conditions
 
 
