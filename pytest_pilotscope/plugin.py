@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -264,7 +263,7 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
-    width = writer.fullwidth if writer._file.isatty() or "COLUMNS" in os.environ else None
+    width = writer.fullwidth if writer._file.isatty() else None
     for run in bench.finished:
         with isolated(f"the table of {run.record.header.run_name}", bench.failures):
             terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup))

@@ -227,7 +227,7 @@ def _applied(
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
             with clock, _named(name, query):
-                _apply(side.session, as_decision(decided), stack)
+                apply_decision(side.session, as_decision(decided), stack)
         yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
 
 
@@ -240,7 +240,7 @@ def _named(algorithm: str, query: Query) -> Iterator[None]:
         raise SteeringError(f"{algorithm} decided on query {query.id!r}: {error}") from error
 
 
-def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
+def apply_decision(session: Session, decision: Decision, stack: ExitStack) -> None:
     """Steer a session by a decision until `stack` closes."""
     if decision.settings:
         stack.enter_context(session.planner_settings(decision.settings))

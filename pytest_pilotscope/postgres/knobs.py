@@ -102,6 +102,11 @@ def read_knobs(session: Session, names: Sequence[str]) -> dict[str, KnobRow]:
     }
 
 
+def setting_levels(session: Session) -> dict[str, Level | None]:
+    """Return the level of every setting of this server, by its name in lower case; None for those that nobody can change."""
+    return {name: _CONTEXTS.get(context) for name, context in session.execute("SELECT lower(name), context FROM pg_settings")}
+
+
 def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
     """Set settings for the rest of the session, in their own units; raise StatementFailed for a value that PostgreSQL rejects."""
     if knobs:
