@@ -29,6 +29,7 @@ KINDS = (
     ("steering library", "extension/*"),
     ("labels", "labels/*"),
     ("collected queries", "lero/*"),
+    ("collected queries", "hintset/*"),
     ("generated queries", "workloads/*"),
     ("downloaded data", "downloads/*"),
     ("calibration", "calibrations/*"),

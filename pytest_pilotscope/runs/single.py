@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed, errors_of
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
@@ -61,6 +61,7 @@ class BenchmarkRun:
     _databases: dict[str, Database] = field(default_factory=dict)
     _measurements: dict[str, QueryMeasurement] = field(default_factory=dict)
     _further_rounds: int = 0
+    _deciding: list[str] = field(default_factory=list)
     _supervision: Supervision = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,9 @@ class BenchmarkRun:
             supervision.check(part.name, "its training", training=True)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
-                prepared = stack.enter_context(algorithm.prepare(database))
+                with errors_of(part.name):
+                    prepared = stack.enter_context(algorithm.prepare(database))
+                self._supervision.renew()
                 if part.name not in self.header.other_servers:
                     with prepared.measuring_session() as its_session:
                         self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
@@ -103,7 +106,9 @@ class BenchmarkRun:
             return PlainSide(name=BASELINE_AGAIN, session=session)
         if isinstance(made[-1], DatabasePreparer):
             return PlainSide(name=name, session=stack.enter_context(database.measuring_session()))
-        return side_of(name, made[-1], session, supervision)
+        side = side_of(name, made[-1], session, supervision)
+        self._deciding += [] if isinstance(side, PlainSide) else [name]
+        return side
 
     def _idle(self, prepared: Database) -> Database:
         """Return a prepared database as one that copies are made from, unless it is the original one with other settings."""
@@ -162,8 +167,14 @@ class BenchmarkRun:
         """
         Measure query after query; yield each with one sentence for every problem. Rounds that `auto` adds yield problems only.
 
-        Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well.
+        Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well. Raise `AlgorithmError`
+        at the end if anything was changed meanwhile.
         """
+        yield from self._measure_rounds()
+        if self._deciding:
+            self._supervision.check(" or ".join(self._deciding), "all queries", measured=True)
+
+    def _measure_rounds(self) -> Iterator[tuple[Query, list[str]]]:
         began_s = monotonic()
         title = f"{self.header.algorithm} on {self.header.dataset}"
         yield from self._measure_each(self.queries, title)
