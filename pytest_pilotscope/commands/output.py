@@ -2,7 +2,7 @@
 Tables for people and JSON for programs.
 
 On a terminal a table has lines and colours and fits the width: it drops columns, wraps text between words, and shortens words that are
-still too long. In a file or pipe it is text with aligned columns, uncut and the same on every machine, unless COLUMNS asks for a width.
+still too long. In a file or pipe it is text with aligned columns, uncut and the same on every machine.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, firs
     kept = fitting([column.title for column in columns], rows, width, first_to_go=first_to_go)
     columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     if sys.stdout.isatty():
-        Console().print(_table(columns, rows, lines=True))
+        Console(width=width).print(_table(columns, rows, lines=True))
         return
     text = StringIO()
-    Console(file=text, width=width or _UNLIMITED, color_system=None, force_terminal=False).print(_table(columns, rows, lines=False))
+    Console(file=text, width=_UNLIMITED, color_system=None, force_terminal=False).print(_table(columns, rows, lines=False))
     click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 

@@ -36,12 +36,13 @@ def check_ui(port: int, tracking_uri: str | StoreUri | None) -> StoreUri:
 
 
 def announce(uri: StoreUri, port: int, *, as_json: bool) -> None:
-    """Show the address of the UI."""
-    url = f"http://{HOST}:{port}/{TRAINING_VIEW}"
+    """Show the address of the UI, and that of the page to begin with."""
+    address = f"http://{HOST}:{port}"
+    url = f"{address}/{TRAINING_VIEW}"
     if as_json:
         show_json({"url": url, "tracking_uri": str(uri)})
     else:
-        click.echo(f"{uri} on {url}; Ctrl-C ends it")
+        click.echo(f"{uri} on {address}; Ctrl-C ends it\nits runs: {url}")
     sys.stdout.flush()
 
 

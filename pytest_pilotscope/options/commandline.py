@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.options.table import Option
-from pytest_pilotscope.options.values import parts
 from pytest_pilotscope.places.dsn import Dsn
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SHOWN_KEY = "pilotscope_algo"
 NAMING = ("--algo", "--db", "--pilotscope-algo", "--pilotscope-db")
 """Options whose names may also follow each other, as the predecessor had it."""
 
-MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
+MEASURING = ("algo", "variant", "db", "compare", "gate", "calibrate", "report")
 """Options that only a measurement uses: a command line with one of them asks for a measurement."""
 
 JUDGING = ("gate", "calibrate")
@@ -127,7 +127,10 @@ def settings(config: pytest.Config) -> Settings:
         chosen["datasets"] = (chosen["dump"].name.partition(".")[0] or chosen["dump"].name,)
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
-    return Settings(**chosen)
+    try:
+        return Settings(**chosen)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def algorithm_options(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
@@ -148,7 +151,7 @@ def _chosen(config: pytest.Config, option: Option) -> Any:
     value = config.getoption(option.dest, None)
     if value is None:
         value = _from_ini(config, option)
-    return parts(",".join(value)) if option.repeats and value is not None else value
+    return option.gathered(value) if option.repeats and value is not None else value
 
 
 def _from_ini(config: pytest.Config, option: Option) -> Any:
@@ -160,6 +163,6 @@ def _from_ini(config: pytest.Config, option: Option) -> Any:
             raise pytest.UsageError(f"{option.dest} in {config.inipath}: expected true or false, got {text!r}")
         return not option.default if text.lower() in ("true", "1") else None
     try:
-        return [option.read(text)] if option.repeats else option.read(text)
+        return [option.read(line) for line in text.splitlines() if line.strip()] if option.repeats else option.read(text)
     except argparse.ArgumentTypeError as error:
         raise pytest.UsageError(f"{option.dest} in {config.inipath}: {error}") from error

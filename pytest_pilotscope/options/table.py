@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options import values
+from pytest_pilotscope.options.variants import variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,11 @@ class Option:
     @property
     def repeats(self) -> bool:
         """True if the option may be repeated, or given once with several names."""
-        return self.parse is values.names
+        return self.parse in (values.names, variant)
+
+    def gathered(self, read: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the values of an option that repeats; names may be in one text, separated by commas."""
+        return values.parts(",".join(read)) if self.parse is values.names else tuple(read)
 
     @property
     def help_with_default(self) -> str:

@@ -10,7 +10,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, Scalar
 from pytest_pilotscope.report.plans import Node, compared, is_aligned, judged, shortened
 from pytest_pilotscope.statistics.accuracy import estimating_sides, worst_q_error
-from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary
+from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary, is_tie
 from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
@@ -25,7 +25,7 @@ class QuerySide:
 
     `speedup`, `lost_ms` and `outcome` compare it with the baseline; None for the baseline itself and without a pair.
     `worst_q_error` is the largest of its subplans. `changed` is set if the plan differs from the baseline's; None if one of them is
-    unknown. `facts` explain its decision.
+    unknown. It is `tied` if the other plan has the same cost. `facts` explain its decision.
     """
 
     name: str
@@ -36,6 +36,7 @@ class QuerySide:
     error: str | None = None
     report: QueryReport | None = None
     changed: bool | None = None
+    tied: bool = False
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     worst_q_error: float | None = None
 
@@ -134,6 +135,7 @@ class _Side:
             error=self.errors.get(query_id),
             report=report,
             changed=_changed(report, baseline.reports.get(query_id)) if self is not baseline else None,
+            tied=bool(report and (its := baseline.reports.get(query_id)) and is_tie(report, its)),
             facts=self.facts.get(query_id, {}),
             worst_q_error=worst_q_error(report) if report and self.estimates else None,
         )

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.load import QUANTILES, Load
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
@@ -83,7 +85,8 @@ def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
 def title_of(summary: Summary) -> str:
     """Return the name of the run, its status, and the parameters of the measurement."""
     header = summary.header
-    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
+    conditions = f", {conditions_text(header.conditions)}" if header.conditions else ""
+    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}{conditions}"
 
 
 def markdown(record: Record) -> str:
@@ -166,7 +169,10 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower})" if plans else None
+    if plans is None:
+        return None
+    tied = f", {len(plans.tied)} tied" if plans.tied else ""
+    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower}){tied}"
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
@@ -181,6 +187,18 @@ def _p_errors(side: SideSummary) -> str | None:
 
 def _q_errors(side: SideSummary) -> str | None:
     return _quantiles(side.q_errors.nonempty or side.q_errors.all) if side.q_errors else None
+
+
+def _under_load(cell: Callable[[Load], str | None]) -> Callable[[SideSummary], str | None]:
+    return lambda side: cell(side.load) if side.load else None
+
+
+def _latency_speedup(quantile: int) -> Figure:
+    return Figure(
+        name=f"latency p{quantile} [95 %]",
+        meaning=f"the baseline's p{quantile} latency over this side's, paired slice by slice; above 1 is faster",
+        cell=_under_load(lambda load: interval_text(load.speedups[quantile]) if load.speedups else None),
+    )
 
 
 FIGURES: tuple[Figure, ...] = (
@@ -213,9 +231,25 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these significantly faster/slower)",
+        meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
         cell=_compared(_plans),
     ),
+    Figure(
+        name="executions/s",
+        meaning="throughput: executions of all clients that ended, per second",
+        cell=_under_load(lambda load: f"{load.throughput_per_s:.2f}"),
+    ),
+    Figure(
+        name="throughput [95 %]",
+        meaning="throughput of this side over the baseline's, paired slice by slice; above 1 is faster",
+        cell=_under_load(lambda load: interval_text(load.throughput) if load.throughput else None),
+    ),
+    Figure(
+        name="latency ms",
+        meaning="p50 / p95 / p99 over all executions of all clients, end to end",
+        cell=_under_load(lambda load: " / ".join(f"{load.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
+    ),
+    *map(_latency_speedup, QUANTILES),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
     Figure(
         name="steered",

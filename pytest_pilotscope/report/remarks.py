@@ -17,12 +17,23 @@ _CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Return all remarks on a record, in the order of display."""
     found = (
+        variant_remarks(record, summary),
         wide_intervals(summary),
         (remark for training in record.training for remark in choices(training)),
         no_results(record),
         record_remarks(record),
     )
     return tuple(remark for part in found for remark in part)
+
+
+def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
+    """Say what each variant is, which pairs are between servers, and which plans differ by ties of cost only."""
+    for name, difference in record.header.variants.items():
+        apart = ", on a server of its own: its pairs are between servers, so differences of the servers count, too"
+        yield Remark(text=f"{name}: {difference}{apart if name in record.header.other_servers else ''}")
+    for name, side in summary.sides.items():
+        if side.against and side.against.plans and (tied := side.against.plans.tied):
+            yield Remark(text=f"{name}: plans that differ from the baseline's by ties of cost only: {named(tied)}")
 
 
 def choices(training: TrainingReport) -> Iterator[Remark]:

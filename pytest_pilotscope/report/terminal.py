@@ -45,7 +45,7 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
         summary = summarize(record)
         _print(console, verdict(record, summary), width)
         if any(side.queries for side in summary.sides.values()):
-            for table in text_tables(summary, width) if is_comparison(record.header) else [_table(summary, width)]:
+            for table in text_tables(summary, width) if is_comparison(record.header) or record.slices else [_table(summary, width)]:
                 console.print(table)
         else:
             console.print(title_of(summary))

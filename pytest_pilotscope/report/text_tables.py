@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -29,8 +28,8 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
 
 
 def terminal_width() -> int | None:
-    """Return the width of the terminal, or the one that COLUMNS asks for; None for a file or a pipe, which takes lines of any length."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+    """Return the width of the terminal; None for a file or a pipe, which takes lines of any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, *, first_to_go: Sequence[str]) -> tuple[int, ...]:

@@ -48,9 +48,15 @@ class Case:
 
 
 def cases_of(settings: Settings) -> tuple[Case, ...]:
-    """Return a case for each algorithm and dataset; with `compare`, one for each dataset; to calibrate, the baseline by itself."""
+    """
+    Return a case for each algorithm and dataset, and one for all variants; with `compare`, one for each dataset; to calibrate, the baseline
+    by itself. Variants are measured beside the baseline, so that it needs no run of its own.
+    """
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
+    variants = tuple(variant.name for variant in settings.variants)
     if settings.compare:
-        return tuple(Case(algorithms=settings.algorithms, dataset=dataset, together=True) for dataset in settings.datasets)
-    return tuple(Case(algorithms=(name,), dataset=dataset) for dataset in settings.datasets for name in settings.algorithms)
+        return tuple(Case(algorithms=(*settings.algorithms, *variants), dataset=dataset, together=True) for dataset in settings.datasets)
+    single = settings.algorithms if not variants or settings.algorithms != (BASELINE,) else ()
+    groups = [*((name,) for name in single), *((variants,) if variants else ())]
+    return tuple(Case(algorithms=group, dataset=dataset, together=len(group) > 1) for dataset in settings.datasets for group in groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isclose
 from statistics import median
 from typing import Any
 
@@ -18,8 +18,12 @@ import numpy as np
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, QueryRun
 from pytest_pilotscope.statistics.accuracy import QErrors, Quantiles, estimating_sides, q_errors, quantiles
+from pytest_pilotscope.statistics.load import Load, load_of
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 from pytest_pilotscope.statistics.ratios import Interval, QueryRatio, query_ratios, workload_ratios
+
+COST_DIGIT = 0.0101
+"""The last digit of a cost in EXPLAIN, with room for its rounding."""
 
 NOISE_FLOOR_MS = 0.5
 """
@@ -43,12 +47,17 @@ class QueryTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanChanges:
-    """Counts of queries: with known plans on both sides, of those with another plan, of these the significantly faster and slower."""
+    """
+    Counts of queries: with known plans on both sides, of those with another plan, of these the significantly faster and slower.
+
+    `tied` are the ids of those whose other plan has the same cost.
+    """
 
     queries: int
     changed: int
     faster: int
     slower: int
+    tied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,7 @@ class SideSummary:
     incomparable_answers: int = 0
     left_queries: int = 0
     training_s: float | None = None
+    load: Load | None = None
 
     @property
     def complete(self) -> bool:
@@ -161,6 +171,7 @@ def summarize_side(record: Record, side: str) -> SideSummary:
         unmeasured_count=len(runs.keys() | failed) - len(queries) - len(failed),
         against=_against(record, side, sum(training)),
         training_s=sum(training) if training else None,
+        load=load_of(record, side),
         **_times(queries),
         **_accuracy([report for report in record.reports if report.side == side], estimates=side in estimating_sides(record)),
     )
@@ -250,10 +261,24 @@ def _break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval 
 
 
 def _plan_changes(record: Record, side: str, queries: Sequence[QueryRatio]) -> PlanChanges | None:
-    shapes = {(report.query_id, report.side): report.plan_shape for report in record.reports if report.plan_shape is not None}
-    known = {id_ for id_, of in shapes if of == side} & {id_ for id_, of in shapes if of == record.header.baseline_side}
+    planned = {(report.query_id, report.side): report for report in record.reports if report.plan_shape is not None}
+    baseline = record.header.baseline_side
+    known = [id_ for id_, of in planned if of == side and (id_, baseline) in planned]
     if not known:
         return None
-    changed = {id_ for id_ in known if shapes[id_, side] != shapes[id_, record.header.baseline_side]}
+    changed = [id_ for id_ in known if planned[id_, side].plan_shape != planned[id_, baseline].plan_shape]
     outcomes = [query.outcome for query in queries if query.query_id in changed]
-    return PlanChanges(queries=len(known), changed=len(changed), faster=outcomes.count("win"), slower=outcomes.count("loss"))
+    return PlanChanges(
+        queries=len(known),
+        changed=len(changed),
+        faster=outcomes.count("win"),
+        slower=outcomes.count("loss"),
+        tied=tuple(id_ for id_ in changed if is_tie(planned[id_, side], planned[id_, baseline])),
+    )
+
+
+def is_tie(one: QueryReport, other: QueryReport) -> bool:
+    """Tell whether two plans differ only by a tie: they do not do the same, and cost the same to the digits that EXPLAIN shows."""
+    if one.plan_cost is None or other.plan_cost is None or one.plan_shape == other.plan_shape:
+        return False
+    return isclose(one.plan_cost, other.plan_cost, rel_tol=1e-9, abs_tol=COST_DIGIT)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite, isinf
 
-from pytest_pilotscope import errors
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader
@@ -70,13 +69,12 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     if end is None or end.status == "KILLED":
         done = f"{len(baseline.queries)} of {counted(len(header.queries), 'query', 'queries')}"
         yield Remark(text=f"The run was interrupted; its figures cover what was measured. The baseline has all rounds of {done}.", bad=True)
-    failures = end.failures if end else {}
-    error = end.error if end and end.status == "FAILED" else None
-    if error is not None and not any(reason in error for reason in failures.values()):
-        kind, _, message = error.partition(": ")
-        yield Remark(text=f"The run failed: {message if hasattr(errors, kind) else error}", bad=True)
-    for side, reason in failures.items():
-        yield Remark(text=f"{side} failed: {reason}", bad=True)
+    error = (end.error or "") if end and end.status == "FAILED" else ""
+    if error:
+        yield Remark(text=f"FAILED: {error}", bad=True)
+    for side, reason in (end.failures if end else {}).items():
+        if reason not in error:
+            yield Remark(text=f"{side} failed: {reason}", bad=True)
 
 
 def _alone(header: RunHeader, side: SideSummary) -> Remark:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
+from pytest_pilotscope.commands import doctor
 from pytest_pilotscope.commands.cleaning import entries_of
+from pytest_pilotscope.commands.cli import PROGRAM, cli
 from pytest_pilotscope.commands.doctor import Check, show_checks
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
@@ -21,45 +27,60 @@ FIGURES = {
 }
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command in a terminal of so many columns; return what it shows, without colours."""
+
+    def run(width: int, *arguments: str) -> str:
+        terminal = _Terminal()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            patch.setenv("COLUMNS", str(width))
+            patch.setenv("TERM", "xterm")
+            cli(arguments, prog_name=PROGRAM, standalone_mode=False)
+        shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+        return "\n".join(line.rstrip() for line in shown.splitlines())
+
+    return run
+
+
 def words(text: str) -> set[str]:
     """Return the words of a text."""
     return set(text.split())
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_tables_fit_and_fold_no_word(width: int, pilotscope: Command, add_run: AddRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_fit_and_fold_no_word(width: int, pilotscope: Command, add_run: AddRun, narrow: Callable[..., str]) -> None:
     """Columns are left out, or a name is shortened; every other word is one of the uncut table, and stays in one line."""
     run_id = add_run("an_algorithm_stats_tiny", "an_algorithm_stats_tiny_20260102_030405", metrics=FIGURES)
     for arguments in (("list",), ("runs", "an_algorithm_stats_tiny"), ("compare", run_id, run_id)):
         whole = pilotscope(*arguments).stdout
-        monkeypatch.setenv("COLUMNS", str(width))
-        narrow = pilotscope(*arguments).stdout
-        monkeypatch.delenv("COLUMNS")
-        tables = [line for line in narrow.splitlines() if not line.startswith(("equal parameters", "The "))]
+        shown = narrow(width, *arguments).replace("─", "")
+        tables = [line for line in shown.splitlines() if not line.startswith(("equal parameters", "The "))]
         assert max(map(len, tables)) <= width
-        assert {word for word in words(narrow) if "…" not in word} <= words(whole)
-    assert width == 60 or "…" not in narrow
+        assert {word for word in words(shown) if "…" not in word} <= words(whole)
+    assert width == 60 or "…" not in shown
 
 
-def test_at_80_columns_runs_have_their_name_status_and_interval(
-    pilotscope: Command, add_run: AddRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Columns without anything but zeros go before figures do; a time-out keeps its column longer than the start, which the name has."""
+def test_at_80_columns_runs_have_their_name_status_and_interval(add_run: AddRun, narrow: Callable[..., str]) -> None:
+    """Columns without anything but zeros go before figures do, and the start goes because the name has it."""
     name = "mscn_stats_tiny_20260102_030405"
     run_id = add_run("mscn_stats_tiny", name, metrics=FIGURES)
-    monkeypatch.setenv("COLUMNS", "80")
-    assert pilotscope("runs", "mscn_stats_tiny").stdout == (
-        f"run       {'name':<31}  status    speed-up      interval\n{run_id[:8]}  {name}  FINISHED       1.2  1.200..1.300\n"
-    )
-    monkeypatch.setenv("COLUMNS", "100")
-    assert "total s" in pilotscope("runs", "mscn_stats_tiny").stdout
+    shown = [line.split() for line in narrow(80, "runs", "mscn_stats_tiny").splitlines() if line and "─" not in line]
+    assert shown == [["run", "name", "status", "speed-up", "interval"], [run_id[:8], name, "FINISHED", "1.2", "1.200..1.300"]]
+    assert "total s" in narrow(100, "runs", "mscn_stats_tiny")
 
 
-def test_sent_records_fit(pilotscope: Command, store: str, write_record: WriteRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("store")
+def test_sent_records_fit(write_record: WriteRecord, narrow: Callable[..., str]) -> None:
     """`pilotscope sync` drops columns, too."""
     write_record("an_algorithm_with_a_long_name_stats_tiny_20260102_030405", algorithm="mscn")
-    monkeypatch.setenv("COLUMNS", "80")
-    table = pilotscope("sync").stdout
+    table = narrow(80, "sync")
     assert max(map(len, table.splitlines())) <= 80
     assert "an_algorithm_with_a_long_name_stats_tiny_20260102_030405" in table
 
@@ -70,7 +91,7 @@ def test_checks_wrap_between_words(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     found = "HypoPG is not on this server; index selection builds its candidates instead, and hides them from the planner"
     remedy = "for a system PostgreSQL: apt-get install postgresql-18-hypopg, then --pg-bindir /usr/lib/postgresql/18/bin"
     checks = (Check(name="HypoPG", state="none", found=found, remedy=remedy), Check(name="cache", state="ok", found=f"{path}: 1 MB in it"))
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(doctor, "terminal_width", lambda: 80)
     assert show_checks(checks, as_json=False)
     lines = click.unstyle(capsys.readouterr().out).splitlines()
     assert [line.removeprefix(" " * 25) for line in lines[:-2]] == [
@@ -82,7 +103,7 @@ def test_checks_wrap_between_words(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         f"ok     cache             {path}:",
         "1 MB in it",
     ]
-    monkeypatch.delenv("COLUMNS")
+    monkeypatch.undo()
     show_checks(checks, as_json=False)
     assert f"{found}\n" in capsys.readouterr().out
 

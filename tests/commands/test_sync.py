@@ -88,8 +88,10 @@ def test_the_kind_of_an_experiment_stays_as_somebody_chose_it(store: str, add_ru
 def test_the_ui_begins_with_trainings(capsys: pytest.CaptureFixture[str]) -> None:
     """The address shows the experiments of model training; MLflow's own first page has none of them."""
     announce(StoreUri("sqlite:///mlflow.db"), 5000, as_json=False)
-    address = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
-    assert capsys.readouterr().out == f"sqlite:///mlflow.db on {address}; Ctrl-C ends it\n"
+    assert capsys.readouterr().out == (
+        "sqlite:///mlflow.db on http://127.0.0.1:5000; Ctrl-C ends it\n"
+        "its runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning\n"
+    )
 
 
 def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

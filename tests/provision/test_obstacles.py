@@ -113,7 +113,7 @@ def test_training_queries_are_made_without_them(mixed: Mixed) -> None:
 
 
 def test_samples_are_drawn_of_columns(mixed: Mixed) -> None:
-    """Where the role may read some columns of a table only, a model samples these, the same rows for the same seed."""
+    """A model samples the columns that the role may read, also of a table with other columns; the same rows for the same seed."""
     with GivenServer(mixed.dsn).connect() as session:
         schema = read_schema(session)
         one, same, other = (draw(session, schema, seed=seed, rows=20)["people"].texts for seed in (1, 1, 2))

