@@ -179,7 +179,7 @@ def test_what_bears_on_plans_is_compared(session: Session, training: bool, sql: 
 
 
 def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:
-    """Where others work, too, ALTER SYSTEM may be theirs: it is named, and not undone."""
+    """If others work, too, ALTER SYSTEM may be theirs: it is named, and not undone."""
     checked = Supervision(session=session)
     session.execute("ALTER SYSTEM SET enable_hashjoin = off")
     try:
