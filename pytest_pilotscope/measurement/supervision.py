@@ -8,6 +8,7 @@ baseline, too; one that replaces the clocks would time itself.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +96,7 @@ class Supervision:
     _handlers: dict[signal.Signals, Any] = field(
         default_factory=lambda: {number: signal.getsignal(number) for number in SIGNALS}, init=False
     )
+    _folder: Path = field(default_factory=Path.cwd, init=False)
     _log_limit: int = field(default_factory=lambda: logging.root.manager.disable, init=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +155,9 @@ class Supervision:
             )
 
     def put_back(self) -> list[str]:
-        """Put back instruments and the state of the session; name what was different."""
+        """Put back instruments and the state of the session; name what was different. A changed current folder harms no side."""
+        if Path.cwd() != self._folder:
+            os.chdir(self._folder)
         found = _replaced_instruments() + self._ends_replaced()
         if self.session is None or self._state is None:
             return found

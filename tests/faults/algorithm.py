@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -46,6 +47,7 @@ def pytest_pilotscope_register(registry: Registry) -> None:
         AltersFunction,
         FailingStatement,
         Empties,
+        Wanders,
         ExitsInTraining,
         ExitsInDeciding,
         Skips,
@@ -72,6 +74,17 @@ class Watched:
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the same rows."""
+        return dict(subplans)
+
+
+class Wanders(Watched):
+    """It changes the current folder, as some frameworks do."""
+
+    name = "wanders"
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Go to the root folder."""
+        os.chdir("/")
         return dict(subplans)
 
 

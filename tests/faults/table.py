@@ -180,6 +180,7 @@ ALGORITHMS = [
         "failing-statement",
     ),
     cell("deciding", "list emptied", 1, "FAILED", "^empties left 2 of 2 queries .*it has no rows for 3 of 3 subplans", "--algo", "empties"),
+    cell("deciding", "folder changed", 0, "FINISHED", PASSED, "--algo", "wanders"),
     cell("training", "exits", 1, "FAILED", "^FAILED: .*exits-in-training raised SystemExit: 0; ", "--algo", "exits-in-training"),
     cell("deciding", "exits", 1, "FAILED", "^FAILED: .*exits-in-deciding raised SystemExit: 0; ", "--algo", "exits-in-deciding"),
     cell("deciding", "skips", 1, "FAILED", "^FAILED: .*skips raised Skipped: not today; ", "--algo", "skips"),
