@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_pilotscope.options import values
+from pytest_pilotscope.options import drifts, values
 from pytest_pilotscope.options.table import option, options_of
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri
@@ -124,6 +124,12 @@ class Settings:
     )
     training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
+    drift: drifts.Drift | None = option(
+        None,
+        "train before the data change, measure before and after: with the statistics as they were, after ANALYZE, and trained again",
+        metavar=drifts.FORM,
+        parse=drifts.drift,
+    )
 
     # gate
     gate: str | None = option(

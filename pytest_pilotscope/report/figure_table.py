@@ -133,7 +133,8 @@ def factor_text(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _executions(number: Interval) -> str:
+def executions_text(number: Interval) -> str:
+    """Format a number of executions with its interval; `never` if it is certain that no number suffices."""
     estimate, low, high = ("never" if isinf(value) else f"{ceil(value):,}" for value in (number.estimate, number.low, number.high))
     return "never" if low == "never" else f"{estimate} [{low}, {high}]"
 
@@ -221,7 +222,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="break-even [95 %]",
         meaning="executions of the workload that pay for the training; never if the side is not certainly faster",
-        cell=_compared(lambda against: _executions(against.break_even) if against.break_even else None),
+        cell=_compared(lambda against: executions_text(against.break_even) if against.break_even else None),
     ),
     Figure(
         name="q-error",
