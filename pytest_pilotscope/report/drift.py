@@ -12,8 +12,9 @@ from pytest_pilotscope.statistics.drift import Cost, DriftedSide, drift_figures
 def drift_lines(before: Record | None, after: Record, algorithm: str) -> Iterator[str]:
     """Yield the lines about an algorithm, measured before a drift (None if that has no record) and after it."""
     tags = after.header.tags
+    model = f"; the model: {tags['drift.model']}" if "drift.model" in tags else ""
     figures = drift_figures(before, after, algorithm)
-    yield f"drift {tags['drift']}: {algorithm} on {after.header.dataset} ({tags['drift.rows']}), {tags['drift.model']}"
+    yield f"drift {tags['drift']}: {algorithm} on {after.header.dataset} ({tags['drift.rows']}){model}"
     if figures.before is not None:
         yield f"  before: speed-up {interval_text(figures.before)}"
     else:

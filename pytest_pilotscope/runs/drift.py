@@ -15,7 +15,7 @@ from pytest_pilotscope.errors import SideFailed, UsageError
 from pytest_pilotscope.learning.algorithm import CardinalityEstimator
 from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.postgres.process import temporary_folder
-from pytest_pilotscope.record.drift import drift_sides
+from pytest_pilotscope.record.drift import drift_sides, drift_title
 from pytest_pilotscope.record.results import BASELINE, RunHeader, TrainingReport
 from pytest_pilotscope.runs.comparison import ComparisonRun
 
@@ -56,10 +56,11 @@ def drifted_header(header: RunHeader, drifted: DriftedDatabases) -> RunHeader:
     found = drifted.before.fingerprint.data
     tags = {
         "drift": str(drifted.drift),
-        "drift.model": f"trained on the data {found}, before the drift, on purpose",
         "drift.data_before": found,
-        "drift.rows": f"{before} before, {after} after",
+        "drift.rows": f"{before} rows before, {after} after",
     }
+    if header.algorithm != drift_title(BASELINE):
+        tags["drift.model"] = f"trained on the data {found}, before the drift, on purpose"
     return replace(header, parameters={**header.parameters, "drift": str(drifted.drift)}, tags={**header.tags, **tags})
 
 
