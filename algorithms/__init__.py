@@ -21,6 +21,7 @@ __all__ = [
     "get_lero_dynamic_preset_scheduler",
     "get_lero_preset_scheduler",
     "get_mscn_preset_scheduler",
+    "get_variant_preset_scheduler",
 ]
 
 Preset = tuple["Scheduler", "MLflowTracker | None"]
@@ -29,6 +30,11 @@ Preset = tuple["Scheduler", "MLflowTracker | None"]
 def get_baseline_preset_scheduler(config: PostgreSQLConfig, *, use_mlflow: bool = True) -> Preset:
     """Return `(scheduler, tracker)` of PostgreSQL without an algorithm."""
     return _preset("baseline", {"config": config, "enable_training": False, "use_mlflow": use_mlflow})
+
+
+def get_variant_preset_scheduler(config: PostgreSQLConfig, variant: str, *, use_mlflow: bool = True) -> Preset:
+    """Return `(scheduler, tracker)` of PostgreSQL with other settings or of another server; `variant` is the text after `--variant`."""
+    return _preset(None, {"config": config, "variant": variant, "enable_training": False, "use_mlflow": use_mlflow})
 
 
 def get_mscn_preset_scheduler(
@@ -131,7 +137,7 @@ def get_knob_preset_scheduler(
     return _preset("knob", given)
 
 
-def _preset(algorithm: str, given: dict[str, Any]) -> Preset:
+def _preset(algorithm: str | None, given: dict[str, Any]) -> Preset:
     """Make the scheduler of an algorithm from the arguments of its function above, which are those of `preset_scheduler`."""
     from pytest_pilotscope.runs.scheduler import preset_scheduler
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.algorithms.hintset.arms import readable_arms
 from pytest_pilotscope.options.values import auto_or_count, factors, files, margin, non_negative_int, positive_float, positive_int
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     registry.add_algorithm("replay", "pytest_pilotscope.algorithms.replay.estimator:Replay", origin=ORIGIN)
     registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
     registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
+    registry.add_algorithm("hintset", "pytest_pilotscope.algorithms.hintset.chooser:Hintset", origin=ORIGIN)
     registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
     registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
     registry.add_option("sample", "rows", default=1000, metavar="N", parse=positive_int, help="rows in the sample of each table")
@@ -31,6 +33,7 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     _add_index_options(registry)
     _add_knob_options(registry)
     _add_lero_options(registry)
+    _add_hintset_options(registry)
 
 
 def _add_replay_options(registry: Registry) -> None:
@@ -169,4 +172,35 @@ def _add_lero_options(registry: Registry) -> None:
     )
     registry.add_option(
         "lero", "dynamic", default=False, help="let lero learn on from the measured queries, after every --update-every of them"
+    )
+
+
+def _add_hintset_options(registry: Registry) -> None:
+    registry.add_option(
+        "hintset",
+        "arms",
+        default="bao",
+        metavar="bao|all|SETTING=VALUE,...;...",
+        parse=readable_arms,
+        help="planner settings to choose among: the arms of Bao's code, all 48 of its paper, or your own, separated by semicolons",
+    )
+    registry.add_option(
+        "hintset", "queries", default=200, metavar="N", parse=positive_int, help="training queries that hintset runs under its arms at most"
+    )
+    registry.add_option(
+        "hintset", "networks", default=3, metavar="N", parse=positive_int, help="networks of hintset's ensemble, each with its own sample"
+    )
+    registry.add_option(
+        "hintset",
+        "offline",
+        default=False,
+        help="run only those arms that a completed matrix of queries and arms promises most of (LimeQO)",
+    )
+    registry.add_option(
+        "hintset",
+        "budget",
+        default=2.0,
+        metavar="FACTOR",
+        parse=positive_float,
+        help="with --hintset-offline: time for running arms, in multiples of the time of PostgreSQL's own plans",
     )

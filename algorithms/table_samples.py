@@ -130,11 +130,13 @@ def draw(session: Session, schema: Schema, *, seed: int = 0, rows: int = SAMPLE_
 
 
 def draw_table(session: Session, table: str, types: Mapping[str, str], *, seed: int, rows: int = SAMPLE_ROWS) -> TableSample:
-    """Take a uniform random sample of one table: the rows whose places have the smallest hashes."""
+    """Take a uniform random sample of one table: the rows whose places (or texts, for a role with rights on columns) hash smallest."""
     source = quote_identifier(table)
     texts = ", ".join(f"CAST({quote_identifier(name)} AS text)" for name in types)
+    whole = session.scalar("SELECT has_table_privilege(%s, 'SELECT')", (source,))
+    place = "CAST(ctid AS text)" if whole else f"CAST(ROW({', '.join(map(quote_identifier, types))}) AS text)"
     found = session.execute(
-        f"SELECT {_escaped(texts)} FROM {_escaped(source)} ORDER BY hashtextextended(CAST(ctid AS text), %s), ctid LIMIT %s",  # noqa: S608  # identifiers are quoted
+        _escaped(f"SELECT {texts} FROM {source} ORDER BY hashtextextended({place}, ") + f"%s), {_escaped(place)} LIMIT %s",  # noqa: S608  # identifiers are quoted
         (seed, rows),
     )
     columns = zip(*found, strict=True) if found else [()] * len(types)

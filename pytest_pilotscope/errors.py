@@ -31,7 +31,8 @@ The exceptions that this project raises on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Literal
 
@@ -229,9 +230,33 @@ def raise_interrupt_behind(error: BaseException) -> None:
 
 
 def ends_as(error: BaseException) -> Literal["FAILED", "KILLED"]:
-    """Return the status of a run that an error ends: KILLED by an interrupt or an exit of the process, FAILED by everything else."""
-    killed = isinstance(error, SystemExit | GeneratorExit) or interrupt_behind(error) is not None
-    return "KILLED" if killed else "FAILED"
+    """Return the status of a run that an error ends: KILLED by an interrupt, FAILED by everything else."""
+    return "FAILED" if interrupt_behind(error) is None else "KILLED"
+
+
+_RUNNERS_OWN = frozenset({"_pytest.outcomes.Exit", "unittest.case.SkipTest"})
+"""Errors to which pytest gives a meaning of its own: the end of the session, a test that is skipped."""
+
+
+@contextmanager
+def errors_of(algorithm: str) -> Iterator[None]:
+    """
+    Raise `AlgorithmError` for what code of an algorithm raises to end more than itself: `sys.exit()`, `pytest.skip()`, `pytest.exit()`.
+
+    Whatever it raises is its failure, and nothing else; only an interrupt comes from somebody else.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        kind = type(error)
+        if isinstance(error, Exception) and f"{kind.__module__}.{kind.__qualname__}" not in _RUNNERS_OWN:
+            raise
+        raise_interrupt_behind(error)
+        raise AlgorithmError(
+            f"{algorithm} raised {kind.__name__}: {error}; an algorithm cannot end or skip a test or the process"
+        ) from error
 
 
 def named(names: Iterable[str], limit: int = 5) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.report.progress import Say
     from pytest_pilotscope.runs.bench import Bench, Conclusion
     from pytest_pilotscope.runs.cases import Case
+    from pytest_pilotscope.runs.left_over import LeftOver
     from pytest_pilotscope.runs.single import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -37,6 +38,7 @@ TAKEN = pytest.StashKey[tuple[str, ...]]()
 OFFERED = pytest.StashKey[bool]()
 RECORDS_BEFORE = pytest.StashKey[Collection[Path]]()
 NOTICES: pytest.StashKey[Notices] = pytest.StashKey()
+LEFT_OVER: pytest.StashKey[LeftOver] = pytest.StashKey()
 WARNINGS = "pilotscope_warnings"
 CASE = "pilotscope_case"
 RECORD = "pilotscope_record"
@@ -56,18 +58,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, object, object]:
-    """Add the options of algorithms and all short names after all other plugins have added their options."""
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> Generator[None, object, object]:
+    """Add the options of algorithms and all short names after all other plugins have added their options; join names at blanks."""
     try:
         return (yield)
     finally:
         declared = [option for of_algorithm in _registry(early_config).declared.values() for option in of_algorithm.values()]
         options.add_options(parser, declared)
         early_config.stash[TAKEN] = options.add_short_names(parser, (*OPTIONS, *declared))
+        args[:] = options.joined(args)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings."""
+    """Read the settings; the help needs none of their keys after that."""
     settings = config.stash[SETTINGS] = options.settings(config)
     if settings.measure and options.asks_for(config, options.MEASURING) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(PARALLEL)
@@ -76,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.stash[RECORDS_BEFORE] = recorded(settings)
         _end_like_ctrl_c(config)
+    options.shorten_help(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -223,6 +227,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     bench = config.stash.get(BENCH, None)
     if bench is not None and (problem := bench.close()):
         _display(config)[0](f"pilotscope: {problem}")
+    if LEFT_OVER in config.stash:
+        _name_left_over(config, config.stash[LEFT_OVER])
+
+
+def _name_left_over(config: pytest.Config, left_over: LeftOver) -> None:
+    say = _display(config)[0]
+    if left := left_over.processes():
+        say(f"pilotscope: {left}")
+    session: Any = config.pluginmanager.getplugin("session")
+    if session is not None:
+        left_over.end_despite_threads(int(session.exitstatus), lambda text: say(f"pilotscope: {text}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -357,6 +372,8 @@ def _checked_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     _notices(config)
     if not _is_worker(config):
         _end_like_ctrl_c(config)
+        _end_hangs(config)
+        _know_left_over(config)
     bench = _make_bench(config, cases)
     with _usage_errors():
         bench.check()
@@ -375,6 +392,21 @@ def _end_like_ctrl_c(config: pytest.Config) -> None:
     config.add_cleanup(ends.close)
 
 
+def _end_hangs(config: pytest.Config) -> None:
+    from pytest_pilotscope.postgres.hangs import hangs_end
+
+    ends = ExitStack()
+    with suppress(OSError):  # a terminal that is no file
+        ends.enter_context(hangs_end(_stream(config).fileno()))
+    config.add_cleanup(ends.close)
+
+
+def _know_left_over(config: pytest.Config) -> None:
+    from pytest_pilotscope.runs.left_over import LeftOver
+
+    config.stash[LEFT_OVER] = LeftOver()
+
+
 def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
     from pytest_pilotscope.runs.bench import Bench
 
@@ -389,9 +421,14 @@ def _make_bench(config: pytest.Config, cases: tuple[Case, ...]) -> Bench:
 def _display(config: pytest.Config) -> tuple[Say, ShowProgress]:
     from pytest_pilotscope.report.progress import progress_for
 
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")  # none with `-p no:terminal`
-    stream = reporter._tw._file if reporter is not None else sys.stdout
+    stream = _stream(config)
     return progress_for(stream, live=stream.isatty(), uncaptured=lambda: _uncaptured(config))
+
+
+def _stream(config: pytest.Config) -> Any:
+    """Return the file of the terminal."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")  # none with `-p no:terminal`
+    return reporter._tw._file if reporter is not None else sys.stdout
 
 
 def _notices(config: pytest.Config) -> Notices:

@@ -17,6 +17,9 @@ from pytest_pilotscope.options.table import Option, name_of
 _NAME = re.compile(r"\w[\w.+-]{0,59}", re.ASCII)
 """A name is part of the names of files, experiments, tests and options."""
 
+_RESERVED = ("baseline-again", "compare")
+"""Names that a record has for the second side of an A/A run, and for a run of several sides."""
+
 Target = str | Callable[..., Any]
 
 
@@ -86,6 +89,7 @@ class Registry:
             key=name,
             default=default,
             help=help,
+            group=algorithm,
             parse=parse,
             choices=choices,
             metavar=metavar,
@@ -169,6 +173,8 @@ class Registry:
                 f"{entry.kind} {entry.name!r} (registered by {entry.origin}): a name has 1 to 60 letters (a-z), "
                 "digits, _, ., + and -, and does not begin with the last three; rename it"
             )
+        if entry.kind == "algorithm" and entry.name in _RESERVED:
+            raise UsageError(f"algorithm {entry.name!r} (registered by {entry.origin}): records use this name themselves; rename it")
         taken = entries.get(entry.name)
         if taken is not None and taken.target != entry.target:
             raise UsageError(

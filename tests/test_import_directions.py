@@ -157,14 +157,14 @@ def test_every_import_is_declared() -> None:
 
 
 def test_no_algorithm_imports_another() -> None:
-    """An algorithm can change without a look at the others."""
+    """An algorithm can change without a look at the others; `plans` has what several share, and imports none of them."""
     folders = {path.parts[1] for path in modules() if path.parts[0] == "algorithms" and len(path.parts) > 2}
     wrong = [
         f"{path} imports {name}"
         for path in modules()
         if path.parts[0] == "algorithms" and path.parts[1] in folders
         for name in imported(path)
-        if name.startswith(f"{PACKAGE}.algorithms.") and name.split(".")[2] in folders - {path.parts[1]}
+        if name.startswith(f"{PACKAGE}.algorithms.") and name.split(".")[2] in folders - {path.parts[1], "plans"}
     ]
     assert not wrong
 

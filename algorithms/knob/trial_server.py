@@ -229,7 +229,8 @@ def prepared_database(database: Database, values: Values) -> Iterator[Database]:
             if whole:
                 stack.enter_context(system_knobs(database.server, list(whole))).set(session, whole)
                 logger.warning("%s: in force for the whole server, so the baseline has them, too", ", ".join(sorted(whole)))
-            prepared = replace(database, session_settings={name: value for name, value in values.items() if name not in whole})
+            own = {name: value for name, value in values.items() if name not in whole}
+            prepared = replace(database, session_settings={**database.session_settings, **own})
         with prepared.session() as check:
             check_values(check, values)
             prepared = replace(prepared, fingerprint=fingerprint(check))

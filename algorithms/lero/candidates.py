@@ -7,11 +7,12 @@ them, so every call is counted and timed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytest_pilotscope.algorithms.plans.shape import shape_key
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.planning import RawPlan, planned_with, planned_with_subplans
 from pytest_pilotscope.postgres.steering import has_extension
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
 
 _LARGEST_ROWS = 1e100
-SHAPE = (
-    *("Node Type", "Join Type", "Strategy", "Partial Mode", "Operation", "Command", "Relation Name", "Alias", "Index Name"),
-    *("Scan Direction", "CTE Name", "Function Name", "Parent Relationship", "Subplan Name"),
-)
-"""Properties of a plan's node that make its shape, apart from `Parallel Aware`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +145,3 @@ def _effective(subplans: Cardinalities, slots: Iterable[Slot]) -> Iterable[tuple
             continue
         seen.add(key)
         yield slot, rows
-
-
-def shape_key(plan: RawPlan) -> tuple[Any, ...]:
-    """Return a key of a plan's shape: two keys are equal if the plans' `Plan.shape_hash` is, and ten times cheaper than parsing."""
-    get = plan.get
-    children: Sequence[RawPlan] = get("Plans", ())
-    return (*[get(name) for name in SHAPE], get("Parallel Aware", False), *[shape_key(child) for child in children])

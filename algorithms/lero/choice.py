@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, explore, look
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
-from pytest_pilotscope.algorithms.lero.signature import signature_of
+from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.postgres.explain import parse_plan, render
 from pytest_pilotscope.postgres.subplans import key_text
 from pytest_pilotscope.record.results import Scalar

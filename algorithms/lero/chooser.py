@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.lero import serving
 from pytest_pilotscope.algorithms.lero.choice import Choice, choose
-from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
-from pytest_pilotscope.algorithms.lero.collection import collect, known, rules_of, store_of
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
+from pytest_pilotscope.algorithms.lero.collection import collect, rules_of, store_of
 from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
+from pytest_pilotscope.algorithms.plans.collecting import known, nothing_collected
+from pytest_pilotscope.algorithms.plans.timed import sql_key
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
@@ -78,7 +80,7 @@ class Lero:
         collect(training, [*training.queries, *validation], store, rules)
         self._records = (known(training.queries, store), known(validation, store))
         if not self._records[0]:
-            raise AlgorithmError(_nothing_collected(training, store.path))
+            raise AlgorithmError(nothing_collected(training, store.path, "these factors"))
         collected_s = perf_counter()
         with training.progress("lero epochs", training.settings.epochs) as advance:
             done = trained(*self._records, training=training, rules=rules, advance=advance)
@@ -216,18 +218,6 @@ class Lero:
         with open_private(training.folder / UPDATES, "a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
         logger.info("lero update %d with %s: %s", seen.updates, counted(len(queries), "query", "queries"), about)
-
-
-def _nothing_collected(training: Training, path: Path) -> str:
-    if not training.queries:
-        return "lero has no training queries; raise --training-size or give a workload that has some"
-    queries = counted(len(training.queries), "training query", "training queries")
-    if training.settings.collection:
-        return f"lero collected none of {queries}: PostgreSQL refused all; the warnings above say why"
-    return (
-        f"lero has nothing to learn from: --no-collection was given, and {path} has none of {queries} for this data, server, limit and "
-        "these factors; run once without --no-collection"
-    )
 
 
 def validation_queries(training: Training) -> Sequence[Query]:

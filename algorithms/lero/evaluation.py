@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pytest_pilotscope.algorithms.lero.choice import plan_difference
-from pytest_pilotscope.algorithms.lero.pairs import is_faster
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, replay
+from pytest_pilotscope.algorithms.plans.timing import is_faster
 from pytest_pilotscope.places.privatefiles import private_folder, write_private
 
 

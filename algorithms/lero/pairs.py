@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_pilotscope.algorithms.lero.timing import Outcome
-
-TIE = 0.1
-"""Times that differ by less than this share of the faster one are a tie: about the noise of single runs of a few ms."""
+from pytest_pilotscope.algorithms.plans.timing import Outcome, is_faster
 
 
 def ordered_pairs(outcomes: Sequence[Outcome]) -> list[tuple[int, int]]:
@@ -25,8 +22,3 @@ def ordered_pairs(outcomes: Sequence[Outcome]) -> list[tuple[int, int]]:
         for slow in range(len(outcomes))
         if fast != slow and is_faster(outcomes[fast], outcomes[slow])
     ]
-
-
-def is_faster(one: Outcome, other: Outcome) -> bool:
-    """Tell whether one plan is known to be faster than another, beyond a tie."""
-    return one.ms is not None and one.ms * (1 + TIE) < other.at_least_ms

@@ -8,7 +8,6 @@ A lero model on disk; `algorithms.model_files` has the layout and the checks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.lero.candidates import Slot
-from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, Scales
-from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+from pytest_pilotscope.algorithms.plans.saved_features import features_json, features_of
 from pytest_pilotscope.errors import ModelError
 
 FORMAT = 2
@@ -30,15 +29,7 @@ WEIGHTS, MODEL = "weights.safetensors", "model.json"
 
 def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[Path, Path]:
     """Write a model below a folder; return its own folder and its metadata file."""
-    featurizer = model.featurizer
-    about = {
-        "operators": OPERATORS,
-        "tables": featurizer.tables,
-        "scales": asdict(featurizer.scales),
-        "channels": CHANNELS,
-        "hidden_units": HIDDEN_UNITS,
-        "policy": _policy_json(model.policy),
-    }
+    about = {**features_json(model.featurizer), "policy": _policy_json(model.policy)}
     contents = {WEIGHTS: tensors.save(model.network.state_dict()), MODEL: to_json(about, indent=2)}
     return write_files(folder, metadata, contents, format_number=FORMAT)
 
@@ -61,11 +52,8 @@ def read_model(folder: Path) -> TrainedModel:
 
 
 def _assembled(about: Mapping[str, Any], weights: bytes) -> TrainedModel:
-    if tuple(about["operators"]) != OPERATORS or (tuple(about["channels"]), about["hidden_units"]) != (CHANNELS, HIDDEN_UNITS):
-        raise ValueError("it was made by another version of this suite")
-    scales = Scales(**{name: (float(low), float(high)) for name, (low, high) in about["scales"].items()})
-    featurizer = Featurizer([str(table) for table in about["tables"]], scales)
-    network = LeroNetwork(featurizer.width)
+    featurizer = features_of(about)
+    network = PlanNetwork(featurizer.width)
     network.load_state_dict(tensors.load(weights))
     return TrainedModel(featurizer=featurizer, network=network, policy=_policy(about["policy"]))
 

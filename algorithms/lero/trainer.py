@@ -13,13 +13,15 @@ import torch
 from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules
-from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
-from pytest_pilotscope.algorithms.lero.learning import HyperParameters, Learned, RankedPlans, learn
-from pytest_pilotscope.algorithms.lero.model import LeroNetwork
-from pytest_pilotscope.algorithms.lero.pairs import TIE, ordered_pairs
+from pytest_pilotscope.algorithms.lero.learning import RankedPlans, learn
+from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
+from pytest_pilotscope.algorithms.plans.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Learned
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+from pytest_pilotscope.algorithms.plans.timing import TIE
 from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Trained:
         return {
             "train_loss": self.learned.train_loss,
             "validation_loss": self.learned.validation_loss,
-            "validation_pair_accuracy": self.learned.validation_pair_accuracy,
+            "validation_pair_accuracy": self.learned.validation_share,
         }
 
 
@@ -63,7 +65,7 @@ def trained(
     )
     ranked, checked = (_ranked(featurizer, part) for part in (queries, validation))
     learned = learn(ranked, checked, parameters=parameters, device=where, advance=advance, start=None if start is None else start.network)
-    network = LeroNetwork(featurizer.width)
+    network = PlanNetwork(featurizer.width)
     network.load_state_dict(learned.weights)
     network.eval()
     untuned = TrainedModel(
@@ -136,7 +138,7 @@ def _best(learned: Learned) -> dict[str, float]:
         return {}
     return {
         "best_validation_loss": learned.validation_loss[learned.best_epoch],
-        "best_validation_pair_accuracy": learned.validation_pair_accuracy[learned.best_epoch],
+        "best_validation_pair_accuracy": learned.validation_share[learned.best_epoch],
     }
 
 

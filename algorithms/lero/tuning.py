@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from pytest_pilotscope.algorithms.lero.candidates import Look, Slot
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy, Scores
+from pytest_pilotscope.algorithms.plans.savings import skipping, worthwhile
 
 Effort = Literal["auto", "all"]
 
@@ -29,14 +30,8 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, inf)
 MARGINS = 20
 """Number of candidate margins: quantiles of those that make a difference."""
 
-SMALLEST_GAIN = 0.002
-"""A slot has to save this share of the time of the queries that have it, on average, beyond the savings of the slots before it."""
-
 AS_GOOD = 1.01
 """Policies whose total is within this factor of the smallest are equally good; the one with the smallest losses wins."""
-
-PRIOR_QUERIES = 1.0
-"""A signature's mean saving moves towards that of all queries of its size as if it had so many more queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,25 +104,12 @@ def useful_slots(queries: Sequence[CollectedQuery], factors: Iterable[float]) ->
 
     A query's saving is the share of its best time so far, so that one slow query does not decide alone.
     """
-    best = [query.own.at_least_ms for query in queries]
     reached: dict[Slot, list[tuple[int, float]]] = defaultdict(list)
     for position, query in enumerate(queries):
         for attempt in query.attempts:
             if attempt.slot.factor in factors:
                 reached[attempt.slot].append((position, query.counted_ms(attempt.plan)))
-    ordered: list[Slot] = []
-    while reached:
-        gains = {
-            slot: sum(max(1 - ms / best[position], 0.0) for position, ms in ends if best[position] > 0) / len(ends)
-            for slot, ends in reached.items()
-        }
-        slot = max(gains, key=lambda each: gains[each])
-        if gains[slot] < SMALLEST_GAIN:
-            break
-        ordered.append(slot)
-        for position, ms in reached.pop(slot):
-            best[position] = min(best[position], ms)
-    return tuple(ordered)
+    return worthwhile([query.own.at_least_ms for query in queries], reached)
 
 
 def _with_prediction(policy: Policy, queries: Sequence[CollectedQuery]) -> Policy:
@@ -169,19 +151,7 @@ def _best(policies: Sequence[Policy], basis: Sequence[ScoredQuery]) -> Policy:
 
 
 def _with_skipping(policy: Policy, queries: Sequence[ScoredQuery]) -> Policy:
-    """Find the signatures whose queries are slower with a look than without."""
-    savings: dict[str, list[float]] = defaultdict(list)
-    by_size: dict[int, list[float]] = defaultdict(list)
-    size_of: dict[str, int] = {}
-    for scored in queries:
-        run = replay(scored, policy, look_always=True)
-        savings[scored.query.signature].append(run.own_ms - run.total_ms)
-        by_size[scored.query.largest].append(run.own_ms - run.total_ms)
-        size_of[scored.query.signature] = scored.query.largest
-    skipped = {
-        signature
-        for signature, saved_ms in savings.items()
-        if sum(saved_ms) + PRIOR_QUERIES * fmean(by_size[size_of[signature]]) < 0 and signature
-    }
-    overall = fmean(saved for of_size in by_size.values() for saved in of_size)
-    return replace(policy, known=frozenset(savings), skipped=frozenset(skipped), skip_unknown=overall < 0)
+    """Skip the signatures whose queries are slower with a look than without."""
+    runs = [(scored.query, replay(scored, policy, look_always=True)) for scored in queries]
+    found = skipping([(query.signature, query.largest, run.own_ms - run.total_ms) for query, run in runs])
+    return replace(policy, known=frozenset(found.known), skipped=frozenset(found.skipped), skip_unknown=found.skip_unknown)

@@ -10,13 +10,15 @@ started its server before the clock starts. The best possible ratio is 2; it nee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from time import perf_counter
 
 import pytest
 
-from pytest_pilotscope.algorithms.lero.collection import CollectionRules, _collect_there
-from pytest_pilotscope.algorithms.lero.timing import TimingRules
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect_one
+from pytest_pilotscope.algorithms.plans.collecting import collect_there
+from pytest_pilotscope.algorithms.plans.timing import TimingRules
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, dataset_of, open_database
 from pytest_pilotscope.provision.pool import Worker, WorkerPool, open_pool
 from pytest_pilotscope.queries.queries import Query
@@ -48,7 +50,7 @@ def collected_s(pool: WorkerPool, queries: tuple[Query, ...]) -> float:
     """Return the time of the workers for all queries."""
     started_s = perf_counter()
     for number, query in enumerate(queries):
-        pool.submit(str(number), _collect_there, (query, RULES))
+        pool.submit(str(number), collect_there, (query, partial(collect_one, rules=RULES)))
     for _ in queries:
         pool.next()
     return perf_counter() - started_s

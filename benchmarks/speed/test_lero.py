@@ -27,11 +27,12 @@ from torch.nn import functional
 from benchmarks.speed.conftest import provisioned, workload_of
 from pytest_pilotscope.algorithms.devices import one_thread, seeded
 from pytest_pilotscope.algorithms.lero.candidates import Candidates, all_slots, explore, look
-from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, Featurizer, scales_of
-from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, Stepper, batched, no_denormals
-from pytest_pilotscope.algorithms.lero.model import CHANNELS, HIDDEN_UNITS, LeroNetwork
+from pytest_pilotscope.algorithms.lero.learning import OBJECTIVE, RankedPlans, batched
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.plans.featurize import OPERATORS, Featurizer, scales_of
+from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Stepper, no_denormals
+from pytest_pilotscope.algorithms.plans.network import CHANNELS, HIDDEN_UNITS, PlanNetwork
 from pytest_pilotscope.postgres.planning import RawPlan
 
 PLANS = 490
@@ -145,7 +146,7 @@ def test_training(explored: list[Candidates], benchmark: BenchmarkFixture, show:
     ]
     pairs = sum(len(query.pairs) for query in queries)
     with seeded(0), one_thread(), no_denormals():
-        stepper = Stepper(LeroNetwork(featurizer.width), HyperParameters())
+        stepper = Stepper(PlanNetwork(featurizer.width), HyperParameters(), OBJECTIVE)
         batches = batched(queries, BATCH_PAIRS, torch.device("cpu"), np.random.default_rng(0))
         known = known_steps(explored, featurizer)
         times_s: list[tuple[float, float]] = []
@@ -219,7 +220,7 @@ def test_scoring(explored: list[Candidates], benchmark: BenchmarkFixture, show: 
     most = max(explored, key=lambda each: len(each.plans))
     plans = [*most.plans, *most.plans][:15]
     with seeded(0):
-        network, known = LeroNetwork(featurizer.width).eval(), KnownWay(featurizer.width).eval()
+        network, known = PlanNetwork(featurizer.width).eval(), KnownWay(featurizer.width).eval()
     model = TrainedModel(featurizer=featurizer, network=network, policy=Policy(factors=FACTORS, max_candidates=20))
 
     def ours() -> None:

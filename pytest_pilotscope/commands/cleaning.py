@@ -29,6 +29,7 @@ KINDS = (
     ("steering library", "extension/*"),
     ("labels", "labels/*"),
     ("collected queries", "lero/*"),
+    ("collected queries", "hintset/*"),
     ("generated queries", "workloads/*"),
     ("downloaded data", "downloads/*"),
     ("calibration", "calibrations/*"),
@@ -129,7 +130,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
-    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries])
+    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state", "size"))
     free = [entry for entry in cleaning.entries if not entry.in_use]
     if remove:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]

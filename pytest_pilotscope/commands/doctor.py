@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -17,6 +18,7 @@ import click
 from pytest_pilotscope.commands.output import show_json, size
 from pytest_pilotscope.errors import PilotscopeError, ServerError, TrackingError
 from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.report.text_tables import terminal_width
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.server import Server
@@ -27,6 +29,9 @@ State = Literal["ok", "none", "warn", "FAULT"]
 
 LITTLE_ROOM_BYTES = 500_000_000
 """Twice the size of a prepared `stats_tiny` and the copy that is measured."""
+
+INDENT = 25
+"""The width of a check's state and name."""
 
 DISTRIBUTION = "pytest-pilotscope"
 LAST_WITH_13 = "0.3"
@@ -61,16 +66,23 @@ def show_checks(checks: Iterable[Check], *, as_json: bool) -> bool:
     for check in checks:
         done.append(check)
         if not as_json:
-            state = click.style(f"{check.state:<7}", fg=_COLOURS[check.state], bold=check.state == "FAULT")
-            click.echo(f"{state}{check.name:<18}{check.found}")
-            if check.remedy:
-                click.echo(f"{'':<25}-> {check.remedy}")
+            for line in _lines(check, terminal_width()):
+                click.echo(line)
     works = all(check.state != "FAULT" for check in done)
     if as_json:
         show_json({"works": works, "checks": done})
     else:
         click.echo("\neverything that is needed works" if works else "\nsomething that is needed does not work; see FAULT above")
     return works
+
+
+def _lines(check: Check, width: int | None) -> Iterator[str]:
+    """Yield the lines of a check, wrapped between words on a terminal."""
+    state = click.style(f"{check.state:<7}", fg=_COLOURS[check.state], bold=check.state == "FAULT")
+    for text, hanging in ((check.found, ""), (f"-> {check.remedy}" if check.remedy else "", "   ")):
+        lines = wrap(text, width - INDENT, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False) if width else [text]
+        for line in filter(None, lines):
+            yield f"{state}{check.name:<{INDENT - 7}}{line}" if line is lines[0] and not hanging else f"{'':<{INDENT}}{line}"
 
 
 def check_suite() -> Check:

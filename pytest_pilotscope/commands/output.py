@@ -1,8 +1,8 @@
 """
 Tables for people and JSON for programs.
 
-On a terminal a table has lines and colours and fits the width. In a file or pipe it is text with aligned columns, uncut and the same on
-every machine.
+On a terminal a table has lines and colours and fits the width: it drops columns, wraps text between words, and shortens words that are
+still too long. In a file or pipe it is text with aligned columns, uncut and the same on every machine.
 """
 
 from __future__ import annotations
@@ -42,18 +42,23 @@ _STYLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; numbers are aligned to the right."""
+    """A column of a table; numbers are aligned to the right, and never shortened."""
 
     title: str
     number: bool = False
 
 
-def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to standard output."""
+def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, first_to_go: Sequence[str] = ()) -> None:
+    """Write a table to standard output. If it is too wide for the terminal, drop the columns of `first_to_go` in order."""
     from rich.console import Console
 
+    from pytest_pilotscope.report.text_tables import fitting, terminal_width
+
+    width, rows = terminal_width(), list(rows)
+    kept = fitting([column.title for column in columns], rows, width, first_to_go=first_to_go)
+    columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     if sys.stdout.isatty():
-        Console().print(_table(columns, rows, lines=True))
+        Console(width=width).print(_table(columns, rows, lines=True))
         return
     text = StringIO()
     Console(file=text, width=_UNLIMITED, color_system=None, force_terminal=False).print(_table(columns, rows, lines=False))
@@ -87,9 +92,9 @@ def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, lines: b
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if lines else None, pad_edge=False, padding=(0, 1) if lines else (0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD if lines else None, pad_edge=False, padding=(0, 1 if lines else 2, 0, 0))
     for column in columns:
-        table.add_column(column.title, justify="right" if column.number else "left", overflow="fold", no_wrap=not lines)
+        table.add_column(column.title, justify="right" if column.number else "left", overflow="ellipsis", no_wrap=column.number)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table

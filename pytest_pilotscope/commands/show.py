@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_pilotscope.commands.differences import Differences, MetricPair, Result
 from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
 from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
-from pytest_pilotscope.tracking.sync import Sent
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.commands.differences import Differences, MetricPair, Result
+    from pytest_pilotscope.tracking.sync import Sent
+
+RUNS_FIRST_TO_GO = ("took s", "p95 s", "started (UTC)", "timeouts", "errors", "queries", "total s", "interval", "name", "status")
+"""The columns of `pilotscope runs` that a narrow terminal does without, in this order; a run's name has its start."""
 
 
 def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> None:
@@ -24,7 +29,7 @@ def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> Non
         click.echo("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
     else:
         columns = (Column("experiment"), Column("runs", number=True), Column("newest run"), Column("status"), Column("started (UTC)"))
-        show_table(columns, [_experiment(experiment) for experiment in experiments])
+        show_table(columns, [_experiment(experiment) for experiment in experiments], first_to_go=("started (UTC)", "status", "runs"))
 
 
 def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -36,7 +41,8 @@ def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     else:
         titles = ("queries", "total s", "p95 s", "speed-up", "interval", "timeouts", "errors")
         columns = [Column("run"), Column("name"), Column("status"), Column("started (UTC)"), Column("took s", number=True)]
-        show_table([*columns, *(Column(title, number=True) for title in titles)], [_run(run) for run in runs])
+        every = [*columns, *(Column(title, number=True) for title in titles)]
+        show_table(every, [_run(run) for run in runs], first_to_go=RUNS_FIRST_TO_GO)
 
 
 def show_best(best: Mapping[str, Any], *, ascending: bool, as_json: bool) -> None:
@@ -58,10 +64,11 @@ def show_comparison(comparison: Differences, *, as_json: bool) -> None:
     show_table(
         (Column(""), Column("name"), Column("status"), Column("what")),
         [_result("first", comparison.first), _result("second", comparison.second)],
+        first_to_go=("what", "status"),
     )
     click.echo()
     columns = (Column("metric"), *(Column(title, number=True) for title in ("first", "second", "difference", "percent")))
-    show_table((*columns, Column("second is")), [_metric(pair) for pair in comparison.metrics])
+    show_table((*columns, Column("second is")), [_metric(pair) for pair in comparison.metrics], first_to_go=("difference", "percent"))
     click.echo()
     differing = [pair for pair in comparison.parameters if not pair.equal]
     if differing:
@@ -87,7 +94,7 @@ def show_sent(sent: Iterable[Sent], results: Path, *, as_json: bool) -> bool:
         click.echo(f"no records in {results}")
     else:
         columns = (Column("record"), Column("result"), Column("run"), Column("status"), Column("experiment"))
-        show_table(columns, [_sent(one) for one in done])
+        show_table(columns, [_sent(one) for one in done], first_to_go=("experiment", "status", "run"))
         counts = {state: sum(one.state == state for one in done) for state in dict.fromkeys(one.state for one in done)}
         click.echo(f"\n{', '.join(f'{count} {state}' for state, count in counts.items())}")
     for one in done:

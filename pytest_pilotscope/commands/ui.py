@@ -18,6 +18,9 @@ from pytest_pilotscope.tracking.store import is_server, resolve_uri, sqlite_path
 HOST = "127.0.0.1"
 """Only this machine may connect: the UI asks for no password and lets everybody delete runs."""
 
+TRAINING_VIEW = "#/experiments?workflowType=machine_learning"
+"""MLflow's UI begins with agents otherwise, and shows no runs there."""
+
 
 def check_ui(port: int, tracking_uri: str | StoreUri | None) -> StoreUri:
     """Return the store to show. Raise `UsageError` if it has a UI of its own, if it is missing, or if the port is taken."""
@@ -33,12 +36,13 @@ def check_ui(port: int, tracking_uri: str | StoreUri | None) -> StoreUri:
 
 
 def announce(uri: StoreUri, port: int, *, as_json: bool) -> None:
-    """Show the address of the UI."""
-    url = f"http://{HOST}:{port}"
+    """Show the address of the UI, and that of the page to begin with."""
+    address = f"http://{HOST}:{port}"
+    url = f"{address}/{TRAINING_VIEW}"
     if as_json:
         show_json({"url": url, "tracking_uri": str(uri)})
     else:
-        click.echo(f"{uri} on {url}; Ctrl-C ends it")
+        click.echo(f"{uri} on {address}; Ctrl-C ends it\nits runs: {url}")
     sys.stdout.flush()
 
 

@@ -67,6 +67,7 @@ def calibration_path(record: Record, folder: Path) -> Path:
     """Return the file for this machine and such runs."""
     header = record.header
     belongs = [{part: header.fingerprints.get(part) for part in KEY_PARTS}, sorted(header.queries.items())]
+    belongs += [dict(header.conditions)] if header.conditions else []
     key = hashlib.sha256(json.dumps(belongs, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{_file_name(platform.node())}-{_file_name(header.dataset)}-{key}.json"
 

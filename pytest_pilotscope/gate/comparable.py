@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 
 StateKind = Literal[
@@ -91,6 +92,13 @@ def _other_conditions(candidate: Record, reference: Record) -> Iterator[State]:
         if ours.get(key) != theirs.get(key):
             found = f"{ours.get(key, 'unknown')} here, {theirs.get(key, 'unknown')} in the reference"
             yield State(kind=_OTHER.get(key, "other-conditions"), text=f"the runs differ in {key}: {found}")
+    if candidate.header.conditions != reference.header.conditions:
+        here, there = (conditions_text(record.header.conditions) or "none" for record in (candidate, reference))
+        yield State(kind="other-conditions", text=f"the runs differ in their conditions: {here} here, {there} in the reference")
+    for side in candidate.header.sides:
+        here, there = (record.header.variants.get(side, "no variant") for record in (candidate, reference))
+        if here != there and side in reference.header.sides:
+            yield State(kind="other-conditions", text=f"the runs differ in {side}: {here} here, {there} in the reference")
 
 
 def _other_sides(candidate: Record, reference: Record) -> Iterator[State]:

@@ -77,6 +77,10 @@ _SETTINGS = (
 )  # fmt: skip
 """Settings that decide how PostgreSQL writes and reads the text of a condition."""
 _VERSIONS = "SELECT datcollate, datctype FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+_COLUMNS = """
+    SELECT quote_ident(attname), has_column_privilege(attrelid, attnum, 'SELECT') FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
 _FIRST_EQUALS = """
     SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
     FROM json_array_elements_text(%s) WITH ORDINALITY AS given (text, place) ORDER BY place
@@ -145,8 +149,10 @@ class SessionSource:
         return [next(read[expression.kind == "text"]) for expression in expressions]
 
     def digest(self, table: str) -> tuple[int, str]:
-        """Hash every row on the server, and the hashes in their order here."""
-        row = Expression("hashtextextended(CAST((r.*) AS text), 0)", "integer")
+        """Hash every row on the server, as far as the role may read it, and the hashes in their order here."""
+        columns = self._session.execute(_COLUMNS, (table.removeprefix("ONLY "),))
+        readable = "r.*" if all(may for _, may in columns) else ", ".join(f"r.{name}" for name, may in columns if may)
+        row = Expression(f"hashtextextended(CAST(ROW({readable}) AS text), 0)", "integer")
         [hashes] = self._copy(table, [row], stable_text=True)
         return len(hashes), hashlib.sha256(hashes.to_numpy(zero_copy_only=False).tobytes()).hexdigest()[:24]
 

@@ -30,14 +30,14 @@ class Stopwatch:
         self.elapsed_ms += (perf_counter_ns() - self._started_ns) / 1e6
 
 
-def clock_of(session: Session) -> Clock:
+def clock_of(*sessions: Session) -> Clock:
     """
-    Return the best clock of a session.
+    Return the best clock that all of these sessions have.
 
     Without the library it is EXPLAIN (ANALYZE, TIMING OFF): the server's own planning and execution time with a little instrumentation
     per node, the same on every side; a plain execution before it gives the rows.
     """
-    return timed_stream if has_extension(session) else explain_timed
+    return timed_stream if all(map(has_extension, sessions)) else explain_timed
 
 
 def explain_timed(session: Session, sql: str, take: Take | None) -> TimedRun:

@@ -12,18 +12,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_pilotscope.errors import DifferentAnswer, LeftTransaction, QueryTimeout, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.differences import Differs, explained
+from pytest_pilotscope.measurement.executing import executed
 from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.explain import Plan, node_of
+from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryDecision, QueryReport, QueryRun
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.postgres.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +37,8 @@ TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_MS = 1_000.0
 FIRST_RUN_LIMIT_MS = 600_000.0
 """The limit of the first baseline run of a query."""
+
+T = TypeVar("T")
 
 Line = QueryRun | QueryReport | QueryDecision
 """A line of the record that measuring a query adds."""
@@ -45,7 +53,7 @@ class QueryMeasurement:
 
     `clock` times a statement on a session (`clocks.clock_of`). `timeout_ms` is a fixed limit, or None for 10 x the slowest baseline
     repetition so far, at least 1 s. Every execution goes to `write` at once. `truth` are the true cardinalities that are known; a
-    `PartialCardinalities` has reasons for the others.
+    `PartialCardinalities` has reasons for the others. `chill` is called with the session before each execution.
     """
 
     query: Query
@@ -54,6 +62,7 @@ class QueryMeasurement:
     write: Write
     clock: Clock
     truth: Cardinalities | None = None
+    chill: Callable[[Session], None] | None = None
     _slowest_baseline_ms: float | None = field(default=None, init=False)
     _slowest_other_ms: float | None = field(default=None, init=False)
     _answers: dict[str, Answer] = field(default_factory=dict, init=False)
@@ -89,6 +98,10 @@ class QueryMeasurement:
             self._timed(side, WARM_UP, 0, ceil(self.limit_ms))
         self._answers.clear()
         return tuple(self._measured(again, rounds))
+
+    def ran_on(self, sides: Sequence[Side]) -> bool:
+        """Tell whether the query was not given up, and ran on all of these sides."""
+        return self._cut_off is None and {side.name for side in sides} <= {side.name for side in self._ran}
 
     def _measured(self, sides: Sequence[Side], rounds: int) -> list[QueryRun]:
         first = self._rounds + 1
@@ -126,11 +139,11 @@ class QueryMeasurement:
 
     def _round(self, sides: Sequence[Side], repetition: int) -> list[QueryRun]:
         """Measure every side once, all with the same limit; of a query that was given up, write the time-outs only."""
-        turns = enumerate(_turns(sides, repetition))
+        in_turns = enumerate(turns(sides, repetition))
         if self._cut_off is not None:
-            return [self._not_run(self._cut_off, side, repetition, order) for order, side in turns]
+            return [self._not_run(self._cut_off, side, repetition, order) for order, side in in_turns]
         limit_ms = self.limit_ms
-        return [self._execute(side, repetition, order, limit_ms) for order, side in turns]
+        return [self._execute(side, repetition, order, limit_ms) for order, side in in_turns]
 
     @property
     def limit_ms(self) -> float:
@@ -167,16 +180,11 @@ class QueryMeasurement:
                 planning_ms=0.0,
                 execution_ms=0.0,
             )
-            try:
-                with side.session.statement_timeout(limit_ms):
-                    take = None if answer is None else answer.take
-                    timed = side.session.unable_to_write(lambda: self.clock(side.session, self.query.sql, take))
-            except QueryTimeout:
-                return replace(run, execution_ms=limit_ms, timed_out=True)
-            except (StatementFailed, LeftTransaction) as error:
-                return replace(run, error=str(error))
-        run = replace(run, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, row_count=timed.row_count)
-        if answer is None:
+            if self.chill is not None:
+                self.chill(side.session)
+            take = None if answer is None else answer.take
+            run = executed(run, side.session, self.query.sql, self.clock, limit_ms=limit_ms, take=take)
+        if answer is None or run.error is not None or run.timed_out:
             return run
         self._answers[side.name] = answer
         return replace(run, answer_hash=answer.hash, empty=answer.empty)
@@ -222,6 +230,8 @@ class QueryMeasurement:
 
     def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
         """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
+        if not has_extension(side.session):
+            return replace(report, p_error_reason="its server has no pilotscope library" if self.truth else None)
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None
@@ -242,7 +252,7 @@ class QueryMeasurement:
             return inspected(side.session, self.query.sql, steering)
 
 
-def _turns(sides: Sequence[Side], repetition: int) -> list[Side]:
+def turns(sides: Sequence[T], repetition: int) -> list[T]:
     """Return the sides in the order of one round: forwards and backwards in turn, starting one side later every second round."""
     start = (repetition - 1) // 2 % max(len(sides), 1)
     rotated = [*sides[start:], *sides[:start]]

@@ -15,6 +15,7 @@ from pytest_pilotscope.errors import (
     SteeringError,
     UnsupportedQuery,
     counted,
+    errors_of,
     raise_interrupt_behind,
 )
 from pytest_pilotscope.learning.algorithm import (
@@ -114,7 +115,7 @@ class EstimatorSide:
         if estimates is None:
             with _planning(query):
                 subplans = self.session.subplans(query.sql)
-            estimates = self.algorithm.steer(query, subplans)
+            estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
             check_rows(self.name, query, estimates)
             self.gaps[query.sql] = missed(subplans, estimates)
         else:
@@ -144,7 +145,8 @@ class DeciderSide:
     def steered(self, query: Query) -> Iterator[Steering]:
         """Decide and apply; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
-            with self.supervision.put_back_on_error(), training_limit(self.name, self.supervision.training_timeout_s):
+            limit = training_limit(self.name, self.supervision.training_timeout_s)
+            with self.supervision.put_back_on_error(), errors_of(self.name), limit:
                 self.algorithm.learn_on(query)
         with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
             yield replace(steering, decision=decision)
@@ -155,8 +157,16 @@ class DeciderSide:
         return facts
 
     def _decided(self, query: Query) -> Decision:
-        with _planning(query):
+        """Return the decision. A statement of the algorithm that fails is its error, unless PostgreSQL does not plan the query itself."""
+        try:
             return check_decision(self.name, query, self.algorithm.decide(query, self.session))
+        except (QueryTimeout, StatementFailed) as error:
+            if self.session.closed:
+                raise
+            if not self.session.transaction_open:
+                with _planning(query):
+                    self.session.explain(query.sql)
+            raise AlgorithmError(f"{self.name} failed on query {query.id!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +218,7 @@ def _applied(
     facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
-            with supervision.put_back_on_error(), supervision.limited(name, query):
+            with supervision.put_back_on_error(), errors_of(name), supervision.limited(name, query):
                 with clock:
                     decided = decide(query)
                 facts = explain(query, decided)
@@ -217,7 +227,7 @@ def _applied(
         supervision.check(name, f"its decision on query {query.id!r}")
         if decided is not None:
             with clock, _named(name, query):
-                _apply(side.session, as_decision(decided), stack)
+                apply_decision(side.session, as_decision(decided), stack)
         yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
 
 
@@ -230,7 +240,7 @@ def _named(algorithm: str, query: Query) -> Iterator[None]:
         raise SteeringError(f"{algorithm} decided on query {query.id!r}: {error}") from error
 
 
-def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
+def apply_decision(session: Session, decision: Decision, stack: ExitStack) -> None:
     """Steer a session by a decision until `stack` closes."""
     if decision.settings:
         stack.enter_context(session.planner_settings(decision.settings))
@@ -242,22 +252,15 @@ def _apply(session: Session, decision: Decision, stack: ExitStack) -> None:
 
 @contextmanager
 def _planning(query: Query) -> Iterator[None]:
-    """Raise `UnsupportedQuery` when PostgreSQL does not plan a query; a lost connection, and another statement, stay errors."""
+    """Raise `UnsupportedQuery` when PostgreSQL does not plan a query; a lost connection stays an error."""
     try:
         yield
     except QueryTimeout as error:
-        if not _plans(error.sql, query):
-            raise
         raise UnsupportedQuery(f"planning it takes more than {error.timeout_ms} ms", query.sql) from error
     except StatementFailed as error:
-        if not error.sqlstate or not _plans(error.sql, query):
+        if not error.sqlstate:
             raise
         raise UnsupportedQuery(f"PostgreSQL does not plan it: {error.reason}", query.sql) from error
-
-
-def _plans(sql: str, query: Query) -> bool:
-    """Tell whether a statement contains the text of a query, as its EXPLAIN does."""
-    return query.sql.strip().rstrip(";").rstrip() in sql
 
 
 def side_of(name: str, algorithm: Algorithm, session: Session, supervision: Supervision | None = None) -> Side:

@@ -126,20 +126,22 @@ class Results:
         return f"<Results of {counted(len(runs), 'run', 'runs')}: {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}>"
 
     def _repr_html_(self) -> str:
-        """Return the tables of the terminal, for a notebook."""
+        """Return the verdict, the tables of the terminal and the remarks, for a notebook."""
         from html import escape
 
         from pandas import DataFrame
 
         from pytest_pilotscope.report.remarks import all_remarks
+        from pytest_pilotscope.statistics.verdict import verdict
 
         parts = []
         for summary, record in zip(self._summaries, self.records, strict=True):
             table = DataFrame([[name, *cells(side)] for name, side in summary.sides.items()], columns=list(COLUMNS))
-            remarks = "".join(f"<br>{escape(remark.text)}" for remark in all_remarks(record, summary))
-            parts.append(
-                f"<p><b>{escape(record.header.run_name)}</b>: {escape(record.status)}</p>{table.to_html(index=False)}<p>{remarks}</p>"
+            sentences, remarks = (
+                "<br>".join(escape(remark.text) for remark in found) for found in (verdict(record, summary), all_remarks(record, summary))
             )
+            title = f"<b>{escape(record.header.run_name)}</b>: {escape(record.status)}"
+            parts.append(f"<p>{title}</p><p>{sentences}</p>{table.to_html(index=False)}<p>{remarks}</p>")
         return "".join(parts)
 
 

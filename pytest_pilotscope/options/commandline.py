@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.options.table import Option
-from pytest_pilotscope.options.values import parts
 from pytest_pilotscope.places.dsn import Dsn
 
 if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
 
-GROUP = "pilotscope"
+SHOWN_KEY = "pilotscope_algo"
+"""The ini key that the help shows for all."""
 
-MEASURING = ("algo", "db", "compare", "gate", "calibrate", "report")
+NAMING = ("--algo", "--db", "--pilotscope-algo", "--pilotscope-db")
+"""Options whose names may also follow each other, as the predecessor had it."""
+
+MEASURING = ("algo", "variant", "db", "compare", "gate", "calibrate", "report")
 """Options that only a measurement uses: a command line with one of them asks for a measurement."""
 
 JUDGING = ("gate", "calibrate")
@@ -27,9 +32,8 @@ JUDGING = ("gate", "calibrate")
 
 def add_options(parser: pytest.Parser, options: Iterable[Option] = OPTIONS) -> None:
     """Add the prefixed names and the ini keys of options."""
-    group = parser.getgroup(GROUP, "pilotscope: learned database components, measured")
     for option in options:
-        group.addoption(f"--pilotscope-{option.name}", **_attributes(option, help_text=argparse.SUPPRESS))
+        _group(parser, option).addoption(f"--pilotscope-{option.name}", **_attributes(option, help_text=argparse.SUPPRESS))
         _add_ini_key(parser, option)
 
 
@@ -39,14 +43,46 @@ def add_short_names(parser: pytest.Parser, options: Iterable[Option]) -> tuple[s
 
     Return the names that other plugins have taken; those options keep their prefixed name only.
     """
-    group = parser.getgroup(GROUP)
     taken = []
     for option in options:
         try:
-            group.addoption(f"--{option.name}", **_attributes(option, help_text=option.help_with_default.replace("%", "%%")))
+            _group(parser, option).addoption(
+                f"--{option.name}", **_attributes(option, help_text=option.help_with_default.replace("%", "%%"))
+            )
         except (ValueError, argparse.ArgumentError):
             taken.append(f"--{option.name}")
     return tuple(taken)
+
+
+def joined(arguments: Iterable[str]) -> Iterator[str]:
+    """
+    Yield the arguments of a command line, with the names after --algo and --db joined by commas: `--algo a b` is `--algo a,b`.
+
+    What exists as a file or folder, or looks like one, is not taken for a name, because it says where the tests are.
+    """
+    names: list[str] | None = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if names is not None and (not names or not (argument.startswith("-") or _is_place(argument))):
+            names.append(argument)
+            continue
+        yield from [",".join(names)] if names else []
+        names = [value] * bool(equals) if flag in NAMING else None
+        yield argument if names is None else flag
+    yield from [",".join(names)] if names else []
+
+
+def _is_place(argument: str) -> bool:
+    path = Path(argument.partition("::")[0])
+    return path.exists() or "::" in argument or len(path.parts) > 1 or path.suffix == ".py"
+
+
+def shorten_help(config: pytest.Config) -> None:
+    """Let `--help` show one ini key for all: each option has one, and their names say nothing new."""
+    if config.getoption("help", False):
+        keys = config._parser._inidict  # pytest offers no public access to it
+        for key in [key for key in keys if key.startswith("pilotscope_") and key != SHOWN_KEY]:
+            del keys[key]
 
 
 def add_late_keys(config: pytest.Config, registry: Registry) -> None:
@@ -62,7 +98,12 @@ def late(config: pytest.Config, options: Iterable[Option]) -> tuple[Option, ...]
 
 
 def _add_ini_key(parser: pytest.Parser, option: Option) -> None:
-    parser.addini(option.dest, f"the same as --pilotscope-{option.name}")
+    others = "; every other option of pilotscope has such a key, too: pilotscope_NAME, with _ for -" if option.dest == SHOWN_KEY else ""
+    parser.addini(option.dest, f"the same as --pilotscope-{option.name}{others}")
+
+
+def _group(parser: pytest.Parser, option: Option) -> pytest.OptionGroup:
+    return parser.getgroup(f"pilotscope-{option.group}", f"pilotscope, {option.group}")
 
 
 def _attributes(option: Option, *, help_text: str) -> dict[str, Any]:
@@ -86,7 +127,10 @@ def settings(config: pytest.Config) -> Settings:
         chosen["datasets"] = (chosen["dump"].name.partition(".")[0] or chosen["dump"].name,)
     if config.getoption("pilotscope_register_model") and not chosen.get("mlflow", True):
         raise pytest.UsageError("--register-model registers in MLflow, which --no-mlflow switches off; leave one of them out")
-    return Settings(**chosen)
+    try:
+        return Settings(**chosen)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def algorithm_options(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
@@ -107,7 +151,7 @@ def _chosen(config: pytest.Config, option: Option) -> Any:
     value = config.getoption(option.dest, None)
     if value is None:
         value = _from_ini(config, option)
-    return parts(",".join(value)) if option.repeats and value is not None else value
+    return option.gathered(value) if option.repeats and value is not None else value
 
 
 def _from_ini(config: pytest.Config, option: Option) -> Any:
@@ -119,6 +163,6 @@ def _from_ini(config: pytest.Config, option: Option) -> Any:
             raise pytest.UsageError(f"{option.dest} in {config.inipath}: expected true or false, got {text!r}")
         return not option.default if text.lower() in ("true", "1") else None
     try:
-        return [option.read(text)] if option.repeats else option.read(text)
+        return [option.read(line) for line in text.splitlines() if line.strip()] if option.repeats else option.read(text)
     except argparse.ArgumentTypeError as error:
         raise pytest.UsageError(f"{option.dest} in {config.inipath}: {error}") from error

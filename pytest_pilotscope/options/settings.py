@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pytest_pilotscope.options import drifts, values
 from pytest_pilotscope.options.table import option, options_of
+from pytest_pilotscope.options.variants import FORM, Variant, variant, variants
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri
 
@@ -27,13 +28,20 @@ class Settings:
 
     algorithms: tuple[str, ...] = option(
         ("baseline",),
-        "algorithm to measure, or several joined with +; repeat or separate by commas",
+        "algorithm to measure, or several joined with +; repeat, or separate by commas or blanks",
         name="algo",
         metavar="NAME",
         parse=values.names,
     )
+    variants: tuple[Variant, ...] = option(
+        (),
+        "measure PostgreSQL with other settings, of another build or on another server, too; repeat",
+        name="variant",
+        metavar=FORM,
+        parse=variant,
+    )
     datasets: tuple[str, ...] = option(
-        ("stats_tiny",), "dataset; repeat or separate by commas", name="db", metavar="NAME", parse=values.names
+        ("stats_tiny",), "dataset; repeat, or separate by commas or blanks", name="db", metavar="NAME", parse=values.names
     )
 
     # server
@@ -123,6 +131,20 @@ class Settings:
         parse=values.share_of_all,
     )
     training_timeout_s: float = option(86_400.0, "time limit of an algorithm's training, in s", metavar="S", parse=values.seconds)
+    parallel: int | None = option(
+        None,
+        "workers per gather (max_parallel_workers_per_gather) of all sides; without it none",
+        metavar="N",
+        parse=values.non_negative_int,
+    )
+    jit: bool = option(False, "compile expressions (jit = on) on all sides")
+    cold: bool = option(False, "drop the database from all caches before each execution, on a server that is started here")
+    clients: int | None = option(
+        None,
+        "sessions that run the workload at once on each side; the sides take turns in time slices",
+        metavar="K",
+        parse=values.positive_int,
+    )
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
     drift: drifts.Drift | None = option(
         None,
@@ -201,6 +223,19 @@ class Settings:
             object.__setattr__(self, "server", values.server(self.server))
         if isinstance(self.tracking_uri, str):
             object.__setattr__(self, "tracking_uri", StoreUri(self.tracking_uri))
+        object.__setattr__(self, "variants", variants(self.variants))
+
+    @property
+    def session_settings(self) -> dict[str, str]:
+        """The PostgreSQL settings of all sides."""
+        parallel = {} if self.parallel is None else {"max_parallel_workers_per_gather": str(self.parallel)}
+        return parallel | ({"jit": "on"} if self.jit else {})
+
+    @property
+    def conditions(self) -> dict[str, int]:
+        """The conditions that are not those of a quiet measurement, by the names of their options; 1 for a flag."""
+        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients}
+        return {name: int(value) for name, value in chosen.items() if value is not None}
 
     @property
     def fewest_rounds(self) -> int:
@@ -208,7 +243,19 @@ class Settings:
         return FIRST_ROUNDS if self.rounds == "auto" else self.rounds
 
 
-OPTIONS = options_of(Settings)
+GROUPS = {
+    "algorithms": "what to run",
+    "server": "server",
+    "scale": "data",
+    "measure": "measuring",
+    "gate": "gate and report",
+    "collection": "learning",
+    "sample_bitmaps": "mscn",
+    "results": "gate and report",
+}
+"""The headings of the help, by the field that each begins with; an algorithm's own options are below its name."""
+
+OPTIONS = options_of(Settings, GROUPS)
 """The options of every run; algorithms declare more with `Registry.add_option`."""
 
 

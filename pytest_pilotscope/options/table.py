@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options import values
+from pytest_pilotscope.options.variants import variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class Option:
     """
     One option: `--pilotscope-NAME`, the short `--NAME`, and the ini key `pilotscope_NAME`.
 
-    `key` is its Python name. An option whose default is True or False is a flag: it takes no value and sets the opposite.
+    `key` is its Python name, `group` its heading in the help. An option whose default is True or False is a flag: it takes no value and
+    sets the opposite.
     `parse` reads the text of a value and raises `ValueError` or `argparse.ArgumentTypeError` for a wrong one. Without `parse`, the value is
     one of the `choices` if there are any, else it has the type of the default.
     """
@@ -25,6 +27,7 @@ class Option:
     key: str
     default: Any
     help: str
+    group: str
     parse: Callable[[str], Any] | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
@@ -42,7 +45,11 @@ class Option:
     @property
     def repeats(self) -> bool:
         """True if the option may be repeated, or given once with several names."""
-        return self.parse is values.names
+        return self.parse in (values.names, variant)
+
+    def gathered(self, read: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the values of an option that repeats; names may be in one text, separated by commas."""
+        return values.parts(",".join(read)) if self.parse is values.names else tuple(read)
 
     @property
     def help_with_default(self) -> str:
@@ -89,13 +96,15 @@ def option(default: Any, help: str, *, name: str | None = None, **declared: Any)
     return field(default=default, metadata={"name": name, "help": help, **declared})
 
 
-def options_of(declaring: type) -> tuple[Option, ...]:
-    """Return the options that a dataclass declares."""
-    return tuple(
-        Option(**{**one.metadata, "name": one.metadata["name"] or name_of(one.name, one.default)}, key=one.name, default=one.default)
-        for one in fields(declaring)
-        if one.metadata
-    )
+def options_of(declaring: type, groups: Mapping[str, str]) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares. `groups` has the headings in the help, by the field that each begins with."""
+    options, group = [], ""
+    for one in fields(declaring):
+        group = groups.get(one.name, group)
+        if one.metadata:
+            name = one.metadata["name"] or name_of(one.name, one.default)
+            options.append(Option(**{**one.metadata, "name": name}, key=one.name, default=one.default, group=group))
+    return tuple(options)
 
 
 def name_of(key: str, default: Any, *, prefix: str = "") -> str:

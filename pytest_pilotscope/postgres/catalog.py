@@ -105,11 +105,12 @@ _REFERENCES = """
     JOIN pg_catalog.pg_attribute AS b ON b.attrelid = p.oid AND b.attnum = k.confkey[1]
     WHERE k.contype = 'f' AND cardinality(k.conkey) = 1
       AND pg_catalog.pg_table_is_visible(c.oid) AND pg_catalog.pg_table_is_visible(p.oid)
+      AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AND pg_catalog.has_column_privilege(p.oid, b.attnum, 'SELECT')
     ORDER BY 1, 2, 3, 4
 """
 
 
 def read_references(session: Session) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Return the declared foreign keys of one column: ((table, column), (referenced table, its column))."""
+    """Return the declared foreign keys of one column: ((table, column), (referenced table, its column)), if the role may read both."""
     rows = session.execute(_REFERENCES)
     return [((str(table), str(column)), (str(parent), str(key))) for table, column, parent, key in rows]

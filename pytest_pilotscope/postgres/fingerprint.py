@@ -52,6 +52,10 @@ _INDEXES = f"""
 _BUILD = "SELECT version(), current_setting('debug_assertions'), current_setting('block_size'), current_setting('data_checksums')"
 
 
+Contents = dict[tuple[str, str], tuple[Any, ...]]
+"""Columns, number of rows and their hash by schema and table."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """
@@ -111,16 +115,22 @@ def is_small(session: Session) -> bool:
 
 def content_fingerprint(session: Session) -> str:
     """Hash every row of every table that the role may read; the order of rows and tables does not matter."""
-    found: list[tuple[Any, ...]] = []
+    return _digest([(*name, *content) for name, content in table_contents(session).items()])
+
+
+def table_contents(session: Session, *, rows: bool = True) -> Contents:
+    """Return the columns of each table, by schema and name; if the role may read it, also its number of rows, and with `rows` a hash."""
+    # r.* is the row even where a column is called r
+    hashed = sql.SQL("coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text" if rows else "'0'")
+    found: Contents = {}
     unreadable = unreadable_relations(session)
     for schema, table, _, columns in session.execute(_TABLES):
         if (schema, table) in unreadable:
-            found.append((schema, table, columns))
+            found[schema, table] = (columns,)
             continue
-        # r.* is the row even where a column is called r
-        statement = sql.SQL("SELECT count(*), coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text FROM ONLY {} r")
-        found.append((schema, table, columns, session.execute(statement.format(sql.Identifier(schema, table)))[0]))
-    return _digest(found)
+        statement = sql.SQL("SELECT count(*), {} FROM ONLY {} r").format(hashed, sql.Identifier(schema, table))
+        found[schema, table] = (columns, session.execute(statement)[0])
+    return found
 
 
 def _digest(value: Iterable[Any]) -> str:

@@ -52,6 +52,10 @@ _KNOBS = """
     SELECT name, reset_val, unit, vartype, context, min_val, max_val, enumvals FROM pg_settings
     WHERE name = ANY (%s) ORDER BY name
 """
+_MAY_READ_ENTRIES = """
+    SELECT has_table_privilege('pg_catalog.pg_file_settings', 'select')
+        AND has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'execute')
+"""
 _ENTRIES = "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' ORDER BY seqno"
 
 logger = logging.getLogger(__name__)
@@ -96,6 +100,11 @@ def read_knobs(session: Session, names: Sequence[str]) -> dict[str, KnobRow]:
         for name, value, unit, kind, context, low, high, choices in session.execute(_KNOBS, (list(names),))
         if context in _CONTEXTS
     }
+
+
+def setting_levels(session: Session) -> dict[str, Level | None]:
+    """Return the level of every setting of this server, by its name in lower case; None for those that nobody can change."""
+    return {name: _CONTEXTS.get(context) for name, context in session.execute("SELECT lower(name), context FROM pg_settings")}
 
 
 def set_session_knobs(session: Session, knobs: Mapping[str, str]) -> None:
@@ -146,7 +155,7 @@ def system_knobs(server: Server, names: Sequence[str]) -> Iterator[SystemKnobs]:
                 raise ServerError(f"another run is changing the settings of this server; its note of the old ones is {path}")
             if path.exists():
                 _restore_from(session, read_note(path))
-            entries = _entries(session)
+            entries = system_entries(session)
         note = SettingsNote(path=path, server=here, before={name: entries.get(name) for name in names}, ours={name: [] for name in names})
         note.write()
         try:
@@ -248,7 +257,7 @@ def _told(back: Mapping[str, str], kept: Mapping[str, str]) -> str:
 
 def _put_back(session: Session, note: SettingsNote) -> tuple[dict[str, str], dict[str, str]]:
     """Put back the entries that are still ours; return them and the entries that somebody else has changed since, each with the change."""
-    present = _entries(session)
+    present = system_entries(session)
     back, kept = {}, {}
     for name, before in note.before.items():
         found = present.get(name)
@@ -264,9 +273,21 @@ def _put_back(session: Session, note: SettingsNote) -> tuple[dict[str, str], dic
     return back, kept
 
 
-def _entries(session: Session) -> dict[str, str]:
+def may_read_entries(session: Session) -> bool:
+    """Tell whether the session's role may read `system_entries`."""
+    return bool(session.scalar(_MAY_READ_ENTRIES))
+
+
+def system_entries(session: Session) -> dict[str, str]:
     """Return the settings made by ALTER SYSTEM; the last entry of a name counts."""
     return dict(session.execute(_ENTRIES))
+
+
+def put_entries_back(session: Session, entries: Mapping[str, str | None], expected: Mapping[str, str]) -> None:
+    """Set these entries with ALTER SYSTEM, remove those that are None, and return when the session has the `expected` settings."""
+    for name, value in entries.items():
+        _alter(session, name, value)
+    _reload(session, expected)
 
 
 def _alter(session: Session, name: str, value: str | None) -> None:

@@ -40,6 +40,14 @@ def planned_with(session: Session, sql: str, rows: Mapping[frozenset[str], float
     return _explained(session, composing.SQL("SET LOCAL pilotscope.cardinalities = {}").format(composing.Literal(value)), sql)
 
 
+def planned_under(session: Session, sql: str, settings: Mapping[str, str]) -> RawPlan:
+    """Plan under these settings of the planner, which `plannersettings` has checked."""
+    set_all = [
+        composing.SQL("SET LOCAL {} = {}").format(composing.Identifier(name), composing.Literal(value)) for name, value in settings.items()
+    ]
+    return _explained(session, composing.SQL("; ").join(set_all), sql)
+
+
 def _explained(session: Session, setting: composing.Composable, sql: str) -> RawPlan:
     statement = composing.SQL("; EXPLAIN (FORMAT JSON) ").join([setting, composing.SQL(single(sql))])
     plan: RawPlan = session.scalar(statement)[0]["Plan"]

@@ -117,6 +117,10 @@ class Session:
         """True after `close()`, or when the server broke the connection."""
         return bool(self._connection.closed) or self._connection.info.status != _CONNECTED
 
+    def cancel(self) -> None:
+        """End the running statement; another thread may call this."""
+        self._connection.cancel()
+
     def close(self) -> None:
         """End the session; closing twice is fine."""
         self._connection.close()

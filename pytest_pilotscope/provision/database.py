@@ -37,10 +37,10 @@ class PostgreSQLConfig:
     A database and the PostgreSQL that has it. `db=None` with a `dsn` is the database that the DSN names, as it is.
 
     `server` is `auto`, `embedded`, `container` or a DSN; `dsn` is another way to give a DSN. `pg_bindir` and `pg_version` choose the
-    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, the two of a container limit it. `data_dir` has a
-    copy of a published dataset; `dump` is a dump of a database of the user's, to be called `db`. `allow_changes` are the kinds of changes
-    allowed on the server of the DSN, `databases` and `settings`; `read_only` forbids to write anything there. Contradictory values raise
-    UsageError.
+    embedded PostgreSQL, `settings` are PostgreSQL settings on top of the pinned ones, sessions start with `session_settings`, the two of a
+    container limit it. `data_dir` has a copy of a published dataset; `dump` is a dump of a database of the user's, to be called `db`.
+    `allow_changes` are the kinds of changes allowed on the server of the DSN, `databases` and `settings`; `read_only` forbids to write
+    anything there. Contradictory values raise UsageError.
     """
 
     db: str | None = "stats_tiny"
@@ -56,6 +56,7 @@ class PostgreSQLConfig:
     read_only: bool = False
     allow_changes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    session_settings: Mapping[str, str] = field(default_factory=dict)
     container_memory_bytes: int | None = None
     container_cpus: float | None = None
 
@@ -115,6 +116,7 @@ class PostgreSQLConfig:
             container_cpus=settings.container_cpus,
             read_only=settings.read_only,
             allow_changes=settings.allow_changes,
+            session_settings=settings.session_settings,
         )
 
     @contextmanager
@@ -130,7 +132,8 @@ class Database:
     A database to measure, named `name`, on `server`.
 
     `fingerprint` and `report` are as of opening. `copy_source` is the idle database that copies are made from, or None when this database
-    is the user's. It was opened with `config`. Sessions start with `session_settings`, in PostgreSQL's own units.
+    is the user's. It was opened with `config`. Sessions start with `session_settings`, in PostgreSQL's own units. `variants` are the
+    databases of the sides of `--variant`, by name.
     """
 
     server: Server
@@ -141,6 +144,7 @@ class Database:
     copy_source: str | None = None
     config: PostgreSQLConfig | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, Database] = field(default_factory=dict)
 
     def session(self) -> Session:
         """Open a session in this database; close it, or use it as a context manager."""
@@ -202,12 +206,14 @@ class Database:
 
         if self.config is None or Capability.RESTART not in self.server.capabilities:
             raise UsageError("the server was not started here, so there is no second one like it; use --server embedded or container")
-        config = replace(self.config, settings={**self.config.settings, **(settings or {})})
+        chosen = settings or {}
+        others = {name: value for name, value in self.session_settings.items() if name not in chosen}
+        config = replace(self.config, settings={**self.config.settings, **chosen})
         with open_database(config, self.dataset) as twin:
             with self.session() as ours, twin.session() as theirs:
                 if match_indexes(ours, theirs):
                     twin = replace(twin, fingerprint=fingerprint(theirs))
-            yield replace(twin, session_settings=self.session_settings)
+            yield replace(twin, session_settings=others)
 
 
 @contextmanager
@@ -334,4 +340,13 @@ def _described(server: Server, dataset: Dataset | None, name: str, source: str |
     with server.connect(name) as session:
         found = fingerprint(session)
     report = replace(server.report(), statistics=found.statistics)
-    return Database(server=server, dataset=dataset, name=name, fingerprint=found, report=report, copy_source=source, config=config)
+    return Database(
+        server=server,
+        dataset=dataset,
+        name=name,
+        fingerprint=found,
+        report=report,
+        copy_source=source,
+        config=config,
+        session_settings=dict(config.session_settings) if config is not None else {},
+    )

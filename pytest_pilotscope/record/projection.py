@@ -36,14 +36,16 @@ def header_of(header: RunHeader, side: str) -> RunHeader:
     """Return the header of a run of this side alone; it keeps the tags of the record, also `record_id`."""
     baseline = header.baseline_side
     rest = header.run_name.removeprefix(header.algorithm)
-    own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side == baseline else {}), "algorithm": side}
+    own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side in (baseline, *header.variants) else {}), "algorithm": side}
     return replace(
         header,
         run_name=f"{file_name(side)}{rest}",
         algorithm=side,
         sides=tuple(dict.fromkeys((baseline, side))),
+        variants={name: difference for name, difference in header.variants.items() if name == side},
+        other_servers=tuple(name for name in header.other_servers if name == side),
         parameters={name: own.get(name, value) for name, value in header.parameters.items()},
-        tags={**header.tags, "comparison": header.run_name},
+        tags={**header.tags, "comparison": header.run_name, **({"variant": variant} if (variant := header.variants.get(side)) else {})},
     )
 
 
@@ -53,6 +55,7 @@ def _of_side(record: Record, side: str) -> Record:
         record,
         header=header,
         runs=tuple(run for run in record.runs if run.side in header.sides),
+        slices=tuple(one for one in record.slices if one.side in header.sides),
         reports=tuple(report for report in record.reports if report.side in header.sides),
         decisions=tuple(decision for decision in record.decisions if decision.side in header.sides),
         training=tuple(training for training in record.training if training.side == side),

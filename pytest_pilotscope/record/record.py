@@ -23,19 +23,30 @@ from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 from pytest_pilotscope.record.format1 import with_tree
 from pytest_pilotscope.record.json_values import from_json, to_line
-from pytest_pilotscope.record.results import Preparation, QueryDecision, QueryReport, QueryRun, RunEnd, RunHeader, Status, TrainingReport
+from pytest_pilotscope.record.results import (
+    Preparation,
+    QueryDecision,
+    QueryReport,
+    QueryRun,
+    RunEnd,
+    RunHeader,
+    Status,
+    TimeSlice,
+    TrainingReport,
+)
 
-FORMAT = 2
+FORMAT = 3
 """The format that the writer writes. It changes whenever a field is added, renamed or removed."""
 
-READABLE = (1, FORMAT)
-"""The formats that the reader reads. In format 1 (0.1.0) a plan is text."""
+READABLE = (1, 2, FORMAT)
+"""The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
-Entry = QueryRun | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
+Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
     "query_run": QueryRun,
+    "time_slice": TimeSlice,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "training": TrainingReport,
@@ -59,6 +70,7 @@ class Record:
 
     header: RunHeader
     runs: tuple[QueryRun, ...] = ()
+    slices: tuple[TimeSlice, ...] = ()
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
     training: tuple[TrainingReport, ...] = ()
@@ -212,6 +224,7 @@ class _Reader:
         return Record(
             header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
             runs=runs,
+            slices=self._entries_of(TimeSlice),
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),

@@ -43,7 +43,8 @@ class QueryRun:
     the position within the round, from 0. The server measures `planning_ms` and `execution_ms`; the client measures `inference_ms` (wall
     clock). If the statement timeout cut the run off, `timed_out` is set and `execution_ms` is the limit, so sums over it are lower bounds.
     If the run failed, `error` is the message, and the times mean nothing. `row_count` is the number of rows in the answer. Only warm-ups
-    have `answer_hash`, which does not depend on the order of the rows, and `empty`, which is set if the query found nothing.
+    have `answer_hash`, which does not depend on the order of the rows, and `empty`, which is set if the query found nothing. `client`
+    is the number of the client, from 1, or 0 if the sides ran in turns.
     """
 
     query_id: str
@@ -58,13 +59,14 @@ class QueryRun:
     row_count: int | None = None
     answer_hash: str | None = None
     empty: bool | None = None
+    client: int = 0
 
     def __post_init__(self) -> None:
         for name in ("inference_ms", "planning_ms", "execution_ms"):
             value = getattr(self, name)
             if not 0 <= value <= LONGEST_MS:
                 raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be from 0 to {LONGEST_MS:g}, found {value}")
-        _check_not_negative(self, "repetition", "order", "row_count")
+        _check_not_negative(self, "repetition", "order", "row_count", "client")
 
     @property
     def end_to_end_ms(self) -> float:
@@ -80,6 +82,25 @@ class QueryRun:
     def warm_up(self) -> bool:
         """True if this run only warmed the caches."""
         return self.repetition == WARM_UP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSlice:
+    """
+    The time in which a `side` had the machine, and all its clients ran every query once.
+
+    `repetition` is the round, `order` the position within it, from 0. It took `duration_s` until the last client was ready; `executions`
+    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`.
+    """
+
+    side: str
+    repetition: int
+    order: int
+    duration_s: float
+    executions: int
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "repetition", "order", "duration_s", "executions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,9 +221,12 @@ class RunHeader:
     The first line of a record: the description of its run.
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
-    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. The run measures each query in
-    `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the rounds that all queries have.
-    Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
+    `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `variants` maps the sides that
+    are PostgreSQL with other settings or of another server to the difference; those of `other_servers` ran on a server of their own.
+    `conditions` are those of production, by the names of their options: `parallel` workers per gather, `jit` and `cold` (1 if chosen),
+    `clients` at once. The
+    run measures each query in `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the
+    rounds that all queries have. Everything random uses `seed`. `suite_version` is the version that wrote the record. `queries` maps
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
@@ -218,6 +242,9 @@ class RunHeader:
     seed: int
     suite_version: str
     baseline_side: str = BASELINE
+    variants: Mapping[str, str] = field(default_factory=dict)
+    other_servers: tuple[str, ...] = ()
+    conditions: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, Scalar
-from pytest_pilotscope.report.plans import Node, compared, judged
-from pytest_pilotscope.statistics.accuracy import worst_q_error
-from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary
+from pytest_pilotscope.report.plans import Node, compared, is_aligned, judged, shortened
+from pytest_pilotscope.statistics.accuracy import estimating_sides, worst_q_error
+from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary, is_tie
 from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
@@ -20,19 +21,22 @@ OFF = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySide:
     """
-    One query on one side. `speedup` and `outcome` compare it with the baseline; None for the baseline itself and without a pair.
+    One query on one side.
 
+    `speedup`, `lost_ms` and `outcome` compare it with the baseline; None for the baseline itself and without a pair.
     `worst_q_error` is the largest of its subplans. `changed` is set if the plan differs from the baseline's; None if one of them is
-    unknown. `facts` explain its decision.
+    unknown. It is `tied` if the other plan has the same cost. `facts` explain its decision.
     """
 
     name: str
     times: QueryTimes | None = None
     speedup: Interval | None = None
+    lost_ms: float | None = None
     outcome: Outcome | None = None
     error: str | None = None
     report: QueryReport | None = None
     changed: bool | None = None
+    tied: bool = False
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     worst_q_error: float | None = None
 
@@ -44,28 +48,32 @@ class QuerySide:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanPair:
-    """
-    The plans of the baseline and of another side, whose nodes are marked if the other plan differs.
+class PlanTable:
+    """One plan and the sides that run it, with a tuple of nodes, in the same order, for each of them."""
 
-    `same` is set if they do the same; `alike` if their estimated costs and rows are equal, too.
-    """
+    sides: tuple[str, ...]
+    nodes: tuple[tuple[Node, ...], ...]
 
-    side: str
-    baseline: tuple[Node, ...]
-    other: tuple[Node, ...]
-    same: bool
-    alike: bool
+    @property
+    def rows(self) -> Iterator[tuple[Node, ...]]:
+        """The nodes of all sides, node by node."""
+        return zip(*self.nodes, strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryContent:
-    """One query: its sides, the baseline first, and the plans of the others paired with the baseline's."""
+    """One query: its place in the workload, its sides, the baseline first, and its different plans, the baseline's first."""
 
     id: str
+    place: int
     sql: str
     sides: tuple[QuerySide, ...]
-    plans: tuple[PlanPair, ...]
+    plans: tuple[PlanTable, ...]
+
+    @property
+    def most_lost_ms(self) -> float:
+        """The time that the query loses on the side where it loses most; infinite if it failed."""
+        return max((inf if side.error else side.lost_ms or 0.0 for side in self.sides), default=0.0)
 
     @property
     def flags(self) -> str:
@@ -80,13 +88,13 @@ class QueryContent:
 
 
 def queries_of(record: Record, summary: Summary) -> Iterator[QueryContent]:
-    """Yield the queries of a record in its order."""
+    """Yield the queries of a record in its order; the page sorts them by lost time."""
     baseline = record.header.baseline_side
     order = (baseline, *(name for name in record.header.sides if name != baseline))
     sides = [_Side.of(record, summary.sides[name]) for name in order]
-    for query_id in record.query_ids():
+    for place, query_id in enumerate(record.query_ids()):
         found = tuple(side.query(query_id, sides[0]) for side in sides)
-        yield QueryContent(id=query_id, sql=record.header.queries.get(query_id, ""), sides=found, plans=tuple(_plans(found[0], found[1:])))
+        yield QueryContent(id=query_id, place=place, sql=record.header.queries.get(query_id, ""), sides=found, plans=_plans(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +107,8 @@ class _Side:
     errors: dict[str, str]
     reports: dict[str, QueryReport]
     facts: dict[str, Mapping[str, Scalar]]
+    itself: bool
+    estimates: bool
 
     @classmethod
     def of(cls, record: Record, side: SideSummary) -> _Side:
@@ -109,20 +119,25 @@ class _Side:
             errors={run.query_id: run.error for run in record.runs if run.side == side.side and run.error is not None},
             reports={report.query_id: report for report in record.reports if report.side == side.side},
             facts={decision.query_id: decision.facts for decision in record.decisions if decision.side == side.side},
+            itself=side.against is not None and side.against.itself,
+            estimates=side.side in estimating_sides(record),
         )
 
     def query(self, query_id: str, baseline: _Side) -> QuerySide:
         ratio, report = self.ratios.get(query_id), self.reports.get(query_id)
+        times, own = self.times.get(query_id), baseline.times.get(query_id)
         return QuerySide(
             name=self.name,
-            times=self.times.get(query_id),
+            times=times,
             speedup=ratio.ratio.inverse if ratio else None,
-            outcome=ratio.outcome if ratio else None,
+            lost_ms=times.end_to_end_ms - own.end_to_end_ms if times and own and self is not baseline else None,
+            outcome=ratio.outcome if ratio and not self.itself else None,
             error=self.errors.get(query_id),
             report=report,
             changed=_changed(report, baseline.reports.get(query_id)) if self is not baseline else None,
+            tied=bool(report and (its := baseline.reports.get(query_id)) and is_tie(report, its)),
             facts=self.facts.get(query_id, {}),
-            worst_q_error=worst_q_error(report) if report else None,
+            worst_q_error=worst_q_error(report) if report and self.estimates else None,
         )
 
 
@@ -132,15 +147,22 @@ def _changed(report: QueryReport | None, baseline: QueryReport | None) -> bool |
     return report.plan_shape != baseline.plan_shape
 
 
-def _plans(baseline: QuerySide, others: Sequence[QuerySide]) -> Iterator[PlanPair]:
-    left = _nodes(baseline)
-    for other in others:
-        right = _nodes(other)
-        if left or right:
-            pair = compared(left, right), compared(right, left)
-            same = not any(node.difference for nodes in pair for node in nodes)
-            yield PlanPair(side=other.name, baseline=pair[0], other=pair[1], same=same, alike=left == right)
+def _plans(sides: Sequence[QuerySide]) -> tuple[PlanTable, ...]:
+    """
+    Return the different plans of a query. Sides with the same plan share its table.
 
-
-def _nodes(side: QuerySide) -> tuple[Node, ...]:
-    return judged(side.report) if side.report else ()
+    The nodes of the first, which is the baseline's if that is known, are marked against all others, and theirs against the first.
+    """
+    groups: list[dict[str, tuple[Node, ...]]] = []
+    for side in sides:
+        nodes = judged(side.report) if side.report else ()
+        group = next((group for group in groups if is_aligned(next(iter(group.values())), nodes)), None)
+        if group is not None:
+            group[side.name] = nodes
+        elif nodes:
+            groups.append({side.name: nodes})
+    own, *others = [next(iter(group.values())) for group in groups] or [()]
+    marked = [compared(own, *others), *(shortened(compared(nodes, own), own) for nodes in others)]
+    return tuple(
+        PlanTable(sides=tuple(group), nodes=(first, *list(group.values())[1:])) for group, first in zip(groups, marked, strict=False)
+    )

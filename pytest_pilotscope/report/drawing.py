@@ -6,7 +6,6 @@ Figures are made directly, without pyplot, so they do not affect a user's own pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FIRST = (11.0, 3.2)
 WIDE = (5.6, 3.4)
 TALL = (5.6, 4.2)
 SMALL = (3.6, 2.4)
@@ -65,20 +65,20 @@ def add_legend(axes: Axes) -> None:
 
 def make_logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
     """Make an axis logarithmic, with decimal numbers as labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low = max(low, 1e-9)  # times of zero have no logarithm
     high = max(high, 2 * low)
     axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)  # first: matplotlib warns of data that are all zero otherwise
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
-def finished(name: str, caption: str, figure: Figure, *, titles: Mapping[str, str] | None = None, small: bool = False) -> Plot:
-    """Return the plot of a figure."""
+def finished(name: str, title: str, caption: str, figure: Figure, **described: Any) -> Plot:
+    """Return the plot of a figure; `Plot` explains the arguments."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return plot_of(name, caption, buffer.getvalue(), titles=titles, small=small)
+    return plot_of(name, buffer.getvalue(), title=title, caption=caption, **described)

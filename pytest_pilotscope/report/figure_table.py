@@ -6,26 +6,27 @@ The terminal, the Markdown file and the page show the same cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
-from pytest_pilotscope.report.text_tables import text_table
+from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.load import QUANTILES, Load
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
+from pytest_pilotscope.statistics.verdict import Remark, verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "-"
-GAP = 2
-"""The largest number of blanks around a column of the terminal's table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +85,18 @@ def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
 def title_of(summary: Summary) -> str:
     """Return the name of the run, its status, and the parameters of the measurement."""
     header = summary.header
-    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}"
+    conditions = f", {conditions_text(header.conditions)}" if header.conditions else ""
+    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}{conditions}"
 
 
 def markdown(record: Record) -> str:
     """Return the table as a Markdown document, with the remarks and the meanings of the figures."""
     summary = summarize(record)
     header, table = record.header, figure_table(summary)
-    remarks = all_remarks(record, summary)
     lines = [
         f"# {header.dataset}: {', '.join(table.sides)}",
+        "",
+        *_listed(verdict(record, summary)),
         "",
         f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
         f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
@@ -102,11 +105,15 @@ def markdown(record: Record) -> str:
         _row(["---", *("---:" for _ in table.sides)]),
         *(_row([figure.name, *cells]) for figure, cells in table.rows),
         "",
-        *(f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks),
+        *_listed(all_remarks(record, summary)),
         "",
         *(f"*{figure.name}*: {figure.meaning}.  " for figure, _ in table.rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _listed(remarks: Iterable[Remark]) -> list[str]:
+    return [f"- {'**' if remark.bad else ''}{_escaped(remark.text)}{'**' if remark.bad else ''}" for remark in remarks]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -131,6 +138,11 @@ def bound_text(value: float) -> str:
 def factor_text(value: float) -> str:
     """Format an error or another factor to three digits, or to the last one before the point."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def outcomes_text(against: Against) -> str | None:
+    """Format the numbers of faster, slower and equal queries; None for PostgreSQL, which neither wins nor loses against itself."""
+    return None if against.itself else f"{against.wins}/{against.losses}/{against.ties}"
 
 
 def executions_text(number: Interval) -> str:
@@ -158,7 +170,10 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower})" if plans else None
+    if plans is None:
+        return None
+    tied = f", {len(plans.tied)} tied" if plans.tied else ""
+    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower}){tied}"
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
@@ -173,6 +188,18 @@ def _p_errors(side: SideSummary) -> str | None:
 
 def _q_errors(side: SideSummary) -> str | None:
     return _quantiles(side.q_errors.nonempty or side.q_errors.all) if side.q_errors else None
+
+
+def _under_load(cell: Callable[[Load], str | None]) -> Callable[[SideSummary], str | None]:
+    return lambda side: cell(side.load) if side.load else None
+
+
+def _latency_speedup(quantile: int) -> Figure:
+    return Figure(
+        name=f"latency p{quantile} [95 %]",
+        meaning=f"the baseline's p{quantile} latency over this side's, paired slice by slice; above 1 is faster",
+        cell=_under_load(lambda load: interval_text(load.speedups[quantile]) if load.speedups else None),
+    )
 
 
 FIGURES: tuple[Figure, ...] = (
@@ -201,13 +228,29 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="won/lost/tied",
         meaning="queries that are significantly faster or slower than the baseline, corrected for multiple tests",
-        cell=_compared(lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
+        cell=_compared(outcomes_text),
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these significantly faster/slower)",
+        meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
         cell=_compared(_plans),
     ),
+    Figure(
+        name="executions/s",
+        meaning="throughput: executions of all clients that ended, per second",
+        cell=_under_load(lambda load: f"{load.throughput_per_s:.2f}"),
+    ),
+    Figure(
+        name="throughput [95 %]",
+        meaning="throughput of this side over the baseline's, paired slice by slice; above 1 is faster",
+        cell=_under_load(lambda load: interval_text(load.throughput) if load.throughput else None),
+    ),
+    Figure(
+        name="latency ms",
+        meaning="p50 / p95 / p99 over all executions of all clients, end to end",
+        cell=_under_load(lambda load: " / ".join(f"{load.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
+    ),
+    *map(_latency_speedup, QUANTILES),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
     Figure(
         name="steered",

@@ -1,59 +1,98 @@
 "use strict";
-// Sort and filter the tables of queries, open all sections, or the one that a link points to. The page is complete without this script.
+// Sort, filter and open the queries of a table, by mouse and by key. The page is complete without this script: then every query is open.
 
-function cellOf(row, column) {
-  return row.cells[column];
-}
+const bodiesOf = (table) => Array.from(table.tBodies);
+const linkOf = (body) => body.rows[0].cells[0].querySelector("a");
 
-function valueOf(row, column) {
-  const text = cellOf(row, column).dataset.value;
-  return text === "" ? null : Number(text);
+function valueOf(body, column) {
+  const cell = body.rows[0].cells[column];
+  const text = (cell.dataset.value || cell.textContent).replace(/[≥,]/g, "").trim();
+  const value = { other: 1, same: 0 }[text.split(/\s/)[0]] ?? parseFloat(text);
+  return Number.isNaN(value) ? null : value;
 }
 
 function sortBy(table, heading, column) {
   const ascending = heading.getAttribute("aria-sort") !== "ascending";
   for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-  const rows = Array.from(table.tBodies[0].rows, (row) => [valueOf(row, column), row]);
-  rows.sort(([a], [b]) => (a === null) - (b === null) || (ascending ? a - b : b - a)); // rows without a value stay at the end
-  table.tBodies[0].append(...rows.map(([, row]) => row));
+  const bodies = bodiesOf(table).map((body) => [valueOf(body, column), body]);
+  bodies.sort(([a], [b]) => (a === null) - (b === null) || (ascending ? a - b : b - a)); // queries without a value stay at the end
+  table.append(...bodies.map(([, body]) => body));
 }
 
 function filter(form) {
-  const rows = Array.from(document.getElementById(form.dataset.table).tBodies[0].rows);
+  const bodies = bodiesOf(document.getElementById(form.dataset.table));
   const words = form.elements.text.value.toLowerCase().split(/\s+/).filter(Boolean);
   const flag = form.elements.flag.value;
   let shown = 0;
-  for (const row of rows) {
-    const matches = words.every((word) => row.dataset.text.includes(word)) && (!flag || row.dataset.flags.split(" ").includes(flag));
-    row.hidden = !matches;
-    sectionOf(row).hidden = !matches;
-    shown += matches;
+  for (const body of bodies) {
+    const text = `${linkOf(body).textContent} ${body.querySelector(".sql").textContent}`.toLowerCase();
+    body.hidden = !(words.every((word) => text.includes(word)) && (!flag || body.dataset.flags.split(" ").includes(flag)));
+    shown += !body.hidden;
   }
-  form.querySelector("output").value = shown === rows.length ? `${rows.length} queries` : `${shown} of ${rows.length} queries`;
+  form.querySelector("output").value = shown === bodies.length ? `${shown} queries` : `${shown} of ${bodies.length} queries`;
 }
 
-function sectionOf(row) {
-  return document.getElementById(decodeURIComponent(row.cells[0].querySelector("a").hash.slice(1)));
+function open(body, opened = true) {
+  body.classList.toggle("open", opened);
+  linkOf(body).setAttribute("aria-expanded", opened);
+  if (!opened) return;
+  const plans = body.querySelector(".plans");
+  if (plans && !plans.querySelector(".legend")) plans.prepend(body.closest(".run").querySelector(".legend").cloneNode(true));
+  scrollByKey(body);
 }
 
-function openShown(form) {
-  const rows = Array.from(document.getElementById(form.dataset.table).tBodies[0].rows);
-  const sections = rows.filter((row) => !row.hidden).map(sectionOf);
-  const open = sections.some((section) => !section.open);
-  for (const section of sections) section.open = open;
-  form.querySelector("button").textContent = open ? "close all" : "open all";
+function scrollByKey(root) { // what scrolls must be in reach of the keyboard
+  for (const area of root.querySelectorAll(".plan, .scroll")) {
+    const scrolls = area.scrollWidth > area.clientWidth;
+    area.toggleAttribute("tabindex", scrolls);
+    if (scrolls) {
+      area.tabIndex = 0;
+      area.setAttribute("role", "group");
+      area.setAttribute("aria-label", (area.querySelector("caption") || area.querySelector("th")).textContent);
+    }
+  }
+}
+
+function openAll(form) {
+  const bodies = bodiesOf(document.getElementById(form.dataset.table)).filter((body) => !body.hidden);
+  const opened = bodies.some((body) => !body.classList.contains("open"));
+  for (const body of bodies) open(body, opened);
+  form.querySelector("button").textContent = opened ? "close all" : "open all";
 }
 
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target instanceof HTMLDetailsElement) {
-    target.hidden = false;
-    target.open = true;
-    target.scrollIntoView();
-  }
+  if (target instanceof HTMLTableSectionElement) show(target);
 }
 
+function show(body) {
+  body.hidden = false;
+  open(body);
+  body.scrollIntoView();
+  linkOf(body).focus({ preventScroll: true });
+}
+
+function step(by) {
+  const current = document.activeElement.closest(".queries > tbody") || document.querySelector(".queries > tbody.open");
+  const table = current ? current.parentElement : document.querySelector("table.queries");
+  const bodies = bodiesOf(table).filter((body) => !body.hidden);
+  const next = current ? bodies[bodies.indexOf(current) + by] : bodies[0];
+  if (!next) return;
+  if (current) open(current, false);
+  show(next);
+}
+
+function moveInChart(event) {
+  const marks = Array.from(event.currentTarget.querySelectorAll("a"));
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!by || !marks.length) return;
+  const at = marks.indexOf(document.activeElement);
+  marks[at < 0 ? 0 : Math.min(Math.max(at + by, 0), marks.length - 1)].focus();
+  event.preventDefault();
+}
+
+document.documentElement.classList.add("js");
 for (const table of document.querySelectorAll("table.queries")) {
   const [first, second] = table.tHead.rows;
   const headings = [...Array.from(first.cells).slice(0, 2), ...second.cells];
@@ -61,12 +100,31 @@ for (const table of document.querySelectorAll("table.queries")) {
     heading.setAttribute("aria-sort", "none");
     heading.querySelector("button").addEventListener("click", () => sortBy(table, heading, column));
   });
+  for (const body of table.tBodies) linkOf(body).setAttribute("aria-expanded", "false");
+  table.addEventListener("click", (event) => {
+    const row = event.target.closest("tr");
+    const body = row && row.parentElement;
+    if (!body || body.parentElement !== table || row !== body.rows[0] || body.tagName !== "TBODY" || String(getSelection())) return;
+    event.preventDefault();
+    open(body, !body.classList.contains("open"));
+    history.replaceState(null, "", body.classList.contains("open") ? linkOf(body).hash : " ");
+  });
 }
 for (const form of document.querySelectorAll("form.filter")) {
   form.addEventListener("input", () => filter(form));
-  form.querySelector("button").addEventListener("click", () => openShown(form));
+  form.querySelector("button").addEventListener("click", () => openAll(form));
   form.addEventListener("submit", (event) => event.preventDefault());
   filter(form);
 }
+for (const chart of document.querySelectorAll("figure svg")) {
+  for (const mark of chart.querySelectorAll("a")) mark.tabIndex = -1; // a chart is one stop for Tab; arrow keys go through its queries
+  chart.addEventListener("keydown", moveInChart);
+}
+addEventListener("keydown", (event) => {
+  const by = { j: 1, k: -1 }[event.key];
+  if (by && !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, select, textarea")) step(by);
+});
 addEventListener("hashchange", openTarget);
+addEventListener("resize", () => scrollByKey(document));
+scrollByKey(document);
 openTarget();

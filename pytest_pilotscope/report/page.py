@@ -18,10 +18,11 @@ from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
 from pytest_pilotscope.report.figure_table import FigureTable, bound_text, factor_text, figure_table, title_of
 from pytest_pilotscope.report.plots import plots_of
-from pytest_pilotscope.report.remarks import Remark, all_remarks
+from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.svg import Plot
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
+from pytest_pilotscope.statistics.verdict import Remark, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,6 +41,7 @@ class RunContent:
     title: str
     facts: tuple[tuple[str, str], ...]
     table: FigureTable
+    verdict: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     plots: tuple[Plot, ...]
     queries: tuple[QueryContent, ...]
@@ -75,9 +77,10 @@ def _content(record: Record, prefix: str) -> RunContent:
         title=title_of(summary),
         facts=tuple(_facts(record.header, summary)),
         table=figure_table(summary),
+        verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
         plots=plots_of(record, summary),
-        queries=tuple(queries_of(record, summary)),
+        queries=tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms)),
     )
 
 
@@ -110,7 +113,14 @@ def environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(resource), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"interval": _interval, "ms": _ms, "rows": _rows, "ratio": factor_text, "fact": _fact}
+    environment.filters |= {
+        "interval": _interval,
+        "ms": _ms,
+        "rows": _rows,
+        "signed": _signed,
+        "ratio": factor_text,
+        "fact": _fact,
+    }
     return environment
 
 
@@ -125,6 +135,10 @@ def _interval(value: Interval | None) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:,.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,.2f}"
 
 
 def _fact(value: Scalar) -> str:

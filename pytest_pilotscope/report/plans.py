@@ -20,7 +20,7 @@ class Node:
     One node of a plan as the page shows it.
 
     `estimated_rows` are the planner's estimate for the relations below the node, `true_rows` their true number, and `q_error` is between
-    the two; None if they are unknown.
+    the two; None if they are unknown. `brief` is set if another plan beside it shows a node with the same conditions.
     """
 
     plan: PlanNode
@@ -29,6 +29,12 @@ class Node:
     true_rows: float | None = None
     q_error: float | None = None
     difference: Difference = ""
+    brief: bool = False
+
+    @property
+    def text(self) -> str:
+        """The node in words; a `brief` one has `[…]` for its conditions."""
+        return f"{self.plan.title} […]" if self.brief and self.plan.conditions else self.plan.text
 
 
 def judged(report: QueryReport) -> tuple[Node, ...]:
@@ -46,8 +52,25 @@ def judged(report: QueryReport) -> tuple[Node, ...]:
     return tuple(_judged(node, depth, known) for depth, node in report.plan.nodes())
 
 
-def compared(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
-    """Return the nodes, marked with the differences of the other plan."""
+def is_aligned(nodes: Sequence[Node], others: Sequence[Node]) -> bool:
+    """Tell whether two plans do the same in the same order, whatever their estimates are."""
+    return [(node.depth, node.plan.text) for node in nodes] == [(node.depth, node.plan.text) for node in others]
+
+
+def compared(nodes: Sequence[Node], *plans: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes, marked with the differences of the other plans; another order of the joins is the larger difference."""
+    for others in plans:
+        nodes = _compared(nodes, others)
+    return tuple(nodes)
+
+
+def shortened(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes, without the conditions that a node of the other plan shows."""
+    shown = {node.plan.text for node in others}
+    return tuple(replace(node, brief=not node.difference and node.plan.text in shown) for node in nodes)
+
+
+def _compared(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
     same = Counter((node.plan.title, node.plan.aliases) for node in others)
     together = {node.plan.aliases for node in others}
     marked = []
@@ -55,7 +78,7 @@ def compared(nodes: Sequence[Node], others: Sequence[Node]) -> tuple[Node, ...]:
         key = (node.plan.title, node.plan.aliases)
         difference: Difference = "" if same[key] > 0 else "method" if node.plan.aliases in together else "order"
         same[key] -= 1
-        marked.append(replace(node, difference=difference))
+        marked.append(node if node.difference == "order" or not difference else replace(node, difference=difference))
     return tuple(marked)
 
 

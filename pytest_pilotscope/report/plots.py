@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.report.drawing import SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
+from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
 from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
-from pytest_pilotscope.statistics.accuracy import q_error
+from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
 from pytest_pilotscope.statistics.ratios import QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
@@ -47,13 +48,16 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
     for name, side in summary.sides.items():
         if side.against is None or not side.against.queries:
             continue
-        figure, axes = new_figure(WIDE)
-        draw_speedups(axes, side.against.queries, name)
+        queries = [replace(query, outcome="tie") for query in side.against.queries] if side.against.itself else side.against.queries
+        figure, axes = new_figure(FIRST)
+        draw_speedups(axes, queries, name)
         yield finished(
             f"speedup-{name}",
-            f"Speed-up of each query with {name}, sorted, with 95 % intervals. Above 1 is faster; significant differences are coloured.",
+            f"Speed-up of each query with {name}",
+            "Sorted, with 95 % intervals. Above 1 is faster; only significant differences are coloured.",
             figure,
-            titles={f"{query.query_id}@{name}": _said(query) for query in side.against.queries},
+            titles={f"{query.query_id}@{name}": _said(query) for query in queries},
+            first=True,
         )
 
 
@@ -68,8 +72,10 @@ def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:
     bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
     for bar, query in zip(bars, ratios, strict=True):
         bar.set_url(link_to(f"{query.query_id}@{name}"))
+        bar.set_clip_on(False)
     thickness = min(1.2, 60 / len(ratios))
-    axes.errorbar(places, estimates, yerr=np.abs(ends - estimates), fmt="none", ecolor=INK, elinewidth=thickness)
+    gap = np.full(len(ratios), np.nan)
+    axes.plot(np.repeat(places, 3), np.stack([*ends, gap], axis=1).ravel(), color=INK, linewidth=thickness, solid_capstyle="butt")
     axes.axhline(1, color=INK, linewidth=0.8)
     make_logarithmic(axes, "y", 1 / most, most)
     axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
@@ -101,13 +107,14 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
     make_logarithmic(axes, "y", low, high)
     axes.set(xlabel="baseline, ms", ylabel="ms")
     add_legend(axes)
-    caption = "Median end-to-end time of each query on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
-    yield finished("scatter", caption, figure, titles=titles)
+    caption = "Median end-to-end time on the baseline (x) and on the other sides (y). Below the line is faster; dots at 2x."
+    yield finished("scatter", "Time of each query", caption, figure, titles=titles)
 
 
 def _q_errors(record: Record) -> Iterator[Plot]:
     """Plot the q-errors of subplans that are not empty, by number of joins and side."""
-    if errors := q_errors_by_joins(record):
+    estimating = estimating_sides(record)
+    if errors := {side: of_side for side, of_side in q_errors_by_joins(record).items() if side in estimating}:
         yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
 
 
@@ -125,9 +132,9 @@ def q_errors_by_joins(record: Record) -> ErrorsByJoins:
 def _p_errors(record: Record) -> Iterator[Plot]:
     """Plot the p-errors of queries, by number of joins and side."""
     errors: dict[str, dict[int, list[float]]] = {}
-    joins = record.joins()
+    joins, estimating = record.joins(), estimating_sides(record)
     for report in record.reports:
-        if report.p_error is not None and report.query_id in joins:
+        if report.side in estimating and report.p_error is not None and report.query_id in joins:
             errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
     if errors:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
@@ -136,7 +143,8 @@ def _p_errors(record: Record) -> Iterator[Plot]:
 def _by_joins(record: Record, errors: ErrorsByJoins, name: str, subject: str) -> Plot:
     figure, axes = new_figure(WIDE)
     draw_errors(axes, record, errors, name)
-    return finished(f"{name}s", f"{subject}, by number of joins: boxes from the 25th to the 75th percentile, whiskers 5th to 95th.", figure)
+    caption = "Boxes from the 25th to the 75th percentile, whiskers from the 5th to the 95th."
+    return finished(f"{name}s", f"{subject}, by number of joins", caption, figure)
 
 
 def draw_errors(axes: Axes, record: Record, errors: ErrorsByJoins, name: str) -> None:
@@ -175,12 +183,13 @@ def _training(record: Record) -> Iterator[Plot]:
     """Yield one plot for each series of the training."""
     for report in record.training:
         for metric, values in report.metrics.items():
-            if len(values) < 2 or not any(map(isfinite, values)):
+            if sum(map(isfinite, values)) < 2:  # a single value is no series
                 continue
             figure, axes = new_figure(SMALL)
             draw_series(axes, values, metric, colour=side_colour(record, report.side))
             name = f"{report.prefix}{metric}"
-            yield finished(f"training-{report.side}-{name}", f"{report.side}: {name} per epoch, trial or update.", figure, small=True)
+            caption = "During training, per epoch, trial or update."
+            yield finished(f"training-{report.side}-{name}", f"{report.side}: {name}", caption, figure, small=True)
 
 
 def draw_series(axes: Axes, values: Sequence[float], metric: str, *, colour: str) -> None:
@@ -206,8 +215,8 @@ def _importances(record: Record) -> Iterator[Plot]:
         axes.barh(largest, [shares[name] for name in largest], color=side_colour(record, report.side))
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=f"importance with {report.side}, share of all {len(shares)}", xlim=(0, None))
-        caption = f"{report.side}: change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
-        yield finished(f"importance-{report.side}{report.prefix}", caption, figure)
+        caption = f"Change of its model's predictions if the values of one input are shuffled; the {len(largest)} largest."
+        yield finished(f"importance-{report.side}{report.prefix}", f"{report.side}: importance of its inputs", caption, figure)
 
 
 def side_colour(record: Record, side: str) -> str:

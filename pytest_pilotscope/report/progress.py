@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pytest_pilotscope.options.progress import Advance, ShowProgress
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 Uncaptured = Callable[[], AbstractContextManager[None]]
 Say = Callable[[str], None]
 """Shows one line to the user at once."""
 
-LINES_PER_LOG = 20
+LINES_PER_LOG = 10
 """The largest number of lines that a finished task leaves in a log."""
 
 
@@ -44,22 +47,37 @@ def _lines(say: Say) -> ShowProgress:
             if done // every > before // every or done >= total > before:
                 elapsed_s = monotonic() - started
                 left_s = elapsed_s / done * (total - done)
-                say(f"{description}: {done}/{total}, {elapsed_s:.0f} s, {left_s:.0f} s left")
+                say(f"{description}: {done}/{total}, {elapsed_s:.0f} s elapsed, {left_s:.0f} s left")
 
         yield advance
 
     return show
 
 
+def _columns() -> tuple[ProgressColumn, ...]:
+    """Return the columns of a bar. If they are wider than the terminal, the description gives way, and no number does."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    return (
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    )
+
+
 def _bar(stream: TextIO, uncaptured: Uncaptured) -> ShowProgress:
     @contextmanager
     def show(description: str, total: int) -> Iterator[Advance]:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         # Without automatic refresh: a background thread would take time from the measurement.
-        bar = Progress(*columns, console=Console(file=stream, force_terminal=True), auto_refresh=False, transient=True)
+        bar = Progress(*_columns(), console=Console(file=stream, force_terminal=True), auto_refresh=False, transient=True, expand=True)
         task = bar.add_task(description, total=total)
         with uncaptured():
             bar.start()

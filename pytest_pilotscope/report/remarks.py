@@ -1,55 +1,42 @@
-"""Remarks below the figures: the cost of inference, slower queries, failures, interruptions, unused cardinalities."""
+"""Remarks below the figures: what limits them, and unused cardinalities. The verdict above them has failures and slower queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, TrainingReport
-from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS
+from pytest_pilotscope.statistics.accuracy import estimating_sides
 from pytest_pilotscope.statistics.summary import Summary
+from pytest_pilotscope.statistics.verdict import Remark
 
 _CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret", "validation_own_regret"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """One sentence; `bad` marks a problem."""
-
-    text: str
-    bad: bool = False
 
 
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Return all remarks on a record, in the order of display."""
     found = (
+        variant_remarks(record, summary),
         wide_intervals(summary),
-        inference_remarks(record, summary),
-        slower_queries(summary),
-        no_results(record, summary),
+        (remark for training in record.training for remark in choices(training)),
+        no_results(record),
         record_remarks(record),
     )
     return tuple(remark for part in found for remark in part)
 
 
-def inference_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
-    """State the time of inference and the server time it saved, and the quality of plan choices if the training ran all candidates."""
-    baseline = {query.query_id: query for query in summary.sides[record.header.baseline_side].queries}
+def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
+    """Say what each variant is, which pairs are between servers, and which plans differ by ties of cost only."""
+    for name, difference in record.header.variants.items():
+        apart = ", on a server of its own: its pairs are between servers, so differences of the servers count, too"
+        yield Remark(text=f"{name}: {difference}{apart if name in record.header.other_servers else ''}")
     for name, side in summary.sides.items():
-        pairs = [(baseline[query.query_id], query) for query in side.queries if query.query_id in baseline]
-        inference_s = sum(query.inference_ms for _, query in pairs) / 1e3
-        if inference_s > 0:
-            share = inference_s / (sum(query.end_to_end_ms for _, query in pairs) / 1e3)
-            saved_s = sum(own.planning_ms + own.execution_ms - query.planning_ms - query.execution_ms for own, query in pairs) / 1e3
-            saved = f"{abs(saved_s):.3f} s {'less' if saved_s >= 0 else 'more'} than the baseline's"
-            yield Remark(text=f"{name}: inference took {inference_s:.3f} s ({share:.1%} of its time); planning and execution took {saved}")
-    for training in record.training:
-        yield from _choices(training)
+        if side.against and side.against.plans and (tied := side.against.plans.tied):
+            yield Remark(text=f"{name}: plans that differ from the baseline's by ties of cost only: {named(tied)}")
 
 
-def _choices(training: TrainingReport) -> Iterator[Remark]:
+def choices(training: TrainingReport) -> Iterator[Remark]:
     """State how well an algorithm chooses among candidate plans, on validation queries with all candidates executed."""
     found = training.scalars
     if found.keys() >= _CHOICES:
@@ -60,8 +47,8 @@ def _choices(training: TrainingReport) -> Iterator[Remark]:
         )
 
 
-def no_results(record: Record, summary: Summary) -> Iterator[Remark]:
-    """Warn if the figures are no result: most queries find nothing, or the difference is below the noise floor."""
+def no_results(record: Record) -> Iterator[Remark]:
+    """Warn if most queries find nothing, so that their times are no result."""
     found = [run.empty for run in record.runs if run.side == record.header.baseline_side and run.empty is not None]
     if sum(found) > len(found) / 2:
         yield Remark(
@@ -69,32 +56,16 @@ def no_results(record: Record, summary: Summary) -> Iterator[Remark]:
             "it finds nothing to join, so these times say little about plans; use this data only to check that everything works",
             bad=True,
         )
-    for name, side in summary.sides.items():
-        if side.against and side.against.below_noise_floor and name != BASELINE_AGAIN:
-            yield Remark(
-                text=f"{name}: no result: it differs from the baseline by {abs(side.against.difference_ms):.2f} ms per query, below the "
-                f"noise floor of {NOISE_FLOOR_MS} ms",
-                bad=True,
-            )
 
 
 def record_remarks(record: Record) -> Iterator[Remark]:
-    """Remark on the record itself: its conditions, its end, failures and unused steering."""
+    """Remark on the record itself: lines that are left out, unknown accuracies, answers that differ, and unused steering."""
     if BASELINE_AGAIN in record.header.sides:
         yield Remark(text="An A/A pair: both sides are plain PostgreSQL, so the interval is the noise of this machine.")
-    if record.header.parallel:
-        yield Remark(text="Measured beside other workers: these times are noise.", bad=True)
-    end = record.end
-    if end is None:
-        yield Remark(text="The run was interrupted; its figures cover what was measured.")
-    elif end.error:
-        yield Remark(text=f"{end.status}: {end.error}", bad=True)
     if record.truncated:
         yield Remark(text="The last line of the record is cut off and left out.")
     for kind, lines in record.ignored.items():
         yield Remark(text=f"{counted(lines, 'line')} of the record left out: this version does not know the kind {kind!r}.")
-    for side, reason in (end.failures if end else {}).items():
-        yield Remark(text=f"{side} failed: {reason}", bad=True)
     yield from _without_p_error(record)
     yield from _not_comparable(record)
     for report in record.reports:
@@ -104,7 +75,7 @@ def record_remarks(record: Record) -> Iterator[Remark]:
 
 def _without_p_error(record: Record) -> Iterator[Remark]:
     """Name the queries of each side with an unknown p-error, and the first reason."""
-    for side in record.header.sides:
+    for side in estimating_sides(record):
         lacking = [report for report in record.reports if report.side == side and report.p_error_reason is not None]
         if lacking:
             yield Remark(text=f"{side}: unknown p-error of {named(report.query_id for report in lacking)}: {lacking[0].p_error_reason}")
@@ -124,16 +95,6 @@ def wide_intervals(summary: Summary) -> Iterator[Remark]:
         if side.against and side.against.speedup.low < 1 / 2 and side.against.speedup.high > 2:
             measured = f"{counted(summary.header.rounds, 'round')} of {counted(len(side.against.queries), 'query', 'queries')}"
             yield Remark(text=f"{name}: the interval of {measured} is too wide to be useful; measure more rounds or more queries")
-
-
-def slower_queries(summary: Summary) -> Iterator[Remark]:
-    """Name the significantly slower queries of each side, the worst first."""
-    for name, side in summary.sides.items():
-        slower = sorted(side.against.regressions.items(), key=lambda item: -item[1]) if side.against else []
-        if slower and side.against:
-            names = named(f"{query_id} ({ratio:.2f}x)" for query_id, ratio in slower)
-            count = f"{len(slower)} of {len(side.against.queries)} queries"
-            yield Remark(text=f"{name} is significantly slower on {count}: {names}", bad=True)
 
 
 def _steered(report: QueryReport) -> str:

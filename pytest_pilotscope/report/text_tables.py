@@ -1,12 +1,17 @@
-"""The form of all text tables."""
+"""The form of all text tables, and the columns that fit a terminal."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+GAP = 2
+"""The largest number of blanks around a column of a table."""
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
@@ -20,3 +25,24 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def terminal_width() -> int | None:
+    """Return the width of the terminal; None for a file or a pipe, which takes lines of any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, *, first_to_go: Sequence[str]) -> tuple[int, ...]:
+    """
+    Return the places of the columns that fit a terminal of `width` columns next to each other.
+
+    If not all do, drop those of `first_to_go` in order, but before them those that have nothing but zeros or dashes.
+    """
+    kept = list(range(len(columns)))
+    empty = [name for name in first_to_go if {row[columns.index(name)] for row in rows} <= {"0", "-"}]
+    for name in dict.fromkeys((*empty, *first_to_go)):
+        widths = [max(len(cell) for cell in (columns[place], *(row[place] for row in rows))) + GAP for place in kept]
+        if width is None or sum(widths) <= width:
+            break
+        kept.remove(columns.index(name))
+    return tuple(kept)

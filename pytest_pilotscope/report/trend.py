@@ -138,8 +138,8 @@ def _plot(metric: str, lines: Sequence[Line], changes: Sequence[Change]) -> Plot
         axes.set_xticks(range(0, len(ordered), step), [f"{run.started_at:%Y-%m-%d}" for run in ordered[::step]])
         axes.set(ylabel=metric, xlim=(-0.7, len(ordered) - 0.3))
         add_legend(axes)
-        caption = f"{metric} of each run, with 95 % intervals where there are any, in the order of their starts; dotted: change points."
-        return finished("trend", caption, figure, titles={f"{run.name}@": _said(run) for run in ordered})
+        caption = "With 95 % intervals where there are any, in the order of their starts; dotted: change points."
+        return finished("trend", f"{metric} of each run", caption, figure, titles={f"{run.name}@": _said(run) for run in ordered})
 
 
 def _end(end: float | None, run: TrendRun) -> float:

@@ -9,15 +9,14 @@ from statistics import median
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.text_tables import text_table
-from pytest_pilotscope.statistics.accuracy import Quantiles, q_errors, quantiles
-from pytest_pilotscope.statistics.summary import summarize
+from pytest_pilotscope.statistics.accuracy import Quantiles, estimating_sides, q_errors, quantiles
 
 
 def estimation_view(record: Record) -> str | None:
     """Return a table of every side's q-errors (non-empty subplans) and p-errors by number of joins; None without true cardinalities."""
     joins = record.joins()
     rows = []
-    for name in summarize(record).sides:
+    for name in estimating_sides(record):
         reports = [report for report in record.reports if report.side == name]
         nonempty = [estimate for report in reports for estimate in report.estimates or () if estimate.true > 0]
         found: dict[str, Quantiles] = {str(count): errors for count, errors in q_errors(nonempty).by_joins.items()} if nonempty else {}

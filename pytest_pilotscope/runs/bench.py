@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError, reason_of
+from pytest_pilotscope.errors import UnknownName, UsageError, named, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -30,6 +30,7 @@ from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, rea
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
+from pytest_pilotscope.runs.variants import register_variants
 
 if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
@@ -77,6 +78,7 @@ class Bench:
         Those are unknown names, an empty selection, a model that is neither trained nor loaded, and an unwritable folder of results.
         The gate's reference is read here, before new records exist, so that they cannot be mistaken for it.
         """
+        register_variants(self.registry, self.settings.variants)
         for name in self.settings.options:
             self.registry.algorithm(name)
             self.registry.options(name, self.settings.options)
@@ -86,6 +88,7 @@ class Bench:
         _check_measuring(self.settings)
         if self.settings.drift is not None:
             check_drift(self.settings, self.registry)
+        _check_clients(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
@@ -112,6 +115,11 @@ class Bench:
         parts = self.registry.parts(name)
         for part in parts:
             self.registry.options(part.name, self.settings.options)
+        others = {variant.name for variant in self.settings.variants if not variant.settings} & {part.name for part in parts}
+        if len(parts) > 1 and others:
+            raise UsageError(
+                f"{name}: {named(others)} is another server, which has nothing of what an algorithm prepares; join settings only"
+            )
         models = sum(hasattr(part.resolve(), "load") for part in parts)
         if models > 1 and self.settings.load_model not in (None, "best"):
             raise UsageError(
@@ -161,11 +169,15 @@ class Bench:
         if name not in self._databases:
             from pytest_pilotscope.postgres.databases import our_name, require_databases
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+            from pytest_pilotscope.provision.variants import introductions, under_conditions
 
             dataset = self.dataset(name)
             config = PostgreSQLConfig.from_settings(self.settings, db=name if dataset is not None else None)
-            database = self._stack.enter_context(open_database(config, dataset))
+            opened = self._stack.enter_context(open_database(config, dataset))
+            database = self._stack.enter_context(under_conditions(opened, self.settings))
             self.say(f"pilotscope: {name} on {database.report.header()}")
+            for line in introductions(database):
+                self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
             if self.settings.drift is not None:
@@ -310,9 +322,18 @@ def _check_measuring(settings: Settings) -> None:
         raise UsageError(f"--no-measure leaves nothing to judge; leave {', '.join(name for name, on in wanted.items() if on)} out")
 
 
+def _check_clients(settings: Settings) -> None:
+    if settings.clients is not None and settings.cold:
+        raise UsageError("--cold: each client would drop the caches of the others; leave --cold or --clients out")
+    if settings.clients is not None and settings.rounds == "auto":
+        raise UsageError(
+            "--rounds auto measures query by query, and --clients all queries at once; give the number of slices with --rounds"
+        )
+
+
 def _check_calibration(settings: Settings, queries: int) -> None:
-    if settings.compare or settings.algorithms != (BASELINE,):
-        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo and --compare out")
+    if settings.compare or settings.variants or settings.algorithms != (BASELINE,):
+        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo, --variant and --compare out")
     if settings.fewest_rounds < 2 or queries < 2:
         raise UsageError(
             f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.fewest_rounds} and {queries}; "

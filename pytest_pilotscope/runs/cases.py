@@ -54,18 +54,21 @@ class Case:
 
 def cases_of(settings: Settings) -> tuple[Case, ...]:
     """
-    Return a case for each algorithm and dataset, with a drift one before and one after it.
+    Return a case for each algorithm and dataset, with a drift one before and one after it, and one for all variants.
 
-    With `compare` there is one for each dataset; to calibrate, the baseline by itself.
+    With `compare` there is one for each dataset; to calibrate, the baseline by itself. Variants are measured beside the baseline, so that
+    it needs no run of its own.
     """
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
+    variants = tuple(variant.name for variant in settings.variants)
     if settings.compare:
-        return tuple(Case(algorithms=settings.algorithms, dataset=dataset, together=True) for dataset in settings.datasets)
-    drifts = (None,) if settings.drift is None else (None, settings.drift)
+        return tuple(Case(algorithms=(*settings.algorithms, *variants), dataset=dataset, together=True) for dataset in settings.datasets)
+    single = settings.algorithms if not variants or settings.algorithms != (BASELINE,) else ()
+    groups = [*((name,) for name in single), *((variants,) if variants else ())]
     return tuple(
-        Case(algorithms=(name,), dataset=dataset, drift=drift)
+        Case(algorithms=group, dataset=dataset, together=len(group) > 1, drift=drift)
         for dataset in settings.datasets
-        for name in settings.algorithms
-        for drift in drifts
+        for group in groups
+        for drift in dict.fromkeys((None, settings.drift))
     )

@@ -18,6 +18,7 @@ from pytest_pilotscope.measurement.protocol import Line
 from pytest_pilotscope.measurement.sides import GuardedSide, Side
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import WARM_UP, QueryRun
+from pytest_pilotscope.runs.learn import made
 from pytest_pilotscope.runs.single import BenchmarkRun
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,9 @@ class ComparisonRun(BenchmarkRun):
         estimators = 0
         for name, makers in algorithms.items():
             try:
-                made = [make() for make in makers]
-                sides.append(GuardedSide(side=self.trained_side(name, made, stack)))
-                estimators += isinstance(made[-1], CardinalityEstimator)
+                parts = made(name, makers)
+                sides.append(GuardedSide(side=self.trained_side(name, parts, stack)))
+                estimators += isinstance(parts[-1], CardinalityEstimator)
             except Exception as error:  # raised again after the other algorithms are measured
                 raise_interrupt_behind(error)
                 failure = SideFailed(name, error)

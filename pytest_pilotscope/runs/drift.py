@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import SideFailed, UsageError
 from pytest_pilotscope.learning.algorithm import CardinalityEstimator
-from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
+from pytest_pilotscope.measurement.sides import GuardedSide, PlainSide, Side, side_of
 from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.record.drift import drift_sides, drift_title
 from pytest_pilotscope.record.results import BASELINE, RunHeader, TrainingReport
 from pytest_pilotscope.runs.comparison import ComparisonRun
+from pytest_pilotscope.runs.learn import made
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.algorithm import Algorithm
@@ -38,6 +39,8 @@ def check_drift(settings: Settings, registry: Registry) -> None:
         "--no-measure": not settings.measure,
         "--no-training": not settings.training,
         "--dask": settings.dask is not None,
+        "--clients": settings.clients is not None,
+        "--variant": bool(settings.variants),
     }
     if found := [name for name, on in unfit.items() if on]:
         raise UsageError(f"--drift {settings.drift} measures each algorithm before and after, and trains it again; leave {found[0]} out")
@@ -80,7 +83,8 @@ class DriftRun(ComparisonRun):
         self.writer.write(TrainingReport(side=sides.baseline_analyzed, **report))
         opponents: list[Side] = [self._side(sides.baseline_analyzed, None, analyzed, stack)]
         if name != BASELINE:
-            old, new = make(), make()
+            ((old,), (new,)) = (made(name, [make]) for _ in range(2))
+            self._deciding.append(name)
             self._learn(old, self._training(name, name, self.drifted.before, stack))
             training = self._training(sides.retrained, name, analyzed, stack)
             training.labels_cache = stack.enter_context(temporary_folder())  # what others have counted would hide a part of the cost
@@ -105,4 +109,4 @@ class DriftRun(ComparisonRun):
         session: Session = stack.enter_context(database.measuring_session())
         if algorithm is None:
             return PlainSide(name=name, session=session)
-        return side_of(name, algorithm, session, self.supervised(session, database))
+        return GuardedSide(side=side_of(name, algorithm, session, self.supervised(session, database)))

@@ -72,7 +72,7 @@ def _read(path: Path, failures: list[str]) -> Record | None:
 
 
 def _more_files(record: Record, path: Path, settings: Settings, failures: list[str]) -> Iterator[Path]:
-    """Write the table and the page of a comparison beside its record, and the plots for MLflow; yield what could be written."""
+    """Write table and page of a comparison beside its record, and plots and page of any run for MLflow; yield what could be written."""
     from pytest_pilotscope.report.figure_table import markdown
     from pytest_pilotscope.report.page import write_page, write_plots
 
@@ -84,6 +84,9 @@ def _more_files(record: Record, path: Path, settings: Settings, failures: list[s
     if settings.mlflow and record.status != "KILLED":  # after Ctrl-C the user does not want to wait for plots
         with isolated(f"the plots of {record.header.run_name}", failures):
             yield write_plots(path.with_suffix("") / "plots", record)
+        if not is_comparison(record.header):
+            with isolated(f"the page of {record.header.run_name}", failures):
+                yield write_page(path.with_suffix("") / "report.html", [record])
 
 
 def _written(path: Path, text: str) -> Path:

@@ -39,21 +39,32 @@ def run_header(
     opponents: Sequence[str] = (),
 ) -> RunHeader:
     """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
+    from pytest_pilotscope.provision.variants import difference_of
+
     now = datetime.now(timezone.utc)
     report = database.report
+    sides = (BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,)))
+    variants = [side for side in sides if side in database.variants]
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
     return RunHeader(
         run_name=_free_name(f"{file_name(algorithm)}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
         dataset=workload.dataset,
         started_at=now.isoformat(),
-        sides=(BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,))),
+        sides=sides,
+        variants={side: difference_of(database, side) for side in variants},
+        other_servers=tuple(side for side in variants if database.variants[side].server is not database.server),
         rounds=settings.fewest_rounds,
         seed=settings.seed,
         suite_version=version(DISTRIBUTION),
         queries={query.id: query.sql for query in queries},
-        parameters=_parameters(algorithm, workload, settings, report.version),
-        tags={**_tags(workload, database.name, fingerprints), **_partial(workload, len(queries))},
+        conditions=settings.conditions,
+        parameters=_parameters(algorithm, workload, settings, report.version, learns=algorithm not in (BASELINE, *variants)),
+        tags={
+            **_tags(workload, database.name, fingerprints),
+            **_partial(workload, len(queries)),
+            **({"variant": difference_of(database, algorithm)} if algorithm in variants else {}),
+        },
         fingerprints=fingerprints,
         server={
             "provider": report.provider,
@@ -134,8 +145,7 @@ def _free_name(name: str, results: Path) -> str:
     return next(candidate for candidate in candidates if not os.path.lexists(results / f"{candidate}.jsonl"))
 
 
-def _parameters(algorithm: str, workload: Workload, settings: Settings, server_version: str) -> dict[str, Scalar]:
-    learns = algorithm != BASELINE
+def _parameters(algorithm: str, workload: Workload, settings: Settings, server_version: str, *, learns: bool) -> dict[str, Scalar]:
     return {
         "algorithm": algorithm,
         "dataset": workload.dataset,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.errors import AlgorithmError, MissingExtension, errors_of
 from pytest_pilotscope.learning.algorithm import (
     A_SCALAR,
     Algorithm,
@@ -32,6 +32,12 @@ _COUNT = re.compile(r"^num_|_(calls|count)$")
 """Names of scalars that count."""
 
 
+def made(name: str, makers: Iterable[Callable[[], Algorithm]]) -> list[Algorithm]:
+    """Make the algorithms that are the side `name`."""
+    with errors_of(name):
+        return [make() for make in makers]
+
+
 def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scalar], model: Path | None = None) -> TrainingReport:
     """
     Train an algorithm, or let it load the model in a folder. An algorithm without models is always trained.
@@ -45,11 +51,12 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
     """
     check_algorithm(algorithm)
     if training.settings.measure and needs_library(algorithm):
-        from pytest_pilotscope.postgres.steering import require_extension
+        from pytest_pilotscope.provision.obstacles import no_library
 
-        require_extension(training.session)
+        if problem := no_library(training.database.server, training.database.name, algorithm.name):
+            raise MissingExtension(problem)
     try:
-        with training_limit(algorithm.name, training.settings.training_timeout_s):
+        with errors_of(algorithm.name), training_limit(algorithm.name, training.settings.training_timeout_s):
             if model is None or not isinstance(algorithm, Persistent):
                 report = _checked(algorithm.train(training), algorithm)
             else:

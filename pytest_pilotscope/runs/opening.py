@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind, recorded
+from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -23,7 +24,7 @@ from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.drift import DriftRun, drifted_header
 from pytest_pilotscope.runs.header import open_record, run_header
-from pytest_pilotscope.runs.learn import copyable
+from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.single import BenchmarkRun
 
@@ -55,14 +56,15 @@ def benchmark_run(
     `TooManyLeft` after the record has ended.
     """
     queries = select_queries(workload.test, settings) if settings.measure else ()
-    algorithms = {name: [part.resolve() for part in registry.parts(name)] for name in names}
+    note_instruments()  # before any code of an algorithm
+    algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together and drifted is None:
-        algorithms = {name: [make() for make in parts] for name, parts in algorithms.items()}
+        algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
     dataset = workload.dataset
     title, opponents = (COMPARISON, names) if together else (names[0], ())
     if drifted is not None:
         database, workload = drifted.unanalyzed, replace(workload, dataset=drifted_dataset(dataset, drifted.drift))
-        title, opponents = drift_title(title), drift_sides(title).of(title)
+        title, opponents = drift_title(names[0]), drift_sides(names[0]).of(names[0])
     header = run_header(title, database=database, workload=workload, queries=queries, settings=settings, opponents=opponents)
     if drifted is not None:
         header = drifted_header(header, drifted)

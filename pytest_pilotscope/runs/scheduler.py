@@ -17,11 +17,14 @@ from pytest_pilotscope.learning.algorithm import Algorithm, DatabasePreparer
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings, checked
+from pytest_pilotscope.options.variants import Variant
+from pytest_pilotscope.options.variants import variants as read_variants
 from pytest_pilotscope.postgres.process import temporary_folder
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.statements import statement_count
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.variants import register_variants
 from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
@@ -76,13 +79,17 @@ class Scheduler:
         from pytest_pilotscope.measurement.sides import side_of
         from pytest_pilotscope.measurement.supervision import Supervision
         from pytest_pilotscope.provision.database import dataset_of, open_database
+        from pytest_pilotscope.provision.variants import under_conditions
 
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
         with ExitStack() as stack:
             if self.tracker is not None:
                 stack.enter_context(self.tracker)
                 stack.callback(self._log_totals)
-            database = stack.enter_context(copyable(stack.enter_context(open_database(self.config, dataset)), [self.algorithm]))
+            config = replace(self.config, session_settings={**self.config.session_settings, **self.settings.session_settings})
+            opened = stack.enter_context(open_database(config, dataset))
+            opened = stack.enter_context(under_conditions(opened, self.settings))
+            database = stack.enter_context(copyable(opened, [self.algorithm]))
             session = stack.enter_context(database.session())
             self._learn(stack, database, session)
             if isinstance(self.algorithm, DatabasePreparer):
@@ -120,6 +127,7 @@ class Scheduler:
         for an argument that is no text; and for several statements at once, because asking for the plan would run all but the first.
         """
         from pytest_pilotscope.measurement.clocks import timed_with_rows
+        from pytest_pilotscope.postgres.coldness import drop_caches
 
         if self._closed:
             raise UsageError("the scheduler is closed; make another one")
@@ -129,6 +137,8 @@ class Scheduler:
             raise UsageError(f"scheduler.execute runs one statement, and these are {count}: {shortened(sql)}; execute one after the other")
         side = self._side or self._opened()
         with side.steered(Query(id=f"s{len(self._executed) + 1}", sql=sql)) as steering:
+            if self.settings.cold:
+                drop_caches(side.session)
             timed = timed_with_rows(side.session, sql)
         executed = Execution(
             rows=timed.rows, planning_ms=timed.planning_ms, execution_ms=timed.execution_ms, inference_ms=steering.inference_ms
@@ -180,9 +190,10 @@ class Scheduler:
 
 
 def preset_scheduler(
-    algorithm: str,
+    algorithm: str | None,
     config: PostgreSQLConfig,
     *,
+    variant: str | Variant | None = None,
     enable_collection: bool = False,
     enable_training: bool = True,
     num_collection: int | None = None,
@@ -197,10 +208,15 @@ def preset_scheduler(
     Return the scheduler of a built-in algorithm, and its tracker (None without MLflow). Nothing starts before `with scheduler`.
 
     Without training it loads `load_model_id` (as in `--load-model`), by default the best model of the experiment `<algo>_<db>`. The
-    algorithm declares the `options`. Raise `UsageError` for values that the command line would reject, and for unknown options.
+    algorithm declares the `options`; a `variant` takes its place. Raise `UsageError` for values that the command line would reject, and
+    for unknown options.
     """
     registry = builtin_registry()
+    variants = read_variants(() if variant is None else (variant,))
+    register_variants(registry, variants)
+    algorithm = algorithm or variants[0].name
     settings = Settings(
+        variants=variants,
         seed=config.seed,
         collection=enable_collection,
         training=enable_training,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed
+from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed, errors_of
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
@@ -23,6 +23,7 @@ from pytest_pilotscope.measurement.sides import PlainSide, Side, side_of
 from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.postgres.coldness import drop_caches
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.names import file_name
@@ -30,6 +31,7 @@ from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader, TrainingReport
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.slices import check_connections, measure_slices
 from pytest_pilotscope.runs.wanted_model import wanted_model
 
 if TYPE_CHECKING:
@@ -55,9 +57,11 @@ class BenchmarkRun:
     failures: dict[str, str]
     sides: tuple[Side, ...] = ()
     truths: Mapping[str, Cardinalities] = field(default_factory=dict)
-    _clock: Clock = field(init=False)
+    clock: Clock = field(init=False)
+    _databases: dict[str, Database] = field(default_factory=dict)
     _measurements: dict[str, QueryMeasurement] = field(default_factory=dict)
     _further_rounds: int = 0
+    _deciding: list[str] = field(default_factory=list)
     _supervision: Supervision = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,15 +91,21 @@ class BenchmarkRun:
             report = self.learned(algorithm, self.training(name, part.name, database, session), supervision)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
-                prepared = stack.enter_context(algorithm.prepare(database))
-                with prepared.measuring_session() as its_session:
-                    self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
+                with errors_of(part.name):
+                    prepared = stack.enter_context(algorithm.prepare(database))
+                self._supervision.renew()
+                if part.name not in self.header.other_servers:
+                    with prepared.measuring_session() as its_session:
+                        self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
                 database = prepared
+        self._databases[BASELINE_AGAIN if name == BASELINE else name] = database
         if name == BASELINE:  # paired with a second baseline
             return PlainSide(name=BASELINE_AGAIN, session=session)
         if isinstance(made[-1], DatabasePreparer):
             return PlainSide(name=name, session=stack.enter_context(database.measuring_session()))
-        return side_of(name, made[-1], session, supervision)
+        side = side_of(name, made[-1], session, supervision)
+        self._deciding += [] if isinstance(side, PlainSide) else [name]
+        return side
 
     def learned(self, algorithm: Algorithm, training: Training, supervision: Supervision) -> TrainingReport:
         """Train an algorithm, or load its model; put back what it left changed in the session if it raises."""
@@ -136,7 +146,10 @@ class BenchmarkRun:
     def begin(self, opponents: Sequence[Side], *, count_truths: bool) -> None:
         """Pair the baseline with these sides. Without `count_truths`, use only the true cardinalities that are in the cache."""
         self.sides = (PlainSide(name=BASELINE, session=self.session), *opponents)
-        self._clock = clock_of(self.session)
+        self._databases[BASELINE] = self.database
+        if self.settings.clients is not None:
+            check_connections([self._databases[side.name] for side in self.sides], self.settings.clients)
+        self.clock = clock_of(*(side.session for side in self.sides))
         self.truths = self._true_cardinalities(count=count_truths)
 
     def _true_cardinalities(self, *, count: bool) -> dict[str, PartialCardinalities]:
@@ -159,11 +172,19 @@ class BenchmarkRun:
         """
         Measure query after query; yield each with one sentence for every problem. Rounds that `auto` adds yield problems only.
 
-        Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well.
+        Raise `ServerError`, which says what happened, when the server is gone: the other queries would fail as well. Raise `AlgorithmError`
+        at the end if anything was changed meanwhile.
         """
+        yield from self._measure_rounds()
+        if self._deciding:
+            self._supervision.check(" or ".join(self._deciding), "all queries", measured=True)
+
+    def _measure_rounds(self) -> Iterator[tuple[Query, list[str]]]:
         began_s = monotonic()
         title = f"{self.header.algorithm} on {self.header.dataset}"
         yield from self._measure_each(self.queries, title)
+        if self.settings.clients is not None:
+            yield from measure_slices(self, self._measurements, self._databases)
         if self.settings.rounds != "auto":
             return
         from pytest_pilotscope.runs.rounds import further_rounds
@@ -207,18 +228,21 @@ class BenchmarkRun:
             sides=sides,
             timeout_ms=self.settings.query_timeout_ms,
             write=write,
-            clock=self._clock,
+            clock=self.clock,
             truth=self.truths.get(query.id),
+            chill=drop_caches if self.settings.cold else None,
         )
-        runs = measurement.run(self.settings.fewest_rounds)
-        if self.settings.rounds == "auto":
+        in_slices = self.settings.clients is not None
+        runs = measurement.run(0 if in_slices else self.settings.fewest_rounds)
+        if self.settings.rounds == "auto" or in_slices:
             self._measurements[query.id] = measurement
         return runs
 
     def _check_sessions(self, query: Query) -> None:
         """Raise `ServerError` if a side has lost its session."""
         if any(side.session.closed for side in self.sides):
-            self.database.server.connect().close()  # raises the reason if the server is gone
+            for database in (self.database, *self.database.variants.values()):
+                database.server.connect().close()  # raises the reason if the server is gone
             raise ServerError(
                 f"PostgreSQL closed a session while query {query.id!r} was measured, and accepts connections again; its log has the "
                 "reason. The other queries are not measured"

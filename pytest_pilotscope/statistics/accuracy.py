@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_pilotscope.record.results import QueryReport, SubplanEstimate
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, SubplanEstimate
 from pytest_pilotscope.statistics.pairs import Floats
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ def q_error(estimated: ArrayLike, true: ArrayLike) -> Floats:
 def worst_q_error(report: QueryReport) -> float | None:
     """Return the largest q-error of a query's subplans; None without estimates."""
     return q_errors(report.estimates).all.max if report.estimates else None
+
+
+def estimating_sides(record: Record) -> tuple[str, ...]:
+    """
+    Return the sides whose estimates a record is about: the steered ones, and the baselines beside them or by themselves.
+
+    The plans of other sides, such as `index` and `knob`, come from PostgreSQL's estimates, whose errors say nothing about them.
+    """
+    baselines = {record.header.baseline_side, BASELINE_AGAIN}
+    steered = {report.side for report in record.reports if report.steered_ratio is not None}
+    estimating = steered | (baselines if steered or baselines.issuperset(record.header.sides) else set())
+    return tuple(side for side in record.header.sides if side in estimating)
 
 
 def quantiles(values: ArrayLike) -> Quantiles:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isclose
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import QueryReport, QueryRun
-from pytest_pilotscope.statistics.accuracy import QErrors, Quantiles, q_errors, quantiles
+from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, QueryRun
+from pytest_pilotscope.statistics.accuracy import QErrors, Quantiles, estimating_sides, q_errors, quantiles
+from pytest_pilotscope.statistics.load import Load, load_of
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 from pytest_pilotscope.statistics.ratios import Interval, QueryRatio, query_ratios, workload_ratios
+
+COST_DIGIT = 0.0101
+"""The last digit of a cost in EXPLAIN, with room for its rounding."""
 
 NOISE_FLOOR_MS = 0.5
 """
@@ -43,12 +47,17 @@ class QueryTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanChanges:
-    """Counts of queries: with known plans on both sides, of those with another plan, of these the significantly faster and slower."""
+    """
+    Counts of queries: with known plans on both sides, of those with another plan, of these the significantly faster and slower.
+
+    `tied` are the ids of those whose other plan has the same cost.
+    """
 
     queries: int
     changed: int
     faster: int
     slower: int
+    tied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +68,7 @@ class Against:
     `speedup` is baseline total / candidate total, and `geometric_speedup` is the geometric mean over queries; both are above 1 if the side
     is faster. No figure uses the `left_out` queries, which failed or are incomplete on either side. `difference_ms` is the mean extra time
     of a query (negative if it is shorter). `break_even` is the number of executions of the workload that pay for the training, with its
-    interval: infinite if none do, None without training.
+    interval: infinite if none do, None without training. `itself` is set if the other side is PostgreSQL, too.
     """
 
     speedup: Interval
@@ -72,6 +81,7 @@ class Against:
     plans: PlanChanges | None
     break_even: Interval | None
     difference_ms: float
+    itself: bool = False
 
     @property
     def below_noise_floor(self) -> bool:
@@ -79,9 +89,20 @@ class Against:
         return abs(self.difference_ms) < NOISE_FLOOR_MS
 
     @property
+    def is_result(self) -> bool:
+        """True if the side is certainly faster or certainly slower, by more than the noise floor."""
+        return not self.below_noise_floor and (self.speedup.low > 1 or self.speedup.high < 1)
+
+    @property
     def regressions(self) -> dict[str, float]:
-        """The significantly slower queries, with candidate / baseline."""
-        return {query.query_id: query.ratio.estimate for query in self.queries if query.outcome == "loss"}
+        """The significantly slower queries, with candidate / baseline; none if PostgreSQL is measured against itself."""
+        return {} if self.itself else {query.query_id: query.ratio.estimate for query in self.queries if query.outcome == "loss"}
+
+    @property
+    def noisy(self) -> dict[str, float]:
+        """The queries that differ significantly although PostgreSQL is measured against itself, each with its factor above 1."""
+        differing = [query for query in self.queries if query.outcome != "tie"] if self.itself else []
+        return {query.query_id: max(query.ratio.estimate, query.ratio.inverse.estimate) for query in differing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +139,7 @@ class SideSummary:
     incomparable_answers: int = 0
     left_queries: int = 0
     training_s: float | None = None
+    load: Load | None = None
 
     @property
     def complete(self) -> bool:
@@ -149,8 +171,9 @@ def summarize_side(record: Record, side: str) -> SideSummary:
         unmeasured_count=len(runs.keys() | failed) - len(queries) - len(failed),
         against=_against(record, side, sum(training)),
         training_s=sum(training) if training else None,
+        load=load_of(record, side),
         **_times(queries),
-        **_accuracy([report for report in record.reports if report.side == side]),
+        **_accuracy([report for report in record.reports if report.side == side], estimates=side in estimating_sides(record)),
     )
 
 
@@ -169,15 +192,17 @@ def _times(queries: Sequence[QueryTimes]) -> dict[str, Any]:
     }
 
 
-def _accuracy(reports: Sequence[QueryReport]) -> dict[str, Any]:
+def _accuracy(reports: Sequence[QueryReport], *, estimates: bool) -> dict[str, Any]:
+    """Return the figures of the reports; the errors only for a side that `estimates`."""
     steered = [report.steered_ratio for report in reports if report.steered_ratio is not None]
-    estimates = [estimate for report in reports for estimate in report.estimates or ()]
-    p_errors = [report.p_error for report in reports if report.p_error is not None]
+    estimating = reports if estimates else ()
+    found = [estimate for report in estimating for estimate in report.estimates or ()]
+    p_errors = [report.p_error for report in estimating if report.p_error is not None]
     return {
         "steered_ratio": sum(steered) / len(steered) if steered else None,
-        "q_errors": q_errors(estimates) if estimates else None,
+        "q_errors": q_errors(found) if found else None,
         "p_errors": quantiles(p_errors) if p_errors else None,
-        "unknown_p_errors": sum(report.p_error_reason is not None for report in reports),
+        "unknown_p_errors": sum(report.p_error_reason is not None for report in estimating),
         "incomparable_answers": sum(report.not_comparable is not None for report in reports),
         "left_queries": sum(report.left is not None for report in reports),
     }
@@ -219,6 +244,7 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
         plans=_plan_changes(record, side, queries),
         break_even=break_even(pairs, training_s, ratios.total.inverse),
         difference_ms=float(differences_ms.mean()),
+        itself=side == BASELINE_AGAIN,
     )
 
 
@@ -235,10 +261,24 @@ def break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval |
 
 
 def _plan_changes(record: Record, side: str, queries: Sequence[QueryRatio]) -> PlanChanges | None:
-    shapes = {(report.query_id, report.side): report.plan_shape for report in record.reports if report.plan_shape is not None}
-    known = {id_ for id_, of in shapes if of == side} & {id_ for id_, of in shapes if of == record.header.baseline_side}
+    planned = {(report.query_id, report.side): report for report in record.reports if report.plan_shape is not None}
+    baseline = record.header.baseline_side
+    known = [id_ for id_, of in planned if of == side and (id_, baseline) in planned]
     if not known:
         return None
-    changed = {id_ for id_ in known if shapes[id_, side] != shapes[id_, record.header.baseline_side]}
+    changed = [id_ for id_ in known if planned[id_, side].plan_shape != planned[id_, baseline].plan_shape]
     outcomes = [query.outcome for query in queries if query.query_id in changed]
-    return PlanChanges(queries=len(known), changed=len(changed), faster=outcomes.count("win"), slower=outcomes.count("loss"))
+    return PlanChanges(
+        queries=len(known),
+        changed=len(changed),
+        faster=outcomes.count("win"),
+        slower=outcomes.count("loss"),
+        tied=tuple(id_ for id_ in changed if is_tie(planned[id_, side], planned[id_, baseline])),
+    )
+
+
+def is_tie(one: QueryReport, other: QueryReport) -> bool:
+    """Tell whether two plans differ only by a tie: they do not do the same, and cost the same to the digits that EXPLAIN shows."""
+    if one.plan_cost is None or other.plan_cost is None or one.plan_shape == other.plan_shape:
+        return False
+    return isclose(one.plan_cost, other.plan_cost, rel_tol=1e-9, abs_tol=COST_DIGIT)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,10 +79,20 @@ def pairs_of(record: Record, side: str) -> Pairs:
 
 
 def _rounds(runs: Iterable[QueryRun]) -> dict[str, dict[int, QueryRun]]:
-    by_query: dict[str, dict[int, QueryRun]] = {}
+    by_query: dict[str, dict[int, list[QueryRun]]] = {}
     for run in runs:
-        by_query.setdefault(run.query_id, {})[run.repetition] = run
-    return by_query
+        by_query.setdefault(run.query_id, {}).setdefault(run.repetition, []).append(run)
+    return {query_id: {number: _mean(of_round) for number, of_round in rounds.items()} for query_id, rounds in by_query.items()}
+
+
+def _mean(runs: Sequence[QueryRun]) -> QueryRun:
+    """Return the mean of the clients that ran a query in one round: what they share, such as the load, makes no pair of its own."""
+    first, *others = runs
+    if not others:
+        return first
+    names = ("inference_ms", "planning_ms", "execution_ms")
+    means: dict[str, Any] = {name: fmean(getattr(run, name) for run in runs) for name in names}
+    return replace(first, timed_out=any(run.timed_out for run in runs), **means)
 
 
 def _reason_to_leave_out(ours: Mapping[int, QueryRun], theirs: Mapping[int, QueryRun], rounds: int) -> str:

@@ -16,6 +16,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunHeader
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary, summarize_side
+from pytest_pilotscope.statistics.load import Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ def metrics(summary: Summary, side: str) -> dict[str, float]:
         values |= _times(this)
     if this.complete and this.against and not this.against.left_out:
         values |= _comparison(this.against)
+    if this.complete and this.load:
+        values |= _load(this.load)
     if this.q_errors:
         values |= _quantiles("test_qerror", this.q_errors.all)
         values |= _quantiles("test_qerror_nonempty", this.q_errors.nonempty)
@@ -120,6 +123,19 @@ def _comparison(against: Against) -> dict[str, float | None]:
         "test_ties": against.ties,
         "test_break_even": against.break_even.estimate if against.break_even else None,
     }
+
+
+def _load(load: Load) -> dict[str, float | None]:
+    values: dict[str, float | None] = {"test_throughput": load.throughput_per_s}
+    values |= {f"test_latency_p{quantile}": latency_ms / 1e3 for quantile, latency_ms in load.latency_ms.items()}
+    if load.throughput is not None:
+        ratio = load.throughput
+        values |= {
+            "test_throughput_ratio": ratio.estimate,
+            "test_throughput_ratio_ci_low": ratio.low,
+            "test_throughput_ratio_ci_high": ratio.high,
+        }
+    return values
 
 
 def _quantiles(name: str, values: Quantiles | None) -> dict[str, float]:

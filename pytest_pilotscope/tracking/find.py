@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.places.secret import StoreUri
-from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, translated
+from pytest_pilotscope.tracking.sqlite_store import read_experiments
+from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker, flat
 
 if TYPE_CHECKING:
@@ -42,14 +44,25 @@ class Experiment:
 
 def experiments(tracking_uri: str | StoreUri | None = None) -> tuple[Experiment, ...]:
     """Return all experiments by name, without MLflow's own empty `Default`."""
-    client = open_existing(tracking_uri)
-    found = []
-    for identifier, name in _experiments(client):
-        with translated(f"experiment {name!r}"):
-            page = client.search_runs([identifier], max_results=COUNT_LIMIT, order_by=["attributes.start_time DESC"])
-        if page or name != "Default":
-            found.append(Experiment(name=name, runs=len(page), more=bool(page.token), newest=flat(page[0]) if page else None))
-    return tuple(sorted(found, key=lambda experiment: experiment.name))
+    found = _read_locally(tracking_uri)
+    if found is None:
+        client = open_existing(tracking_uri)
+        found = []
+        for identifier, name in _experiments(client):
+            with translated(f"experiment {name!r}"):
+                page = client.search_runs([identifier], max_results=COUNT_LIMIT + 1, order_by=["attributes.start_time DESC"])
+            found.append((name, len(page), flat(page[0]) if page else None))
+    return tuple(
+        Experiment(name=name, runs=min(runs, COUNT_LIMIT), more=runs > COUNT_LIMIT, newest=newest)
+        for name, runs, newest in sorted(found, key=itemgetter(0))
+        if runs or name != "Default"
+    )
+
+
+def _read_locally(tracking_uri: str | StoreUri | None) -> list[tuple[str, int, Mapping[str, Any] | None]] | None:
+    """Return the experiments of a local store; None for any other, and for one that only MLflow can read."""
+    path = sqlite_path(resolve_uri(tracking_uri))
+    return read_experiments(path, limit=COUNT_LIMIT + 1) if path is not None and path.is_file() else None
 
 
 def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | StoreUri | None = None) -> list[dict[str, Any]]:

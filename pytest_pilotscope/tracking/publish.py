@@ -12,12 +12,16 @@ from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
 from pytest_pilotscope.statistics.summary import metrics, summarize
+from pytest_pilotscope.statistics.verdict import verdict
 from pytest_pilotscope.tracking.models import log_pyfunc
 from pytest_pilotscope.tracking.store import check_not_silent, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
+
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow's UI shows as the description of a run."""
 
 
 def begin(header: RunHeader, *, tracking_uri: str | StoreUri | None = None, run_id: str | None = None) -> MLflowTracker:
@@ -41,7 +45,7 @@ def begin(header: RunHeader, *, tracking_uri: str | StoreUri | None = None, run_
 
 def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path] = (), ended_at: datetime | None = None) -> None:
     """
-    Send training, test metrics and artifacts of a record, and close the run with the record's status.
+    Send training, test metrics, the verdict and artifacts of a record, and close the run with the record's status.
 
     Without an end in the record, close the run as KILLED, at `ended_at`. Metrics have the times of the record, so that sending it again
     after an interruption adds no duplicates.
@@ -57,6 +61,7 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     if "num_training" not in header.parameters and not any(training.algorithm is None for training in trained):  # 0.2.0 has it there
         tracker.log_params({"num_training": max((training.num_training or 0 for training in trained), default=0)})
     tracker.log_metrics(tested_metrics(record), at=at)
+    tracker.set_tags({DESCRIPTION: "\n\n".join(remark.text for remark in verdict(record, summarize(record)))[:5000]})
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))
     if end is not None:

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_URI = "sqlite:///mlflow.db"
 """MLflow's own default; MLflow 3 no longer accepts its file store."""
 
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""The tag by which MLflow's UI shows an experiment as training of models, and not as that of agents, whose pages lack our runs."""
+
 _ENDS_OF_HTTP = "/?# \t\r\n"  # of the host in an address, so that they cannot be in its password
 
 ANSWER_LIMIT_S = 5.0
@@ -97,7 +100,11 @@ def sqlite_path(uri: StoreUri) -> Path | None:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the id of an experiment, and create it if necessary; in a local store, its artifact folder is next to the store."""
+    """
+    Return the id of an experiment, and create it if necessary; in a local store, its artifact folder is next to the store.
+
+    MLflow's UI shows it as training of models, unless somebody has chosen another kind.
+    """
     with translated(f"experiment {name!r}"):
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
@@ -106,10 +113,12 @@ def experiment_id(client: MlflowClient, name: str) -> str:
                 f"{found.experiment_id}`), or remove it for good (`mlflow gc`)"
             )
         if found is not None:
+            if KIND not in found.tags:
+                client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
             return str(found.experiment_id)
         path = sqlite_path(StoreUri(client.tracking_uri))
         location = (path.parent / "mlruns" / file_name(name)).as_uri() if path else None
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags={KIND: TRAINING}))
 
 
 def paged(fetch: Callable[[str | None], PagedList[T]]) -> Iterator[T]:

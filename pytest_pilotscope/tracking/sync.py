@@ -82,7 +82,7 @@ def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Se
     complete_record, missing = _with_artifacts_found(record, path)
     tracker = begin(record.header, tracking_uri=tracking_uri, run_id=run.info.run_id if run else None)
     beside = (path.with_name(f"{record.header.run_name}.json"), path.with_suffix(".md"), path.with_suffix(".html"))
-    files = [file for file in (path, *beside, path.with_suffix("") / "plots") if file.exists()]
+    files = [file for file in (path, *beside, path.with_suffix("") / "report.html", path.with_suffix("") / "plots") if file.exists()]
     complete(tracker, complete_record, artifacts=files, ended_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
     return Sent(
         path=path,

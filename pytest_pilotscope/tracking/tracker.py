@@ -214,8 +214,8 @@ def flat(run: Run) -> dict[str, Any]:
         "run_id": info.run_id,
         "run_name": info.run_name,
         "status": info.status,
-        "start_time": _moment(info.start_time),
-        "end_time": _moment(info.end_time),
+        "start_time": moment(info.start_time),
+        "end_time": moment(info.end_time),
         "artifact_uri": info.artifact_uri,
         **{f"metrics.{name}": value for name, value in run.data.metrics.items()},
         **{f"params.{name}": value for name, value in run.data.params.items()},
@@ -223,5 +223,6 @@ def flat(run: Run) -> dict[str, Any]:
     }
 
 
-def _moment(milliseconds: int | None) -> datetime | None:
+def moment(milliseconds: int | None) -> datetime | None:
+    """Return a moment of the store in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc) if milliseconds else None

@@ -68,15 +68,23 @@ def queries(split: str, count: int) -> tuple[Query, ...]:
     return tuple(made)
 
 
-def training(database: Database, session: Session, folder: Path, *, options: Mapping[str, Any] | None = None, **chosen: Any) -> Training:
-    """Make the argument of `train`: few epochs unless chosen otherwise, and options of lero."""
+def training(
+    database: Database,
+    session: Session,
+    folder: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    algorithm: str = "lero",
+    **chosen: Any,
+) -> Training:
+    """Make the argument of `train`: few epochs unless chosen otherwise, and options of the algorithm."""
     return Training.of(
         Forum().workload(),
-        algorithm="lero",
+        algorithm=algorithm,
         database=database,
         session=session,
         settings=Settings(**{"epochs": 5, **chosen}),
-        options=builtin_registry().options("lero", {"lero": options or {}}),
+        options=builtin_registry().options(algorithm, {algorithm: options or {}}),
         folder=folder,
         progress=silent,
     )

@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 from pytest_pilotscope.algorithms.lero.candidates import Attempt, Slot
-from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, sql_key
-from pytest_pilotscope.algorithms.lero.timing import Outcome
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
+from pytest_pilotscope.algorithms.plans.timed import sql_key
+from pytest_pilotscope.algorithms.plans.timing import Outcome
 from pytest_pilotscope.postgres.planning import RawPlan
 
 TABLES = ("comments", "posts", "users", "votes")

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_pilotscope.algorithms.baseline import Baseline
 from pytest_pilotscope.algorithms.bound.estimator import Bound
+from pytest_pilotscope.algorithms.hintset.chooser import Hintset
 from pytest_pilotscope.algorithms.index.selection import IndexSelection
 from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.algorithms.lero.chooser import Lero
@@ -98,6 +99,19 @@ class TestLero(AlgorithmContract):
     algorithm = Lero
 
 
+class TestHintset(AlgorithmContract):
+    """A chooser of planner settings."""
+
+    algorithm = Hintset
+
+
+class TestHintsetOffline(AlgorithmContract):
+    """The same, with a completed matrix that says what to run."""
+
+    algorithm = Hintset
+    settings = replace(AlgorithmContract.settings, options={"hintset": {"offline": True, "arms": "all", "networks": 1}})
+
+
 class TestIndex(AlgorithmContract):
     """Indexes in a copy of the database."""
 
@@ -122,6 +136,7 @@ KEPT: dict[str, set[type]] = {
     "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
     "lero": {Decider, LearningOn, Explaining, Persistent},
+    "hintset": {Decider, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},
     "knob": {DatabasePreparer, Persistent},
 }

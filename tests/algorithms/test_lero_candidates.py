@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from pytest_pilotscope.algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look, shape_key
+from pytest_pilotscope.algorithms.lero.candidates import Candidates, Slot, all_slots, explore, look
+from pytest_pilotscope.algorithms.plans.shape import shape_key
 from pytest_pilotscope.errors import MissingExtension, StatementFailed
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.planning import planned_with

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pilotscope.algorithms.lero.collected import CollectionStore, trimmed
+from pytest_pilotscope.algorithms.lero.collected import CollectionStore, from_json, to_json
+from pytest_pilotscope.algorithms.plans.shape import trimmed
 
 from .lero_example import collected_query, node, outcome, scan
 
@@ -16,7 +17,7 @@ from .lero_example import collected_query, node, outcome, scan
 @pytest.fixture
 def store(tmp_path: Path) -> CollectionStore:
     """An empty store with two queries added."""
-    made = CollectionStore(tmp_path / "new" / "store.jsonl")
+    made = CollectionStore(tmp_path / "new" / "store.jsonl", to_json, from_json)
     with made.locked():
         made.add(collected_query([outcome(10, 11, 12), outcome(more_than_ms=33.0)], name="one"))
         made.add(collected_query([outcome(5)], name="two"))
@@ -25,7 +26,7 @@ def store(tmp_path: Path) -> CollectionStore:
 
 def test_what_was_written_is_read(store: CollectionStore) -> None:
     """Plans, slots, times, limits, estimates and planner calls come back as they were."""
-    again = CollectionStore(store.path)
+    again = CollectionStore(store.path, to_json, from_json)
     again.read()
     assert again.known == store.known
     assert [found.query_id for found in again.known.values()] == ["one", "two"]
@@ -35,12 +36,12 @@ def test_a_line_that_was_cut_off_is_collected_again(store: CollectionStore, capl
     """Killed while writing: the rest of the file counts, and the next query goes on a line of its own."""
     whole = store.path.read_bytes()
     store.path.write_bytes(whole[:-40])
-    again = CollectionStore(store.path)
+    again = CollectionStore(store.path, to_json, from_json)
     with caplog.at_level(logging.WARNING), again.locked():
         assert [found.query_id for found in again.known.values()] == ["one"]
         assert "store.jsonl:2 is not a collected query" in caplog.text
         again.add(collected_query([outcome(7), outcome(8)], name="three"))
-    once_more = CollectionStore(store.path)
+    once_more = CollectionStore(store.path, to_json, from_json)
     once_more.read()
     assert [found.query_id for found in once_more.known.values()] == ["one", "three"]
 

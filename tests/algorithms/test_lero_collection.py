@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from pytest_pilotscope.algorithms.lero.candidates import all_slots, explore, look
-from pytest_pilotscope.algorithms.lero.collected import sql_key
-from pytest_pilotscope.algorithms.lero.collection import CandidateSessions, CollectionRules, collect, collect_one, rules_of, store_of
-from pytest_pilotscope.algorithms.lero.timing import TimingRules
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect, collect_one, rules_of, steering_of, store_of
+from pytest_pilotscope.algorithms.plans.collecting import PlanSessions
+from pytest_pilotscope.algorithms.plans.timed import sql_key
+from pytest_pilotscope.algorithms.plans.timing import TimingRules
 from pytest_pilotscope.options.progress import Advance
 from pytest_pilotscope.postgres.explain import parse_plan
 from pytest_pilotscope.postgres.session import Session
@@ -38,9 +39,9 @@ def own_cache(cache: Path, forum: Database) -> Path:
 
 def test_every_candidate_is_timed(forum: Database) -> None:
     """PostgreSQL's own plan is the first; each plan has times or the limit that cut it off, and the best one was run in every round."""
-    with closing(CandidateSessions(forum)) as sessions:
-        found = collect_one(FOUR, sessions, RULES)
-        again = collect_one(queries("t", 24)[0], sessions, RULES)
+    with closing(PlanSessions(forum)) as sessions:
+        found = collect_one(FOUR, sessions, rules=RULES)
+        again = collect_one(queries("t", 24)[0], sessions, rules=RULES)
     assert found.slots[0] is None
     assert len(found.plans) == len(found.slots) == len(found.outcomes) >= 3
     assert all((outcome.ms is None) != (outcome.censored_ms is None) for outcome in found.outcomes)
@@ -56,8 +57,8 @@ def test_a_session_runs_its_candidate(forum: Database, forum_session: Session) -
     """The plan that a session executes has the shape of the candidate; it is planned once, and the sessions are clean afterwards."""
     found = look(forum_session, FOUR.sql)
     candidates = explore(forum_session, FOUR.sql, found, all_slots(found.subplans, RULES.factors), max_candidates=20)
-    with closing(CandidateSessions(forum)) as opened:
-        with opened.prepared(FOUR.sql, candidates) as run:
+    with closing(PlanSessions(forum)) as opened:
+        with opened.prepared(FOUR.sql, steering_of(candidates)) as run:
             for plan, session in enumerate(run.sessions):
                 wanted = parse_plan([{"Plan": candidates.plans[plan]}]).shape_hash
                 assert session.explain("EXECUTE pilotscope_candidate").shape_hash == wanted
@@ -74,10 +75,10 @@ def test_a_run_that_takes_too_long_is_cut_off(forum: Database, forum_session: Se
     """The limit is PostgreSQL's statement timeout, and the session can be used afterwards."""
     found = look(forum_session, slow := "SELECT count(*) FROM comments AS c, votes AS v WHERE c.id + v.id < 0")
     candidates = explore(forum_session, slow, found, [], max_candidates=1)
-    with closing(CandidateSessions(forum)) as sessions:
-        with sessions.prepared(slow, candidates) as run:
+    with closing(PlanSessions(forum)) as sessions:
+        with sessions.prepared(slow, steering_of(candidates)) as run:
             assert run(0, 5) is None
-        with sessions.prepared("SELECT count(*) FROM users", candidates) as run:
+        with sessions.prepared("SELECT count(*) FROM users", steering_of(candidates)) as run:
             assert (run(0, 10_000) or 0) > 0
 
 

@@ -7,7 +7,16 @@ from math import log1p
 import numpy as np
 import pytest
 
-from pytest_pilotscope.algorithms.lero.featurize import OPERATORS, DistinctNodes, Featurizer, OwnRows, PlanArrays, Scales, merged, scales_of
+from pytest_pilotscope.algorithms.plans.featurize import (
+    OPERATORS,
+    DistinctNodes,
+    Featurizer,
+    OwnRows,
+    PlanArrays,
+    Scales,
+    merged,
+    scales_of,
+)
 from pytest_pilotscope.postgres.planning import RawPlan
 from pytest_pilotscope.postgres.subplans import LeveledSubplan
 
@@ -136,3 +145,16 @@ def test_aliases_of_several_levels() -> None:
     for inner in ("a", "z"):
         distinct.add(node("Nested Loop", node("Seq Scan", alias="b", rows=2.0), node("Seq Scan", alias=inner), rows=44.0))
     assert [key[3] for key in distinct.nodes if key[0] == OPERATORS.index("Nested Loop")] == [5.0, 44.0]
+
+
+def test_costs_are_features_only_if_they_have_a_scale() -> None:
+    """Lero leaves them out; hintset has them, without the amount that PostgreSQL before 18 adds for a disabled node."""
+    cheap, dear, disabled = (node("Seq Scan", rows=5.0) | {"Total Cost": cost} for cost in (10.0, 1000.0, 1e10 + 1000.0))
+    plans = [cheap, dear, disabled]
+    without, costs = Featurizer(TABLES, scales_of([(plans, {})])), Featurizer(TABLES, scales_of([(plans, {})], costs=True))
+    assert costs.width == without.width + 1
+    assert len(without.arrays(plans, {}).features) == 1
+    arrays = costs.arrays(plans, {})
+    assert arrays.trees[:, 0].tolist() == [0, 1, 1]
+    assert arrays.features[:, -1].tolist() == [0.0, 1.0]
+    assert np.array_equal(arrays.features[0, :-1], without.arrays([cheap], {}).features[0])

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from pytest_pilotscope.algorithms.devices import device, one_thread, seeded
-from pytest_pilotscope.algorithms.lero.featurize import Featurizer, scales_of
-from pytest_pilotscope.algorithms.lero.learning import HyperParameters, RankedPlans, batched, learn, pair_losses
-from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.lero.learning import RankedPlans, batched, learn, pair_losses
 from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
-from pytest_pilotscope.algorithms.lero.timing import Outcome
+from pytest_pilotscope.algorithms.plans.featurize import Featurizer, scales_of
+from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork, Trees
+from pytest_pilotscope.algorithms.plans.timing import Outcome
 from pytest_pilotscope.errors import AlgorithmError, UsageError
 from pytest_pilotscope.postgres.planning import RawPlan
 
@@ -45,7 +46,7 @@ def ranked(count: int, *, seed: int = 0, plans: int = 6) -> list[RankedPlans]:
 def test_it_learns_which_plan_is_faster() -> None:
     """On queries that it has not seen it orders nearly all pairs, and the loss has fallen."""
     learned = learn(ranked(60), ranked(20, seed=1), parameters=replace(FEW, epochs=15), device=CPU)
-    assert learned.validation_pair_accuracy[learned.best_epoch] > 0.9
+    assert learned.validation_share[learned.best_epoch] > 0.9
     assert learned.train_loss[-1] < 0.5 * learned.train_loss[0]
 
 
@@ -53,9 +54,9 @@ def test_a_pairs_loss_is_the_cross_entropy_of_the_difference() -> None:
     """-log(sigmoid(score of the slower - score of the faster)), whoever else is in the batch."""
     queries = ranked(3)
     with seeded(1), one_thread(), torch.no_grad():
-        network = LeroNetwork(FEATURIZER.width)
+        network = PlanNetwork(FEATURIZER.width)
         (batch,) = batched(queries, 10_000, CPU)
-        losses = pair_losses(network, batch).tolist()
+        losses = pair_losses(network(batch.trees), batch).tolist()
         wanted = []
         for query in queries:
             scores = network(Trees.of(query.arrays, CPU)).tolist()
@@ -90,7 +91,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early() -> None:
     contrary = [replace(query, pairs=[(slow, fast) for fast, slow in query.pairs]) for query in queries]
     learned = learn(queries, contrary, parameters=replace(FEW, epochs=50, patience=3), device=CPU)
     assert learned.best_epoch == 0
-    assert len(learned.train_loss) == len(learned.validation_loss) == len(learned.validation_pair_accuracy) == 4
+    assert len(learned.train_loss) == len(learned.validation_loss) == len(learned.validation_share) == 4
     first = learn(queries, [], parameters=replace(FEW, epochs=1), device=CPU)
     assert all(torch.equal(first.weights[name], learned.weights[name]) for name in first.weights)
 
@@ -98,7 +99,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early() -> None:
 def test_without_validation_the_last_epoch_is_kept() -> None:
     """There is nothing to choose by, so all epochs are trained."""
     learned = learn(ranked(4), [], parameters=FEW, device=CPU)
-    assert (learned.best_epoch, len(learned.train_loss), learned.validation_pair_accuracy) == (7, 8, [])
+    assert (learned.best_epoch, len(learned.train_loss), learned.validation_share) == (7, 8, [])
 
 
 def test_it_goes_on_from_a_network() -> None:
@@ -106,7 +107,7 @@ def test_it_goes_on_from_a_network() -> None:
     queries = ranked(30)
     parameters = replace(FEW, epochs=10)
     first = learn(queries, [], parameters=parameters, device=CPU)
-    network = LeroNetwork(FEATURIZER.width)
+    network = PlanNetwork(FEATURIZER.width)
     network.load_state_dict(first.weights)
     further = learn(queries, [], parameters=replace(parameters, epochs=1), device=CPU, start=network)
     assert further.train_loss[0] < 0.7 * first.train_loss[0]

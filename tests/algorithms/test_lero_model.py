@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pytest_pilotscope.algorithms.devices import one_thread, seeded
-from pytest_pilotscope.algorithms.lero.featurize import Featurizer, PlanArrays, merged, scales_of
-from pytest_pilotscope.algorithms.lero.model import LeroNetwork, Trees
+from pytest_pilotscope.algorithms.plans.featurize import Featurizer, PlanArrays, merged, scales_of
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork, Trees
 
 from .lero_example import SUBPLANS, TABLES, node, plans, random_plans, scan
 
@@ -16,16 +16,16 @@ CPU = torch.device("cpu")
 FEATURIZER = Featurizer(TABLES, scales_of([(random_plans(30), SUBPLANS)]))
 
 
-def network(seed: int = 1) -> LeroNetwork:
+def network(seed: int = 1) -> PlanNetwork:
     """A network with random weights, biases and norms too."""
     with seeded(seed):
-        made = LeroNetwork(FEATURIZER.width)
+        made = PlanNetwork(FEATURIZER.width)
         for parameter in made.parameters():
             parameter.data = torch.randn_like(parameter) * 0.2
     return made
 
 
-def defined(net: LeroNetwork, arrays: PlanArrays, plan: int) -> Tensor:
+def defined(net: PlanNetwork, arrays: PlanArrays, plan: int) -> Tensor:
     """The score of one plan as the paper defines it: node by node, with zeros for a child that is not there."""
     weights = dict(net.named_parameters())
     features = torch.from_numpy(arrays.features)

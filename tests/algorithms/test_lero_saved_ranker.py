@@ -14,12 +14,12 @@ from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.devices import seeded
 from pytest_pilotscope.algorithms.lero.candidates import Slot
-from pytest_pilotscope.algorithms.lero.featurize import Featurizer, Scales
-from pytest_pilotscope.algorithms.lero.model import LeroNetwork
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.model_files import Metadata
+from pytest_pilotscope.algorithms.plans.featurize import Featurizer, Scales
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork
 from pytest_pilotscope.errors import ModelError
 
 from .lero_example import SUBPLANS, TABLES, random_plans
@@ -48,7 +48,7 @@ def model(policy: Policy = POLICIES["learned"]) -> TrainedModel:
     """A model with random weights."""
     featurizer = Featurizer(TABLES, Scales(rows=(0.0, 9.0), width=(1.0, 4.0)))
     with seeded(5):
-        network = LeroNetwork(featurizer.width)
+        network = PlanNetwork(featurizer.width)
     return TrainedModel(featurizer=featurizer, network=network, policy=policy)
 
 

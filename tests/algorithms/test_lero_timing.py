@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
-from pytest_pilotscope.algorithms.lero.timing import Outcome, TimingRules, time_plans
+from pytest_pilotscope.algorithms.plans.timing import Outcome, TimingRules, time_plans
 
 from .lero_example import outcome
 

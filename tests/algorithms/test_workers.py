@@ -16,10 +16,10 @@ from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.trial_server import reach_of, space_of
 from pytest_pilotscope.algorithms.knob.tuning import KnobTuning
 from pytest_pilotscope.algorithms.knob.worker_trials import attempt_on_worker
-from pytest_pilotscope.algorithms.lero import collection
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
-from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect, store_of
-from pytest_pilotscope.algorithms.lero.timing import TimingRules
+from pytest_pilotscope.algorithms.lero.collection import CollectionRules, collect, collect_one, store_of
+from pytest_pilotscope.algorithms.plans import collecting
+from pytest_pilotscope.algorithms.plans.timing import TimingRules
 from pytest_pilotscope.errors import AlgorithmError
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
@@ -35,10 +35,10 @@ RULES = CollectionRules(factors=(0.1, 10.0), max_candidates=6, timing=TimingRule
 NOTE = "PILOTSCOPE_TEST_NOTE"
 """Names a file; the worker that makes it is killed in the middle of a unit."""
 
-collect_there = collection._collect_there
+collect_there = collecting.collect_there
 
 
-def killed_once(place: Worker, task: tuple[Query, CollectionRules]) -> CollectedQuery | str:
+def killed_once(place: Worker, task: tuple[Query, collecting.Collect[CollectedQuery]]) -> CollectedQuery | str:
     """Collect; the worker that is the first to get the third query dies when it is done."""
     found = collect_there(place, task)
     if task[0].id == "t2":
@@ -59,7 +59,7 @@ def test_lero_collects_on_workers(
 ) -> None:
     """The same plans as here, also when a worker is killed in the middle; all on disk, and collected once."""
     monkeypatch.setenv(NOTE, str(tmp_path / "note"))
-    monkeypatch.setattr(collection, "_collect_there", killed_once)
+    monkeypatch.setattr(collecting, "collect_there", killed_once)
     given = forum_module.training(forum, forum_session, tmp_path, dask="local:2")
     some = [*queries("t", 24)[:6], Query(id="bad", sql="SELECT nothing FROM nowhere")]
     with closing(given):
@@ -69,8 +69,8 @@ def test_lero_collects_on_workers(
     (path,) = cache.rglob("lero/*/*.jsonl")
     assert len(path.read_bytes().splitlines()) == 6
     here = forum_module.training(forum, forum_session, tmp_path)
-    with closing(collection.CandidateSessions(forum)) as sessions:
-        again = [collection.collect_one(query, sessions, RULES) for query in some[:6]]
+    with closing(collecting.PlanSessions(forum)) as sessions:
+        again = [collect_one(query, sessions, rules=RULES) for query in some[:6]]
     assert [(each.plans, each.slots, dict(each.subplans)) for each in found] == [
         (each.plans, each.slots, dict(each.subplans)) for each in again
     ]

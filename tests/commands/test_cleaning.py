@@ -142,6 +142,7 @@ def test_what_cannot_be_removed_is_named(pilotscope: Command, cache: Path, monke
     [
         ("labels/abc/labels.sqlite", True),
         ("lero/abc/0.jsonl", True),
+        ("hintset/abc/0.jsonl", True),
         ("workloads/k.json", True),
         ("downloads/stats.zip", True),
         ("calibrations/machine-toy-0.json", True),

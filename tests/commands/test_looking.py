@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from math import inf
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pytest_pilotscope.commands.differences import Result, compare
 from pytest_pilotscope.commands.two_runs import experiment_names
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.statistics.direction import direction
+from pytest_pilotscope.tracking import find
 from tests.commands.conftest import AddRun, Command, WriteRecord
 
 
@@ -26,6 +31,22 @@ def test_list_shows_every_experiment_with_its_newest_run(pilotscope: Command, ad
         "baseline_toy     1  baseline_toy_20260102_030405  FINISHED  2026-01-02 03:04\n"
         "mscn_toy         2  mscn_toy_20260102_050405      FAILED    2026-01-02 05:04\n"
     )
+
+
+def test_list_reads_a_local_store_without_mlflow(pilotscope: Command, add_run: AddRun, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers at once, because MLflow's imports take seconds; what it says is what MLflow's client says."""
+    add_run("mscn_toy", "mscn_toy_20260102_030405", metrics={"a": 1.5, "b": inf, "c": 1e-300}, params={"x": "y z"}, tags={"ä": "ö"})
+    MlflowClient(store).delete_run(add_run("mscn_toy", "mscn_toy_20260102_050405", hour=2, metrics={"a": 2.5}, status="KILLED"))
+    add_run("gone", "gone_20260102_030405")
+    MlflowClient(store).delete_experiment("2")
+    MlflowClient(store).create_experiment("empty")
+    program = "import sys; from pytest_pilotscope.commands.cli import cli; cli(['list', '--json'], standalone_mode=False); "
+    program += "assert 'mlflow' not in sys.modules"
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert listed.stderr == ""
+    monkeypatch.setattr(find, "read_experiments", lambda path, limit: None)
+    assert json.loads(listed.stdout) == json.loads(pilotscope("list", "--json").stdout)
+    assert [(one["name"], one["runs"]) for one in json.loads(listed.stdout)] == [("empty", 0), ("mscn_toy", 1)]
 
 
 def test_list_of_an_empty_store_says_how_to_fill_it(pilotscope: Command, store: str) -> None:

@@ -14,12 +14,18 @@ from typing import Any
 
 import pytest
 
+from pytest_pilotscope.commands.ui import announce
+from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.record import Record, RecordWriter, read_record
+from pytest_pilotscope.runs.finished import Tracking, read_back
+from pytest_pilotscope.statistics.summary import summarize
+from pytest_pilotscope.statistics.verdict import verdict
 from pytest_pilotscope.tracking import sync
 from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.store import open_client
 from pytest_pilotscope.tracking.tracker import MLflowTracker
-from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, Command, WriteRecord
+from tests.commands.conftest import END, HEADER, RUNS, START, TRAINING, AddRun, Command, WriteRecord
 
 
 def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
@@ -46,6 +52,46 @@ def test_a_record_is_sent_once(pilotscope: Command, store: str, write_record: Wr
     assert [file.path for file in open_client(store).list_artifacts(run["run_id"])] == [path.name]
     assert "\n1 there\n" in pilotscope("sync").stdout
     assert MLflowTracker.list_runs("mscn_toy", tracking_uri=store) == [run]
+
+
+def test_a_run_has_its_verdict_and_its_report(store: str, write_record: WriteRecord) -> None:
+    """MLflow's UI shows the experiment among trainings, and the run with the verdict as its description; the page is an artifact."""
+    path = write_record()
+    header = read_record(path).header
+    failures: list[str] = []
+    tracking = Tracking(Settings(results=path.parent, tracking_uri=store))
+    tracking.begin(header)
+    read_back(header, path.parent, tracking, failures)
+    assert failures == []
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    sentences = verdict(read_record(path), summarize(read_record(path)))
+    assert run["tags.mlflow.note.content"] == "\n\n".join(sentence.text for sentence in sentences)
+    assert run["tags.mlflow.note.content"].startswith("mscn is 2.00 times as fast as PostgreSQL on toy (")
+    client = open_client(store)
+    assert "report.html" in {file.path for file in client.list_artifacts(run["run_id"])}
+    experiment = client.get_experiment_by_name("mscn_toy")
+    assert experiment is not None
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_kind_of_an_experiment_stays_as_somebody_chose_it(store: str, add_run: AddRun) -> None:
+    """An experiment of an earlier release gets the tag with its next run; another choice stays."""
+    client = open_client(store)
+    client.create_experiment("older")
+    client.create_experiment("chosen", tags={"mlflow.experimentKind": "finetuning"})
+    for name in ("older", "chosen"):
+        add_run(name, "run")
+    found = [experiment for name in ("older", "chosen") if (experiment := client.get_experiment_by_name(name))]
+    assert [experiment.tags["mlflow.experimentKind"] for experiment in found] == ["custom_model_development", "finetuning"]
+
+
+def test_the_ui_begins_with_trainings(capsys: pytest.CaptureFixture[str]) -> None:
+    """The address shows the experiments of model training; MLflow's own first page has none of them."""
+    announce(StoreUri("sqlite:///mlflow.db"), 5000, as_json=False)
+    assert capsys.readouterr().out == (
+        "sqlite:///mlflow.db on http://127.0.0.1:5000; Ctrl-C ends it\n"
+        "its runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning\n"
+    )
 
 
 def test_another_run_makes_the_same_datasets_at_the_same_moment(store: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -71,11 +72,11 @@ def dumps(newest_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactor
         administrator.execute("CREATE DATABASE shop")
         with newest_server.connect("shop") as session:
             session.execute(SHOP)
-        for name, options in FORMATS.items():
+        for name, options in {**FORMATS, "schema": ["--schema=sales"]}.items():
             command = [str(newest_server.binaries.bindir / "pg_dump"), *options, f"--file={folder / name}"]
             subprocess.run([*command, f"{newest_server.dsn.reveal()} dbname=shop"], check=True, capture_output=True)
         administrator.execute("DROP DATABASE shop WITH (FORCE)")
-    return {name: folder / name for name in FORMATS}
+    return {name: folder / name for name in (*FORMATS, "schema")}
 
 
 @pytest.fixture
@@ -103,6 +104,15 @@ def test_every_format(dumps: dict[str, Path], kind: str, marked: Session, caplog
     assert [record.getMessage() for record in caplog.records] == [f"{dumps[kind]}: {LEFT_OUT}"]
     assert marked.scalar("SELECT count(*) FROM pg_proc WHERE oid > 16384") == 0
     assert marked.scalar("SELECT count(*) FROM pg_class WHERE relrowsecurity OR relforcerowsecurity") == 0
+
+
+def test_a_dump_of_one_schema(dumps: dict[str, Path], marked: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """A foreign key to a table of another schema is left out, by name; queries need not name the schema."""
+    DumpedDataset(name="sales", path=dumps["schema"]).load(marked)
+    assert "constraint orders_buyer_fkey" in caplog.messages[0]
+    assert marked.scalar("SELECT count(*) FROM sales.orders") == 2
+    path = "SELECT setconfig FROM pg_db_role_setting JOIN pg_database ON oid = setdatabase WHERE datname = current_database()"
+    assert marked.scalar(path) == ["search_path=public, sales"]
 
 
 def test_the_whole_way(dumps: dict[str, Path], cache: Path) -> None:
@@ -143,7 +153,8 @@ def test_what_is_no_dump(tmp_path: Path) -> None:
     expected = f"there is no dump {tmp_path}/x; make it with pg_dump or pilotscope clone, and name it with --dump"
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         DumpedDataset(name="shop", path=tmp_path / "x")
-    for path in (tmp_path, tmp_path / "queries.sql"):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "queries.sql", tmp_path / "pipe"):
         path.touch() if not path.exists() else None
         expected = f"{path} is no dump of PostgreSQL; --dump names a file or folder that pg_dump or pilotscope clone has made"
         with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager, suppress
+from itertools import count as count_up
+from typing import TYPE_CHECKING, cast
+
+import psycopg2
+import pytest
 
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.registry import Registry
@@ -33,6 +42,20 @@ def pytest_pilotscope_register(registry: Registry) -> None:
         LeavesTransaction,
         DropsTable,
         PatchesClock,
+        ReplacesClock,
+        AltersSystem,
+        AltersFunction,
+        FailingStatement,
+        Empties,
+        Wanders,
+        ExitsInTraining,
+        ExitsInDeciding,
+        Skips,
+        ExitsPytest,
+        TriesAgain,
+        NeverReturns,
+        LeavesThread,
+        LeavesProcess,
         Knobs,
         Pooled,
     ):
@@ -51,6 +74,17 @@ class Watched:
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the same rows."""
+        return dict(subplans)
+
+
+class Wanders(Watched):
+    """It changes the current folder, as some frameworks do."""
+
+    name = "wanders"
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Go to the root folder."""
+        os.chdir("/")
         return dict(subplans)
 
 
@@ -131,6 +165,144 @@ class PatchesClock(Chooser):
     def misbehave(self, session: Session) -> None:
         """Stop it."""
         time.perf_counter_ns = lambda: 0
+
+
+class ReplacesClock(Chooser):
+    """It replaces the clock of its decisions by another name."""
+
+    name = "replaces-clock"
+
+    def misbehave(self, session: Session) -> None:
+        """Put something else in the place of the stopwatch."""
+        from pytest_pilotscope.measurement import sides
+
+        vars(sides)["Stopwatch"] = type("Fake", (vars(sides)["Stopwatch"],), {})
+
+
+class AltersSystem(Chooser):
+    """It steers the baseline by a setting of the whole server."""
+
+    name = "alters-system"
+
+    def misbehave(self, session: Session) -> None:
+        """Switch off a kind of join for everybody."""
+        session.execute("ALTER SYSTEM SET enable_hashjoin = off")
+        session.execute("SELECT pg_reload_conf()")
+
+
+class AltersFunction(Chooser):
+    """It makes a comparison expensive, by a connection of its own."""
+
+    name = "alters-function"
+
+    def misbehave(self, session: Session) -> None:
+        """Change the cost of a function."""
+        with closing(psycopg2.connect(session.dsn)) as other, other, other.cursor() as cursor:
+            cursor.execute("ALTER FUNCTION int4eq COST 77")
+
+
+class FailingStatement(Chooser):
+    """It has an error in its own SQL."""
+
+    name = "failing-statement"
+
+    def misbehave(self, session: Session) -> None:
+        """Divide by zero."""
+        session.execute("SELECT 1/0")
+
+
+class Empties(Watched):
+    """It forgets every subplan, in its answer and in the list that it was given."""
+
+    name = "empties"
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Empty the list."""
+        cast(dict[frozenset[str], float], subplans).clear()
+        return subplans
+
+
+class ExitsInTraining(Watched):
+    """It ends the process while it trains."""
+
+    name = "exits-in-training"
+
+    def train(self, training: Training) -> TrainingReport:
+        """Exit as if all were well."""
+        sys.exit(0)
+
+
+class ExitsInDeciding(Chooser):
+    """It ends the process while it decides."""
+
+    name = "exits-in-deciding"
+
+    def misbehave(self, session: Session) -> None:
+        """Exit as if all were well."""
+        sys.exit(0)
+
+
+class Skips(Chooser):
+    """It skips the test that measures it."""
+
+    name = "skips"
+
+    def misbehave(self, session: Session) -> None:
+        """Skip."""
+        pytest.skip("not today")
+
+
+class ExitsPytest(Watched):
+    """It ends pytest, with success."""
+
+    name = "exits-pytest"
+
+    def train(self, training: Training) -> TrainingReport:
+        """End it."""
+        pytest.exit("enough", returncode=0)
+
+
+class TriesAgain(Chooser):
+    """It tries again after every error, without end."""
+
+    name = "tries-again"
+
+    def misbehave(self, session: Session) -> None:
+        """Sleep again and again."""
+        while True:
+            with suppress(Exception):
+                time.sleep(3600)
+
+
+class NeverReturns(Chooser):
+    """It does not return to the interpreter."""
+
+    name = "never-returns"
+
+    def misbehave(self, session: Session) -> None:
+        """Count for ever, in C."""
+        deque(count_up(), maxlen=0)
+
+
+class LeavesThread(Chooser):
+    """It leaves a thread behind that does not end."""
+
+    name = "leaves-thread"
+
+    def misbehave(self, session: Session) -> None:
+        """Start one."""
+        threading.Thread(target=threading.Event().wait, name="endless").start()
+
+
+class LeavesProcess(Chooser):
+    """It leaves a process behind."""
+
+    name = "leaves-process"
+
+    def train(self, training: Training) -> TrainingReport:
+        """Start one that ends with this process, because nobody else ends it."""
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        return training.report()
 
 
 class Knobs:

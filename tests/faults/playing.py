@@ -188,7 +188,7 @@ def of_record(cell: Cell, project: Project) -> Iterator[str]:
         yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
         return
-    if cell.code == -signal.SIGKILL or cell.says == UNSENT:
+    if cell.record == "INTERRUPTED" or cell.code == -signal.SIGKILL or cell.says == UNSENT:
         list(sync(project.folder / "results", tracking_uri=f"sqlite:///{project.folder}/mlflow.db"))
     true = "KILLED" if cell.record == "INTERRUPTED" else cell.record
     allowed = {true, "KILLED"} if cell.point in AFTER else {true}  # stopped while it was sent

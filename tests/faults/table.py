@@ -159,6 +159,7 @@ LOST = [
 
 # An algorithm that misbehaves ends its own run, and says how.
 
+SHORT = ("--steer-timeout-ms", "500")
 ALGORITHMS = [
     cell("training", "exception", 1, "FAILED", "^FAILED: RuntimeError: the loss is not finite", "--algo", "raises-in-training"),
     cell("deciding", "exception", 1, "FAILED", "^FAILED: .*RuntimeError: no such embedding", "--algo", "raises-in-deciding"),
@@ -166,7 +167,47 @@ ALGORITHMS = [
     cell("deciding", "transaction left open", 1, "FAILED", "^FAILED: .*transaction", "--algo", "leaves-transaction"),
     cell("deciding", "table dropped", 1, "FAILED", "^FAILED: .*default_transaction_read_only = off", "--algo", "drops-table"),
     cell("deciding", "clock patched", 1, "FAILED", "^FAILED: .*time.perf_counter_ns was replaced", "--algo", "patches-clock"),
-    cell("deciding", "hangs", 1, "FAILED", "^FAILED: .*--steer-timeout-ms", "--steer-timeout-ms", "500"),
+    cell("deciding", "clock replaced", 1, "FAILED", "^FAILED: .*sides.Stopwatch was replaced", "--algo", "replaces-clock"),
+    cell("deciding", "server altered", 1, "FAILED", "^FAILED: .*ALTER SYSTEM SET enable_hashjoin = off", "--algo", "alters-system"),
+    cell("deciding", "function altered", 1, "FAILED", "^FAILED: .*functions: ", "--algo", "alters-function"),
+    cell(
+        "deciding",
+        "statement of its own fails",
+        1,
+        "FAILED",
+        "^FAILED: .*failing-statement failed .*: SELECT 1/0",
+        "--algo",
+        "failing-statement",
+    ),
+    cell("deciding", "list emptied", 1, "FAILED", "^empties left 2 of 2 queries .*it has no rows for 3 of 3 subplans", "--algo", "empties"),
+    cell("deciding", "folder changed", 0, "FINISHED", PASSED, "--algo", "wanders"),
+    cell("training", "exits", 1, "FAILED", "^FAILED: .*exits-in-training raised SystemExit: 0; ", "--algo", "exits-in-training"),
+    cell("deciding", "exits", 1, "FAILED", "^FAILED: .*exits-in-deciding raised SystemExit: 0; ", "--algo", "exits-in-deciding"),
+    cell("deciding", "skips", 1, "FAILED", "^FAILED: .*skips raised Skipped: not today; ", "--algo", "skips"),
+    cell("training", "ends pytest", 1, "FAILED", "^FAILED: .*exits-pytest raised Exit: enough; ", "--algo", "exits-pytest"),
+    cell("deciding", "tries again", 1, "FAILED", "^FAILED: .*--steer-timeout-ms", "--algo", "tries-again", *SHORT),
+    cell("deciding", "limit of no time", 1, "FAILED", "^FAILED: .*after 0.001 ms; ", "--algo", "chooser", "--steer-timeout-ms", "0.001"),
+    cell(
+        "deciding",
+        "never returns",
+        3,
+        "INTERRUPTED",
+        "^pilotscope: never-returns decides on query .* cannot be stopped",
+        "--algo",
+        "never-returns",
+        *SHORT,
+    ),
+    cell("deciding", "thread left", 0, "FINISHED", "^pilotscope: .* threads? .* did not end, .*'endless'", "--algo", "leaves-thread"),
+    cell(
+        "training",
+        "process left",
+        0,
+        "FINISHED",
+        r"^pilotscope: left running by an algorithm: 1 process: \d+ \(cat\)",
+        "--algo",
+        "leaves-process",
+    ),
+    cell("deciding", "hangs", 1, "FAILED", "^FAILED: .*--steer-timeout-ms", *SHORT),
 ]
 
 # A reader of the record that fails leaves the record, and the other readers, alone.

@@ -32,7 +32,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig
 from pytest_pilotscope.queries.templates import template_of
 from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.tracking.store import is_server, resolve_uri, sqlite_path
-from tests.record.test_record import DECISION, END, REPORT, RUN, TRAINING, write
+from tests.record.test_record import DECISION, END, PREPARATION, REPORT, RUN, TRAINING, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of an input that failed
 
@@ -104,7 +104,7 @@ DEEP = st.tuples(st.sampled_from(["[]", '{"a":}']), st.sampled_from([10, 900, 50
 def _lines() -> list[bytes]:
     """Return the lines of a record with every kind of line."""
     with TemporaryDirectory() as folder:
-        entries = (TRAINING, RUN, replace(RUN, repetition=0), REPORT, DECISION, END)
+        entries = (TRAINING, PREPARATION, RUN, replace(RUN, repetition=0), REPORT, DECISION, END)
         return write(Path(folder, "r.jsonl"), *entries).read_bytes().splitlines()
 
 
@@ -217,11 +217,18 @@ def _template(text: str) -> None:
     template_of(text)
 
 
-def _command(arguments: list[str]) -> None:
+def _stored(content: bytes) -> None:
+    for arguments in (["gate", "r.jsonl", "r.jsonl"], ["export", "r.jsonl"], ["trend", "mscn_stats_tiny", "--results", "."]):
+        _command(arguments, content)
+
+
+def _command(arguments: list[str], content: bytes | None = None) -> None:
     before = Path.cwd()
     with TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
+            if content is not None:
+                Path("r.jsonl").write_bytes(content)
             answer = CliRunner().invoke(cli, arguments)
         finally:
             os.chdir(before)
@@ -235,6 +242,9 @@ COMMANDS = st.one_of(
     ARGUMENTS.map(lambda text: ["compare", "--latest", text, "mscn", "--db", text]),
     ARGUMENTS.map(lambda text: ["workload", "from-log", text]),
     ARGUMENTS.map(lambda text: ["report", "--results", text, "--", "nothing"]),
+    ARGUMENTS.map(lambda text: ["gate", "--gate-delta", text, "--", text, text]),
+    ARGUMENTS.map(lambda text: ["trend", "--metric", text, "--", text]),
+    ARGUMENTS.map(lambda text: ["export", "--algo", text, "--", text]),
     ARGUMENTS.map(lambda text: ["sync", f"--results={text}"]),
     ARGUMENTS.map(lambda text: ["ui", f"--port={text}"]),
     ARGUMENTS.map(lambda text: ["subplans", f"--queries-dir={text}", "--limit=x"]),
@@ -263,6 +273,7 @@ KINDS = (
     Kind(name="logs", inputs=st.one_of(CONTENTS, DEEP), check=_log),
     Kind(name="records and gates", inputs=st.one_of(records(), records(), records(), DEEP, CONTENTS), check=_record, share=6),
     Kind(name="commands", inputs=COMMANDS, check=_command),
+    Kind(name="commands with records", inputs=records(), check=_stored),
 )
 SUM = sum(kind.share for kind in KINDS)
 

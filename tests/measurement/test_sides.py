@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
+from unittest import SkipTest
 
 import numpy
 import pytest
@@ -43,6 +44,13 @@ class Remembering:
         if sql in FAILURES:
             raise FAILURES[sql]
         return LISTED
+
+    closed = transaction_open = False
+
+    def explain(self, sql: str) -> None:
+        """Plan a statement."""
+        if sql in FAILURES:
+            raise FAILURES[sql]
 
     @contextmanager
     def cardinalities(self, rows: Cardinalities) -> Iterator[None]:
@@ -125,6 +133,36 @@ def test_what_cannot_be_planned_is_left_to_postgresql(sql: str, reason: str) -> 
         pass
 
 
+def test_what_the_algorithm_does_to_its_list_changes_nothing() -> None:
+    """Estimates that are the emptied list of the planner miss every subplan."""
+
+    class Emptying(Doubler):
+        def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+            cast(dict[Any, float], subplans).clear()
+            return subplans
+
+    side = side_of("emptying", cast(Algorithm, Emptying()), cast(Session, Remembering()))
+    with side.steered(Query(id="q", sql="listed")) as steering:
+        assert steering.unsupported is not None
+        assert steering.unsupported.startswith("it has no rows for 2 of 2 subplans, among them a; ")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(0), GeneratorExit("no"), pytest.skip.Exception("no"), pytest.exit.Exception("no"), SkipTest("no")]
+)
+def test_an_algorithm_ends_nothing_but_itself(error: BaseException) -> None:
+    """Whatever it raises to end or skip the test, the session or the process is its failure, by name."""
+
+    class Ending(Doubler):
+        def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+            raise error
+
+    side = side_of("ending", cast(Algorithm, Ending()), cast(Session, Remembering()))
+    message = f"ending raised {type(error).__name__}: {error}; an algorithm cannot end or skip a test or the process"
+    with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"), side.steered(Query(id="q", sql="listed")):
+        pass
+
+
 def test_a_statement_of_the_algorithms_own_that_fails_is_its_error() -> None:
     """Only a query that PostgreSQL cannot plan is left; whatever else goes wrong in `decide` fails the side."""
 
@@ -135,8 +173,8 @@ def test_a_statement_of_the_algorithms_own_that_fails_is_its_error() -> None:
             raise StatementFailed("SELECT from nowhere", reason="syntax error", sqlstate="42601")
 
     side = side_of("careless", cast(Algorithm, Careless()), cast(Session, Remembering()))
-    message = r"^statement failed: syntax error \[42601\]: SELECT from nowhere$"
-    with pytest.raises(StatementFailed, match=message), side.steered(Query(id="q", sql="SELECT 1;")):
+    message = r"^careless failed on query 'q': statement failed: syntax error \[42601\]: SELECT from nowhere$"
+    with pytest.raises(AlgorithmError, match=message), side.steered(Query(id="q", sql="SELECT 1;")):
         pass
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, LockHeld
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.measurement import protocol, sides
+from pytest_pilotscope.measurement.clocks import Stopwatch
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
-from pytest_pilotscope.postgres import timelimit
+from pytest_pilotscope.postgres import steering, timelimit
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.timelimit import time_limit, training_limit
 from pytest_pilotscope.queries.queries import Query
-from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.record.results import QueryRun, TrainingReport
 
 QUERY = Query(id="q", sql="SELECT count(*) FROM a JOIN b ON a.id = b.id")
 ORIGINAL = time.perf_counter_ns
@@ -75,6 +79,26 @@ def replace_clock(session: Session) -> None:
     time.perf_counter_ns = lambda: 0
 
 
+def alter_system(session: Session) -> None:
+    """Change a setting of the whole server, and wait until the session has it."""
+    session.execute("ALTER SYSTEM SET enable_mergejoin = off")
+    session.execute("SELECT pg_reload_conf()")
+    while session.scalar("SHOW enable_mergejoin") == "on":
+        session.execute("SELECT pg_sleep(0.01)")
+
+
+def elsewhere(sql: str) -> Callable[[Session], object]:
+    """Run a statement in a session of its own."""
+
+    def act(session: Session) -> None:
+        other = psycopg2.connect(session.dsn)
+        other.autocommit = True
+        with closing(other), other.cursor() as cursor:
+            cursor.execute(sql)
+
+    return act
+
+
 LEFT: Mapping[str, tuple[Callable[[Session], object], str]] = {
     "setting": (lambda s: s.execute("SET enable_hashjoin = off"), "1 change behind {}: setting enable_hashjoin = off"),
     "steering": (
@@ -90,6 +114,11 @@ LEFT: Mapping[str, tuple[Callable[[Session], object], str]] = {
         lambda s: s.execute("SET jit = on; LISTEN news"),
         "2 changes behind {}: setting jit = on; channels: news",
     ),
+    "system": (
+        lambda s: s.execute("ALTER SYSTEM SET enable_hashjoin = off"),
+        "1 change behind {}: ALTER SYSTEM SET enable_hashjoin = off",
+    ),
+    "reloaded": (alter_system, "1 change behind {}: ALTER SYSTEM SET enable_mergejoin = off"),
     "clock": (replace_clock, "1 change behind {}: time.perf_counter_ns was replaced"),
 }
 
@@ -108,6 +137,7 @@ def test_what_a_decision_leaves_behind_is_named_and_put_back(session: Session, w
         decided(session, act)
     decided(session, lambda s: None)
     assert time.perf_counter_ns is ORIGINAL
+    assert [session.scalar(f"SHOW enable_{kind}") for kind in ("hashjoin", "mergejoin")] == ["on", "on"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +147,103 @@ def test_a_decision_that_changes_the_database_is_named(session: Session, sql: st
     """Tables, rows, indexes and statistics are part of what the sides share."""
     with pytest.raises(AlgorithmError, match=rf"the (data|indexes|statistics) of database '{session.database}' changed"):
         decided(session, lambda s: s.execute(sql))
+
+
+@pytest.mark.parametrize(
+    ("sql", "undo", "named"),
+    [
+        (
+            "ALTER TABLESPACE pg_default SET (random_page_cost = 9)",
+            "ALTER TABLESPACE pg_default RESET (random_page_cost)",
+            "options of tablespace pg_default: {random_page_cost=9}",
+        ),
+        ("ALTER FUNCTION int4eq COST 77", "ALTER FUNCTION int4eq COST 1", "functions: "),
+        ("ALTER OPERATOR = (int4, int4) SET (RESTRICT = NONE)", "ALTER OPERATOR = (int4, int4) SET (RESTRICT = eqsel)", "operators: "),
+        ("CREATE STATISTICS pairs ON id, id2 FROM pairs", "DROP STATISTICS pairs", "statistics object pairs: "),
+        ("ALTER TABLE a SET (parallel_workers = 7)", "ALTER TABLE a RESET (parallel_workers)", "options of a: {parallel_workers=7}"),
+        ("ALTER TABLE a ALTER id SET (n_distinct = 7)", "ALTER TABLE a ALTER id RESET (n_distinct)", "options of column id of a: "),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_bears_on_plans_is_compared(session: Session, training: bool, sql: str, undo: str, named: str) -> None:
+    """A change by another connection is named after a decision where nobody else writes, and after training on every server."""
+    session.execute("CREATE TABLE pairs AS SELECT id, id AS id2 FROM a; ANALYZE")
+    checked = Supervision(session=session, exclusive=not training)
+    checked.check("chooser", "nothing", training=training)
+    elsewhere(sql)(session)
+    try:
+        with pytest.raises(AlgorithmError, match=f"^chooser left 1 change behind after its work, .*: {re.escape(named)}"):
+            checked.check("chooser", "its work", training=training)
+    finally:
+        session.execute(undo)
+
+
+def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:
+    """Where others work, too, ALTER SYSTEM may be theirs: it is named, and not undone."""
+    checked = Supervision(session=session)
+    session.execute("ALTER SYSTEM SET enable_hashjoin = off")
+    try:
+        with pytest.raises(AlgorithmError, match=r"1 change behind after its work, .*: ALTER SYSTEM SET enable_hashjoin = off; "):
+            checked.check("chooser", "its work")
+        assert session.scalar("SELECT setting FROM pg_file_settings WHERE name = 'enable_hashjoin'") == "off"
+    finally:
+        session.execute("ALTER SYSTEM RESET enable_hashjoin")
+
+
+class Fake(Stopwatch):
+    """A stopwatch that stands still."""
+
+
+REPLACED: Mapping[str, tuple[object, str, object, str]] = {
+    "a name of the clock": (sides, "Stopwatch", Fake, "pytest_pilotscope.measurement.sides.Stopwatch"),
+    "a private function": (steering, "_timing", lambda *_: None, "pytest_pilotscope.postgres.steering._timing"),
+    "a result": (protocol, "QueryRun", lambda **_: None, "pytest_pilotscope.measurement.protocol.QueryRun"),
+    "a part of a class": (protocol.QueryMeasurement, "_timed", lambda *_: None, "QueryMeasurement._timed"),
+    "a field": (QueryRun, "execution_ms", 0.0, "QueryRun.execution_ms"),
+    "a property": (QueryRun, "end_to_end_ms", 0.0, "QueryRun.end_to_end_ms"),
+    "the code of a function": (Stopwatch.__exit__, "__code__", (lambda self, *_: None).__code__, "the code of Stopwatch.__exit__"),
+    "another clock": (time, "monotonic", lambda: 0.0, "time.monotonic"),
+}
+
+
+@pytest.mark.parametrize("what", REPLACED)
+def test_what_measures_cannot_be_replaced(what: str) -> None:
+    """Every name by which the measuring modules know a function or class is checked, and put back."""
+    holder, name, fake, named = REPLACED[what]
+    original = vars(holder)[name] if name != "__code__" else Stopwatch.__exit__.__code__
+    checked = Supervision()
+    setattr(holder, name, fake)
+    with pytest.raises(AlgorithmError, match=f"^chooser left 1 change behind after its work, .*: {re.escape(named)} was replaced; "):
+        checked.check("chooser", "its work")
+    assert (vars(holder)[name] if name != "__code__" else Stopwatch.__exit__.__code__) is original
+    checked.check("chooser", "its work")
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "the handler of SIGTERM was replaced"),
+        (lambda: logging.disable(logging.CRITICAL), "logging was disabled"),
+    ],
+)
+def test_the_ends_of_a_run_cannot_be_switched_off(act: Callable[[], object], named: str) -> None:
+    """A decision that ignores SIGTERM or silences warnings is named, and both work as before."""
+    before, checked = signal.getsignal(signal.SIGTERM), Supervision()
+    act()
+    with pytest.raises(AlgorithmError, match=f"1 change behind after its work, .*: {named}; "):
+        checked.check("chooser", "its work")
+    assert (signal.getsignal(signal.SIGTERM), logging.root.manager.disable) == (before, logging.NOTSET)
+
+
+def test_a_method_of_one_session_cannot_be_replaced(session: Session) -> None:
+    """The session of all sides is checked, too."""
+
+    def replace_stream(its_session: Session) -> None:
+        vars(its_session)["stream"] = lambda sql, take: 0
+
+    with pytest.raises(AlgorithmError, match=r"1 change behind .*: stream of the session was replaced; "):
+        decided(session, replace_stream)
+    decided(session, lambda s: None)
 
 
 def test_a_rolled_back_write_is_no_change(session: Session) -> None:
@@ -134,6 +261,15 @@ def test_a_failing_decision_is_put_back_too(session: Session) -> None:
     with pytest.raises(ValueError, match=r"^broken$"):
         decided(session, act)
     assert session.scalar("SHOW enable_hashjoin") == "on"
+    assert not session.transaction_open
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1/0", "EXPLAIN ANALYZE SELECT id / 0 FROM a", "BEGIN; SELECT 1/0"])
+def test_a_failing_statement_of_the_algorithm_is_its_error(session: Session, sql: str) -> None:
+    """Only what PostgreSQL does not plan is left to it; the algorithm is named."""
+    message = rf"^chooser failed on query 'q': statement failed: division by zero \[22012\]: {re.escape(sql)}$"
+    with pytest.raises(AlgorithmError, match=message):
+        decided(session, lambda s: s.execute(sql))
     assert not session.transaction_open
 
 
@@ -158,7 +294,7 @@ def test_a_timer_of_somebody_else_goes_on() -> None:
             while not fired:
                 time.sleep(0.01)
         signal.setitimer(signal.ITIMER_REAL, 50)
-        with time_limit(0.01, lambda: TimeoutError("in time")), pytest.raises(TimeoutError, match=r"^in time$"):
+        with pytest.raises(TimeoutError, match=r"^in time$"), time_limit(0.01, lambda: TimeoutError("in time")):
             time.sleep(10)
         assert 40 < signal.getitimer(signal.ITIMER_REAL)[0] <= 50
     finally:
@@ -204,6 +340,61 @@ def test_an_error_that_is_swallowed_is_raised_again() -> None:
 
     with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.1, lambda: TimeoutError("too long")):
         swallow()
+
+
+def test_code_that_tries_again_is_ended() -> None:
+    """The error is no `Exception` inside the block."""
+
+    def try_again() -> None:
+        while True:
+            with suppress(Exception):
+                time.sleep(60)
+
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.05, lambda: TimeoutError("too long")):
+        try_again()
+
+
+def test_a_block_that_swallows_the_error_fails() -> None:
+    """A block that goes on to its end after the limit has failed nevertheless, also with an error of its own."""
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.01, lambda: TimeoutError("too long")), suppress(BaseException):
+        time.sleep(60)
+
+    def answer() -> None:
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            raise ValueError("an answer") from error
+
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.01, lambda: TimeoutError("too long")):
+        answer()
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    with time_limit(seconds, TimeoutError):
+        yield
+
+
+def test_no_timer_is_left_at_the_edges() -> None:
+    """Of thousands of blocks that end together with their limit, each puts timer and handler back, whichever of both was first."""
+    handler, ends = signal.getsignal(signal.SIGALRM), {True: 0, False: 0}
+    until_s = time.monotonic() + 2.0
+    while time.monotonic() < until_s:
+        number = sum(ends.values())
+        limit_s = 1e-9 if number % 50 == 0 else 0.001
+        busy_s = 0.0007 + number % 31 * 1e-5
+        expired = False
+        try:
+            with _limited(limit_s) if number % 2 else time_limit(limit_s, TimeoutError):
+                ends_s = time.perf_counter() + busy_s
+                while time.perf_counter() < ends_s:
+                    pass
+        except TimeoutError:
+            expired = True
+        ends[expired] += 1
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert signal.getsignal(signal.SIGALRM) is handler
+    assert all(ends.values())
 
 
 def test_long_training_says_when_it_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -190,14 +190,49 @@ def test_a_short_name_taken_by_a_conftest_is_left_to_it(pytester: pytest.Pyteste
     assert lines == ["pilotscope: taken by another plugin, use the prefix --pilotscope-: --db"]
 
 
-def test_help_shows_short_names_in_one_group(pytester: pytest.Pytester) -> None:
-    """`pytest --help` lists every short name under one heading, with defaults."""
+def test_help_shows_short_names_in_groups(pytester: pytest.Pytester) -> None:
+    """`pytest --help` lists every short name with its default below the heading of its group, and one ini key for all."""
     text = pytester.runpytest_subprocess("--help").stdout.str()
-    group = text.split("pilotscope: learned database components, measured:")[1].split("\n\n")[0]
+    groups = {part.partition(":\n")[0]: part.partition(":\n")[2].split("\n\n")[0] for part in text.split("\npilotscope, ")[1:]}
     declared = [option for of_algorithm in builtin_registry().declared.values() for option in of_algorithm.values()]
-    assert all(f"--{option.name}" in group for option in (*OPTIONS, *declared))
-    assert "(default: stats_tiny)" in " ".join(group.split())
-    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(group.split())
+    assert list(groups)[:6] == ["what to run", "server", "data", "measuring", "gate and report", "learning"]
+    assert set(groups) == {option.group for option in (*OPTIONS, *declared)}
+    for option in (*OPTIONS, *declared):
+        assert re.search(rf"^  --{option.name}\b", groups[option.group], re.MULTILINE)
+    assert "(default: stats_tiny)" in " ".join(groups["what to run"].split())
+    assert "--mscn-batch-size=auto|N subplans that mscn learns from in one step; auto: " in " ".join(groups["mscn"].split())
+    keys = re.findall(r"^  (pilotscope_\w+) \(", text, re.MULTILINE)
+    assert keys == ["pilotscope_algo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "algorithms", "datasets"),
+    [
+        (("--algo", "baseline", "mscn"), ("baseline", "mscn"), ("stats_tiny",)),
+        (("--algo=baseline", "mscn", "--db", "stats_tiny", "tpch", "-q"), ("baseline", "mscn"), ("stats_tiny", "tpch")),
+        (("--algo", "baseline,mscn", "lero", "test_here.py", "--pilotscope-db", "a", "b"), ("baseline", "mscn", "lero"), ("a", "b")),
+        (("--algo", "mscn", "folder", "--db", "b", "folder/test_gone.py", "x::y"), ("mscn",), ("b",)),
+    ],
+)
+def test_names_may_follow_each_other(
+    read: Callable[..., Settings],
+    pytester: pytest.Pytester,
+    arguments: tuple[str, ...],
+    algorithms: tuple[str, ...],
+    datasets: tuple[str, ...],
+) -> None:
+    """Blanks are as good as commas; a file, a folder or a test is no name."""
+    pytester.makepyfile(test_here="")
+    pytester.mkdir("folder")
+    settings = read(*arguments)
+    assert (settings.algorithms, settings.datasets) == (algorithms, datasets)
+
+
+def test_a_place_after_names_stays_a_place(pytester: pytest.Pytester) -> None:
+    """`pytest --algo baseline mscn test_here.py` still collects that file."""
+    pytester.makepyfile(test_here="")
+    config = pytester.parseconfig("-p", "pytest_pilotscope.plugin", "--algo", "baseline", "mscn", "test_here.py", "test_gone.py")
+    assert config.args == ["test_here.py", "test_gone.py"]
 
 
 def test_own_queries_on_an_own_server_mean_its_database(read: Callable[..., Settings]) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.algorithms.table_samples import draw
 from pytest_pilotscope.commands.doctor import Check, check_postgresql
 from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.labels import SessionSource
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -31,14 +33,15 @@ _names = itertools.count()
 
 MIXED = """
 CREATE TABLE orders (id int PRIMARY KEY, total int);
-CREATE TABLE salaries (id int PRIMARY KEY, amount int);
 CREATE TABLE people (id int PRIMARY KEY, name text, password text);
+CREATE TABLE salaries (id int PRIMARY KEY REFERENCES people, amount int, paid int REFERENCES orders);
 CREATE SCHEMA private;
 CREATE TABLE private.notes (id int);
 CREATE MATERIALIZED VIEW sums AS SELECT sum(total) FROM orders WITH NO DATA;
 CREATE MATERIALIZED VIEW counts AS SELECT count(*) FROM orders;
 INSERT INTO orders SELECT i, i % 7 FROM generate_series(1, 300) i;
 INSERT INTO people SELECT i, 'n' || i, 'secret' FROM generate_series(1, 300) i;
+INSERT INTO salaries SELECT i, i, i FROM generate_series(2, 300) i;
 GRANT SELECT ON orders, sums, counts, private.notes TO shop_reader;
 GRANT SELECT (id, name) ON people TO shop_reader;
 ANALYZE;
@@ -92,9 +95,9 @@ def test_the_fingerprint_is_of_what_can_be_read(mixed: Mixed) -> None:
     """Rows that the role may read change it, other rows do not, and other columns do."""
     with GivenServer(mixed.dsn).connect() as session:
         before = content_fingerprint(session)
-        mixed.administrator.execute("INSERT INTO salaries VALUES (1, 1)")
+        mixed.administrator.execute("INSERT INTO salaries VALUES (1, 1, NULL)")
         assert content_fingerprint(session) == before
-        mixed.administrator.execute("DELETE FROM orders WHERE id = 1")
+        mixed.administrator.execute("UPDATE orders SET total = 9 WHERE id = 1")
         changed = content_fingerprint(session)
         mixed.administrator.execute("ALTER TABLE salaries ADD COLUMN c int")
         assert len({before, changed, content_fingerprint(session)}) == 3
@@ -107,6 +110,26 @@ def test_training_queries_are_made_without_them(mixed: Mixed) -> None:
         made = completed(workload, database, Settings(generate_training=5), learns=True, show_progress=silent)
     assert len(made.train) == 5
     assert not re.search("salaries|sums|notes|password", " ".join(query.sql for query in made.train))
+
+
+def test_samples_are_drawn_of_columns(mixed: Mixed) -> None:
+    """A model samples the columns that the role may read, also of a table with other columns; the same rows for the same seed."""
+    with GivenServer(mixed.dsn).connect() as session:
+        schema = read_schema(session)
+        one, same, other = (draw(session, schema, seed=seed, rows=20)["people"].texts for seed in (1, 1, 2))
+    assert one == same != other
+    assert [len(values) for values in one.values()] == [20, 20]
+    assert all(name == f"n{number}" for number, name in zip(one["id"], one["name"], strict=True))
+
+
+def test_rows_are_told_apart_by_columns_that_can_be_read(mixed: Mixed) -> None:
+    """Labels of a table are checked against the columns that the role may read."""
+    with GivenServer(mixed.dsn).connect() as session:
+        before = SessionSource(session).digest("public.people")
+        mixed.administrator.execute("UPDATE people SET password = 'other' WHERE id = 300")
+        assert SessionSource(session).digest("public.people") == before
+        mixed.administrator.execute("UPDATE people SET name = 'other' WHERE id = 300")
+        assert SessionSource(session).digest("public.people") != before
 
 
 @pytest.mark.parametrize(
@@ -207,3 +230,22 @@ def test_a_run_is_refused_before_anything_is_generated(mixed: Mixed, pytester: p
         line for line in result.stdout.lines if line in (f"pilotscope: {UNREADABLE}", f"pilotscope: {UNPOPULATED}")
     ]
     result.stdout.fnmatch_lines([f"pilotscope: {UNREADABLE}", f"pilotscope: {UNPOPULATED}"])
+
+
+@pytest.mark.slow
+def test_whole_runs_of_a_role_that_may_read_a_part(newest_server: EmbeddedServer, pytester: pytest.Pytester, cache: Path) -> None:
+    """Generating, labelling, sampling, training and measuring touch nothing that the role may not read, twice with the same labels."""
+    pytester.makepyfile(test_workload=BENCHMARK)
+    pytester.makefile(".sql", mine="SELECT count(*) FROM orders o, people p WHERE o.id = p.id AND o.total > 2 AND p.name > 'n2';")
+    with EmbeddedServer(newest_server.binaries, libraries=steering_libraries(newest_server.binaries.bindir)) as server:
+        with server.connect() as administrator:
+            administrator.execute("CREATE ROLE shop_reader LOGIN")
+            administrator.execute("CREATE DATABASE shop")
+            with server.connect("shop") as session:
+                session.execute(MIXED)
+        dsn = dsn_of(host=str(server._sockets), port=5432, user="shop_reader", dbname="shop").reveal()
+        given = ["--server", dsn, "--queries-dir", "mine.sql", "--no-mlflow", "--rounds", "1", "--generate-training", "15"]
+        for _ in range(2):
+            result = pytester.runpytest_subprocess("test_workload.py", *given, "--algo", "oracle,trees,sample,bound")
+            assert result.ret == 0, result.stdout.str()
+            assert "permission denied" not in result.stdout.str()

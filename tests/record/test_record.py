@@ -19,7 +19,10 @@ from pytest_pilotscope.errors import RecordError
 from pytest_pilotscope.record.json_values import from_json, to_line
 from pytest_pilotscope.record.record import Entry, RecordWriter, read_record
 from pytest_pilotscope.record.results import (
+    BuiltIndex,
+    ChangedSetting,
     PlanNode,
+    Preparation,
     QueryDecision,
     QueryReport,
     QueryRun,
@@ -83,6 +86,24 @@ TRAINING = TrainingReport(
     artifacts=("model/mscn.safetensors",),
 )
 DECISION = QueryDecision(query_id="q1", side="mscn", facts={"looked": True, "factor": 0.1, "size": None, "planner_calls": 3})
+PREPARATION = Preparation(
+    side="mscn",
+    indexes=(
+        BuiltIndex(
+            schema="public",
+            table="posts",
+            name="by_score",
+            definition="CREATE INDEX by_score ON public.posts USING btree (score)",
+            size_bytes=8192,
+            inserted_rows=1000,
+            insert_ms=(1.0, 1.5),
+            insert_with_index_ms=(2.0, 2.5),
+            wal_bytes=64000,
+        ),
+    ),
+    dropped=("CREATE INDEX old ON public.posts USING btree (id)",),
+    settings=(ChangedSetting(name="work_mem", value="64MB", level="session", before="4MB"),),
+)
 END = RunEnd(status="FAILED", finished_at="2025-01-01T00:01:00+00:00", error="q1 failed", failures={"mscn": "q1 failed"})
 
 
@@ -101,11 +122,12 @@ def refuse(path: Path, message: str) -> None:
 
 
 def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
-    """Header, runs, reports, training and end are equal after a round trip, infinities included."""
-    record = read_record(write(tmp_path / "new" / "r.jsonl", TRAINING, RUN, FAILED_RUN, DECISION, REPORT, END))
-    assert (record.header, record.training, record.runs, record.decisions, record.reports, record.end) == (
+    """Header, runs, reports, training, preparations and end are equal after a round trip, infinities included."""
+    record = read_record(write(tmp_path / "new" / "r.jsonl", TRAINING, PREPARATION, RUN, FAILED_RUN, DECISION, REPORT, END))
+    assert (record.header, record.training, record.preparations, record.runs, record.decisions, record.reports, record.end) == (
         HEADER,
         (TRAINING,),
+        (PREPARATION,),
         (RUN, FAILED_RUN),
         (DECISION,),
         (REPORT,),
@@ -320,8 +342,8 @@ def test_a_file_without_a_header_is_no_record(tmp_path: Path) -> None:
     refuse(path, ":1: the record is empty; the run died before it wrote its header")
     path.write_text('{"kind":"hea')
     refuse(path, ":1: not a line of JSON (Unterminated string starting at: line 1 column 9 (char 8))")
-    path.write_text('{"kind":"header","format":3}\n')
-    refuse(path, ":1: format 3, but this version of pytest-pilotscope reads the formats 1, 2; read it with the version that wrote it")
+    path.write_text('{"kind":"header","format":4}\n')
+    refuse(path, ":1: format 4, but this version of pytest-pilotscope reads the formats 1, 2, 3; read it with the version that wrote it")
     path.write_text('{"kind":"note"}\n')
     refuse(path, ":1: a record starts with its header, found a note")
 

@@ -88,6 +88,43 @@ def minimal() -> Record:
     return replace(record_of({"baseline": {"only": [1.0]}, "mscn": {"only": [2.0]}}), end=None)
 
 
+def large() -> Record:
+    """Return 146 queries on three sides, with plans of eleven nodes that both sides change in half of the queries."""
+    times = {f"q{i:03}": [20.0 + i, 20.1 + i, 19.9 + i] for i in range(146)}
+    record = record_of(dict.fromkeys(("baseline", "oracle", "mscn"), times), algorithm="compare")
+    sql = " AND ".join(f"t{i}.a_column = t{i + 1}.id AND t{i}.a_number >= 1000" for i in range(5))
+    reports = tuple(
+        QueryReport(query_id=name, side=side, plan=_deep(5, method), plan_shape=method, steered_ratio=None if side == "baseline" else 1.0)
+        for number, name in enumerate(times)
+        for side, changed in (("baseline", ""), ("oracle", "Hash"), ("mscn", "Merge"))
+        for method in [changed if number % 2 else ""]
+    )
+    return replace(
+        record, header=replace(record.header, queries=dict.fromkeys(times, f"SELECT count(*) FROM t WHERE {sql}")), reports=reports
+    )
+
+
+def _deep(joins: int, method: str) -> PlanNode:
+    """Return a plan of so many joins; `method` is that of the joins, except for the last one."""
+    conditions = ("(a_number >= 1000) AND (another_number <= 2000)",)
+    scan = PlanNode(
+        operation="Seq Scan",
+        relation=f"table_{joins}",
+        alias=f"t{joins}",
+        conditions=conditions,
+        rows=1234,
+        cost=123.4,
+        actual_rows=99,
+        loops=1,
+    )
+    if not joins:
+        return scan
+    name = f"{method} Join".strip() if joins > 1 else "Nested Loop"
+    children = (_deep(joins - 1, method), scan)
+    condition = (f"t{joins}.id = t{joins - 1}.a_column",)
+    return PlanNode(operation=name, conditions=condition, rows=12345, cost=1234.5, actual_rows=98765, loops=1, children=children)
+
+
 def _disturbed(record: Record) -> list[QueryRun]:
     runs = []
     for run in record.runs:

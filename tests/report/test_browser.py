@@ -1,4 +1,4 @@
-"""The page in a real browser: it opens, sorts, filters and follows links, and loads nothing else."""
+"""The page in a real browser: it opens, sorts, filters, follows links and keys, is accessible, and loads nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,12 @@ webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
 support = pytest.importorskip("selenium.webdriver.support.wait", reason=MISSING)
 
 ROWS = """
-return Array.from(document.querySelectorAll("#r0-queries tbody tr")).filter(row => !row.hidden).map(row => row.cells[0].textContent)
+return Array.from(document.querySelectorAll("#r0-queries > tbody")).filter(b => !b.hidden).map(b => b.rows[0].cells[0].textContent)
 """
-CLICK = (
-    "Array.from(document.querySelectorAll('#r0-queries thead button')).filter(b => b.textContent === arguments[0])[arguments[1]].click()"
-)
+HEADINGS = "Array.from(document.querySelectorAll('#r0-queries > thead button'))"
+CLICK = f"{HEADINGS}.filter(b => b.textContent === arguments[0])[arguments[1]].click()"
+OPENED = "return [...document.querySelectorAll('#r0-queries > tbody.open')].map(b => b.id)"
+PRESS = "dispatchEvent.call(document.activeElement, new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
 TYPE = """
 const field = document.querySelector("form.filter").elements[arguments[0]];
 field.value = arguments[1];
@@ -49,6 +51,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def axe() -> str:
+    """Return the text of axe-core, which a package of the extra `test` brings."""
+    package = pytest.importorskip("axe_core_python", reason="axe-core is not installed: pip install 'pytest-pilotscope[test]'")
+    return Path(package.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of the page."""
     return write_page(tmp_path_factory.mktemp("page") / "report.html", [comparison(), minimal()]).as_uri()
@@ -68,8 +77,17 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
     assert {url for url in requests if not url.startswith(("data:", "about:"))} == {address}
 
 
+def test_queries_are_sorted_by_lost_time(opened: Any) -> None:
+    """The query that failed comes first, then those that lose most on any side; the lost time has its sign."""
+    assert opened.execute_script(ROWS) == ["q3", *(f"q{i}" for i in range(19, -1, -1) if i != 3)]
+    lost = "return [2, 6].map(i => document.getElementById('r0-q19').rows[0].cells[i].textContent)"
+    fast, slow = opened.execute_script(lost)
+    assert (fast[0], slow[0]) == ("-", "+")
+
+
 def test_a_click_on_a_heading_sorts(opened: Any) -> None:
     """A click sorts numbers upwards, then downwards; rows without a number stay at the end; by name, the workload's order returns."""
+    opened.execute_script(CLICK, "query", 0)
     in_order = opened.execute_script(ROWS)
     assert in_order == [f"q{i}" for i in range(20)]
     opened.execute_script(CLICK, "speed-up", 1)  # of slow, on which q3 failed
@@ -78,12 +96,13 @@ def test_a_click_on_a_heading_sorts(opened: Any) -> None:
     assert ascending != in_order
     assert ascending[-1] == "q3"
     values = opened.execute_script(
-        "return Array.from(document.querySelectorAll('#r0-queries tbody tr')).map(row => row.cells[6].dataset.value)"
+        "return Array.from(document.querySelectorAll('#r0-queries > tbody')).map(b => Number(b.rows[0].cells[7].dataset.value || null))"
     )
-    numbers = [float(value) for value in values if value]
+    numbers = [value for value in values if value]
+    assert len(numbers) == 19
     assert numbers == sorted(numbers)
     opened.execute_script(CLICK, "speed-up", 1)
-    assert opened.execute_script(ROWS) == [*ascending[:-1][::-1], "q3"]
+    assert opened.execute_script(ROWS)[-1] == "q3"
     marked = opened.execute_script("return Array.from(document.querySelectorAll('[aria-sort=descending]')).map(th => th.textContent)")
     assert marked == ["speed-up"]
     opened.execute_script(CLICK, "query", 0)
@@ -91,7 +110,8 @@ def test_a_click_on_a_heading_sorts(opened: Any) -> None:
 
 
 def test_typing_and_choosing_filter(opened: Any) -> None:
-    """The form filters rows and sections by id, SQL and outcome, and shows the number of queries."""
+    """The form filters by id, SQL and outcome, and shows the number of queries."""
+    opened.execute_script(CLICK, "query", 0)
     said = "return document.querySelector('form.filter output').value"
     assert opened.execute_script(said) == "20 queries"
     opened.execute_script(TYPE, "text", "alert")
@@ -111,26 +131,70 @@ def test_typing_and_choosing_filter(opened: Any) -> None:
 
 
 def test_all_that_the_filter_shows_can_be_opened(opened: Any) -> None:
-    """A click opens the sections that the filter shows, for printing; a second click closes them."""
+    """A click opens the queries that the filter shows, for printing; a second click closes them."""
+    opened.execute_script(CLICK, "query", 0)
     opened.execute_script(TYPE, "flag", "trouble")
-    state = "return [...document.querySelectorAll('#r0-run details.query')].filter(q => q.open).map(q => q.id)"
     click = "const b = document.querySelector('form.filter button'); b.click(); return b.textContent"
     assert opened.execute_script(click) == "close all"
-    assert opened.execute_script(state) == ["r0-q1", "r0-q2", "r0-q3"]
+    assert opened.execute_script(OPENED) == ["r0-q1", "r0-q2", "r0-q3"]
     assert opened.execute_script(click) == "open all"
-    assert opened.execute_script(state) == []
+    assert opened.execute_script(OPENED) == []
+
+
+def test_a_query_opens_below_its_row(opened: Any) -> None:
+    """A click on the row opens it and closes it again; nothing is below the table, and the legend is beside the plans."""
+    shown = "return document.querySelector('#r0-q1 .query').getBoundingClientRect().height"
+    assert opened.execute_script(shown) == 0
+    opened.execute_script("document.getElementById('r0-q1').rows[0].cells[3].click()")
+    assert opened.execute_script(OPENED) == ["r0-q1"]
+    assert opened.execute_script(shown) > 100
+    edges = "const [row, detail] = [...document.getElementById('r0-q1').rows].map(r => r.getBoundingClientRect());"
+    assert abs(opened.execute_script(f"{edges} return detail.top - row.bottom")) < 2
+    assert opened.execute_script("return document.querySelector('#r0-q1 a').getAttribute('aria-expanded')") == "true"
+    legend = opened.execute_script("return document.querySelector('#r0-q1 .plans .legend').textContent")
+    assert "Off by is the factor between estimated and true rows, marked from 10 on." in legend
+    opened.execute_script("document.getElementById('r0-q1').rows[0].cells[3].click()")
+    assert opened.execute_script(OPENED) == []
+
+
+def test_keys_go_to_the_next_and_the_previous_query(opened: Any) -> None:
+    """`j` opens the next query that is shown and closes this one, `k` the one before; a field that takes letters keeps them."""
+    opened.execute_script(CLICK, "query", 0)
+    opened.execute_script(TYPE, "flag", "plan")
+    for key, expected in (("j", "r0-q1"), ("j", "r0-q3"), ("j", "r0-q5"), ("k", "r0-q3"), ("k", "r0-q1"), ("k", "r0-q1")):
+        opened.execute_script(PRESS, key)
+        assert opened.execute_script(OPENED) == [expected]
+    assert opened.execute_script("return document.activeElement.textContent") == "q1"
+    opened.execute_script("document.querySelector('form.filter input').focus()")
+    opened.execute_script(PRESS, "j")
+    assert opened.execute_script(OPENED) == ["r0-q1"]
+
+
+def test_a_chart_is_one_tab_stop(opened: Any) -> None:
+    """Tab reaches each chart once; arrow keys go through its queries, and each mark is a link with a name."""
+    stops = "return [...document.querySelectorAll('figure')].map(f => f.querySelectorAll('[tabindex=\"0\"], a:not([tabindex])').length)"
+    assert set(opened.execute_script(stops)) == {1}
+    opened.execute_script("document.querySelector('figure svg').focus()")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        opened.execute_script(PRESS, key)
+    first = "return [document.activeElement.tagName, document.activeElement === document.querySelector('figure svg a')]"
+    assert opened.execute_script(first) == ["a", True]
+    assert opened.execute_script("return document.activeElement.querySelector('title').textContent").startswith("q")
 
 
 def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) -> None:
-    """The section is open and in view, even if the filter had hidden it."""
+    """The query is open and in view, even if the filter had hidden it."""
     opened.execute_script(TYPE, "text", "q1")
     opened.execute_script("location.hash = '#r0-q7'")
-    state = "const q = document.getElementById(arguments[0]); return [q.open, q.hidden, Math.abs(q.getBoundingClientRect().top) < 5]"
+    state = (
+        "const b = document.getElementById(arguments[0]); const top = b.getBoundingClientRect().top;"
+        "return [b.classList.contains('open'), b.hidden, top >= -1 && top < innerHeight / 2]"
+    )
     wait = support.WebDriverWait(opened, 10)
     wait.until(lambda driver: driver.execute_script(state, "r0-q7") == [True, False, True])
     opened.execute_script("const e = new MouseEvent('click', {bubbles: true}); document.querySelector('figure svg a').dispatchEvent(e)")
     wait.until(lambda driver: driver.execute_script("return location.hash") != "#r0-q7")
-    assert opened.execute_script("return document.getElementById(location.hash.slice(1)).open")
+    assert opened.execute_script("return document.getElementById(location.hash.slice(1)).classList.contains('open')")
 
 
 def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
@@ -138,8 +202,8 @@ def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
     opened.execute_script("location.hash = '#r0-q1'")
     pair = "document.querySelector('#r0-q1 .plans .pair')"
     captions = opened.execute_script(f"return Array.from({pair}.querySelectorAll('caption')).map(c => c.textContent)")
-    assert captions == ["baseline", "fast"]
-    marked = opened.execute_script(f"return Array.from({pair}.querySelectorAll('tr.method .node')).map(n => n.textContent)")
+    assert captions == ["baseline, slow", "fast"]
+    marked = opened.execute_script(f"return Array.from({pair}.querySelectorAll('tr.method td:first-child')).map(n => n.textContent)")
     assert marked == [
         "≠ Hash Join [c.userid = u.id]",
         "≠ Seq Scan comments c [text <> '</td><script>x</script>']",
@@ -165,6 +229,7 @@ def test_the_page_is_never_wider_than_the_screen(opened: Any, width: int, height
 def test_light_dark_and_paper_have_contrast(opened: Any) -> None:
     """Text stands out from its ground with at least 4.5:1 (WCAG AA) in each; paper is light whatever the screen is."""
     grounds = {}
+    opened.execute_script("document.querySelector('#r0-q1 a').click()")
     for name, media, scheme in (("light", "screen", "light"), ("dark", "screen", "dark"), ("paper", "print", "dark")):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
@@ -180,9 +245,55 @@ def test_light_dark_and_paper_have_contrast(opened: Any) -> None:
 
 
 def test_it_prints(opened: Any) -> None:
-    """Chromium makes a document of it."""
-    printed = opened.print_page()
-    assert len(printed) > 20_000
+    """Chromium makes a document of it, which has the open queries and not the closed ones."""
+    closed = len(opened.print_page())
+    opened.execute_script("document.querySelector('form.filter button').click()")
+    assert closed > 20_000
+    assert len(opened.print_page()) > closed + 20_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_axe_finds_nothing_serious(opened: Any, axe: str, width: int, scheme: str) -> None:
+    """No rule of axe-core with a serious or critical impact fails, on a phone and on a desk, in light and in dark."""
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    opened.execute_script("for (const id of ['q1', 'q2', 'q3']) document.querySelector(`#r0-${id} a`).click()")
+    opened.execute_script(axe)
+    opened.set_script_timeout(120)
+    run = "const done = arguments[0]; axe.run().then(found => done(found.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html)])))"
+    found = opened.execute_async_script(run)
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+
+
+def test_the_first_stop_skips_to_the_verdict(opened: Any) -> None:
+    """A skip link is first, there is a `nav`, and headings go down one level at a time."""
+    first = "const a = document.querySelector('a, button, [tabindex]'); a.focus();"
+    assert opened.execute_script(f"{first} return [a.className, a.hash, a.getBoundingClientRect().left >= 0]") == ["skip", "#main", True]
+    assert opened.execute_script("return document.querySelectorAll('header nav[aria-label] a').length") == 10
+    levels = opened.execute_script("return [...document.querySelectorAll('h1, h2, h3, h4')].map(h => +h.tagName[1])")
+    assert levels == [1, *(2, 3, 3, 3, 3) * 2]
+    after = opened.execute_script("return [...document.querySelector('.run').children].map(e => e.className || e.tagName).slice(0, 4)")
+    assert after == ["H2", "verdict", "first", "first"]
+
+
+def test_a_phone_shows_the_side_that_matters(opened: Any) -> None:
+    """At 390 px, the first column, the narrow baseline and the other side's speed-up are on the screen; so are `true` and `off by`."""
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})
+    opened.execute_script("document.querySelector('#r0-q1 a').click()")
+    right = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().right)"
+    row = opened.execute_script(right, "#r0-q1 > tr:first-child > *")
+    figures = opened.execute_script(right, "#r0-run table.summary > thead th")
+    sticky = opened.execute_script("return getComputedStyle(document.querySelector('table.summary th[scope=row]')).position")
+    plans = [opened.execute_script(right, f"#r0-q1 .plan:last-child tbody td:nth-child({place})") for place in (2, 4)]
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert row[3] < 390
+    assert figures[1] < 390
+    assert sticky == "sticky"
+    assert max(map(max, plans)) < 390
 
 
 def test_figures_are_really_drawn(opened: Any) -> None:

@@ -79,9 +79,10 @@ def test_a_side_without_a_complete_query_has_no_times() -> None:
 
 
 def test_the_terminal_has_a_column_for_each_side() -> None:
-    """The title names the run, and a line below names the unused steering."""
+    """After the verdict, the title names the run, and a line below names the unused steering."""
     lines = render_records([with_figures()], width=None, color=False).splitlines()
-    assert lines[0].strip() == "compare_stats_tiny_20250101_000000: FINISHED, 5 rounds, seed 0"
+    assert lines[0].startswith("fast is 2.00 times as fast as PostgreSQL on stats_tiny (")
+    assert lines[4].strip() == "compare_stats_tiny_20250101_000000: FINISHED, 5 rounds, seed 0"
     assert [line.split() for line in lines if line.strip().startswith("baseline")] == [["baseline", "fast", "slow"]]
     assert lines[-1] == "q0: slow steered 50.0%: Seq Scan u | v"
 
@@ -92,7 +93,8 @@ def test_no_cell_is_cut_on_a_narrow_terminal(width: int | None) -> None:
     others = [f"opponent-with-a-long-name-{number}" for number in range(6)]
     record = record_of_sides(**dict.fromkeys(others, 1.0))
     shown = render_records([record], width=width, color=False).splitlines()
-    lines = [line for line in shown if not line.startswith("opponent")]  # remarks below the table may be longer
+    lines = shown[next(place for place, line in enumerate(shown) if line.startswith("compare_")) :] if width != 20 else shown
+    lines = [line for line in lines if not line.startswith("opponent")]  # remarks below the table
     sides = [line.split() for line in lines if "opponent" in line or line.split() == ["baseline"]]
     assert [name for names in sides for name in names] == ["baseline", *others]
     speedups = [line.count("[") - 1 for line in lines if line.strip().startswith("speed-up")]

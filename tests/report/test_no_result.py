@@ -11,6 +11,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import no_results, record_remarks
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import summarize
+from pytest_pilotscope.statistics.verdict import verdict
 from tests.record.building import record_of
 
 STEADY = [10.0, 10.01, 10.02, 9.99, 10.0]
@@ -24,7 +25,7 @@ def compared(added_ms: float) -> Record:
 
 def texts(record: Record) -> list[str]:
     """Return the remarks."""
-    return [remark.text for remark in no_results(record, summarize(record))]
+    return [remark.text for remark in no_results(record)]
 
 
 def test_below_the_noise_floor() -> None:
@@ -35,8 +36,11 @@ def test_below_the_noise_floor() -> None:
     assert against.speedup.high < 1
     assert (against.wins, against.losses, against.ties) == (0, 0, 4)
     assert ranks(summary)["mscn"] == ranks(summary)["baseline"]
-    (told,) = texts(compared(0.3))
-    assert told == "mscn: no result: it differs from the baseline by 0.30 ms per query, below the noise floor of 0.5 ms"
+    (told,) = verdict(compared(0.3), summary)
+    assert told.text == (
+        "mscn cannot be told apart from PostgreSQL on stats_tiny (0.97 to 0.97 times as fast): they differ by 0.30 ms per query, less than "
+        "the noise floor of 0.5 ms."
+    )
 
 
 def test_above_the_noise_floor() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 from xml.dom import minidom
 
 import pytest
 
+from pytest_pilotscope.record.results import TrainingReport
+from pytest_pilotscope.report.content import queries_of
 from pytest_pilotscope.report.page import page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.svg import COLOURS
 from pytest_pilotscope.statistics.summary import summarize
 from tests.record.building import record_of
-from tests.report.samples import HOSTILE, comparison, minimal
+from tests.report.samples import HOSTILE, comparison, large, minimal
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
@@ -127,6 +132,13 @@ def test_figures_are_drawn_of_what_there_is() -> None:
     assert [plot.name for plot in plots_of(minimal(), summarize(minimal()))] == ["speedup-mscn", "scatter"]
 
 
+def test_a_single_value_is_no_curve() -> None:
+    """A series with one finite value, of however many steps, has no plot."""
+    metrics = {"one": (1.0,), "alone": (float("nan"), 2.0, float("inf")), "two": (1.0, float("nan"), 3.0)}
+    record = replace(minimal(), training=(TrainingReport(side="mscn", duration_s=1.0, metrics=metrics),))
+    assert [plot.name for plot in plots_of(record, summarize(record)) if plot.small] == ["training-mscn-two"]
+
+
 def test_figures_follow_the_page_and_lead_to_the_queries() -> None:
     """On the page no colour is fixed, and the mark of a query links to it and shows its figures."""
     record = comparison()
@@ -162,3 +174,44 @@ def test_the_folder_of_a_page_is_made(tmp_path: Path) -> None:
     """Writing a page creates its folder."""
     path = write_page(tmp_path / "new" / "report.html", [minimal()])
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>\n")
+
+
+def test_a_page_of_146_queries_and_three_sides_is_below_a_megabyte() -> None:
+    """Plans of a real size, those of both sides unlike the baseline's in half of the queries, fit with figures, SQL and tables."""
+    text = page([large()])
+    assert text.count("<tbody id=") == 146
+    assert len(text.encode()) < 1_000_000
+
+
+def test_sides_with_the_same_plan_share_its_table() -> None:
+    """Each different plan is there once, with the estimates of every side that runs it."""
+    queries = {query.id: query for query in queries_of(comparison(), summarize(comparison()))}
+    assert [table.sides for table in queries["q0"].plans] == [("baseline", "fast")]
+    assert [table.sides for table in queries["q1"].plans] == [("baseline", "slow"), ("fast",)]
+    text = page([comparison()])
+    assert "fast runs the same plan as baseline. " in text
+    assert "fast runs another plan than baseline. " in text
+
+
+def test_the_colours_of_faster_and_slower_mean_nothing_else() -> None:
+    """No side, link, mark or warning has one of the two, on a light and on a dark screen, and in files."""
+    style = files("pytest_pilotscope.report").joinpath("page.css").read_text(encoding="utf-8")
+    for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]:
+        colours = re.findall(r"--([\w-]+): (#\w{6})", block)
+        for outcome in ("win", "loss"):
+            assert [name for name, colour in colours if colour == dict(colours)[outcome]] == [outcome]
+    in_files = [colour for _, colour in COLOURS.values()]
+    assert len(set(in_files)) == len(in_files)
+    rules = [rule for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style) if re.search(r"var\(--(win|loss)\)", rule[1])]
+    assert [selector.strip() for selector, _ in rules] == [".win", ".loss"]
+
+
+def test_a_pair_of_postgresqls_has_no_winner() -> None:
+    """No query of an A/A pair is coloured or counted as faster or slower."""
+    times = {f"q{i}": [20.0 + i, 20.1 + i, 19.9 + i] for i in range(6)}
+    record = record_of({"baseline": times, "baseline-again": {**times, "q5": [200.0, 201.0, 199.0]}}, algorithm="baseline")
+    text = page([record])
+    assert "This machine is too noisy for single queries" in text
+    assert 'class="loss"' not in text
+    assert "fill: var(--loss)" not in text
+    assert not re.search(r'data-flags="[^"]*(win|loss)', text)

@@ -1,11 +1,25 @@
-"""Lines on a terminal with a progress bar."""
+"""Progress: lines in a log, and a bar on a terminal."""
 
 from __future__ import annotations
 
 import io
+import re
 from contextlib import nullcontext
 
+import pytest
+
 from pytest_pilotscope.report.progress import progress_for
+
+
+def shown(*, live: bool, description: str, total: int, steps: int) -> list[str]:
+    """Return the lines that a task of so many steps leaves."""
+    stream = io.StringIO()
+    _, progress = progress_for(stream, live=live, uncaptured=nullcontext)
+    with progress(description, total) as advance:
+        for _ in range(steps):
+            advance(1)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    return [line for line in re.split("[\r\n]", text) if line]
 
 
 def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
@@ -14,3 +28,22 @@ def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
     say, _ = progress_for(stream, live=True, uncaptured=nullcontext)
     say("short")
     assert stream.getvalue() == "\rshort\x1b[K\n"
+
+
+@pytest.mark.parametrize("total", [1, 3, 10, 11, 146, 1000])
+def test_a_log_has_a_line_per_tenth(total: int) -> None:
+    """It has ten lines at most, the last one with all steps, and the times are labelled."""
+    lines = shown(live=False, description="mscn on stats_tiny", total=total, steps=total)
+    assert len(lines) <= 10
+    assert lines[-1] == f"mscn on stats_tiny: {total}/{total}, 0 s elapsed, 0 s left"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_fits_with_count_elapsed_and_left(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the description is, the numbers and their labels are in the line, and the line fits."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    description = "compare on a_dataset_with_a_long_name: baseline, oracle, mscn, lero, index, knob, 5 more rounds"
+    line = shown(live=True, description=description, total=1000, steps=335)[-1]
+    assert len(line) <= width
+    assert re.search(r" 335/1000 elapsed 0:00:0\d left 0:00:0\d *$", line)
+    assert line.startswith("compare ")

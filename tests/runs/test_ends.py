@@ -354,4 +354,4 @@ def test_an_interrupt_behind_an_error_is_raised_again() -> None:
     raise_interrupt_behind(ServerError("alone"))
     assert ends_as(ServerError("alone")) == "FAILED"
     assert ends_as(pytest.fail.Exception("no")) == "FAILED"
-    assert ends_as(SystemExit(3)) == "KILLED"
+    assert ends_as(SystemExit(3)) == "FAILED"

@@ -12,6 +12,7 @@
  *   noting.c    the joins that make each set, noted while the planner searches
  *   texts.c     expressions of a level as SQL
  *   filters.c   conditions and keys of one relation in a structured form
+ *   buffers.c   taking a database out of shared buffers
  *   meaning.c   the meaning of each set of relations, as JSON; sources.c, sets.c and results.c are its parts
  *
  * A "set" is a set of base relations of one query level, named by their aliases; cardinalities and methods are given
@@ -184,6 +185,9 @@ extern List *ps_methods;        /* of PsKey */
 extern List *ps_join_order;     /* of PsTree */
 extern List *ps_hidden_indexes; /* of names, some after that of their schema */
 extern void ps_define_settings(void);
+
+/* buffers.c */
+extern void ps_define_drop_buffers(void);
 extern void ps_refresh_settings(void);
 
 #define ps_is_join_method(method) ((method) >= PS_NESTLOOP && (method) <= PS_HASHJOIN)

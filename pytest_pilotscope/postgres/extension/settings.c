@@ -393,6 +393,7 @@ void ps_define_settings(void) {
     define_switch("pilotscope.enumerate", "Note the sets of relations that the planner considers.", &ps_enumerate);
     define_switch("pilotscope.enumerate_sql", "Note also what each set of relations means.", &ps_enumerate_sql);
     define_switch("pilotscope.ignore_statistics", "Note them without looking at column statistics.", &ps_ignore_statistics);
+    ps_define_drop_buffers();
     define_result("pilotscope.subplans", "The sets of relations considered for the last planned statement.", ps_show_report);
     define_result("pilotscope.meaning", "What the sets of the last planned statement mean.", ps_show_meaning);
     define_result("pilotscope.timing", "Planning and execution time of the last top-level statement.", ps_show_timing);

@@ -62,6 +62,15 @@ class Outcome:
         return found if found is not None else 0.0
 
 
+TIE = 0.1
+"""Times that differ by less than this share of the faster one are a tie: about the noise of single runs of a few ms."""
+
+
+def is_faster(one: Outcome, other: Outcome) -> bool:
+    """Tell whether one plan is known to be faster than another, beyond a tie."""
+    return one.ms is not None and one.ms * (1 + TIE) < other.at_least_ms
+
+
 @dataclass(slots=True)
 class _PlanTimes:
     """The times of one plan so far."""

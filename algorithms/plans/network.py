@@ -1,5 +1,5 @@
 """
-The network: tree convolution, maximum over the nodes, a small MLP. It gives a plan one score; a smaller score predicts a faster plan.
+The network: tree convolution, maximum over the nodes, a small MLP. It gives a plan one number; a smaller one predicts a faster plan.
 
 Tree convolution multiplies a node and its two children by one matrix each. Here the product comes first and the gathering second: one
 matrix product for all nodes of a batch, then the rows of the children are added to those of their parents. Layer norm is over the
@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pytest_pilotscope.algorithms.lero.featurize import PlanArrays
+from pytest_pilotscope.algorithms.devices import one_thread
+from pytest_pilotscope.algorithms.plans.featurize import PlanArrays
+from pytest_pilotscope.errors import AlgorithmError, counted
 
 CHANNELS = (256, 128, 64)
 HIDDEN_UNITS = 32
@@ -69,7 +73,7 @@ class TreeConvolution(nn.Module):
         return summed + self.bias
 
 
-class LeroNetwork(nn.Module):
+class PlanNetwork(nn.Module):
     """Maps plans to scores; a smaller score predicts a faster plan."""
 
     def __init__(self, width: int, *, channels: tuple[int, int, int] = CHANNELS, hidden: int = HIDDEN_UNITS) -> None:
@@ -89,4 +93,13 @@ class LeroNetwork(nn.Module):
         nodes = functional.leaky_relu(self.norms[2](self.third(nodes, trees)), inplace=True)  # (N, 64)
         plans = functional.embedding_bag(trees.plans, nodes, mode="max")  # (T, 64)
         scores: Tensor = self.output(functional.leaky_relu(self.hidden(plans), inplace=True)).squeeze(1)  # (T,)
+        return scores
+
+    def evaluated(self, arrays: PlanArrays, *, algorithm: str) -> npt.NDArray[np.float32]:
+        """Score the plans of one query in one batch, on the CPU: (T,). AlgorithmError for NaN and infinity, with the algorithm's name."""
+        with one_thread(), torch.inference_mode():
+            scores: npt.NDArray[np.float32] = self(Trees.of(arrays, torch.device("cpu"))).numpy()
+        if not np.isfinite(scores).all():
+            bad, of = scores[~np.isfinite(scores)][0], counted(len(arrays.trees), "plan")
+            raise AlgorithmError(f"{algorithm} gave the score {bad} to one of {of}; train it again")
         return scores

@@ -36,14 +36,21 @@ _OPERATOR = {name: position for position, name in enumerate(OPERATORS)}
 _MORE = _OPERATOR["more children"]
 _COLLAPSING = frozenset({"Aggregate", "Group", "Unique", "SetOp", "Limit"})
 _NOTHING = -1
+_DISABLED_COST = 1e10
+"""The amount that PostgreSQL before 18 adds to the cost of a node that a setting disables (`disable_cost` in costsize.c)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """Smallest and largest logarithm (of 1 + x) of rows and of widths in bytes, which become 0 and 1; values outside are clipped."""
+    """
+    Smallest and largest logarithm (of 1 + x) of rows, widths in bytes and total costs, which become 0 and 1; values outside are clipped.
+
+    Without `cost`, costs are no feature.
+    """
 
     rows: tuple[float, float]
     width: tuple[float, float]
+    cost: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +90,12 @@ class OwnRows:
 
 @dataclass(slots=True)
 class DistinctNodes:
-    """Collects the distinct subtrees of the plans of one query."""
+    """Collects the distinct subtrees of the plans of one query; with `costs`, subtrees of other costs are others."""
 
     tables: Mapping[str, int]
     own: OwnRows
-    nodes: dict[tuple[int, bool, int, float, float, int, int], int] = field(default_factory=dict)
+    costs: bool = False
+    nodes: dict[tuple[int, bool, int, float, float, float, int, int], int] = field(default_factory=dict)
     trees: list[list[int]] = field(default_factory=list)
 
     def add(self, plan: RawPlan) -> None:
@@ -118,7 +126,8 @@ class DistinctNodes:
         rows = get("Plan Rows", 0.0)
         if aliases & (aliases - 1):  # more than one relation
             rows = self.own.rows.get(aliases, rows)
-        key = (_OPERATOR.get(name, 0), get("Parallel Aware", False), tables, rows, get("Plan Width", 0), left, right)
+        cost = get("Total Cost", 0.0) % _DISABLED_COST if self.costs else 0.0
+        key = (_OPERATOR.get(name, 0), get("Parallel Aware", False), tables, rows, get("Plan Width", 0), cost, left, right)
         node = self.nodes.setdefault(key, len(self.nodes))
         tree.append(node)
         return node, tables, aliases
@@ -130,7 +139,7 @@ class DistinctNodes:
             return left, tables, aliases
         right, more_tables, more_aliases = self._rest(below[1:], tree)
         tables |= more_tables
-        node = self.nodes.setdefault((_MORE, False, tables, 0.0, 0.0, left, right), len(self.nodes))
+        node = self.nodes.setdefault((_MORE, False, tables, 0.0, 0.0, 0.0, left, right), len(self.nodes))
         tree.append(node)
         return node, tables, aliases | more_aliases
 
@@ -146,27 +155,30 @@ class Featurizer:
 
     @property
     def width(self) -> int:
-        """Features per node: operator one-hot, tables below it, rows, width, parallel awareness."""
-        return len(OPERATORS) + len(self.tables) + 3
+        """Features per node: operator one-hot, tables below it, rows, width, parallel awareness, and the cost if it is one."""
+        return len(OPERATORS) + len(self.tables) + 3 + (self.scales.cost is not None)
 
     def arrays(self, plans: Iterable[RawPlan], subplans: Mapping[frozenset[str], float]) -> PlanArrays:
         """Make arrays of the plans of one query; `subplans` are PostgreSQL's own estimates."""
-        distinct = DistinctNodes(self._bits, OwnRows.of(subplans))
+        distinct = DistinctNodes(self._bits, OwnRows.of(subplans), self.scales.cost is not None)
         for plan in plans:
             distinct.add(plan)
         return self._arrays(distinct)
 
     def _arrays(self, distinct: DistinctNodes) -> PlanArrays:
-        operators, parallel, tables, rows, widths, left, right = zip(*distinct.nodes, strict=True)
+        operators, parallel, tables, rows, widths, costs, left, right = zip(*distinct.nodes, strict=True)
         count, first_table = len(operators), len(OPERATORS)
+        after = first_table + len(self.tables)
         features = np.zeros((count, self.width), dtype=np.float32)
         features[np.arange(count), operators] = 1.0
         packed = b"".join([bits.to_bytes(self._table_bytes, "little") for bits in tables])
         unpacked = np.unpackbits(np.frombuffer(packed, dtype=np.uint8).reshape(count, self._table_bytes), axis=1, bitorder="little")
-        features[:, first_table:-3] = unpacked[:, : len(self.tables)]
-        features[:, -3] = _scaled(rows, self.scales.rows)
-        features[:, -2] = _scaled(widths, self.scales.width)
-        features[:, -1] = parallel
+        features[:, first_table:after] = unpacked[:, : len(self.tables)]
+        features[:, after] = _scaled(rows, self.scales.rows)
+        features[:, after + 1] = _scaled(widths, self.scales.width)
+        features[:, after + 2] = parallel
+        if self.scales.cost is not None:
+            features[:, after + 3] = _scaled(costs, self.scales.cost)
         longest = max(map(len, distinct.trees))
         trees = np.array([tree + [tree[0]] * (longest - len(tree)) for tree in distinct.trees], dtype=np.int64)
         return PlanArrays(features=features, left=np.array(left, dtype=np.int64), right=np.array(right, dtype=np.int64), trees=trees)
@@ -177,16 +189,16 @@ def table_bits(tables: Sequence[str]) -> dict[str, int]:
     return {table: 1 << position for position, table in enumerate(tables)}
 
 
-def scales_of(plans: Iterable[tuple[Sequence[RawPlan], Mapping[frozenset[str], float]]]) -> Scales:
+def scales_of(plans: Iterable[tuple[Sequence[RawPlan], Mapping[frozenset[str], float]]], *, costs: bool = False) -> Scales:
     """Find the smallest and largest logarithms in the plans of some queries, each with its query's own estimates."""
-    logs: list[tuple[float, float]] = []
+    logs: list[tuple[float, float, float]] = []
     for of_query, subplans in plans:
-        distinct = DistinctNodes({}, OwnRows.of(subplans))
+        distinct = DistinctNodes({}, OwnRows.of(subplans), costs)
         for plan in of_query:
             distinct.add(plan)
-        logs += [(log1p(node[3]), log1p(node[4])) for node in distinct.nodes]
-    rows, widths = zip(*logs, strict=True) if logs else ((0.0,), (0.0,))
-    return Scales(rows=(min(rows), max(rows)), width=(min(widths), max(widths)))
+        logs += [(log1p(node[3]), log1p(node[4]), log1p(node[5])) for node in distinct.nodes]
+    rows, widths, found = ((min(each), max(each)) for each in (zip(*logs, strict=True) if logs else [(0.0,)] * 3))
+    return Scales(rows=rows, width=widths, cost=found if costs else None)
 
 
 def merged(parts: Sequence[PlanArrays]) -> PlanArrays:

@@ -1,0 +1,1 @@
+"""Parts of algorithms that learn from timed plans: collecting and timing them, their features, tree convolution, and its training."""

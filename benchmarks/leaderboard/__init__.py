@@ -1,0 +1,1 @@
+"""The leaderboard: a page made of stored records."""

@@ -1,0 +1,91 @@
+"""Throughput and latency of a side whose clients ran the workload at once, paired with the baseline slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf, log, sqrt
+
+import numpy as np
+from scipy.special import stdtrit
+
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import TimeSlice
+from pytest_pilotscope.statistics.pairs import CLOCK_RESOLUTION_MS
+from pytest_pilotscope.statistics.ratios import CONFIDENCE, Interval
+
+QUANTILES = (50, 95, 99)
+"""The quantiles of the latency, in per cent."""
+
+
+_LEAST = 1e-9
+"""In place of 0, so that a ratio always exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """
+    The figures of one side under load.
+
+    `throughput_per_s` are the executions of all clients that ended, per second. `latency_ms` has quantiles over all executions, end to end,
+    in per cent. `throughput` is this side / baseline, `speedups` are baseline / this side for each quantile, both above 1 if the side
+    is faster; None and empty for the baseline.
+    """
+
+    throughput_per_s: float
+    latency_ms: Mapping[int, float]
+    throughput: Interval | None = None
+    speedups: Mapping[int, Interval] | None = None
+
+
+def load_of(record: Record, side: str) -> Load | None:
+    """Return the load of a side; None without clients."""
+    own, own_ms = _slices(record, side), _latencies(record, side)
+    if not own:
+        return None
+    every_ms = [latency_ms for of_slice in own_ms.values() for latency_ms in of_slice]
+    load = Load(
+        throughput_per_s=sum(one.executions for one in own.values()) / max(sum(one.duration_s for one in own.values()), _LEAST),
+        latency_ms={quantile: _quantile(every_ms, quantile) for quantile in QUANTILES},
+    )
+    baseline = record.header.baseline_side
+    theirs, theirs_ms = _slices(record, baseline), _latencies(record, baseline)
+    shared = sorted(own.keys() & theirs.keys())
+    if side == baseline or not shared:
+        return load
+    speedups = {
+        quantile: _interval([log(_quantile(theirs_ms.get(n, []), quantile) / _quantile(own_ms.get(n, []), quantile)) for n in shared])
+        for quantile in QUANTILES
+    }
+    throughput = _interval([log(_throughput(own[n]) / _throughput(theirs[n])) for n in shared])
+    return replace(load, throughput=throughput, speedups=speedups)
+
+
+def _slices(record: Record, side: str) -> dict[int, TimeSlice]:
+    return {one.repetition: one for one in record.slices if one.side == side}
+
+
+def _latencies(record: Record, side: str) -> dict[int, list[float]]:
+    """Return the times of all executions that did not fail, by round."""
+    found: dict[int, list[float]] = {}
+    for run in record.measured(side):
+        if run.error is None:
+            found.setdefault(run.repetition, []).append(run.end_to_end_ms)
+    return found
+
+
+def _quantile(values_ms: Sequence[float], quantile: int) -> float:
+    return max(float(np.quantile(values_ms, quantile / 100)), CLOCK_RESOLUTION_MS) if values_ms else CLOCK_RESOLUTION_MS
+
+
+def _throughput(one: TimeSlice) -> float:
+    return max(one.executions, _LEAST) / max(one.duration_s, _LEAST)
+
+
+def _interval(logs: Sequence[float]) -> Interval:
+    """Return the geometric mean of ratios with Student's t interval; 0 to infinity for a single one."""
+    mean = float(np.mean(logs))
+    if len(logs) < 2:
+        return Interval(estimate=exp(mean), low=0.0, high=inf)
+    error = float(np.std(logs, ddof=1)) / sqrt(len(logs)) * float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2))
+    return Interval(estimate=exp(mean), low=exp(mean - error), high=exp(mean + error))

@@ -1,0 +1,206 @@
+"""
+The verdict on a record: the sentences that the terminal, the report and MLflow's description begin with.
+
+They say for each side whether it is faster or slower than the baseline and how sure that is, then name its slowest and fastest queries.
+A run that failed says what failed. PostgreSQL measured against itself says how noisy the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil, isfinite, isinf
+
+from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader
+from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSummary
+from pytest_pilotscope.statistics.ratios import Interval, Outcome
+from pytest_pilotscope.statistics.summary import Summary
+
+NO_SPREAD = "have no spread to judge by; measure more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One or more sentences about a record; `bad` marks a problem."""
+
+    text: str
+    bad: bool = False
+
+
+def verdict(record: Record, summary: Summary) -> tuple[Remark, ...]:
+    """Return a paragraph on the run if it did not end well, then one on each side, the fastest first, then one on its queries."""
+    sides = [side for name, side in summary.sides.items() if name != record.header.baseline_side]
+    ranked = sorted(sides, key=lambda side: -side.against.speedup.estimate if side.against else 0.0)
+    baseline = summary.sides[record.header.baseline_side]
+    paragraphs = [_alone(summary.header, baseline)] if not ranked and baseline.queries else []
+    for side in ranked:
+        paragraphs += _of_side(record, baseline, side)
+    return (*_ending(record, baseline), *paragraphs)
+
+
+def name_of_baseline(header: RunHeader) -> str:
+    """Return `PostgreSQL` with its version for the unsteered baseline, else the name of the baseline's side."""
+    if header.baseline_side != BASELINE:
+        return header.baseline_side
+    return " ".join(("PostgreSQL", *str(header.server.get("version", "")).split()[:1]))
+
+
+def times_text(value: float, *, digits: int = 2) -> str:
+    """Return a factor with two decimals, or with as many as show that it is not 1."""
+    while f"{value:.{digits}f}" == f"{1:.{digits}f}" and value != 1 and digits < 4:
+        digits += 1
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}f}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds with at least two digits."""
+    if seconds < 1e-4:
+        return "under 0.1 ms" if seconds > 0 else "0 s"
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
+
+
+def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
+    """State the conditions under which no verdict is sure, and each failure once."""
+    header, end = record.header, record.end
+    if header.parallel:
+        yield Remark(text="Measured beside other workers: these times are noise, and nothing is sure.", bad=True)
+    if end is None or end.status == "KILLED":
+        done = f"{len(baseline.queries)} of {counted(len(header.queries), 'query', 'queries')}"
+        yield Remark(text=f"The run was interrupted; its figures cover what was measured. The baseline has all rounds of {done}.", bad=True)
+    error = (end.error or "") if end and end.status == "FAILED" else ""
+    if error:
+        yield Remark(text=f"FAILED: {error}", bad=True)
+    for side, reason in (end.failures if end else {}).items():
+        if reason not in error:
+            yield Remark(text=f"{side} failed: {reason}", bad=True)
+
+
+def _alone(header: RunHeader, side: SideSummary) -> Remark:
+    queries = counted(len(side.queries), "query", "queries")
+    return Remark(text=f"{name_of_baseline(header)} took {_bound(side)}{seconds_text(side.total_s)} for {queries} of {header.dataset}.")
+
+
+def _of_side(record: Record, baseline: SideSummary, side: SideSummary) -> Iterator[Remark]:
+    against = side.against
+    if against is None:
+        if record.end is not None and side.side not in record.end.failures and not record.end.error:
+            yield Remark(text=f"{side.side} has no query to compare: {_left_out(side)}.", bad=True)
+    elif side.side == BASELINE_AGAIN:
+        yield from _noise(record.header, against)
+    else:
+        sentences = [_compared(record, baseline, side, against), *_limits(baseline, side, against), *_costs(side, against)]
+        yield Remark(text=" ".join(sentences), bad=against.is_result and against.speedup.high < 1)
+        yield from _queries(baseline, side, against)
+
+
+def _compared(record: Record, baseline: SideSummary, side: SideSummary, against: Against) -> str:
+    """Return the first sentence on a side: the speed-up of the total, its certainty, and its parts."""
+    header, speedup = record.header, against.speedup
+    other, where = name_of_baseline(header), _where(header)
+    means = _parts(baseline, side)
+    if isinf(speedup.high):
+        return f"{side.side} cannot be told apart from {other}{where}: too few rounds {NO_SPREAD}."
+    if against.below_noise_floor:
+        means = f": they differ by {abs(against.difference_ms):.2f} ms per query, less than the noise floor of {NOISE_FLOOR_MS} ms"
+    elif against.is_result:
+        faster = speedup.estimate > 1
+        shown = speedup if faster else speedup.inverse
+        sure = "" if header.parallel else ", sure"
+        words = f"is {times_text(shown.estimate)} times as fast as" if faster else f"takes {times_text(shown.estimate)} times as long as"
+        return f"{side.side} {words} {other}{where} ({_range(shown)}{sure}){means}."
+    return f"{side.side} cannot be told apart from {other}{where} ({_range(speedup)} times as fast){means}."
+
+
+def _parts(baseline: SideSummary, side: SideSummary) -> str:
+    """Return the server's time that a side saves, and the time that its inference takes; nothing without inference."""
+    own = {query.query_id: query for query in baseline.queries}
+    pairs = [(own[query.query_id], query) for query in side.queries if query.query_id in own]
+    inference_s = sum(query.inference_ms for _, query in pairs) / 1e3
+    if not inference_s:
+        return ""
+    saved_s = sum(one.planning_ms + one.execution_ms - query.planning_ms - query.execution_ms for one, query in pairs) / 1e3
+    saved = f"saves {seconds_text(saved_s)}" if saved_s >= 0 else f"adds {seconds_text(-saved_s)}"
+    return f": it {saved} of planning and execution and spends {seconds_text(inference_s)} on inference"
+
+
+def _limits(baseline: SideSummary, side: SideSummary, against: Against) -> Iterator[str]:
+    """State what the figures leave out: queries without times, time-outs, and estimates that PostgreSQL did not use."""
+    if against.left_out:
+        yield f"This leaves out {against.left_out} of its queries: {_left_out(side) or 'the baseline has no times for them'}."
+    for timed_out, effect in ((side, "slower"), (baseline, "faster")):
+        if timed_out.timeout_count:
+            whose = "Its runs" if timed_out is side else "Runs of the baseline"
+            yield f"{whose} timed out on {counted(timed_out.timeout_count, 'query', 'queries')}, so it may be {effect} still."
+    if side.steered_ratio is not None and side.steered_ratio < 1:
+        yield f"PostgreSQL used {side.steered_ratio:.1%} of its steering."
+
+
+def _costs(side: SideSummary, against: Against) -> Iterator[str]:
+    """State the plans that differ, and the training that a faster side pays off."""
+    if plans := against.plans:
+        yield f"{plans.changed} of its {plans.queries} plans {'differs' if plans.changed == 1 else 'differ'}."
+    pays_off = against.break_even.estimate if against.break_even and against.is_result and against.speedup.low > 1 else float("inf")
+    if isfinite(pays_off) and side.training_s and side.training_s >= 1:
+        runs = counted(ceil(pays_off), "execution")
+        yield f"Its {seconds_text(side.training_s)} of training pay off after {runs} of the workload."
+
+
+def _queries(baseline: SideSummary, side: SideSummary, against: Against) -> Iterator[Remark]:
+    """Name the significantly slower queries, the most time lost first, then the faster ones."""
+    own = {query.query_id: query for query in baseline.queries}
+    measured = [query for query in side.queries if query.query_id in own]
+    changes_ms = {query.query_id: query.end_to_end_ms - own[query.query_id].end_to_end_ms for query in measured}
+    ratios = {query.query_id: query.ratio for query in against.queries}
+    for outcome, word in _OUTCOMES.items():
+        found = [query.query_id for query in against.queries if query.outcome == outcome]
+        if found:
+            found.sort(key=lambda id_: -abs(changes_ms[id_]))
+            listed = named(f"{id_} ({changes_ms[id_]:+,.1f} ms, {_factor(ratios[id_], outcome)}x)" for id_ in found)
+            count = f"{len(found)} of {counted(len(against.queries), 'query', 'queries')}"
+            yield Remark(text=f"{side.side} is significantly {word} on {count}: {listed}", bad=outcome == "loss")
+
+
+_OUTCOMES: Mapping[Outcome, str] = {"loss": "slower", "win": "faster"}
+
+
+def _factor(ratio: Interval, outcome: Outcome) -> str:
+    return times_text(ratio.estimate if outcome == "loss" else ratio.inverse.estimate)
+
+
+def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
+    """State the noise of the machine: PostgreSQL is neither faster nor slower than itself."""
+    speedup, name = against.speedup, name_of_baseline(header)
+    off = max(speedup.high, 1 / speedup.low if speedup.low > 0 else float("inf")) - 1
+    if against.is_result:
+        text = f"This machine is too noisy: {name}, measured against itself{_where(header)}, differs by {abs(1 - speedup.estimate):.1%} "
+        yield Remark(text=f"{text}({_range(speedup)}); measure on a quiet machine, or more rounds.", bad=True)
+    elif isinf(off):
+        yield Remark(text=f"{name} was measured against itself{_where(header)}: too few rounds {NO_SPREAD}.")
+    else:
+        text = f"{name}, measured against itself{_where(header)}, cannot be told apart ({_range(speedup)} times as fast)"
+        yield Remark(text=f"{text}: on this machine a difference of less than {off:.1%} is noise.")
+    if noisy := against.noisy:
+        worst = named(f"{id_} ({times_text(factor)}x)" for id_, factor in sorted(noisy.items(), key=lambda item: -item[1]))
+        count = f"{len(noisy)} of {counted(len(against.queries), 'query', 'queries')}"
+        yield Remark(text=f"This machine is too noisy for single queries: PostgreSQL differs from itself on {count}: {worst}", bad=True)
+
+
+def _where(header: RunHeader) -> str:
+    partial = header.tags.get(PARTIAL)
+    return f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}"
+
+
+def _range(interval: Interval) -> str:
+    high = "∞" if isinf(interval.high) else times_text(interval.high)
+    return f"{times_text(interval.low)} to {high}"
+
+
+def _bound(side: SideSummary) -> str:
+    return "at least " if side.lower_bound else ""
+
+
+def _left_out(side: SideSummary) -> str:
+    parts = ((side.error_count, "failed"), (side.unmeasured_count, "not measured in every round"))
+    return ", ".join(f"{count} {what}" for count, what in parts if count)

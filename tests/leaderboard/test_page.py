@@ -1,0 +1,48 @@
+"""The page of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.leaderboard.__main__ import page
+from pytest_pilotscope.record.record import Record
+from tests.record.building import record_of
+
+TIMES = {
+    "baseline": {"q1": [100.0] * 5, "q2": [40.0] * 5},
+    "mscn": {"q1": [50.0] * 5, "q2": [41.0] * 5},
+    "oracle": {"q1": [25.0] * 5, "q2": [20.0] * 5},
+}
+
+
+def _record(**header: object) -> Record:
+    record = record_of(TIMES, algorithm="compare")
+    return replace(record, header=replace(record.header, server={"version": "18.4"}, parameters={"rounds": 5, "scale": None}, **header))  # type: ignore[arg-type]
+
+
+def test_records_of_one_world_stand_under_one_heading() -> None:
+    """The fastest comes first; the command and the fingerprints are there."""
+    text = page([_record(), _record(run_name="b")], machine="On two cores.")
+    assert text.count("## stats_tiny, PostgreSQL 18.4") == 1
+    assert "On two cores." in text
+    assert text.count("`pytest benchmarks --compare --algo mscn,oracle --db stats_tiny --rounds 5`") == 2
+    assert "Fingerprints: build `16.4`, data `bb`, statistics `aa`." in text
+    rows = [line for line in text.splitlines() if line.startswith("| 1-3 | oracle | 3.111 [")]
+    assert len(rows) == 2
+
+
+def test_other_data_are_another_table() -> None:
+    """Only equal fingerprints can be compared."""
+    text = page([_record(), _record(fingerprints={"data": "cc"})], machine="")
+    assert text.count("## stats_tiny, PostgreSQL 18.4") == 2
+
+
+def test_a_part_of_a_workload_is_left_out_by_name() -> None:
+    """So are a run that did not finish, and times taken beside other workers."""
+    unfinished = replace(_record(run_name="u"), end=None)
+    text = page(
+        [_record(run_name="p", tags={"partial": "20 of 146 queries"}), unfinished, _record(run_name="w", parallel=True)], machine=""
+    )
+    assert text.endswith(
+        "Left out:\n\n- p: it measured 20 of 146 queries\n- u: it is INTERRUPTED\n- w: its times were taken beside other workers\n"
+    )

@@ -1,0 +1,96 @@
+"""Clients that run the workload at once, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_pilotscope.learning.decision import Decision
+from pytest_pilotscope.measurement.clients import Clients, DecidedQuery, decided
+from pytest_pilotscope.measurement.clocks import explain_timed
+from pytest_pilotscope.measurement.sides import PlainSide
+from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.queries.queries import Query
+
+SQL = {
+    "a": "SELECT 1",
+    "b": "SELECT count(*) FROM generate_series(1, 100)",
+    "c": "SELECT current_setting('enable_seqscan')",
+    "d": "SELECT 4",
+}
+
+
+@pytest.fixture
+def sessions(newest_server: EmbeddedServer) -> Iterator[list[Session]]:
+    """Open three sessions that cannot write."""
+    opened = [newest_server.connect() for _ in range(3)]
+    for session in opened:
+        session.refuse_writing()
+    yield opened
+    for session in opened:
+        session.close()
+
+
+def clients(sessions: list[Session], side: str, queries: dict[str, str], limit_ms: int = 60_000) -> Clients:
+    """Return clients of a side that decided on sequential scans for query c."""
+    planned = [
+        DecidedQuery(
+            query=Query(id=name, sql=sql),
+            inference_ms=2.5,
+            decision=Decision(settings={"enable_seqscan": "off"}) if name == "c" else None,
+            limit_ms=limit_ms,
+        )
+        for name, sql in queries.items()
+    ]
+    return Clients(side=side, sessions=sessions, queries=planned, clock=explain_timed, seed=7)
+
+
+def test_each_client_runs_every_query_once(sessions: list[Session]) -> None:
+    """The orders of clients differ, those of a client in one round are the same on every side, and a slice counts what ended."""
+    runs, found = clients(sessions, "one", SQL).run(2, 1)
+    assert sorted((run.client, run.query_id) for run in runs) == [(client, name) for client in (1, 2, 3) for name in SQL]
+    assert {(run.side, run.repetition, run.order, run.inference_ms) for run in runs} == {("one", 2, 1, 2.5)}
+    assert (found.side, found.repetition, found.order, found.executions) == ("one", 2, 1, 12)
+    assert found.duration_s > 0
+    orders = [[run.query_id for run in runs if run.client == client] for client in (1, 2, 3)]
+    assert orders[0] != orders[1] or orders[1] != orders[2]
+    others, _ = clients(sessions, "other", SQL).run(2, 0)
+    assert [[run.query_id for run in others if run.client == client] for client in (1, 2, 3)] == orders
+
+
+def test_what_fails_is_a_result(sessions: list[Session]) -> None:
+    """A statement that fails and one that runs into its limit are executions that did not end; the decision is put back after each."""
+    runs, found = clients(sessions, "one", {"x": "SELECT 1 / 0", "y": "SELECT pg_sleep(60)", "c": SQL["c"]}, limit_ms=50).run(1, 0)
+    by_query = {run.query_id: run for run in runs if run.client == 1}
+    assert "division by zero" in (by_query["x"].error or "")
+    assert (by_query["y"].timed_out, by_query["y"].execution_ms) == (True, 50)
+    assert found.executions == 3
+    assert {session.scalar(SQL["c"]) for session in sessions} == {"on"}
+
+
+def test_an_interrupt_ends_the_statements_of_all_clients(sessions: list[Session], newest_server: EmbeddedServer) -> None:
+    """Nobody waits for statements that nobody wants any more, and no further one begins."""
+
+    def interrupt() -> None:
+        with newest_server.connect() as observer:
+            asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            while observer.scalar(asleep) < len(sessions):
+                pass
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        clients(sessions, "one", {"x": "SELECT pg_sleep(600)", "y": "SELECT pg_sleep(601)"}, limit_ms=0).run(1, 0)
+    thread.join()
+    assert not any(session.closed for session in sessions)
+
+
+def test_a_side_decides_once(sessions: list[Session]) -> None:
+    """PostgreSQL left alone has no decision; the limit is the one given."""
+    found = decided(PlainSide(name="baseline", session=sessions[0]), Query(id="a", sql="SELECT 1"), 40)
+    assert (found.inference_ms, found.decision, found.limit_ms) == (0.0, None, 40)

@@ -1,0 +1,78 @@
+"""Throughput and latency under load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import TimeSlice
+from pytest_pilotscope.statistics.load import load_of
+from pytest_pilotscope.statistics.pairs import pairs_of
+from pytest_pilotscope.statistics.summary import metrics, summarize
+from tests.record.building import record_of, run_of
+
+
+def loaded(factors: list[float]) -> Record:
+    """Return slices of two clients and two queries; `mscn` takes `factors` times as long in each."""
+    record = record_of({side: {"q0": [1.0] * len(factors), "q1": [1.0] * len(factors)} for side in ("baseline", "mscn")})
+    runs, slices = [], []
+    for number, factor in enumerate(factors, start=1):
+        for side, times in (("baseline", 1.0), ("mscn", factor)):
+            for client in (1, 2):
+                runs += [replace(run_of(side, query, number, times * 10 * client), client=client) for query in ("q0", "q1")]
+            slices.append(TimeSlice(side=side, repetition=number, order=0, duration_s=0.04 * times, executions=4))
+    return replace(record, runs=tuple(runs), slices=tuple(slices))
+
+
+def test_ratios_are_paired_by_slice() -> None:
+    """A side that is twice as fast in every slice has a ratio of 2 without an interval; quantiles are over all executions."""
+    load = load_of(loaded([0.5, 0.5, 0.5]), "mscn")
+    assert load is not None
+    assert load.throughput_per_s == pytest.approx(200)
+    assert load.latency_ms[50] == pytest.approx(7.5)
+    assert load.throughput is not None
+    assert [load.throughput.estimate, load.throughput.low] == pytest.approx([2, 2])
+    assert load.speedups is not None
+    assert [load.speedups[quantile].estimate for quantile in (50, 95, 99)] == [pytest.approx(2)] * 3
+    noisy = load_of(loaded([0.4, 0.5, 0.6]), "mscn")
+    assert noisy is not None
+    assert noisy.throughput is not None
+    assert noisy.throughput.low < noisy.throughput.estimate < noisy.throughput.high
+
+
+def test_the_baseline_has_no_ratio_and_one_slice_no_interval() -> None:
+    """Without clients there is no load at all."""
+    load = load_of(loaded([0.5]), "baseline")
+    assert load is not None
+    assert (load.throughput, load.speedups) == (None, None)
+    single = load_of(loaded([0.5]), "mscn")
+    assert single is not None
+    assert single.throughput is not None
+    assert (single.throughput.low, single.throughput.high) == (0.0, inf)
+    assert load_of(replace(loaded([0.5]), slices=()), "mscn") is None
+
+
+def test_the_clients_of_a_slice_are_one_pair() -> None:
+    """They share the load of the slice, so that each query has one pair a slice: the mean of its clients."""
+    pairs = pairs_of(loaded([0.5, 0.5]), "mscn")
+    assert pairs.baseline_ms.tolist() == [[15.0, 15.0], [15.0, 15.0]]
+    assert pairs.candidate_ms.tolist() == [[7.5, 7.5], [7.5, 7.5]]
+
+
+def test_load_is_among_the_metrics() -> None:
+    """Their names begin as those of other figures; times are in seconds."""
+    found = metrics(summarize(loaded([0.5, 0.5])), "mscn")
+    assert {name: found[name] for name in found if "throughput" in name or "latency" in name} == pytest.approx(
+        {
+            "test_throughput": 200,
+            "test_latency_p50": 0.0075,
+            "test_latency_p95": 0.01,
+            "test_latency_p99": 0.01,
+            "test_throughput_ratio": 2,
+            "test_throughput_ratio_ci_low": 2,
+            "test_throughput_ratio_ci_high": 2,
+        }
+    )
