@@ -33,7 +33,7 @@ class Training:
     The training and validation queries, the database they can be run on, and the user's settings.
 
     `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts; the run keeps
-    the files there that the report names. Test queries are left out on purpose.
+    the files there that the report names. Test queries are left out on purpose. Labels are in the cache, or in the folder `labels_cache`.
     `progress(description, total)` is a context manager; call the function that it gives with the number of steps done.
     """
 
@@ -47,6 +47,7 @@ class Training:
     options: Mapping[str, Any]
     folder: Path
     progress: ShowProgress
+    labels_cache: Path | None = None
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
     _schema: Schema | None = field(default=None, init=False)
     _pool: WorkerPool | None = field(default=None, init=False)
@@ -87,7 +88,7 @@ class Training:
             queries,
             schema=self.schema,
             fingerprint=self.data_fingerprint,
-            cache_dir=labels_folder(self.data_fingerprint),
+            cache_dir=self.labels_cache or labels_folder(self.data_fingerprint),
         )
         known = count(known_only=True)
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):

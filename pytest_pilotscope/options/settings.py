@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_pilotscope.options import values
+from pytest_pilotscope.options import drifts, values
 from pytest_pilotscope.options.table import option, options_of
 from pytest_pilotscope.options.variants import FORM, Variant, variant, variants
 from pytest_pilotscope.places.dsn import Dsn
@@ -146,6 +146,12 @@ class Settings:
         parse=values.positive_int,
     )
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
+    drift: drifts.Drift | None = option(
+        None,
+        "train before the data change, measure before and after: with the statistics as they were, after ANALYZE, and trained again",
+        metavar=drifts.FORM,
+        parse=drifts.drift,
+    )
 
     # gate
     gate: str | None = option(

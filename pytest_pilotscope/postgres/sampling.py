@@ -64,10 +64,14 @@ def _is_among(rows: Rows) -> sql.Composable:
     return sql.SQL("ctid = ANY ({}::tid[])").format(sql.Literal(f"{{{listed}}}"))
 
 
-def _drawn(session: Session, table: Table, share: float | None, most: int | None, seed: int) -> Rows:
-    """Draw rows by a hash of the primary key, or of the place where there is none."""
+def drawn_number(table: Table, seed: int) -> sql.Composable:
+    """Return a random number of each row of a table, called `t` in its query: a hash of the primary key, or of the place without one."""
     named = [sql.Literal(str(table)), *(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key or ("ctid",))]
-    number = sql.SQL("(hashtextextended(ROW({})::text, {}) & {})").format(sql.SQL(", ").join(named), sql.Literal(seed), sql.Literal(_BITS))
+    return sql.SQL("(hashtextextended(ROW({})::text, {}) & {})").format(sql.SQL(", ").join(named), sql.Literal(seed), sql.Literal(_BITS))
+
+
+def _drawn(session: Session, table: Table, share: float | None, most: int | None, seed: int) -> Rows:
+    number = drawn_number(table, seed)
     chosen = (
         sql.SQL("ORDER BY {}, t.ctid LIMIT {}").format(number, sql.Literal(most))
         if share is None

@@ -145,7 +145,8 @@ def outcomes_text(against: Against) -> str | None:
     return None if against.itself else f"{against.wins}/{against.losses}/{against.ties}"
 
 
-def _executions(number: Interval) -> str:
+def executions_text(number: Interval) -> str:
+    """Format a number of executions with its interval; `never` if it is certain that no number suffices."""
     estimate, low, high = ("never" if isinf(value) else f"{ceil(value):,}" for value in (number.estimate, number.low, number.high))
     return "never" if low == "never" else f"{estimate} [{low}, {high}]"
 
@@ -248,7 +249,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="break-even [95 %]",
         meaning="executions of the workload that pay for the training; never if the side is not certainly faster",
-        cell=_compared(lambda against: _executions(against.break_even) if against.break_even else None),
+        cell=_compared(lambda against: executions_text(against.break_even) if against.break_even else None),
     ),
     Figure(
         name="q-error",

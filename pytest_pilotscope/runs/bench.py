@@ -25,6 +25,7 @@ from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of
+from pytest_pilotscope.runs.drift import check_drift
 from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.datasets.base import Dataset
     from pytest_pilotscope.gate.judging import Gate, Judgement
     from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.drifted import DriftedDatabases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class Bench:
             self._check_parts(name)
         self._check_model()
         _check_measuring(self.settings)
+        if self.settings.drift is not None:
+            check_drift(self.settings, self.registry)
         _check_clients(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
@@ -163,6 +167,7 @@ class Bench:
     def database(self, name: str) -> Database:
         """Return a dataset's database; provision it at the first call."""
         if name not in self._databases:
+            from pytest_pilotscope.postgres.databases import our_name, require_databases
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
             from pytest_pilotscope.provision.variants import introductions, under_conditions
 
@@ -175,6 +180,8 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
+            if self.settings.drift is not None:
+                require_databases(database.server, f"--drift {self.settings.drift}", our_name(database.name, "_..."))
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -203,16 +210,20 @@ class Bench:
                 tracking.begin(its_header)
 
         try:
-            with benchmark_run(
-                *case.measured,
-                together=case.compares,
-                database=database,
-                workload=self.workload(case.dataset),
-                settings=self.settings,
-                registry=self.registry,
-                progress=self.progress,
-                started=started,
-            ) as run:
+            with (
+                self._drifted(case, database) as drifted,
+                benchmark_run(
+                    *case.measured,
+                    together=case.compares,
+                    database=database,
+                    workload=self.workload(case.dataset),
+                    settings=self.settings,
+                    registry=self.registry,
+                    progress=self.progress,
+                    started=started,
+                    drifted=drifted,
+                ) as run,
+            ):
                 yield run
         finally:
             if header is not None:
@@ -220,11 +231,21 @@ class Bench:
                     finished = read_back(header, self.settings.results, tracking, self.failures)
                     self.finished += [finished] if finished else []
 
+    @contextmanager
+    def _drifted(self, case: Case, database: Database) -> Iterator[DriftedDatabases | None]:
+        if case.drift is None:
+            yield None
+            return
+        from pytest_pilotscope.provision.drifted import drifted_databases
+
+        with drifted_databases(database, case.drift, self.settings.seed) as drifted:
+            yield drifted
+
     def conclude(self) -> Conclusion:
         """Write the report; calibrate with the runs, or judge them by the gate. Each does its work even if the others fail."""
         lines: list[str] = []
         interrupted = failed = False
-        for reader, read in {"report": self._report, "calibration": self._calibrated, "gate": self._judged}.items():
+        for reader, read in {"report": self._report, "drift": self._drift, "calibration": self._calibrated, "gate": self._judged}.items():
             try:
                 with isolated(reader, self.failures), held():
                     its_lines, its_failure = read()
@@ -249,6 +270,19 @@ class Bench:
         from pytest_pilotscope.report.page import write_page
 
         return [f"report: {write_page(self.settings.report, [run.record for run in self.finished])}"], False
+
+    def _drift(self) -> tuple[Sequence[str], bool]:
+        """Compare the runs before and after a drift, of every algorithm and dataset that has both."""
+        from pytest_pilotscope.report.drift import drift_lines
+
+        lines: list[str] = []
+        for case in cases_of(self.settings) if self.settings.drift is not None else ():
+            records = [run.record for run in self.finished if case.is_of(run.record.header)]
+            if case.drift is None:
+                before = records
+            elif records:
+                lines += drift_lines(before[-1] if before else None, records[-1], case.algorithms[0])
+        return lines, False
 
     def _calibrated(self) -> tuple[Sequence[str], bool]:
         if not self.settings.calibrate:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_pilotscope.options.drifts import Drift
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.record.drift import drift_title, drifted_dataset
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """The algorithms that one run measures on a dataset: one, or several that take turns."""
+    """The algorithms that one run measures on a dataset: one, also after a `drift` of the data, or several that take turns."""
 
     algorithms: tuple[str, ...]
     dataset: str
     together: bool = False
+    drift: Drift | None = None
 
     @property
     def name(self) -> str:
         """`mscn-stats_tiny`, or `compare-stats_tiny`."""
-        return f"{COMPARISON if self.together else self.algorithms[0]}-{self.dataset}"
+        return f"{COMPARISON if self.together else drift_title(self.algorithms[0]) if self.drift else self.algorithms[0]}-{self.dataset}"
 
     def is_of(self, header: RunHeader) -> bool:
         """Tell whether this case made a record with this header."""
+        if self.drift is not None:
+            return (header.algorithm, header.dataset) == (drift_title(self.algorithms[0]), drifted_dataset(self.dataset, self.drift))
         return (header.algorithm, header.dataset) == (COMPARISON if self.compares else self.algorithms[0], self.dataset)
 
     @property
@@ -49,8 +54,10 @@ class Case:
 
 def cases_of(settings: Settings) -> tuple[Case, ...]:
     """
-    Return a case for each algorithm and dataset, and one for all variants; with `compare`, one for each dataset; to calibrate, the baseline
-    by itself. Variants are measured beside the baseline, so that it needs no run of its own.
+    Return a case for each algorithm and dataset, with a drift one before and one after it, and one for all variants.
+
+    With `compare` there is one for each dataset; to calibrate, the baseline by itself. Variants are measured beside the baseline, so that
+    it needs no run of its own.
     """
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
@@ -59,4 +66,9 @@ def cases_of(settings: Settings) -> tuple[Case, ...]:
         return tuple(Case(algorithms=(*settings.algorithms, *variants), dataset=dataset, together=True) for dataset in settings.datasets)
     single = settings.algorithms if not variants or settings.algorithms != (BASELINE,) else ()
     groups = [*((name,) for name in single), *((variants,) if variants else ())]
-    return tuple(Case(algorithms=group, dataset=dataset, together=len(group) > 1) for dataset in settings.datasets for group in groups)
+    return tuple(
+        Case(algorithms=group, dataset=dataset, together=len(group) > 1, drift=drift)
+        for dataset in settings.datasets
+        for group in groups
+        for drift in dict.fromkeys((None, settings.drift))
+    )

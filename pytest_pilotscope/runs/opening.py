@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,13 @@ from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.record.drift import drift_sides, drift_title, drifted_dataset
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.comparison import ComparisonRun
+from pytest_pilotscope.runs.drift import DriftRun, drifted_header
 from pytest_pilotscope.runs.header import open_record, run_header
 from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
@@ -26,6 +30,7 @@ from pytest_pilotscope.runs.single import BenchmarkRun
 
 if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database
+    from pytest_pilotscope.provision.drifted import DriftedDatabases
 
 
 @contextmanager
@@ -38,11 +43,13 @@ def benchmark_run(
     registry: Registry,
     progress: ShowProgress,
     started: Callable[[RunHeader], None] = lambda header: None,
+    drifted: DriftedDatabases | None = None,
 ) -> Iterator[BenchmarkRun]:
     """
     Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
     baseline takes part in every run.
 
+    With `drifted` data, train the algorithm before the drift, and measure it after it.
     `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
     Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
@@ -51,18 +58,25 @@ def benchmark_run(
     queries = select_queries(workload.test, settings) if settings.measure else ()
     note_instruments()  # before any code of an algorithm
     algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
-    if not together:
+    if not together and drifted is None:
         algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
-    title = COMPARISON if together else names[0]
-    header = run_header(
-        title, database=database, workload=workload, queries=queries, settings=settings, opponents=names if together else ()
-    )
+    dataset = workload.dataset
+    title, opponents = (COMPARISON, names) if together else (names[0], ())
+    if drifted is not None:
+        database, workload = drifted.unanalyzed, replace(workload, dataset=drifted_dataset(dataset, drifted.drift))
+        title, opponents = drift_title(names[0]), drift_sides(names[0]).of(names[0])
+    header = run_header(title, database=database, workload=workload, queries=queries, settings=settings, opponents=opponents)
+    if drifted is not None:
+        header = drifted_header(header, drifted)
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
         database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
         session = stack.enter_context(database.measuring_session())
-        run = (ComparisonRun if together else BenchmarkRun)(
+        make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
+        if drifted is not None:
+            make = partial(DriftRun, drifted=drifted, dataset=dataset)
+        run = make(
             header=writer.header,
             database=database,
             workload=workload,

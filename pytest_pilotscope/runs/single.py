@@ -28,7 +28,7 @@ from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
-from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader, TrainingReport
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import copyable, learn
 from pytest_pilotscope.runs.slices import check_connections, measure_slices
@@ -65,7 +65,7 @@ class BenchmarkRun:
     _supervision: Supervision = field(init=False)
 
     def __post_init__(self) -> None:
-        self._supervision = self._supervised(self.session, self.database)
+        self._supervision = self.supervised(self.session, self.database)
 
     def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
         """Train the algorithm and set up its side until `stack` closes. Raise what the algorithm raises."""
@@ -87,11 +87,8 @@ class BenchmarkRun:
             if database is not self.database:
                 database = stack.enter_context(copyable(self._idle(database), [algorithm]))
                 session = stack.enter_context(database.measuring_session())
-                supervision = self._supervised(session, database)
-            with supervision.put_back_on_error():
-                training = self.training(name, part.name, database, session)
-                report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
-            supervision.check(part.name, "its training", training=True)
+                supervision = self.supervised(session, database)
+            report = self.learned(algorithm, self.training(name, part.name, database, session), supervision)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
                 with errors_of(part.name):
@@ -110,12 +107,20 @@ class BenchmarkRun:
         self._deciding += [] if isinstance(side, PlainSide) else [name]
         return side
 
+    def learned(self, algorithm: Algorithm, training: Training, supervision: Supervision) -> TrainingReport:
+        """Train an algorithm, or load its model; put back what it left changed in the session if it raises."""
+        with supervision.put_back_on_error():
+            report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
+        supervision.check(training.algorithm, "its training", training=True)
+        return report
+
     def _idle(self, prepared: Database) -> Database:
         """Return a prepared database as one that copies are made from, unless it is the original one with other settings."""
         same = (prepared.server, prepared.name) == (self.database.server, self.database.name)
         return prepared if same else replace(prepared, copy_source=None)
 
-    def _supervised(self, session: Session, database: Database) -> Supervision:
+    def supervised(self, session: Session, database: Database) -> Supervision:
+        """Return the limits and checks for an algorithm in a session."""
         return Supervision(
             timeout_ms=self.settings.steer_timeout_ms,
             training_timeout_s=self.settings.training_timeout_s,

@@ -242,13 +242,13 @@ def _against(record: Record, side: str, training_s: float) -> Against | None:
         ties=outcomes.count("tie"),
         left_out=len(pairs.left_out),
         plans=_plan_changes(record, side, queries),
-        break_even=_break_even(pairs, training_s, ratios.total.inverse),
+        break_even=break_even(pairs, training_s, ratios.total.inverse),
         difference_ms=float(differences_ms.mean()),
         itself=side == BASELINE_AGAIN,
     )
 
 
-def _break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval | None:
+def break_even(pairs: Pairs, training_s: float, speedup: Interval) -> Interval | None:
     """Return training time / time saved per execution of the workload, at the speed-up and at the ends of its interval."""
     if training_s <= 0:
         return None

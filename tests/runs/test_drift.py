@@ -1,0 +1,112 @@
+"""`--drift` on a real PostgreSQL: an algorithm learns before, and is measured before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_pilotscope.record.record import read_record
+from tests.projects import measure
+
+pytestmark = pytest.mark.usefixtures("prepared_cache")
+
+ALGORITHM = """
+    class Counting:
+        '''PostgreSQL's own estimates; it reports the data that it learned from.'''
+
+        name = "counting"
+
+        def train(self, training):
+            labels = training.labels(training.queries[:5])
+            users = training.session.scalar("SELECT count(*) FROM users")
+            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels)})
+
+        def steer(self, query, subplans):
+            return dict(subplans)
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("counting", Counting, origin=__name__)
+"""
+SIDES = ("baseline", "baseline-analyzed", "counting", "counting-analyzed", "counting-retrained")
+
+
+def _records(pytester: pytest.Pytester) -> tuple[Any, Any]:
+    """Return the records before and after."""
+    after, before = (read_record(next((pytester.path / "results").glob(f"{name}_*.jsonl"))) for name in ("drift-counting", "counting"))
+    return before, after
+
+
+@pytest.mark.slow
+def test_an_algorithm_is_measured_before_and_after_a_drift(pytester: pytest.Pytester) -> None:
+    """
+    The model before and the one trained again take turns on the drifted data, with the statistics as they were and with fresh ones.
+
+    Both learned from the data that they are said to be of, all answers are equal, and the conclusion has the loss and the costs.
+    """
+    result = measure(pytester, "--algo", "counting", "--drift", "insert:30%", "--limit", "3", "--no-mlflow", conftest=ALGORITHM)
+    assert result.ret == 0, result.stdout.str()
+    before, after = _records(pytester)
+    header = after.header
+    assert (header.algorithm, header.dataset, header.sides) == ("drift-counting", "stats_tiny+insert:30%", SIDES)
+    assert header.parameters["drift"] == "insert:30%"
+    data = before.header.fingerprints["data"]
+    assert header.tags["drift.model"] == f"trained on the data {data}, before the drift, on purpose"
+    assert header.fingerprints["data"] != data
+
+    training = {report.side: report.parameters for report in after.training}
+    assert training["counting"]["data"] == data
+    assert training["counting-retrained"]["data"] == header.fingerprints["data"]
+    assert training["counting-retrained"]["users"] == round(1.3 * training["counting"]["users"])
+    assert training["counting-retrained"]["labels"] == 5
+    answers = {(run.query_id, run.answer_hash) for run in after.runs if run.warm_up}
+    assert len(answers) == len(header.queries)
+    rows = {(report.query_id, report.side): [node.rows for _, node in report.plan.nodes()] for report in after.reports}
+    assert {side for _, side in rows} == set(SIDES)
+    assert any(rows[query, "baseline"] != rows[query, "baseline-analyzed"] for query in header.queries)
+
+    lines = [
+        line
+        for line in result.outlines
+        if "drift insert:30%" in line or line.startswith(("  before", "  after", "  ANALYZE", "  training"))
+    ]
+    assert [line.partition(": speed-up")[0].partition(" took")[0] for line in lines[1:]] == [
+        "  before",
+        "  after: counting against baseline",
+        "  after: baseline-analyzed against baseline",
+        "  after: counting-analyzed against baseline-analyzed",
+        "  after: counting-retrained against baseline-analyzed",
+        "  ANALYZE",
+        "  training again",
+    ]
+    assert all("[" in line or line.endswith("never") for line in lines[1:])
+
+
+@pytest.mark.slow
+def test_no_drift_is_an_a_a_run(pytester: pytest.Pytester) -> None:
+    """With `insert:0%` the data have the same fingerprint, and every side the same plans."""
+    result = measure(pytester, "--algo", "counting", "--drift", "insert:0%", "--limit", "3", "--no-mlflow", conftest=ALGORITHM)
+    assert result.ret == 0, result.stdout.str()
+    before, after = _records(pytester)
+    assert after.header.fingerprints == before.header.fingerprints
+    shapes = {(report.query_id, report.plan_shape, report.plan_cost) for report in after.reports}
+    assert len(shapes) == len(after.header.queries)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--compare",), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --compare out"),
+        (("--gate", "baseline"), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --gate out"),
+        (
+            ("--algo", "index"),
+            "--drift skew:2: index prepares a database of its own or joins several algorithms, and a drift is measured with an algorithm "
+            "that decides on single queries only; leave it out",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(pytester: pytest.Pytester, arguments: tuple[str, ...], reason: str) -> None:
+    """Nothing starts."""
+    result = measure(pytester, "--drift", "skew:2", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {reason}" in result.errlines
