@@ -125,7 +125,7 @@ def test_a_part_of_the_workload_is_said() -> None:
 
 
 def test_conditions_of_production_are_said() -> None:
-    """What is sure is sure under the conditions of the run."""
+    """A verdict that is sure is so under the conditions of the run."""
     record = record_of_sides(fast=0.5)
     header = replace(record.header, conditions={"clients": 4})
     assert f"as PostgreSQL on stats_tiny with {conditions_text(header.conditions)} (" in texts(replace(record, header=header))[0]
