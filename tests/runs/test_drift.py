@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options.drifts import Drift
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.record.record import read_record
+from pytest_pilotscope.runs.drift import check_drift
 from tests.projects import measure
 
 pytestmark = pytest.mark.usefixtures("prepared_cache")
@@ -94,19 +99,29 @@ def test_no_drift_is_an_a_a_run(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("chosen", "reason"),
     [
-        (("--compare",), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --compare out"),
-        (("--gate", "baseline"), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --gate out"),
-        (
-            ("--algo", "index"),
-            "--drift skew:2: index prepares a database of its own or joins several algorithms, and a drift is measured with an algorithm "
-            "that decides on single queries only; leave it out",
+        ({"compare": True}, "measures each algorithm before and after, and trains it again; leave --compare out"),
+        ({"gate": "baseline"}, "measures each algorithm before and after, and trains it again; leave --gate out"),
+        ({"calibrate": True}, "measures each algorithm before and after, and trains it again; leave --calibrate out"),
+        ({"measure": False}, "measures each algorithm before and after, and trains it again; leave --no-measure out"),
+        ({"training": False}, "measures each algorithm before and after, and trains it again; leave --no-training out"),
+        ({"dask": "local:2"}, "measures each algorithm before and after, and trains it again; leave --dask out"),
+        ({"clients": 2}, "measures each algorithm before and after, and trains it again; leave --clients out"),
+        ({"variants": ("nojit:jit=off",)}, "measures each algorithm before and after, and trains it again; leave --variant out"),
+        *(
+            (
+                {"algorithms": ("baseline", name)},
+                f"{name} prepares a database of its own or joins several algorithms, and a drift is measured with an algorithm that "
+                "decides on single queries only; leave it out",
+            )
+            for name in ("index", "index+oracle")
         ),
     ],
 )
-def test_options_that_do_not_fit_are_refused(pytester: pytest.Pytester, arguments: tuple[str, ...], reason: str) -> None:
-    """Nothing starts."""
-    result = measure(pytester, "--drift", "skew:2", *arguments)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: {reason}" in result.errlines
+def test_options_that_do_not_fit_are_refused(chosen: dict[str, Any], reason: str) -> None:
+    """The message names the option, or the algorithm."""
+    with pytest.raises(UsageError) as found:
+        check_drift(Settings(drift=Drift("skew", 2.0), **chosen), builtin_registry())
+    separator = ": " if "algorithms" in chosen else " "
+    assert str(found.value) == f"--drift skew:2{separator}{reason}"
