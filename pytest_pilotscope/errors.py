@@ -88,7 +88,6 @@ class StatementFailed(ServerError):
     def __init__(self, sql: str, *, reason: str, sqlstate: str = "") -> None:
         code = f" [{sqlstate}]" if sqlstate else ""
         super().__init__(f"statement failed: {reason}{code}: {shortened(sql)}")
-        self.sql = sql
         self.reason = reason
         self.sqlstate = sqlstate
 
@@ -119,7 +118,6 @@ class QueryTimeout(ServerError):
 
     def __init__(self, sql: str, *, timeout_ms: int) -> None:
         super().__init__(f"statement cut off after {timeout_ms} ms: {shortened(sql)}")
-        self.sql = sql
         self.timeout_ms = timeout_ms
 
 

@@ -266,7 +266,7 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
     width = writer.fullwidth if writer._file.isatty() else None
     for run in bench.finished:
         with isolated(f"the table of {run.record.header.run_name}", bench.failures):
-            terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup))
+            terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup) + "\n")
     for run in bench.finished:
         terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 

@@ -91,14 +91,19 @@ def collect(training: Training, queries: Sequence[Query], store: TimedStore[Arme
 
 
 def plan_arms(query: Query, session: Session, arms: Sequence[Arm]) -> ArmedQuery:
-    """Plan a query once under each arm, and keep the distinct plans; none has run."""
+    """
+    Plan a query once under each arm, and keep the distinct plans; none has run.
+
+    A setting such as `work_mem` changes how a plan runs, so plans of one shape are equal only if the settings besides `enable_...` are.
+    """
     started_ns = perf_counter_ns()
     plans: list[RawPlan] = []
     positions: dict[tuple[Any, ...], int] = {}
     numbers: list[int] = []
     for arm in arms:
         plan = planned_under(session, query.sql, arm)
-        numbers.append(positions.setdefault(shape_key(plan), len(plans)))
+        others = tuple(setting for setting in arm.items() if not setting[0].startswith("enable_"))
+        numbers.append(positions.setdefault((shape_key(plan), others), len(plans)))
         if numbers[-1] == len(plans):
             plans.append(trimmed(plan))
     return ArmedQuery(

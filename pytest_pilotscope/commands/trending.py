@@ -123,7 +123,8 @@ def _of_record(record: Record) -> _Found:
 
 
 def _conditions(fingerprints: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
-    return {**fingerprints, **({"queries": tags[PARTIAL]} if PARTIAL in tags else {})}
+    """Return all that two runs must have in common to be on one line."""
+    return {**fingerprints, **{name: tags[name] for name in (PARTIAL, "conditions", "variant") if name in tags}}
 
 
 def _reason(run: _Found, metric: str) -> str:

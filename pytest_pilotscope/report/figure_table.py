@@ -54,7 +54,7 @@ def figure_table(summary: Summary) -> FigureTable:
         return str(ranking[side.side]) if side.side in ranking else None
 
     first = Figure(name="rank", meaning="by speed-up; sides with overlapping intervals share ranks", cell=rank)
-    rows = [(figure, [figure.cell(side) for side in summary.sides.values()]) for figure in (first, *FIGURES)]
+    rows = [(figure, [figure.cell(side) for side in summary.sides.values()]) for figure in (first, *FIGURES, *LOAD_FIGURES)]
     return FigureTable(
         sides=tuple(summary.sides),
         rows=tuple((figure, tuple(cell or NOTHING for cell in cells)) for figure, cells in rows if any(cells)),
@@ -235,22 +235,6 @@ FIGURES: tuple[Figure, ...] = (
         meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
         cell=_compared(_plans),
     ),
-    Figure(
-        name="executions/s",
-        meaning="throughput: executions of all clients that ended, per second",
-        cell=_under_load(lambda load: f"{load.throughput_per_s:.2f}"),
-    ),
-    Figure(
-        name="throughput [95 %]",
-        meaning="throughput of this side over the baseline's, paired slice by slice; above 1 is faster",
-        cell=_under_load(lambda load: interval_text(load.throughput) if load.throughput else None),
-    ),
-    Figure(
-        name="latency ms",
-        meaning="p50 / p95 / p99 over all executions of all clients, end to end",
-        cell=_under_load(lambda load: " / ".join(f"{load.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
-    ),
-    *map(_latency_speedup, QUANTILES),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
     Figure(
         name="steered",
@@ -278,4 +262,24 @@ FIGURES: tuple[Figure, ...] = (
         cell=_p_errors,
     ),
 )
-"""All figures but the rank, in the order of the table."""
+"""All figures of every run but the rank, in the order of the table."""
+
+LOAD_FIGURES: tuple[Figure, ...] = (
+    Figure(
+        name="executions/s",
+        meaning="throughput: executions of all clients that ended, per second",
+        cell=_under_load(lambda load: f"{load.throughput_per_s:.2f}"),
+    ),
+    Figure(
+        name="throughput [95 %]",
+        meaning="throughput of this side over the baseline's, paired slice by slice; above 1 is faster",
+        cell=_under_load(lambda load: interval_text(load.throughput) if load.throughput else None),
+    ),
+    Figure(
+        name="latency ms",
+        meaning="p50 / p95 / p99 over all executions of all clients, end to end",
+        cell=_under_load(lambda load: " / ".join(f"{load.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
+    ),
+    *map(_latency_speedup, QUANTILES),
+)
+"""The figures of a run with several clients."""

@@ -333,7 +333,8 @@ def _check_clients(settings: Settings) -> None:
 
 def _check_calibration(settings: Settings, queries: int) -> None:
     if settings.compare or settings.variants or settings.algorithms != (BASELINE,):
-        raise UsageError("--calibrate measures PostgreSQL against itself; leave --algo, --variant and --compare out")
+        others = "--algo, --variant and --compare" if settings.variants else "--algo and --compare"
+        raise UsageError(f"--calibrate measures PostgreSQL against itself; leave {others} out")
     if settings.fewest_rounds < 2 or queries < 2:
         raise UsageError(
             f"--calibrate needs at least 2 rounds and 2 queries to see noise, found {settings.fewest_rounds} and {queries}; "

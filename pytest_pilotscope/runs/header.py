@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from pytest_pilotscope.errors import MissingExtension, RecordExists, UsageError, named
 from pytest_pilotscope.places.environment import clean_environment
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
@@ -63,6 +64,7 @@ def run_header(
         tags={
             **_tags(workload, database.name, fingerprints),
             **_partial(workload, len(queries)),
+            **({"conditions": conditions_text(settings.conditions)} if settings.conditions else {}),
             **({"variant": difference_of(database, algorithm)} if algorithm in variants else {}),
         },
         fingerprints=fingerprints,

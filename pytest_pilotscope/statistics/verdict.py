@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite, isinf
 
 from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader
 from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSummary
@@ -65,7 +66,7 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     """State the conditions under which no verdict is sure, and each failure once."""
     header, end = record.header, record.end
     if header.parallel:
-        yield Remark(text="Measured beside other workers: these times are noise, and nothing is sure.", bad=True)
+        yield Remark(text="Measured beside other workers: these times are noise.", bad=True)
     if end is None or end.status == "KILLED":
         done = f"{len(baseline.queries)} of {counted(len(header.queries), 'query', 'queries')}"
         yield Remark(text=f"The run was interrupted; its figures cover what was measured. The baseline has all rounds of {done}.", bad=True)
@@ -189,7 +190,8 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
 
 def _where(header: RunHeader) -> str:
     partial = header.tags.get(PARTIAL)
-    return f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}"
+    conditions = f" with {conditions_text(header.conditions)}" if header.conditions else ""
+    return (f" on {partial} of {header.dataset}" if partial else f" on {header.dataset}") + conditions
 
 
 def _range(interval: Interval) -> str:

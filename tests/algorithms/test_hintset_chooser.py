@@ -109,6 +109,13 @@ def test_the_plans_of_the_arms_are_timed_under_their_settings(forum: Database, s
         assert shape_key(plan) == shape_key(found.plans[found.arms[arm]])
 
 
+def test_arms_share_a_plan_unless_it_runs_otherwise(session: Session) -> None:
+    """Disabling what a plan does not use changes nothing; more memory may, whatever the shape of the plan."""
+    query = Query(id="one", sql="SELECT count(*) FROM votes")
+    arms = arms_of("enable_nestloop=off; work_mem=64MB; enable_hashjoin=off,work_mem=64MB; enable_sort=off")
+    assert plan_arms(query, session, arms).arms == (0, 0, 1, 1, 0)
+
+
 def test_a_statement_of_the_training_gets_its_best_known_arm(trained: tuple[Hintset, TrainingReport], session: Session) -> None:
     """The decision is one of executions, whatever a network would predict, and the time that it had is in the facts."""
     hintset, _ = trained

@@ -38,6 +38,15 @@ def test_runs_of_the_store_are_shown(pilotscope: Command, add_run: AddRun, workp
     assert "run2" in (workplace / "pages" / "trend.html").read_text(encoding="utf-8")
 
 
+def test_parts_conditions_and_variants_are_lines_of_their_own(pilotscope: Command, add_run: AddRun) -> None:
+    """Runs that differ in the queries measured, in the conditions of production or in the variant's settings are not comparable."""
+    others: tuple[dict[str, str], ...] = ({}, {"partial": "4 of 146 queries"}, {"conditions": "--jit"}, {"variant": "jit=on"})
+    for hour, other in enumerate(others):
+        add_run("mscn_toy", f"run{hour}", hour=hour, metrics=FIGURES, tags={**SAME, **other})
+    told = json.loads(pilotscope("trend", "mscn_toy", "--json").stdout)
+    assert [run["conditions"] for run in told["runs"]] == [{"build": "18.4", **other} for other in others]
+
+
 def test_records_are_shown_without_a_store(pilotscope: Command, write_record: WriteRecord, workplace: Path) -> None:
     """Records are runs, too, also those of a comparison; what is no record is passed over, and no store is made."""
     write_record()

@@ -164,22 +164,23 @@ def test_a_decision_that_changes_the_database_is_named(session: Session, sql: st
         ("ALTER TABLE a ALTER id SET (n_distinct = 7)", "ALTER TABLE a ALTER id RESET (n_distinct)", "options of column id of a: "),
     ],
 )
-@pytest.mark.parametrize("training", [False, True])
-def test_what_bears_on_plans_is_compared(session: Session, training: bool, sql: str, undo: str, named: str) -> None:
-    """A change by another connection is named after a decision where nobody else writes, and after training on every server."""
+@pytest.mark.parametrize("when", ["decision", "training", "measured"])
+def test_what_bears_on_plans_is_compared(session: Session, when: str, sql: str, undo: str, named: str) -> None:
+    """A change by another connection is named after a decision where nobody else writes, and after training and all queries everywhere."""
     session.execute("CREATE TABLE pairs AS SELECT id, id AS id2 FROM a; ANALYZE")
-    checked = Supervision(session=session, exclusive=not training)
-    checked.check("chooser", "nothing", training=training)
+    checked = Supervision(session=session, exclusive=when == "decision")
+    asked = {} if when == "decision" else {when: True}
+    checked.check("chooser", "nothing", **asked)
     elsewhere(sql)(session)
     try:
         with pytest.raises(AlgorithmError, match=f"^chooser left 1 change behind after its work, .*: {re.escape(named)}"):
-            checked.check("chooser", "its work", training=training)
+            checked.check("chooser", "its work", **asked)
     finally:
         session.execute(undo)
 
 
 def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:
-    """Where others work, too, ALTER SYSTEM may be theirs: it is named, and not undone."""
+    """ALTER SYSTEM may be theirs: it is named, and not undone."""
     checked = Supervision(session=session)
     session.execute("ALTER SYSTEM SET enable_hashjoin = off")
     try:

@@ -103,6 +103,10 @@ def test_a_variant_runs_from_python(cache: Path) -> None:
         assert scheduler.execute("SELECT current_setting('geqo_threshold')").rows == [("2",)]
     with pytest.raises(UsageError, match=r"^variants: expected NAME"):
         get_variant_preset_scheduler(config, "geqo", use_mlflow=False)
+    several, _ = get_variant_preset_scheduler(config, "a:jit=on", use_mlflow=False)
+    several.settings = replace(several.settings, clients=2)
+    with pytest.raises(UsageError, match=r"^a scheduler runs one statement at a time, so that it cannot have clients=...; leave it out$"):
+        several.execute("SELECT 1")
     wrong, _ = get_variant_preset_scheduler(config, "x:jti=on", use_mlflow=False)
     with pytest.raises(UsageError, match=r"^--variant x: PostgreSQL has no setting 'jti'"), wrong:
         pass

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL, QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import figure_table
@@ -123,6 +124,13 @@ def test_a_part_of_the_workload_is_said() -> None:
     assert texts(alone) == ["PostgreSQL took 0.59 s for 20 queries of stats_tiny."]
 
 
+def test_conditions_of_production_are_said() -> None:
+    """A verdict holds for the conditions of the run, so it names them."""
+    record = record_of_sides(fast=0.5)
+    header = replace(record.header, conditions={"clients": 4})
+    assert f"as PostgreSQL on stats_tiny with {conditions_text(header.conditions)} (" in texts(replace(record, header=header))[0]
+
+
 def test_postgresql_is_not_accused_by_itself() -> None:
     """An A/A pair states the noise of the machine."""
     record = of_server(measured("baseline", baseline_again=[1.0] * 6))
@@ -185,7 +193,7 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
     record = record_of({"baseline": {"q": [10.0, 10.0]}, "mscn": {"q": [10.0, 10.0]}})
     unfinished = replace(record, end=None, header=replace(record.header, queries={"q": "", "r": ""}, parallel=True))
     assert texts(unfinished)[:2] == [
-        "Measured beside other workers: these times are noise, and nothing is sure.",
+        "Measured beside other workers: these times are noise.",
         "The run was interrupted; its figures cover what was measured. The baseline has all rounds of 1 of 2 queries.",
     ]
 
