@@ -25,7 +25,7 @@ ALGORITHM = """
         def train(self, training):
             labels = training.labels(training.queries[:5])
             users = training.session.scalar("SELECT count(*) FROM users")
-            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels)})
+            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": training.labels_cache is not None})
 
         def steer(self, query, subplans):
             return dict(subplans)
@@ -64,6 +64,7 @@ def test_an_algorithm_is_measured_before_and_after_a_drift(pytester: pytest.Pyte
     assert training["counting-retrained"]["data"] == header.fingerprints["data"]
     assert training["counting-retrained"]["users"] == round(1.3 * training["counting"]["users"])
     assert training["counting-retrained"]["labels"] == 5
+    assert (training["counting"]["own"], training["counting-retrained"]["own"]) == (False, True)  # the cost has all labels
     answers = {(run.query_id, run.answer_hash) for run in after.runs if run.warm_up}
     assert len(answers) == len(header.queries)
     rows = {(report.query_id, report.side): [node.rows for _, node in report.plan.nodes()] for report in after.reports}
