@@ -25,7 +25,8 @@ ALGORITHM = """
         def train(self, training):
             labels = training.labels(training.queries[:5])
             users = training.session.scalar("SELECT count(*) FROM users")
-            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": training.labels_cache is not None})
+            own = training.labels_cache is not None
+            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": own})
 
         def steer(self, query, subplans):
             return dict(subplans)
