@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
@@ -128,6 +129,18 @@ def test_options_that_the_server_does_not_know(tmp_path: Path, marked: Session, 
         f"{path}: only tables are restored, with the indexes and constraints that hold for them alone; left out: "
         "option fork_mode, option pg_attver, option fork_other, option other_space.x"
     ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_dump_of_a_whole_server(tmp_path: Path, newest_server: EmbeddedServer, packed: bool) -> None:
+    """It is refused before a server is started, with the program to use instead."""
+    command = [str(newest_server.binaries.bindir / "pg_dumpall"), "--schema-only", f"--dbname={newest_server.dsn.reveal()}"]
+    written = subprocess.run(command, check=True, capture_output=True).stdout
+    path = tmp_path / "all.sql"
+    path.write_bytes(gzip.compress(written) if packed else written)
+    message = f"{path} is of pg_dumpall, with all databases of a server; make a dump of a single database with pg_dump"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        DumpedDataset(name="shop", path=path)
 
 
 def test_other_wrong_values_are_refused(tmp_path: Path, marked: Session) -> None:
