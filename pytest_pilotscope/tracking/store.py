@@ -80,12 +80,18 @@ def open_existing(tracking_uri: str | StoreUri | None = None) -> MlflowClient:
     path = sqlite_path(uri)
     if path is None:
         return _remote_client(uri, new=False)
-    if not path.is_file():
+    if missing_store(tracking_uri) is not None:
         raise TrackingError(
             f"there is no MLflow store: {path} does not exist; run a benchmark first, or name the store with --tracking-uri or "
             "MLFLOW_TRACKING_URI"
         )
     return _local_client(uri, path, new=False)
+
+
+def missing_store(tracking_uri: str | StoreUri | None = None) -> Path | None:
+    """Return the path of a sqlite store that is not there; None for every other store."""
+    path = sqlite_path(resolve_uri(tracking_uri))
+    return path if path is not None and not path.is_file() else None
 
 
 def is_server(uri: StoreUri) -> bool:
