@@ -9,8 +9,8 @@ Query files: a folder of `.sql` files, or one file in any of the formats in whic
 - statements separated by `;`, over as many lines as they need, numbered likewise;
 - one statement on each line without any `;`, numbered likewise.
 
-Empty lines and lines that begin with `--` are skipped. Commands of psql, lines that begin with a backslash, are listed as not run. A hint,
-`/*+ ... */`, is a part of the statement after it.
+Empty lines and lines that begin with `--` are skipped. Commands of psql, from a backslash to the end of the line, are listed as not run. A
+hint, `/*+ ... */`, is a part of the statement after it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ _LINES = {
     "statement;||number": re.compile(r"(?P<sql>.*);\s*\|\|\s*\d+\s*"),
     "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>[^#]*)#\d+\s*"),
 }
-_COMMAND = re.compile(r"\\\S+")
+_COMMAND = re.compile(r"(?:(?<=[;\s])|^)\\\S+")
 """A command of psql."""
+_SENDS = re.compile(r"\\(g(x|set|exec|desc)?|crosstabview|watch)(?!\w)")
+"""A command of psql that ends the statement before it."""
 _ROWS = re.compile(r"\|\|\s*\d+(\s+|$)|\d+\|\|")
 """A number of rows after the statement before, or before a statement: no statement begins like this."""
 
@@ -192,12 +194,15 @@ def _written_lines(text: str) -> list[tuple[int, str]]:
 
 
 def _without_commands(path: Path, text: str) -> tuple[str, list[_Found]]:
-    """Take the commands of psql out of a text: lines that begin with a backslash outside of statements and quotes."""
+    """Take the commands of psql out of a text: all of a line from a backslash outside of quotes and comments."""
     lines, commands = text.split("\n"), []
     for number, line in enumerate(lines, 1):
-        if _COMMAND.match(line.lstrip()) and not _is_quoted("\n".join(lines[: number - 1])):
-            commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line.strip()))
-            lines[number - 1] = ""
+        for start in (found.start() for found in _COMMAND.finditer(line)):
+            before = "\n".join([*lines[: number - 1], line[:start]])
+            if not _is_quoted(before) and _is_quoted(f"{before}'"):  # in a comment that the line ends, a quote opens nothing
+                commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line[start:].strip()))
+                lines[number - 1] = line[:start] + (";" if _SENDS.match(line, start) else "")
+                break
     return "\n".join(lines), commands
 
 

@@ -207,6 +207,28 @@ def test_a_query_in_a_folder_is_found_among_commands_and_numbers(
     assert [(one.id, one.reason) for one in found.unmeasured] == beside
 
 
+def test_commands_after_statements(tmp_path: Path) -> None:
+    r"""On the line of a statement, too, a command is none of it; `\\g` ends a statement; in comments and quotes there are none."""
+    path = written(
+        tmp_path,
+        "SELECT 1; \\timing off\nSELECT 2 \\g out.txt\nSELECT '; \\q'\n\\gx\nSELECT E'; \\\\q' -- see; \\d\n;\\q\n/* \n\\d */ SELECT 5;\n",
+    )
+    found = load_workload_files(path, "mine", None)
+    assert [(query.id, query.sql) for query in found.test] == [
+        ("q001", "SELECT 1"),
+        ("q002", "SELECT 2"),
+        ("q003", "SELECT '; \\q'"),
+        ("q004", "SELECT E'; \\\\q' -- see; \\d"),
+        ("q005", "SELECT 5"),
+    ]
+    assert [(one.id, one.sql) for one in found.unmeasured] == [
+        ("line1", "\\timing off"),
+        ("line2", "\\g out.txt"),
+        ("line4", "\\gx"),
+        ("line6", "\\q"),
+    ]
+
+
 def test_commands_before_lines_with_ids(tmp_path: Path) -> None:
     """A command does not hide the format of the lines after it."""
     found = load_workload_files(written(tmp_path, "\\timing on\n1a#####SELECT 1\n1b#####SELECT 2\n"), "mine", None)
