@@ -36,7 +36,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_program_of_the_own_version_comes_first(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an older pg_dump writes, an older server reads; a newer one serves where there is none, and an older one never."""
+    """An older server reads what its own pg_dump writes; a newer one serves where there is none, and an older one never."""
     programs = {binaries.version: binaries.bindir / "pg_dump" for binaries in available_binaries()}
     for version, path in programs.items():
         path.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
