@@ -99,6 +99,7 @@ class IndexSelection:
                 raise AlgorithmError("index selection has no training queries; raise --training-size or give a workload that has some")
             start = take_start(session, drop=options.start == "none")
             with open_what_if(copy, options.whatif) as what_if:
+                queries = _without(what_if.left_out({table for query in queries for table in query.indexable}), queries)
                 costs = UsedSetCosts(what_if)
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
@@ -171,6 +172,13 @@ def _read(queries: Sequence[Query], schema: Schema, possible: Schema, options: I
         except UnsupportedQuery as error:
             logger.warning("index selection leaves out query %s: %s", query.id, error.reason)
     return found
+
+
+def _without(tables: frozenset[str], queries: Sequence[IndexedQuery]) -> list[IndexedQuery]:
+    """Return the queries without candidates for indexes on these tables."""
+    return [
+        replace(query, indexable={table: columns for table, columns in query.indexable.items() if table not in tables}) for query in queries
+    ]
 
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_pilotscope.algorithms.index.costs import Answer, Question
-from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.errors import StatementFailed, UsageError, named
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.indexes import (
     TOO_LONG,
@@ -46,6 +46,11 @@ _BLOCK = 8
 
 UNBUILDABLE_BYTES = 1 << 62
 """The size of an index that cannot be built: no budget has room for it."""
+
+_WITH_HYPOPG = (
+    "HypoPG (Debian: postgresql-NN-hypopg) can tell: use --index-whatif hypopg with --pg-bindir /usr/lib/postgresql/NN/bin, or on a server of "
+    "yours that has it"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +139,10 @@ class OpenWhatIf(ABC):
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, `UNBUILDABLE_BYTES` if it cannot be built."""
 
+    def left_out(self, tables: Iterable[str]) -> frozenset[str]:
+        """Return those of the tables about whose indexes nothing can be asked, and log them."""
+        return frozenset()
+
     def confirm(self, indexes: Sequence[Index]) -> bool:
         """Tell whether all of these can be built; from now on the others have `UNBUILDABLE_BYTES`."""
         return not any(index in self._refused for index in indexes)
@@ -178,7 +187,7 @@ class HiddenWhatIf(OpenWhatIf):
     """
     Questions to real indexes that are hidden from the planner; the sessions must be in a database of our own.
 
-    The first question about an index builds it, and it stays until the database is dropped. UsageError for one on a partitioned table.
+    The first question about an index builds it, and it stays until the database is dropped. There are none on partitioned tables.
     """
 
     name = "hidden"
@@ -190,6 +199,17 @@ class HiddenWhatIf(OpenWhatIf):
         hiding = [HiddenIndexes(session) for session in sessions]
         super().__init__(hiding, [_Hiding(session, self._built) for session in hiding])
 
+    def left_out(self, tables: Iterable[str]) -> frozenset[str]:
+        """Return the partitioned tables: built indexes cannot be told apart in plans of their partitions."""
+        partitioned = sorted(table for table in tables if is_partitioned(self._builder, table))
+        if partitioned:
+            logger.warning(
+                "no index is selected on %s: of a partitioned table, built indexes cannot be told apart in plans; %s",
+                named(partitioned),
+                _WITH_HYPOPG,
+            )
+        return frozenset(partitioned)
+
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Build the indexes that do not exist yet, and return one answer per question, in their order."""
         for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions))):
@@ -199,11 +219,6 @@ class HiddenWhatIf(OpenWhatIf):
     def size_bytes(self, index: Index) -> int:
         """Return the real size; build the index if it does not exist."""
         if index not in self._sizes and index not in self._refused:
-            if is_partitioned(self._builder, index.table):
-                raise UsageError(
-                    f"table {index.table!r} is partitioned, and built indexes cannot be told apart in plans of its partitions; install "
-                    "HypoPG on the server's machine (Debian: postgresql-NN-hypopg) and use --index-whatif hypopg"
-                )
             with self._refused.noting(index):
                 create_index(self._builder, index)
                 self._built[index.name] = index

@@ -45,9 +45,12 @@ class Sample:
     @classmethod
     def read(cls, text: str) -> Sample:
         """Read `10%`, `0.1` or a number of rows; raise `argparse.ArgumentTypeError` for anything else."""
-        if re.fullmatch(r"\d+", text):
-            return cls(most=values.positive_int(text))
-        share = values.share(text)
+        try:
+            if re.fullmatch(r"\d+", text):
+                return cls(most=values.positive_int(text))
+            share = values.share(text)
+        except argparse.ArgumentTypeError:
+            share = 0.0
         if not 0 < share <= 1:
             raise argparse.ArgumentTypeError(f"expected a share of the rows such as 10%, or a number of rows, got {values.shown(text)}")
         return cls(share=share)

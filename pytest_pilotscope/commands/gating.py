@@ -33,7 +33,7 @@ def judged(
     """
     Judge the runs of HEAD by those of BASE; `policy` has the options of the gate by their keys, None or empty if they were not given.
 
-    Raise `UsageError` if one of the two cannot be found or read, `TrackingError` for a missing store.
+    Raise `UsageError` if one of the two cannot be found or read, `TrackingError` for a store that does not answer.
     """
     given: dict[str, Any] = {
         key: parts(",".join(value)) if isinstance(value, tuple) else value for key, value in policy.items() if value not in (None, ())
@@ -55,7 +55,10 @@ def _gate(base: str, settings: Settings) -> Gate:
     if base == NONE or not (base == BASELINE or base.startswith(MLFLOW) or path.exists() or path.suffix in (RECORD, ".json")):
         return gate_with(settings, records_of((base,), results=settings.results, tracking_uri=settings.tracking_uri))
     from pytest_pilotscope.tracking.record_artifacts import newest_record
+    from pytest_pilotscope.tracking.store import missing_store
 
+    if base.startswith(MLFLOW) and (store := missing_store(settings.tracking_uri)) is not None:
+        raise UsageError(f"{base}: there is no MLflow store {store}; name another BASE, or the store with --tracking-uri")
     gate = gate_of(base, settings, partial(newest_record, tracking_uri=settings.tracking_uri))
     if gate.missing and settings.gate_on_missing == "fail":
         raise UsageError(f"{gate.missing}; name another BASE, or judge without one (--gate-on-missing warn)")

@@ -21,7 +21,7 @@ def records_of(references: Sequence[str], *, results: Path, tracking_uri: str | 
 
     A reference is a file, the name of a record in `results`, a folder of records (the newest last), or a run of the store.
 
-    Raise `UsageError` for any other reference and for an unreadable file, `TrackingError` for a missing store.
+    Raise `UsageError` for any other reference and for an unreadable file, `TrackingError` for a store that does not answer.
     """
     found = [record for reference in references for record in _found(reference, results, tracking_uri)]
     return tuple({record.header.tags.get("record_id", record.header.run_name): record for record in found}.values())
@@ -50,8 +50,16 @@ def _found(reference: str, results: Path, tracking_uri: str | StoreUri | None) -
     else:
         from pytest_pilotscope.tracking.find import find_run
         from pytest_pilotscope.tracking.record_artifacts import record_of_run
+        from pytest_pilotscope.tracking.store import missing_store
 
-        yield record_of_run(find_run(reference, tracking_uri=tracking_uri), tracking_uri=tracking_uri)
+        elsewhere = f"no file, no folder and no record in {results}"
+        if (store := missing_store(tracking_uri)) is not None:
+            raise UsageError(
+                f"{reference!r} is {elsewhere}, and no run of a store: there is no MLflow store {store}; check the name, or name the "
+                "folder with --results or the store with --tracking-uri"
+            )
+        run = find_run(reference, tracking_uri=tracking_uri, elsewhere=f"; it is {elsewhere} either")
+        yield record_of_run(run, tracking_uri=tracking_uri)
 
 
 def _read(path: Path) -> Sequence[Record]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -21,7 +22,7 @@ from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.report.trend import Change, TrendRun
 from pytest_pilotscope.tracking.find import runs_of as runs_in_store
 from pytest_pilotscope.tracking.publish import tested_metrics
-from pytest_pilotscope.tracking.store import resolve_uri, sqlite_path
+from pytest_pilotscope.tracking.store import missing_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def trend_of(experiment: str, metric: str, *, results: Path, limit: int, trackin
         if not found:
             raise
     if not found:
-        raise UnknownName("experiment", experiment, experiment_names(results))
+        _raise_unknown(experiment, results)
     newest = sorted(found.values(), key=lambda run: run.started_at)[-limit:]
     left_out = {run.name: why for run in newest if (why := _reason(run, metric))}
     runs = tuple(_run(run, metric) for run in newest if not _reason(run, metric))
@@ -81,8 +82,7 @@ def show_trend(path: Path, trend: Trend, changes: Sequence[Change], *, as_json: 
 
 def _stored(experiment: str, limit: int, tracking_uri: str | StoreUri | None) -> Iterator[_Found]:
     """Yield the newest runs of the store, if it exists."""
-    path = sqlite_path(resolve_uri(tracking_uri))
-    if path is not None and not path.is_file():
+    if missing_store(tracking_uri) is not None:
         return
     for run in runs_in_store(experiment, limit=limit, tracking_uri=tracking_uri):
         tags = below(run, "tags.")
@@ -96,6 +96,16 @@ def _stored(experiment: str, limit: int, tracking_uri: str | StoreUri | None) ->
             commit=None if commit == "None" else commit,
             conditions=_conditions(below(tags, FINGERPRINT), tags),
         )
+
+
+def _raise_unknown(experiment: str, results: Path) -> NoReturn:
+    known = experiment_names(results)
+    if known:
+        raise UnknownName("experiment", experiment, known)
+    raise UsageError(
+        f"unknown experiment {experiment!r}: there are no records in {results} and no MLflow store; run a benchmark first, or name the "
+        "folder with --results or the store with --tracking-uri"
+    )
 
 
 def _recorded(experiment: str, results: Path) -> Iterator[_Found]:

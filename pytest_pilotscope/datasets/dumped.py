@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.datasets.published.download import sha256_of
 from pytest_pilotscope.datasets.published.dump import restore
-from pytest_pilotscope.datasets.published.dump_text import dump_files, is_dump
+from pytest_pilotscope.datasets.published.dump_text import dump_files, is_dump, is_of_cluster
 from pytest_pilotscope.datasets.published.percent import WHOLE
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, named
 from pytest_pilotscope.options.progress import ShowProgress, silent
@@ -42,6 +42,8 @@ class DumpedDataset:
             raise DatasetError(f"there is no dump {path}; make it with pg_dump or pilotscope clone, and name it with --dump")
         if not (path.is_dir() or path.is_file()) or not is_dump(path):  # reading a pipe that nobody fills would never end
             raise DatasetError(f"{path} is no dump of PostgreSQL; --dump names a file or folder that pg_dump or pilotscope clone has made")
+        if is_of_cluster(path):
+            raise DatasetError(f"{path} is of pg_dumpall, with all databases of a server; make a dump of a single database with pg_dump")
         self.name = name
         self.path = path
         self.show_progress: ShowProgress = silent

@@ -1,16 +1,16 @@
 """
 Query files: a folder of `.sql` files, or one file in any of the formats in which benchmarks are published.
 
-- a folder, maybe with folders within it (CEB): one statement in each `.sql` file, whose id is the file's name without `.sql`; a file of
-  several statements that are no queries, such as the schema in JOB's folder, counts as one statement that is not run;
+- a folder, maybe with folders within it (CEB): one query in each `.sql` file, whose id is the file's name without `.sql`; other statements
+  beside it are listed as not run, and a file without any query, such as the schema in JOB's folder, counts as one statement;
 - `id#####statement` or `id<TAB>statement`, one on each line;
 - `rows||statement` (STATS-CEB) or `statement;||number` (sub-plan queries), one on each line, numbered q001, q002, ...;
 - `tables#joins#predicates#rows`, MSCN's CSV, one on each line, numbered likewise;
 - statements separated by `;`, over as many lines as they need, numbered likewise;
 - one statement on each line without any `;`, numbered likewise.
 
-Empty lines and lines that begin with `--` are skipped. Commands of psql, lines that begin with a backslash, are listed as not run. A hint,
-`/*+ ... */`, is a part of the statement after it.
+Empty lines and lines that begin with `--` are skipped. Commands of psql, from a backslash to the end of the line, are listed as not run. A
+hint, `/*+ ... */`, is a part of the statement after it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from pathlib import Path
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
-from pytest_pilotscope.queries.statements import QUERY, NeverEnds, split_statements
+from pytest_pilotscope.queries.statements import QUERY, NeverEnds, Statement, split_statements
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
-    "id<TAB>statement": re.compile(rf"(?!{QUERY.pattern})(?P<id>[^\s']+)\t(?P<sql>.*)", re.IGNORECASE),
+    "id<TAB>statement": re.compile(rf"(?!{QUERY.pattern})(?P<id>[^\s']+)\t(?P<sql>(?!table\b).*)", re.IGNORECASE),
     "rows||statement": re.compile(r"\d+\|\|(?P<sql>.*)"),
     "statement;||number": re.compile(r"(?P<sql>.*);\s*\|\|\s*\d+\s*"),
     "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>[^#]*)#\d+\s*"),
 }
-_COMMAND = re.compile(r"\\\S+")
+_COMMAND = re.compile(r"(?:(?<=[;\s])|^)\\\S+")
 """A command of psql."""
+_SENDS = re.compile(r"\\(g(x|set|exec|desc)?|crosstabview|watch)(?!\w)")
+"""A command of psql that ends the statement before it."""
+_ROWS = re.compile(r"\|\|\s*\d+(\s+|$)|\d+\|\|")
+"""A number of rows after the statement before, or before a statement: no statement begins like this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +137,28 @@ def _from_folder(path: Path) -> list[_Found]:
     alike = Counter(file.stem for file in files)
     found = []
     for file in files:
-        statements = _split(file, _text(file))
-        if not statements:
-            raise _error(file, 1, "no statement found; a file of a folder holds exactly one")
-        if len(statements) > 1 and any(QUERY.match(one.sql) or _form_of(one.sql) for one in statements):
-            problem = f"{len(statements)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
-            raise _error(file, statements[1].line, problem)
-        found.append(_Found(path=file, line=statements[0].line, id=_id_in(path, file, alike), sql=statements[0].sql))
+        found += _from_member(file, _id_in(path, file, alike))
     return found
+
+
+def _from_member(file: Path, id: str) -> list[_Found]:
+    """Return the query of a file of a folder, under this id, and its commands and other statements, under the id and their line."""
+    text, commands = _without_commands(file, _text(file))
+    lines = _written_lines(text)
+    form = _form_of(lines[0][1]) if lines else None
+    if form is not None and all(_LINES[form].match(line) for _, line in lines):
+        statements = [_on_line(file, number, line, form) for number, line in lines]
+    else:
+        statements = _split(file, text)
+    if not statements and not commands:
+        raise _error(file, 1, "no statement found; a file of a folder holds exactly one")
+    queries = [one for one in statements if QUERY.match(one.sql)]
+    if len(queries) > 1:
+        problem = f"{len(queries)} statements found; a file of a folder holds exactly one, so name this file to have all of them"
+        raise _error(file, queries[1].line, problem)
+    beside = [one for one in statements if one not in queries] if queries else []
+    beside = sorted([*beside, *commands], key=lambda one: one.line)
+    return [*(replace(one, id=id) for one in queries or statements[:1]), *(replace(one, id=f"{id}-line{one.line}") for one in beside)]
 
 
 def _id_in(folder: Path, file: Path, alike: Mapping[str, int]) -> str:
@@ -155,29 +173,36 @@ def _by_value(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _from_file(path: Path) -> list[_Found]:
-    text = _text(path)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and not line.lstrip().startswith("--")]
-    if not lines:
+    text, commands = _without_commands(path, _text(path))
+    lines = _written_lines(text)
+    if not lines and not commands:
         raise _error(path, 1, "no statement found; write at least one query")
-    form = _form_of(lines[0][1])
+    form = _form_of(lines[0][1]) if lines else None
     if form is not None:
         found = [_on_line(path, number, line, form) for number, line in lines]
-        return found if "id" in _LINES[form].groupindex else _numbered(found)
-    text, commands = _without_commands(path, text)
-    lines = [(number, line) for number, line in lines if not _COMMAND.match(line.lstrip())]
+        return [*(found if "id" in _LINES[form].groupindex else _numbered(found)), *commands]
     found = _split(path, text)
     if len(found) == 1 and len(lines) > 1 and all(QUERY.match(line.lstrip()) for _, line in lines):
         found = [_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines]
     return [*_numbered(found), *commands]
 
 
+def _written_lines(text: str) -> list[tuple[int, str]]:
+    """Return the lines that are neither empty nor comments, with their numbers."""
+    lines = enumerate(text.split("\n"), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("--")]
+
+
 def _without_commands(path: Path, text: str) -> tuple[str, list[_Found]]:
-    """Take the commands of psql out of a text: lines that begin with a backslash outside of statements and quotes."""
+    """Take the commands of psql out of a text: all of a line from a backslash outside of quotes and comments."""
     lines, commands = text.split("\n"), []
     for number, line in enumerate(lines, 1):
-        if _COMMAND.match(line.lstrip()) and not _is_quoted("\n".join(lines[: number - 1])):
-            commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line.strip()))
-            lines[number - 1] = ""
+        for start in (found.start() for found in _COMMAND.finditer(line)):
+            before = "\n".join([*lines[: number - 1], line[:start]])
+            if not _is_quoted(before) and _is_quoted(f"{before}'"):  # in a comment that the line ends, a quote opens nothing
+                commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line[start:].strip()))
+                lines[number - 1] = line[:start] + (";" if _SENDS.match(line, start) else "")
+                break
     return "\n".join(lines), commands
 
 
@@ -223,7 +248,18 @@ def _split(path: Path, text: str, first_line: int = 1) -> list[_Found]:
         found = split_statements(text)
     except NeverEnds as error:
         raise _error(path, first_line + error.line - 1, f"{error}; close it") from error
-    return [_Found(path=path, line=first_line + one.line - 1, id="", sql=one.sql) for one in found]
+    return [
+        _Found(path=path, line=first_line + one.line - 1, id="", sql=one.sql) for statement in found for one in _without_rows(statement)
+    ]
+
+
+def _without_rows(statement: Statement) -> list[Statement]:
+    """Return a statement without the number of rows that it begins with; nothing if that is all of it."""
+    rows = _ROWS.match(statement.sql)
+    if rows is None:
+        return [statement]
+    before = statement.line - 1 + rows.group().count("\n")
+    return [replace(one, line=before + one.line) for one in split_statements(statement.sql[rows.end() :])]
 
 
 def _text(path: Path) -> str:

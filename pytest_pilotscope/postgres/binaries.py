@@ -83,18 +83,24 @@ def available_binaries() -> Iterator[Binaries]:
 
 def find_program(name: str, major: int = 0) -> Path:
     """
-    Return a program of PostgreSQL, of this major version or a newer one: beside a server that can be started here, else in PATH.
+    Return a program of PostgreSQL, of this major version, else of a newer one: beside a server that can be started here, else in PATH.
 
     Raise MissingServer, which lists those that are too old.
     """
-    too_old = []
+    newer, too_old = [], []
     in_path = shutil.which(name)
     beside = [binaries.bindir / name for binaries in available_binaries()]
     for path in (*filter(Path.is_file, beside), *([Path(in_path)] if in_path else [])):
         version = _program_version(path)
-        if version is not None and int(re.split(r"\D", version, maxsplit=1)[0]) >= major:
+        own = int(re.split(r"\D", version, maxsplit=1)[0]) if version is not None else -1
+        if own == major or own > major == 0:
             return path
-        too_old.append(f"{path} ({version or 'does not run'})")
+        if own > major:
+            newer.append(path)
+        else:
+            too_old.append(f"{path} ({version or 'does not run'})")
+    if newer:
+        return newer[0]
     wanted = f"{name} {major} or newer" if major else name
     package = f"apt-get install postgresql-client{f'-{major}' if major else ''}"
     raise MissingServer(f"{wanted} is needed; found: {', '.join(too_old) or 'none'}; install it, on Debian and Ubuntu with: {package}")

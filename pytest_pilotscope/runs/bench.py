@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.datasets.base import ShowsProgress
@@ -155,9 +157,14 @@ class Bench:
 
         known = {entry.name for entry in self.registry.datasets}
         if name not in known and self.settings.dump is None:
-            if own_database(self.settings) == name:
+            own = own_database(self.settings)
+            if own == name:
                 return None
             yours = f"name a database of yours with --server postgresql://HOST/{name}, or its dump with --dump"
+            if own is not None:
+                yours = f"--server names database {own!r}; leave --db out, or write --db {quote(own)}"
+                if not get_close_matches(name, known):
+                    raise UsageError(yours)
             raise UnknownName("dataset", name, known, otherwise=yours)
         dataset = dataset_of(PostgreSQLConfig.from_settings(self.settings, db=name), self.registry)
         if isinstance(dataset, ShowsProgress):

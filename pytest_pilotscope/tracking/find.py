@@ -124,11 +124,11 @@ def _best_of(runs: Sequence[Mapping[str, Any]], metric: str, *, ascending: bool,
     }
 
 
-def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None) -> dict[str, Any]:
+def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None, elsewhere: str = "") -> dict[str, Any]:
     """
     Return the only run whose id starts with `reference`, or whose name is `reference`, in the form of `list_runs`.
 
-    Raise `UsageError`, which lists candidates, if there is none or more than one.
+    Raise `UsageError`, which lists candidates, if there is none or more than one; `elsewhere` says where else there is none.
     """
     client = open_existing(tracking_uri)
     identifiers = [identifier for identifier, _ in _experiments(client)]
@@ -142,8 +142,9 @@ def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None) -> d
     store = resolve_uri(tracking_uri)
     newest = _search(client, identifiers, "")
     if not newest:
-        raise UsageError(f"no run {reference!r}: there are no runs at all in {store}")
-    raise UsageError(f"no run of {store} has the name {reference!r} or an id that starts with it; {_nearest(reference, newest)}")
+        raise UsageError(f"no run {reference!r}: there are no runs at all in {store}{elsewhere}")
+    nearest = _nearest(reference, newest)
+    raise UsageError(f"no run of {store} has the name {reference!r} or an id that starts with it{elsewhere}; {nearest}")
 
 
 def _runs_locally(experiment: str, limit: int | None, tracking_uri: str | StoreUri | None) -> list[dict[str, Any]] | None:

@@ -76,16 +76,20 @@ def open_client(tracking_uri: str | StoreUri | None = None) -> MlflowClient:
 
 def open_existing(tracking_uri: str | StoreUri | None = None) -> MlflowClient:
     """Return a client for reading; raise `TrackingError`, and create no empty store, if there is none."""
-    uri = resolve_uri(tracking_uri)
-    path = sqlite_path(uri)
-    if path is None:
-        return _remote_client(uri, new=False)
-    if not path.is_file():
+    if (missing := missing_store(tracking_uri)) is not None:
         raise TrackingError(
-            f"there is no MLflow store: {path} does not exist; run a benchmark first, or name the store with --tracking-uri or "
+            f"there is no MLflow store: {missing} does not exist; run a benchmark first, or name the store with --tracking-uri or "
             "MLFLOW_TRACKING_URI"
         )
-    return _local_client(uri, path, new=False)
+    uri = resolve_uri(tracking_uri)
+    path = sqlite_path(uri)
+    return _remote_client(uri, new=False) if path is None else _local_client(uri, path, new=False)
+
+
+def missing_store(tracking_uri: str | StoreUri | None = None) -> Path | None:
+    """Return the path of a sqlite store that is not there; None for every other store."""
+    path = sqlite_path(resolve_uri(tracking_uri))
+    return path if path is not None and not path.is_file() else None
 
 
 def is_server(uri: StoreUri) -> bool:

@@ -291,14 +291,12 @@ def test_no_reference_is_lost(
     [
         (["shop", "-o", "x"], "expected a connection string such as postgresql://user@host:port/database, got 'shop'"),
         (["postgresql://db.example/shop", "-o", "there"], "there is there already; name another file with -o"),
-        (
-            ["postgresql://db.example/shop", "-o", "x", "--sample", "110%"],
-            "expected a share of the rows such as 10%, or a number of rows, got '110%'",
-        ),
-        (["postgresql://db.example/shop", "-o", "x", "--sample", "0"], "expected a whole number of at least 1, got '0'"),
-        (
-            ["postgresql://db.example/shop", "-o", "x", "--sample", "few"],
-            "expected a percentage such as 3% or a share below 1 such as 0.03, got 'few'",
+        *(
+            (
+                ["postgresql://db.example/shop", "-o", "x", "--sample", sample],
+                f"expected a share of the rows such as 10%, or a number of rows, got {sample!r}",
+            )
+            for sample in ("110%", "0%", "0", "few", "1.5", "nan%")
         ),
     ],
 )

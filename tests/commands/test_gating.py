@@ -162,6 +162,34 @@ def test_wrong_usage(pilotscope: Command, workplace: Path, arguments: list[str],
 
 
 @pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("arguments", [("gate", "nosuch", "base"), ("gate", "base", "nosuch"), ("export", "nosuch"), ("report", "nosuch")])
+def test_a_name_that_is_nowhere(pilotscope: Command, workplace: Path, arguments: tuple[str, ...]) -> None:
+    """Without a store the message names all places that were looked at, and the exit code is that of wrong usage."""
+    result = pilotscope(*arguments)
+    expected = (
+        "Error: 'nosuch' is no file, no folder and no record in results, and no run of a store: there is no MLflow store "
+        f"{workplace}/mlflow.db; check the name, or name the folder with --results or the store with --tracking-uri\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, expected)
+    other = pilotscope("gate", "mlflow:mscn_toy", "base")
+    expected = (
+        f"Error: mlflow:mscn_toy: there is no MLflow store {workplace}/mlflow.db; name another BASE, or the store with --tracking-uri\n"
+    )
+    assert (other.exit_code, other.stderr) == (2, expected)
+
+
+@pytest.mark.usefixtures("base", "store")
+def test_a_name_that_is_not_in_the_store_either(pilotscope: Command) -> None:
+    """With a store the message names the other places, too."""
+    result = pilotscope("gate", "nosuch", "base")
+    expected = (
+        "Error: no run 'nosuch': there are no runs at all in sqlite:///mlflow.db; it is no file, no folder and no record in "
+        "results either\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, expected)
+
+
+@pytest.mark.usefixtures("base")
 def test_a_missing_base_may_pass(pilotscope: Command) -> None:
     """If the base has no record yet, the first pull request can pass, with a warning."""
     result = pilotscope("gate", "gone.jsonl", "base", "--gate-on-missing", "warn")

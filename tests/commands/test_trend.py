@@ -82,6 +82,16 @@ def test_another_figure_may_be_shown(pilotscope: Command, add_run: AddRun) -> No
     assert (run["value"], run["low"], run["high"]) == (12.0, None, None)
 
 
+def test_an_experiment_where_there_is_nothing(pilotscope: Command) -> None:
+    """Without any record and store, the message names where runs were looked for."""
+    result = pilotscope("trend", "nosuch")
+    expected = (
+        "Error: unknown experiment 'nosuch': there are no records in results and no MLflow store; run a benchmark first, or name the "
+        "folder with --results or the store with --tracking-uri\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

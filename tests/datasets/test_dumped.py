@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
@@ -104,6 +105,54 @@ def test_every_format(dumps: dict[str, Path], kind: str, marked: Session, caplog
     assert [record.getMessage() for record in caplog.records] == [f"{dumps[kind]}: {LEFT_OUT}"]
     assert marked.scalar("SELECT count(*) FROM pg_proc WHERE oid > 16384") == 0
     assert marked.scalar("SELECT count(*) FROM pg_class WHERE relrowsecurity OR relforcerowsecurity") == 0
+
+
+def test_options_that_the_server_does_not_know(tmp_path: Path, marked: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """Options of forks, on tables, columns, indexes and constraints, are left out, each named once; the others are kept."""
+    path = tmp_path / "shop.sql"
+    path.write_text(
+        f"{HEAD}CREATE TABLE public.t (\n    \"Id\" int,\n    b int\n)\nWITH (fillfactor='70', fork_mode='a, (b)');\n"
+        "CREATE TABLE public.u (id int) WITH (fork_mode=on);\n"
+        'ALTER TABLE ONLY public.t ALTER COLUMN "Id" SET (pg_attver=3);\n'
+        "ALTER TABLE ONLY public.t ALTER COLUMN b SET (n_distinct=5, pg_attver='3', fork_other=1);\n"
+        "ALTER TABLE public.t SET (other_space.x=1);\n"
+        'COPY public.t ("Id", b) FROM stdin;\n1\t2\n\\.\n'
+        "CREATE INDEX t_b ON public.t USING btree (b) WITH (fork_mode='1', fillfactor='80') WHERE (b > 0);\n"
+        "ALTER TABLE ONLY public.t ADD CONSTRAINT t_pkey PRIMARY KEY (\"Id\") WITH (fork_mode='1');\n"
+    )
+    DumpedDataset(name="shop", path=path).load(marked)
+    assert marked.execute('SELECT "Id", b FROM t') == [(1, 2)]
+    options = "SELECT relname::text, reloptions FROM pg_class WHERE relname IN ('t', 'u', 't_b', 't_pkey') ORDER BY 1"
+    assert marked.execute(options) == [("t", ["fillfactor=70"]), ("t_b", ["fillfactor=80"]), ("t_pkey", None), ("u", None)]
+    assert marked.scalar("SELECT attoptions FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'b'") == ["n_distinct=5"]
+    assert caplog.messages == [
+        f"{path}: only tables are restored, with the indexes and constraints that hold for them alone; left out: "
+        "option fork_mode, option pg_attver, option fork_other, option other_space.x"
+    ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_dump_of_a_whole_server(tmp_path: Path, newest_server: EmbeddedServer, packed: bool) -> None:
+    """It is refused before a server is started, with the program to use instead."""
+    command = [str(newest_server.binaries.bindir / "pg_dumpall"), "--schema-only", f"--dbname={newest_server.dsn.reveal()}"]
+    written = subprocess.run(command, check=True, capture_output=True).stdout
+    path = tmp_path / "all.sql"
+    path.write_bytes(gzip.compress(written) if packed else written)
+    message = f"{path} is of pg_dumpall, with all databases of a server; make a dump of a single database with pg_dump"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        DumpedDataset(name="shop", path=path)
+
+
+def test_other_wrong_values_are_refused(tmp_path: Path, marked: Session) -> None:
+    """A statement that fails for another reason is not left out."""
+    path = tmp_path / "shop.sql"
+    path.write_text(f"{HEAD}CREATE TABLE public.t (a missing) WITH (fillfactor='70');\n")
+    message = (
+        f'{path}:{HEAD.count(chr(10)) + 1}: statement failed: type "missing" does not exist [42704]: '
+        "CREATE TABLE public.t (a missing) WITH (fillfactor='70')"
+    )
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        DumpedDataset(name="shop", path=path).load(marked)
 
 
 def test_a_dump_of_one_schema(dumps: dict[str, Path], marked: Session, caplog: pytest.LogCaptureFixture) -> None:

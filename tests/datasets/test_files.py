@@ -184,6 +184,80 @@ def test_folder_with_two_statements_in_a_file(text: str, tmp_path: Path) -> None
         load_queries(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "sql", "line", "beside"),
+    [
+        ("\\timing on\nSELECT 1 FROM a;\n", "SELECT 1 FROM a", 2, [("b-line1", "\\timing is a command of psql")]),
+        ("-- c\nselect 1 from a;\n\\q\n", "select 1 from a", 2, [("b-line3", "\\q is a command of psql")]),
+        ("SELECT '\n\\d'\n  \\g\n", "SELECT '\n\\d'", 1, [("b-line3", "\\g is a command of psql")]),
+        ("SELECT 1;||12345\n", "SELECT 1", 1, []),
+        ("SELECT 1\nFROM a; || 12\n", "SELECT 1\nFROM a", 1, []),
+        ("12||SELECT 1\n FROM a;\n", "SELECT 1\n FROM a", 1, []),
+        ("\\timing\n1a#####SELECT 1;\n", "SELECT 1", 2, [("b-line1", "\\timing is a command of psql")]),
+        ("SET search_path=x;\nSELECT 1;\n", "SELECT 1", 2, [("b-line1", "SET where a query begins")]),
+    ],
+)
+def test_a_query_in_a_folder_is_found_among_commands_and_numbers(
+    tmp_path: Path, text: str, sql: str, line: int, beside: list[tuple[str, str]]
+) -> None:
+    """Commands of psql and other statements are listed under the file's name; a number of rows is no statement."""
+    path = written(tmp_path, text, "b.sql")
+    found = load_workload_files(tmp_path, "mine", None)
+    assert [(query.id, query.sql, query.place) for query in found.test] == [("b", sql, f"{path}:{line}")]
+    assert [(one.id, one.reason) for one in found.unmeasured] == beside
+
+
+def test_commands_after_statements(tmp_path: Path) -> None:
+    r"""On the line of a statement, too, a command is none of it; `\\g` ends a statement; in comments and quotes there are none."""
+    path = written(
+        tmp_path,
+        "SELECT 1; \\timing off\nSELECT 2 \\g out.txt\nSELECT '; \\q'\n\\gx\nSELECT E'; \\\\q' -- see; \\d\n;\\q\n/* \n\\d */ SELECT 5;\n",
+    )
+    found = load_workload_files(path, "mine", None)
+    assert [(query.id, query.sql) for query in found.test] == [
+        ("q001", "SELECT 1"),
+        ("q002", "SELECT 2"),
+        ("q003", "SELECT '; \\q'"),
+        ("q004", "SELECT E'; \\\\q' -- see; \\d"),
+        ("q005", "SELECT 5"),
+    ]
+    assert [(one.id, one.sql) for one in found.unmeasured] == [
+        ("line1", "\\timing off"),
+        ("line2", "\\g out.txt"),
+        ("line4", "\\gx"),
+        ("line6", "\\q"),
+    ]
+
+
+def test_commands_before_lines_with_ids(tmp_path: Path) -> None:
+    """A command does not hide the format of the lines after it."""
+    found = load_workload_files(written(tmp_path, "\\timing on\n1a#####SELECT 1\n1b#####SELECT 2\n"), "mine", None)
+    assert [query.id for query in found.test] == ["1a", "1b"]
+    assert [one.id for one in found.unmeasured] == ["line1"]
+
+
+def test_rows_after_statements_of_several_lines(tmp_path: Path) -> None:
+    """The number after a statement is no part of the next one, nor does it move its line."""
+    path = written(tmp_path, "SELECT 1\nFROM a;||12\n-- next\nSELECT 2\nFROM b;||0\n")
+    assert [(query.sql, query.place) for query in load_queries(path)] == [
+        ("SELECT 1\nFROM a", f"{path}:1"),
+        ("SELECT 2\nFROM b", f"{path}:4"),
+    ]
+
+
+def test_a_schema_with_tabs_and_commands(tmp_path: Path) -> None:
+    """`CREATE<TAB>TABLE` is no id before a query, and a file of commands alone is listed."""
+    written(tmp_path, "SELECT 1", "1.sql")
+    written(tmp_path, "CREATE\tTABLE a (id int);\n", "schema.sql")
+    written(tmp_path, "\\set x 1\n", "set.sql")
+    found = load_workload_files(tmp_path, "mine", None)
+    assert [query.id for query in found.test] == ["1"]
+    assert [(one.id, one.reason) for one in found.unmeasured] == [
+        ("schema", "CREATE where a query begins"),
+        ("set-line1", "\\set is a command of psql"),
+    ]
+
+
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["';'", '";"', "$$;$$", "$a$;$$;$a$", "/*;/*;*/;*/", "--;\n", "x", "1", " ", "\n", "E'\\';'"]), min_size=1))
 def test_any_sequence_of_pieces_is_one_statement(pieces: list[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.places.account import Account, server_account
 from pytest_pilotscope.postgres import binaries as module
-from pytest_pilotscope.postgres.binaries import Binaries, available_binaries, find_binaries, reachable_binaries
+from pytest_pilotscope.postgres.binaries import Binaries, available_binaries, find_binaries, find_program, reachable_binaries
 
 
 def _program(folder: Path, version: str) -> Path:
@@ -33,6 +33,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "_wheel_bindirs", lambda: iter([("some-wheel 1.0", wheel)]))
     monkeypatch.setattr(module, "_system_bindirs", lambda: [*system, system[0]])
     return tmp_path
+
+
+def test_a_program_of_the_own_version_comes_first(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older server reads what its own pg_dump writes; a newer one serves where there is none, and an older one never."""
+    programs = {binaries.version: binaries.bindir / "pg_dump" for binaries in available_binaries()}
+    for version, path in programs.items():
+        path.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    found = [find_program("pg_dump", major) for major in (15, 16, 14, 0)]
+    assert found == [programs[version] for version in ("15.18", "16.14", "18.4", "18.4")]
 
 
 def test_order(machine: Path) -> None:

@@ -31,6 +31,15 @@ def _nobodys_worker(monkeypatch: pytest.MonkeyPatch) -> None:
             "name a database of yours with --server postgresql://HOST/stats_tny, or its dump with --dump",
         ),
         (
+            ["--db", "shoplive", "--server", "postgresql://reader@127.0.0.1:1/My Shop"],
+            "--server names database 'My Shop'; leave --db out, or write --db 'My Shop'",
+        ),
+        (
+            ["--db", "stats_tny", "--server", "postgresql://reader@127.0.0.1:1/Shop"],
+            f"unknown dataset 'stats_tny'; did you mean 'stats_tiny' or 'stats' or 'stats_small'? known: {', '.join(sorted(DATASETS))}; "
+            "--server names database 'Shop'; leave --db out, or write --db Shop",
+        ),
+        (
             ["--db", "imdb", "--data-dir", "nowhere"],
             "dataset 'imdb': there is no nowhere; --data-dir names a file or a folder with the data",
         ),

@@ -63,6 +63,11 @@ _OWN_SKIPPED = re.compile(
 _NOT_THERE = ("42P01", "42704", "42883", "3F000", "23503")
 """The SQLSTATEs of a table, another object, a function, a schema, and a row of a foreign key that does not exist."""
 
+_OPTION = rf"(?:{_NAME}\.)?{_NAME}(?:\s*=\s*(?:'(?:[^']|'')*'|[^\s,()']+))?"
+_OPTIONS = re.compile(rf"\s(?P<word>WITH|SET)\s*\((?P<options>\s*{_OPTION}(?:\s*,\s*{_OPTION})*)\s*\)", re.IGNORECASE)
+"""Options of a table, an index or a column, such as `WITH (fillfactor='70')`."""
+_WRONG_OPTION = "22023"  # invalid_parameter_value
+
 
 def restore(session: Session, path: Path, advance: Advance, left_out: list[str] | None = None) -> None:
     """
@@ -72,7 +77,8 @@ def restore(session: Session, path: Path, advance: Advance, left_out: list[str] 
     a role without rights outside the database, which owns what they make. Raise DatasetError, with file and line, for any other statement,
     for text that is not UTF-8, and if PostgreSQL refuses a statement; and for code that would run when somebody reads the tables.
 
-    From a dump of the user's own, leave out what is no table, add its name to `left_out`, and restore schemas and trusted extensions, too.
+    From a dump of the user's own, leave out what is no table, and options of tables, indexes and columns that the server does not know; add
+    the names to `left_out`, and restore schemas and trusted extensions, too.
     """
     with open_dump(path, advance) as (lines, show), unprivileged(session) as restoring:
         restoring.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
@@ -141,23 +147,33 @@ class _Restorer:
             return True
         if _OWN_RUN.match(statement):
             self._session.execute(re.sub(r"(?i)^CREATE SCHEMA", "CREATE SCHEMA IF NOT EXISTS", statement))
-        elif _OWN_TRIED.match(statement) and not _SKIPPED.match(statement):
-            self._session.execute("SAVEPOINT tried")
-            try:
-                self._session.execute(statement)
-            except StatementFailed as error:
-                if error.sqlstate not in _NOT_THERE and not statement.upper().startswith("CREATE EXTENSION "):
-                    raise
-                self._session.execute("ROLLBACK TO SAVEPOINT tried")
-                left_out.append(_name_in(statement))
-            self._session.execute("RELEASE SAVEPOINT tried")
-        elif _RUN.match(statement) or _SKIPPED.match(statement):
+        elif _SKIPPED.match(statement):
+            return False
+        elif _OWN_TRIED.match(statement) or (_RUN.match(statement) and _OPTIONS.search(statement)):
+            self._try(statement, left_out)
+        elif _RUN.match(statement):
             return False
         elif _OWN_LEFT_OUT.match(statement):
             left_out.append(_name_in(statement))
         else:
             return _OWN_SKIPPED.match(statement) is not None
         return True
+
+    def _try(self, statement: str, left_out: list[str]) -> None:
+        """Run a statement; leave out options that the server does not know, or all of it if the tables are complete without it."""
+        self._session.execute("SAVEPOINT tried")
+        try:
+            self._session.execute(statement)
+        except StatementFailed as error:
+            without, unknown = _without_options(statement, error)
+            optional = error.sqlstate in _NOT_THERE or statement.upper().startswith("CREATE EXTENSION ")
+            if not unknown and not (optional and _OWN_TRIED.match(statement)):
+                raise
+            self._session.execute("ROLLBACK TO SAVEPOINT tried")
+            left_out.extend(name for name in unknown or [_name_in(statement)] if name not in left_out)
+            if unknown and without:
+                self._try(without, left_out)
+        self._session.execute("RELEASE SAVEPOINT tried")
 
     def _rows(self) -> Iterator[bytes]:
         r"""Yield everything up to the line `\.`, many lines at a time; `_ended` tells whether that line was there."""
@@ -196,6 +212,25 @@ def _complete(text: str) -> list[str] | None:
         return [statement.sql for statement in split_statements(text)]
     except NeverEnds:
         return None
+
+
+def _without_options(statement: str, error: StatementFailed) -> tuple[str, list[str]]:
+    """Return a statement without the options that PostgreSQL's refusal names, empty if nothing remains to do, and their names."""
+    unknown: list[str] = []
+
+    def remaining(found: re.Match[str]) -> str:
+        kept = []
+        for option in re.findall(_OPTION, found["options"]):
+            name = option.partition("=")[0].strip()
+            refused = any(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", error.reason) for part in re.split(r"[.\"]+", name) if part)
+            unknown.append(f"option {name}") if refused else kept.append(option)
+        return f" {found['word']} ({', '.join(kept)})" if kept else ""
+
+    if error.sqlstate != _WRONG_OPTION:
+        return statement, []
+    without = _OPTIONS.sub(remaining, statement)
+    nothing_set = statement.upper().startswith("ALTER ") and not re.search(r"\b(SET|ADD|RESET)\b", without, re.IGNORECASE)
+    return "" if nothing_set else without, unknown
 
 
 def _name_in(statement: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _GZIP = b"\x1f\x8b"
 _OWN_FORMATS = (b"PGDMP", b"toc.dat\0")
 """The first bytes of the custom format and of the tar format, whose first file is the table of contents."""
+_CLUSTER = re.compile(rb"\A(--[^\n]*\n|\s)*?-- PostgreSQL database cluster dump")
 _TEXT = re.compile(rb"-- PostgreSQL database (cluster )?dump|^\s*CREATE TABLE ", re.MULTILINE | re.IGNORECASE)
 
 
@@ -32,11 +33,20 @@ def is_dump(path: Path) -> bool:
     if path.is_dir():
         return (path / "toc.dat").is_file()
     try:
-        with path.open("rb") as raw, _gunzipped(raw) as file:
-            head = file.read(65_536)
+        head = _head(path)
     except (OSError, EOFError, zlib.error):
         return False
     return is_in_own_format(path) or (not head.startswith(_OWN_FORMATS) and _TEXT.search(head) is not None)
+
+
+def is_of_cluster(path: Path) -> bool:
+    """Tell whether a dump is one of pg_dumpall, which holds all databases of a server."""
+    return path.is_file() and _CLUSTER.match(_head(path)) is not None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as raw, _gunzipped(raw) as file:
+        return file.read(65_536)
 
 
 def is_in_own_format(path: Path) -> bool:
