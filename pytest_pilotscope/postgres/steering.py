@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import psycopg2
 
-from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
+from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError, shortened
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
@@ -199,7 +199,7 @@ def _exchange(session: Session, name: str, value: str) -> str:
     except StatementFailed as error:
         if error.sqlstate != _INVALID_VALUE:
             raise
-        raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}") from error
+        raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}; it was given {shortened(value)!r}") from error
     return str(row[0])
 
 
