@@ -32,7 +32,7 @@ The exceptions that this project raises on purpose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Literal
 
@@ -186,7 +186,7 @@ class SideFailed(AlgorithmError):
     def __init__(self, side: str, error: Exception) -> None:
         self.side = side
         self.reason = f"{type(error).__name__}: {error}"
-        super().__init__(f"{side} failed: {self.reason}")
+        super().__init__(f"{place_of(error) or f'{side} failed'}: {self.reason}")
 
 
 class TooManyLeft(AlgorithmError):
@@ -236,12 +236,30 @@ _RUNNERS_OWN = frozenset({"_pytest.outcomes.Exit", "unittest.case.SkipTest"})
 """Errors to which pytest gives a meaning of its own: the end of the session, a test that is skipped."""
 
 
-@contextmanager
-def errors_of(algorithm: str) -> Iterator[None]:
-    """
-    Raise `AlgorithmError` for what code of an algorithm raises to end more than itself: `sys.exit()`, `pytest.skip()`, `pytest.exit()`.
+class _Place(str):
+    """A note of an error: the algorithm that raised it, and the query or the step at which it did."""
 
-    Whatever it raises is its failure, and nothing else; only an interrupt comes from somebody else.
+    __slots__ = ()
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return what `errors_of` noted on an error, such as `mscn failed on query 'q001'`; None without a note."""
+    return next((str(note) for note in getattr(error, "__notes__", ()) if isinstance(note, _Place)), None)
+
+
+def error_text(error: BaseException) -> str:
+    """Return the type and the message of an error, after the algorithm and the query that it is of."""
+    place = place_of(error)
+    return f"{f'{place}: ' if place else ''}{type(error).__name__}: {error}"
+
+
+@contextmanager
+def errors_of(algorithm: str, at: str) -> Iterator[None]:
+    """
+    Note on an error that is not ours whose it is: of an algorithm, `at` ("on query 'q001'", "in training").
+
+    Raise `AlgorithmError` for what its code raises to end more than itself: `sys.exit()`, `pytest.skip()`, `pytest.exit()`. Whatever it
+    raises is its failure, and nothing else; only an interrupt comes from somebody else.
     """
     try:
         yield
@@ -250,6 +268,9 @@ def errors_of(algorithm: str) -> Iterator[None]:
     except BaseException as error:
         kind = type(error)
         if isinstance(error, Exception) and f"{kind.__module__}.{kind.__qualname__}" not in _RUNNERS_OWN:
+            if not isinstance(error, PilotscopeError) and place_of(error) is None:
+                with suppress(AttributeError):  # an error of which nobody can set attributes
+                    error.__notes__ = [*getattr(error, "__notes__", ()), _Place(f"{algorithm} failed {at}")]  # shown by Python from 3.11 on
             raise
         raise_interrupt_behind(error)
         raise AlgorithmError(

@@ -75,7 +75,7 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
         yield Remark(text=f"FAILED: {error}", bad=True)
     for side, reason in (end.failures if end else {}).items():
         if reason not in error:
-            yield Remark(text=f"{side} failed: {reason}", bad=True)
+            yield Remark(text=reason if reason.startswith(f"{side} ") else f"{side} failed: {reason}", bad=True)
 
 
 def _alone(header: RunHeader, side: SideSummary) -> Remark:
