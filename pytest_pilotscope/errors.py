@@ -236,15 +236,14 @@ _RUNNERS_OWN = frozenset({"_pytest.outcomes.Exit", "unittest.case.SkipTest"})
 """Errors to which pytest gives a meaning of its own: the end of the session, a test that is skipped."""
 
 
-class _Place(str):
-    """A note of an error: the algorithm that raised it, and the query or the step at which it did."""
-
-    __slots__ = ()
+_PLACE = "pilotscope_place"
+"""The attribute of an error for its algorithm, and the query or the step at which it was raised."""
 
 
 def place_of(error: BaseException) -> str | None:
     """Return what `errors_of` noted on an error, such as `mscn failed on query 'q001'`; None without a note."""
-    return next((str(note) for note in getattr(error, "__notes__", ()) if isinstance(note, _Place)), None)
+    place: str | None = getattr(error, _PLACE, None)
+    return place
 
 
 def error_text(error: BaseException) -> str:
@@ -270,7 +269,7 @@ def errors_of(algorithm: str, at: str) -> Iterator[None]:
         if isinstance(error, Exception) and f"{kind.__module__}.{kind.__qualname__}" not in _RUNNERS_OWN:
             if not isinstance(error, PilotscopeError) and place_of(error) is None:
                 with suppress(AttributeError):  # an error of which nobody can set attributes
-                    error.__notes__ = [*getattr(error, "__notes__", ()), _Place(f"{algorithm} failed {at}")]  # shown by Python from 3.11 on
+                    setattr(error, _PLACE, f"{algorithm} failed {at}")
             raise
         raise_interrupt_behind(error)
         raise AlgorithmError(

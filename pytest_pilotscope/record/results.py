@@ -352,6 +352,10 @@ class RunEnd:
     error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
 
+    def failure_texts(self) -> dict[str, str]:
+        """Return a sentence for each side that failed; a reason that begins with its name is one already."""
+        return {side: why if why.startswith(f"{side} ") else f"{side} failed: {why}" for side, why in self.failures.items()}
+
 
 def _check_not_negative(value: object, *names: str) -> None:
     """Raise ValueError, with its name, for a negative number or NaN in a field; None is neither."""

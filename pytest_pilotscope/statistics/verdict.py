@@ -77,9 +77,9 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     error = (end.error or "") if end and end.status == "FAILED" else ""
     if error:
         yield Remark(text=f"FAILED: {error}", bad=True)
-    for side, reason in (end.failures if end else {}).items():
-        if reason not in error:
-            yield Remark(text=reason if reason.startswith(f"{side} ") else f"{side} failed: {reason}", bad=True)
+    for side, text in (end.failure_texts() if end else {}).items():
+        if end is not None and end.failures[side] not in error:
+            yield Remark(text=text, bad=True)
 
 
 def _alone(header: RunHeader, side: SideSummary) -> Remark:

@@ -205,6 +205,8 @@ def test_a_failed_run_says_so_once_and_shows_no_zeros() -> None:
     ]
     both = replace(end, error="SideFailed: mscn: boom", failures={"mscn": "boom"})
     assert texts(replace(record, end=both)) == ["FAILED: SideFailed: mscn: boom"]
+    sides = replace(end, error=None, failures={"mscn": "mscn left 1 of 1 query to PostgreSQL", "other": "KeyError: 'oops'"})
+    assert texts(replace(record, end=sides)) == ["mscn left 1 of 1 query to PostgreSQL", "other failed: KeyError: 'oops'"]
 
 
 def test_a_side_that_failed_has_no_zeros_beside_one_that_did_not() -> None:
