@@ -260,9 +260,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         colors = {"red": failed, "yellow": not failed and bool(conclusion.warnings), "green": not failed and not conclusion.warnings}
         terminalreporter.section("pilotscope: conclusion", sep="=", **colors)
         for line in conclusion.lines:
-            terminalreporter.write_line(line, yellow=line in conclusion.warnings)
+            _write_wrapped(terminalreporter, line, yellow=line in conclusion.warnings)
         for line in failures:
-            terminalreporter.write_line(line, red=True)
+            _write_wrapped(terminalreporter, line, red=True)
+
+
+def _width(terminalreporter: pytest.TerminalReporter) -> int | None:
+    """Return the columns of the terminal; None for a file or a pipe, whose lines are not wrapped."""
+    writer = terminalreporter._tw
+    return writer.fullwidth if writer._file.isatty() else None
+
+
+def _write_wrapped(terminalreporter: pytest.TerminalReporter, text: str, **markup: bool) -> None:
+    from pytest_pilotscope.report.terminal import wrapped
+
+    for line in wrapped(text, _width(terminalreporter)):
+        terminalreporter.write_line(line, **markup)
 
 
 def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:
@@ -271,12 +284,11 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
-    width = writer.fullwidth if writer._file.isatty() else None
     for run in bench.finished:
         with isolated(f"the table of {run.record.header.run_name}", bench.failures):
-            terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup) + "\n")
+            terminalreporter.write_line(render_records([run.record], width=_width(terminalreporter), color=writer.hasmarkup) + "\n")
     for run in bench.finished:
-        terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
+        _write_wrapped(terminalreporter, f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

@@ -91,7 +91,7 @@ def verify_hints(
     """
     tally, nodes = Tally(), relation_nodes(plan)
     named = set(stems(plan.aliases))
-    unused = {int(found[1]) for warning in warnings if (found := _UNUSED.match(warning))}
+    unused = {int(number[1]) for warning in warnings if (number := _UNUSED.match(warning))}
     for hinted in (*_joins(join_order or "", unused), *_methods(methods)):
         found = hinted.found(nodes)
         problems = [problem for node in found if (problem := hinted.problem(node)) is not None]

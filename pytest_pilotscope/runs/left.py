@@ -9,7 +9,7 @@ from pytest_pilotscope.errors import counted
 from pytest_pilotscope.record.record import Record
 
 _OF_ONE_QUERY = re.compile(r"\d+|among them [^;]*")
-"""What differs between reasons of the same kind: numbers, and the relations of an example."""
+"""The parts in which reasons of the same kind differ: numbers, and the relations of an example."""
 
 
 def too_many_left(record: Record, most: float) -> dict[str, str]:

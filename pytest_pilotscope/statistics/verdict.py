@@ -119,8 +119,8 @@ def _compared(record: Record, baseline: SideSummary, side: SideSummary, against:
         sure = "" if header.parallel else ", sure"
         words = f"is {times_text(shown.estimate)} times as fast as" if faster else f"takes {times_text(shown.estimate)} times as long as"
         return f"{side.side} {words} {other}{where} ({_range(shown)}{sure}){means}."
-    shown = "" if _is_useless(speedup) else f" ({_range(speedup)} times as fast)"
-    return f"{side.side} cannot be told apart from {other}{where}{shown}{means}."
+    between = "" if _is_useless(speedup) else f" ({_range(speedup)} times as fast)"
+    return f"{side.side} cannot be told apart from {other}{where}{between}{means}."
 
 
 def _is_useless(interval: Interval) -> bool:
