@@ -163,7 +163,7 @@ def test_a_query_that_the_algorithm_cannot_decide_on_is_left(session: Session) -
         (Decision(settings={"enable_hashjoin": "perhaps"}), "PostgreSQL did not take enable_hashjoin: "),
         (Decision(settings={"search_path": "x"}), "a decision cannot set 'search_path' "),
         (Decision(join_order="a b"), "PostgreSQL did not take pilotscope.join_order: a tree starts with a parenthesis"),
-        (Decision(join_order="((a b) c"), r".* a closing parenthesis, found \"\"; it was given '\(\(a b\) c'$"),
+        (Decision(join_order="((a b) c"), r".* a closing parenthesis, found \"\"; the join order is '\(\(a b\) c'$"),
         (Decision(methods={"a": "hashjoin"}), "PostgreSQL did not take pilotscope.methods: hashjoin does not fit"),
     ],
 )
