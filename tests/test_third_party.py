@@ -342,6 +342,37 @@ def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> 
     assert measure(pytester, *leaves, "--max-unsteered", "0.3", "--results", "more", conftest=LEAVES).ret == pytest.ExitCode.TESTS_FAILED
 
 
+REFUSED = """
+    from pytest_pilotscope import Decision
+
+    class Refused:
+        name = "refused"
+
+        def train(self, training):
+            return training.report()
+
+        def decide(self, query, session):
+            return Decision(join_order="((nosuch b) c)")
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("refused", Refused, origin=__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_decisions_are_all_refused_fails(pytester: pytest.Pytester) -> None:
+    """The sentence names an alias that no query has."""
+    result = measure(pytester, "--algo", "refused", "--limit", "2", "--no-mlflow", conftest=REFUSED)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    end = record_lines(pytester.path)[-1]
+    assert (end["status"], list(end["failures"])) == ("FAILED", ["refused"])
+    assert end["failures"]["refused"].startswith(
+        "refused left 2 of 2 queries (100.0%) to PostgreSQL, and --max-unsteered allows 5.0%: PostgreSQL used nothing of its decision: "
+        'pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement, which has no "nosuch"'
+    )
+    assert end["failures"]["refused"] in result.outlines
+
+
 @pytest.mark.slow
 def test_in_a_comparison_only_the_side_fails_that_left_too_many(pytester: pytest.Pytester) -> None:
     """The others are judged and sent as before."""
