@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+\.md)")
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+\.(?:md|png))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

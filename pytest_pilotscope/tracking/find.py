@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite, nan
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.places.secret import StoreUri
-from pytest_pilotscope.tracking.sqlite_store import read_experiments
+from pytest_pilotscope.record.results import PARTIAL
+from pytest_pilotscope.tracking.sqlite_store import read_experiments, read_runs
 from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker, flat
 
@@ -67,7 +69,10 @@ def _read_locally(tracking_uri: str | StoreUri | None) -> list[tuple[str, int, M
 
 def runs_of(experiment: str, *, limit: int | None = None, tracking_uri: str | StoreUri | None = None) -> list[dict[str, Any]]:
     """Return the runs of an experiment, newest first; raise `UnknownName` if there is no such experiment."""
-    _check_experiment(experiment, tracking_uri)
+    local = _runs_locally(experiment, limit, tracking_uri)
+    if local is not None:
+        return local
+    _check_experiment(experiment, [found for _, found in _experiments(open_existing(tracking_uri))])
     return MLflowTracker.list_runs(experiment, limit, tracking_uri=tracking_uri)
 
 
@@ -79,12 +84,17 @@ def best_of(
 
     Raise `UnknownName` if there is no such experiment, or no run with that metric; `UsageError` if only partial runs have it.
     """
-    _check_experiment(experiment, tracking_uri)
-    if not _NOT_A_NAME.search(metric):
+    local = _runs_locally(experiment, None, tracking_uri)
+    if local is None:
+        _check_experiment(experiment, [found for _, found in _experiments(open_existing(tracking_uri))])
+    best = None
+    if local is not None:
+        best = _best_of(local, metric, ascending=ascending, partial=partial)
+    elif not _NOT_A_NAME.search(metric):
         best = MLflowTracker.get_best_run(experiment, metric, ascending, partial=partial, tracking_uri=tracking_uri)
-        if best is not None:
-            return best
-    runs = MLflowTracker.list_runs(experiment, COUNT_LIMIT, tracking_uri=tracking_uri)
+    if best is not None:
+        return best
+    runs = MLflowTracker.list_runs(experiment, COUNT_LIMIT, tracking_uri=tracking_uri) if local is None else local
     finished = [run for run in runs if run["status"] == "FINISHED"]
     if not finished:
         raise UsageError(f"experiment {experiment!r} has no finished run; `pilotscope runs {experiment}` shows the others")
@@ -95,6 +105,23 @@ def best_of(
         )
     known = {key.removeprefix("metrics.") for run in finished for key in run if key.startswith("metrics.")}
     raise UnknownName(f"metric of experiment {experiment!r}", metric, known)
+
+
+def _best_of(runs: Sequence[Mapping[str, Any]], metric: str, *, ascending: bool, partial: bool) -> dict[str, Any] | None:
+    """Return the best finished run of these, in the form of `MLflowTracker.get_best_run`; of equal ones the newest, which comes first."""
+    key = f"metrics.{metric}"
+    fit = [run for run in runs if run["status"] == "FINISHED" and isfinite(run.get(key, nan)) and (partial or f"tags.{PARTIAL}" not in run)]
+    if not fit:
+        return None
+    best = (min if ascending else max)(fit, key=itemgetter(key))
+    return {
+        "run_id": best["run_id"],
+        "run_name": best["run_name"],
+        "metric_name": metric,
+        "metric_value": best[key],
+        "params": {name.removeprefix("params."): value for name, value in best.items() if name.startswith("params.")},
+        "artifact_uri": best["artifact_uri"],
+    }
 
 
 def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None) -> dict[str, Any]:
@@ -119,8 +146,17 @@ def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None) -> d
     raise UsageError(f"no run of {store} has the name {reference!r} or an id that starts with it; {_nearest(reference, newest)}")
 
 
-def _check_experiment(name: str, tracking_uri: str | StoreUri | None) -> None:
-    known = [found for _, found in _experiments(open_existing(tracking_uri))]
+def _runs_locally(experiment: str, limit: int | None, tracking_uri: str | StoreUri | None) -> list[dict[str, Any]] | None:
+    """Return the runs of an experiment of a local store; None for any other. Raise `UnknownName` if there is no such experiment."""
+    path = sqlite_path(resolve_uri(tracking_uri))
+    found = read_runs(path, limit=limit) if path is not None and path.is_file() else None
+    if found is None:
+        return None
+    _check_experiment(experiment, found)
+    return found[experiment]()
+
+
+def _check_experiment(name: str, known: Collection[str]) -> None:
     if name not in known:
         raise UnknownName("experiment", name, known)
 

@@ -1,5 +1,5 @@
 """
-Reading experiments from a local store without MLflow, whose import alone takes seconds.
+Reading experiments and runs from a local store without MLflow, whose import alone takes seconds.
 
 It reads only the tables of the installed release of MLflow; the client of MLflow reads all other stores, and says what is wrong with them.
 """
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_pilotscope.tracking.tracker import moment
 
+T = TypeVar("T")
+
 _REVISION = re.compile(r"^(down_)?revision\s*(?::[^=]+)?=\s*[\"'](\w+)[\"']", re.MULTILINE)
+_ACTIVE = "SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active'"
 _NEWEST = """
 SELECT run_uuid, name, status, start_time, end_time, artifact_uri FROM runs
 WHERE experiment_id = ? AND lifecycle_stage = 'active' ORDER BY start_time DESC, run_uuid LIMIT ?
@@ -29,22 +33,40 @@ def read_experiments(path: Path, *, limit: int) -> list[tuple[str, int, Mapping[
 
     Return None if the file is not a store of the installed release of MLflow.
     """
+    return _read(path, lambda store: list(_experiments(store, limit)))
+
+
+def read_runs(path: Path, *, limit: int | None) -> Mapping[str, Callable[[], list[dict[str, Any]]]] | None:
+    """
+    Return, for the name of every experiment, a function that reads its runs, newest first, in the form of `list_runs`.
+
+    Return None if the file is not a store of the installed release of MLflow.
+    """
+
+    def runs(identifier: str) -> list[dict[str, Any]]:
+        return _read(path, lambda store: [_flat(store, run) for run in store.execute(_NEWEST, (identifier, limit or -1)).fetchall()]) or []
+
+    found = _read(path, lambda store: store.execute(_ACTIVE).fetchall())
+    return None if found is None else {name: partial(runs, identifier) for identifier, name in found}
+
+
+def _read(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as store:
             if store.execute("SELECT version_num FROM alembic_version").fetchall() != [(_installed_schema(),)]:
                 return None
-            return list(_experiments(store, limit))
+            return read(store)
     except sqlite3.Error:
         return None
 
 
 def _experiments(store: sqlite3.Connection, limit: int) -> Iterator[tuple[str, int, Mapping[str, Any] | None]]:
-    for identifier, name in store.execute("SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active'").fetchall():
+    for identifier, name in store.execute(_ACTIVE).fetchall():
         runs = store.execute(_NEWEST, (identifier, limit)).fetchall()
         yield name, len(runs), _flat(store, runs[0]) if runs else None
 
 
-def _flat(store: sqlite3.Connection, run: tuple[Any, ...]) -> Mapping[str, Any]:
+def _flat(store: sqlite3.Connection, run: tuple[Any, ...]) -> dict[str, Any]:
     run_id, name, status, start_ms, end_ms, artifact_uri = run
     metrics = store.execute("SELECT key, CASE WHEN is_nan THEN NULL ELSE value END FROM latest_metrics WHERE run_uuid = ?", (run_id,))
     params = store.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,))
@@ -62,6 +84,7 @@ def _flat(store: sqlite3.Connection, run: tuple[Any, ...]) -> Mapping[str, Any]:
     }
 
 
+@cache
 def _installed_schema() -> str | None:
     """Return the newest revision of the tables among MLflow's migrations: the one that no other follows."""
     package = find_spec("mlflow")

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options.drifts import Drift
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.record.record import read_record
+from pytest_pilotscope.runs.drift import check_drift
 from tests.projects import measure
 
 pytestmark = pytest.mark.usefixtures("prepared_cache")
@@ -20,7 +25,8 @@ ALGORITHM = """
         def train(self, training):
             labels = training.labels(training.queries[:5])
             users = training.session.scalar("SELECT count(*) FROM users")
-            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels)})
+            own = training.labels_cache is not None
+            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": own})
 
         def steer(self, query, subplans):
             return dict(subplans)
@@ -59,6 +65,7 @@ def test_an_algorithm_is_measured_before_and_after_a_drift(pytester: pytest.Pyte
     assert training["counting-retrained"]["data"] == header.fingerprints["data"]
     assert training["counting-retrained"]["users"] == round(1.3 * training["counting"]["users"])
     assert training["counting-retrained"]["labels"] == 5
+    assert (training["counting"]["own"], training["counting-retrained"]["own"]) == (False, True)  # the cost has all labels
     answers = {(run.query_id, run.answer_hash) for run in after.runs if run.warm_up}
     assert len(answers) == len(header.queries)
     rows = {(report.query_id, report.side): [node.rows for _, node in report.plan.nodes()] for report in after.reports}
@@ -94,19 +101,29 @@ def test_no_drift_is_an_a_a_run(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("chosen", "reason"),
     [
-        (("--compare",), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --compare out"),
-        (("--gate", "baseline"), "--drift skew:2 measures each algorithm before and after, and trains it again; leave --gate out"),
-        (
-            ("--algo", "index"),
-            "--drift skew:2: index prepares a database of its own or joins several algorithms, and a drift is measured with an algorithm "
-            "that decides on single queries only; leave it out",
+        ({"compare": True}, "measures each algorithm before and after, and trains it again; leave --compare out"),
+        ({"gate": "baseline"}, "measures each algorithm before and after, and trains it again; leave --gate out"),
+        ({"calibrate": True}, "measures each algorithm before and after, and trains it again; leave --calibrate out"),
+        ({"measure": False}, "measures each algorithm before and after, and trains it again; leave --no-measure out"),
+        ({"training": False}, "measures each algorithm before and after, and trains it again; leave --no-training out"),
+        ({"dask": "local:2"}, "measures each algorithm before and after, and trains it again; leave --dask out"),
+        ({"clients": 2}, "measures each algorithm before and after, and trains it again; leave --clients out"),
+        ({"variants": ("nojit:jit=off",)}, "measures each algorithm before and after, and trains it again; leave --variant out"),
+        *(
+            (
+                {"algorithms": ("baseline", name)},
+                f"{name} prepares a database of its own or joins several algorithms, and a drift is measured with an algorithm that "
+                "decides on single queries only; leave it out",
+            )
+            for name in ("index", "index+oracle")
         ),
     ],
 )
-def test_options_that_do_not_fit_are_refused(pytester: pytest.Pytester, arguments: tuple[str, ...], reason: str) -> None:
-    """Nothing starts."""
-    result = measure(pytester, "--drift", "skew:2", *arguments)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: {reason}" in result.errlines
+def test_options_that_do_not_fit_are_refused(chosen: dict[str, Any], reason: str) -> None:
+    """The message names the option, or the algorithm."""
+    with pytest.raises(UsageError) as found:
+        check_drift(Settings(drift=Drift("skew", 2.0), **chosen), builtin_registry())
+    separator = ": " if "algorithms" in chosen else " "
+    assert str(found.value) == f"--drift skew:2{separator}{reason}"
