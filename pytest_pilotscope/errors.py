@@ -32,7 +32,7 @@ The exceptions that this project raises on purpose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Literal
 
@@ -186,7 +186,7 @@ class SideFailed(AlgorithmError):
     def __init__(self, side: str, error: Exception) -> None:
         self.side = side
         self.reason = f"{type(error).__name__}: {error}"
-        super().__init__(f"{side} failed: {self.reason}")
+        super().__init__(f"{place_of(error) or f'{side} failed'}: {self.reason}")
 
 
 class TooManyLeft(AlgorithmError):
@@ -236,12 +236,29 @@ _RUNNERS_OWN = frozenset({"_pytest.outcomes.Exit", "unittest.case.SkipTest"})
 """Errors to which pytest gives a meaning of its own: the end of the session, a test that is skipped."""
 
 
-@contextmanager
-def errors_of(algorithm: str) -> Iterator[None]:
-    """
-    Raise `AlgorithmError` for what code of an algorithm raises to end more than itself: `sys.exit()`, `pytest.skip()`, `pytest.exit()`.
+_PLACE = "pilotscope_place"
+"""The attribute of an error for its algorithm, and the query or the step at which it was raised."""
 
-    Whatever it raises is its failure, and nothing else; only an interrupt comes from somebody else.
+
+def place_of(error: BaseException) -> str | None:
+    """Return what `errors_of` noted on an error, such as `mscn failed on query 'q001'`; None without a note."""
+    place: str | None = getattr(error, _PLACE, None)
+    return place
+
+
+def error_text(error: BaseException) -> str:
+    """Return the type and the message of an error, after the algorithm and the query that it is of."""
+    place = place_of(error)
+    return f"{f'{place}: ' if place else ''}{type(error).__name__}: {error}"
+
+
+@contextmanager
+def errors_of(algorithm: str, at: str) -> Iterator[None]:
+    """
+    Note on an error that is not ours whose it is: of an algorithm, `at` ("on query 'q001'", "in training").
+
+    Raise `AlgorithmError` for what its code raises to end more than itself: `sys.exit()`, `pytest.skip()`, `pytest.exit()`. Whatever it
+    raises is its failure, and nothing else; only an interrupt comes from somebody else.
     """
     try:
         yield
@@ -250,6 +267,9 @@ def errors_of(algorithm: str) -> Iterator[None]:
     except BaseException as error:
         kind = type(error)
         if isinstance(error, Exception) and f"{kind.__module__}.{kind.__qualname__}" not in _RUNNERS_OWN:
+            if not isinstance(error, PilotscopeError) and place_of(error) is None:
+                with suppress(AttributeError):  # an error of which nobody can set attributes
+                    setattr(error, _PLACE, f"{algorithm} failed {at}")
             raise
         raise_interrupt_behind(error)
         raise AlgorithmError(

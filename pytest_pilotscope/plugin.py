@@ -15,7 +15,7 @@ import pytest
 
 from pytest_pilotscope import hookspecs
 from pytest_pilotscope.builtins import builtin_plugins
-from pytest_pilotscope.errors import PilotscopeError, SideFailed
+from pytest_pilotscope.errors import PilotscopeError, SideFailed, error_text, place_of
 from pytest_pilotscope.options import commandline as options
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.registry import Registry
@@ -135,12 +135,20 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show only the message of an error of ours, because it says what to do. pytest's traceback options show the traceback."""
+    """
+    Show only the message of an error of ours, because it says what to do, and of an algorithm's error only the frames of its own.
+
+    pytest's traceback options show all, and -v that of an algorithm.
+    """
     report = yield
     options_of_tracebacks = {"tbstyle": "auto", "fulltrace": False, "showlocals": False}  # `-p no:terminal` has none of them
     asked = any(item.config.getoption(name, default) != default for name, default in options_of_tracebacks.items())
-    if CASE in getattr(item, "fixturenames", ()) and call.excinfo is not None and _is_named(call.excinfo.value) and not asked:
-        report.longrepr = call.excinfo.getrepr(style="value", chain=False)
+    if CASE in getattr(item, "fixturenames", ()) and call.excinfo is not None and not asked:
+        if _is_named(call.excinfo.value):
+            report.longrepr = call.excinfo.getrepr(style="value", chain=False)
+        elif place_of(call.excinfo.value) and item.config.get_verbosity() <= 0:
+            frames = call.excinfo.getrepr(style="short", chain=False, tbfilter=_of_algorithm)
+            report.longrepr = f"{frames}\n{error_text(call.excinfo.value)}"
     return report
 
 
@@ -252,9 +260,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         colors = {"red": failed, "yellow": not failed and bool(conclusion.warnings), "green": not failed and not conclusion.warnings}
         terminalreporter.section("pilotscope: conclusion", sep="=", **colors)
         for line in conclusion.lines:
-            terminalreporter.write_line(line, yellow=line in conclusion.warnings)
+            _write_wrapped(terminalreporter, line, yellow=line in conclusion.warnings)
         for line in failures:
-            terminalreporter.write_line(line, red=True)
+            _write_wrapped(terminalreporter, line, red=True)
+
+
+def _width(terminalreporter: pytest.TerminalReporter) -> int | None:
+    """Return the columns of the terminal; None for a file or a pipe, whose lines are not wrapped."""
+    writer = terminalreporter._tw
+    return writer.fullwidth if writer._file.isatty() else None
+
+
+def _write_wrapped(terminalreporter: pytest.TerminalReporter, text: str, **markup: bool) -> None:
+    from pytest_pilotscope.report.terminal import wrapped
+
+    for line in wrapped(text, _width(terminalreporter)):
+        terminalreporter.write_line(line, **markup)
 
 
 def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:
@@ -263,12 +284,11 @@ def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config,
 
     writer = config.get_terminal_writer()
     terminalreporter.section("pilotscope")
-    width = writer.fullwidth if writer._file.isatty() else None
     for run in bench.finished:
         with isolated(f"the table of {run.record.header.run_name}", bench.failures):
-            terminalreporter.write_line(render_records([run.record], width=width, color=writer.hasmarkup) + "\n")
+            terminalreporter.write_line(render_records([run.record], width=_width(terminalreporter), color=writer.hasmarkup) + "\n")
     for run in bench.finished:
-        terminalreporter.write_line(f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
+        _write_wrapped(terminalreporter, f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
@@ -316,6 +336,13 @@ def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Ite
 def _is_named(error: BaseException | None) -> bool:
     """Tell whether an error is one of ours, so that its message suffices; an unknown error inside an algorithm is not."""
     return _is_named(error.__cause__) if isinstance(error, SideFailed) else isinstance(error, PilotscopeError)
+
+
+def _of_algorithm(info: pytest.ExceptionInfo[BaseException]) -> Any:
+    """Return the frames of a traceback after those in which the suite calls an algorithm."""
+    rooms = [Path(__file__).parent / room for room in ("measurement", "runs")]
+    ours = [place for place, entry in enumerate(info.traceback) if Path(entry.path).parent in rooms]
+    return type(info.traceback)(list(info.traceback)[ours[-1] + 1 if ours else 0 :])
 
 
 @contextmanager

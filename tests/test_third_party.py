@@ -83,7 +83,9 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
             r"AlgorithmError: bad answered query 'q001' with None; it must be a mapping of subplans \(frozensets of aliases\) to rows",
             marks=pytest.mark.slow,
         ),
-        pytest.param("raise ValueError('lost my weights')", "ValueError: lost my weights", marks=pytest.mark.slow),
+        pytest.param(
+            "raise ValueError('lost my weights')", "bad failed on query 'q001': ValueError: lost my weights", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, error: str) -> None:
@@ -98,9 +100,10 @@ def test_a_broken_estimator_fails_its_run(pytester: pytest.Pytester, body: str, 
     assert end["status"] == "FAILED"
     assert re.fullmatch(error, end["error"])
     assert "total_time" not in summary(pytester.path)["metrics"]
-    named = not error.startswith("ValueError")
+    named = "ValueError" not in error
     assert (end["error"].partition(": ")[2] in result.outlines) is named
     assert ("\nE   " in result.stdout.str()) is not named
+    assert "pytest_pilotscope/runs/" not in result.stdout.str()
 
 
 @pytest.mark.slow
@@ -337,6 +340,37 @@ def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> 
     again = measure(pytester, *leaves, "--results", "again", conftest=LEAVES)
     assert again.ret == 0, again.stdout.str()
     assert measure(pytester, *leaves, "--max-unsteered", "0.3", "--results", "more", conftest=LEAVES).ret == pytest.ExitCode.TESTS_FAILED
+
+
+REFUSED = """
+    from pytest_pilotscope import Decision
+
+    class Refused:
+        name = "refused"
+
+        def train(self, training):
+            return training.report()
+
+        def decide(self, query, session):
+            return Decision(join_order="((nosuch b) c)")
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("refused", Refused, origin=__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_decisions_are_all_refused_fails(pytester: pytest.Pytester) -> None:
+    """The sentence names an alias that no query has."""
+    result = measure(pytester, "--algo", "refused", "--limit", "2", "--no-mlflow", conftest=REFUSED)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    end = record_lines(pytester.path)[-1]
+    assert (end["status"], list(end["failures"])) == ("FAILED", ["refused"])
+    assert end["failures"]["refused"].startswith(
+        "refused left 2 of 2 queries (100.0%) to PostgreSQL, and --max-unsteered allows 5.0%: PostgreSQL used nothing of its decision: "
+        'pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement, which has no "nosuch"'
+    )
+    assert end["failures"]["refused"] in result.outlines
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import QueryTimeout, StatementFailed
+from pytest_pilotscope.errors import QueryTimeout, StatementFailed, named
 from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
 from pytest_pilotscope.postgres.adherence import Adherence, Tally, combined, uninjected, verify
 from pytest_pilotscope.postgres.plan_hints import verify_hints
@@ -81,11 +81,18 @@ def adherence_of(inspection: Inspection, session: Session, sql: str) -> Adherenc
     return verify(plan, {subplan: number for subplan, number in rows.items() if subplan <= there}, unknown)
 
 
+def unused(adherence: Adherence | None, inspection: Inspection) -> str | None:
+    """Return the reason why PostgreSQL used nothing of a decision; None if it used some, or if its plan is not known."""
+    if adherence is None or adherence.steered_ratio > 0 or inspection.plan is None or not inspection.steering.decision:
+        return None
+    return f"PostgreSQL used nothing of its decision: {named(adherence.reasons, 1)}"
+
+
 def _of_decision(decision: Decision, plan: Plan, inspection: Inspection) -> list[Adherence]:
     """Return the adherence to each kind of decision; the rows of a decision are for some sets, and the plan may have none of these."""
     return [
         Tally(reasons=list(inspection.warnings)).adherence(),
         verify(plan, decision.rows, only_injected=True),
-        verify_hints(plan, decision.join_order, decision.methods),
+        verify_hints(plan, decision.join_order, decision.methods, inspection.warnings),
         verify_settings(plan, inspection.in_force),
     ]

@@ -21,7 +21,7 @@ from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.executing import executed
-from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected
+from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected, unused
 from pytest_pilotscope.measurement.sides import Side, Steering
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.postgres.steering import has_extension
@@ -226,7 +226,10 @@ class QueryMeasurement:
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
         adherence = adherence_of(inspection, side.session, self.query.sql)
-        return report if adherence is None else replace(report, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
+        if adherence is None:
+            return report
+        left = unused(adherence, inspection)
+        return replace(report, left=left, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
     def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
         """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""

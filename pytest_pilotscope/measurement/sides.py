@@ -146,7 +146,7 @@ class DeciderSide:
         """Decide and apply; all of it is inference time. Learning, which is done before, and explaining are not."""
         if isinstance(self.algorithm, LearningOn):
             limit = training_limit(self.name, self.supervision.training_timeout_s)
-            with self.supervision.put_back_on_error(), errors_of(self.name), limit:
+            with self.supervision.put_back_on_error(), errors_of(self.name, f"on query {query.id!r}"), limit:
                 self.algorithm.learn_on(query)
         with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
             yield replace(steering, decision=decision)
@@ -218,7 +218,7 @@ def _applied(
     facts: Mapping[str, Scalar] = {}
     with ExitStack() as stack:
         try:
-            with supervision.put_back_on_error(), errors_of(name), supervision.limited(name, query):
+            with supervision.put_back_on_error(), errors_of(name, f"on query {query.id!r}"), supervision.limited(name, query):
                 with clock:
                     decided = decide(query)
                 facts = explain(query, decided)

@@ -19,6 +19,7 @@ from pytest_pilotscope.notebook.results import Results
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.options.table import Option
+from pytest_pilotscope.options.values import names, parts
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, progress_for
 from pytest_pilotscope.runs.bench import Bench
@@ -34,17 +35,19 @@ def benchmark(algorithm: AlgorithmOrName | Sequence[AlgorithmOrName], *, db: str
     """
     Measure an algorithm against PostgreSQL, paired and interleaved, as `pytest benchmarks --algo ... --db ...` does.
 
-    `algorithm` is a registered name, a class or an object with the methods of `learning.algorithm`, or several of them, which then take
-    turns in one run. `options` are the fields of `Settings` (`limit=40`, `rounds=10`, `server="postgresql://..."`); values are also read
-    from text as on the command line. `options={"mscn": {"batch_size": 64}}` are those of algorithms.
+    `algorithm` is a registered name, a class or an object with the methods of `learning.algorithm`, or several of them (also as
+    `"mscn,oracle"`), which then take turns in one run. `options` are the fields of `Settings` (`limit=40`, `rounds=10`,
+    `server="postgresql://..."`); values are also read from text as on the command line. `options={"mscn": {"batch_size": 64}}` are those
+    of algorithms.
 
     Warn about each query that failed. Raise `UsageError` for what cannot be measured, and what the algorithm raises; the record then has
     the status FAILED.
     """
-    several = [algorithm] if isinstance(algorithm, str) or not isinstance(algorithm, Sequence) else list(algorithm)
+    given = [algorithm] if isinstance(algorithm, str) or not isinstance(algorithm, Sequence) else algorithm
+    several = [name for one in given for name in (_named(one) if isinstance(one, str) else [one])]
     registry = builtin_registry()
-    names = tuple(_registered(one, registry) for one in several)
-    settings = _settings(options, algorithms=names, datasets=(db,), compare=len(names) > 1)
+    chosen = tuple(dict.fromkeys(_registered(one, registry) for one in several))
+    settings = _settings(options, algorithms=chosen, datasets=(db,), compare=len(chosen) > 1)
     say, progress = _display()
     bench = Bench(settings=settings, registry=registry, say=say, progress=progress, cases=cases_of(settings))
     with closing(bench):
@@ -58,6 +61,14 @@ def benchmark(algorithm: AlgorithmOrName | Sequence[AlgorithmOrName], *, db: str
         for line in (*conclusion.lines, *bench.failures):
             say(f"pilotscope: {line}")
         return Results(records=tuple(run.record for run in bench.finished))
+
+
+def _named(text: str) -> tuple[str, ...]:
+    """Return the names in a text, as the command line reads them. Raise `UsageError` if there is none."""
+    try:
+        return parts(names(text))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"algorithm: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

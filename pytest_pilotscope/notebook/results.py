@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import RecordError, counted
 from pytest_pilotscope.record.record import Record, read_record
+from pytest_pilotscope.record.results import QueryRun
 from pytest_pilotscope.report.figure_table import interval_text
 from pytest_pilotscope.report.terminal import COLUMNS, cells
 from pytest_pilotscope.statistics.accuracy import q_error
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from pytest_pilotscope.notebook.plotting import Plots
 
 Row = Mapping[str, Any]
+
+QUERY_COLUMNS = (
+    *("run", "query_id", "side", "joins", "rounds", "end_to_end_ms", "inference_ms", "planning_ms", "execution_ms", "timed_out", "error"),
+    *("speedup", "speedup_low", "speedup_high", "outcome", "steered_ratio", "p_error", "plan_cost", "plan_shape", "sql"),
+)
+"""The columns of `Results.queries`, also without rows."""
+
+SUBPLAN_COLUMNS = ("run", "query_id", "side", "aliases", "joins", "estimated", "true", "q_error")
+"""The columns of `Results.subplans`, also without rows."""
 
 PAPER: Mapping[str, Callable[[SideSummary], str]] = {
     "total s": lambda side: f"{'>= ' if side.lower_bound else ''}{side.total_s:.3f}",
@@ -59,46 +69,53 @@ class Results:
         (95 %) is baseline / side, and `outcome` is win, loss or tie after correcting for multiple tests; the baseline has none of these.
         `p_error`, `steered_ratio`, `plan_cost` and `plan_shape` are those of the record.
         """
-        return _frame(_query_rows(summary, record) for summary, record in zip(self._summaries, self.records, strict=True))
+        return _frame(QUERY_COLUMNS, (_query_rows(summary, record) for summary, record in zip(self._summaries, self.records, strict=True)))
 
     @cached_property
     def executions(self) -> DataFrame:
         """A row for each execution, warm-ups (`repetition` 0) included, with the fields of a record's `query_run`."""
-        return _frame([{"run": record.header.run_name, **asdict(run)} for run in record.runs] for record in self.records)
+        columns = ("run", *(field.name for field in fields(QueryRun)))
+        return _frame(columns, ([{"run": record.header.run_name, **asdict(run)} for run in record.runs] for record in self.records))
 
     @cached_property
     def subplans(self) -> DataFrame:
         """A row for each subplan that a side estimated: `aliases`, `joins`, `estimated` and `true` rows, and `q_error`."""
-        return _frame(map(_subplan_rows, self.records))
+        return _frame(SUBPLAN_COLUMNS, map(_subplan_rows, self.records))
 
     @cached_property
     def training(self) -> DataFrame:
         """A row for each `step` of each `metric` of a training, with its `value`."""
         return _frame(
-            [
-                {"run": record.header.run_name, "side": report.side, "metric": f"{report.prefix}{metric}", "step": step, "value": value}
-                for report in record.training
-                for metric, values in report.metrics.items()
-                for step, value in enumerate(values)
-            ]
-            for record in self.records
+            ("run", "side", "metric", "step", "value"),
+            (
+                [
+                    {"run": record.header.run_name, "side": report.side, "metric": f"{report.prefix}{metric}", "step": step, "value": value}
+                    for report in record.training
+                    for metric, values in report.metrics.items()
+                    for step, value in enumerate(values)
+                ]
+                for record in self.records
+            ),
         )
 
     @cached_property
     def summary(self) -> DataFrame:
         """A row for each side, with the status of the run, and the figures that MLflow gets (`test_total_time`, `test_speedup` ...)."""
         return _frame(
-            [
-                {
-                    "run": summary.header.run_name,
-                    "side": side,
-                    "dataset": summary.header.dataset,
-                    "status": summary.status,
-                    **metrics(summary, side),
-                }
-                for side in summary.sides
-            ]
-            for summary in self._summaries
+            ("run", "side", "dataset", "status"),
+            (
+                [
+                    {
+                        "run": summary.header.run_name,
+                        "side": side,
+                        "dataset": summary.header.dataset,
+                        "status": summary.status,
+                        **metrics(summary, side),
+                    }
+                    for side in summary.sides
+                ]
+                for summary in self._summaries
+            ),
         )
 
     @property
@@ -115,7 +132,7 @@ class Results:
             for summary in self._summaries
             for name, side in summary.sides.items()
         )
-        frame = _frame([rows])
+        frame = _frame((), [rows])
         left_out = [] if len(self.records) > 1 else ["run"]
         text: str = frame.drop(columns=left_out).to_latex(index=False, escape=True)
         return text
@@ -161,10 +178,12 @@ def read_results(path: str | Path) -> Results:
     return Results(records=tuple(records))
 
 
-def _frame(parts: Iterable[Iterable[Row]]) -> DataFrame:
+def _frame(columns: Sequence[str], parts: Iterable[Iterable[Row]]) -> DataFrame:
+    """Return the rows as a frame; without any, it has at least these columns."""
     from pandas import DataFrame
 
-    frame: DataFrame = DataFrame([row for part in parts for row in part])
+    rows = [row for part in parts for row in part]
+    frame: DataFrame = DataFrame(rows) if rows else DataFrame(columns=list(columns))
     return frame
 
 

@@ -23,6 +23,7 @@ SCAN_METHODS = {
 _METHODS = JOIN_METHODS | SCAN_METHODS
 _ALIAS = re.compile(r'"(?:[^"]|"")+"|[^\s",:|()]+')
 _TOKEN = re.compile(rf"[()]|{_ALIAS.pattern}")
+_UNUSED = re.compile(r"pilotscope\.join_order: tree (\d+) of \d+ was not used")
 _LEVEL = re.compile(r"\s*\d+\s*:")
 
 
@@ -74,16 +75,24 @@ class _Hinted:
         return None
 
 
-def verify_hints(plan: Plan, join_order: str | None, methods: Mapping[str, str] | Mapping[frozenset[str], str]) -> Adherence:
+def verify_hints(
+    plan: Plan,
+    join_order: str | None,
+    methods: Mapping[str, str] | Mapping[frozenset[str], str],
+    warnings: Iterable[str] = (),
+) -> Adherence:
     """
     Compare the joins and scans of `plan` with hints that the library accepted: each join of a tree, and each method.
+
+    A tree that the library did not use, by its `warnings`, is left out: the plan may have some of its joins by chance.
 
     A hint for a query level is followed if one node of these aliases follows it, any other only if all do: EXPLAIN does not say which level
     a node is of. It names no subquery that needs no node of its own; hints with such a relation are explained.
     """
     tally, nodes = Tally(), relation_nodes(plan)
     named = set(stems(plan.aliases))
-    for hinted in (*_joins(join_order or ""), *_methods(methods)):
+    unused = {int(number[1]) for warning in warnings if (number := _UNUSED.match(warning))}
+    for hinted in (*_joins(join_order or "", unused), *_methods(methods)):
         found = hinted.found(nodes)
         problems = [problem for node in found if (problem := hinted.problem(node)) is not None]
         if not found and (unnamed := sorted(alias for alias in hinted.relations if not named & set(stems([alias])))):
@@ -97,21 +106,22 @@ def verify_hints(plan: Plan, join_order: str | None, methods: Mapping[str, str] 
     return tally.adherence()
 
 
-def _joins(text: str) -> Iterator[_Hinted]:
-    """Yield the joins of trees that the library accepted."""
+def _joins(text: str, unused: set[int]) -> Iterator[_Hinted]:
+    """Yield the joins of trees that the library read, without those of `unused` trees (1 is the first)."""
     stack: list[list[frozenset[str]]] = []
-    leveled = False
+    leveled, number = False, 1
     for token in _TOKEN.finditer(text):
         if token[0] == "(":
             stack.append([])
         elif token[0] == ")":
             sides = stack.pop()
             relations = frozenset().union(*sides)
-            yield _Hinted(relations=relations, leveled=leveled, outer=sides[0] if len(sides) == 2 else None)
+            if number not in unused:
+                yield _Hinted(relations=relations, leveled=leveled, outer=sides[0] if len(sides) == 2 else None)
             if stack:
                 stack[-1].append(relations)
             else:
-                leveled = False
+                leveled, number = False, number + 1
         elif stack:
             stack[-1].append(frozenset({_alias(token[0])}))
         else:

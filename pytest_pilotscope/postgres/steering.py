@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import psycopg2
 
-from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
+from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError, shortened
 from pytest_pilotscope.postgres.adherence import Adherence, verify
 from pytest_pilotscope.postgres.subplans import alias_text, key_text, parse_subplans
 from pytest_pilotscope.queries.joins import LeveledSubplan
@@ -41,6 +41,7 @@ __all__ = [
     "verify",
 ]
 
+_JOIN_ORDER = "pilotscope.join_order"
 _INVALID_VALUE = "22023"
 _FAILED_TRANSACTION = "25P02"
 _KNOWN_TO_HAVE_IT: WeakSet[Session] = WeakSet()
@@ -120,7 +121,7 @@ def hints(
     """
     settings = {}
     if join_order is not None:
-        settings["pilotscope.join_order"] = join_order
+        settings[_JOIN_ORDER] = join_order
     if methods is not None:
         texts = {key if isinstance(key, str) else key_text(key): method for key, method in methods.items()}
         settings["pilotscope.methods"] = json.dumps(texts)
@@ -199,7 +200,8 @@ def _exchange(session: Session, name: str, value: str) -> str:
     except StatementFailed as error:
         if error.sqlstate != _INVALID_VALUE:
             raise
-        raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}") from error
+        tree = f"; the join order is {shortened(value)!r}" if name == _JOIN_ORDER else ""
+        raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}{tree}") from error
     return str(row[0])
 
 

@@ -178,10 +178,11 @@ class QueryReport:
 
     `steered_ratio` (0..1) is the share of the decision that PostgreSQL followed: of the plan's scans and joins those that have the injected
     values, and the decided joins, methods and settings; `steering_reasons` says why it did not follow the rest. `left` is the reason why
-    the side could not decide and left the query to PostgreSQL. `settings` are the planner's settings in a decision. `plan` is the root of
-    the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its numbers, and `plan_cost` its cost in
-    optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says why a p-error is not known.
-    `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the baseline's for that reason.
+    the query was left to PostgreSQL: the side could not decide, or PostgreSQL used nothing of its decision. `settings` are the planner's
+    settings in a decision. `plan` is the root of the plan (with actual rows if they are known), `plan_shape` a hash of the plan without its
+    numbers, and `plan_cost` its cost in optimizer units. Only cardinality estimators have `estimates` and `p_error`; `p_error_reason` says
+    why a p-error is not known. `not_comparable` says what SQL leaves open in the answer, if the side's answer differs from the baseline's
+    for that reason.
     """
 
     query_id: str
@@ -351,6 +352,10 @@ class RunEnd:
     finished_at: str
     error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+
+    def failure_texts(self) -> dict[str, str]:
+        """Return a sentence for each side that failed; a reason that begins with its name is one already."""
+        return {side: why if why.startswith(f"{side} ") else f"{side} failed: {why}" for side, why in self.failures.items()}
 
 
 def _check_not_negative(value: object, *names: str) -> None:

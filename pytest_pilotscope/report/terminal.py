@@ -54,9 +54,16 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal."""
+    if width is None:
+        return text.split("\n")
+    return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
+
+
 def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> None:
     for remark in remarks:
-        for line in wrap(remark.text, width, break_long_words=False, break_on_hyphens=False) if width else [remark.text]:
+        for line in wrapped(remark.text, width):
             console.print(line, style="red" if remark.bad else None, markup=False, soft_wrap=True)
 
 

@@ -34,7 +34,7 @@ _COUNT = re.compile(r"^num_|_(calls|count)$")
 
 def made(name: str, makers: Iterable[Callable[[], Algorithm]]) -> list[Algorithm]:
     """Make the algorithms that are the side `name`."""
-    with errors_of(name):
+    with errors_of(name, "when it was made"):
         return [make() for make in makers]
 
 
@@ -56,7 +56,7 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         if problem := no_library(training.database.server, training.database.name, algorithm.name):
             raise MissingExtension(problem)
     try:
-        with errors_of(algorithm.name), training_limit(algorithm.name, training.settings.training_timeout_s):
+        with errors_of(algorithm.name, "in training"), training_limit(algorithm.name, training.settings.training_timeout_s):
             if model is None or not isinstance(algorithm, Persistent):
                 report = _checked(algorithm.train(training), algorithm)
             else:

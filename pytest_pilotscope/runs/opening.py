@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, raise_interrupt_behind, recorded
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, error_text, raise_interrupt_behind, recorded
 from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
@@ -107,7 +107,7 @@ def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
         yield
     except BaseException as problem:
         status = ends_as(problem)
-        error = recorded(f"{type(problem).__name__}: {problem}")
+        error = recorded(error_text(problem))
         raise_interrupt_behind(problem)
         raise
     finally:

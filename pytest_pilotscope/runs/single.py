@@ -91,7 +91,7 @@ class BenchmarkRun:
             report = self.learned(algorithm, self.training(name, part.name, database, session), supervision)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
-                with errors_of(part.name):
+                with errors_of(part.name, "in prepare"):
                     prepared = stack.enter_context(algorithm.prepare(database))
                 self._supervision.renew()
                 if part.name not in self.header.other_servers:

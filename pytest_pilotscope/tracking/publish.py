@@ -83,7 +83,7 @@ def _error(record: Record) -> str | None:
     end = record.end
     if end is None:
         return "interrupted: the record has no end"
-    return end.error or "; ".join(f"{side}: {why}" for side, why in end.failures.items()) or None
+    return end.error or "; ".join(end.failure_texts().values()) or None
 
 
 def log_training(tracker: MLflowTracker, training: TrainingReport, *, at: datetime) -> None:

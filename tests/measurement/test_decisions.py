@@ -98,7 +98,19 @@ def test_a_decision_is_followed_and_put_back(session: Session, decided: Decision
             Decision(join_order="(a z)"),
             SQL,
             0.0,
-            ("pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement",),
+            ('pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement, which has no "z"',),
+        ),
+        (
+            Decision(join_order="((((a b) c) d) z)"),
+            SQL,
+            0.0,
+            ('pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement, which has no "z"',),
+        ),
+        (
+            Decision(join_order="(a z)", settings={"enable_sort": "off"}),
+            SQL,
+            0.5,
+            ('pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement, which has no "z"',),
         ),
         (
             Decision(rows={frozenset("z"): 7.0}),
@@ -126,11 +138,11 @@ def test_a_decision_is_followed_and_put_back(session: Session, decided: Decision
 def test_what_postgresql_could_not_do_is_named(
     session: Session, decided: Decision, sql: str, ratio: float, reasons: tuple[str, ...]
 ) -> None:
-    """Nothing that was decided and is not in the plan passes in silence; the query is not left for that."""
+    """Nothing that was decided and is not in the plan passes in silence; the query is left if nothing of it was used."""
     report = measured(session, decided, sql)
     assert report.steering_reasons[: len(reasons)] == reasons
     assert report.steered_ratio == pytest.approx(ratio)
-    assert report.left is None
+    assert report.left == (None if ratio else f"PostgreSQL used nothing of its decision: {reasons[0]}")
 
 
 def test_postgresqls_own_plan_is_a_decision_that_was_followed(session: Session) -> None:
@@ -151,6 +163,7 @@ def test_a_query_that_the_algorithm_cannot_decide_on_is_left(session: Session) -
         (Decision(settings={"enable_hashjoin": "perhaps"}), "PostgreSQL did not take enable_hashjoin: "),
         (Decision(settings={"search_path": "x"}), "a decision cannot set 'search_path' "),
         (Decision(join_order="a b"), "PostgreSQL did not take pilotscope.join_order: a tree starts with a parenthesis"),
+        (Decision(join_order="((a b) c"), r".* a closing parenthesis, found \"\"; the join order is '\(\(a b\) c'$"),
         (Decision(methods={"a": "hashjoin"}), "PostgreSQL did not take pilotscope.methods: hashjoin does not fit"),
     ],
 )

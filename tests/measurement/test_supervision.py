@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from pytest_pilotscope.errors import AlgorithmError, LockHeld
+from pytest_pilotscope.errors import AlgorithmError, LockHeld, error_text
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement import protocol, sides
@@ -259,8 +259,9 @@ def test_a_failing_decision_is_put_back_too(session: Session) -> None:
         its_session.execute("SET enable_hashjoin = off; BEGIN")
         raise ValueError("broken")
 
-    with pytest.raises(ValueError, match=r"^broken$"):
+    with pytest.raises(ValueError, match=r"^broken$") as raised:
         decided(session, act)
+    assert error_text(raised.value) == "chooser failed on query 'q': ValueError: broken"
     assert session.scalar("SHOW enable_hashjoin") == "on"
     assert not session.transaction_open
 

@@ -73,7 +73,7 @@ def test_a_query_that_fails_is_a_warning(here: Path) -> None:
 @pytest.mark.slow
 def test_several_take_turns_in_one_run(here: Path) -> None:
     """A class and a name; one baseline for both."""
-    result = benchmark([Doubled, "oracle"], **FEW)
+    result = benchmark([Doubled, "oracle,baseline", "oracle"], **FEW)
     (record,) = result.records
     assert record.header.sides == ("baseline", "doubled", "oracle")
 

@@ -48,6 +48,15 @@ def test_queries_have_a_row_for_each_side(record: Record) -> None:
     assert rows.xs("baseline", level="side")[["speedup", "outcome"]].isna().all(axis=None)
 
 
+@pytest.mark.parametrize("frame", ["queries", "executions", "subplans", "training", "summary"])
+def test_a_frame_without_rows_has_its_columns(record: Record, frame: str) -> None:
+    """They are those of a frame with rows, in the same order; of a summary, those of every record."""
+    rows = getattr(Results((record,)), frame)
+    for records in ((), (replace(record, runs=(), reports=(), training=(), header=replace(record.header, queries={})),)):
+        without = list(getattr(Results(records), frame).columns)
+        assert without == list(rows.columns) if frame != "summary" else without[:4] == list(rows.columns)[:4]
+
+
 def test_executions_subplans_and_training_are_those_of_the_record(record: Record) -> None:
     """One row for each execution, each estimated subplan, and each step of a series."""
     results = Results((record,))

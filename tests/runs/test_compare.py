@@ -126,7 +126,7 @@ def test_one_that_breaks_does_not_take_the_others_along(pytester: pytest.Pyteste
     assert len([line for line in lines if line["kind"] == "query_report" and line["query_id"] == "q002"]) == 2
     for side, reason in reasons.items():
         assert f"{side} failed: {reason}" in result.outlines
-    assert "pytest_pilotscope.errors.SideFailed: dunce failed: ValueError: cannot learn" in result.stdout.str()
+    assert "pytest_pilotscope.errors.SideFailed: dunce failed in training: ValueError: cannot learn" in result.stdout.str()
     store = f"sqlite:///{pytester.path}/mlflow.db"
     status = {side: MLflowTracker.list_runs(f"{side}_stats_tiny", tracking_uri=store)[0]["status"] for side in (*reasons, "doubler")}
     assert status == {"dunce": "FAILED", "dropout": "FAILED", "doubler": "FINISHED"}

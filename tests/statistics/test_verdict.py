@@ -12,6 +12,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL, QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import figure_table
 from pytest_pilotscope.report.terminal import render_records
+from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
 from pytest_pilotscope.statistics.verdict import seconds_text, times_text, verdict
 from tests.record.building import record_of
@@ -87,6 +88,31 @@ def test_one_round_says_nothing() -> None:
     assert texts(record) == [
         "mscn cannot be told apart from PostgreSQL on stats_tiny: too few rounds have no spread to judge by; measure more."
     ]
+
+
+@pytest.mark.parametrize(
+    ("side", "told"), [("mscn", "mscn cannot be told apart from PostgreSQL"), ("baseline-again", "PostgreSQL was measured")]
+)
+@pytest.mark.parametrize("other", [[[700.0, 1.0], [3.0, 600.0]], [[100.0, 100.1], [1.0, 1.0]]])
+def test_an_interval_that_tells_nothing_is_not_shown(side: str, told: str, other: list[list[float]]) -> None:
+    """An interval that spans factors of 10 to a side has no numbers in the verdict, on a side and on PostgreSQL itself."""
+    own = [[1.0, 900.0], [800.0, 2.0]] if other[0][0] == 700 else [[100.0, 100.1], [9e6, 9e6]]
+    times = {name: {f"q{i}": list(ms) for i, ms in enumerate(found)} for name, found in (("baseline", own), (side, other))}
+    first = texts(record_of(times, algorithm=side.removesuffix("-again")))[0]
+    assert first.startswith(told)
+    assert first.endswith(" on stats_tiny: too few rounds or queries to tell.")
+
+
+def test_a_side_that_is_faster_by_nobody_knows_how_much_is_faster() -> None:
+    """It is sure that it is faster, and the factor is not shown."""
+    speedup = Interval(estimate=900.0, low=2.0, high=400_000.0)
+    record = record_of_sides(fast=0.5)
+    summary = summarize(record)
+    side = summary.sides["fast"]
+    assert side.against is not None
+    wide = {**summary.sides, "fast": replace(side, against=replace(side.against, speedup=speedup))}
+    first = verdict(record, replace(summary, sides=wide))[0].text
+    assert first == "fast is faster than PostgreSQL on stats_tiny: too few rounds or queries to tell by how much."
 
 
 def test_what_the_figures_leave_out_is_said() -> None:
@@ -179,6 +205,8 @@ def test_a_failed_run_says_so_once_and_shows_no_zeros() -> None:
     ]
     both = replace(end, error="SideFailed: mscn: boom", failures={"mscn": "boom"})
     assert texts(replace(record, end=both)) == ["FAILED: SideFailed: mscn: boom"]
+    sides = replace(end, error=None, failures={"mscn": "mscn left 1 of 1 query to PostgreSQL", "other": "KeyError: 'oops'"})
+    assert texts(replace(record, end=sides)) == ["mscn left 1 of 1 query to PostgreSQL", "other failed: KeyError: 'oops'"]
 
 
 def test_a_side_that_failed_has_no_zeros_beside_one_that_did_not() -> None:

@@ -7,6 +7,7 @@
 
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 #include "portability/instr_time.h"
@@ -95,6 +96,32 @@ static void warn_unused(const char *setting, List *keys) {
                                  list_length(keys), first.data)));
 }
 
+/* List the aliases of a tree that no relation of its level has, or of any level. */
+static void append_absent(StringInfo names, const PsTree *tree, const PsNode *node) {
+    bool found = node->alias == NULL;
+    ListCell *cell;
+
+    check_stack_depth();
+    for (PsLevel *level = ps_run->levels; level && !found; level = level->next)
+        found = (tree->level == 0 || tree->level == level->id) && ps_relation(level, node->alias) != 0;
+    if (!found)
+        appendStringInfo(names, "%s\"%s\"", names->len > 0 ? ", " : ", which has no ", node->alias);
+    foreach (cell, node->children)
+        append_absent(names, tree, lfirst(cell));
+}
+
+/* Warn about a tree that was folded in no level. */
+static void warn_misfit(PsTree *tree, int number) {
+    StringInfoData absent;
+
+    initStringInfo(&absent);
+    append_absent(&absent, tree, tree->root);
+    if (tree->level > 0 && absent.len > 0)
+        appendStringInfo(&absent, " at level %d", tree->level);
+    ereport(WARNING, (errmsg("pilotscope.join_order: tree %d of %d was not used: it does not fit the relations of this statement%s",
+                             number, list_length(ps_join_order), absent.data)));
+}
+
 static void finish_run(void) {
     ListCell *cell;
 
@@ -108,9 +135,7 @@ static void finish_run(void) {
     warn_unused("pilotscope.methods", ps_methods);
     foreach (cell, ps_join_order)
         if (!((PsTree *)lfirst(cell))->used)
-            ereport(WARNING, (errmsg("pilotscope.join_order: tree %d of %d was not used: it does not fit the relations of this "
-                                     "statement",
-                                     list_cell_number(ps_join_order, cell) + 1, list_length(ps_join_order))));
+            warn_misfit(lfirst(cell), list_cell_number(ps_join_order, cell) + 1);
 }
 
 /* What EXPLAIN asks for, which is given to the planner from 19 on. */

@@ -236,14 +236,23 @@ def test_any_group_of_outer_joins_leaves_a_plan(tables: Session) -> None:
     assert 0 < used < 41
 
 
-def test_misfit_tree_is_ignored_with_a_warning(tables: Session) -> None:
-    """A tree of aliases that the statement does not have is a WARNING."""
+@pytest.mark.parametrize(
+    ("trees", "absent"),
+    [
+        ("(a z)", ', which has no "z"'),
+        ("((y a) z)", ', which has no "y", "z"'),
+        ("7:(a b)", ', which has no "a", "b" at level 7'),
+        ("(a a#2)", ', which has no "a#2"'),
+    ],
+)
+def test_misfit_tree_is_ignored_with_a_warning(tables: Session, trees: str, absent: str) -> None:
+    """A tree of aliases that the statement does not have is a WARNING, which names them."""
     sql = "SELECT * FROM a JOIN b ON a.id = b.id"
     stock = text_plan(tables, sql)
-    with tables.hints(join_order="(a z)"):
+    with tables.hints(join_order=trees):
         assert text_plan(tables, sql) == stock
     assert tables.take_notices() == [
-        "WARNING:  pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement"
+        f"WARNING:  pilotscope.join_order: tree 1 of 1 was not used: it does not fit the relations of this statement{absent}"
     ]
 
 
