@@ -48,8 +48,8 @@ UNBUILDABLE_BYTES = 1 << 62
 """The size of an index that cannot be built: no budget has room for it."""
 
 _WITH_HYPOPG = (
-    "HypoPG (Debian: postgresql-NN-hypopg) can tell: use --index-whatif hypopg with --pg-bindir /usr/lib/postgresql/NN/bin, or on a server of "
-    "yours that has it"
+    "HypoPG (Debian: postgresql-NN-hypopg) can tell: use --index-whatif hypopg with --pg-bindir /usr/lib/postgresql/NN/bin, or on a "
+    "server of yours that has it"
 )
 
 logger = logging.getLogger(__name__)
