@@ -98,7 +98,16 @@ def copy_database(session: Session, source: str, database: str, mark: Mapping[st
         raise DatasetError(
             f"database {source!r} cannot be copied while it is in use, by {_users(session, source)}; PostgreSQL copies idle databases only"
         ) from error
-    write_mark(session, database, mark)
+    try:
+        write_mark(session, database, mark)
+        _copy_settings(session, source, database)
+    except BaseException:
+        with suppress(ServerError):
+            _drop(session, database)
+        raise
+
+
+def _copy_settings(session: Session, source: str, database: str) -> None:
     for name, value in session.execute(_SETTINGS, (source,)):
         statement = sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(sql.Identifier(database), sql.Identifier(*name.split(".")))
         try:

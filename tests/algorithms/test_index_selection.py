@@ -313,4 +313,4 @@ def test_partitioned_tables(shop_of_15: Database, tmp_path: Path) -> None:
             assert report.scalars["estimated_cost_after"] == pytest.approx(real, rel=0.15)
             given.options = {**given.options, "whatif": "hidden"}
             algorithm.train(given)
-            assert algorithm.indexes == ()
+            assert len(algorithm.indexes) == 0
