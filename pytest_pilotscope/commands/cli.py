@@ -51,6 +51,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except PilotscopeError as error:
             raise (_Misuse if isinstance(error, UsageError) else _Fault)(str(error)) from error
+        except UnicodeEncodeError as error:  # of a name that no file system has
+            raise _Misuse(f"{error.object!a} cannot be the name of a file; give another one") from error
         except OSError as error:
             if error.filename is None:  # such as a closed pipe, which click knows
                 raise

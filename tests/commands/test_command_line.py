@@ -197,3 +197,9 @@ def test_a_name_that_is_too_long_is_refused(pilotscope: Command) -> None:
     """One line names it, cut to a readable length."""
     result = pilotscope("sync", f"--results={'a' * 300}")
     assert (result.exit_code, result.stderr) == (1, f"Error: {'a' * 197}...: File name too long; give another file or folder\n")
+
+
+def test_a_name_that_no_file_can_have_is_wrong_usage(pilotscope: Command) -> None:
+    """Half of a character is refused in one line."""
+    result = pilotscope("compare", "--files", "\ud800", "b.jsonl")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "Error: '\\ud800' cannot be the name of a file; give another one\n")
