@@ -210,9 +210,9 @@ def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, new
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         _execute_beside(thread, newest_scratch, "SELECT pg_sleep(21)", streamed=streamed)
     thread.join()
+    assert newest_scratch.scalar("SELECT 1") == 1  # the session answers, so its statement has ended
     with newest_server.connect() as other:
         assert other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(21)%'") == 0
-    assert newest_scratch.scalar("SELECT 1") == 1
 
 
 def test_signals_outside_a_statement_are_pythons_own(newest_scratch: Session) -> None:
