@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pytest_pilotscope.notebook.results import read_results
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL
-from pytest_pilotscope.report.figure_table import interval_text
+from pytest_pilotscope.report.figure_table import cell_of
 from pytest_pilotscope.statistics.figures import SideSummary
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import Summary, summarize
@@ -93,16 +93,10 @@ def _rows(summary: Summary) -> Iterator[str]:
 
 
 def _cells(side: SideSummary) -> list[str]:
-    against, errors = side.against, side.q_errors
-    return [
-        side.side,
-        interval_text(against.speedup) if against else "-",
-        interval_text(against.geometric_speedup) if against else "-",
-        f"{against.wins}/{against.losses}/{against.ties}" if against else "-",
-        f"{(errors.nonempty or errors.all).p95:.1f}" if errors else "-",
-        "-" if side.steered_ratio is None else f"{side.steered_ratio:.0%}",
-        "-" if side.training_s is None else f"{side.training_s:.0f}",
-    ]
+    errors = side.q_errors
+    names = ("speed-up [95 %]", "per query [95 %]", "won/lost/tied", "steered", "training s")
+    total, per_query, outcomes, steered, training = (cell_of(name, side) for name in names)
+    return [side.side, total, per_query, outcomes, f"{(errors.nonempty or errors.all).p95:.1f}" if errors else "-", steered, training]
 
 
 def _command(record: Record) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import RecordError, counted
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import QueryRun
-from pytest_pilotscope.report.figure_table import interval_text
+from pytest_pilotscope.report.figure_table import cell_of
 from pytest_pilotscope.report.terminal import COLUMNS, cells
 from pytest_pilotscope.statistics.accuracy import q_error
-from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.figures import SideSummary
 from pytest_pilotscope.statistics.summary import Summary, metrics, summarize
 
 if TYPE_CHECKING:
@@ -35,12 +35,9 @@ SUBPLAN_COLUMNS = ("run", "query_id", "side", "aliases", "joins", "estimated", "
 """The columns of `Results.subplans`, also without rows."""
 
 PAPER: Mapping[str, Callable[[SideSummary], str]] = {
-    "total s": lambda side: f"{'>= ' if side.lower_bound else ''}{side.total_s:.3f}",
-    "speed-up [95 %]": lambda side: _compared(side, lambda against: interval_text(against.speedup)),
-    "per query [95 %]": lambda side: _compared(side, lambda against: interval_text(against.geometric_speedup)),
-    "won/lost/tied": lambda side: _compared(side, lambda against: f"{against.wins}/{against.losses}/{against.ties}"),
-    "q-error p50": lambda side: f"{side.q_errors.all.p50:.2f}" if side.q_errors else "-",
-    "q-error p95": lambda side: f"{side.q_errors.all.p95:.1f}" if side.q_errors else "-",
+    **{name: partial(cell_of, name) for name in ("total s", "speed-up [95 %]", "per query [95 %]", "won/lost/tied")},
+    "q-error p50": lambda side: f"{(side.q_errors.nonempty or side.q_errors.all).p50:.2f}" if side.q_errors else "-",
+    "q-error p95": lambda side: f"{(side.q_errors.nonempty or side.q_errors.all).p95:.1f}" if side.q_errors else "-",
     "p-error p95": lambda side: f"{side.p_errors.p95:.2f}" if side.p_errors else "-",
 }
 """The columns of `to_latex`."""
@@ -228,7 +225,3 @@ def _subplan_rows(record: Record) -> Iterator[Row]:
                 "true": estimate.true,
                 "q_error": float(q_error(estimate.estimated, estimate.true)),
             }
-
-
-def _compared(side: SideSummary, cell: Callable[[Against], str]) -> str:
-    return cell(side.against) if side.against else "-"

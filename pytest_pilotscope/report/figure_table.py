@@ -283,3 +283,10 @@ LOAD_FIGURES: tuple[Figure, ...] = (
     *map(_latency_speedup, QUANTILES),
 )
 """The figures of a run with several clients."""
+
+_BY_NAME = {figure.name: figure for figure in (*FIGURES, *LOAD_FIGURES)}
+
+
+def cell_of(name: str, side: SideSummary) -> str:
+    """Return the cell of a side for the figure of this name."""
+    return _BY_NAME[name].cell(side) or NOTHING
