@@ -150,11 +150,12 @@ def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None, else
 def _runs_locally(experiment: str, limit: int | None, tracking_uri: str | StoreUri | None) -> list[dict[str, Any]] | None:
     """Return the runs of an experiment of a local store; None for any other. Raise `UnknownName` if there is no such experiment."""
     path = sqlite_path(resolve_uri(tracking_uri))
-    found = read_runs(path, limit=limit) if path is not None and path.is_file() else None
+    found = read_runs(path, experiment, limit=limit) if path is not None and path.is_file() else None
     if found is None:
         return None
-    _check_experiment(experiment, found)
-    return found[experiment]()
+    names, runs = found
+    _check_experiment(experiment, names)
+    return runs
 
 
 def _check_experiment(name: str, known: Collection[str]) -> None:

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,18 +36,19 @@ def read_experiments(path: Path, *, limit: int) -> list[tuple[str, int, Mapping[
     return _read(path, lambda store: list(_experiments(store, limit)))
 
 
-def read_runs(path: Path, *, limit: int | None) -> Mapping[str, Callable[[], list[dict[str, Any]]]] | None:
+def read_runs(path: Path, experiment: str, *, limit: int | None) -> tuple[list[str], list[dict[str, Any]]] | None:
     """
-    Return, for the name of every experiment, a function that reads its runs, newest first, in the form of `list_runs`.
+    Return the names of all experiments, and the runs of one (none if it does not exist), newest first, in the form of `list_runs`.
 
     Return None if the file is not a store of the installed release of MLflow.
     """
 
-    def runs(identifier: str) -> list[dict[str, Any]]:
-        return _read(path, lambda store: [_flat(store, run) for run in store.execute(_NEWEST, (identifier, limit or -1)).fetchall()]) or []
+    def read(store: sqlite3.Connection) -> tuple[list[str], list[dict[str, Any]]]:
+        identifiers = {name: identifier for identifier, name in store.execute(_ACTIVE).fetchall()}
+        runs = store.execute(_NEWEST, (identifiers.get(experiment), limit or -1)).fetchall()
+        return list(identifiers), [_flat(store, run) for run in runs]
 
-    found = _read(path, lambda store: store.execute(_ACTIVE).fetchall())
-    return None if found is None else {name: partial(runs, identifier) for identifier, name in found}
+    return _read(path, read)
 
 
 def _read(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
