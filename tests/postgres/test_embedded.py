@@ -255,7 +255,7 @@ def test_a_server_of_ours_is_known_by_its_token(newest_server: EmbeddedServer) -
         own.connect().close()
 
 
-def test_what_cannot_heal_is_not_tried_again(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_heal_is_not_tried_again(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that runs and refuses us ends the start at once, with its reason and log, and nothing is left of it."""
     asked: list[int] = []
 
@@ -264,12 +264,12 @@ def test_what_cannot_heal_is_not_tried_again(newest_server: EmbeddedServer, monk
         connect(newest_server.dsn, dbname="nowhere")
 
     monkeypatch.setattr("pytest_pilotscope.postgres.embedded.connect", refuse)
-    before = set(server_folder(server_account(), "servers").iterdir())
+    assert cache.is_dir()
     expected = r"^PostgreSQL runs, but cannot be used: cannot connect to .*: FATAL: database \"nowhere\" does not exist; its log ends with:"
     with pytest.raises(ServerError, match=expected):
         EmbeddedServer(newest_server.binaries)
     assert asked == [1]
-    assert set(server_folder(server_account(), "servers").iterdir()) <= before
+    assert list(server_folder(server_account(), "servers").iterdir()) == []
 
 
 def test_libraries_are_loaded_into_every_session(newest_server: EmbeddedServer, cache: Path) -> None:
