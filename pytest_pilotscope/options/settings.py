@@ -148,7 +148,8 @@ class Settings:
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
     drift: drifts.Drift | None = option(
         None,
-        "train before the data change, measure before and after: with the statistics as they were, after ANALYZE, and trained again",
+        "train before the data or the templates of the queries change, measure before and after: with the statistics as they were, after "
+        "ANALYZE, and trained again",
         metavar=drifts.FORM,
         parse=drifts.drift,
     )

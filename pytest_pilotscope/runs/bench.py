@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from shlex import quote
@@ -27,7 +27,7 @@ from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of
-from pytest_pilotscope.runs.drift import check_drift
+from pytest_pilotscope.runs.drift import check_drift, divided
 from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
@@ -71,6 +71,7 @@ class Bench:
     _judgement: Judgement | None = None
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
+    _divided: dict[str, tuple[Workload, Workload]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def check(self) -> None:
@@ -187,11 +188,18 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
-            if self.settings.drift is not None:
-                require_databases(database.server, f"--drift {self.settings.drift}", our_name(database.name, "_..."))
+            if (drift := self.settings.drift) is not None and drift.changes_data:
+                require_databases(database.server, f"--drift {drift}", our_name(database.name, "_..."))
+            if drift is not None and drift.kind == "time":
+                from pytest_pilotscope.provision.drifted import past_database
+
+                past = past_database(database, drift, lambda line: self.say(f"pilotscope: {name}: {line}"))
+                database = self._stack.enter_context(past)
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
+            if drift is not None:
+                self._divided[name] = divided(workload, drift, self.settings.seed)
             for line in (*described(workload), *too_few(workload, self.settings)):
                 self.say(f"pilotscope: {name}: {line}")
         return self._databases[name]
@@ -208,6 +216,7 @@ class Bench:
         """Give the run of a case; however the block ends, hand the record to its readers."""
         tracking = Tracking(self.settings)
         database = self.database(case.dataset)
+        earlier, later = self._divided.get(case.dataset, (self.workload(case.dataset),) * 2)
         header: RunHeader | None = None
 
         def started(its_header: RunHeader) -> None:
@@ -223,12 +232,13 @@ class Bench:
                     *case.measured,
                     together=case.compares,
                     database=database,
-                    workload=self.workload(case.dataset),
+                    workload=replace(later if case.after else earlier, dataset=case.measured_dataset),
                     settings=self.settings,
                     registry=self.registry,
                     progress=self.progress,
                     started=started,
                     drifted=drifted,
+                    earlier=earlier,
                 ) as run,
             ):
                 yield run
@@ -240,12 +250,12 @@ class Bench:
 
     @contextmanager
     def _drifted(self, case: Case, database: Database) -> Iterator[DriftedDatabases | None]:
-        if case.drift is None:
+        if case.after is None:
             yield None
             return
         from pytest_pilotscope.provision.drifted import drifted_databases
 
-        with drifted_databases(database, case.drift, self.settings.seed) as drifted:
+        with drifted_databases(database, case.after, self.settings.seed) as drifted:
             yield drifted
 
     def conclude(self) -> Conclusion:
@@ -285,7 +295,7 @@ class Bench:
         lines: list[str] = []
         for case in cases_of(self.settings) if self.settings.drift is not None else ():
             records = [run.record for run in self.finished if case.is_of(run.record.header)]
-            if case.drift is None:
+            if case.after is None:
                 before = records
             elif records:
                 lines += drift_lines(before[-1] if before else None, records[-1], case.algorithms[0])

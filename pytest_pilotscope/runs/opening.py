@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from functools import partial
@@ -16,7 +15,7 @@ from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
-from pytest_pilotscope.record.drift import drift_sides, drift_title, drifted_dataset
+from pytest_pilotscope.record.drift import drift_sides, drift_title
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
@@ -44,12 +43,13 @@ def benchmark_run(
     progress: ShowProgress,
     started: Callable[[RunHeader], None] = lambda header: None,
     drifted: DriftedDatabases | None = None,
+    earlier: Workload | None = None,
 ) -> Iterator[BenchmarkRun]:
     """
     Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
     baseline takes part in every run.
 
-    With `drifted` data, train the algorithm before the drift, and measure it after it.
+    With `drifted` databases, train the algorithm before the drift, on the `earlier` workload, and measure it after it.
     `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
     Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
@@ -60,14 +60,13 @@ def benchmark_run(
     algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
     if not together and drifted is None:
         algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
-    dataset = workload.dataset
     title, opponents = (COMPARISON, names) if together else (names[0], ())
     if drifted is not None:
-        database, workload = drifted.unanalyzed, replace(workload, dataset=drifted_dataset(dataset, drifted.drift))
-        title, opponents = drift_title(names[0]), drift_sides(names[0]).of(names[0])
+        database = drifted.unanalyzed
+        title, opponents = drift_title(names[0]), drift_sides(names[0], changes_data=drifted.drift.changes_data).of(names[0])
     header = run_header(title, database=database, workload=workload, queries=queries, settings=settings, opponents=opponents)
     if drifted is not None:
-        header = drifted_header(header, drifted)
+        header = drifted_header(header, drifted, earlier or workload, workload)
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
@@ -75,7 +74,7 @@ def benchmark_run(
         session = stack.enter_context(database.measuring_session())
         make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
         if drifted is not None:
-            make = partial(DriftRun, drifted=drifted, dataset=dataset)
+            make = partial(DriftRun, drifted=drifted, earlier=earlier or workload)
         run = make(
             header=writer.header,
             database=database,
