@@ -153,6 +153,12 @@ class Settings:
         metavar=drifts.FORM,
         parse=drifts.drift,
     )
+    stream: Path | None = option(
+        None,
+        "measure a stream of queries that this TOML file describes, with repeats and writes in between; algorithms may learn on the way",
+        metavar="FILE",
+        parse=values.path,
+    )
 
     # gate
     gate: str | None = option(

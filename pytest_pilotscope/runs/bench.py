@@ -23,6 +23,7 @@ from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.queries.streams import Step, StreamSpec, drawn_stream
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
@@ -32,6 +33,7 @@ from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, rea
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.single import BenchmarkRun
+from pytest_pilotscope.runs.stream import check_stream, writable
 from pytest_pilotscope.runs.variants import register_variants
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Bench:
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
     _divided: dict[str, tuple[Workload, Workload]] = field(default_factory=dict)
+    _stream: StreamSpec | None = None
+    _steps: dict[str, tuple[Step, ...]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def check(self) -> None:
@@ -91,6 +95,11 @@ class Bench:
         _check_measuring(self.settings)
         if self.settings.drift is not None:
             check_drift(self.settings, self.registry)
+        if self.settings.stream is not None:
+            from pytest_pilotscope.datasets.streamfiles import read_stream
+
+            check_stream(self.settings, self.registry)
+            self._stream = read_stream(self.settings.stream)
         _check_clients(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
@@ -101,6 +110,9 @@ class Bench:
             )
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
+            if self._stream is not None:
+                pool = select_queries(self.workload(name).test, replace(self.settings, limit=None))
+                self._steps[name] = drawn_stream(self._stream, pool, name, self.settings.seed)[: self.settings.limit]
             if self.settings.calibrate:
                 _check_calibration(self.settings, len(queries))
         if self.settings.gate and not self.settings.calibrate:
@@ -195,6 +207,8 @@ class Bench:
 
                 past = past_database(database, drift, lambda line: self.say(f"pilotscope: {name}: {line}"))
                 database = self._stack.enter_context(past)
+            if any(step.write for step in self._steps.get(name, ())):
+                require_databases(database.server, f"--stream {self.settings.stream}", our_name(database.name, "_..."))
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -216,6 +230,7 @@ class Bench:
         """Give the run of a case; however the block ends, hand the record to its readers."""
         tracking = Tracking(self.settings)
         database = self.database(case.dataset)
+        steps = self._steps.get(case.dataset, ())
         earlier, later = self._divided.get(case.dataset, (self.workload(case.dataset),) * 2)
         header: RunHeader | None = None
 
@@ -228,10 +243,11 @@ class Bench:
         try:
             with (
                 self._drifted(case, database) as drifted,
+                writable(database, steps) as measured,
                 benchmark_run(
                     *case.measured,
                     together=case.compares,
-                    database=database,
+                    database=measured,
                     workload=replace(later if case.after else earlier, dataset=case.measured_dataset),
                     settings=self.settings,
                     registry=self.registry,
@@ -239,6 +255,7 @@ class Bench:
                     started=started,
                     drifted=drifted,
                     earlier=earlier,
+                    steps=steps,
                 ) as run,
             ):
                 yield run
@@ -262,7 +279,13 @@ class Bench:
         """Write the report; calibrate with the runs, or judge them by the gate. Each does its work even if the others fail."""
         lines: list[str] = []
         interrupted = failed = False
-        for reader, read in {"report": self._report, "drift": self._drift, "calibration": self._calibrated, "gate": self._judged}.items():
+        for reader, read in {
+            "report": self._report,
+            "drift": self._drift,
+            "stream": self._regret,
+            "calibration": self._calibrated,
+            "gate": self._judged,
+        }.items():
             try:
                 with isolated(reader, self.failures), held():
                     its_lines, its_failure = read()
@@ -300,6 +323,12 @@ class Bench:
             elif records:
                 lines += drift_lines(before[-1] if before else None, records[-1], case.algorithms[0])
         return lines, False
+
+    def _regret(self) -> tuple[Sequence[str], bool]:
+        """Sum up the runs of a stream."""
+        from pytest_pilotscope.report.stream import stream_lines
+
+        return [line for run in self.finished if self._stream is not None for line in stream_lines(run.record)], False
 
     def _calibrated(self) -> tuple[Sequence[str], bool]:
         if not self.settings.calibrate:

@@ -16,7 +16,7 @@ class Case:
     """
     The algorithms that one run measures on a dataset: one, or several that take turns.
 
-    The run is `after` a drift, or `before` it: each algorithm has both.
+    The run is `after` a drift, or `before` it: each algorithm has both. Or it has the queries of a `stream`, by its name.
     """
 
     algorithms: tuple[str, ...]
@@ -24,6 +24,7 @@ class Case:
     together: bool = False
     before: Drift | None = None
     after: Drift | None = None
+    stream: str | None = None
 
     @property
     def name(self) -> str:
@@ -37,7 +38,9 @@ class Case:
 
     @property
     def measured_dataset(self) -> str:
-        """The name of the dataset in the header."""
+        """The name of the dataset in the header: a drift and a stream have experiments of their own."""
+        if self.stream is not None:
+            return f"{self.dataset}+stream:{self.stream}"
         if self.after is not None:
             return drifted_dataset(self.dataset, self.after)
         return past_dataset(self.dataset, self.before) if self.before is not None and self.before.has_other_past else self.dataset
@@ -73,12 +76,14 @@ def cases_of(settings: Settings) -> tuple[Case, ...]:
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
     variants = tuple(variant.name for variant in settings.variants)
+    stream = settings.stream.stem if settings.stream is not None else None
     if settings.compare:
-        return tuple(Case(algorithms=(*settings.algorithms, *variants), dataset=dataset, together=True) for dataset in settings.datasets)
+        together = (*settings.algorithms, *variants)
+        return tuple(Case(algorithms=together, dataset=dataset, together=True, stream=stream) for dataset in settings.datasets)
     single = settings.algorithms if not variants or settings.algorithms != (BASELINE,) else ()
     groups = [*((name,) for name in single), *((variants,) if variants else ())]
     return tuple(
-        Case(algorithms=group, dataset=dataset, together=len(group) > 1, before=before, after=after)
+        Case(algorithms=group, dataset=dataset, together=len(group) > 1, before=before, after=after, stream=stream)
         for dataset in settings.datasets
         for group in groups
         for before, after in dict.fromkeys(((settings.drift, None), (None, settings.drift)))

@@ -49,7 +49,7 @@ def drift_data(session: Session, kind: str, amount: float, seed: int) -> Mapping
     before = _counts(session, tables)
     with _changing(session, tables):
         KINDS[kind](session, _parents_first(tables, keys), keys, amount, seed)
-    _keep_autovacuum_away(session)
+    keep_autovacuum_away(session)
     after = _counts(session, tables)
     return {name: (rows, after[name]) for name, rows in before.items()}
 
@@ -70,7 +70,7 @@ def go_back(session: Session, share: float, *, known: Mapping[str, str], chosen:
         set_aside(session, tables, keys, dates, cut)
     session.execute("VACUUM (FULL)")
     session.execute("VACUUM (ANALYZE)")
-    _keep_autovacuum_away(session)
+    keep_autovacuum_away(session)
     columns = ", ".join(f"{table}.{column}" for table, column in dates.items())
     return f"{sum(_counts(session, tables).values())} of {before} rows came up to {cut}, by {columns}"
 
@@ -136,7 +136,8 @@ def _without_references(session: Session) -> Iterator[None]:
         session.execute(change(sql.Identifier(schema, table), sql.SQL("ADD"), sql.Identifier(name), sql.SQL(definition)))
 
 
-def _keep_autovacuum_away(session: Session) -> None:
+def keep_autovacuum_away(session: Session) -> None:
+    """Let nothing but statements vacuum or analyze the tables of a database of ours."""
     if session.scalar("SHOW autovacuum") == "off":  # a server started here
         return
     for table in read_tables(session):
