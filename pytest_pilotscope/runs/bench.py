@@ -187,7 +187,6 @@ class Bench:
     def database(self, name: str) -> Database:
         """Return a dataset's database; provision it at the first call."""
         if name not in self._databases:
-            from pytest_pilotscope.postgres.databases import our_name, require_databases
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
             from pytest_pilotscope.provision.variants import introductions, under_conditions
 
@@ -200,23 +199,33 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
-            if (drift := self.settings.drift) is not None and drift.changes_data:
-                require_databases(database.server, f"--drift {drift}", our_name(database.name, "_..."))
-            if drift is not None and drift.kind == "time":
-                from pytest_pilotscope.provision.drifted import past_database
-
-                past = past_database(database, drift, lambda line: self.say(f"pilotscope: {name}: {line}"))
-                database = self._stack.enter_context(past)
-            if any(step.write for step in self._steps.get(name, ())):
-                require_databases(database.server, f"--stream {self.settings.stream}", our_name(database.name, "_..."))
-            self._databases[name] = database
+            self._databases[name] = database = self._before(name, database)
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
-            if drift is not None:
-                self._divided[name] = divided(workload, drift, self.settings.seed)
+            if self.settings.drift is not None:
+                self._divided[name] = divided(workload, self.settings.drift, self.settings.seed)
             for line in (*described(workload), *too_few(workload, self.settings)):
                 self.say(f"pilotscope: {name}: {line}")
         return self._databases[name]
+
+    def _before(self, name: str, database: Database) -> Database:
+        """
+        Return the database before anything changes: for a drift in time that of the past.
+
+        Raise DatasetError if a drift or a stream would change data in a copy that nobody has allowed.
+        """
+        from pytest_pilotscope.postgres.databases import our_name, require_databases
+
+        drift = self.settings.drift
+        changing = [f"--drift {drift}"] if drift is not None and drift.changes_data else []
+        changing += [f"--stream {self.settings.stream}"] if any(step.write for step in self._steps.get(name, ())) else []
+        for purpose in changing:
+            require_databases(database.server, purpose, our_name(database.name, "_..."))
+        if drift is None or drift.kind != "time":
+            return database
+        from pytest_pilotscope.provision.drifted import past_database
+
+        return self._stack.enter_context(past_database(database, drift, lambda line: self.say(f"pilotscope: {name}: {line}")))
 
     def _learns(self) -> bool:
         """Tell whether an algorithm needs training queries."""

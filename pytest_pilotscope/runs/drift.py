@@ -75,7 +75,10 @@ def drifted_header(header: RunHeader, drifted: DriftedDatabases, earlier: Worklo
     else:
         before, after = ({template_of(query.sql) for query in workload.test} for workload in (earlier, later))
         tags["drift.templates"] = f"{len(before)} templates before, {len(after)} after, {len(before & after)} of them the same"
-        model = "trained without the queries of the templates after the drift, on purpose" if drifted.drift.amount else None
+        if (loaded := header.parameters.get("load_model")) is not None:
+            model = f"loaded ({loaded}); it may have learned from queries of the templates after the drift"
+        elif drifted.drift.amount:
+            model = "trained without the queries of the templates after the drift, on purpose"
     if model is not None and header.algorithm != drift_title(BASELINE):
         tags["drift.model"] = model
     return replace(header, parameters={**header.parameters, "drift": str(drifted.drift)}, tags={**header.tags, **tags})

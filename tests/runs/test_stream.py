@@ -214,7 +214,7 @@ def test_somebody_elses_data_are_written_to_in_a_copy_only(pytester: pytest.Pyte
 
 @pytest.mark.slow
 def test_the_oracle_knows_the_rows_after_each_write(pytester: pytest.Pytester) -> None:
-    """What is counted on changed data is true of them, and is in no cache of the data as they were."""
+    """It counts anew on changed data, and leaves nothing of that in the cache of the data as they were."""
     (pytester.path / "day.toml").write_text('queries = 4\nrepeated = 1.0\n[writes]\nevery = 2\nstatements = ["DELETE FROM users"]')
     chosen = ("--algo", "oracle", "--stream", "day.toml", "--no-mlflow", "--queries", "q001")
     for _ in range(2):
