@@ -33,6 +33,7 @@ from pytest_pilotscope.record.results import (
     Status,
     TimeSlice,
     TrainingReport,
+    WriteRun,
 )
 
 FORMAT = 3
@@ -41,12 +42,13 @@ FORMAT = 3
 READABLE = (1, 2, FORMAT)
 """The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
-Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
+Entry = QueryRun | TimeSlice | WriteRun | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
     "query_run": QueryRun,
     "time_slice": TimeSlice,
+    "write_run": WriteRun,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "training": TrainingReport,
@@ -71,6 +73,7 @@ class Record:
     header: RunHeader
     runs: tuple[QueryRun, ...] = ()
     slices: tuple[TimeSlice, ...] = ()
+    writes: tuple[WriteRun, ...] = ()
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
     training: tuple[TrainingReport, ...] = ()
@@ -225,6 +228,7 @@ class _Reader:
             header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
             runs=runs,
             slices=self._entries_of(TimeSlice),
+            writes=self._entries_of(WriteRun),
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             training=self._entries_of(TrainingReport),

@@ -22,6 +22,7 @@ from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
+from pytest_pilotscope.provision.writes import given_writes, try_writes
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
@@ -91,6 +92,7 @@ class Bench:
         if self.settings.drift is not None:
             check_drift(self.settings, self.registry)
         _check_clients(self.settings)
+        given_writes(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
@@ -189,6 +191,9 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             if self.settings.drift is not None:
                 require_databases(database.server, f"--drift {self.settings.drift}", our_name(database.name, "_..."))
+            if (writes := given_writes(self.settings)) is not None:
+                require_databases(database.server, f"--writes {','.join(self.settings.writes)}", our_name(database.name, "_..."))
+                try_writes(database, writes, self.settings)
             self._databases[name] = database
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -330,11 +335,14 @@ def _check_measuring(settings: Settings) -> None:
 
 
 def _check_clients(settings: Settings) -> None:
-    if settings.clients is not None and settings.cold:
-        raise UsageError("--cold: each client would drop the caches of the others; leave --cold or --clients out")
-    if settings.clients is not None and settings.rounds == "auto":
+    if settings.clients_at_once is None:
+        return
+    option = "--writes" if settings.clients is None else "--clients"
+    if settings.cold:
+        raise UsageError(f"--cold: each client would drop the caches of the others; leave --cold or {option} out")
+    if settings.rounds == "auto":
         raise UsageError(
-            "--rounds auto measures query by query, and --clients all queries at once; give the number of slices with --rounds"
+            f"--rounds auto measures query by query, and {option} all queries at once; give the number of slices with --rounds"
         )
 
 
