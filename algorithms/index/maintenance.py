@@ -84,7 +84,8 @@ class Maintenance:
         """Return the entries that a run of a script makes in each index only because these indexes exist."""
         found: dict[Index, float] = defaultdict(float)
         for index in configuration:
-            found[index] += self.written.inserted.get(index.table, 0.0)
+            if index.table in self.written.inserted:
+                found[index] += self.written.inserted[index.table]
         for (table, columns), number in self.written.updated.items():
             chosen = [index for index in configuration if index.table == table]
             kept = [index for index in self.kept if index.table == table]
@@ -138,21 +139,25 @@ def count_written(session: Session, writes: Writes, seed: int) -> Written:
 
 def _rows_of(session: Session, run: ScriptRun) -> Iterator[tuple[str, Columns, int, int]]:
     """Yield the rows that each statement of a script inserts and updates, by table, with the columns that it changes."""
-    before: dict[str, tuple[int, int]] = {}
+    before = _counts(session)  # PostgreSQL may still have some of the transactions before
     for sql in run.statements:
         if first_word(sql) in CONTROLS:
             continue
         session.execute(sql)
         changed = changed_columns(sql)
-        after = {table: (inserts, updates) for table, inserts, updates in session.execute(_COUNTS)}
+        after = _counts(session)
         for table, (inserts, updates) in after.items():
             then = before.get(table, (0, 0))
             yield table, changed.get(table), inserts - then[0], updates - then[1]
         before = after
 
 
+def _counts(session: Session) -> dict[str, tuple[int, int]]:
+    return {table: (inserts, updates) for table, inserts, updates in session.execute(_COUNTS)}
+
+
 def changed_columns(sql: str) -> Mapping[str, frozenset[str]]:
-    """Return table -> the columns that a statement sets in existing rows; nothing for a statement that cannot be read."""
+    """Return table -> the columns that a statement sets in existing rows, as far as it can be read."""
     try:
         tree = sqlglot.parse_one(sql, dialect="postgres")
     except (SqlglotError, RecursionError):
@@ -161,9 +166,10 @@ def changed_columns(sql: str) -> Mapping[str, frozenset[str]]:
     for node in tree.find_all(exp.Update, exp.OnConflict):
         holder = node.find_ancestor(exp.Merge, exp.Insert) if isinstance(node, exp.OnConflict) or node.this is None else node
         target = holder.this.find(exp.Table) if holder is not None else None
-        if target is not None:
+        columns = frozenset(_set_columns(node.expressions))
+        if target is not None and columns:
             name = _name(target.this)
-            found[name] = found.get(name, frozenset()) | frozenset(_set_columns(node.expressions))
+            found[name] = found.get(name, frozenset()) | columns
     return found
 
 

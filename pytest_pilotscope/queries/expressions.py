@@ -18,6 +18,8 @@ Number = int | float
 _Compute = Callable[[Mapping[str, Number], Random], Number]
 
 _NAME = re.compile(r":([A-Za-z_]\w*)")
+_BARE = re.compile(r"(?<![:\w])_")
+"""A name that would be taken for a variable, which `_tree` gives this first character."""
 _LEAST_GAUSSIAN, _LEAST_ZIPFIAN, _MOST_ZIPFIAN = 2.0, 1.001, 1000.0
 _KNOWN = "numbers, :variables, + - * / %, and random, random_gaussian, random_exponential, random_zipfian, abs, int, mod, least, greatest"
 
@@ -44,8 +46,10 @@ def parse_expression(text: str, variables: Collection[str]) -> Expression:
 
 
 def _tree(text: str) -> ast.expr:
+    if _BARE.search(text):
+        raise _unreadable(text)
     try:
-        return ast.parse(_NAME.sub(r" _\1", text.strip()), mode="eval").body
+        return ast.parse(_NAME.sub(r" _\1", text).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _unreadable(text) from None
 
