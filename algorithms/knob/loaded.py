@@ -36,7 +36,7 @@ class Load:
 
     clients: int
     writes: Writes | None
-    write_limit_ms: int
+    write_limit_ms: float | None
     seed: int
 
     def objective(self, objective: Objective, queries: int) -> Objective:
@@ -64,13 +64,10 @@ Open = Callable[[], AbstractContextManager[LoadSessions]]
 
 def load_of(training: Training) -> Load | None:
     """Return the load that the user chose with `--clients` and `--writes`; None without either."""
-    from pytest_pilotscope.provision.writes import write_limit_ms
-
-    clients = training.settings.clients_at_once
-    if clients is None:
+    settings = training.settings
+    if settings.clients_at_once is None:
         return None
-    limit_ms = write_limit_ms(training.settings)
-    return Load(clients=clients, writes=training.writes, write_limit_ms=limit_ms, seed=training.settings.seed)
+    return Load(clients=settings.clients_at_once, writes=training.writes, write_limit_ms=settings.query_timeout_ms, seed=settings.seed)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,10 @@ def script_scale(session: Session) -> int:
 
 
 @contextmanager
-def writing(session: Session, limit_ms: int) -> Iterator[Session]:
-    """Give the session with a time limit for each statement, within which it also waits for locks."""
+def writing(session: Session, limit_ms: float | None) -> Iterator[Session]:
+    """Give the session with a time limit for each statement (None: `LIMIT_MS`), within which it also waits for locks."""
     session.execute("SET lock_timeout = 0")
-    with session.statement_timeout(limit_ms):
+    with session.statement_timeout(LIMIT_MS if limit_ms is None else ceil(limit_ms)):
         yield session
 
 

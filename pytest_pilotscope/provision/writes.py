@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import ServerError, UsageError
 from pytest_pilotscope.places.givenfiles import read_given
-from pytest_pilotscope.postgres.writing import LIMIT_MS, script_scale, write, writing
+from pytest_pilotscope.postgres.writing import script_scale, write, writing
 from pytest_pilotscope.queries.scripts import Script, Writes, parse_script
 
 if TYPE_CHECKING:
@@ -44,14 +44,9 @@ def _script(given: str) -> Script:
     return parse_script(text, name, int(weight) if at else 1)
 
 
-def write_limit_ms(settings: Settings) -> int:
-    """Return the time limit of a statement that writes."""
-    return LIMIT_MS if settings.query_timeout_ms is None else max(1, int(settings.query_timeout_ms))
-
-
 def try_writes(database: Database, writes: Writes, settings: Settings) -> None:
     """Run each script once in a copy of the database. Raise `UsageError` for one that fails."""
-    with database.copy() as copy, copy.session() as session, writing(session, write_limit_ms(settings)):
+    with database.copy() as copy, copy.session() as session, writing(session, settings.query_timeout_ms):
         variables = {"scale": script_scale(session), "client_id": 0}
         for script in writes.scripts:
             try:

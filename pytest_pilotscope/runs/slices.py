@@ -14,7 +14,7 @@ from pytest_pilotscope.measurement.clients import Clients, DecidedQuery, decided
 from pytest_pilotscope.measurement.protocol import QueryMeasurement, turns
 from pytest_pilotscope.measurement.sides import Side
 from pytest_pilotscope.postgres.writing import script_scale, writing
-from pytest_pilotscope.provision.writes import given_writes, write_limit_ms
+from pytest_pilotscope.provision.writes import given_writes
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.record import Entry
 from pytest_pilotscope.record.results import QueryRun
@@ -106,7 +106,7 @@ def _in_copy(
     """Give the clients of a side in a new copy of its database, so that each slice begins with the same data; then drop the copy."""
     with database.copy() as copy, ExitStack() as stack:
         ready = _clients(run, side, queries, copy, clients, stack)
-        limit_ms = write_limit_ms(run.settings)
+        limit_ms = run.settings.query_timeout_ms
         ready.writers = [stack.enter_context(writing(stack.enter_context(copy.session()), limit_ms)) for _ in range(clients)]
         ready.writes, ready.variables = writes, {"scale": script_scale(ready.writers[0])}
         ready.warm_up()

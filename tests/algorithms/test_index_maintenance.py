@@ -93,7 +93,7 @@ def test_postgresql_makes_as_many_entries(database: Database, script: str, index
     They are counted in two copies, one with the indexes. Rows are updated in a table with free pages, where a version can be heap-only.
     """
     writes = Writes(scripts=(parse_script(script, "s.sql"),), per_query=1.0)
-    runs = writes.draw(50, Random(3), {"scale": 1, "client_id": 0})
+    runs = writes.draw(50, Random(3), {"scale": 1, "client_id": 0})  # noqa: S311  # no secret
     records = []
     with database.copy() as copied, copied.session() as session:
         start = take_start(session, drop=False)

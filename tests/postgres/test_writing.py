@@ -72,7 +72,7 @@ def test_a_deadlock_is_tried_again(accounts: Session, newest_server: EmbeddedSer
     [
         (
             ("INSERT INTO t VALUES (1, 1)",),
-            "--writes s.sql: statement failed: duplicate key value violates unique constraint \"t_pkey\" (Key (id)=(1) already exists.) "
+            '--writes s.sql: statement failed: duplicate key value violates unique constraint "t_pkey" (Key (id)=(1) already exists.) '
             "[23505]: INSERT INTO t VALUES (1, 1); all sides need the same writes, so that none may fail: mend the script, or let it take "
             "keys that are free (nextval, ON CONFLICT DO NOTHING)",
         ),
@@ -102,7 +102,7 @@ def test_an_error_of_one_client_stops_the_others(accounts: Session) -> None:
         begun.set()
         assert stop.wait(30)
 
-    with pytest.raises(ServerError, match="^the first one$"):
+    with pytest.raises(ServerError, match=r"^the first one$"):
         at_once(3, work, [accounts])
 
 
