@@ -2,8 +2,8 @@
 The cost of keeping indexes up to date for the scripts of `--writes`, in the units of the planner, which charges nothing for it.
 
 Scripts run in a database of ours, and PostgreSQL counts the rows that they insert and update. Each new row needs an entry in every index
-of its table. So does a new version of a row, unless no index has a column that the statement changes (a heap-only tuple,
-src/backend/access/heap/README.HOT): one index on such a column brings entries in all the others, too.
+of its table. So does a new version of a row, unless it is heap-only (src/backend/access/heap/README.HOT): its page has room, and no index
+has a column that the statement changes. One index on such a column brings entries in all the others, too.
 
 An entry costs what the planner charges for finding its place (`btcostestimate` and `genericcostestimate` in
 src/backend/utils/adt/selfuncs.c): the descent, a page of the leaf level, and an entry in it.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlglot
 from sqlglot import exp
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.index.costs import WhatIf
     from pytest_pilotscope.postgres.session import Session
 
+K = TypeVar("K")
+
 RUNS = 200
 """Runs of scripts whose rows are counted."""
 
@@ -40,7 +42,7 @@ _CPU_PER_PAGE = 50.0
 """DEFAULT_PAGE_CPU_MULTIPLIER of selfuncs.c: operators that the visit of a page of an index costs."""
 
 _COUNTS = """
-    SELECT t.relname::text, sum(s.n_tup_ins)::int, sum(s.n_tup_upd)::int
+    SELECT t.relname::text, sum(s.n_tup_ins)::int, sum(s.n_tup_upd - s.n_tup_hot_upd)::int, sum(s.n_tup_hot_upd)::int
     FROM pg_stat_xact_user_tables AS s JOIN pg_class AS t ON t.oid = coalesce(pg_partition_root(s.relid), s.relid)
     GROUP BY t.relname
 """
@@ -54,12 +56,20 @@ Columns = frozenset[str] | None
 """The columns that a statement changes; None if they are not known, and all may change."""
 
 
+_Rows = tuple[int, int, int]
+"""Rows that were inserted, and updated with entries and without."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The rows that a run of a script inserts, by table, and updates, by table and changed columns; means."""
+    """
+    The rows that a run of a script inserts, by table, and updates, by table and changed columns: those that need entries in all indexes of
+    the table, and those that are `heap_only` with the indexes that are kept. All are means.
+    """
 
     inserted: Mapping[str, float]
     updated: Mapping[tuple[str, Columns], float]
+    heap_only: Mapping[tuple[str, Columns], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +96,15 @@ class Maintenance:
         for index in configuration:
             if index.table in self.written.inserted:
                 found[index] += self.written.inserted[index.table]
-        for (table, columns), number in self.written.updated.items():
-            chosen = [index for index in configuration if index.table == table]
-            kept = [index for index in self.kept if index.table == table]
-            if not chosen or not _touches(columns, [*chosen, *kept]):
-                continue
-            for index in chosen if _touches(columns, kept) else [*chosen, *kept]:
-                found[index] += number
+        for (table, _), number in self.written.updated.items():
+            for index in configuration:
+                if index.table == table:
+                    found[index] += number
+        for (table, columns), number in self.written.heap_only.items():
+            if any(index.table == table and (columns is None or columns.intersection(index.columns)) for index in configuration):
+                for index in (*configuration, *self.kept):
+                    if index.table == table:
+                        found[index] += number
         return dict(found)
 
     def _cost(self, index: Index) -> float:
@@ -125,20 +137,23 @@ def count_written(session: Session, writes: Writes, seed: int) -> Written:
     """Run scripts in transactions that are rolled back, and count their rows. The database must be one that is dropped afterwards."""
     inserted: dict[str, float] = defaultdict(float)
     updated: dict[tuple[str, Columns], float] = defaultdict(float)
+    heap_only: dict[tuple[str, Columns], float] = defaultdict(float)
     drawn = writes.draw(RUNS, Random(seed), {"scale": script_scale(session), "client_id": 0})  # noqa: S311  # no secret
     for run in drawn:
         with session.rolled_back():
-            for table, columns, inserts, updates in _rows_of(session, run):
-                inserted[table] += inserts / RUNS
-                updated[table, columns] += updates / RUNS
-    return Written(
-        inserted={table: number for table, number in inserted.items() if number},
-        updated={key: number for key, number in updated.items() if number},
-    )
+            for table, columns, (new, with_entries, without) in _rows_of(session, run):
+                inserted[table] += new / RUNS
+                updated[table, columns] += with_entries / RUNS
+                heap_only[table, columns] += without / RUNS
+    return Written(inserted=_present(inserted), updated=_present(updated), heap_only=_present(heap_only))
 
 
-def _rows_of(session: Session, run: ScriptRun) -> Iterator[tuple[str, Columns, int, int]]:
-    """Yield the rows that each statement of a script inserts and updates, by table, with the columns that it changes."""
+def _present(rows: Mapping[K, float]) -> dict[K, float]:
+    return {key: number for key, number in rows.items() if number}
+
+
+def _rows_of(session: Session, run: ScriptRun) -> Iterator[tuple[str, Columns, _Rows]]:
+    """Yield the rows that each statement of a script writes, by table, with the columns that it changes."""
     before = _counts(session)  # PostgreSQL may still have some of the transactions before
     for sql in run.statements:
         if first_word(sql) in CONTROLS:
@@ -146,14 +161,14 @@ def _rows_of(session: Session, run: ScriptRun) -> Iterator[tuple[str, Columns, i
         session.execute(sql)
         changed = changed_columns(sql)
         after = _counts(session)
-        for table, (inserts, updates) in after.items():
-            then = before.get(table, (0, 0))
-            yield table, changed.get(table), inserts - then[0], updates - then[1]
+        for table, now in after.items():
+            then = before.get(table, (0, 0, 0))
+            yield table, changed.get(table), (now[0] - then[0], now[1] - then[1], now[2] - then[2])
         before = after
 
 
-def _counts(session: Session) -> dict[str, tuple[int, int]]:
-    return {table: (inserts, updates) for table, inserts, updates in session.execute(_COUNTS)}
+def _counts(session: Session) -> dict[str, _Rows]:
+    return {table: (new, with_entries, without) for table, new, with_entries, without in session.execute(_COUNTS)}
 
 
 def changed_columns(sql: str) -> Mapping[str, frozenset[str]]:
@@ -181,8 +196,3 @@ def _set_columns(assignments: Iterable[exp.Expression]) -> Iterator[str]:
 
 def _name(identifier: exp.Expression) -> str:
     return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
-
-
-def _touches(columns: Columns, indexes: Sequence[Index]) -> bool:
-    """Tell whether an index has one of these columns, so that a new version of a row needs entries."""
-    return any(columns is None or not columns.isdisjoint(index.columns) for index in indexes)

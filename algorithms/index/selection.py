@@ -199,6 +199,7 @@ def _maintenance(training: Training, session: Session, start: StartingPoint, wha
     if writes is None:
         return None
     with training.database.copy() as scratch, scratch.session() as counting:
+        take_start(counting, drop=bool(start.dropped))
         written = count_written(counting, writes, training.settings.seed)
     return maintenance_of(session, writes, start, what_if, written)
 
