@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import measure, record_lines
+from pytest_pilotscope.places.dsn import Dsn
+from pytest_pilotscope.postgres.connecting import connect
+from pytest_pilotscope.postgres.session import Session
+from tests.projects import BENCHMARK, measure, record_lines
 
 SCRIPT = r"""
 \set v random(1000000, 2000000000)
@@ -33,7 +36,7 @@ def test_every_slice_begins_with_the_same_data(pytester: pytest.Pytester, cache:
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
         [
-            "*FINISHED, 3 rounds, seed 0, --clients 2 --writes writes.sql@2,select.sql --writes-per-query 1.5",
+            "*FINISHED, 3 rounds, seed 0, --clients 2 --writes*",
             "*executions/s*",
             "*writes/s*",
             "*write speed-up*",
@@ -76,3 +79,39 @@ def test_what_does_not_fit_is_refused(pytester: pytest.Pytester, cache: Path) ->
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         refused.stderr.fnmatch_lines([message])
     assert not list(pytester.path.glob("results/*.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_database_of_the_users_is_never_written_to(pytester: pytest.Pytester, cache: Path, newest_scratch: Session) -> None:
+    """Copies need permission; with it, neither the database nor the list of databases is another one afterwards."""
+    newest_scratch.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    newest_scratch.execute("INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) AS i")
+    databases = "SELECT datname FROM pg_database ORDER BY 1"
+    before, where, name = newest_scratch.execute(databases), newest_scratch.parameters, newest_scratch.database
+    newest_scratch.close()  # PostgreSQL copies idle databases only
+    pytester.makefile(".sql", move="\\set id random(1, 100)\nUPDATE t SET v = v + 1 WHERE id = :id")
+    queries = pytester.mkdir("queries")
+    (queries / "all.sql").write_text("SELECT sum(v) FROM t")
+    dsn = f"postgresql://{where['user']}@/{name}?host={where['host']}&port={where['port']}"
+    chosen = ("--no-mlflow", "--server", dsn, "--queries-dir", "queries", "--generate-training", "0", "--writes", "move.sql")
+    for more, why in (
+        ((), "nobody has allowed that: add --allow-changes databases"),
+        (("--read-only",), "--read-only forbids it"),
+    ):
+        refused = measured(pytester, *chosen, *more)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        message = (
+            f"ERROR: --writes move.sql would make the database 'pilotscope_{name}_...' on this server: {why}; or use --server embedded"
+        )
+        refused.stderr.fnmatch_lines([message])
+    allowed = measured(pytester, *chosen, "--allow-changes", "databases")
+    assert allowed.ret == 0, allowed.stdout.str()
+    with connect(Dsn(dsn)) as session:
+        assert session.execute("SELECT sum(v) FROM t") == [(0,)]
+        assert session.execute(databases) == before
+
+
+def measured(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the benchmark without the scale that `measure` gives, because a database of the user's has none."""
+    pytester.makepyfile(test_workload=BENCHMARK)
+    return pytester.runpytest_subprocess("test_workload.py", "--rounds", "2", *arguments)
