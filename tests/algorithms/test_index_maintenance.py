@@ -108,7 +108,7 @@ def test_the_figures_repeat(database: Database, tmp_path: Path) -> None:
 
 
 def test_pages_without_room_are_counted(database: Database, tmp_path: Path) -> None:
-    """Where a new version goes to another page, every index needs an entry, whatever the statement changes."""
+    """A new version in another page needs an entry in every index, whatever the statement changes."""
     noted, _ = trained(database, tmp_path, NOTE.replace("'y'", "repeat('y', 200)"), per_query=1000.0)
     assert noted.indexes == ()
 
