@@ -90,7 +90,8 @@ class TimeSlice:
     The time in which a `side` had the machine, and all its clients ran every query once.
 
     `repetition` is the round, `order` the position within it, from 0. It took `duration_s` until the last client was ready; `executions`
-    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`.
+    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`. So have their `write_run`s, of which there
+    are `writes`.
     """
 
     side: str
@@ -98,9 +99,28 @@ class TimeSlice:
     order: int
     duration_s: float
     executions: int
+    writes: int = 0
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "repetition", "order", "duration_s", "executions")
+        _check_not_negative(self, "repetition", "order", "duration_s", "executions", "writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRun:
+    """
+    One run of a `script` of `--writes`, by a `client` (from 1) in the time slice of `side` and `repetition`.
+
+    The client waited `latency_ms` for all its statements together, by its own clock.
+    """
+
+    side: str
+    script: str
+    repetition: int
+    client: int
+    latency_ms: float
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "repetition", "client", "latency_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

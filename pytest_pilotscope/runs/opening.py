@@ -79,7 +79,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
-        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
+        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values()), always=bool(settings.writes)))
         session = stack.enter_context(database.measuring_session())
         make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
         if drifted is not None:
