@@ -47,7 +47,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    The decision of a side for one query, and the ms that deciding took.
+    The decision of a side for one query, and the ms that deciding took, by the wall clock and of processor time.
 
     `estimates` are the rows of a cardinality estimator, which has some for every subplan; the rows of a `decision` only force a plan. Both
     are None for PostgreSQL left alone. `facts` explain the decision, if the algorithm does. `unsupported` is the reason why the side could
@@ -55,6 +55,7 @@ class Steering:
     """
 
     inference_ms: float
+    inference_processor_ms: float = 0.0
     estimates: Cardinalities | None = None
     decision: Decision | None = None
     unsupported: str | None = None
@@ -228,7 +229,8 @@ def _applied(
         if decided is not None:
             with clock, _named(name, query):
                 apply_decision(side.session, as_decision(decided), stack)
-        yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+        steering = Steering(inference_ms=clock.elapsed_ms, inference_processor_ms=clock.processor_ms, unsupported=unsupported, facts=facts)
+        yield steering, decided
 
 
 @contextmanager

@@ -156,3 +156,11 @@ def test_the_contract_says_what_it_tests(algorithm: Any, message: str) -> None:
     Contract.algorithm = algorithm
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         Contract.made()
+
+
+@pytest.mark.parametrize(("inference", "expected"), [("compiled", {"inference": "compiled"}), (None, {}), (len, {})])
+def test_the_way_of_inference_is_a_parameter(inference: object, expected: dict[str, str], tmp_path: Path) -> None:
+    """An algorithm may name it in a text; anything else of that name is its own affair."""
+    algorithm = Reporting()
+    algorithm.inference = inference  # type: ignore[attr-defined]
+    assert learn(cast(Algorithm, algorithm), training_of(tmp_path), given={}).parameters == expected
