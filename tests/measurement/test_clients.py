@@ -54,8 +54,8 @@ def test_each_client_runs_every_query_once(sessions: list[Session]) -> None:
     """The orders of clients differ, those of a client in one round are the same on every side, and a slice counts what ended."""
     runs, found = clients(sessions, "one", SQL).run(2, 1)
     assert sorted((run.client, run.query_id) for run in runs) == [(client, name) for client in (1, 2, 3) for name in SQL]
-    found = {(run.side, run.repetition, run.order, run.inference_ms, run.inference_processor_ms) for run in runs}
-    assert found == {("one", 2, 1, 2.5, 1.5)}
+    of_runs = {(run.side, run.repetition, run.order, run.inference_ms, run.inference_processor_ms) for run in runs}
+    assert of_runs == {("one", 2, 1, 2.5, 1.5)}
     assert (found.side, found.repetition, found.order, found.executions) == ("one", 2, 1, 12)
     assert found.duration_s > 0
     orders = [[run.query_id for run in runs if run.client == client] for client in (1, 2, 3)]
