@@ -91,3 +91,26 @@ def test_a_name_or_a_value_that_postgresql_does_not_know_is_refused(newest_scrat
         ):
             pass
     assert state_of(newest_scratch) == before
+
+
+def test_all_settings_of_a_decision_cost_one_message_each_way(newest_scratch: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are; the one that is refused is named, and all of them have their old values afterwards."""
+    settings = {"enable_sort": "off", "work_mem": "1MB", "enable_nestloop": "off"}
+    with newest_scratch.planner_settings(settings):  # asks once which of them may be set
+        pass
+    before = state_of(newest_scratch)
+    sent: list[str] = []
+    execute = Session.execute
+    monkeypatch.setattr(Session, "execute", lambda self, sql, params=None: [sent.append(str(sql)), execute(self, sql, params)][1])
+    with newest_scratch.planner_settings(settings):
+        assert len(sent) == 1
+    assert len(sent) == 2
+    for name in settings:
+        with (
+            pytest.raises(SteeringError, match=f"^PostgreSQL did not take {name}: "),
+            newest_scratch.planner_settings({**settings, name: "perhaps"}),
+        ):
+            pass
+    assert len(sent) == 5
+    monkeypatch.undo()
+    assert state_of(newest_scratch) == before
