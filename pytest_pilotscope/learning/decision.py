@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 
 from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate
@@ -81,5 +82,6 @@ def check_rows(algorithm: str, query: Query, rows: Cardinalities) -> None:
             )
 
 
+@lru_cache(maxsize=1 << 14)
 def _is_subplan(key: object) -> bool:
     return isinstance(key, frozenset) and all(isinstance(alias, str) for alias in key)

@@ -103,6 +103,11 @@ class EstimatorSide:
     algorithm: CardinalityEstimator
     supervision: Supervision = field(default_factory=Supervision)
     gaps: dict[str, str | None] = field(default_factory=dict, init=False)
+    _by_text: TextSteering | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.algorithm, TextSteering):  # once, because Python looks through all names of the protocol
+            object.__setattr__(self, "_by_text", self.algorithm)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
@@ -112,15 +117,15 @@ class EstimatorSide:
 
     def _estimated(self, query: Query) -> Cardinalities:
         """Return the estimates of all subplans; the planner lists them if the text is not enough."""
-        estimates = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
-        if estimates is None:
-            with _planning(query):
-                subplans = self.session.subplans(query.sql)
-            estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        estimates = self._by_text.steer_by_text(query) if self._by_text else None
+        if estimates is not None:
             check_rows(self.name, query, estimates)
-            self.gaps[query.sql] = missed(subplans, estimates)
-        else:
-            check_rows(self.name, query, estimates)
+            return estimates
+        with _planning(query):
+            subplans = self.session.subplans(query.sql)
+        estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        check_rows(self.name, query, estimates)
+        self.gaps[query.sql] = missed(subplans, estimates)
         return estimates
 
     def _complete(self, query: Query, estimates: Cardinalities) -> Mapping[str, Scalar]:
