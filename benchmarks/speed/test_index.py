@@ -126,7 +126,6 @@ def test_selection(means: BackEnd, pg_version: int | None, show: Show) -> None:
         f"{ours.cost_before:.0f} -> {ours.cost_after:.0f}; {costs.calls} EXPLAINs in {ours_s:.1f} s of processor time; "
         f"reference {len(theirs)} indexes, cost {their_cost:.0f}, {reference.calls} EXPLAINs in {theirs_s:.1f} s: {reference.calls / costs.calls:.2f} x fewer, {theirs_s / ours_s:.2f} x less processor time"  # noqa: E501 - one table row
     )
-    print(ours.indexes, theirs)
     assert ours.indexes == theirs
 
 
