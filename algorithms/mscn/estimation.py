@@ -6,19 +6,21 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.algorithms.model_files import one_line
 from pytest_pilotscope.algorithms.mscn.compiled import CompiledForward
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats
 from pytest_pilotscope.algorithms.mscn.forward import Elements, Forward
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.vocabulary import PredicateElement, Vocabulary
 from pytest_pilotscope.algorithms.table_samples import Samples
-from pytest_pilotscope.errors import MissingExtension, ModelError, UnsupportedQuery
+from pytest_pilotscope.errors import ModelError, PilotscopeError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Subplan
 from pytest_pilotscope.queries.plainparser import MOST_ENUMERATED, PlainQuery
 from pytest_pilotscope.queries.plaintemplates import PlainParser
@@ -72,8 +74,8 @@ class TrainedModel:
         try:
             self._forward = CompiledForward(self.network, sizes, rows)
             self.path = "compiled"
-        except MissingExtension as error:
-            self.use_numpy(str(error))
+        except (PilotscopeError, OSError, SubprocessError) as error:  # no compiler, a cache that cannot be written, a hanging compiler
+            self.use_numpy(one_line(error))
 
     def use_numpy(self, why: str) -> None:
         """Estimate with NumPy from now on."""

@@ -64,23 +64,28 @@ class Forward:
 
     def encode(self, number: int, features: Floats) -> Floats:
         """Map (E, F) features of elements of one of the sets to (E, H)."""
+        with one_blas_thread():
+            return np.ascontiguousarray(self._columns(number, features).T)
+
+    def _columns(self, number: int, features: Floats) -> Floats:
+        """Map (E, F) features to (H, E): for so few elements BLAS is faster if they are columns."""
         layer = self.encoders[number]
-        with one_blas_thread():  # matrices of columns are faster
-            hidden = _rectified(layer.first @ features.T, layer.first_bias[:, None])
-            hidden = _rectified(layer.second @ hidden, layer.second_bias[:, None])
-            return np.ascontiguousarray((layer.merge @ hidden).T)
+        hidden = _rectified(layer.first @ features.T, layer.first_bias[:, None])
+        hidden = _rectified(layer.second @ hidden, layer.second_bias[:, None])
+        encoded: Floats = layer.merge @ hidden
+        return encoded
 
     def outputs(self, query: Elements) -> Floats:
         """Return the (S,) outputs of the network, before the logistic function."""
         tables = np.zeros((len(query.tables), self.encoders[0].first.shape[1]), dtype=np.float32)
         tables[np.arange(len(query.tables)), query.tables] = 1
         tables[:, tables.shape[1] - query.bits.shape[1] :] += query.bits
-        encoded = np.concatenate([query.encodings, self.encode(0, tables), self.encode(2, query.features)])
         holds = (query.masks[:, None] & query.needs == query.needs).astype(np.float32)  # (S, E)
         sizes = np.maximum(holds @ np.eye(len(SETS), dtype=np.float32)[query.sets], 1)  # (S, sets)
         with one_blas_thread():
-            hidden = _rectified((holds / sizes[:, query.sets]) @ encoded, self.bias)  # (S, H)
-            outputs: Floats = hidden @ self.output[0] + self.output_bias
+            encoded = np.concatenate([query.encodings.T, self._columns(0, tables), self._columns(2, query.features)], axis=1)  # (H, E)
+            hidden = _rectified(encoded @ (holds / sizes[:, query.sets]).T, self.bias[:, None])  # (H, S)
+            outputs: Floats = self.output[0] @ hidden + self.output_bias
         return outputs
 
     def rows(self, query: Elements) -> npt.NDArray[np.float64]:

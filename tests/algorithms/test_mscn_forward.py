@@ -19,6 +19,7 @@ from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
 from pytest_pilotscope.algorithms.mscn.model import MscnNetwork, TensorBags
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
 from pytest_pilotscope.algorithms.table_samples import Samples, TableSample
+from pytest_pilotscope.errors import MissingExtension, ServerError
 from pytest_pilotscope.postgres.extension.compiling import find_compiler
 from pytest_pilotscope.queries.joins import JoinQuery
 from pytest_pilotscope.queries.plainparser import read_plain
@@ -60,7 +61,8 @@ def by_torch(of: TrainedModel, query: JoinQuery) -> list[float]:
     bags = (columns, weights[rows, columns], np.cumsum([0, *sizes[:-1]]))
     there = TensorBags(*map(torch.from_numpy, bags))
     with torch.no_grad():
-        return of.network([torch.from_numpy(part) for part in parts], there, there).exp().tolist()
+        found: list[float] = of.network([torch.from_numpy(part) for part in parts], there, there).exp().tolist()
+    return found
 
 
 def parsed() -> Iterator[JoinQuery]:
@@ -106,6 +108,26 @@ def test_without_a_compiler_numpy_computes_and_says_why(monkeypatch: pytest.Monk
         "install one, for instance with: pip install ziglang"
     )
     assert mscn.model.estimate(MANY) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MissingExtension("it could not be compiled\n(exit status 1)"), "it could not be compiled (exit status 1)"),
+        (ServerError("the library is not used: it belongs to eve"), "the library is not used: it belongs to eve"),
+        (PermissionError(13, "Permission denied", "cache"), "[Errno 13] Permission denied: 'cache'"),
+        (subprocess.TimeoutExpired("cc", 300), "Command 'cc' timed out after 300 seconds"),
+    ],
+)
+def test_a_library_that_cannot_be_had_is_no_reason_to_fail(error: Exception, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served model may have neither a compiler nor a cache; the reason is on one line."""
+
+    def refused(*_: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(compiled, "cached_library", refused)
+    compiled._library.cache_clear()
+    assert model(8, bitmaps=True).path == f"NumPy: {why}"
 
 
 def test_no_compiler_warnings(tmp_path: Path) -> None:
