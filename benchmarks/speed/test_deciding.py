@@ -98,6 +98,7 @@ def test_deciding(benchmark: BenchmarkFixture, show: Callable[[str], None], tmp_
         ratio = statistics.median(found[name][0] / found["now"][0] for found in rounds)
         benchmark.extra_info[name] = {"ms": wall_ms, "processor_ms": processor_ms, "ratio": ratio, "processor_ratio": processor_ratio}
         show(
-            f"mscn decides, {name}: {wall_ms:.2f} ms ({processor_ms:.2f} ms of processor time), {ratio:.2f} and {processor_ratio:.2f} times now"
+            f"mscn decides, {name}: {wall_ms:.2f} ms ({processor_ms:.2f} ms of processor time), "
+            f"{ratio:.2f} and {processor_ratio:.2f} times now"
         )
     show(f"{machine_load()}")
