@@ -15,7 +15,7 @@ from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.queries.joins import Relation, Schema
 from pytest_pilotscope.queries.plainconstants import Slot, typed_constant
 from pytest_pilotscope.queries.plainparser import PlainQuery, PlainReader
-from pytest_pilotscope.queries.predicates import Comparison, Condition, Constant, InList, Like, Not, Or, in_list, predicate
+from pytest_pilotscope.queries.predicates import Comparison, Condition, Constant, InList, Like, Not, Or, Predicate, in_list, render
 
 # The constants as `plaintokens` reads them. Quoted names come first, because they may have digits and quotes in them.
 _CONSTANT = re.compile(r"""("(?:[^"]|"")+"|'(?:[^'\\]|'')*'|(?<![\w.])\d+(?:\.\d+)?(?![\w.]))""", re.ASCII)
@@ -46,8 +46,8 @@ class Template:
     def _relation(relation: Relation, new: Mapping[Constant, Constant]) -> Relation:
         if not relation.predicates:
             return relation
-        conditions = (_replaced(one.condition, new) for one in relation.predicates)
-        return Relation(alias=relation.alias, table=relation.table, predicates=tuple(map(predicate, conditions)))
+        predicates = tuple([_filter(one, new) for one in relation.predicates])
+        return Relation(alias=relation.alias, table=relation.table, predicates=predicates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,12 @@ class PlainParser:
 def _equal(values: Sequence[Constant]) -> tuple[int, ...]:
     """Return for each value the position of the first that equals it."""
     return tuple(map(values.index, values))
+
+
+def _filter(one: Predicate, new: Mapping[Constant, Constant]) -> Predicate:
+    """Return a predicate with other constants."""
+    condition = _replaced(one.condition, new)
+    return one if condition is one.condition else Predicate(columns=one.columns, sql=render(condition), condition=condition)
 
 
 def _replaced(condition: Condition, new: Mapping[Constant, Constant]) -> Condition:
