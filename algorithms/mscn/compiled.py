@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pytest_pilotscope.algorithms.mscn.featurize import Floats
 from pytest_pilotscope.algorithms.mscn.forward import Elements, Encoder, Forward
+from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.postgres.extension.compiling import cached_library, find_compiler, portable_flags
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ class _Network(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("hidden", "tables", "rows", "predicate_width")),
         *((name, _Encoder) for name in ("table", "predicate")),
         *((name, ctypes.c_void_p) for name in ("whole", "sizes", "bias", "output")),
-        ("output_bias", ctypes.c_float),
+        *((name, ctypes.c_double) for name in ("output_bias", "lowest", "span")),
     ]
 
 
 class _Query(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("subplans", "known", "filtered", "predicates")),
-        *((name, ctypes.c_void_p) for name in ("masks", "needs", "sets", "encodings", "tables", "bits", "features", "outputs")),
+        *((name, ctypes.c_void_p) for name in ("masks", "needs", "sets", "encodings", "tables", "bits", "features", "rows")),
     ]
 
 
@@ -50,10 +51,10 @@ def _library() -> Any:
     compiler = find_compiler(what)
 
     def command(target: Path) -> list[str]:
-        return [*compiler, "-O3", "-fPIC", "-shared", *portable_flags(compiler), "-o", str(target), str(_SOURCE)]
+        return [*compiler, "-O3", "-fPIC", "-shared", *portable_flags(compiler), "-o", str(target), str(_SOURCE), "-lm"]
 
     path = cached_library("mscn", command, [_SOURCE], None, f"{what} could not be compiled with {shlex.join(compiler)}")
-    function = ctypes.CDLL(str(path)).mscn_outputs
+    function = ctypes.CDLL(str(path)).mscn_rows
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int
     return function
 
@@ -63,6 +64,8 @@ class CompiledForward(Forward):
 
     def __init__(self, network: MscnNetwork, sizes: Sequence[int], rows: int) -> None:
         super().__init__(network)
+        if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+            raise ModelError("the network has weights that are no numbers, and C skips those that are multiplied by 0")
         self._function = _library()
         table, _, predicate = self.encoders
         there = np.arange(rows) < np.array(sizes)[:, None]  # (tables, rows)
@@ -78,6 +81,8 @@ class CompiledForward(Forward):
             *(_Encoder(*map(_address, layers)) for layers in weights),
             *map(_address, arrays),
             float(self.output_bias[0]),
+            self.lowest,
+            self.span,
         )
         self._at = ctypes.addressof(self._network)
 
@@ -90,11 +95,11 @@ class CompiledForward(Forward):
         """Map (E, F) features of elements of one of the sets to (E, H), as wide as C needs them."""
         return _padded(super().encode(number, features))
 
-    def outputs(self, query: Elements) -> Floats:
-        """Return the (S,) outputs of the network, before the logistic function."""
-        outputs = np.empty(len(query.masks), dtype=np.float32)
+    def rows(self, query: Elements) -> npt.NDArray[np.float64]:
+        """Return the (S,) rows of the subplans."""
+        rows = np.empty(len(query.masks), dtype=np.float64)
         arrays: list[npt.NDArray[Any]] = [query.masks, query.needs, query.sets, query.encodings, query.tables, query.bits]
-        arrays += [query.features, outputs]
+        arrays += [query.features, rows]
         given = _Query(
             len(query.masks),
             len(query.encodings),
@@ -104,7 +109,7 @@ class CompiledForward(Forward):
         )
         if self._function(self._at, ctypes.addressof(given)) != 0:
             raise MemoryError("there is no memory for the network of mscn")
-        return outputs
+        return rows
 
 
 def _address(array: npt.NDArray[Any]) -> int:

@@ -42,8 +42,8 @@ class _Fixed:
     encodings: Floats
     filtered: tuple[str, ...]
     tables: npt.NDArray[np.int64]
-    needs: npt.NDArray[np.int64]
-    sets: npt.NDArray[np.int64]
+    needs: tuple[int, ...]
+    sets: tuple[int, ...]
     bits: dict[str, int]
 
 
@@ -139,8 +139,8 @@ class TrainedModel:
         return self._forward.rows(
             Elements(
                 masks=fixed.masks,
-                needs=np.concatenate([fixed.needs, np.array(needs, dtype=np.int64)]),
-                sets=np.concatenate([fixed.sets, np.full(len(needs), 2)]),
+                needs=np.array([*fixed.needs, *needs], dtype=np.int64),
+                sets=np.array([*fixed.sets, *[2] * len(needs)], dtype=np.int64),
                 encodings=fixed.encodings,
                 tables=fixed.tables,
                 bits=self.featurizer.bitmaps([query.relations[alias] for alias in fixed.filtered]),
@@ -164,8 +164,8 @@ class TrainedModel:
             encodings=np.concatenate([*known, np.zeros((0, self._forward.width), dtype=np.float32)]),
             filtered=tuple(relation.alias for relation in filtered),
             tables=np.array([self.vocabulary.table(relation) for relation in filtered], dtype=np.int64),
-            needs=np.array([*(bits[one.alias] for one in others), *joined, *(bits[one.alias] for one in filtered)], dtype=np.int64),
-            sets=np.array([*[0] * len(others), *[1] * len(joined), *[0] * len(filtered)], dtype=np.int64),
+            needs=(*(bits[one.alias] for one in others), *joined, *(bits[one.alias] for one in filtered)),
+            sets=(*[0] * len(others), *[1] * len(joined), *[0] * len(filtered)),
             bits=bits,
         )
 

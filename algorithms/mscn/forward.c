@@ -4,6 +4,7 @@
  * A query has a handful of elements, so the time is that of reading the weights. The first layer adds up the weights of the few features
  * that an element has. The other layers read each weight once for all elements. Every row of floats is padded to a multiple of LANES.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ typedef struct Network {
     const float *whole;    /* for each table the first layer's sums of an element with all sample rows */
     const int64_t *sizes;  /* the sample rows of each table */
     const float *bias, *output;
-    float output_bias;
+    double output_bias, lowest, span; /* the logarithms of rows are from lowest to lowest + span */
 } Network;
 
 typedef struct Query {
@@ -46,7 +47,7 @@ typedef struct Query {
     const int64_t *tables;    /* of the filtered tables */
     const uint8_t *bits;      /* (filtered, rows): the sample rows that pass */
     const float *features;    /* (predicates, predicate_width) */
-    float *outputs;           /* of the subplans, before the logistic function */
+    double *rows;             /* of the subplans */
 } Query;
 
 INLINE void add(float *sums, const float *values, float factor, int64_t count) {
@@ -60,7 +61,7 @@ static int64_t in_groups(int64_t elements) {
 
 INLINE void rectify(float *values, int64_t count) {
     for (int64_t i = 0; i < count; i++)
-        values[i] = values[i] > 0 ? values[i] : 0;
+        values[i] = values[i] < 0 ? 0 : values[i]; /* NaN stays */
 }
 
 /* (elements, hidden) to (elements, hidden); the number of elements is a multiple of AT_ONCE. */
@@ -116,12 +117,13 @@ INLINE void encode(const Encoder *encoder, float *first, float *second, int64_t 
     layer(encoder->merge, NULL, second, out, elements, hidden);
 }
 
-/* Average each set of a subplan, and apply the output layers. `sums` is a row of the workspace. */
-INLINE float output(const Network *net, const Query *query, int64_t mask, const float *fresh,
+/* Average each set of a subplan, and apply the output layers up to the logistic function. `sums` is a row of the workspace. */
+INLINE double output(const Network *net, const Query *query, int64_t mask, const float *fresh,
                                                           float *sums) {
     int64_t hidden = net->hidden, elements = query->known + query->filtered + query->predicates;
     int64_t sizes[SETS] = {0};
-    float lanes[LANES] = {0}, total = net->output_bias;
+    float lanes[LANES] = {0};
+    double total = net->output_bias;
 
     for (int64_t e = 0; e < elements; e++)
         sizes[query->sets[e]] += (mask & query->needs[e]) == query->needs[e];
@@ -142,7 +144,7 @@ INLINE float output(const Network *net, const Query *query, int64_t mask, const 
 }
 
 /* Return 0, or -1 without memory. */
-FOR_EACH_PROCESSOR int mscn_outputs(const Network *net, const Query *query) {
+FOR_EACH_PROCESSOR int mscn_rows(const Network *net, const Query *query) {
     int64_t hidden = net->hidden, most = query->filtered > query->predicates ? query->filtered : query->predicates;
     int64_t padded = in_groups(most);
     float *first = calloc(3 * padded + query->filtered + 1, hidden * sizeof(float));
@@ -161,7 +163,7 @@ FOR_EACH_PROCESSOR int mscn_outputs(const Network *net, const Query *query) {
     }
     encode(&net->predicate, first, second, in_groups(query->predicates), hidden, fresh + query->filtered * hidden);
     for (int64_t subplan = 0; subplan < query->subplans; subplan++)
-        query->outputs[subplan] = output(net, query, query->masks[subplan], fresh, sums);
+        query->rows[subplan] = exp(net->lowest + net->span / (1 + exp(-output(net, query, query->masks[subplan], fresh, sums))));
     free(first);
     return 0;
 }

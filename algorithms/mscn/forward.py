@@ -55,7 +55,7 @@ class Forward:
         self.encoders = [Encoder(*(weights[f"sets.{name}.{part}"] for part in _PARTS)) for name in network.sets]
         self.bias: Floats = weights[f"sets.{SETS[0]}.merge.bias"]
         self.output, self.output_bias = weights["output.weight"], weights["output.bias"]
-        self._lowest, self._span = float(weights["lowest"]), float(weights["highest"] - weights["lowest"])
+        self.lowest, self.span = float(weights["lowest"]), float(weights["highest"] - weights["lowest"])
 
     @property
     def width(self) -> int:
@@ -75,8 +75,8 @@ class Forward:
         encoded: Floats = layer.merge @ hidden
         return encoded
 
-    def outputs(self, query: Elements) -> Floats:
-        """Return the (S,) outputs of the network, before the logistic function."""
+    def rows(self, query: Elements) -> npt.NDArray[np.float64]:
+        """Return the (S,) rows of the subplans."""
         tables = np.zeros((len(query.tables), self.encoders[0].first.shape[1]), dtype=np.float32)
         tables[np.arange(len(query.tables)), query.tables] = 1
         tables[:, tables.shape[1] - query.bits.shape[1] :] += query.bits
@@ -86,12 +86,8 @@ class Forward:
             encoded = np.concatenate([query.encodings.T, self._columns(0, tables), self._columns(2, query.features)], axis=1)  # (H, E)
             hidden = _rectified(encoded @ (holds / sizes[:, query.sets]).T, self.bias[:, None])  # (H, S)
             outputs: Floats = self.output[0] @ hidden + self.output_bias
-        return outputs
-
-    def rows(self, query: Elements) -> npt.NDArray[np.float64]:
-        """Return the (S,) rows of the subplans."""
-        shares = 0.5 + 0.5 * np.tanh(0.5 * self.outputs(query).astype(np.float64))  # the logistic function, without overflow
-        rows: npt.NDArray[np.float64] = np.exp(self._lowest + self._span * shares)
+        shares = 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))  # the logistic function, without overflow
+        rows: npt.NDArray[np.float64] = np.exp(self.lowest + self.span * shares)
         return rows
 
 

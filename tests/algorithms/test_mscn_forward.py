@@ -84,6 +84,18 @@ def test_all_ways_give_the_same_rows(hidden: int, bitmaps: bool, empty: bool) ->
         assert numpy.rows(query, query.masks) == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("weight", ["sets.tables.first.weight", "sets.predicates.merge.weight", "output.bias"])
+def test_a_broken_network_does_not_look_whole(weight: str) -> None:
+    """A weight that is no number spoils the rows, as in PyTorch, wherever it is; C would leave it out where it is multiplied by 0."""
+    whole = model(8, bitmaps=True)
+    whole.network.state_dict()[weight].view(-1)[-1] = float("nan")
+    broken = TrainedModel(vocabulary=whole.vocabulary, samples=whole.samples, network=whole.network)
+    assert broken.path == "NumPy: the network has weights that are no numbers, and C skips those that are multiplied by 0"
+    query = read_plain(f"{JOINED} AND u.age > 3", SCHEMA)
+    assert np.isnan(broken.rows(query, query.masks)).any()
+    assert np.isnan(by_torch(broken, query)).any()
+
+
 def test_another_query_of_a_template_gives_what_a_new_model_gives() -> None:
     """Nothing of one query's constants is left in the next."""
     known = model(16, bitmaps=True)
@@ -132,6 +144,6 @@ def test_a_library_that_cannot_be_had_is_no_reason_to_fail(error: Exception, why
 
 def test_no_compiler_warnings(tmp_path: Path) -> None:
     """The source compiles without a word under -Wall -Wextra."""
-    command = [*find_compiler(), "-O3", "-fPIC", "-shared", "-Wall", "-Wextra", "-o", str(tmp_path / "x.so"), str(compiled._SOURCE)]
+    command = [*find_compiler(), "-O3", "-fPIC", "-shared", "-Wall", "-Wextra", "-o", str(tmp_path / "x.so"), str(compiled._SOURCE), "-lm"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
