@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -101,7 +103,12 @@ def test_all_settings_of_a_decision_cost_one_message_each_way(newest_scratch: Se
     before = state_of(newest_scratch)
     sent: list[str] = []
     execute = Session.execute
-    monkeypatch.setattr(Session, "execute", lambda self, sql, params=None: [sent.append(str(sql)), execute(self, sql, params)][1])
+
+    def noted(session: Session, sql: str, params: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+        sent.append(sql)
+        return execute(session, sql, params)
+
+    monkeypatch.setattr(Session, "execute", noted)
     with newest_scratch.planner_settings(settings):
         assert len(sent) == 1
     assert len(sent) == 2
