@@ -21,6 +21,7 @@ from pytest_pilotscope.options import commandline as options
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ANECDOTE = re.compile(r"\d\.\d+ \[\d|\(load \d|at load \d|machine (?:of|with) \d cores|times as fast (?:in total )?\[")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 BESIDE_DOCS = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 FENCED = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -112,6 +113,22 @@ def test_the_navigation_has_every_page_once() -> None:
     """All of docs/, and the three pages that are made from files beside it."""
     listed = sorted(_leaves(yaml.safe_load(_read("mkdocs.yml"))["nav"]))
     assert listed == sorted(BESIDE_DOCS.get(page, page.removeprefix("docs/")) for page in PAGES)
+
+
+def test_the_site_begins_with_the_ways_in() -> None:
+    """Four ways in, then concepts, guides, reference, help and the appendix, in this order."""
+    nav = yaml.safe_load(_read("mkdocs.yml"))["nav"]
+    assert [title for part in nav for title in part] == ["Start", "Concepts", "Guides", "Algorithms", "Reference", "Help", "Appendix", "Project"]
+    assert [title for entry in nav[0]["Start"][:4] for title in entry] == ["Try it (2 minutes)", "My database", "My algorithm", "My CI"]
+    assert nav[5] == {"Help": ["troubleshooting.md", "glossary.md"]}
+
+
+def test_single_measurements_are_in_the_appendix() -> None:
+    """No page of an algorithm, and no guide, tells a measured interval or the machine and the load of one run."""
+    nav = {title: entries for part in yaml.safe_load(_read("mkdocs.yml"))["nav"] for title, entries in part.items()}
+    pages = [page for part in ("Concepts", "Guides", "Algorithms", "Help") for page in nav[part]]
+    prose = {page: re.sub(r"^```.*?^```$", "", _read(f"docs/{page}"), flags=re.MULTILINE | re.DOTALL) for page in pages}
+    assert {page: told for page, text in prose.items() if (told := ANECDOTE.findall(text))} == {}
 
 
 def test_every_path_on_a_page_exists() -> None:
