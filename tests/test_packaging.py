@@ -118,7 +118,16 @@ def test_the_navigation_has_every_page_once() -> None:
 def test_the_site_begins_with_the_ways_in() -> None:
     """Four ways in, then concepts, guides, reference, help and the appendix, in this order."""
     nav = yaml.safe_load(_read("mkdocs.yml"))["nav"]
-    assert [title for part in nav for title in part] == ["Start", "Concepts", "Guides", "Algorithms", "Reference", "Help", "Appendix", "Project"]
+    assert [title for part in nav for title in part] == [
+        "Start",
+        "Concepts",
+        "Guides",
+        "Algorithms",
+        "Reference",
+        "Help",
+        "Appendix",
+        "Project",
+    ]
     assert [title for entry in nav[0]["Start"][:4] for title in entry] == ["Try it (2 minutes)", "My database", "My algorithm", "My CI"]
     assert nav[5] == {"Help": ["troubleshooting.md", "glossary.md"]}
 

@@ -49,9 +49,14 @@ def unusable_relations(session: Session) -> Iterator[str]:
     """Yield a sentence for the tables that the role may not read, and one for the materialized views that are not populated."""
     from pytest_pilotscope.postgres.catalog import unpopulated_views, unreadable_relations
 
-    if unreadable := sorted(f"{schema}.{name}" for schema, name in unreadable_relations(session)):
+    parts = unreadable_relations(session).items()
+    if unreadable := sorted(f"{schema}.{name}{f' ({part})' if part else ''}" for (schema, name), part in parts):
         role = session.scalar("SELECT current_user::text")
-        yield f"role {role!r} may not read {named(unreadable)}; grant it SELECT where a query needs them, other queries go on without them"
+        usage = ", and USAGE of the schema," if any(part.startswith("schema ") for _, part in parts) else ""
+        yield (
+            f"role {role!r} may not read {named(unreadable)}; grant it SELECT{usage} where a query needs them, other queries go on without "
+            "them"
+        )
     if unpopulated := sorted(f"{schema}.{name}" for schema, name in unpopulated_views(session)):
         yield (
             f"not populated, so no query can read it: materialized view {named(unpopulated)}; run REFRESH MATERIALIZED VIEW where a query "

@@ -65,7 +65,10 @@ def _coloured(queries: int) -> str:
     """Return a sentence about the colours of a chart of so many queries."""
     if queries == 1:
         return "The bar has a colour if the interval excludes 1."
-    return f"Of {queries} intervals some exclude 1 by chance, so a bar has a colour only if its difference is significant among all {queries} queries."
+    return (
+        f"Of {queries} intervals some exclude 1 by chance, so a bar has a colour only if its difference is significant among all "
+        f"{queries} queries."
+    )
 
 
 def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:

@@ -229,6 +229,25 @@ def test_commands_after_statements(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "queries", "commands"),
+    [
+        ("SELECT 1\\gx\nSELECT 2;\n", ["SELECT 1", "SELECT 2"], ["\\gx"]),
+        ("SELECT 1\\g out.txt\nSELECT 2\\gset pre_\n", ["SELECT 1", "SELECT 2"], ["\\g out.txt", "\\gset pre_"]),
+        ("SELECT 1 FROM a\\watch 2", ["SELECT 1 FROM a"], ["\\watch 2"]),
+        ("SELECT 1;\\echo it's\nSELECT 'a\\gx';\n", ["SELECT 1", "SELECT 'a\\gx'"], ["\\echo it's"]),
+        ("SELECT $$\\g$$, E'\\\\g', \"\\g\" -- \\g\n", ["SELECT $$\\g$$, E'\\\\g', \"\\g\" -- \\g"], []),
+        ("SELECT 1\\;SELECT 2;\n", ["SELECT 1", "SELECT 2"], []),
+        ("SELECT a\\:\\:int FROM t;\n", ["SELECT a::int FROM t"], []),
+    ],
+)
+def test_commands_that_touch_a_statement(text: str, queries: list[str], commands: list[str], tmp_path: Path) -> None:
+    r"""A backslash outside of quotes and comments is psql's, whatever is before it; `\;` and `\:` are the characters themselves."""
+    found = load_workload_files(written(tmp_path, text), "mine", None)
+    assert [query.sql for query in found.test] == queries
+    assert [one.sql for one in found.unmeasured] == commands
+
+
 def test_commands_before_lines_with_ids(tmp_path: Path) -> None:
     """A command does not hide the format of the lines after it."""
     found = load_workload_files(written(tmp_path, "\\timing on\n1a#####SELECT 1\n1b#####SELECT 2\n"), "mine", None)

@@ -47,8 +47,8 @@ GRANT SELECT (id, name) ON people TO shop_reader;
 ANALYZE;
 """
 UNREADABLE = (
-    "role 'shop_reader' may not read private.notes, public.people, public.salaries; grant it SELECT where a query needs them, other "
-    "queries go on without them"
+    "role 'shop_reader' may not read private.notes (schema private), public.people (column password), public.salaries; grant it SELECT, "
+    "and USAGE of the schema, where a query needs them, other queries go on without them"
 )
 GRANT = "grant SELECT to role 'shop_reader', or leave this query out: {sql}"
 UNPOPULATED = (

@@ -227,7 +227,9 @@ def test_deep_plans_can_be_read_on_paper(browser: Any, tmp_path: Path) -> None:
     for _ in range(15):
         deep = PlanNode(operation="Nested Loop", rows=1, cost=2.0, children=(deep,))
     record = comparison()
-    reports = tuple(replace(report, plan=deep) if report.query_id == "q1" and report.side == "fast" else report for report in record.reports)
+    reports = tuple(
+        replace(report, plan=deep) if report.query_id == "q1" and report.side == "fast" else report for report in record.reports
+    )
     browser.get(write_page(tmp_path / "deep.html", [replace(record, reports=reports)]).as_uri())
     browser.execute_script("document.querySelector('#r0-q1 a').click()")
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
@@ -279,7 +281,7 @@ def test_it_prints(opened: Any) -> None:
 
 
 def test_paper_has_what_a_click_would_open(opened: Any) -> None:
-    """Folded details are printed open and folded afterwards; headings are text, not boxes of buttons, which no page but the first would have."""
+    """Folded details are printed open and folded afterwards; headings are text, because boxes of buttons are on the first page only."""
     folded = "document.querySelectorAll('details:not([open])').length"
     before = opened.execute_script(f"addEventListener('beforeprint', () => {{ window.printed = {folded} }}); return {folded}")
     opened.print_page()
