@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_pilotscope import load_test_sql, load_workload
 from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Unmeasured
@@ -246,6 +247,19 @@ def test_commands_that_touch_a_statement(text: str, queries: list[str], commands
     found = load_workload_files(written(tmp_path, text), "mine", None)
     assert [query.sql for query in found.test] == queries
     assert [one.sql for one in found.unmeasured] == commands
+
+
+def test_queries_of_ones_own_in_python(tmp_path: Path) -> None:
+    """`load_workload` and `load_test_sql` read what `--queries-dir` takes, under any name, with the splits that are there."""
+    written(tmp_path, "SELECT 1;\nSELECT 2;\n", "test.sql")
+    written(tmp_path, "SELECT 3;\n", "train.sql")
+    workload = load_workload("shop", queries_dir=str(tmp_path))
+    assert (workload.dataset, [query.id for query in workload.test], [query.id for query in workload.train]) == (
+        "shop",
+        ["q001", "q002"],
+        ["train001"],
+    )
+    assert load_test_sql("shop", queries_dir=tmp_path / "test.sql") == ["SELECT 1", "SELECT 2"]
 
 
 def test_commands_before_lines_with_ids(tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ def test_rows_are_told_apart_by_columns_that_can_be_read(mixed: Mixed) -> None:
         ),
         (
             "SELECT count(*) FROM notes",
-            "relation \"notes\" does not exist; it is in schema private, which role 'shop_reader' may not use: grant it USAGE of the schema, "
-            "and SELECT, or mend this query: {sql}",
+            'relation "notes" does not exist; it is in schema private, '
+            "which role 'shop_reader' may not use: grant it USAGE of the schema, and SELECT, or mend this query: {sql}",
         ),
     ],
 )
