@@ -13,8 +13,9 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from pytest_pilotscope.algorithms.table_samples import draw
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.commands.doctor import Check, check_postgresql
-from pytest_pilotscope.errors import DatasetError, WorkloadError
+from pytest_pilotscope.errors import DatasetError, UsageError, WorkloadError
 from pytest_pilotscope.labels import SessionSource
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
@@ -29,6 +30,7 @@ from pytest_pilotscope.provision.chosen_queries import completed
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database, steering_libraries
 from pytest_pilotscope.provision.obstacles import no_library, unusable_relations
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.runs.header import restrictions
 from tests.projects import BENCHMARK
 
 _names = itertools.count()
@@ -209,6 +211,16 @@ def test_no_table_for_training_queries(newest_server: EmbeddedServer, mixed: Mix
         f"tables in schema private, outside of the search path: measure with {mixed.dsn.with_search_path('private,public')}, or make none "
         "(--generate-training 0)"
     )
+
+
+def test_index_selection_is_refused_where_nothing_answers_it(mixed: Mixed, newest_server: EmbeddedServer) -> None:
+    """Neither HypoPG nor the library: said in the doctor's words before anything is generated; a model that is loaded needs neither."""
+    dsn = dsn_of(host=str(newest_server._sockets), port=5432, user=mixed.administrator.parameters["user"], dbname=mixed.dsn.database or "")
+    checks = {check.name: check for check in check_postgresql(PostgreSQLConfig(None, dsn=dsn))}
+    with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("databases",))) as database:
+        with pytest.raises(UsageError, match=f"^{re.escape(checks['HypoPG'].found)}$"):
+            list(restrictions(["index"], builtin_registry(), database, trains=True))
+        assert list(restrictions(["index"], builtin_registry(), database, trains=False)) == [UNPOPULATED]
 
 
 def test_options_that_are_there_are_kept() -> None:

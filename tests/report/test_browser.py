@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from pytest_pilotscope.commands.ui import announce
+from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.results import PlanNode
 from pytest_pilotscope.report.page import write_page
+from pytest_pilotscope.tracking.store import open_client
+from tests.commands.test_command_line import running_ui
 from tests.report.samples import comparison, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
@@ -345,6 +349,21 @@ def test_figures_are_really_drawn(opened: Any) -> None:
     )
     assert len(areas) == 10
     assert min(areas) > 10_000
+
+
+@pytest.mark.slow
+def test_mlflow_shows_experiments_at_the_address_that_is_told(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address of `pilotscope ui` opens the list of trainings, in which the experiments of the suite are."""
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    open_client(store).create_experiment("mscn_stats_tiny", tags={"mlflow.experimentKind": "custom_model_development"})
+    with running_ui() as address:
+        announce(StoreUri(store), int(address.rpartition(":")[2]), as_json=True)
+        browser.get(json.loads(capsys.readouterr().out)["url"])
+        found = "return document.body.innerText.includes('mscn_stats_tiny')"
+        assert support.WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(found))
 
 
 def _luminance(colour: str) -> float:
