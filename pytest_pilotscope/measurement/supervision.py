@@ -114,7 +114,11 @@ class Supervision:
             self._last_transaction = last_transaction(self.session)
 
     def limited(self, algorithm: str, query: Query) -> time_limit:
-        """End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else."""
+        """
+        End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else.
+
+        The time in which the suite counts true rows for it (`Training.labels`) is left out.
+        """
 
         def error() -> Exception:
             waiting = None if self.session is None else self.session.waiting
@@ -124,7 +128,7 @@ class Supervision:
             )
 
         seconds = None if self.timeout_ms is None else self.timeout_ms / 1e3
-        return time_limit(seconds, error, f"{algorithm} decides on query {query.id!r}")
+        return time_limit(seconds, error, f"{algorithm} decides on query {query.id!r}", pausable=True)
 
     @contextmanager
     def put_back_on_error(self) -> Iterator[None]:
