@@ -25,8 +25,8 @@ def test_a_query_that_dominates_a_total_is_named() -> None:
     """More than half of the total of a side, of three queries or more; the sides of one query share a sentence."""
     record = record_of({"baseline": times(q1=10.0, q2=900.0, q3=20.0), "mscn": times(q1=300.0, q2=400.0, q3=20.0)})
     expected = (
-        "q2 alone takes 97% of the total of baseline and 56% of the total of mscn, so it decides the total; the speed-up per query counts all "
-        "queries alike"
+        "q2 alone takes 97% of the total of baseline and 56% of the total of mscn, so it decides the total; the speed-up per query counts "
+        "all queries alike"
     )
     assert said(record) == [expected]
     assert expected in render_records([record], width=None, color=False)
