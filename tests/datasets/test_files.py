@@ -260,6 +260,7 @@ def test_queries_of_ones_own_in_python(tmp_path: Path) -> None:
         ["train001"],
     )
     assert load_test_sql("shop", queries_dir=tmp_path / "test.sql") == ["SELECT 1", "SELECT 2"]
+    assert load_test_sql("ssb") == [query.sql for query in load_workload("ssb").test]
 
 
 def test_commands_before_lines_with_ids(tmp_path: Path) -> None:
