@@ -198,3 +198,12 @@ def test_commits_are_checked_by_the_tools_of_tox() -> None:
     asked = {requirement for hook in hooks for requirement in hook["additional_dependencies"]}
     assert asked == {"ruff>=0.9", "uv>=0.9"}
     assert asked <= set(re.findall(r"^deps = (.+)$", _read("tox.ini"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("chosen", [["--pyargs", "pytest_pilotscope.benchmarks"], [str(ROOT / "benchmarks")]])
+def test_the_benchmarks_are_those_of_databases(chosen: list[str], tmp_path: Path) -> None:
+    """In a project of somebody's own, and by an editable installation, too, nothing measures the speed of the suite's own parts."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--collect-only", "-q", *chosen]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert set(re.findall(r"test_\w+(?=\[)", done.stdout)) == {"test_workload", "test_estimation", "test_inference"}, done.stdout
