@@ -170,10 +170,7 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    if plans is None:
-        return None
-    tied = f", {len(plans.tied)} tied" if plans.tied else ""
-    return f"{plans.changed} of {plans.queries}{tied}"
+    return f"{plans.changed} of {plans.queries}{f', {len(plans.tied)} tied' if plans.tied else ''}" if plans else None
 
 
 def _changed_outcomes(against: Against) -> str | None:
