@@ -7,6 +7,7 @@ They are written under another name first: a process that is killed leaves no ha
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -154,14 +155,17 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-class _Hashing:
+class _Hashing(io.RawIOBase):
     """A file that is written to its end; `digest` is the hash of what it holds."""
 
     def __init__(self, file: IO[bytes], digest: hashlib._Hash) -> None:
         self._file = file
         self.digest = digest
 
-    def write(self, content: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
         self.digest.update(content)
         return self._file.write(content)
 
