@@ -53,16 +53,6 @@ class Domains:
             raise TooLarge(f"the values of {column.column} of table {column.table}")
         return found
 
-    def keys(self, table: str) -> list[Column]:
-        """Return the columns of a table by which some queries join, as far as their domains fit into memory."""
-        return [column for column in self._group_of if column.table == table and self._fits(column)]
-
-    def _fits(self, column: Column) -> bool:
-        try:
-            return self.of(column) is not None
-        except TooLarge:
-            return False
-
     def close(self) -> None:
         """Free the disk."""
         for spool in self._spools.values():

@@ -36,7 +36,12 @@ class Filters:
         self._store = store
         self._domains = domains
         self._counts: dict[tuple[str, ...], int] = {}
-        self._held: Bounded[list[npt.NDArray[np.int32]]] = Bounded(memory.filters_bytes, lambda held: sum(part.nbytes for part in held))
+        self._bits: Bounded[list[npt.NDArray[np.uint8]]] = Bounded(
+            memory.filters_bytes // 8, lambda bits: sum(part.nbytes for part in bits)
+        )
+        self._held: Bounded[list[npt.NDArray[np.int32]]] = Bounded(
+            memory.filters_bytes // 8 * 7, lambda held: sum(part.nbytes for part in held)
+        )
 
     def count(self, relation: Relation) -> int:
         """Return the number of rows of a relation whose predicates are settled; its columns and conditions must have been fetched."""
@@ -67,29 +72,37 @@ class Filters:
         return zip(*held, strict=True) if len(held) == len(columns) else self._passing(relation, columns)
 
     def _passing(self, relation: Relation, columns: Sequence[Column]) -> Iterator[_Block]:
-        """
-        Read the codes of the rows that pass, and hold them if they fit.
-
-        The first time, hold those of all keys of the table: evaluating the filter again would take longer.
-        """
-        table, known = table_of(relation), self._counts.get(relation.filter_key)
-        keys = [*columns, *(column for column in self._domains.keys(table) if known is None and column not in columns)]
+        """Read the codes of the rows that pass, and hold them if they fit, and a bit for each row, for other columns."""
         found: list[_Block] = []
         count = 0
-        for rows in blocks(self._store.rows(table)):
-            mask = self._mask(relation, rows)
+        for rows, mask in self._masks(relation):
             passing = int(np.count_nonzero(mask))
             if not passing:
                 continue
-            block = self._coded(keys, rows, mask)
+            block = self._coded(columns, rows, mask)
             count += passing
-            if keys and 4 * len(keys) * count <= self._held.budget_bytes:
+            if columns and 4 * len(columns) * count <= self._held.budget_bytes:
                 found.append(block)
-            yield block[: len(columns)]
+            yield block
         self._counts[relation.filter_key] = count
-        if found and 4 * len(keys) * count <= self._held.budget_bytes:
-            for column, codes in zip(keys, zip(*found, strict=True), strict=True):
+        if found and 4 * len(columns) * count <= self._held.budget_bytes:
+            for column, codes in zip(columns, zip(*found, strict=True), strict=True):
                 self._held.put((relation.filter_key, column), _united(codes))
+
+    def _masks(self, relation: Relation) -> Iterator[tuple[slice, Mask]]:
+        parts = blocks(self._store.rows(table_of(relation)))
+        held = self._bits.get(relation.filter_key)
+        if held is not None:
+            yield from (
+                (rows, np.unpackbits(bits, count=rows.stop - rows.start).view(np.bool_)) for rows, bits in zip(parts, held, strict=True)
+            )
+            return
+        made = []
+        for rows in parts:
+            mask = self._mask(relation, rows)
+            made.append(np.packbits(mask))
+            yield rows, mask
+        self._bits.put(relation.filter_key, made)
 
     def _coded(self, columns: Sequence[Column], rows: slice, mask: Mask | None = None) -> _Block:
         return tuple(self._domains.of(column).codes(column, rows, mask) for column in columns)
