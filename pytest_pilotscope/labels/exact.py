@@ -87,7 +87,7 @@ class Sum:
         """Add (M,) weights at (M,) codes."""
         if self._values.dtype != object and not self._fits(weights):
             self._values = _wide(self._values)
-        np.add.at(self._values, codes, weights.values)
+        np.add.at(self._values, codes.astype(np.intp, copy=False), weights.values)
 
     @property
     def counts(self) -> Counts:

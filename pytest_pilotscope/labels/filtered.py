@@ -55,7 +55,7 @@ class Filters:
         """Return the number of codes in the domain of a column; raise `TooLarge` if it does not fit into memory."""
         return self._domains.of(Column(table_of(relation), *column)).size
 
-    def codes(self, relation: Relation, columns: Sequence[KeyColumn]) -> Iterator[tuple[npt.NDArray[np.intp], ...]]:
+    def codes(self, relation: Relation, columns: Sequence[KeyColumn]) -> Iterator[tuple[npt.NDArray[np.int32], ...]]:
         """Yield, block after block, the codes of some columns in the rows that have no NULL among them, (K,) each."""
         keys = [Column(table_of(relation), *column) for column in columns]
         nullable = [place for place, key in enumerate(keys) if self._store.has_nulls(key)]
@@ -63,7 +63,7 @@ class Filters:
             if nullable:
                 known = np.logical_and.reduce([block[place] >= 0 for place in nullable])
                 block = tuple(np.compress(known, codes) for codes in block)
-            yield tuple(codes.astype(np.intp) for codes in block)
+            yield block
 
     def _blocks(self, relation: Relation, columns: Sequence[Column]) -> Iterator[_Block]:
         if not relation.predicates:

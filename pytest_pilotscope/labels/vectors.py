@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +51,10 @@ class Vector:
         return total(self.counts)
 
 
-def occurrences(blocks: Iterable[npt.NDArray[np.intp]], size: int) -> Vector:
+def occurrences(blocks: Iterable[npt.NDArray[Any]], size: int) -> Vector:
     """Count how often each code occurs in (M,) codes, which arrive in blocks."""
     found: npt.NDArray[np.int64] | None = None
-    waiting: list[npt.NDArray[np.intp]] = []
+    waiting: list[npt.NDArray[Any]] = []
     for codes in chain(blocks, (None,)):
         if codes is not None:
             waiting.append(codes)

@@ -15,7 +15,7 @@ from pytest_pilotscope.errors import LabelError
 from pytest_pilotscope.labels import memory
 from pytest_pilotscope.labels.exact import Counts, counts, dot
 from pytest_pilotscope.labels.memory import Bounded
-from pytest_pilotscope.labels.source import _LineBlocks
+from pytest_pilotscope.labels.source import _LineBlocks, _parse_copy
 from pytest_pilotscope.labels.vectors import Vector, occurrences, scattered
 from tests.labels.sqlite_rows import SqliteSource
 from tests.labels.test_collect import QUERIES, ROWS, SCHEMA, exact, labelled, rows
@@ -134,6 +134,12 @@ def test_sums_of_blocks_are_exact_beyond_64_bits() -> None:
     wide = Counts(np.array([2**70, 1, 1], dtype=object), 2**70)
     assert scattered([(large, codes), (wide, codes)], 2).all().values.tolist() == [2**61 + 2**70, 2**62 + 2]
     assert dot(often, often) == (5 * 2**61) ** 2 + (10 * 2**61) ** 2
+
+
+def test_a_row_may_be_longer_than_a_block() -> None:
+    """A text of two million characters is read as any other."""
+    [texts] = _parse_copy(b"x" * 2_000_000 + b"\ny\n", ["text"])
+    assert [len(text) for text in texts.to_pylist()] == [2_000_000, 1]
 
 
 def test_lines_are_never_cut() -> None:
