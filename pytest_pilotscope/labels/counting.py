@@ -88,7 +88,7 @@ class Vectors:
         if not message.into:
             return occurrences((codes for (codes,) in self._filters.codes(relation, [message.out])), size)
         incoming = [self.value(node) for _, node in message.into]
-        self._memory.check(_BYTES_PER_CODE * (size + sum(vector.size for vector in incoming)))
+        self._memory.check(_BYTES_PER_CODE * size + 8 * sum(vector.size for vector in incoming))
         looked_up = [vector.all() for vector in incoming]
         blocks = self._filters.codes(relation, [message.out, *(column for column, _ in message.into)])
         return scattered(((reduce(product, map(gather, looked_up, keys)), codes) for codes, *keys in blocks), size)
