@@ -28,7 +28,7 @@ from pytest_pilotscope.labels.memory import BLOCK_ROWS, Bounded, Memory
 from pytest_pilotscope.labels.vectors import Vector, occurrences, scattered
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
-_BYTES_PER_CODE = 48  # of the sums, of what is added to them, and of copies while they are made
+_BYTES_PER_CODE = 32  # of the sums, of what is added to them, and of copies while they are made
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""
 

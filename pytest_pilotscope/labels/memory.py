@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 BLOCK_ROWS = 1 << 18
 """The rows that are read and computed at once; a multiple of 8, so that a block of a bitmap begins with a byte."""
 DEFAULT_BYTES = 1 << 30
+_UNDIVIDED_BYTES = 64 << 20
 
 Value = TypeVar("Value")
 
@@ -25,19 +26,24 @@ class Memory:
     total_bytes: int = DEFAULT_BYTES
 
     @property
+    def _divided_bytes(self) -> int:
+        """All but what reading, blocks of rows and the allocator take."""
+        return max(self.total_bytes - _UNDIVIDED_BYTES, self.total_bytes // 2)
+
+    @property
     def filters_bytes(self) -> int:
         """Memory for the keys of filtered relations."""
-        return self.total_bytes // 4
+        return self._divided_bytes // 4
 
     @property
     def vectors_bytes(self) -> int:
         """Memory for vectors."""
-        return self.total_bytes * 3 // 8
+        return self._divided_bytes * 3 // 8
 
     @property
     def largest_bytes(self) -> int:
         """Memory for one operation."""
-        return self.total_bytes * 3 // 8
+        return self._divided_bytes * 3 // 8
 
     def check(self, size_bytes: int) -> None:
         """Raise `TooLarge` if one operation would take so much memory."""

@@ -58,9 +58,10 @@ def occurrences(blocks: Iterable[npt.NDArray[Any]], size: int) -> Vector:
     for codes in chain(blocks, (None,)):
         if codes is not None:
             waiting.append(codes)
-        if waiting and (codes is None or sum(part.size for part in waiting) >= 2 * size):  # fewer at once would cost as much for each code
+        if waiting and (codes is None or sum(part.size for part in waiting) >= size):  # fewer at once would cost as much for each code
             counted = histogram(waiting[0] if len(waiting) == 1 else np.concatenate(waiting), size).values
-            found, waiting = counted if found is None else found + counted, []
+            found = counted if found is None else np.add(found, counted, out=found)
+            waiting = []
     return _listed(size, counts(np.zeros(size, dtype=np.int64) if found is None else found))
 
 
