@@ -17,9 +17,13 @@ SECRETS = {"POSTGRES_PASSWORD": "not-random", "MLFLOW_DB_PASSWORD": "neither", "
 LIMIT_S = 120
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    """A running engine with the images; skips with the reason where there can be none."""
+    """
+    A running engine with the images; skips with the reason where there can be none.
+
+    It ends with the file of tests: of two workers of `-n`, one waits for the engine of the other.
+    """
     with running_engine() as found:
         if isinstance(found, str):
             pytest.skip(f"no Docker engine for the tests: {found}")
