@@ -62,7 +62,12 @@ def is_scalar(value: object) -> bool:
 
 
 class Algorithm(Protocol):
-    """The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone."""
+    """
+    The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone.
+
+    An attribute `inference` (optional, a text) names the way in which it computes its decisions, such as a compiled one; the record has it
+    as a parameter.
+    """
 
     name: str
 

@@ -35,6 +35,7 @@ class DecidedQuery:
 
     query: Query
     inference_ms: float
+    inference_processor_ms: float
     decision: Decision | None
     limit_ms: int
 
@@ -105,6 +106,7 @@ class Clients:
             repetition=repetition,
             order=order,
             inference_ms=one.inference_ms,
+            inference_processor_ms=one.inference_processor_ms,
             planning_ms=0.0,
             execution_ms=0.0,
             client=index + 1,
@@ -120,4 +122,10 @@ def decided(side: Side, query: Query, limit_ms: int) -> DecidedQuery:
     """Let a side decide on a query once."""
     with side.steered(query) as steering:
         decision = steering.decision if steering.estimates is None else Decision(rows=steering.estimates)
-        return DecidedQuery(query=query, inference_ms=steering.inference_ms, decision=decision, limit_ms=limit_ms)
+        return DecidedQuery(
+            query=query,
+            inference_ms=steering.inference_ms,
+            inference_processor_ms=steering.inference_processor_ms,
+            decision=decision,
+            limit_ms=limit_ms,
+        )

@@ -20,6 +20,7 @@ from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
+from pytest_pilotscope.runs.machine_load import machine_load
 
 if TYPE_CHECKING:
     from pytest_pilotscope.options.settings import Settings
@@ -83,6 +84,7 @@ def run_header(
         settings=report.settings,
         timeout_ms=settings.query_timeout_ms,
         parallel="PYTEST_XDIST_WORKER" in os.environ,
+        machine_load=machine_load(),
     )
 
 

@@ -45,6 +45,7 @@ def clients(sessions: list[Session], side: str, queries: dict[str, str], limit_m
         DecidedQuery(
             query=Query(id=name, sql=sql),
             inference_ms=2.5,
+            inference_processor_ms=1.5,
             decision=Decision(settings={"enable_seqscan": "off"}) if name == "c" else None,
             limit_ms=limit_ms,
         )
@@ -57,7 +58,8 @@ def test_each_client_runs_every_query_once(sessions: list[Session]) -> None:
     """The orders of clients differ, those of a client in one round are the same on every side, and a slice counts what ended."""
     runs, _, found = clients(sessions, "one", SQL).run(2, 1)
     assert sorted((run.client, run.query_id) for run in runs) == [(client, name) for client in (1, 2, 3) for name in SQL]
-    assert {(run.side, run.repetition, run.order, run.inference_ms) for run in runs} == {("one", 2, 1, 2.5)}
+    of_runs = {(run.side, run.repetition, run.order, run.inference_ms, run.inference_processor_ms) for run in runs}
+    assert of_runs == {("one", 2, 1, 2.5, 1.5)}
     assert (found.side, found.repetition, found.order, found.executions) == ("one", 2, 1, 12)
     assert found.duration_s > 0
     orders = [[run.query_id for run in runs if run.client == client] for client in (1, 2, 3)]

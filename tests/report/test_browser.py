@@ -18,7 +18,7 @@ from pytest_pilotscope.record.results import PlanNode
 from pytest_pilotscope.report.page import write_page
 from pytest_pilotscope.tracking.store import open_client
 from tests.commands.test_command_line import running_ui
-from tests.report.samples import comparison, minimal
+from tests.report.samples import comparison, large, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
 webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
@@ -375,3 +375,81 @@ def _luminance(colour: str) -> float:
 
 def _contrast(a: float, b: float) -> float:
     return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+
+@pytest.fixture(scope="module")
+def packed_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a page whose details are packed."""
+    path = write_page(tmp_path_factory.mktemp("packed") / "report.html", [large(), comparison()])
+    assert path.read_text(encoding="utf-8").count('class="details"') == 1
+    return path.as_uri()
+
+
+@pytest.fixture
+def packed(browser: Any, packed_address: str) -> Iterator[Any]:
+    """Open the page anew, at a query; check afterwards that the console is empty and that nothing was fetched but the page."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    browser.get("about:blank")
+    browser.get(f"{packed_address}#r0-q007")
+    support.WebDriverWait(browser, 10).until(lambda driver: driver.execute_script("return document.querySelector('.unpacking') === null"))
+    yield browser
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    assert {url.partition("#")[0] for url in requests if not url.startswith(("data:", "about:", "blob:"))} == {packed_address}
+
+
+DETAILS = "return document.querySelectorAll('#r0-queries .detail').length"
+
+
+def test_packed_details_are_made_when_a_query_is_opened(packed: Any) -> None:
+    """The query of the link is open; the details of others are added once, by a click, by keys, and by the button for all."""
+    assert packed.execute_script(OPENED) == ["r0-q007"]
+    assert packed.execute_script("return document.querySelector('#r0-q007 .query').getBoundingClientRect().height") > 100
+    assert "a_number >= 1000" in packed.execute_script("return document.querySelector('#r0-q007 .sql').textContent")
+    assert len(packed.execute_script("return [...document.querySelectorAll('#r0-q007 .plan .legend, #r0-q007 .plans > .legend')]")) == 1
+    for _ in range(3):
+        packed.execute_script("document.getElementById('r0-q008').rows[0].cells[3].click()")
+    assert packed.execute_script(DETAILS) == 2
+    packed.execute_script(CLICK, "query", 0)
+    for expected in (2, 3):  # from q007 to q008, whose details are there, and to q009
+        packed.execute_script(PRESS, "j")
+        assert packed.execute_script(DETAILS) == expected
+    packed.execute_script(TYPE, "text", "q01")
+    packed.execute_script("document.querySelector('form.filter button').click()")
+    assert packed.execute_script(f"{OPENED}.length") >= 10
+    assert packed.execute_script("return document.querySelectorAll('#r1-queries .detail').length") == 20
+
+
+def test_packed_sql_is_found(packed: Any) -> None:
+    """The filter reads the SQL of queries that were never opened."""
+    packed.execute_script(TYPE, "text", "t4.a_number")
+    assert len(packed.execute_script(ROWS)) == 146
+    packed.execute_script(TYPE, "text", "no such text")
+    assert packed.execute_script(ROWS) == []
+    assert packed.execute_script(DETAILS) == 1
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_packed_details_are_accessible(packed: Any, axe: str, width: int) -> None:
+    """axe-core finds nothing serious in details that were added, and the page is as wide as the screen."""
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+    packed.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    packed.execute_script("document.querySelector('#r0-q009 a').click()")
+    assert packed.execute_script("return document.documentElement.scrollWidth") == width
+    packed.execute_script(axe)
+    packed.set_script_timeout(120)
+    run = "const done = arguments[0]; axe.run('#r0-q009').then(found => done(found.violations.map(v => [v.impact, v.id])))"
+    found = packed.execute_async_script(run)
+    packed.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+
+
+def test_without_scripts_a_packed_page_says_so(browser: Any, packed_address: str) -> None:
+    """The tables are there, and a sentence tells how to see the details."""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.get(packed_address)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    said = browser.find_element("css selector", ".unpacking").text
+    assert said == "The SQL, times and plans of the queries are packed: unpacking them needs a browser with scripts, of 2023 or newer."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +14,7 @@ from urllib.parse import unquote
 from xml.dom import minidom
 
 import pytest
+from markupsafe import escape
 
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.report.content import queries_of
@@ -232,3 +236,22 @@ def test_a_pair_of_postgresqls_has_no_winner() -> None:
     assert 'class="loss"' not in text
     assert "fill: var(--loss)" not in text
     assert not re.search(r'data-flags="[^"]*(win|loss)', text)
+
+
+def test_packed_details_are_those_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each query's row of details and its SQL are in the block, by anchor, as they would be on the page, and nothing of them is twice."""
+    inline = page([comparison()])
+    monkeypatch.setattr("pytest_pilotscope.report.page.PACKED_FROM", 0)
+    text = page([comparison()])
+    assert text == page([comparison()])
+    block = re.findall(r'<script type="application/gzip" class="details">([^<]*)</script>', text)
+    details = json.loads(gzip.decompress(base64.b64decode(block[0])))
+    assert details.keys() == {f"r0-q{number}" for number in range(20)}
+    for sql, detail in details.values():
+        assert detail in inline
+        assert detail not in text
+        assert escape(sql) in detail
+    reader = Reader()
+    reader.feed(text)
+    assert (reader.open, reader.sources, reader.tags.count("script")) == ([], [], 2)
+    assert len(text) < len(inline)
