@@ -137,6 +137,9 @@ addEventListener("keydown", (event) => {
   const by = { j: 1, k: -1 }[event.key];
   if (by && !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, select, textarea")) step(by);
 });
+const folded = () => document.querySelectorAll("details:not([open])");
+addEventListener("beforeprint", () => { for (const part of folded()) part.open = part.classList.toggle("unfolded", true); });
+addEventListener("afterprint", () => { for (const part of document.querySelectorAll(".unfolded")) part.open = part.classList.toggle("unfolded", false); });
 addEventListener("hashchange", openTarget);
 addEventListener("resize", () => scrollByKey(document));
 scrollByKey(document);

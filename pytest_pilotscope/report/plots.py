@@ -56,11 +56,21 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
         yield finished(
             f"speedup-{name}",
             f"Speed-up of each query with {name}",
-            "Sorted, with 95 % intervals. Above 1 is faster; only significant differences are coloured.",
+            f"Sorted, with the 95 % interval of each query; above 1 is faster. {_coloured(len(queries))}",
             figure,
             titles={f"{query.query_id}@{name}": _said(query) for query in queries},
             first=True,
         )
+
+
+def _coloured(queries: int) -> str:
+    """Return a sentence about the colours of a chart of so many queries."""
+    if queries == 1:
+        return "The bar has a colour if the interval excludes 1."
+    return (
+        f"Of {queries} intervals some exclude 1 by chance, so a bar has a colour only if its difference is significant among all "
+        f"{queries} queries."
+    )
 
 
 def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:

@@ -27,6 +27,7 @@ from pytest_pilotscope.runs.drift import DriftRun, drifted_header
 from pytest_pilotscope.runs.header import open_record, run_header
 from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
+from pytest_pilotscope.runs.machine_load import machine_load
 from pytest_pilotscope.runs.single import BenchmarkRun
 from pytest_pilotscope.runs.stream import StreamRun, streamed_header
 
@@ -79,7 +80,7 @@ def benchmark_run(
     failures: dict[str, str] = {}
     with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
         started(writer.header)
-        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
+        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values()), always=bool(settings.writes)))
         session = stack.enter_context(database.measuring_session())
         make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
         if drifted is not None:
@@ -124,7 +125,8 @@ def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
         if failures and status == "FINISHED":
             status = "FAILED"
         why = {side: recorded(text) for side, text in failures.items()}
-        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=why))
+        finished_at = datetime.now(timezone.utc).isoformat()
+        writer.write(RunEnd(status=status, finished_at=finished_at, error=error, failures=why, machine_load=machine_load()))
 
 
 def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:

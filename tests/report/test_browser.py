@@ -6,12 +6,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_pilotscope.commands.ui import announce
+from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.record.results import PlanNode
 from pytest_pilotscope.report.page import write_page
+from pytest_pilotscope.tracking.store import open_client
+from tests.commands.test_command_line import running_ui
 from tests.report.samples import comparison, large, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
@@ -192,6 +198,9 @@ def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) ->
     )
     wait = support.WebDriverWait(opened, 10)
     wait.until(lambda driver: driver.execute_script(state, "r0-q7") == [True, False, True])
+    edges = "const t = document.getElementById('r0-queries'); return [t.tHead, arguments[0]].map(e => e.getBoundingClientRect())"
+    heading, row = opened.execute_script(edges, opened.find_element("css selector", "#r0-q7 > tr"))
+    assert heading["bottom"] <= row["top"] + 1  # the headings stay on the screen, and must not cover it
     opened.execute_script("const e = new MouseEvent('click', {bubbles: true}); document.querySelector('figure svg a').dispatchEvent(e)")
     wait.until(lambda driver: driver.execute_script("return location.hash") != "#r0-q7")
     assert opened.execute_script("return document.getElementById(location.hash.slice(1)).classList.contains('open')")
@@ -214,6 +223,29 @@ def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
     assert opened.execute_script(f"return Array.from({pair}.querySelectorAll('td.off')).map(c => c.textContent)") == ["48.6x"]
     columns = opened.execute_script(f"return new Set(Array.from({pair}.children).map(c => c.getBoundingClientRect().top)).size")
     assert columns == 1
+
+
+def test_deep_plans_can_be_read_on_paper(browser: Any, tmp_path: Path) -> None:
+    """On a page of A4 the plans are one below the other, and a node at depth 15 still has room for a line of text."""
+    deep = PlanNode(operation="Seq Scan", relation="comments", alias="c", conditions=("c.creationdate >= 1327063006",), rows=1, cost=1.0)
+    for _ in range(15):
+        deep = PlanNode(operation="Nested Loop", rows=1, cost=2.0, children=(deep,))
+    record = comparison()
+    reports = tuple(
+        replace(report, plan=deep) if report.query_id == "q1" and report.side == "fast" else report for report in record.reports
+    )
+    browser.get(write_page(tmp_path / "deep.html", [replace(record, reports=reports)]).as_uri())
+    browser.execute_script("document.querySelector('#r0-q1 a').click()")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    plans = browser.execute_script("return [...document.querySelectorAll('#r0-q1 .plan')].map(p => p.getBoundingClientRect().left)")
+    node = "const td = document.querySelector('#r0-q1 td.d15'); const s = getComputedStyle(td);"
+    width = browser.execute_script(f"{node} return td.clientWidth - parseFloat(s.paddingLeft)")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(plans) == 2
+    assert len(set(plans)) == 1
+    assert width > 200
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 900)])
@@ -250,6 +282,20 @@ def test_it_prints(opened: Any) -> None:
     opened.execute_script("document.querySelector('form.filter button').click()")
     assert closed > 20_000
     assert len(opened.print_page()) > closed + 20_000
+
+
+def test_paper_has_what_a_click_would_open(opened: Any) -> None:
+    """Folded details are printed open and folded afterwards; headings are text, because boxes of buttons are on the first page only."""
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = opened.execute_script(f"addEventListener('beforeprint', () => {{ window.printed = {folded} }}); return {folded}")
+    opened.print_page()
+    assert opened.execute_script(f"return [window.printed, {folded}]") == [0, before]
+    assert before > 0
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = "return ['.queries button', '.plans .legend', 'summary'].map(q => getComputedStyle(document.querySelector(q)).display)"
+    opened.execute_script("document.querySelector('#r0-q1 a').click()")
+    assert opened.execute_script(shown) == ["contents", "none", "none"]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -303,6 +349,21 @@ def test_figures_are_really_drawn(opened: Any) -> None:
     )
     assert len(areas) == 10
     assert min(areas) > 10_000
+
+
+@pytest.mark.slow
+def test_mlflow_shows_experiments_at_the_address_that_is_told(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address of `pilotscope ui` opens the list of trainings, in which the experiments of the suite are."""
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    open_client(store).create_experiment("mscn_stats_tiny", tags={"mlflow.experimentKind": "custom_model_development"})
+    with running_ui() as address:
+        announce(StoreUri(store), int(address.rpartition(":")[2]), as_json=True)
+        browser.get(json.loads(capsys.readouterr().out)["url"])
+        found = "return document.body.innerText.includes('mscn_stats_tiny')"
+        assert support.WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(found))
 
 
 def _luminance(colour: str) -> float:

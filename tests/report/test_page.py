@@ -197,6 +197,23 @@ def test_sides_with_the_same_plan_share_its_table() -> None:
     assert "fast runs another plan than baseline. " in text
 
 
+def test_queries_that_lose_nothing_are_sorted_by_what_they_save() -> None:
+    """The order of lost times goes on below zero: what saves most comes last, however the workload is ordered."""
+    times = {"baseline": {"q1": [20.0] * 3, "q2": [20.0] * 3, "q3": [20.0] * 3, "q4": [20.0] * 3}}
+    faster = {"q1": [2.0] * 3, "q2": [18.0] * 3, "q3": [22.0] * 3, "q4": [9.0] * 3}
+    text = page([record_of({**times, "fast": faster})])
+    assert re.findall(r'<tbody id="r0-(\w+)"', text) == ["q3", "q2", "q4", "q1"]
+
+
+def test_the_chart_says_when_a_bar_has_a_colour() -> None:
+    """An interval that excludes 1 is not enough among many queries, and the caption says so with their number."""
+    first = plots_of(comparison(), summarize(comparison()))[0]
+    assert first.caption == (
+        "Sorted, with the 95 % interval of each query; above 1 is faster. Of 20 intervals some exclude 1 by chance, "
+        "so a bar has a colour only if its difference is significant among all 20 queries."
+    )
+
+
 def test_the_colours_of_faster_and_slower_mean_nothing_else() -> None:
     """No side, link, mark or warning has one of the two, on a light and on a dark screen, and in files."""
     style = files("pytest_pilotscope.report").joinpath("page.css").read_text(encoding="utf-8")
