@@ -18,8 +18,8 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
-_ROUNDS = 3
-"""Rounds of questions for lower bounds. 1, 2, 3 and any number of rounds took 11.8, 7.3, 6.5 and 8.1 thousand questions (STATS)."""
+_SHARE = 0.5
+"""Of the largest possible gain of a query: those that may gain at least as much are asked about together."""
 
 
 class Question(NamedTuple):
@@ -46,130 +46,135 @@ class WhatIf(Protocol):
         """Return the storage of an index; more than any budget if it cannot be built."""
 
 
+class _Bound(NamedTuple):
+    """A lower bound of the cost of a query under a configuration; once the plan's indexes are known, as a bit mask, it is the cost."""
+
+    cost: float = 0.0
+    used: int | None = None
+
+
 @dataclass(slots=True)
 class _Known:
-    """The answers for one query: by configuration, and the ranges used..asked for which they hold, all as bit masks."""
+    """The answers for one query, as (used, asked, cost), and what follows from them for the configurations that were looked up."""
 
-    answers: dict[int, tuple[int, float]] = field(default_factory=dict)  # configuration -> (used, cost)
-    ranges: list[tuple[int, int, float]] = field(default_factory=list)  # (used, asked, cost), newest last
+    answers: list[tuple[int, int, float]] = field(default_factory=list)
+    bounds: dict[int, _Bound] = field(default_factory=dict)
 
-    def find(self, mask: int) -> tuple[int, float] | None:
-        """Return the used indexes and the cost under a configuration, if an answer holds for it."""
-        answer = self.answers.get(mask)
-        if answer is None:
-            for used, asked, cost in reversed(self.ranges):
-                if used & mask == used and mask & asked == mask:
-                    self.answers[mask] = answer = (used, cost)
-                    break
-        return answer
-
-    def bound(self, mask: int) -> float:
-        """Return a lower bound of the cost under a configuration: the cost with more indexes."""
-        answer = self.find(mask)
-        if answer is not None:
-            return answer[1]
-        return max((cost for _, asked, cost in self.ranges if mask & asked == mask), default=0.0)
+    def find(self, mask: int) -> _Bound:
+        """Return the bound under a configuration."""
+        if mask not in self.bounds:
+            self.bounds[mask] = _Bound()
+            for used, asked, cost in self.answers:
+                self._raise([mask], used, asked, cost)
+        return self.bounds[mask]
 
     def add(self, used: int, asked: int, cost: float) -> None:
-        self.answers[asked] = (used, cost)
-        self.ranges.append((used, asked, cost))
+        """Take in an answer, which holds from the used indexes to those asked for, and is a lower bound for fewer."""
+        self.answers.append((used, asked, cost))
+        self._raise(self.bounds, used, asked, cost)
+
+    def _raise(self, masks: Iterable[int], used: int, asked: int, cost: float) -> None:
+        for mask in masks:
+            bound = self.bounds[mask]
+            if bound.used is None and mask & asked == mask:
+                self.bounds[mask] = _Bound(cost, used) if used & mask == used else _Bound(max(bound.cost, cost))
 
 
-class _Group(NamedTuple):
-    """Configurations of one query that share a question."""
+class _Part(NamedTuple):
+    """The indexes of a configuration that can matter to a query, and what is known for that query."""
 
     query: IndexedQuery
-    masks: list[int]
+    known: _Known
+    mask: int
 
 
 class UsedSetCosts:
     """
     Costs of a workload from as few questions as possible. Answers for a query stay when `queries` changes.
 
-    For all the configurations that a query still needs, it first asks about the union of their indexes. If the plan uses none of them, one
-    answer holds for all. Otherwise it groups the configurations by the used indexes that they contain, and asks again for each group.
+    For all the compared configurations whose cost for a query is unknown, it first asks about the union of their indexes. If the plan uses
+    none of them, one answer holds for all. Otherwise the next question is about those that have the same of the used indexes.
 
-    `calls` counts questions, `hits` the costs of single queries that needed no question of their own.
+    `calls` counts questions.
     """
 
     def __init__(self, what_if: WhatIf, queries: Sequence[IndexedQuery] = ()) -> None:
         self.queries = tuple(queries)
         self.calls = 0
-        self.hits = 0
         self._what_if = what_if
         self._known: dict[str, _Known] = {}
         self._bits: dict[Index, int] = {}
         self._relevant: dict[str, tuple[int, int]] = {}
+        self._current: list[float] = []
+        self._compared: dict[Configuration, list[_Part]] = {}
+        self._groups: dict[tuple[str, int], list[int]] = {}
+
+    @property
+    def hits(self) -> int:
+        """The costs of single queries that are known without a question of their own."""
+        return sum(bound.used is not None for known in self._known.values() for bound in known.bounds.values()) - self.calls
 
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, from the back end."""
         return self._what_if.size_bytes(index)
 
-    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return the sum over all queries, for each configuration."""
-        needs = self._needs(configurations)
-        self._learn(needs, alone=True)
-        return _sums([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs)
+    def total(self, configuration: Configuration) -> float:
+        """Return the sum over all queries."""
+        parts = self._parts(configuration)
+        self._ask([(part, part.mask) for part in parts if part.known.find(part.mask).used is None])
+        return sum(_costs(parts))
 
-    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return lower bounds of the totals, without a question about a single configuration."""
-        needs = self._needs(configurations)
-        self._learn(needs, alone=False)
-        return _sums([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs)
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
+        """Return lower bounds of the totals without a question; `tightened` then asks about these configurations together."""
+        self._current = _costs(self._parts(chosen))
+        self._compared = {configuration: self._parts(configuration) for configuration in configurations}
+        self._groups = {}
+        for parts in zip(*self._compared.values(), strict=True):
+            group = list({part.mask for part in parts if part.known.find(part.mask).used is None})
+            self._groups.update(((parts[0].query.sql, mask), group) for mask in group)
+        return [sum(_costs(self._compared[configuration])) for configuration in configurations]
 
-    def _needs(self, configurations: Sequence[Configuration]) -> list[_Group]:
-        """Return, per query, the relevant part of each configuration."""
-        masks = [self._mask(configuration) for configuration in configurations]
-        needs = []
-        for query in self.queries:
-            self._known.setdefault(query.sql, _Known())
-            relevant = self._relevance(query)
-            needs.append(_Group(query, [mask & relevant for mask in masks]))
-        return needs
-
-    def _learn(self, needs: Sequence[_Group], *, alone: bool) -> None:
-        """Ask until every cost is known; unless `alone`, only for some rounds and about several configurations at a time."""
-        calls, wanted = self.calls, 0
-        groups: list[_Group] = []
-        for query, masks in needs:
-            distinct = set(masks)
-            wanted += len(distinct)
-            groups += self._groups(query, self._unknown(query, distinct), alone=alone)
-        rounds = 0
-        while groups and (alone or rounds < _ROUNDS):
-            groups = self._ask(groups, alone=alone)
-            rounds += 1
-        if alone:
-            self.hits += max(wanted - (self.calls - calls), 0)
-
-    def _ask(self, groups: Sequence[_Group], *, alone: bool) -> list[_Group]:
-        """Ask one question per group, about all of its indexes; return the configurations that are still unknown, in smaller groups."""
-        questions = [Question(group.query, self._configuration(_union(group.masks))) for group in groups]
-        answers = self._what_if.ask(questions)
-        self.calls += len(questions)
-        for group, answer in zip(groups, answers, strict=True):
-            self._known[group.query.sql].add(self._mask(answer.used), _union(group.masks), answer.cost)
-        return [smaller for group in groups for smaller in self._groups(group.query, self._unknown(group.query, group.masks), alone=alone)]
-
-    def _groups(self, query: IndexedQuery, masks: list[int], *, alone: bool) -> list[_Group]:
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
         """
-        Group the configurations of a query so that the answer about all indexes of each group is still unknown.
+        Return a lower bound of the total of a compared configuration, and tell whether it is the total.
 
-        If that answer is known, none of the group's configurations has all the used indexes; group them by the used indexes that they have.
+        If it is not above `bound`, ask first about the queries that may gain most.
         """
-        if len(masks) < (1 if alone else 2):
-            return []
-        known = self._known[query.sql].find(_union(masks))
-        if known is None:
-            return [_Group(query, masks)]
-        parts: dict[int, list[int]] = {}
-        for mask in masks:
-            parts.setdefault(mask & known[0], []).append(mask)
-        return [group for part in parts.values() for group in self._groups(query, part, alone=alone)]
+        parts = self._compared[configuration]
+        costs = _costs(parts)
+        unknown = [position for position, part in enumerate(parts) if part.known.find(part.mask).used is None]
+        if not unknown or sum(costs) > bound:
+            return sum(costs), not unknown
+        gains = [self._current[position] - costs[position] for position in unknown]
+        least = min(max(gains) * _SHARE, max(gains))
+        asked = [parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
+        self._ask([(part, self._shared(part)) for part in asked])
+        return sum(_costs(parts)), all(parts[position].known.find(parts[position].mask).used is not None for position in unknown)
 
-    def _unknown(self, query: IndexedQuery, masks: Iterable[int]) -> list[int]:
-        known = self._known[query.sql]
-        return sorted(mask for mask in masks if known.find(mask) is None)
+    def _parts(self, configuration: Configuration) -> list[_Part]:
+        """Return the relevant part of a configuration for each query."""
+        mask = self._mask(configuration)
+        return [_Part(query, self._known.setdefault(query.sql, _Known()), mask & self._relevance(query)) for query in self.queries]
+
+    def _shared(self, part: _Part) -> int:
+        """
+        Return the union of the compared configurations that share the next question of a query with this one.
+
+        If the answer about a union is known, none of its unknown configurations has all the used indexes; those stay that have the same.
+        """
+        masks = self._groups[part.query.sql, part.mask]
+        while (used := part.known.find(union := reduce(or_, masks)).used) is not None:
+            masks = [mask for mask in masks if mask & used == part.mask & used and part.known.find(mask).used is None]
+            self._groups.update(((part.query.sql, mask), masks) for mask in masks)
+        return union
+
+    def _ask(self, wanted: Sequence[tuple[_Part, int]]) -> None:
+        """Ask each different question once, and take in the answers."""
+        asked = {(part.query.sql, mask): (part.known, Question(part.query, self._configuration(mask))) for part, mask in wanted}
+        answers = self._what_if.ask([question for _, question in asked.values()])
+        for (_, mask), (known, _), answer in zip(asked, asked.values(), answers, strict=True):
+            known.add(self._mask(answer.used), mask, answer.cost)
+        self.calls += len(asked)
 
     def _mask(self, configuration: Configuration) -> int:
         mask = 0
@@ -191,9 +196,5 @@ class UsedSetCosts:
         return mask
 
 
-def _sums(costs: Iterable[Sequence[float]]) -> list[float]:
-    return [sum(of_configuration) for of_configuration in zip(*costs, strict=True)]
-
-
-def _union(masks: Iterable[int]) -> int:
-    return reduce(or_, masks)
+def _costs(parts: Sequence[_Part]) -> list[float]:
+    return [part.known.find(part.mask).cost for part in parts]

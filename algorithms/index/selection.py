@@ -183,7 +183,7 @@ def _without(tables: frozenset[str], queries: Sequence[IndexedQuery]) -> list[In
 
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
     """Return the estimated cost of the validation queries, which compares selections for different training queries."""
-    return {"validation_estimated_cost": UsedSetCosts(what_if, queries).totals([frozenset(indexes)])[0]} if queries else {}
+    return {"validation_estimated_cost": UsedSetCosts(what_if, queries).total(frozenset(indexes))} if queries else {}
 
 
 def _updates(
