@@ -7,8 +7,8 @@ with U <= K' <= K: fewer plans are possible, and this one still is. One answer h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
 from operator import or_
@@ -53,31 +53,29 @@ class _Bound(NamedTuple):
     used: int | None = None
 
 
-@dataclass(slots=True)
-class _Known:
-    """The answers for one query, as (used, asked, cost), and what follows from them for the configurations that were looked up."""
+class _Known(dict[int, _Bound]):
+    """The bounds for one query by configuration, each computed when it is first looked up and raised by every new answer."""
 
-    answers: list[tuple[int, int, float]] = field(default_factory=list)
-    bounds: dict[int, _Bound] = field(default_factory=dict)
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: list[tuple[int, int, float]] = []
 
-    def find(self, mask: int) -> _Bound:
-        """Return the bound under a configuration."""
-        if mask not in self.bounds:
-            self.bounds[mask] = _Bound()
-            for used, asked, cost in self.answers:
-                self._raise([mask], used, asked, cost)
-        return self.bounds[mask]
+    def __missing__(self, mask: int) -> _Bound:
+        self[mask] = _Bound()
+        for used, asked, cost in self._answers:
+            self._raise([mask], used, asked, cost)
+        return self[mask]
 
     def add(self, used: int, asked: int, cost: float) -> None:
         """Take in an answer, which holds from the used indexes to those asked for, and is a lower bound for fewer."""
-        self.answers.append((used, asked, cost))
-        self._raise(self.bounds, used, asked, cost)
+        self._answers.append((used, asked, cost))
+        self._raise(self, used, asked, cost)
 
     def _raise(self, masks: Iterable[int], used: int, asked: int, cost: float) -> None:
         for mask in masks:
-            bound = self.bounds[mask]
+            bound = self[mask]
             if bound.used is None and mask & asked == mask:
-                self.bounds[mask] = _Bound(cost, used) if used & mask == used else _Bound(max(bound.cost, cost))
+                self[mask] = _Bound(cost, used) if used & mask == used else _Bound(max(bound.cost, cost))
 
 
 class _Part(NamedTuple):
@@ -102,7 +100,7 @@ class UsedSetCosts:
         self.queries = tuple(queries)
         self.calls = 0
         self._what_if = what_if
-        self._known: dict[str, _Known] = {}
+        self._known: defaultdict[str, _Known] = defaultdict(_Known)
         self._bits: dict[Index, int] = {}
         self._relevant: dict[str, tuple[int, int]] = {}
         self._current: list[float] = []
@@ -112,7 +110,7 @@ class UsedSetCosts:
     @property
     def hits(self) -> int:
         """The costs of single queries that are known without a question of their own."""
-        return sum(bound.used is not None for known in self._known.values() for bound in known.bounds.values()) - self.calls
+        return sum(bound.used is not None for known in self._known.values() for bound in known.values()) - self.calls
 
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, from the back end."""
@@ -120,19 +118,19 @@ class UsedSetCosts:
 
     def total(self, configuration: Configuration) -> float:
         """Return the sum over all queries."""
-        parts = self._parts(configuration)
-        self._ask([(part, part.mask) for part in parts if part.known.find(part.mask).used is None])
+        (parts,) = self._parts([configuration])
+        self._ask([(part, part.mask) for part in parts if part.known[part.mask].used is None])
         return sum(_costs(parts))
 
     def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Return lower bounds of the totals without a question; `tightened` then asks about these configurations together."""
-        self._current = _costs(self._parts(chosen))
-        self._compared = {configuration: self._parts(configuration) for configuration in configurations}
+        current, *compared = self._parts([chosen, *configurations])
+        self._current, self._compared = _costs(current), dict(zip(configurations, compared, strict=True))
         self._groups = {}
-        for parts in zip(*self._compared.values(), strict=True):
-            group = list({part.mask for part in parts if part.known.find(part.mask).used is None})
+        for parts in zip(*compared, strict=True):
+            group = [mask for mask in {part.mask for part in parts} if parts[0].known[mask].used is None]
             self._groups.update(((parts[0].query.sql, mask), group) for mask in group)
-        return [sum(_costs(self._compared[configuration])) for configuration in configurations]
+        return [sum(_costs(parts)) for parts in compared]
 
     def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
         """
@@ -142,19 +140,20 @@ class UsedSetCosts:
         """
         parts = self._compared[configuration]
         costs = _costs(parts)
-        unknown = [position for position, part in enumerate(parts) if part.known.find(part.mask).used is None]
+        unknown = [position for position, part in enumerate(parts) if part.known[part.mask].used is None]
         if not unknown or sum(costs) > bound:
             return sum(costs), not unknown
         gains = [self._current[position] - costs[position] for position in unknown]
         least = min(max(gains) * _SHARE, max(gains))
         asked = [parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
         self._ask([(part, self._shared(part)) for part in asked])
-        return sum(_costs(parts)), all(parts[position].known.find(parts[position].mask).used is not None for position in unknown)
+        return sum(_costs(parts)), all(parts[position].known[parts[position].mask].used is not None for position in unknown)
 
-    def _parts(self, configuration: Configuration) -> list[_Part]:
-        """Return the relevant part of a configuration for each query."""
-        mask = self._mask(configuration)
-        return [_Part(query, self._known.setdefault(query.sql, _Known()), mask & self._relevance(query)) for query in self.queries]
+    def _parts(self, configurations: Iterable[Configuration]) -> list[list[_Part]]:
+        """Return the relevant part of each configuration for each query."""
+        masks = [self._mask(configuration) for configuration in configurations]
+        queries = [(query, self._known[query.sql], self._relevance(query)) for query in self.queries]
+        return [[_Part(query, known, mask & relevance) for query, known, relevance in queries] for mask in masks]
 
     def _shared(self, part: _Part) -> int:
         """
@@ -163,8 +162,8 @@ class UsedSetCosts:
         If the answer about a union is known, none of its unknown configurations has all the used indexes; those stay that have the same.
         """
         masks = self._groups[part.query.sql, part.mask]
-        while (used := part.known.find(union := reduce(or_, masks)).used) is not None:
-            masks = [mask for mask in masks if mask & used == part.mask & used and part.known.find(mask).used is None]
+        while (used := part.known[union := reduce(or_, masks)].used) is not None:
+            masks = [mask for mask in masks if mask & used == part.mask & used and part.known[mask].used is None]
             self._groups.update(((part.query.sql, mask), masks) for mask in masks)
         return union
 
@@ -197,4 +196,4 @@ class UsedSetCosts:
 
 
 def _costs(parts: Sequence[_Part]) -> list[float]:
-    return [part.known.find(part.mask).cost for part in parts]
+    return [part.known[part.mask].cost for part in parts]
