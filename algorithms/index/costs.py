@@ -8,7 +8,7 @@ with U <= K' <= K: fewer plans are possible, and this one still is. One answer h
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from itertools import islice
 from operator import or_
@@ -86,6 +86,28 @@ class _Part(NamedTuple):
     mask: int
 
 
+class _Whole(NamedTuple):
+    """A configuration for the whole workload: what it costs besides the queries, and its part for each query."""
+
+    upkeep: float
+    parts: list[_Part]
+
+    @property
+    def costs(self) -> list[float]:
+        """The lower bound for each query."""
+        return [part.known[part.mask].cost for part in self.parts]
+
+    @property
+    def bound(self) -> float:
+        """The lower bound of the total."""
+        return self.upkeep + sum(self.costs)
+
+    @property
+    def unknown(self) -> list[int]:
+        """The positions of the queries whose bound is not known to be the cost."""
+        return [position for position, part in enumerate(self.parts) if part.known[part.mask].used is None]
+
+
 class UsedSetCosts:
     """
     Costs of a workload from as few questions as possible. Answers for a query stay when `queries` changes.
@@ -93,18 +115,21 @@ class UsedSetCosts:
     For all the compared configurations whose cost for a query is unknown, it first asks about the union of their indexes. If the plan uses
     none of them, one answer holds for all. Otherwise the next question is about those that have the same of the used indexes.
 
-    `calls` counts questions.
+    `calls` counts questions. `upkeep` returns what a configuration costs for each query besides: the maintenance of its indexes.
     """
 
-    def __init__(self, what_if: WhatIf, queries: Sequence[IndexedQuery] = ()) -> None:
+    def __init__(
+        self, what_if: WhatIf, queries: Sequence[IndexedQuery] = (), upkeep: Callable[[Configuration], float] = lambda configuration: 0.0
+    ) -> None:
         self.queries = tuple(queries)
+        self.upkeep = upkeep
         self.calls = 0
         self._what_if = what_if
         self._known: defaultdict[str, _Known] = defaultdict(_Known)
         self._bits: dict[Index, int] = {}
         self._relevant: dict[str, tuple[int, int]] = {}
         self._current: list[float] = []
-        self._compared: dict[Configuration, list[_Part]] = {}
+        self._compared: dict[Configuration, _Whole] = {}
         self._groups: dict[tuple[str, int], list[int]] = {}
 
     @property
@@ -118,19 +143,19 @@ class UsedSetCosts:
 
     def total(self, configuration: Configuration) -> float:
         """Return the sum over all queries."""
-        (parts,) = self._parts([configuration])
-        self._ask([(part, part.mask) for part in parts if part.known[part.mask].used is None])
-        return sum(_costs(parts))
+        (whole,) = self._wholes([configuration])
+        self._ask([(whole.parts[position], whole.parts[position].mask) for position in whole.unknown])
+        return whole.bound
 
     def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Return lower bounds of the totals without a question; `tightened` then asks about these configurations together."""
-        current, *compared = self._parts([chosen, *configurations])
-        self._current, self._compared = _costs(current), dict(zip(configurations, compared, strict=True))
+        current, *compared = self._wholes([chosen, *configurations])
+        self._current, self._compared = current.costs, dict(zip(configurations, compared, strict=True))
         self._groups = {}
-        for parts in zip(*compared, strict=True):
+        for parts in zip(*(whole.parts for whole in compared), strict=True):
             group = [mask for mask in {part.mask for part in parts} if parts[0].known[mask].used is None]
             self._groups.update(((parts[0].query.sql, mask), group) for mask in group)
-        return [sum(_costs(parts)) for parts in compared]
+        return [whole.bound for whole in compared]
 
     def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
         """
@@ -138,22 +163,25 @@ class UsedSetCosts:
 
         If it is not above `bound`, ask first about the queries that may gain most.
         """
-        parts = self._compared[configuration]
-        costs = _costs(parts)
-        unknown = [position for position, part in enumerate(parts) if part.known[part.mask].used is None]
-        if not unknown or sum(costs) > bound:
-            return sum(costs), not unknown
-        gains = [self._current[position] - costs[position] for position in unknown]
-        least = min(max(gains) * _SHARE, max(gains))
-        asked = [parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
-        self._ask([(part, self._shared(part)) for part in asked])
-        return sum(_costs(parts)), all(parts[position].known[parts[position].mask].used is not None for position in unknown)
+        whole = self._compared[configuration]
+        costs, unknown = whole.costs, whole.unknown
+        if unknown and whole.upkeep + sum(costs) <= bound:
+            gains = [self._current[position] - costs[position] for position in unknown]
+            least = min(max(gains) * _SHARE, max(gains))
+            asked = [whole.parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
+            self._ask([(part, self._shared(part)) for part in asked])
+        return whole.bound, not whole.unknown
 
-    def _parts(self, configurations: Iterable[Configuration]) -> list[list[_Part]]:
-        """Return the relevant part of each configuration for each query."""
-        masks = [self._mask(configuration) for configuration in configurations]
+    def _wholes(self, configurations: Iterable[Configuration]) -> list[_Whole]:
+        """Return the upkeep of each configuration, and its relevant part for each query."""
+        masks = [(configuration, self._mask(configuration)) for configuration in configurations]
         queries = [(query, self._known[query.sql], self._relevance(query)) for query in self.queries]
-        return [[_Part(query, known, mask & relevance) for query, known, relevance in queries] for mask in masks]
+        return [
+            _Whole(
+                len(queries) * self.upkeep(configuration), [_Part(query, known, mask & relevance) for query, known, relevance in queries]
+            )
+            for configuration, mask in masks
+        ]
 
     def _shared(self, part: _Part) -> int:
         """
@@ -193,7 +221,3 @@ class UsedSetCosts:
                     mask |= 1 << bit
             self._relevant[query.sql] = (mask, len(self._bits))
         return mask
-
-
-def _costs(parts: Sequence[_Part]) -> list[float]:
-    return [part.known[part.mask].cost for part in parts]

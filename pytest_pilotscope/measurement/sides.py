@@ -26,6 +26,7 @@ from pytest_pilotscope.learning.algorithm import (
     Decider,
     Explaining,
     LearningOn,
+    Observing,
     TextSteering,
     is_scalar,
     unknown_of,
@@ -47,7 +48,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    The decision of a side for one query, and the ms that deciding took.
+    The decision of a side for one query, and the ms that deciding took, by the wall clock and of processor time.
 
     `estimates` are the rows of a cardinality estimator, which has some for every subplan; the rows of a `decision` only force a plan. Both
     are None for PostgreSQL left alone. `facts` explain the decision, if the algorithm does. `unsupported` is the reason why the side could
@@ -55,6 +56,7 @@ class Steering:
     """
 
     inference_ms: float
+    inference_processor_ms: float = 0.0
     estimates: Cardinalities | None = None
     decision: Decision | None = None
     unsupported: str | None = None
@@ -102,6 +104,11 @@ class EstimatorSide:
     algorithm: CardinalityEstimator
     supervision: Supervision = field(default_factory=Supervision)
     gaps: dict[str, str | None] = field(default_factory=dict, init=False)
+    _by_text: TextSteering | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.algorithm, TextSteering):  # once, because Python looks through all names of the protocol
+            object.__setattr__(self, "_by_text", self.algorithm)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
@@ -111,15 +118,15 @@ class EstimatorSide:
 
     def _estimated(self, query: Query) -> Cardinalities:
         """Return the estimates of all subplans; the planner lists them if the text is not enough."""
-        estimates = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
-        if estimates is None:
-            with _planning(query):
-                subplans = self.session.subplans(query.sql)
-            estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        estimates = self._by_text.steer_by_text(query) if self._by_text else None
+        if estimates is not None:
             check_rows(self.name, query, estimates)
-            self.gaps[query.sql] = missed(subplans, estimates)
-        else:
-            check_rows(self.name, query, estimates)
+            return estimates
+        with _planning(query):
+            subplans = self.session.subplans(query.sql)
+        estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        check_rows(self.name, query, estimates)
+        self.gaps[query.sql] = missed(subplans, estimates)
         return estimates
 
     def _complete(self, query: Query, estimates: Cardinalities) -> Mapping[str, Scalar]:
@@ -167,6 +174,42 @@ class DeciderSide:
                 with _planning(query):
                     self.session.explain(query.sql)
             raise AlgorithmError(f"{self.name} failed on query {query.id!r}: {error}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class ObservingSide:
+    """A side whose algorithm learns from executions; it keeps the last decision on a query, None if the query was left to PostgreSQL."""
+
+    side: EstimatorSide | DeciderSide
+    algorithm: Observing
+    _decision: Decision | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """Of the observing side."""
+        return self.side.name
+
+    @property
+    def session(self) -> Session:
+        """Of the observing side."""
+        return self.side.session
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Decide as the side does."""
+        with self.side.steered(query) as steering:
+            self._decision = steering.decision if steering.estimates is None else Decision(rows=steering.estimates)
+            yield steering
+
+    def observe(self, query: Query, execution_ms: float) -> float:
+        """Hand the execution of the last decision to the algorithm; return the ms that it learned for. Raise what the algorithm raises."""
+        clock, supervision = Stopwatch(), self.side.supervision
+        if self._decision is not None:
+            limit = training_limit(self.name, supervision.training_timeout_s)
+            with supervision.put_back_on_error(), errors_of(self.name, f"on the execution of query {query.id!r}"), limit, clock:
+                self.algorithm.observe(query, self._decision, execution_ms)
+            supervision.check(self.name, f"learning from query {query.id!r}")
+        return clock.elapsed_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +271,8 @@ def _applied(
         if decided is not None:
             with clock, _named(name, query):
                 apply_decision(side.session, as_decision(decided), stack)
-        yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+        steering = Steering(inference_ms=clock.elapsed_ms, inference_processor_ms=clock.processor_ms, unsupported=unsupported, facts=facts)
+        yield steering, decided
 
 
 @contextmanager
