@@ -7,8 +7,8 @@ with U <= K' <= K: fewer plans are possible, and this one still is. One answer h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
 from operator import or_
@@ -18,8 +18,8 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
-_ROUNDS = 3
-"""Rounds of questions for lower bounds. 1, 2, 3 and any number of rounds took 11.8, 7.3, 6.5 and 8.1 thousand questions (STATS)."""
+_SHARE = 0.5
+"""Of the largest possible gain of a query: those that may gain at least as much are asked about together."""
 
 
 class Question(NamedTuple):
@@ -46,51 +46,76 @@ class WhatIf(Protocol):
         """Return the storage of an index; more than any budget if it cannot be built."""
 
 
-@dataclass(slots=True)
-class _Known:
-    """The answers for one query: by configuration, and the ranges used..asked for which they hold, all as bit masks."""
+class _Bound(NamedTuple):
+    """A lower bound of the cost of a query under a configuration; once the plan's indexes are known, as a bit mask, it is the cost."""
 
-    answers: dict[int, tuple[int, float]] = field(default_factory=dict)  # configuration -> (used, cost)
-    ranges: list[tuple[int, int, float]] = field(default_factory=list)  # (used, asked, cost), newest last
+    cost: float = 0.0
+    used: int | None = None
 
-    def find(self, mask: int) -> tuple[int, float] | None:
-        """Return the used indexes and the cost under a configuration, if an answer holds for it."""
-        answer = self.answers.get(mask)
-        if answer is None:
-            for used, asked, cost in reversed(self.ranges):
-                if used & mask == used and mask & asked == mask:
-                    self.answers[mask] = answer = (used, cost)
-                    break
-        return answer
 
-    def bound(self, mask: int) -> float:
-        """Return a lower bound of the cost under a configuration: the cost with more indexes."""
-        answer = self.find(mask)
-        if answer is not None:
-            return answer[1]
-        return max((cost for _, asked, cost in self.ranges if mask & asked == mask), default=0.0)
+class _Known(dict[int, _Bound]):
+    """The bounds for one query by configuration, each computed when it is first looked up and raised by every new answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: list[tuple[int, int, float]] = []
+
+    def __missing__(self, mask: int) -> _Bound:
+        self[mask] = _Bound()
+        for used, asked, cost in self._answers:
+            self._raise([mask], used, asked, cost)
+        return self[mask]
 
     def add(self, used: int, asked: int, cost: float) -> None:
-        self.answers[asked] = (used, cost)
-        self.ranges.append((used, asked, cost))
+        """Take in an answer, which holds from the used indexes to those asked for, and is a lower bound for fewer."""
+        self._answers.append((used, asked, cost))
+        self._raise(self, used, asked, cost)
+
+    def _raise(self, masks: Iterable[int], used: int, asked: int, cost: float) -> None:
+        for mask in masks:
+            bound = self[mask]
+            if bound.used is None and mask & asked == mask:
+                self[mask] = _Bound(cost, used) if used & mask == used else _Bound(max(bound.cost, cost))
 
 
-class _Group(NamedTuple):
-    """Configurations of one query that share a question."""
+class _Part(NamedTuple):
+    """The indexes of a configuration that can matter to a query, and what is known for that query."""
 
     query: IndexedQuery
-    masks: list[int]
+    known: _Known
+    mask: int
+
+
+class _Whole(NamedTuple):
+    """A configuration for the whole workload: what it costs besides the queries, and its part for each query."""
+
+    upkeep: float
+    parts: list[_Part]
+
+    @property
+    def costs(self) -> list[float]:
+        """The lower bound for each query."""
+        return [part.known[part.mask].cost for part in self.parts]
+
+    @property
+    def bound(self) -> float:
+        """The lower bound of the total."""
+        return self.upkeep + sum(self.costs)
+
+    @property
+    def unknown(self) -> list[int]:
+        """The positions of the queries whose bound is not known to be the cost."""
+        return [position for position, part in enumerate(self.parts) if part.known[part.mask].used is None]
 
 
 class UsedSetCosts:
     """
     Costs of a workload from as few questions as possible. Answers for a query stay when `queries` changes.
 
-    For all the configurations that a query still needs, it first asks about the union of their indexes. If the plan uses none of them, one
-    answer holds for all. Otherwise it groups the configurations by the used indexes that they contain, and asks again for each group.
+    For all the compared configurations whose cost for a query is unknown, it first asks about the union of their indexes. If the plan uses
+    none of them, one answer holds for all. Otherwise the next question is about those that have the same of the used indexes.
 
-    `calls` counts questions, `hits` the costs of single queries that needed no question of their own. `upkeep` returns what a configuration
-    costs for each query besides: the maintenance of its indexes.
+    `calls` counts questions. `upkeep` returns what a configuration costs for each query besides: the maintenance of its indexes.
     """
 
     def __init__(
@@ -99,85 +124,84 @@ class UsedSetCosts:
         self.queries = tuple(queries)
         self.upkeep = upkeep
         self.calls = 0
-        self.hits = 0
         self._what_if = what_if
-        self._known: dict[str, _Known] = {}
+        self._known: defaultdict[str, _Known] = defaultdict(_Known)
         self._bits: dict[Index, int] = {}
         self._relevant: dict[str, tuple[int, int]] = {}
+        self._current: list[float] = []
+        self._compared: dict[Configuration, _Whole] = {}
+        self._groups: dict[tuple[str, int], list[int]] = {}
+
+    @property
+    def hits(self) -> int:
+        """The costs of single queries that are known without a question of their own."""
+        return sum(bound.used is not None for known in self._known.values() for bound in known.values()) - self.calls
 
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, from the back end."""
         return self._what_if.size_bytes(index)
 
-    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return the sum over all queries, for each configuration."""
-        needs = self._needs(configurations)
-        self._learn(needs, alone=True)
-        return self._with_upkeep(configurations, ([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs))
+    def total(self, configuration: Configuration) -> float:
+        """Return the sum over all queries."""
+        (whole,) = self._wholes([configuration])
+        self._ask([(whole.parts[position], whole.parts[position].mask) for position in whole.unknown])
+        return whole.bound
 
-    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return lower bounds of the totals, without a question about a single configuration."""
-        needs = self._needs(configurations)
-        self._learn(needs, alone=False)
-        return self._with_upkeep(configurations, ([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs))
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
+        """Return lower bounds of the totals without a question; `tightened` then asks about these configurations together."""
+        current, *compared = self._wholes([chosen, *configurations])
+        self._current, self._compared = current.costs, dict(zip(configurations, compared, strict=True))
+        self._groups = {}
+        for parts in zip(*(whole.parts for whole in compared), strict=True):
+            group = [mask for mask in {part.mask for part in parts} if parts[0].known[mask].used is None]
+            self._groups.update(((parts[0].query.sql, mask), group) for mask in group)
+        return [whole.bound for whole in compared]
 
-    def _with_upkeep(self, configurations: Sequence[Configuration], costs: Iterable[Sequence[float]]) -> list[float]:
-        upkeep = [len(self.queries) * self.upkeep(configuration) for configuration in configurations]
-        return [sum(of_configuration) for of_configuration in zip(upkeep, *costs, strict=True)]
-
-    def _needs(self, configurations: Sequence[Configuration]) -> list[_Group]:
-        """Return, per query, the relevant part of each configuration."""
-        masks = [self._mask(configuration) for configuration in configurations]
-        needs = []
-        for query in self.queries:
-            self._known.setdefault(query.sql, _Known())
-            relevant = self._relevance(query)
-            needs.append(_Group(query, [mask & relevant for mask in masks]))
-        return needs
-
-    def _learn(self, needs: Sequence[_Group], *, alone: bool) -> None:
-        """Ask until every cost is known; unless `alone`, only for some rounds and about several configurations at a time."""
-        calls, wanted = self.calls, 0
-        groups: list[_Group] = []
-        for query, masks in needs:
-            distinct = set(masks)
-            wanted += len(distinct)
-            groups += self._groups(query, self._unknown(query, distinct), alone=alone)
-        rounds = 0
-        while groups and (alone or rounds < _ROUNDS):
-            groups = self._ask(groups, alone=alone)
-            rounds += 1
-        if alone:
-            self.hits += max(wanted - (self.calls - calls), 0)
-
-    def _ask(self, groups: Sequence[_Group], *, alone: bool) -> list[_Group]:
-        """Ask one question per group, about all of its indexes; return the configurations that are still unknown, in smaller groups."""
-        questions = [Question(group.query, self._configuration(_union(group.masks))) for group in groups]
-        answers = self._what_if.ask(questions)
-        self.calls += len(questions)
-        for group, answer in zip(groups, answers, strict=True):
-            self._known[group.query.sql].add(self._mask(answer.used), _union(group.masks), answer.cost)
-        return [smaller for group in groups for smaller in self._groups(group.query, self._unknown(group.query, group.masks), alone=alone)]
-
-    def _groups(self, query: IndexedQuery, masks: list[int], *, alone: bool) -> list[_Group]:
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
         """
-        Group the configurations of a query so that the answer about all indexes of each group is still unknown.
+        Return a lower bound of the total of a compared configuration, and tell whether it is the total.
 
-        If that answer is known, none of the group's configurations has all the used indexes; group them by the used indexes that they have.
+        If it is not above `bound`, ask first about the queries that may gain most.
         """
-        if len(masks) < (1 if alone else 2):
-            return []
-        known = self._known[query.sql].find(_union(masks))
-        if known is None:
-            return [_Group(query, masks)]
-        parts: dict[int, list[int]] = {}
-        for mask in masks:
-            parts.setdefault(mask & known[0], []).append(mask)
-        return [group for part in parts.values() for group in self._groups(query, part, alone=alone)]
+        whole = self._compared[configuration]
+        costs, unknown = whole.costs, whole.unknown
+        if unknown and whole.upkeep + sum(costs) <= bound:
+            gains = [self._current[position] - costs[position] for position in unknown]
+            least = min(max(gains) * _SHARE, max(gains))
+            asked = [whole.parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
+            self._ask([(part, self._shared(part)) for part in asked])
+        return whole.bound, not whole.unknown
 
-    def _unknown(self, query: IndexedQuery, masks: Iterable[int]) -> list[int]:
-        known = self._known[query.sql]
-        return sorted(mask for mask in masks if known.find(mask) is None)
+    def _wholes(self, configurations: Iterable[Configuration]) -> list[_Whole]:
+        """Return the upkeep of each configuration, and its relevant part for each query."""
+        masks = [(configuration, self._mask(configuration)) for configuration in configurations]
+        queries = [(query, self._known[query.sql], self._relevance(query)) for query in self.queries]
+        return [
+            _Whole(
+                len(queries) * self.upkeep(configuration), [_Part(query, known, mask & relevance) for query, known, relevance in queries]
+            )
+            for configuration, mask in masks
+        ]
+
+    def _shared(self, part: _Part) -> int:
+        """
+        Return the union of the compared configurations that share the next question of a query with this one.
+
+        If the answer about a union is known, none of its unknown configurations has all the used indexes; those stay that have the same.
+        """
+        masks = self._groups[part.query.sql, part.mask]
+        while (used := part.known[union := reduce(or_, masks)].used) is not None:
+            masks = [mask for mask in masks if mask & used == part.mask & used and part.known[mask].used is None]
+            self._groups.update(((part.query.sql, mask), masks) for mask in masks)
+        return union
+
+    def _ask(self, wanted: Sequence[tuple[_Part, int]]) -> None:
+        """Ask each different question once, and take in the answers."""
+        asked = {(part.query.sql, mask): (part.known, Question(part.query, self._configuration(mask))) for part, mask in wanted}
+        answers = self._what_if.ask([question for _, question in asked.values()])
+        for (_, mask), (known, _), answer in zip(asked, asked.values(), answers, strict=True):
+            known.add(self._mask(answer.used), mask, answer.cost)
+        self.calls += len(asked)
 
     def _mask(self, configuration: Configuration) -> int:
         mask = 0
@@ -197,7 +221,3 @@ class UsedSetCosts:
                     mask |= 1 << bit
             self._relevant[query.sql] = (mask, len(self._bits))
         return mask
-
-
-def _union(masks: Iterable[int]) -> int:
-    return reduce(or_, masks)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from pytest_pilotscope.postgres.indexes import Index
@@ -26,11 +26,14 @@ Partners = Mapping[tuple[str, str], frozenset[str]]
 class WorkloadCosts(Protocol):
     """The costs and sizes that Extend needs, from the planner or, in a test, from a table."""
 
-    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return the cost of the whole workload under each configuration, in optimizer units."""
+    def total(self, configuration: Configuration) -> float:
+        """Return the cost of the whole workload, in optimizer units."""
 
-    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Return lower bounds of the totals, for less work; zeros are always right."""
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
+        """Return lower bounds of the totals of possible successors of `chosen`, whose total is known. Zeros are always right."""
+
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
+        """Return a lower bound for one of these successors, above `bound` if a little work finds one; tell whether it is the total."""
 
     def size_bytes(self, index: Index) -> int:
         """Return the storage of an index, estimated or real; above 0."""
@@ -90,7 +93,7 @@ def extend(
     """
     chosen: Configuration = frozenset()
     size_bytes = 0
-    before = cost = costs.totals([chosen])[0]
+    before = cost = costs.total(chosen)
     steps: list[Step] = []
     while True:
         moves = [
@@ -98,7 +101,7 @@ def extend(
             for move in _moves(chosen, kept, columns, partners, costs, limits.width)
             if size_bytes + move.growth_bytes <= limits.budget_bytes
         ]
-        best = _best(moves, costs, cost, limits.min_improvement)
+        best = _best(moves, chosen, costs, cost, limits.min_improvement)
         if best is None:
             break
         move, cost = best
@@ -138,24 +141,26 @@ def _appendable(index: Index, columns: Columns, partners: Partners) -> frozenset
     return (together & columns.get(index.table, frozenset())).difference(index.columns)
 
 
-def _best(moves: Sequence[_Move], costs: WorkloadCosts, cost: float, min_improvement: float) -> tuple[_Move, float] | None:
+def _best(
+    moves: Sequence[_Move], chosen: Configuration, costs: WorkloadCosts, cost: float, min_improvement: float
+) -> tuple[_Move, float] | None:
     """
     Return the move with the largest cost reduction per byte and the resulting cost; None if none improves enough.
 
-    It asks for costs in the order of the moves' upper bounds, and stops when a bound is not above the best move so far.
+    It tightens the bound of the move that promises most, until that bound is the total: no other move can be better.
     """
-    bounds = costs.lower_bounds([move.configuration for move in moves])
-    possible = [(move, bound) for move, bound in zip(moves, bounds, strict=True) if bound * min_improvement < cost]
-    queue = sorted(((_rank(move, cost - bound), move) for move, bound in possible), key=itemgetter(0))
-    best: tuple[_Rank, _Move, float] | None = None
-    for at_best, move in queue:
-        if best is not None and at_best > best[0]:
-            break
-        total = costs.totals([move.configuration])[0]
-        rank = _rank(move, cost - total)
-        if total * min_improvement < cost and (best is None or rank < best[0]):
-            best = (rank, move, total)
-    return None if best is None else best[1:]
+    bounds = costs.lower_bounds([move.configuration for move in moves], chosen)
+    queue = [(_rank(move, cost - bound), bound, False, move) for move, bound in zip(moves, bounds, strict=True)]
+    heapify(queue)
+    while queue:
+        _, bound, is_total, move = heappop(queue)
+        if bound * min_improvement >= cost:
+            continue
+        if is_total:
+            return move, bound
+        bound, is_total = costs.tightened(move.configuration, bound)
+        heappush(queue, (_rank(move, cost - bound), bound, is_total, move))
+    return None
 
 
 _Rank = tuple[float, int, Index]

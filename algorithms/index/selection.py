@@ -195,7 +195,7 @@ def _without(tables: frozenset[str], queries: Sequence[IndexedQuery]) -> list[In
 def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index], trained: UsedSetCosts) -> dict[str, float]:
     """Return the estimated cost of the validation queries, which compares selections for different training queries."""
     costs = UsedSetCosts(what_if, queries, trained.upkeep)
-    return {"validation_estimated_cost": costs.totals([frozenset(indexes)])[0]} if queries else {}
+    return {"validation_estimated_cost": costs.total(frozenset(indexes))} if queries else {}
 
 
 def _maintenance(training: Training, session: Session, start: StartingPoint, what_if: WhatIf) -> Maintenance | None:

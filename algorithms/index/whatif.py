@@ -41,7 +41,7 @@ CONNECTIONS = 2
 """The planner is one process per connection and bounds EXPLAIN: two connections answer nearly twice as fast."""
 
 _BLOCK = 8
-"""Questions that a connection takes at a time."""
+"""Questions that a connection takes at a time, at most."""
 
 
 UNBUILDABLE_BYTES = 1 << 62
@@ -94,12 +94,13 @@ class _Workers:
         """Return one answer per question; an error of one planner, or Ctrl-C, stops the others after their current question."""
         answers: list[Answer | None] = [None] * len(questions)
         order = iter(range(len(questions)))
+        size = min(_BLOCK, -(-len(questions) // len(self._planners)))
         lock, stop = threading.Lock(), threading.Event()
 
         def work(planner: _Planner) -> None:
             while not stop.is_set():
                 with lock:
-                    block = list(islice(order, _BLOCK))
+                    block = list(islice(order, size))
                 if not block:
                     return
                 for position in block:
@@ -194,7 +195,7 @@ class HiddenWhatIf(OpenWhatIf):
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._builder = sessions[0]
-        self._built: dict[str, Index] = {}
+        self._built: dict[Index, str] = {}
         self._sizes: dict[Index, int] = {}
         hiding = [HiddenIndexes(session) for session in sessions]
         super().__init__(hiding, [_Hiding(session, self._built) for session in hiding])
@@ -221,7 +222,7 @@ class HiddenWhatIf(OpenWhatIf):
         if index not in self._sizes and index not in self._refused:
             with self._refused.noting(index):
                 create_index(self._builder, index)
-                self._built[index.name] = index
+                self._built[index] = index.name
                 self._sizes[index] = index_size_bytes(self._builder, index)
         return self._sizes.get(index, UNBUILDABLE_BYTES)
 
@@ -236,10 +237,10 @@ class _Hypothesizing:
 
 @dataclass(frozen=True, slots=True)
 class _Hiding:
-    """A session's hidden indexes, and the growing list of the built ones."""
+    """A session's hidden indexes, and the growing list of the built ones with their names."""
 
     session: HiddenIndexes
-    built: dict[str, Index]
+    built: dict[Index, str]
 
     def answer(self, question: Question) -> Answer:
         return Answer(*self.session.cost(question.query.sql, question.indexes, self.built))

@@ -165,13 +165,14 @@ class HiddenIndexes:
         self._session = session
         self._hidden: tuple[str, ...] | None = None
 
-    def cost(self, sql: str, indexes: frozenset[Index], built: Mapping[str, Index]) -> tuple[float, frozenset[Index]]:
-        """Return the planner's cost of `sql` when it sees only `indexes` of those in `built` (by name), and those of them in the plan."""
-        hidden = tuple(name for name, index in built.items() if index not in indexes)
+    def cost(self, sql: str, indexes: frozenset[Index], built: Mapping[Index, str]) -> tuple[float, frozenset[Index]]:
+        """Return the planner's cost of `sql` when it sees only `indexes` of those in `built` (with names), and those of them in the plan."""
+        shown = {built[index]: index for index in indexes if index in built}
+        hidden = tuple(name for name in built.values() if name not in shown)
         before = "" if hidden == self._hidden else f"SET pilotscope.hidden_indexes = '{', '.join(hidden)}'; "
         cost, names = explain_cost(self._session, sql, before=before)
         self._hidden = hidden
-        return cost, frozenset(built[name] for name in names if name in built)
+        return cost, frozenset(shown[name] for name in names if name in shown)
 
     def close(self) -> None:
         """Show all indexes again."""

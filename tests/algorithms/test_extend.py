@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -37,13 +38,17 @@ class Table:
     queries: Sequence[tuple[float, dict[Index, float]]]
     sizes: dict[Index, int]
 
-    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
+    def total(self, configuration: Configuration) -> float:
         """Sum over the queries."""
-        return [sum(min([plain, *(costs[i] for i in c if i in costs)]) for plain, costs in self.queries) for c in configurations]
+        return sum(min([plain, *(costs[index] for index in configuration if index in costs)]) for plain, costs in self.queries)
 
-    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Nothing is known before it is asked, so that Extend looks at every move."""
         return [0.0] * len(configurations)
+
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
+        """The total at once."""
+        return self.total(configuration), True
 
     def size_bytes(self, index: Index) -> int:
         """Ten bytes per column unless the case says otherwise."""
@@ -128,6 +133,26 @@ def test_an_extension_that_takes_no_space_is_possible() -> None:
     assert run(table, budget_bytes=10).indexes == (AB,)
 
 
+def test_only_moves_that_may_win_are_looked_at() -> None:
+    """The best bound is tightened until it is the total. The others are not: they promise less, or improve too little."""
+
+    class Bounded(Table):
+        looked: ClassVar[list[Configuration]] = []
+
+        def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
+            return [self.total(configuration) - 0.5 for configuration in configurations]
+
+        def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
+            self.looked.append(configuration)
+            total = self.total(configuration)
+            return min(bound + 0.25, total), bound + 0.25 >= total
+
+    table = Bounded(queries=[(100, {A: 40, X: 99.5})], sizes={X: 1})
+    selection = run(table, min_improvement=1.02)
+    assert [step.added for step in selection.steps] == [A]
+    assert table.looked == [frozenset({A})] * 2
+
+
 POSSIBLE = [Index(name, p) for name, columns in COLUMNS.items() for n in (1, 2) for p in itertools.permutations(sorted(columns), n)]
 
 
@@ -135,7 +160,7 @@ def optimum(table: Table, budget_bytes: int) -> float:
     """The lowest cost of all sets of indexes of width up to two within the budget, by trying them all."""
     subsets = itertools.chain.from_iterable(itertools.combinations(POSSIBLE, n) for n in range(len(POSSIBLE) + 1))
     affordable = [frozenset(s) for s in subsets if sum(map(table.size_bytes, s)) <= budget_bytes]
-    return min(table.totals(affordable))
+    return min(map(table.total, affordable))
 
 
 def selective_queries(seed: int) -> Table:

@@ -65,12 +65,39 @@ def test_answers_are_those_of_asking_about_everything(seed: int) -> None:
     """For any planner that takes the cheapest possible plan, every total is the plain one, and Extend finds the same indexes."""
     optimizer = Optimizer(plans(seed, 8))
     costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
-    plain = Plain(optimizer)
+    plain = Plain(Optimizer(optimizer.plans))
     columns, partners = {"t": frozenset(COLUMNS)}, {("t", c): frozenset(COLUMNS) for c in COLUMNS}
     limits = Limits(budget_bytes=60)
     assert extend(columns, partners, costs, limits) == extend(columns, partners, plain, limits)
     assert costs.calls == len(optimizer.asked)
     assert len({(q.query.id, q.indexes) for q in optimizer.asked}) == len(optimizer.asked)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 7])
+def test_moves_that_cannot_win_are_not_asked_about_to_the_end(seed: int) -> None:
+    """For 40 queries Extend asks less than 0.26 of what it asks without bounds. With bounds only before a step it asked 0.30 at least."""
+    optimizer, everything = Optimizer(plans(seed, 40)), Optimizer(plans(seed, 40))
+    columns, partners = {"t": frozenset(COLUMNS)}, {("t", c): frozenset(COLUMNS) for c in COLUMNS}
+    limits = Limits(budget_bytes=60)
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
+    assert extend(columns, partners, costs, limits) == extend(columns, partners, Plain(everything), limits)
+    assert costs.calls < 0.26 * len({(question.query.id, question.indexes) for question in everything.asked})
+
+
+def test_what_may_gain_most_is_asked_first() -> None:
+    """One question about the query that could still gain most settles a bound; the other query is asked when that is not enough."""
+    a = frozenset({Index("t", ("a",))})
+    optimizer = Optimizer({"large": [(frozenset(), 100.0), (a, 60.0)], "small": [(frozenset(), 10.0), (a, 6.0)]})
+    costs = UsedSetCosts(optimizer, [query("small"), query("large")])
+    assert costs.total(frozenset()) == 110
+    assert costs.lower_bounds([a], frozenset()) == [0]
+    optimizer.asked.clear()
+    assert costs.tightened(a, 0) == (60, False)
+    assert [question.query.id for question in optimizer.asked] == ["large"]
+    assert costs.tightened(a, 30) == (60, False)  # a bound from 30 on was known already
+    assert [question.query.id for question in optimizer.asked] == ["large"]
+    assert costs.tightened(a, 60) == (66, True)
+    assert [question.query.id for question in optimizer.asked] == ["large", "small"]
 
 
 class Plain:
@@ -79,17 +106,17 @@ class Plain:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
 
-    def totals(self, configurations: Sequence[Configuration]) -> list[float]:
+    def total(self, configuration: Configuration) -> float:
         """Sum over the queries."""
-        totals = [0.0] * len(configurations)
-        for sql in self.optimizer.plans:
-            for position, configuration in enumerate(configurations):
-                totals[position] += self.optimizer.answer(Question(query(sql), configuration)).cost
-        return totals
+        return sum(self.optimizer.ask([Question(query(sql), configuration)])[0].cost for sql in self.optimizer.plans)
 
-    def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Nothing is known before it is asked, so that Extend looks at every move."""
         return [0.0] * len(configurations)
+
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
+        """The total at once."""
+        return self.total(configuration), True
 
     def size_bytes(self, index: Index) -> int:
         """Ten bytes per column."""
@@ -101,19 +128,20 @@ def test_indexes_that_no_plan_uses_cost_one_question() -> None:
     optimizer = Optimizer({"q": [(frozenset(), 100.0)]})
     costs = UsedSetCosts(optimizer, [query("q")])
     singles = [frozenset({Index("t", (c,))}) for c in COLUMNS]
-    assert costs.totals(singles) == [100.0] * 5
+    costs.lower_bounds(singles, frozenset())
+    assert costs.tightened(singles[0], 0) == (100.0, True)
     assert [question.indexes for question in optimizer.asked] == [frozenset().union(*singles)]
-    assert (costs.calls, costs.hits) == (1, 4)
-    assert costs.totals([frozenset()]) == [100.0]
-    assert (costs.calls, costs.hits) == (1, 5)
+    assert [costs.tightened(single, 100) for single in singles] == [(100.0, True)] * 5
+    assert costs.total(frozenset()) == 100.0
+    assert (costs.calls, costs.hits) == (1, 6)
 
 
 def test_indexes_on_other_tables_and_columns_are_no_question() -> None:
     """A query is asked again only when an index that it can use changes."""
     optimizer = Optimizer({"q": [(frozenset(), 100.0)]})
     costs = UsedSetCosts(optimizer, [query("q")])
-    costs.totals([frozenset()])
-    costs.totals([frozenset({Index("u", ("a",))}), frozenset({Index("t", ("z",))})])
+    for configuration in (frozenset[Index](), frozenset({Index("u", ("a",))}), frozenset({Index("t", ("z",))})):
+        costs.total(configuration)
     assert costs.calls == 1
 
 
@@ -123,9 +151,9 @@ def test_what_is_known_stays_when_queries_are_added() -> None:
     queries = [query(name) for name in optimizer.plans]
     costs = UsedSetCosts(optimizer, queries[:3])
     configuration = frozenset({Index("t", ("a",))})
-    costs.totals([configuration])
+    costs.total(configuration)
     costs.queries = tuple(queries)
     before = len(optimizer.asked)
-    (total,) = costs.totals([configuration])
+    total = costs.total(configuration)
     assert {question.query.id for question in optimizer.asked[before:]} == {"q3"}
     assert total == pytest.approx(sum(optimizer.answer(Question(query(q.sql), configuration)).cost for q in queries))

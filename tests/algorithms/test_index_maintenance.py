@@ -238,5 +238,5 @@ def test_maintenance_is_part_of_totals_and_bounds() -> None:
     configurations = [frozenset[Index](), frozenset({AMOUNT}), frozenset({AMOUNT, PLACED})]
     costs = UsedSetCosts(Sizes(), queries, found.cost)
     paid = [2 * found.cost(configuration) for configuration in configurations]
-    assert costs.totals(configurations) == pytest.approx([20 + more for more in paid])
-    assert costs.lower_bounds(configurations) == pytest.approx([20 + more for more in paid])
+    assert [costs.total(configuration) for configuration in configurations] == pytest.approx([20 + more for more in paid])
+    assert costs.lower_bounds(configurations, frozenset()) == pytest.approx([20 + more for more in paid])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 
@@ -13,7 +14,7 @@ from pytest_pilotscope.algorithms.index.advisor import select, take_start
 from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
 from pytest_pilotscope.algorithms.index.extend import Limits
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
-from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, _Workers, open_what_if
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.catalog import read_schema
@@ -80,6 +81,23 @@ def test_answers_are_in_the_order_of_the_questions(shop_of_15: Database, open_sh
             (alone[key],) = what_if.ask([question])
     assert len(alone) == 48
     assert what_if.ask(questions) == [alone[question.query.id, question.indexes] for question in questions]
+
+
+def test_few_questions_are_shared_out() -> None:
+    """Two questions are answered side by side by two planners: each waits until the other has one, too."""
+    both = Barrier(2)
+
+    class Waiting:
+        def answer(self, question: Question) -> Answer:
+            both.wait(60)
+            return Answer(question.query.id == "a", frozenset())
+
+    workers = _Workers([Waiting(), Waiting()])
+    try:
+        questions = [Question(IndexedQuery(id=name, sql=name, referenced={}, indexable={}), frozenset()) for name in "ab"]
+        assert [answer.cost for answer in workers.ask(questions)] == [1, 0]
+    finally:
+        workers.close()
 
 
 def test_a_failing_question_is_reported_and_the_others_can_be_asked(shop_of_15: Database, open_shop: tuple[Database, OpenWhatIf]) -> None:

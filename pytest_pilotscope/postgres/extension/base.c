@@ -170,12 +170,14 @@ static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index index, Ra
 static bool is_hidden(Oid index) {
     char *name = get_rel_name(index);
     char *schema = name ? get_namespace_name(get_rel_namespace(index)) : NULL;
+    char *qualified;
     ListCell *cell;
 
     if (schema == NULL)
         return false; /* a hypothetical index, which has no catalog entry */
+    qualified = psprintf("%s.%s", schema, name);
     foreach (cell, ps_hidden_indexes)
-        if (strcmp(lfirst(cell), name) == 0 || strcmp(lfirst(cell), psprintf("%s.%s", schema, name)) == 0)
+        if (strcmp(lfirst(cell), name) == 0 || strcmp(lfirst(cell), qualified) == 0)
             return true;
     return false;
 }
