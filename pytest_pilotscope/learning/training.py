@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
     from pytest_pilotscope.provision.pool import WorkerPool
+    from pytest_pilotscope.queries.scripts import Writes
 
 LABEL_STEPS = 100
 """Labels show their progress in per cent, because the number of subplans is unknown at the start."""
@@ -65,6 +66,13 @@ class Training:
     def data_fingerprint(self) -> str:
         """The identity of the data that models and labels belong to."""
         return self.database.fingerprint.data
+
+    @property
+    def writes(self) -> Writes | None:
+        """The scripts of `--writes`, which run among the queries when they are measured; None without any."""
+        from pytest_pilotscope.provision.writes import given_writes
+
+        return given_writes(self.settings)
 
     @property
     def schema(self) -> Schema:

@@ -113,6 +113,12 @@ class Supervision:
             self._stored = stored_state(self.session)
             self._last_transaction = last_transaction(self.session)
 
+    def renew_data(self) -> None:
+        """Take the present data as those to keep, after writes of the run itself."""
+        self.renew()
+        if self.session is not None and self.fingerprint is not None:
+            self.fingerprint = _present(self.session)
+
     def limited(self, algorithm: str, query: Query) -> time_limit:
         """
         End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else.
@@ -194,13 +200,17 @@ class Supervision:
         found += stored_changes(stored, self._stored)
         if self.fingerprint is not None and rows:
             before = self.fingerprint.as_mapping()
-            now = fingerprint(session)
-            if is_small(session):  # a mark has the fingerprint of the rows as they were loaded
-                now = replace(now, data=content_fingerprint(session))
+            now = _present(session)
             after = now.as_mapping()
             self.fingerprint = now
             found += [f"the {name} of database {session.database!r} changed" for name in before if after[name] != before[name]]
         return found
+
+
+def _present(session: Session) -> Fingerprint:
+    """Return the fingerprint of a database as it is now: a mark has that of the rows as they were loaded."""
+    now = fingerprint(session)
+    return replace(now, data=content_fingerprint(session)) if is_small(session) else now
 
 
 def _replaced_instruments() -> list[str]:

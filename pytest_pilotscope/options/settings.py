@@ -145,12 +145,28 @@ class Settings:
         metavar="K",
         parse=values.positive_int,
     )
+    writes: tuple[str, ...] = option(
+        (),
+        "scripts as of pgbench that write beside the queries, drawn by weight; each slice begins with the same data, in a copy",
+        metavar="FILE[@WEIGHT]",
+        parse=values.names,
+    )
+    writes_per_query: float = option(
+        10.0, "runs of the scripts of --writes for each query, in each client", metavar="N", parse=values.positive_float
+    )
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
     drift: drifts.Drift | None = option(
         None,
-        "train before the data change, measure before and after: with the statistics as they were, after ANALYZE, and trained again",
+        "train before the data or the templates of the queries change, measure before and after: with the statistics as they were, after "
+        "ANALYZE, and trained again",
         metavar=drifts.FORM,
         parse=drifts.drift,
+    )
+    stream: Path | None = option(
+        None,
+        "measure a stream of queries that this TOML file describes, with repeats and writes in between; algorithms may learn on the way",
+        metavar="FILE",
+        parse=values.path,
     )
 
     # gate
@@ -234,8 +250,13 @@ class Settings:
     @property
     def conditions(self) -> dict[str, int]:
         """The conditions that are not those of a quiet measurement, by the names of their options; 1 for a flag."""
-        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients}
+        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients_at_once}
         return {name: int(value) for name, value in chosen.items() if value is not None}
+
+    @property
+    def clients_at_once(self) -> int | None:
+        """The clients of a side in a time slice: one that writes if their number is not given; None without slices."""
+        return 1 if self.clients is None and self.writes else self.clients
 
     @property
     def fewest_rounds(self) -> int:

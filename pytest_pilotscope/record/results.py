@@ -92,7 +92,8 @@ class TimeSlice:
     The time in which a `side` had the machine, and all its clients ran every query once.
 
     `repetition` is the round, `order` the position within it, from 0. It took `duration_s` until the last client was ready; `executions`
-    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`.
+    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`. So have their `write_run`s, of which there
+    are `writes`.
     """
 
     side: str
@@ -100,9 +101,28 @@ class TimeSlice:
     order: int
     duration_s: float
     executions: int
+    writes: int = 0
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "repetition", "order", "duration_s", "executions")
+        _check_not_negative(self, "repetition", "order", "duration_s", "executions", "writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRun:
+    """
+    One run of a `script` of `--writes`, by a `client` (from 1) in the time slice of `side` and `repetition`.
+
+    The client waited `latency_ms` for all its statements together, by its own clock.
+    """
+
+    side: str
+    script: str
+    repetition: int
+    client: int
+    latency_ms: float
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "repetition", "client", "latency_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +254,31 @@ class MachineLoad:
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "processors", "load_average", "stolen_s", "elapsed_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStep:
+    """
+    A query of a stream (`query_id`) on one `side`: all runs with this id took place before the next one's.
+
+    `original` is the id of the same query in the workload. As a `repeat` it is the first of its template (`new`), the same as an earlier
+    one (`exact`), or another one of an earlier template (`template`). The statement `write` ran before it, if any, after `writes` others.
+    The side learned from it for `learning_ms`, which is in no query's time. `regret_ms` is the end-to-end time of the side minus the
+    baseline's, both the medians of the rounds, summed up from the beginning of the stream to this query; a query without a pair adds
+    nothing.
+    """
+
+    query_id: str
+    side: str
+    original: str
+    repeat: Literal["new", "exact", "template"]
+    regret_ms: float
+    learning_ms: float = 0.0
+    writes: int = 0
+    write: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "learning_ms", "writes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

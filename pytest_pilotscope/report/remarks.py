@@ -18,6 +18,7 @@ def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Return all remarks on a record, in the order of display."""
     found = (
         variant_remarks(record, summary),
+        write_remarks(summary),
         wide_intervals(summary),
         (remark for training in record.training for remark in choices(training)),
         no_results(record),
@@ -34,6 +35,19 @@ def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
     for name, side in summary.sides.items():
         if side.against and side.against.plans and (tied := side.against.plans.tied):
             yield Remark(text=f"{name}: plans that differ from the baseline's by ties of cost only: {named(tied)}")
+
+
+def write_remarks(summary: Summary) -> Iterator[Remark]:
+    """Say on which sides the scripts that write are certainly slower: the speed-up above is that of the queries."""
+    for name, side in summary.sides.items():
+        speedup = side.load.writes.speedup if side.load and side.load.writes else None
+        if speedup is not None and speedup.high < 1:
+            slower = speedup.inverse
+            yield Remark(
+                text=f"{name}: a script of --writes takes {slower.estimate:.2f} times as long as on the baseline [{slower.low:.2f}, "
+                f"{slower.high:.2f}]",
+                bad=True,
+            )
 
 
 def choices(training: TrainingReport) -> Iterator[Remark]:

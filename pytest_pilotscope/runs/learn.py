@@ -79,9 +79,9 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
 
 
 @contextmanager
-def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
-    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
-    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+def copyable(database: Database, algorithms: Iterable[object], *, always: bool = False) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, or `always`, give one that can be copied while our sessions are open."""
+    if always or any(getattr(algorithm, "copies", False) for algorithm in algorithms):
         with database.copyable() as source:
             yield source
     else:

@@ -42,7 +42,7 @@ def test_the_best_model_of_a_scheduler_is_loaded_by_the_next(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("preset", "arguments", "message"),
     [
-        (get_knob_preset_scheduler, {"target": "foo"}, "target: expected total_time, p95_time or throughput, got 'foo'"),
+        (get_knob_preset_scheduler, {"target": "foo"}, "target: expected total_time, p95_time, p99_time or throughput, got 'foo'"),
         (get_knob_preset_scheduler, {"projection": None}, "projection: expected llamatune or none, got 'None'"),
         (get_knob_preset_scheduler, {"num_trials": 0}, "num_trials: expected a whole number of at least 1, got '0'"),
         (get_index_preset_scheduler, {"budget_mb": -1}, "budget_mb: expected a number above 0, got '-1'"),
