@@ -17,7 +17,7 @@ from pytest_pilotscope.algorithms.index.maintenance import Maintenance, count_wr
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
 from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
-from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, check_what_if, open_what_if
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
@@ -122,6 +122,11 @@ class IndexSelection:
             scalars=figures,
             artifacts=[*save_indexes(training.folder, *self._selected()), *artifacts],
         )
+
+    @staticmethod
+    def check_training(database: Database) -> None:
+        """Raise `UsageError` if no index can be selected on the server of a database."""
+        check_what_if(database)
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:

@@ -108,7 +108,8 @@ class Training:
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
         with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
-            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), pool=self.pool)
+            memory_bytes = self.settings.label_memory_bytes
+            return count(workers=os.cpu_count() or 1, memory_bytes=memory_bytes, progress=_in_steps(advance), pool=self.pool)
 
     @contextmanager
     def pool(self) -> Iterator[WorkerPool | None]:

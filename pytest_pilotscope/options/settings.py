@@ -208,6 +208,13 @@ class Settings:
     collection: bool = option(True, "collect no labels; use those in the cache")
     training: bool = option(True, "do not train; needs --load-model")
     collection_size: int | None = option(None, "label at most N training queries; all without it", metavar="N", parse=values.positive_int)
+    label_memory_bytes: int = option(
+        1 << 30,
+        "memory for counting labels, such as 512m or 4g; what does not fit is counted in parts or by PostgreSQL",
+        name="label-memory",
+        metavar="SIZE",
+        parse=values.size,
+    )
     training_size: int | None = option(
         None, "learn from at most N training queries; all without it", metavar="N", parse=values.positive_int
     )

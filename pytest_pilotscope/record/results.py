@@ -239,24 +239,6 @@ class QueryDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MachineLoad:
-    """
-    The load of the client's machine at one moment.
-
-    `load_average` is that of the last minute, for so many `processors` that the client may use. Since the start of the machine, its
-    hypervisor kept all processors together from running for `stolen_s`, out of `elapsed_s`; both are null if that is not known.
-    """
-
-    processors: int
-    load_average: float
-    stolen_s: float | None = None
-    elapsed_s: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_not_negative(self, "processors", "load_average", "stolen_s", "elapsed_s")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStep:
     """
     A query of a stream (`query_id`) on one `side`: all runs with this id took place before the next one's.
@@ -279,6 +261,24 @@ class StreamStep:
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "learning_ms", "writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """
+    The load of the client's machine at one moment.
+
+    `load_average` is that of the last minute, for so many `processors` that the client may use. Since the start of the machine, its
+    hypervisor kept all processors together from running for `stolen_s`, out of `elapsed_s`; both are null if that is not known.
+    """
+
+    processors: int
+    load_average: float
+    stolen_s: float | None = None
+    elapsed_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "processors", "load_average", "stolen_s", "elapsed_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,10 +172,12 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    if plans is None:
-        return None
-    tied = f", {len(plans.tied)} tied" if plans.tied else ""
-    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower}){tied}"
+    return f"{plans.changed} of {plans.queries}{f', {len(plans.tied)} tied' if plans.tied else ''}" if plans else None
+
+
+def _changed_outcomes(against: Against) -> str | None:
+    plans = against.plans
+    return f"{plans.faster}/{plans.slower}" if plans and plans.changed and not against.itself else None
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
@@ -246,8 +248,13 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
+        meaning="queries with another plan than the baseline's; tied are those whose plan costs the same",
         cell=_compared(_plans),
+    ),
+    Figure(
+        name="of these won/lost",
+        meaning="queries with another plan that are significantly faster or slower than the baseline",
+        cell=_compared(_changed_outcomes),
     ),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
     Figure(

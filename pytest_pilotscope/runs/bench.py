@@ -124,7 +124,8 @@ class Bench:
             self._gate = open_gate(self.settings, partial(newest_record, tracking_uri=self.settings.tracking_uri))
             if self._gate is not None and self._gate.missing and self.settings.gate_on_missing == "fail":
                 raise UsageError(
-                    f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
+                    f"--gate {self.settings.gate}: {self._gate.missing}; name another reference, or measure a first one: "
+                    "--gate-on-missing warn"
                 )
 
     def _check_parts(self, name: str) -> None:
@@ -199,7 +200,7 @@ class Bench:
             self.say(f"pilotscope: {name} on {database.report.header()}")
             for line in introductions(database):
                 self.say(f"pilotscope: {line}")
-            for line in restrictions(self.settings.algorithms, self.registry, database):
+            for line in restrictions(self.settings.algorithms, self.registry, database, trains=self.settings.training):
                 self.say(f"pilotscope: {line}")
             self._databases[name] = database = self._before(name, database)
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)

@@ -88,12 +88,12 @@ def run_header(
     )
 
 
-def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
+def restrictions(algorithms: Iterable[str], registry: Registry, database: Database, *, trains: bool) -> Iterator[str]:
     """
     Yield a line for each algorithm that is restricted on the server of a database, and for tables that no query can read there.
 
     Raise `MissingExtension` for algorithms that cannot steer it, and `DatasetError` or `UsageError` for one that would change what nobody
-    has allowed to change.
+    has allowed to change, and for one that cannot learn there, if it `trains`.
     """
     from pytest_pilotscope.learning.algorithm import needs_library
     from pytest_pilotscope.postgres.databases import our_name, require_databases
@@ -109,6 +109,8 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
         algorithm = part.resolve()
         if getattr(algorithm, "copies", False):
             require_databases(database.server, f"--algo {part.name}", our_name(database.name, "_..."))
+        if trains and (check := getattr(algorithm, "check_training", None)) is not None:
+            check(database)
         restriction = getattr(algorithm, "restriction", None)
         if restriction is not None and (reason := restriction(database)):
             yield f"{part.name} on this server: {reason}"

@@ -234,7 +234,8 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
         yield Remark(text=f"{name} was measured against itself{_where(header)}: {TOO_FEW}.")
     else:
         text = f"{name}, measured against itself{_where(header)}, cannot be told apart ({_range(speedup)} times as fast)"
-        yield Remark(text=f"{text}: on this machine a difference of less than {off:.1%} is noise.")
+        least = f"{off:.1%}" if off < 1 else f"a factor of {times_text(1 + off)}"
+        yield Remark(text=f"{text}: on this machine a difference of less than {least} is noise.")
     if noisy := against.noisy:
         worst = named(f"{id_} ({times_text(factor)}x)" for id_, factor in sorted(noisy.items(), key=lambda item: -item[1]))
         count = f"{len(noisy)} of {counted(len(against.queries), 'query', 'queries')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def test_the_best_model_of_a_scheduler_is_loaded_by_the_next(tmp_path: Path, mon
         assert tracker is not None
         run = tracker.client.get_run(tracker.started_id)
         assert (run.info.status, "train_loss" in run.data.metrics) == ("FINISHED", training)
+        assert datetime.fromisoformat(run.data.tags["started_at"]).tzinfo is not None
+        if training:  # what was used, as PilotScope lists it
+            assert (run.data.params["num_training"], float(run.data.params["batch_size"])) == ("8", run.data.metrics["batch_size"])
     assert answers[0] == answers[1]
 
 

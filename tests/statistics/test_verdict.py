@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,12 @@ def test_postgresql_is_not_accused_by_itself() -> None:
     (told,) = texts(record)
     assert told.startswith("PostgreSQL 18.4, measured against itself on stats_tiny, cannot be told apart (0.99")
     assert told.endswith("% is noise.")
+
+
+def test_noise_beyond_a_hundred_per_cent_is_a_factor() -> None:
+    """A difference of `400%` of a time is hard to read; it is a factor then."""
+    (told, *_) = texts(of_server(measured("baseline", baseline_again=[0.3, 3.0, 0.3, 3.0, 0.4, 2.5])))
+    assert re.search(r": on this machine a difference of less than a factor of [2-9]\.\d\d is noise\.$", told), told
 
 
 @pytest.mark.parametrize("factor", [1.5, 0.5])
