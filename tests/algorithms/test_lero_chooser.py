@@ -505,6 +505,7 @@ def test_updating_is_in_no_querys_time(contrary: Lero, session: Session, monkeyp
         return then
 
     monkeypatch.setattr(supervision, "_INSTRUMENTS", ())  # the clock is replaced on purpose
+    monkeypatch.setattr(supervision, "_LOADED_SINCE", {})
     monkeypatch.setattr(clocks, "perf_counter_ns", noted("clock", perf_counter_ns))
     for name in ("learn_on", "decide", "_note"):
         monkeypatch.setattr(contrary, name, noted(name, getattr(contrary, name)))
