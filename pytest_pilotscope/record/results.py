@@ -231,7 +231,9 @@ class RunHeader:
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
-    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts.
+    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts. `shared_baseline` names
+    the measurement if several runs took turns against one baseline: the records with the same name have the same executions of it, which
+    are one sample.
     """
 
     run_name: str
@@ -254,6 +256,7 @@ class RunHeader:
     settings: Mapping[str, str] = field(default_factory=dict)
     timeout_ms: float | None = None
     parallel: bool = False
+    shared_baseline: str | None = None
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "rounds", "timeout_ms")

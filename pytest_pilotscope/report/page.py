@@ -47,29 +47,38 @@ class RunContent:
     queries: tuple[QueryContent, ...]
 
 
-def write_page(path: Path, records: Sequence[Record]) -> Path:
-    """Write the page of these records, in this order, create its folder if necessary, and return the path."""
+def write_page(path: Path, records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> Path:
+    """
+    Write the page of these records, in this order, create its folder if necessary, and return the path.
+
+    `plots` are those of a single record if they are drawn already.
+    """
     private_folder(path.parent)
-    write_private(path, page(records))
+    write_private(path, page(records, plots=plots))
     return path
 
 
-def write_plots(folder: Path, record: Record) -> Path:
-    """Write every plot of a record as an SVG file, and return the folder."""
+def drawn(record: Record) -> tuple[Plot, ...]:
+    """Draw every plot of a record."""
+    return plots_of(record, summarize(record))
+
+
+def write_plots(folder: Path, plots: Sequence[Plot]) -> Path:
+    """Write plots as SVG files, and return the folder."""
     private_folder(folder)
-    for plot in plots_of(record, summarize(record)):
+    for plot in plots:
         write_private(folder / f"{plot.name}.svg", plot.for_file())
     return folder
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> str:
     """Return the text of the page."""
-    runs = [_content(record, f"r{number}-") for number, record in enumerate(records)]
+    runs = [_content(record, f"r{number}-", plots) for number, record in enumerate(records)]
     template = environment().get_template(TEMPLATE)
     return template.render(runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY) + "\n"
 
 
-def _content(record: Record, prefix: str) -> RunContent:
+def _content(record: Record, prefix: str, plots: Sequence[Plot] | None) -> RunContent:
     summary = summarize(record)
     return RunContent(
         prefix=prefix,
@@ -79,7 +88,7 @@ def _content(record: Record, prefix: str) -> RunContent:
         table=figure_table(summary),
         verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
-        plots=plots_of(record, summary),
+        plots=tuple(plots_of(record, summary) if plots is None else plots),
         queries=tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms)),
     )
 

@@ -51,7 +51,7 @@ def measure_slices(
             try:
                 ready.append(_clients(run, side, measured, databases[side.name], clients, stack))
             except SideFailed as error:  # of a comparison: the others go on
-                run.failures.setdefault(side.name, error.reason)
+                run.ended(error)
         title = f"{run.header.algorithm} on {run.header.dataset}, {clients} clients"
         rounds = run.settings.fewest_rounds
         with run.progress(title, rounds * len(ready)) as advance:
