@@ -40,8 +40,8 @@ def header_of(header: RunHeader, side: str) -> RunHeader:
 
 def own_header(header: RunHeader, algorithm: str, sides: tuple[str, ...]) -> RunHeader:
     """Return the header of a record of these sides alone. The other sides take turns with them, and have the same baseline."""
-    part = _part(header, algorithm, sides, {"record_id": uuid4().hex})
     shared = f"{', '.join(side for side in header.sides if side != header.baseline_side)} on {header.dataset}, {header.started_at}"
+    part = _part(header, algorithm, sides, {"record_id": uuid4().hex, "shared_baseline": shared})
     return replace(part, shared_baseline=shared)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, error_text, raise_interrupt_behind, recorded
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, error_text, named, raise_interrupt_behind, recorded
 from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
@@ -84,7 +84,7 @@ def benchmark_run(
         if drifted is not None:
             make = partial(DriftRun, drifted=drifted, dataset=dataset)
         run = make(
-            header=header if apart else records.headers[0],
+            header=replace(header, algorithm=named(case.title for case in apart)) if apart else records.headers[0],
             database=database,
             workload=workload,
             queries=queries,
