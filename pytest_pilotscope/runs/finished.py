@@ -15,7 +15,6 @@ from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.record.projection import is_comparison, runs_of
 from pytest_pilotscope.record.record import Record, read_record
 from pytest_pilotscope.record.results import RunHeader
-from pytest_pilotscope.statistics.summary import summary_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ def read_back(header: RunHeader, settings: Settings, failures: list[str]) -> Fin
 
     Return None if the record itself cannot be read.
     """
+    from pytest_pilotscope.statistics.summary import summary_json  # it needs SciPy, which collecting tests does not
+
     path = settings.results / f"{header.run_name}.jsonl"
     record = _read(path, failures)
     if record is None:
