@@ -215,8 +215,9 @@ class Bench:
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun | MeasuredRun]:
         """Give the run of a case, measured already if it shares its baseline; however the block ends, hand the record to its readers."""
-        group = [other for other, count in self.to_open.items() if count > 0 and shares(other, case, self.settings)]
-        if case not in self._measured and case in group and len(group) > 1:
+        sharing = [other for other in self.to_open if shares(other, case, self.settings)]
+        group = [other for other in sharing if self.to_open[other] > 0]
+        if case not in self._measured and case in group and len(group) > 1 and self._connect(sharing):
             self._measure_in_turns(group)
         self.to_open[case] -= 1
         if case in self._measured:
@@ -251,6 +252,14 @@ class Bench:
     def _read_back(self, header: RunHeader) -> FinishedRun | None:
         with held():
             return read_back(header, self.settings, self.failures)
+
+    def _connect(self, cases: Sequence[Case]) -> bool:
+        """Tell whether the server has connections for the clients of all these cases at once; without `--clients` it has."""
+        from pytest_pilotscope.runs.slices import allowed_connections, wanted_connections
+
+        sides = 1 + sum(len(case.opponents) for case in cases)
+        clients = self.settings.clients
+        return clients is None or wanted_connections(sides, clients) <= allowed_connections(self.database(cases[0].dataset))
 
     def _measure_in_turns(self, cases: Sequence[Case]) -> None:
         """Measure cases of one dataset against one baseline. An error of one algorithm is kept for its own case, any other for all."""

@@ -23,14 +23,23 @@ RESERVED = 5
 """Connections that stay free on a server of ours, and for others."""
 
 
+def wanted_connections(sides: int, clients: int) -> int:
+    """Return how many connections to one server the clients of some sides need."""
+    return sides * (clients + 1) + RESERVED
+
+
+def allowed_connections(database: Database) -> int:
+    """Return how many connections a server accepts."""
+    with database.session() as session:
+        return int(session.scalar("SELECT current_setting('max_connections')"))
+
+
 def check_connections(databases: Sequence[Database], clients: int) -> None:
     """Raise `UsageError` if a server does not accept the sessions of all clients of the sides that it has."""
     servers = {id(database.server): database for database in databases}
     sides = Counter(id(database.server) for database in databases)
     for server, database in servers.items():
-        with database.session() as session:
-            allowed = int(session.scalar("SELECT current_setting('max_connections')"))
-        wanted = sides[server] * (clients + 1) + RESERVED
+        wanted, allowed = wanted_connections(sides[server], clients), allowed_connections(database)
         if wanted > allowed:
             raise UsageError(
                 f"--clients {clients}: {sides[server]} sides need {wanted} connections, and the server has max_connections = {allowed}; "

@@ -18,6 +18,7 @@ from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.record import Record, RecordWriter, read_record
 from pytest_pilotscope.record.results import BASELINE, TrainingReport
+from pytest_pilotscope.runs import slices
 from pytest_pilotscope.runs.bench import Bench
 from pytest_pilotscope.runs.cases import cases_of
 from pytest_pilotscope.runs.rounds import further_rounds
@@ -75,6 +76,12 @@ class Shy(Fair):
         raise UnsupportedQuery("no courage", query.sql)
 
 
+class AlsoFair(Fair):
+    """Another one."""
+
+    name = "also-fair"
+
+
 class Stopped(Fair):
     """Is told to end by the user."""
 
@@ -85,7 +92,7 @@ class Stopped(Fair):
         raise KeyboardInterrupt
 
 
-ALGORITHMS = (Fair, Dropout, Dunce, Shy, Stopped)
+ALGORITHMS = (Fair, AlsoFair, Dropout, Dunce, Shy, Stopped)
 
 
 def bench_of(results: Path, *names: str, **chosen: Any) -> Bench:
@@ -225,6 +232,16 @@ def test_not_opened_is_not_measured(tmp_path: Path) -> None:
     with closing(bench_of(tmp_path / "trained", "fair", "dropout", measure=False)) as bench:
         list(outcomes(bench))
         assert [record.header.shared_baseline for record in records_in(tmp_path / "trained").values()] == [None, None]
+
+
+def test_clients_take_turns_if_the_server_has_connections_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it has too few for all sides at once, each algorithm has a run by itself, as it would have alone."""
+    monkeypatch.setattr(slices, "allowed_connections", lambda database: 3 * (2 + 1) + slices.RESERVED)
+    for names, shared in ((("baseline", "fair", "also-fair"), True), (("fair", "also-fair", "dropout"), False)):
+        with closing(bench_of(tmp_path / names[0], *names, clients=2)) as bench:
+            (_, queries, *_), *_ = outcomes(bench)
+            assert queries == ["q2", "q3", "q4"]
+            assert {run.record.header.shared_baseline is not None for run in bench.finished} == {shared}
 
 
 def test_rounds_are_added_until_every_record_is_settled(tmp_path: Path) -> None:
