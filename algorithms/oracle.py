@@ -37,8 +37,8 @@ class Oracle:
 
     def __init__(self) -> None:
         self._training: Training | None = None
-        self._known: dict[str, PartialCardinalities] = {}
-        self._refused: dict[str, str] = {}
+        self._known: dict[tuple[str, str], PartialCardinalities] = {}
+        self._refused: dict[tuple[str, str], str] = {}
 
     def train(self, training: Training) -> TrainingReport:
         """Learn nothing, but keep the source of labels."""
@@ -47,20 +47,24 @@ class Oracle:
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
         """Return the true rows of a known query's subplans, None for a new query; raise `UnsupportedQuery` again for a refused one."""
-        if query.sql in self._refused:
-            raise UnsupportedQuery(self._refused[query.sql], query.sql)
-        return self._known.get(query.sql)
+        if self._training is None:
+            return None
+        key = (query.sql, self._training.data_fingerprint)
+        if key in self._refused:
+            raise UnsupportedQuery(self._refused[key], query.sql)
+        return self._known.get(key)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the true rows of the subplans that can be counted; `UnsupportedQuery` if none can, `LabelError` if counting is off."""
         if self._training is None:
             raise RuntimeError("the oracle has no data to count in: call train() first")
+        key = (query.sql, self._training.data_fingerprint)
         try:
-            self._known[query.sql] = _counted(self._training, query)
+            self._known[key] = _counted(self._training, query)
         except UnsupportedQuery as error:
-            self._refused[query.sql] = error.reason
+            self._refused[key] = error.reason
             raise
-        return self._known[query.sql]
+        return self._known[key]
 
 
 def _counted(training: Training, query: Query) -> PartialCardinalities:

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError, ModelError
-from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Decider, Persistent
+from pytest_pilotscope.learning.algorithm import Algorithm, CardinalityEstimator, DatabasePreparer, Decider, Observing, Persistent
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.answers import answer_of
+from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.differences import explained
 from pytest_pilotscope.measurement.inspection import adherence_of, inspected
-from pytest_pilotscope.measurement.sides import EstimatorSide, PlainSide, side_of
+from pytest_pilotscope.measurement.sides import DeciderSide, EstimatorSide, ObservingSide, PlainSide, side_of
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.plugin import REGISTRY
@@ -191,6 +192,24 @@ class AlgorithmContract:
     def test_it_decides_the_same_again(self, trained: Trained, database: Database, workload: Workload) -> None:
         """A decision depends on the query and the trained model only, not on earlier decisions."""
         assert self.decided(trained.algorithm, database, workload) == self.decided(trained.algorithm, database, workload)
+
+    def test_it_learns_from_executions(self, database: Database, workload: Workload, tmp_path: Path) -> None:
+        """One with `observe` learns from executions of its own decisions: it still decides legally, and leaves the server as it was."""
+        made = self.made()
+        if not isinstance(made, Observing):
+            pytest.skip(f"{made.name} does not learn on the way: it has no observe")
+        before = _fingerprint(database)
+        with database.session() as session:
+            learn(made, self.training(database, workload, session, tmp_path), given={})
+            side = side_of(made.name, made, session)
+            assert isinstance(side, EstimatorSide | DeciderSide), f"{made.name} has observe, and decides on no single query"
+            observing = ObservingSide(side=side, algorithm=made)
+            for query in workload.test[: self.test_queries] * 3:
+                with observing.steered(query):
+                    execution_ms = clock_of(session)(session, query.sql, None).execution_ms
+                observing.observe(query, execution_ms)
+            self.decided(made, database, workload)
+        assert _fingerprint(database) == before
 
     def test_a_saved_model_decides_the_same(self, trained: Trained, database: Database, workload: Workload, tmp_path: Path) -> None:
         """A model that is saved and loaded into a new object keeps its id and its decisions."""

@@ -11,12 +11,13 @@ import numpy as np
 
 from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.hintset.arms import Arm, arm_text, check_arms
-from pytest_pilotscope.algorithms.hintset.collected import ArmedQuery, collect, plan_arms, rules_of, store_of
-from pytest_pilotscope.algorithms.hintset.ensemble import trained
+from pytest_pilotscope.algorithms.hintset.collected import ArmedQuery, collect, observed, plan_arms, rules_of, store_of
+from pytest_pilotscope.algorithms.hintset.ensemble import TrainedEnsemble, trained
 from pytest_pilotscope.algorithms.hintset.policy import Basis, predicted_ms, tuned
 from pytest_pilotscope.algorithms.hintset.saved_ensemble import TrainedModel, read_model, write_model
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.plans.collecting import nothing_collected
+from pytest_pilotscope.algorithms.plans.experience import Experience
 from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
 from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.algorithms.plans.timed import sql_key
@@ -29,7 +30,7 @@ PATIENCE = 10
 """Epochs without a smaller validation loss after which a network stops learning."""
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
@@ -40,8 +41,9 @@ class Choice:
     """
     The arm for one query, and by what it was chosen.
 
-    That is the `executions` of this statement in training, the `network`, or the `joins`, if no planner call pays off for them. The time of
-    the arm, and of PostgreSQL's own plan, was measured in training or is predicted; it is None where nothing is.
+    That is the `executions` of this statement, the `network`, or the `joins`, if no planner call pays off for them; on the way also the
+    `comparison` with PostgreSQL's own plan. The time of the arm, and of PostgreSQL's own plan, was measured or is predicted; it is None
+    where nothing is.
     """
 
     arm: Arm
@@ -72,6 +74,11 @@ class Hintset:
         self.model: TrainedModel | None = None
         self._metadata: Metadata | None = None
         self._choice: Choice | None = None
+        self._training: Training | None = None
+        self._queries: Sequence[ArmedQuery] = ()
+        self._experience = Experience(own=0)
+        self._met: dict[str, Query] = {}
+        self._since_update = 0
 
     def train(self, training: Training) -> TrainingReport:
         """Run queries under the arms, learn, tune the policy, save; AlgorithmError if there is nothing to learn from."""
@@ -83,35 +90,45 @@ class Hintset:
         if not queries:
             raise AlgorithmError(nothing_collected(training, store.path, "these arms"))
         collected_s = perf_counter()
-        parameters = HyperParameters(epochs=training.settings.epochs, seed=training.settings.seed, patience=PATIENCE)
+        parameters = parameters_of(training)
         count, where = training.options["networks"], device(training.settings.device)
         with training.progress("hintset epochs", parameters.epochs * count) as advance:
-            done = trained(queries, tables=list(training.schema), count=count, parameters=parameters, device=where, advance=advance)
-        policy = tuned(queries, done)
-        self.model = TrainedModel(arms=rules.arms, ensemble=done.ensemble, policy=policy)
-        self._metadata = new_metadata("hintset", training, asdict(parameters))
-        self.model_id = self._metadata.model_id
+            done = self._learn(queries, rules.arms, training, parameters, advance)
+        self._training, self._queries = training, queries
+        model, _ = self._ready()
         best = {} if done.best_validation_loss is None else {"best_validation_loss": done.best_validation_loss}
         return training.report(
             metrics=done.metrics,
-            parameters={**_parameters(self.model, parameters, training), "model_id": self.model_id, "device": where.type},
+            parameters={**_parameters(model, parameters, training), "model_id": self.model_id, "device": where.type},
             scalars={
                 "collection_time_seconds": collected_s - started_s,
                 "training_time_seconds": perf_counter() - collected_s,
                 **best,
                 **_collection_figures(queries),
-                **Basis.of(queries, done, policy.arms).figures(policy),
+                **Basis.of(queries, done, model.policy.arms).figures(model.policy),
             },
             artifacts=write_model(training.folder, *self._ready()),
         )
 
     def decide(self, query: Query, session: Session) -> Decision:
         """Choose an arm; decide on its settings, on nothing for PostgreSQL's own plan."""
-        model, _ = self._ready()
         started_ns = perf_counter_ns()
-        choice = choose(model, query, session)
+        choice = self._chosen(query, session)
         self._choice = replace(choice, choosing_ms=(perf_counter_ns() - started_ns) / 1e6)
         return Decision(settings=choice.arm)
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """Keep the time of an arm that ran for a query; train again after every `--update-every` of them, if this object was trained."""
+        model, _ = self._ready()
+        key = sql_key(query.sql)
+        self._experience.note(key, model.arms.index(decision.settings), execution_ms)
+        self._met[key] = query
+        self._since_update += 1
+        if self._training is not None and self._since_update >= self._training.settings.update_every:
+            self._since_update = 0
+            seen = self._experience.seen
+            met = [observed(query, self._training.session, model.arms, seen[key]) for key, query in self._met.items()]
+            self._learn(self._queries, model.arms, self._training, parameters_of(self._training), met=met)
 
     def explain(self, query: Query) -> dict[str, Scalar]:
         """Return facts about the last choice, see `Choice`."""
@@ -128,10 +145,54 @@ class Hintset:
         check_arms(training.session, model.arms)
         self.model, self._metadata, self.model_id = model, metadata, metadata.model_id
 
+    def _learn(
+        self,
+        queries: Sequence[ArmedQuery],
+        arms: tuple[Arm, ...],
+        training: Training,
+        parameters: HyperParameters,
+        advance: Callable[[int], None] = lambda steps: None,
+        met: Sequence[ArmedQuery] = (),
+    ) -> TrainedEnsemble:
+        """
+        Train on the plans that ran, and tune the policy by the queries whose own plan and another one ran.
+
+        Of the queries `met` on the way, most have one timed plan: it teaches the networks, and compares nothing.
+        """
+        every = [*queries, *met]
+        count, where = training.options["networks"], device(training.settings.device)
+        done = trained(every, tables=list(training.schema), count=count, parameters=parameters, device=where, advance=advance)
+        compared = [number for number, query in enumerate(every) if number < len(queries) or (0 in query.ran and len(query.ran) > 1)]
+        policy = tuned(
+            [every[number] for number in compared], replace(done, unseen_by=tuple(done.unseen_by[number] for number in compared))
+        )
+        self.model = TrainedModel(arms=arms, ensemble=done.ensemble, policy=policy)
+        self._metadata = new_metadata("hintset", training, asdict(parameters))
+        self.model_id = self._metadata.model_id
+        return done
+
+    def _chosen(self, query: Query, session: Session) -> Choice:
+        """Choose by the executions on the way, else by the model; run PostgreSQL's own plan once beside a choice that has run."""
+        model, _ = self._ready()
+        key = sql_key(query.sql)
+        if (settled := self._experience.settled(key)) is not None:
+            ms = self._experience.seen[key]
+            return Choice(arm=model.arms[settled], chosen_by="executions", predicted_ms=ms[settled], own_predicted_ms=ms[0])
+        choice = choose(model, query, session)
+        chosen = model.arms.index(choice.arm)
+        if self._experience.next(key, chosen) == chosen:
+            return choice
+        return replace(choice, arm=model.arms[0], chosen_by="comparison", predicted_ms=choice.own_predicted_ms)
+
     def _ready(self) -> tuple[TrainedModel, Metadata]:
         if self.model is None or self._metadata is None:
             raise ModelError("hintset has no model yet; train it, or load one")
         return self.model, self._metadata
+
+
+def parameters_of(training: Training) -> HyperParameters:
+    """Return the parameters of training the networks."""
+    return HyperParameters(epochs=training.settings.epochs, seed=training.settings.seed, patience=PATIENCE)
 
 
 def choose(model: TrainedModel, query: Query, session: Session) -> Choice:

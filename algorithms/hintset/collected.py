@@ -117,6 +117,15 @@ def plan_arms(query: Query, session: Session, arms: Sequence[Arm]) -> ArmedQuery
     )
 
 
+def observed(query: Query, session: Session, arms: Sequence[Arm], seen: Mapping[int, float]) -> ArmedQuery:
+    """Plan a query under each arm; the plans of the arms in `seen` have these times in ms, and no other plan has run."""
+    planned = plan_arms(query, session, arms)
+    outcomes = list(planned.outcomes)
+    for arm, ms in seen.items():
+        outcomes[planned.arms[arm]] = Outcome(times_ms=(ms,))
+    return replace(planned, outcomes=tuple(outcomes))
+
+
 def collect_one(query: Query, sessions: PlanSessions, *, rules: ArmRules) -> ArmedQuery:
     """Plan a query under every arm and time the distinct plans; see `collecting.Collect`."""
     planned = plan_arms(query, sessions.first, rules.arms)

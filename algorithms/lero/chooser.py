@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.algorithms.lero import serving
+from pytest_pilotscope.algorithms.lero.candidates import Candidates
 from pytest_pilotscope.algorithms.lero.choice import Choice, choose
-from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
+from pytest_pilotscope.algorithms.lero.collected import CollectedQuery, collected
 from pytest_pilotscope.algorithms.lero.collection import collect, rules_of, store_of
 from pytest_pilotscope.algorithms.lero.evaluation import figures, write_explanations
 from pytest_pilotscope.algorithms.lero.saved_ranker import model_metadata, read_model, write_model
@@ -21,7 +22,10 @@ from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.trainer import Trained, parameters_of, scored, trained
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.plans.collecting import known, nothing_collected
+from pytest_pilotscope.algorithms.plans.experience import Experience
+from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.algorithms.plans.timed import sql_key
+from pytest_pilotscope.algorithms.plans.timing import Outcome
 from pytest_pilotscope.errors import AlgorithmError, ModelError, counted
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.places.privatefiles import open_private, private_folder, write_private
@@ -41,6 +45,12 @@ CHOICES, UPDATES, UPDATED = "lero_choices.jsonl", "lero_updates.jsonl", "updated
 """Names in the run's folder: the log of choices, the log of updates, and the folder of the last updated model."""
 
 
+Rows = frozenset[tuple[frozenset[str], float]]
+"""The rows that make PostgreSQL run a plan: its identity between two choices for a statement."""
+
+OWN: Rows = frozenset()
+
+
 @dataclass(slots=True)
 class _Seen:
     """The queries since the last update, in the dynamic mode; `known` has the `sql_key` of these and of all earlier ones."""
@@ -48,14 +58,14 @@ class _Seen:
     every: int
     known: set[str]
     queries: list[Query] = field(default_factory=list)
-    updates: int = 0
 
 
 class Lero:
     """
     Learning-to-rank query optimizer (Zhu et al., PVLDB 16(6), 2023).
 
-    `model` is None before `train` or `load`. With `--lero-dynamic` it learns on from the measured queries.
+    `model` is None before `train` or `load`. With `--lero-dynamic` it learns on from the measured queries. In a stream it learns from the
+    executions of its choices.
     """
 
     name = "lero"
@@ -70,6 +80,11 @@ class Lero:
         self._noted: set[str] = set()
         self._choice: Choice | None = None
         self._seen: _Seen | None = None
+        self._experience: Experience[Rows] = Experience(own=OWN)
+        self._met: dict[str, tuple[Query, Candidates]] = {}
+        self._compared: dict[str, CollectedQuery] = {}
+        self._settled: Rows | None = None
+        self._updates = 0
 
     def train(self, training: Training) -> TrainingReport:
         """Collect, learn to rank, tune the policy, save; AlgorithmError if there is nothing to learn from."""
@@ -97,8 +112,31 @@ class Lero:
     def decide(self, query: Query, session: Session) -> Decision:
         """Choose a plan, and decide on the rows that make PostgreSQL run it; on nothing for PostgreSQL's own plan."""
         model, _ = self._ready()
-        self._choice = choose(model, session, query.sql)
+        key = sql_key(query.sql)
+        self._settled = self._experience.settled(key)
+        if self._settled is not None:
+            self._choice = None
+            return Decision(rows=dict(self._settled))
+        choice = choose(model, session, query.sql)
+        chosen = frozenset(choice.cardinalities.items())
+        self._choice = choice if self._experience.next(key, chosen) == chosen else replace(choice, plan=0)
         return Decision(rows=self._choice.cardinalities)
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """
+        Keep the time of a plan that ran for a query.
+
+        Rank anew when PostgreSQL's own plan and another one have run for `--update-every` more queries: a single plan teaches no order.
+        """
+        key = sql_key(query.sql)
+        self._experience.note(key, frozenset(decision.rows.items()), execution_ms)
+        if self._choice is not None and self._choice.candidates is not None:
+            self._met[key] = (query, self._choice.candidates)
+        if key in self._met and self._experience.settled(key) is not None and key not in self._recorded():
+            self._compared[key] = self._observed(key)
+        if self._training is not None and len(self._compared) >= self._training.settings.update_every:
+            found, self._compared = list(self._compared.values()), {}
+            self._learn_from(found, self._training, len(found), collection_s=0.0)
 
     def learn_on(self, query: Query) -> None:
         """Before a new query in the dynamic mode, learn from the queries since the last update if they are enough; keep this one."""
@@ -113,8 +151,10 @@ class Lero:
         """
         Return facts about the last choice, see `Choice.facts`, and the margin that the score had to gain.
 
-        The first choice for a query also goes to a log in the run's folder.
+        The first choice for a query also goes to a log in the run's folder. A statement that is settled by executions was not looked at.
         """
+        if self._settled is not None:
+            return {"looked": False, "chosen_by": "executions", "own_plan": self._settled == OWN}
         if self.model is None or self._choice is None:
             return {}
         self._note(query, self._choice)
@@ -191,33 +231,46 @@ class Lero:
         training, started_s = self._training, perf_counter()
         rules = rules_of(training)
         queries, seen.queries = seen.queries, []
-        seen.updates += 1
         store = store_of(training, rules)
         try:
             found = collect(training, queries, store, rules)
         finally:
             training.close()  # so that no worker runs during the measurements that follow
-        collected_s = perf_counter()
+        self._learn_from(found, training, len(queries), collection_s=perf_counter() - started_s)
+        seen.known |= self._recorded()
+
+    def _observed(self, key: str) -> CollectedQuery:
+        """Return a statement with the times of its plans that ran on the way; nothing is known of the others."""
+        query, candidates = self._met[key]
+        seen = self._experience.seen[key]
+        times = [seen.get(frozenset(candidates.cardinalities(plan).items()) if plan else OWN) for plan in range(len(candidates.plans))]
+        outcomes = [Outcome(censored_ms=0.0) if ms is None else Outcome(times_ms=(ms,)) for ms in times]
+        return collected(query, signature_of(query.sql), candidates, outcomes)
+
+    def _learn_from(self, found: Sequence[CollectedQuery], training: Training, queries: int, *, collection_s: float) -> None:
+        """Continue the training with more queries, save the model, and log the update."""
+        rules = rules_of(training)
         if not any(self._records):  # a loaded model: its training queries, as far as the store has them
+            store = store_of(training, rules)
             self._records = (known(training.queries, store), known(validation_queries(training), store))
         recorded = self._recorded()
         self._records = ([*self._records[0], *(query for query in found if query.sql_key not in recorded)], self._records[1])
-        seen.known |= recorded
+        self._updates += 1
         done = trained(*self._records, training=training, rules=rules, advance=lambda steps: None, start=self.model)
         self._take(done, training)
         rmtree(training.folder / UPDATED, ignore_errors=True)
         self.save(training.folder / UPDATED)
         about = {
-            "update": seen.updates,
+            "update": self._updates,
             "model_id": self.model_id,
-            "queries": len(queries),
-            "collection_time_seconds": collected_s - started_s,
+            "queries": queries,
+            "collection_time_seconds": collection_s,
             **done.scalars,
             **self._figures(),
         }
         with open_private(training.folder / UPDATES, "a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
-        logger.info("lero update %d with %s: %s", seen.updates, counted(len(queries), "query", "queries"), about)
+        logger.info("lero update %d with %s: %s", self._updates, counted(queries, "query", "queries"), about)
 
 
 def validation_queries(training: Training) -> Sequence[Query]:

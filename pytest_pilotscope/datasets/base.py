@@ -16,6 +16,9 @@ class Dataset(Protocol):
 
     `name` is what users type, `database` the name of the database it is loaded into. `key` identifies the loaded bytes: it changes whenever
     they would (generator version, scale, seed, the source's checksum) and never otherwise, because the prepared database is cached by it.
+
+    Optional: `references` are foreign keys that its tables do not declare ((table, column) -> the table whose key is `id`), and `dates` the
+    columns that say when the rows of a table came (table -> column), for `--drift time`.
     """
 
     @property

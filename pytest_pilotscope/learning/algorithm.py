@@ -129,6 +129,19 @@ class LearningOn(Protocol):
 
 
 @runtime_checkable
+class Observing(Protocol):
+    """A decider or an estimator that learns from the executions of a stream (optional)."""
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """
+        Learn from the execution of a query under the algorithm's own decision.
+
+        A stream (`--stream`) calls this after each query that the algorithm decided on, before the next one. `execution_ms` is the median
+        of the rounds; the limit for a query that was cut off. An estimator's decision has its rows. Its time is in no query's time.
+        """
+
+
+@runtime_checkable
 class Explaining(Protocol):
     """A decider that also explains its decisions (optional)."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.postgres.timelimit import outside_limit
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.results import Scalar, TrainingReport
@@ -78,8 +79,13 @@ class Training:
         """
         Return the true cardinality of every subplan of these queries. Count those that are not in the cache, and show the progress.
 
-        With `known_only` (or `--no-collection`) count nothing, and leave out queries with missing labels.
+        With `known_only` (or `--no-collection`) count nothing, and leave out queries with missing labels. Called in a decision, this takes
+        nothing of its time limit.
         """
+        with outside_limit():
+            return self._labels(queries, known_only=known_only)
+
+    def _labels(self, queries: Sequence[Query], *, known_only: bool) -> Labels:
         from pytest_pilotscope.labels import SessionSource, cardinalities
 
         count = partial(

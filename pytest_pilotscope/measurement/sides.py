@@ -26,6 +26,7 @@ from pytest_pilotscope.learning.algorithm import (
     Decider,
     Explaining,
     LearningOn,
+    Observing,
     TextSteering,
     is_scalar,
     unknown_of,
@@ -167,6 +168,42 @@ class DeciderSide:
                 with _planning(query):
                     self.session.explain(query.sql)
             raise AlgorithmError(f"{self.name} failed on query {query.id!r}: {error}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class ObservingSide:
+    """A side whose algorithm learns from executions; it keeps the last decision on a query, None if the query was left to PostgreSQL."""
+
+    side: EstimatorSide | DeciderSide
+    algorithm: Observing
+    _decision: Decision | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """Of the observing side."""
+        return self.side.name
+
+    @property
+    def session(self) -> Session:
+        """Of the observing side."""
+        return self.side.session
+
+    @contextmanager
+    def steered(self, query: Query) -> Iterator[Steering]:
+        """Decide as the side does."""
+        with self.side.steered(query) as steering:
+            self._decision = steering.decision if steering.estimates is None else Decision(rows=steering.estimates)
+            yield steering
+
+    def observe(self, query: Query, execution_ms: float) -> float:
+        """Hand the execution of the last decision to the algorithm; return the ms that it learned for. Raise what the algorithm raises."""
+        clock, supervision = Stopwatch(), self.side.supervision
+        if self._decision is not None:
+            limit = training_limit(self.name, supervision.training_timeout_s)
+            with supervision.put_back_on_error(), errors_of(self.name, f"on the execution of query {query.id!r}"), limit, clock:
+                self.algorithm.observe(query, self._decision, execution_ms)
+            supervision.check(self.name, f"learning from query {query.id!r}")
+        return clock.elapsed_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

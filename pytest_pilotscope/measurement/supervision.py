@@ -113,8 +113,18 @@ class Supervision:
             self._stored = stored_state(self.session)
             self._last_transaction = last_transaction(self.session)
 
+    def renew_data(self) -> None:
+        """Take the present data as those to keep, after writes of the run itself."""
+        self.renew()
+        if self.session is not None and self.fingerprint is not None:
+            self.fingerprint = _present(self.session)
+
     def limited(self, algorithm: str, query: Query) -> time_limit:
-        """End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else."""
+        """
+        End a decision that takes too long with `AlgorithmError`, or with `LockHeld` if it waits for a lock of somebody else.
+
+        The time in which the suite counts true rows for it (`Training.labels`) is left out.
+        """
 
         def error() -> Exception:
             waiting = None if self.session is None else self.session.waiting
@@ -124,7 +134,7 @@ class Supervision:
             )
 
         seconds = None if self.timeout_ms is None else self.timeout_ms / 1e3
-        return time_limit(seconds, error, f"{algorithm} decides on query {query.id!r}")
+        return time_limit(seconds, error, f"{algorithm} decides on query {query.id!r}", pausable=True)
 
     @contextmanager
     def put_back_on_error(self) -> Iterator[None]:
@@ -190,13 +200,17 @@ class Supervision:
         found += stored_changes(stored, self._stored)
         if self.fingerprint is not None and rows:
             before = self.fingerprint.as_mapping()
-            now = fingerprint(session)
-            if is_small(session):  # a mark has the fingerprint of the rows as they were loaded
-                now = replace(now, data=content_fingerprint(session))
+            now = _present(session)
             after = now.as_mapping()
             self.fingerprint = now
             found += [f"the {name} of database {session.database!r} changed" for name in before if after[name] != before[name]]
         return found
+
+
+def _present(session: Session) -> Fingerprint:
+    """Return the fingerprint of a database as it is now: a mark has that of the rows as they were loaded."""
+    now = fingerprint(session)
+    return replace(now, data=content_fingerprint(session)) if is_small(session) else now
 
 
 def _replaced_instruments() -> list[str]:

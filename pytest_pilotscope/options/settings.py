@@ -148,9 +148,16 @@ class Settings:
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
     drift: drifts.Drift | None = option(
         None,
-        "train before the data change, measure before and after: with the statistics as they were, after ANALYZE, and trained again",
+        "train before the data or the templates of the queries change, measure before and after: with the statistics as they were, after "
+        "ANALYZE, and trained again",
         metavar=drifts.FORM,
         parse=drifts.drift,
+    )
+    stream: Path | None = option(
+        None,
+        "measure a stream of queries that this TOML file describes, with repeats and writes in between; algorithms may learn on the way",
+        metavar="FILE",
+        parse=values.path,
     )
 
     # gate

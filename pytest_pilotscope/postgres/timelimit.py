@@ -12,7 +12,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from types import FrameType, TracebackType
@@ -40,7 +40,8 @@ class _Expired(BaseException):
 class time_limit:  # noqa: N801 - used like a function
     """
     A context manager that raises `error()` if its block takes more than so many seconds, whatever the block does with the error. None is no
-    limit, nor is there one outside the main thread. `doing` is for `hangs`: "mscn decides", for instance.
+    limit, nor is there one outside the main thread. `doing` is for `hangs`: "mscn decides", for instance. A `pausable` limit leaves out the
+    time of blocks in `outside_limit`.
 
     A timer of somebody else, such as that of pytest-timeout, goes on, and wins if it ends first.
     """
@@ -48,7 +49,10 @@ class time_limit:  # noqa: N801 - used like a function
     seconds: float | None
     error: Callable[[], Exception]
     doing: str = "an algorithm is at work"
+    pausable: bool = False
     _active: bool = field(default=False, init=False)
+    _left_s: float = field(default=0.0, init=False)
+    _outer: time_limit | None = field(default=None, init=False)
     _failure: Exception | None = field(default=None, init=False)
     _started_s: float = field(default=0.0, init=False)
     _other: tuple[float, float] = field(default=(0.0, 0.0), init=False)
@@ -56,17 +60,22 @@ class time_limit:  # noqa: N801 - used like a function
     _previous: signal.Handlers | int | Callable[[int, FrameType | None], object] | None = field(default=None, init=False)
 
     def __enter__(self) -> None:
-        if self.seconds is None or threading.current_thread() is not threading.main_thread():
-            return
+        if self.seconds is not None and threading.current_thread() is threading.main_thread():
+            self._arm(self.seconds)
+
+    def _arm(self, seconds: float) -> None:
+        """Start the timer, unless one of somebody else ends first."""
+        global _innermost
         self._other = signal.getitimer(signal.ITIMER_REAL)
-        if 0 < self._other[0] <= self.seconds:
+        if 0 < self._other[0] <= seconds:
             return
-        self._started_s = monotonic()
-        self._unwatched = hangs.begin(self.doing, self.seconds)
+        self._started_s, self._left_s = monotonic(), seconds
+        self._unwatched = hangs.begin(self.doing, seconds)
         self._previous = signal.signal(signal.SIGALRM, self._alarm)
+        self._outer, _innermost = _innermost, self
         try:
             self._active = True
-            signal.setitimer(signal.ITIMER_REAL, max(self.seconds, 1e-6), AGAIN_S)  # 0 would be no timer
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), AGAIN_S)  # 0 would be no timer
         except BaseException:  # Ctrl-C in the meantime
             self._disarm()
             raise
@@ -86,14 +95,16 @@ class time_limit:  # noqa: N801 - used like a function
         if not self._active:
             return
         took_s = self._disarm()
-        if error is None and self._failure is None and took_s > (self.seconds or 0.0):
+        if error is None and self._failure is None and took_s > self._left_s:
             self._failure = self.error()
         if self._failure is not None and (error is None or isinstance(error, Exception | _Expired)):
             raise self._failure.with_traceback(trace) from (error if isinstance(error, Exception) else None)
 
     def _disarm(self) -> float:
-        """Put the timer and its handler back; return the s that the block took."""
+        """Put the timer and its handler back; return the s that it ran."""
+        global _innermost
         self._active = False  # from here on, an alarm does nothing
+        _innermost = self._outer
         signal.setitimer(signal.ITIMER_REAL, 0)
         took_s = monotonic() - self._started_s
         signal.signal(signal.SIGALRM, self._previous)
@@ -101,6 +112,25 @@ class time_limit:  # noqa: N801 - used like a function
         if self._other[0]:
             signal.setitimer(signal.ITIMER_REAL, max(self._other[0] - took_s, _SOON_S), self._other[1])
         return took_s
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out."""
+        left_s = self._left_s - self._disarm()
+        try:
+            yield
+        finally:
+            self._arm(max(left_s, _SOON_S))
+
+
+_innermost: time_limit | None = None
+
+
+def outside_limit() -> contextlib.AbstractContextManager[None]:
+    """Leave the time of a block out of a pausable limit around it: the suite works there for the algorithm, under limits of its own."""
+    if _innermost is None or not _innermost.pausable or threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()
+    return _innermost.paused()
 
 
 @dataclass(slots=True)

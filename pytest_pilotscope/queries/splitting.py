@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain, combinations, count
 from typing import Literal
 
-from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.errors import WorkloadError, counted
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Workload
 from pytest_pilotscope.queries.templates import normalized, same_queries, template_of
 
@@ -30,13 +30,48 @@ def divide(workload: Workload, how: Literal["random", "template"], seed: int) ->
     if len(groups) < len(SPLITS):
         what = "queries" if how == "random" else "templates"
         raise WorkloadError(f"{workload.dataset}: {len(groups)} different {what} cannot be divided into training, validation and test")
-    dealt = _dealt(sorted(groups, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest()))
+    dealt = _dealt(sorted(groups, key=lambda text: _drawn(seed, text)))
     order = {query.id: position for position, query in enumerate(queries)}
     chosen = {
         split: sorted((query for text in texts for query in groups[text]), key=lambda query: order[query.id])
         for split, texts in dealt.items()
     }
     return replace(workload.with_splits({split: list(_distinct(found)) for split, found in chosen.items()}), origin=None)
+
+
+def seen_and_unseen(workload: Workload, share: float, seed: int) -> tuple[Workload, Workload]:
+    """
+    Divide a workload by templates: one that is trained and measured on some of them, and one on the others, a `share` of all.
+
+    The templates are those of test queries that training queries have, too; test queries of others are left out. With a share of 0 both
+    workloads have all training queries, and the test queries are dealt at random. Raise `WorkloadError` if there is too little to divide.
+    """
+    trained = {template_of(query.sql) for query in workload.train}
+    templates = {query.sql: template_of(query.sql) for query in workload.test}
+    test = [query for query in workload.test if templates[query.sql] in trained]
+    texts = sorted({templates[query.sql] if share else query.sql for query in test}, key=lambda text: _drawn(seed, text))
+    if len(texts) < 2:
+        found = counted(len(texts), "template") if share else counted(len(texts), "query", "queries")
+        raise WorkloadError(
+            f"{workload.dataset}: a drift of templates divides at least 2 that training and test queries have in common, found {found} in "
+            f"{counted(len(workload.test), 'test query', 'test queries')}; divide all queries anew with --split random"
+        )
+    unseen = set(texts[: min(max(1, round((share or 0.5) * len(texts))), len(texts) - 1)])
+
+    def part(later: bool) -> Workload:
+        def kept(queries: Sequence[Query]) -> list[Query]:
+            return [query for query in queries if not share or (template_of(query.sql) in unseen) == later]
+
+        chosen = [query for query in test if ((templates[query.sql] if share else query.sql) in unseen) == later]
+        return replace(
+            workload.with_splits({"train": kept(workload.train), "validation": kept(workload.validation), "test": chosen}), origin=None
+        )
+
+    return part(False), part(True)
+
+
+def _drawn(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{text}".encode()).digest()
 
 
 def check_disjoint(workload: Workload) -> None:

@@ -1,10 +1,10 @@
-"""The sides of a run after a drift of data."""
+"""The sides of a run after a drift, and the names of its dataset before and after."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_pilotscope.record.results import BASELINE
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class DriftSides:
 
     `old` is the algorithm that learned before the drift, with the statistics as they were; `old_analyzed` is the same after ANALYZE, and
     `retrained` has learned again. `baseline_analyzed` is PostgreSQL after ANALYZE.
+    If the data are the same, nothing is analyzed: these two sides are the others.
     """
 
     old: str
@@ -22,13 +23,17 @@ class DriftSides:
     retrained: str
 
     def of(self, algorithm: str) -> tuple[str, ...]:
-        """Return the sides besides the baseline; the baseline by itself has nothing to learn."""
+        """Return the sides besides the baseline; the baseline by itself has nothing to learn, and is paired with itself."""
         learning = (self.old, self.old_analyzed, self.retrained) if algorithm != BASELINE else ()
-        return (self.baseline_analyzed, *learning)
+        others = dict.fromkeys(side for side in (self.baseline_analyzed, *learning) if side != BASELINE)
+        return tuple(others) or (BASELINE_AGAIN,)
 
 
-def drift_sides(algorithm: str) -> DriftSides:
+def drift_sides(algorithm: str, *, changes_data: bool) -> DriftSides:
     """Return the names of the sides of a run of an algorithm."""
+    if not changes_data:
+        old = BASELINE_AGAIN if algorithm == BASELINE else algorithm
+        return DriftSides(old=old, baseline_analyzed=BASELINE, old_analyzed=old, retrained=f"{algorithm}-retrained")
     return DriftSides(
         old=algorithm,
         baseline_analyzed=f"{BASELINE}-analyzed",
@@ -45,3 +50,8 @@ def drift_title(algorithm: str) -> str:
 def drifted_dataset(dataset: str, drift: object) -> str:
     """Return the name of a dataset after a drift: its runs have an experiment of their own."""
     return f"{dataset}+{drift}"
+
+
+def past_dataset(dataset: str, drift: object) -> str:
+    """Return the name of a dataset before a drift that measures a part of it: its past, or the queries of some templates."""
+    return f"{dataset}+before-{drift}"

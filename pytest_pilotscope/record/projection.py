@@ -70,6 +70,7 @@ def _of_side(record: Record, side: str) -> Record:
         slices=tuple(one for one in record.slices if one.side in header.sides),
         reports=tuple(report for report in record.reports if report.side in header.sides),
         decisions=tuple(decision for decision in record.decisions if decision.side in header.sides),
+        steps=tuple(step for step in record.steps if step.side in header.sides),
         training=tuple(training for training in record.training if training.side == side),
         preparations=tuple(preparation for preparation in record.preparations if preparation.side == side),
         end=end_of(record.end, header.sides) if record.end else None,

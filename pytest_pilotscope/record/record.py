@@ -31,6 +31,7 @@ from pytest_pilotscope.record.results import (
     RunEnd,
     RunHeader,
     Status,
+    StreamStep,
     TimeSlice,
     TrainingReport,
 )
@@ -41,7 +42,7 @@ FORMAT = 3
 READABLE = (1, 2, FORMAT)
 """The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
-Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | TrainingReport | Preparation | RunEnd
+Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | StreamStep | TrainingReport | Preparation | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
@@ -49,6 +50,7 @@ ENTRIES: Mapping[str, type[Entry]] = {
     "time_slice": TimeSlice,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
+    "stream_step": StreamStep,
     "training": TrainingReport,
     "preparation": Preparation,
     "end": RunEnd,
@@ -73,6 +75,7 @@ class Record:
     slices: tuple[TimeSlice, ...] = ()
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
+    steps: tuple[StreamStep, ...] = ()
     training: tuple[TrainingReport, ...] = ()
     preparations: tuple[Preparation, ...] = ()
     end: RunEnd | None = None
@@ -227,6 +230,7 @@ class _Reader:
             slices=self._entries_of(TimeSlice),
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
+            steps=self._entries_of(StreamStep),
             training=self._entries_of(TrainingReport),
             preparations=self._entries_of(Preparation),
             end=next(iter(self._entries_of(RunEnd)), None),

@@ -217,6 +217,31 @@ class QueryDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStep:
+    """
+    A query of a stream (`query_id`) on one `side`: all runs with this id took place before the next one's.
+
+    `original` is the id of the same query in the workload. As a `repeat` it is the first of its template (`new`), the same as an earlier
+    one (`exact`), or another one of an earlier template (`template`). The statement `write` ran before it, if any, after `writes` others.
+    The side learned from it for `learning_ms`, which is in no query's time. `regret_ms` is the end-to-end time of the side minus the
+    baseline's, both the medians of the rounds, summed up from the beginning of the stream to this query; a query without a pair adds
+    nothing.
+    """
+
+    query_id: str
+    side: str
+    original: str
+    repeat: Literal["new", "exact", "template"]
+    regret_ms: float
+    learning_ms: float = 0.0
+    writes: int = 0
+    write: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "learning_ms", "writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
     """
     The first line of a record: the description of its run.

@@ -14,7 +14,7 @@ def drift_lines(before: Record | None, after: Record, algorithm: str) -> Iterato
     tags = after.header.tags
     model = f"; the model: {tags['drift.model']}" if "drift.model" in tags else ""
     figures = drift_figures(before, after, algorithm)
-    yield f"drift {tags['drift']}: {algorithm} on {after.header.dataset} ({tags['drift.rows']}){model}"
+    yield f"drift {tags['drift']}: {algorithm} on {after.header.dataset} ({tags.get('drift.rows') or tags['drift.templates']}){model}"
     if figures.before is not None:
         yield f"  before: speed-up {interval_text(figures.before)}"
     else:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
+from pytest_pilotscope.report.stream import regret_plots
 from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
 from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
 from pytest_pilotscope.statistics.ratios import QueryRatio
@@ -33,6 +34,7 @@ def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
             plot
             for plots in (
                 _speedups(summary),
+                regret_plots(record),
                 _scatter(record, summary),
                 _q_errors(record),
                 _p_errors(record),

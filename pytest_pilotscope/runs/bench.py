@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from shlex import quote
@@ -24,16 +24,18 @@ from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
 from pytest_pilotscope.queries.queries import Workload
+from pytest_pilotscope.queries.streams import Step, StreamSpec, drawn_stream
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
 from pytest_pilotscope.runs.cases import Case, cases_of, runs_to_judge, shares
-from pytest_pilotscope.runs.drift import check_drift
+from pytest_pilotscope.runs.drift import check_drift, divided
 from pytest_pilotscope.runs.finished import FinishedRun, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
 from pytest_pilotscope.runs.shared import MeasuredRun, SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
+from pytest_pilotscope.runs.stream import check_stream, writable
 from pytest_pilotscope.runs.variants import register_variants
 
 if TYPE_CHECKING:
@@ -80,6 +82,9 @@ class Bench:
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
     _measured: dict[Case, tuple[MeasuredRun, FinishedRun | None]] = field(default_factory=dict)
+    _divided: dict[str, tuple[Workload, Workload]] = field(default_factory=dict)
+    _stream: StreamSpec | None = None
+    _steps: dict[str, tuple[Step, ...]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def check(self) -> None:
@@ -99,6 +104,11 @@ class Bench:
         _check_measuring(self.settings)
         if self.settings.drift is not None:
             check_drift(self.settings, self.registry)
+        if self.settings.stream is not None:
+            from pytest_pilotscope.datasets.streamfiles import read_stream
+
+            check_stream(self.settings, self.registry)
+            self._stream = read_stream(self.settings.stream)
         _check_clients(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
@@ -109,6 +119,9 @@ class Bench:
             )
         for name in self.settings.datasets:
             queries = select_queries(self.workload(name).test, self.settings)
+            if self._stream is not None:
+                pool = select_queries(self.workload(name).test, replace(self.settings, limit=None))
+                self._steps[name] = drawn_stream(self._stream, pool, name, self.settings.seed)[: self.settings.limit]
             if self.settings.calibrate:
                 _check_calibration(self.settings, len(queries))
         if self.settings.gate and not self.settings.calibrate:
@@ -183,7 +196,6 @@ class Bench:
     def database(self, name: str) -> Database:
         """Return a dataset's database; provision it at the first call."""
         if name not in self._databases:
-            from pytest_pilotscope.postgres.databases import our_name, require_databases
             from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
             from pytest_pilotscope.provision.variants import introductions, under_conditions
 
@@ -196,14 +208,33 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database):
                 self.say(f"pilotscope: {line}")
-            if self.settings.drift is not None:
-                require_databases(database.server, f"--drift {self.settings.drift}", our_name(database.name, "_..."))
-            self._databases[name] = database
+            self._databases[name] = database = self._before(name, database)
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
+            if self.settings.drift is not None:
+                self._divided[name] = divided(workload, self.settings.drift, self.settings.seed)
             for line in (*described(workload), *too_few(workload, self.settings)):
                 self.say(f"pilotscope: {name}: {line}")
         return self._databases[name]
+
+    def _before(self, name: str, database: Database) -> Database:
+        """
+        Return the database before anything changes: for a drift in time that of the past.
+
+        Raise DatasetError if a drift or a stream would change data in a copy that nobody has allowed.
+        """
+        from pytest_pilotscope.postgres.databases import our_name, require_databases
+
+        drift = self.settings.drift
+        changing = [f"--drift {drift}"] if drift is not None and drift.changes_data else []
+        changing += [f"--stream {self.settings.stream}"] if any(step.write for step in self._steps.get(name, ())) else []
+        for purpose in changing:
+            require_databases(database.server, purpose, our_name(database.name, "_..."))
+        if drift is None or drift.kind != "time":
+            return database
+        from pytest_pilotscope.provision.drifted import past_database
+
+        return self._stack.enter_context(past_database(database, drift, lambda line: self.say(f"pilotscope: {name}: {line}")))
 
     def _learns(self) -> bool:
         """Tell whether an algorithm needs training queries."""
@@ -229,25 +260,29 @@ class Bench:
             return
         headers: list[RunHeader] = []
         database = self.database(case.dataset)
+        steps = self._steps.get(case.dataset, ())
+        earlier, later = self._divided.get(case.dataset, (self.workload(case.dataset),) * 2)
         try:
             with (
                 self._drifted(case, database) as drifted,
-                self._run(*case.measured, together=case.compares, started=headers.append, drifted=drifted, dataset=case.dataset) as run,
+                writable(database, steps) as written,
+                self._run(
+                    *case.measured,
+                    together=case.compares,
+                    database=written,
+                    workload=replace(later if case.after else earlier, dataset=case.measured_dataset),
+                    started=headers.append,
+                    drifted=drifted,
+                    earlier=earlier,
+                    steps=steps,
+                ) as run,
             ):
                 yield run
         finally:
             self.finished += filter(None, map(self._read_back, headers))
 
-    def _run(self, *names: str, dataset: str, **given: Any) -> AbstractContextManager[BenchmarkRun]:
-        return benchmark_run(
-            *names,
-            database=self.database(dataset),
-            workload=self.workload(dataset),
-            settings=self.settings,
-            registry=self.registry,
-            progress=self.progress,
-            **given,
-        )
+    def _run(self, *names: str, **given: Any) -> AbstractContextManager[BenchmarkRun]:
+        return benchmark_run(*names, settings=self.settings, registry=self.registry, progress=self.progress, **given)
 
     def _read_back(self, header: RunHeader) -> FinishedRun | None:
         with held():
@@ -268,8 +303,8 @@ class Bench:
         error: Exception | None = None
         run: SharedRun | None = None
         try:
-            opened = self._run(*names, together=True, apart=cases, started=headers.append, dataset=cases[0].dataset)
-            with opened as shared:
+            on: dict[str, Any] = {"database": self.database(cases[0].dataset), "workload": self.workload(cases[0].dataset)}
+            with self._run(*names, together=True, apart=cases, started=headers.append, **on) as shared:
                 run = cast("SharedRun", shared)
                 run.measure_everything()
         except Exception as problem:
@@ -283,12 +318,12 @@ class Bench:
 
     @contextmanager
     def _drifted(self, case: Case, database: Database) -> Iterator[DriftedDatabases | None]:
-        if case.drift is None:
+        if case.after is None:
             yield None
             return
         from pytest_pilotscope.provision.drifted import drifted_databases
 
-        with drifted_databases(database, case.drift, self.settings.seed) as drifted:
+        with drifted_databases(database, case.after, self.settings.seed) as drifted:
             yield drifted
 
     def conclude(self) -> Conclusion:
@@ -297,7 +332,13 @@ class Bench:
         interrupted = failed = False
         self.finished += [finished for _, finished in self._measured.values() if finished is not None]  # no test has opened these
         self._measured.clear()
-        for reader, read in {"report": self._report, "drift": self._drift, "calibration": self._calibrated, "gate": self._judged}.items():
+        for reader, read in {
+            "report": self._report,
+            "drift": self._drift,
+            "stream": self._regret,
+            "calibration": self._calibrated,
+            "gate": self._judged,
+        }.items():
             try:
                 with isolated(reader, self.failures), held():
                     its_lines, its_failure = read()
@@ -330,11 +371,17 @@ class Bench:
         lines: list[str] = []
         for case in cases_of(self.settings) if self.settings.drift is not None else ():
             records = [run.record for run in self.finished if case.is_of(run.record.header)]
-            if case.drift is None:
+            if case.after is None:
                 before = records
             elif records:
                 lines += drift_lines(before[-1] if before else None, records[-1], case.algorithms[0])
         return lines, False
+
+    def _regret(self) -> tuple[Sequence[str], bool]:
+        """Sum up the runs of a stream."""
+        from pytest_pilotscope.report.stream import stream_lines
+
+        return [line for run in self.finished if self._stream is not None for line in stream_lines(run.record)], False
 
     def _calibrated(self) -> tuple[Sequence[str], bool]:
         if not self.settings.calibrate:

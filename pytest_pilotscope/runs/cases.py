@@ -7,35 +7,48 @@ from dataclasses import dataclass
 
 from pytest_pilotscope.options.drifts import Drift
 from pytest_pilotscope.options.settings import Settings
-from pytest_pilotscope.record.drift import drift_title, drifted_dataset
+from pytest_pilotscope.record.drift import drift_title, drifted_dataset, past_dataset
 from pytest_pilotscope.record.projection import COMPARISON
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """The algorithms that one run measures on a dataset: one, also after a `drift` of the data, or several that take turns."""
+    """
+    The algorithms that one run measures on a dataset: one, or several that take turns.
+
+    The run is `after` a drift, or `before` it: each algorithm has both. Or it has the queries of a `stream`, by its name.
+    """
 
     algorithms: tuple[str, ...]
     dataset: str
     together: bool = False
-    drift: Drift | None = None
+    before: Drift | None = None
+    after: Drift | None = None
+    stream: str | None = None
 
     @property
     def name(self) -> str:
         """`mscn-stats_tiny`, or `compare-stats_tiny`."""
-        return f"{COMPARISON if self.together else drift_title(self.algorithms[0]) if self.drift else self.algorithms[0]}-{self.dataset}"
+        return f"{COMPARISON if self.together else drift_title(self.algorithms[0]) if self.after else self.algorithms[0]}-{self.dataset}"
 
     def is_of(self, header: RunHeader) -> bool:
         """Tell whether this case made a record with this header."""
-        if self.drift is not None:
-            return (header.algorithm, header.dataset) == (drift_title(self.algorithms[0]), drifted_dataset(self.dataset, self.drift))
-        return (header.algorithm, header.dataset) == (self.title, self.dataset)
+        return (header.algorithm, header.dataset) == (self.title, self.measured_dataset)
 
     @property
     def title(self) -> str:
         """The algorithm in the header of its record."""
-        return COMPARISON if self.compares else self.algorithms[0]
+        return drift_title(self.algorithms[0]) if self.after else COMPARISON if self.compares else self.algorithms[0]
+
+    @property
+    def measured_dataset(self) -> str:
+        """The name of the dataset in the header: a drift and a stream have experiments of their own."""
+        if self.stream is not None:
+            return f"{self.dataset}+stream:{self.stream}"
+        if self.after is not None:
+            return drifted_dataset(self.dataset, self.after)
+        return past_dataset(self.dataset, self.before) if self.before is not None and self.before.has_other_past else self.dataset
 
     @property
     def compares(self) -> bool:
@@ -57,9 +70,9 @@ def shares(case: Case, other: Case, settings: Settings) -> bool:
     """
     Tell whether two cases are measured in turns against one baseline: those of one dataset are.
 
-    Not so with a drift, because the runs before and after it are pairs, and without measurement.
+    Not so with a drift, because the runs before and after it are pairs, nor in a stream, which has an order, nor without measurement.
     """
-    return settings.measure and settings.drift is None and case.dataset == other.dataset
+    return settings.measure and settings.drift is None and settings.stream is None and case.dataset == other.dataset
 
 
 def runs_to_judge(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -78,13 +91,15 @@ def cases_of(settings: Settings) -> tuple[Case, ...]:
     if settings.calibrate:
         return tuple(Case(algorithms=(BASELINE,), dataset=dataset) for dataset in settings.datasets)
     variants = tuple(variant.name for variant in settings.variants)
+    stream = settings.stream.stem if settings.stream is not None else None
     if settings.compare:
-        return tuple(Case(algorithms=(*settings.algorithms, *variants), dataset=dataset, together=True) for dataset in settings.datasets)
+        together = (*settings.algorithms, *variants)
+        return tuple(Case(algorithms=together, dataset=dataset, together=True, stream=stream) for dataset in settings.datasets)
     single = settings.algorithms if not variants or settings.algorithms != (BASELINE,) else ()
     groups = [*((name,) for name in single), *((variants,) if variants else ())]
     return tuple(
-        Case(algorithms=group, dataset=dataset, together=len(group) > 1, drift=drift)
+        Case(algorithms=group, dataset=dataset, together=len(group) > 1, before=before, after=after, stream=stream)
         for dataset in settings.datasets
         for group in groups
-        for drift in dict.fromkeys((None, settings.drift))
+        for before, after in dict.fromkeys(((settings.drift, None), (None, settings.drift)))
     )

@@ -16,7 +16,8 @@ from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
-from pytest_pilotscope.record.drift import drift_sides, drift_title, drifted_dataset
+from pytest_pilotscope.queries.streams import Step, described_stream
+from pytest_pilotscope.record.drift import drift_sides, drift_title
 from pytest_pilotscope.record.projection import COMPARISON, own_header
 from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
@@ -30,6 +31,7 @@ from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.records import Records, open_records
 from pytest_pilotscope.runs.shared import SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
+from pytest_pilotscope.runs.stream import StreamRun, streamed_header
 
 if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database
@@ -48,31 +50,37 @@ def benchmark_run(
     progress: ShowProgress,
     started: Callable[[RunHeader], None] = lambda header: None,
     drifted: DriftedDatabases | None = None,
+    earlier: Workload | None = None,
+    steps: Sequence[Step] = (),
 ) -> Iterator[BenchmarkRun]:
     """
     Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
     baseline takes part in every run.
 
-    With `apart`, those together have a record for each of these cases, and their `SharedRun` has the errors of each. With `drifted` data,
-    train the algorithm before the drift, and measure it after it.
+    With `apart`, those together have a record for each of these cases, and their `SharedRun` has the errors of each.
+    With `drifted` databases, train the algorithm before the drift, on the `earlier` workload, and measure it after it.
+    With the `steps` of a stream, measure those in their order.
     `started` gets each header before training. A record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
     Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
     `TooManyLeft` after the record has ended.
     """
-    queries = select_queries(workload.test, settings) if settings.measure else ()
+    if steps:
+        workload = replace(workload, test=tuple(step.query for step in steps))
+    queries = workload.test if steps else select_queries(workload.test, settings) if settings.measure else ()
     note_instruments()  # before any code of an algorithm
     algorithms: dict[str, Any] = {name: [part.resolve() for part in registry.parts(name)] for name in names}
-    if not together and drifted is None:
+    if not together and drifted is None and not steps:
         algorithms = {name: made(name, parts) for name, parts in algorithms.items()}
-    dataset = workload.dataset
     title, opponents = (COMPARISON, names) if together else (names[0], ())
     if drifted is not None:
-        database, workload = drifted.unanalyzed, replace(workload, dataset=drifted_dataset(dataset, drifted.drift))
-        title, opponents = drift_title(names[0]), drift_sides(names[0]).of(names[0])
+        database = drifted.unanalyzed
+        title, opponents = drift_title(names[0]), drift_sides(names[0], changes_data=drifted.drift.changes_data).of(names[0])
     header = run_header(title, database=database, workload=workload, queries=queries, settings=settings, opponents=opponents)
     if drifted is not None:
-        header = drifted_header(header, drifted)
+        header = drifted_header(header, drifted, earlier or workload, workload)
+    if steps:
+        header = streamed_header(header, described_stream(steps))
     headers = [own_header(header, case.title, case.opponents) for case in apart] or [header]
     failures: dict[str, str] = {}
     with open_records(headers, settings.results) as records, ending(records, failures), ExitStack() as stack:
@@ -82,7 +90,9 @@ def benchmark_run(
         session = stack.enter_context(database.measuring_session())
         make: Callable[..., BenchmarkRun] = SharedRun if apart else ComparisonRun if together else BenchmarkRun
         if drifted is not None:
-            make = partial(DriftRun, drifted=drifted, dataset=dataset)
+            make = partial(DriftRun, drifted=drifted, earlier=earlier or workload)
+        elif steps:
+            make = partial(StreamRun, steps={step.query.id: step for step in steps})
         run = make(
             header=replace(header, algorithm=named(case.title for case in apart)) if apart else records.headers[0],
             database=database,

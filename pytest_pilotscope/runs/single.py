@@ -130,12 +130,12 @@ class BenchmarkRun:
             exclusive=database.server.provider != "given",
         )
 
-    def training(self, side: str, algorithm: str, database: Database, session: Session) -> Training:
+    def training(self, side: str, algorithm: str, database: Database, session: Session, workload: Workload | None = None) -> Training:
         """Return the data that an algorithm of a side learns from. Each has a folder of its own unless it is the only one of the run."""
         header = self.writer.header_of(side)
         folder = self.settings.results / header.run_name
         return Training.of(
-            self.workload,
+            workload or self.workload,
             algorithm=algorithm,
             database=database,
             session=session,

@@ -9,7 +9,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN
 from pytest_pilotscope.statistics.figures import break_even
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import Interval, workload_ratios
+from pytest_pilotscope.statistics.ratios import Interval, unpaired, workload_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class DriftedSide:
     """
     The `speedup` of a side over `baseline`, a side with the same data and statistics; `change` is that speed-up over the one before.
 
-    `change` is below 1 for a loss; it covers the queries of both records, and is None for PostgreSQL itself.
+    `change` is below 1 for a loss, and None for PostgreSQL itself. It covers the queries of both records; if they have none in common, the
+    speed-ups are compared without pairs.
     """
 
     side: str
@@ -47,16 +48,18 @@ class DriftFigures:
 
 def drift_figures(before: Record | None, after: Record, algorithm: str) -> DriftFigures:
     """Return the figures of a record after a drift; without one from `before`, no loss is known. Sides without pairs are left out."""
-    names = drift_sides(algorithm)
+    names = drift_sides(algorithm, changes_data=f"{BASELINE}-analyzed" in after.header.sides)
     earlier = pairs_of(before, BASELINE_AGAIN if algorithm == BASELINE else algorithm) if before else None
     if earlier is not None and not earlier.query_ids:
         earlier = None
     sides: list[DriftedSide] = []
-    for side, baseline in (
-        (names.old, BASELINE),
-        (names.baseline_analyzed, BASELINE),
-        (names.old_analyzed, names.baseline_analyzed),
-        (names.retrained, names.baseline_analyzed),
+    for side, baseline in dict.fromkeys(
+        (
+            (names.old, BASELINE),
+            (names.baseline_analyzed, BASELINE),
+            (names.old_analyzed, names.baseline_analyzed),
+            (names.retrained, names.baseline_analyzed),
+        )
     ):
         pairs = _pairs(after, side, baseline) if {side, baseline} <= set(after.header.sides) and side != baseline else None
         if pairs is not None and pairs.query_ids:
@@ -69,7 +72,7 @@ def drift_figures(before: Record | None, after: Record, algorithm: str) -> Drift
         costs=tuple(
             _cost(after, side, without)
             for side, without in ((names.baseline_analyzed, BASELINE), (names.retrained, names.old_analyzed))
-            if side in after.header.sides
+            if side in after.header.sides and side != without
         ),
     )
 
@@ -82,10 +85,10 @@ def _speedup(pairs: Pairs, seed: int) -> Interval:
     return workload_ratios(pairs, seed=seed).total.inverse
 
 
-def _change(before: Pairs, after: Pairs, seed: int) -> Interval | None:
+def _change(before: Pairs, after: Pairs, seed: int) -> Interval:
     both = [query_id for query_id in after.query_ids if query_id in set(before.query_ids)]
     if not both:
-        return None
+        return unpaired(_speedup(after, seed), _speedup(before, seed))
     return workload_ratios(after.restricted_to(both), before.restricted_to(both), seed=seed).total.inverse
 
 

@@ -124,6 +124,19 @@ def workload_ratios(
     return WorkloadRatios(geometric_mean=exponentiated(geometric, margins[0] * unbiased), total=exponentiated(total, margins[1] * unbiased))
 
 
+def unpaired(one: Interval, other: Interval) -> Interval:
+    """Return `one` over `other`, ratios of different queries: their logs differ independently (MOVER; Zou and Donner, 2008)."""
+    (a, b), (low, high), (their_low, their_high) = (
+        [_log(value) for value in values] for values in ((one.estimate, other.estimate), (one.low, one.high), (other.low, other.high))
+    )
+    below, above = math.hypot(a - low, their_high - b), math.hypot(high - a, b - their_low)
+    return Interval(estimate=math.exp(a - b), low=math.exp(a - b - below), high=exponentiated(a - b, above).high)
+
+
+def _log(ratio: float) -> float:
+    return math.log(ratio) if ratio > 0 else -math.inf
+
+
 def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
     """Return each query's mean log ratio over the rounds, minus that of the reference if there is one (with Welch's freedom)."""
     mean, variance, freedom = _moderated_means(pairs)

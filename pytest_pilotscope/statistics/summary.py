@@ -8,7 +8,7 @@ leaves them out, so that a run that failed half-way does not look like the faste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -17,20 +17,23 @@ from pytest_pilotscope.record.results import RunHeader
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary, summarize_side
 from pytest_pilotscope.statistics.load import Load
+from pytest_pilotscope.statistics.stream import Regret, regrets_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The figures of all sides of a record, in its order."""
+    """The figures of all sides of a record, in its order; of a stream also their `regrets`."""
 
     header: RunHeader
     status: str
     sides: Mapping[str, SideSummary]
+    regrets: Mapping[str, Regret] = field(default_factory=dict)
 
 
 def summarize(record: Record) -> Summary:
     """Return the figures of a record, also of an interrupted one."""
-    return Summary(header=record.header, status=record.status, sides={side: summarize_side(record, side) for side in record.header.sides})
+    sides = {side: summarize_side(record, side) for side in record.header.sides}
+    return Summary(header=record.header, status=record.status, sides=sides, regrets=regrets_of(record))
 
 
 def metrics(summary: Summary, side: str) -> dict[str, float]:
@@ -53,6 +56,8 @@ def metrics(summary: Summary, side: str) -> dict[str, float]:
         values |= _comparison(this.against)
     if this.complete and this.load:
         values |= _load(this.load)
+    if this.complete and side in summary.regrets:
+        values |= _regret(summary.regrets[side])
     if this.q_errors:
         values |= _quantiles("test_qerror", this.q_errors.all)
         values |= _quantiles("test_qerror_nonempty", this.q_errors.nonempty)
@@ -136,6 +141,14 @@ def _load(load: Load) -> dict[str, float | None]:
             "test_throughput_ratio_ci_high": ratio.high,
         }
     return values
+
+
+def _regret(regret: Regret) -> dict[str, float | None]:
+    return {
+        "test_regret_time": regret.against_baseline_ms[-1] / 1e3,
+        "test_regret_best_time": regret.against_best_ms[-1] / 1e3,
+        "test_learning_time": regret.learning_ms / 1e3,
+    }
 
 
 def _quantiles(name: str, values: Quantiles | None) -> dict[str, float]:

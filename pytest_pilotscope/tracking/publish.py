@@ -11,6 +11,7 @@ from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, RunHeader, TrainingReport
+from pytest_pilotscope.statistics.stream import regrets_of
 from pytest_pilotscope.statistics.summary import metrics, summarize
 from pytest_pilotscope.statistics.verdict import verdict
 from pytest_pilotscope.tracking.models import log_pyfunc
@@ -61,6 +62,9 @@ def complete(tracker: MLflowTracker, record: Record, *, artifacts: Iterable[Path
     if "num_training" not in header.parameters and not any(training.algorithm is None for training in trained):  # 0.2.0 has it there
         tracker.log_params({"num_training": max((training.num_training or 0 for training in trained), default=0)})
     tracker.log_metrics(tested_metrics(record), at=at)
+    for regret in regrets_of(record).values():  # one: that of the algorithm, or of the second baseline
+        tracker.log_series("regret_time", [ms / 1e3 for ms in regret.against_baseline_ms], at=at)
+        tracker.log_series("regret_best_time", [ms / 1e3 for ms in regret.against_best_ms], at=at)
     tracker.set_tags({DESCRIPTION: "\n\n".join(remark.text for remark in verdict(record, summarize(record)))[:5000]})
     for path in artifacts:
         tracker.log_artifact(path, _artifact_folder(path))

@@ -29,6 +29,7 @@ from pytest_pilotscope.learning.algorithm import (
     Decider,
     Explaining,
     LearningOn,
+    Observing,
     Persistent,
     TextSteering,
 )
@@ -126,7 +127,7 @@ class TestKnob(AlgorithmContract):
     settings = replace(AlgorithmContract.settings, options={"knob": {"trials": 2, "trial_s": 0.5}})
 
 
-PROTOCOLS = (CardinalityEstimator, TextSteering, Decider, LearningOn, Explaining, DatabasePreparer, Persistent)
+PROTOCOLS = (CardinalityEstimator, TextSteering, Decider, LearningOn, Observing, Explaining, DatabasePreparer, Persistent)
 KEPT: dict[str, set[type]] = {
     "baseline": set(),
     "oracle": {CardinalityEstimator, TextSteering},
@@ -135,8 +136,8 @@ KEPT: dict[str, set[type]] = {
     "bound": {CardinalityEstimator, TextSteering},
     "trees": {CardinalityEstimator, TextSteering, Persistent},
     "mscn": {CardinalityEstimator, TextSteering, Persistent},
-    "lero": {Decider, LearningOn, Explaining, Persistent},
-    "hintset": {Decider, Explaining, Persistent},
+    "lero": {Decider, LearningOn, Observing, Explaining, Persistent},
+    "hintset": {Decider, Observing, Explaining, Persistent},
     "index": {DatabasePreparer, Persistent},
     "knob": {DatabasePreparer, Persistent},
 }

@@ -288,3 +288,38 @@ def test_a_run(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
     assert all({"arm", "chosen_by", "predicted_ms"} <= set(line["facts"]) for line in decisions)
     (folder,) = (pytester.path / "results").glob("*/model")
     measure(pytester, *few, "--results", "again", "--load-model", str(folder.parent)).assert_outcomes(passed=1)
+
+
+def test_on_the_way_an_arm_is_tried_compared_and_kept_or_left(eager: Hintset, session: Session) -> None:
+    """The chosen arm runs first, PostgreSQL's own plan when the statement comes again, and then what was faster, without a planner call."""
+    query = next(query for query in TEST if eager.decide(query, session) != Decision())
+    chosen = eager.decide(query, session)
+    eager.observe(query, chosen, 30.0)
+    assert eager.decide(query, session) == Decision()
+    assert eager.explain(query)["chosen_by"] == "comparison"
+    eager.observe(query, Decision(), 20.0)
+    assert eager.decide(query, session) == Decision()
+    facts = eager.explain(query)
+    assert (facts["chosen_by"], facts["predicted_ms"], facts["own_predicted_ms"], facts["planner_calls"]) == ("executions", 20.0, 20.0, 0)
+    eager.observe(query, Decision(), 40.0)  # the data have changed
+    assert eager.decide(query, session) == chosen
+    assert eager.explain(query)["predicted_ms"] == 30.0
+
+
+def test_on_the_way_the_networks_learn_from_executions(
+    forum: Database, session: Session, cached: Path, trained: tuple[Hintset, TrainingReport], tmp_path: Path
+) -> None:
+    """After every N executions they are trained again, with the plans that ran; the policy knows a statement when two of them ran."""
+    found = Hintset()
+    found.train(training(forum, session, tmp_path, algorithm="hintset", options=OPTIONS, update_every=3))
+    assert found.model is not None
+    first, arms = found.model, found.model.arms
+    found.observe(TEST[0], Decision(settings=arms[1]), 5.0)
+    found.observe(TEST[1], Decision(), 5.0)
+    assert found.model is first
+    found.observe(TEST[0], Decision(), 7.0)
+    assert found.model is not first
+    known = found.model.policy.known
+    assert known.keys() - first.policy.known.keys() <= {sql_key(TEST[0].sql)}
+    assert sql_key(TEST[1].sql) not in known
+    assert session.scalar("SHOW enable_nestloop") == "on"

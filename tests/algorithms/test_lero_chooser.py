@@ -24,6 +24,7 @@ from pytest_pilotscope.algorithms.lero.chooser import Lero, validation_queries
 from pytest_pilotscope.algorithms.lero.collection import rules_of, store_of
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
+from pytest_pilotscope.algorithms.plans.timed import sql_key
 from pytest_pilotscope.errors import AlgorithmError, MissingExtension, ModelError, StatementFailed, UsageError
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.measurement import clocks, supervision
@@ -532,6 +533,55 @@ def test_workers_are_let_go_after_an_update(
     assert len(updates_in(tmp_path)) == 1
     assert len(pools) == before + 1
     assert all(pool.closed for pool in pools)
+
+
+@pytest.fixture
+def last_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model rank the last candidate first, whatever it has learned."""
+    monkeypatch.setattr(TrainedModel, "scores", lambda self, plans, subplans: -np.arange(len(plans), dtype=np.float32))
+
+
+def eager(model: TrainedModel | None) -> TrainedModel:
+    """Return a model that looks at every query, and follows every score."""
+    assert model is not None
+    return replace(model, policy=Policy(factors=model.policy.factors, max_candidates=model.policy.max_candidates))
+
+
+@pytest.mark.usefixtures("last_first")
+def test_on_the_way_a_plan_is_tried_compared_and_kept_or_left(contrary: Lero, session: Session) -> None:
+    """The chosen plan runs first, PostgreSQL's own when the statement comes again, and then what was faster, without a look."""
+    contrary.model = eager(contrary.model)
+    query = next(query for query in TEST if contrary.decide(query, session))
+    chosen = contrary.decide(query, session)
+    contrary.observe(query, chosen, 10.0)
+    assert contrary.decide(query, session) == Decision()
+    contrary.observe(query, Decision(), 20.0)
+    assert contrary.decide(query, session) == chosen
+    assert contrary.explain(query) == {"looked": False, "chosen_by": "executions", "own_plan": False}
+    contrary.observe(query, chosen, 30.0)  # the data have changed
+    assert contrary.decide(query, session) == Decision()
+    assert contrary.explain(query) == {"looked": False, "chosen_by": "executions", "own_plan": True}
+
+
+@pytest.mark.usefixtures("last_first")
+def test_on_the_way_compared_plans_are_ranked_anew(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
+    """When two plans of N more statements have run, the network goes on learning, from the pairs of their times; each counts once."""
+    lero = Lero()
+    lero.train(training(forum, session, tmp_path, update_every=2, options=ALL))
+    lero.model = eager(lero.model)
+    started = lero.model
+    some = [query for query in TEST if lero.decide(query, session)][:2]
+    for query in some:
+        for ms in (5.0, 9.0):
+            assert lero.model is started
+            lero.observe(query, lero.decide(query, session), ms)
+    assert lero.model is not started
+    (update,) = updates_in(tmp_path)
+    assert (update["update"], update["queries"], update["num_collected_queries"]) == (1, 2, 34)
+    known = {query.sql_key: query for query in lero._records[0]}
+    for query in some:
+        times = sorted(outcome.ms for outcome in known[sql_key(query.sql)].outcomes if outcome.ms is not None)
+        assert times == [5.0, 9.0]
 
 
 class _PoolHere:

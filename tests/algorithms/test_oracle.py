@@ -32,7 +32,7 @@ ASKED = dict.fromkeys(TRUE, 1.0)
 
 def trained(labels: Callable[[list[Query]], Labels], session: Session | None = None) -> Oracle:
     """An oracle with these labels."""
-    training = SimpleNamespace(schema=SCHEMA, labels=labels, report=lambda **_: TrainingReport, session=session)
+    training = SimpleNamespace(data_fingerprint="d", schema=SCHEMA, labels=labels, report=lambda **_: TrainingReport, session=session)
     made = Oracle()
     made.train(cast(Training, training))
     return made

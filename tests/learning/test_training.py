@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.labels import Labels
 from pytest_pilotscope.learning.algorithm import Algorithm
 from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
@@ -156,3 +160,19 @@ def test_the_contract_says_what_it_tests(algorithm: Any, message: str) -> None:
     Contract.algorithm = algorithm
     with pytest.raises(AlgorithmError, match=f"^{re.escape(message)}$"):
         Contract.made()
+
+
+def test_counting_takes_nothing_of_a_decisions_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An algorithm may ask for true rows while it decides, however long they take: the suite counts them, under limits of its own."""
+    counted = Labels({"q1": {}}, {})
+
+    def count(*_: object, **__: object) -> Labels:
+        time.sleep(0.3)
+        return counted
+
+    monkeypatch.setattr("pytest_pilotscope.labels.cardinalities", count)
+    for fact in ("schema", "data_fingerprint"):
+        monkeypatch.setattr(Training, fact, property(lambda _: None))
+    training = replace(training_of(tmp_path), labels_cache=tmp_path)
+    with Supervision(timeout_ms=200.0).limited("mine", Query(id="q1", sql="SELECT 1")):
+        assert training.labels([Query(id="q1", sql="SELECT 1")]) == counted

@@ -11,11 +11,11 @@ from unittest import SkipTest
 import numpy
 import pytest
 
-from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, InvalidEstimate, QueryTimeout, StatementFailed, UnsupportedQuery, error_text
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, PartialCardinalities
 from pytest_pilotscope.learning.decision import Decision, check_rows
 from pytest_pilotscope.learning.training import Training
-from pytest_pilotscope.measurement.sides import check_facts, missed, side_of
+from pytest_pilotscope.measurement.sides import EstimatorSide, ObservingSide, check_facts, missed, side_of
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
@@ -318,3 +318,55 @@ def test_what_is_no_explanation(facts: Any, problem: str) -> None:
     with pytest.raises(AlgorithmError, match=f"^{re.escape(f'''chooser explained query 'q' with {problem}''')}$"):
         check_facts("chooser", Query(id="q", sql=""), facts)
     check_facts("chooser", Query(id="q", sql=""), {"chosen": numpy.int64(1), "own": True, "why": None})
+
+
+class Watching(Doubler):
+    """A doubler that also keeps what it observes."""
+
+    def __init__(self) -> None:
+        self.observed: list[tuple[str, Decision, float]] = []
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """Keep an execution; fail on one of them."""
+        if query.sql == "plain":
+            raise KeyError("oops")
+        self.observed.append((query.id, decision, execution_ms))
+
+
+def observing() -> tuple[Watching, ObservingSide]:
+    """Return an algorithm and its side."""
+    algorithm = Watching()
+    side = side_of("doubler", cast(Algorithm, algorithm), cast(Session, Remembering()))
+    assert isinstance(side, EstimatorSide)
+    return algorithm, ObservingSide(side=side, algorithm=algorithm)
+
+
+def test_an_algorithm_observes_its_own_last_decision() -> None:
+    """An estimator's decision has its rows; the time of learning is measured."""
+    algorithm, side = observing()
+    query = Query(id="q", sql="difficult")
+    with side.steered(query) as steering:
+        assert steering.estimates is not None
+    assert side.observe(query, 12.5) > 0
+    assert algorithm.observed == [("q", Decision(rows={frozenset("a"): 2.0, frozenset("ab"): 4.0}), 12.5)]
+
+
+def test_a_query_that_was_left_to_postgresql_is_not_observed() -> None:
+    """Its time says nothing about the algorithm."""
+    algorithm, side = observing()
+    for sql in ("difficult", "refused"):
+        with side.steered(Query(id="q", sql=sql)):
+            pass
+    assert side.observe(Query(id="q", sql="refused"), 12.5) == 0.0
+    assert algorithm.observed == []
+
+
+def test_an_error_of_learning_names_the_algorithm_and_the_query() -> None:
+    """It is told like one of a decision."""
+    _, side = observing()
+    query = Query(id="q", sql="plain")
+    with side.steered(query):
+        pass
+    with pytest.raises(KeyError) as found:
+        side.observe(query, 1.0)
+    assert error_text(found.value) == "doubler failed on the execution of query 'q': KeyError: 'oops'"

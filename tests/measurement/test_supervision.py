@@ -26,7 +26,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.postgres.timelimit import time_limit, training_limit
+from pytest_pilotscope.postgres.timelimit import outside_limit, time_limit, training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import QueryRun, TrainingReport
 
@@ -397,6 +397,28 @@ def test_no_timer_is_left_at_the_edges() -> None:
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
         assert signal.getsignal(signal.SIGALRM) is handler
     assert all(ends.values())
+
+
+def test_the_suite_works_outside_of_a_limit() -> None:
+    """Its time is left out of a decision's limit, which goes on after it, and after an error in it. A training's limit counts it."""
+
+    def fail_then_wait() -> None:
+        with suppress(KeyError), outside_limit():
+            raise KeyError
+        time.sleep(60)
+
+    with time_limit(0.2, lambda: TimeoutError("too long"), pausable=True):
+        for _ in range(2):
+            with outside_limit():
+                time.sleep(0.3)
+                assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 0.2
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.2, lambda: TimeoutError("too long"), pausable=True):
+        fail_then_wait()
+    with pytest.raises(TimeoutError, match=r"^too long$"), time_limit(0.05, lambda: TimeoutError("too long")), outside_limit():
+        time.sleep(60)
+    with outside_limit():
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_long_training_says_when_it_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

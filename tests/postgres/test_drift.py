@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pilotscope.errors import StatementFailed
-from pytest_pilotscope.postgres.drift.data import drift_data
+from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.postgres.drift.arrivals import dated_columns
+from pytest_pilotscope.postgres.drift.data import drift_data, go_back
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.postgres.tables import read_tables
 
 SHOP = """
     CREATE TABLE customer (id integer PRIMARY KEY, email varchar(20) NOT NULL UNIQUE, boss integer REFERENCES customer, city text,
@@ -129,3 +131,71 @@ def test_a_constraint_that_cannot_hold_leaves_the_data_as_they_are(newest_scratc
     with pytest.raises(StatementFailed, match='new row for relation "t" violates check constraint "t_id_check"'):
         drift_data(newest_scratch, "insert", 0.5, 0)
     assert content_fingerprint(newest_scratch) == before
+
+
+def _gone_back(session: Session, share: float, chosen: tuple[str, ...] = ()) -> str:
+    return go_back(session, share, known={}, chosen=chosen)
+
+
+@pytest.mark.parametrize("share", [0.7, 1.0])
+def test_the_past_has_no_later_row_and_time_brings_all_back(scratch: Session, share: float) -> None:
+    """
+    Rows that came after the cut go with all rows that refer to them, and come back with the keys that they had.
+
+    Every constraint holds before and after, and at 100 % nothing is later, which is an A/A.
+    """
+    scratch.execute(SHOP)
+    constraints, whole = scratch.execute(CONSTRAINTS), content_fingerprint(scratch)
+    sentence = _gone_back(scratch, share)
+    cut = scratch.scalar(f"SELECT '{sentence.partition(' up to ')[2].partition(', by ')[0]}'::timestamp")
+    assert sentence.endswith(", by public.product.made, public.purchase.at")
+    assert scratch.execute("SELECT (SELECT max(made) FROM product) <= %s, (SELECT max(at) FROM purchase) <= %s", (cut, cut)) == [
+        (True, True)
+    ]
+    kept = scratch.scalar("SELECT count(*) FROM item")
+    assert (kept == 1500) == (share == 1.0)
+    assert scratch.execute(CONSTRAINTS) == constraints
+    assert scratch.scalar("SELECT reltuples FROM pg_class WHERE relname = 'item'") == kept  # statistics are those of the past
+    counts = drift_data(scratch, "time", share, 0)
+    assert counts["public.item"] == (kept, 1500)
+    assert content_fingerprint(scratch) == whole
+    assert scratch.execute(CONSTRAINTS) == constraints
+    assert scratch.scalar("SELECT count(*) FROM pg_namespace WHERE nspname = 'pilotscope_later'") == 0
+
+
+def test_the_user_or_the_dataset_names_the_dates(newest_scratch: Session) -> None:
+    """A name of the user's comes before one of the dataset's, and that before the first date; a named number is a date, too."""
+    newest_scratch.execute("CREATE TABLE sale (id integer PRIMARY KEY, day integer, changed date, paid date)")
+    newest_scratch.execute("INSERT INTO sale SELECT i, i, date '2020-01-01' + i, date '2020-01-01' - i FROM generate_series(1, 10) AS i")
+    tables = read_tables(newest_scratch)
+    for known, chosen, found in (
+        ({}, (), "changed"),
+        ({"sale": "day"}, (), "day"),
+        ({"sale": "day"}, ("paid",), "paid"),
+        ({}, ("public.sale.day",), "day"),
+    ):
+        assert list(dated_columns(newest_scratch, tables, known, chosen).values()) == [found]
+    assert _gone_back(newest_scratch, 0.5, ("sale.day",)) == "5 of 10 rows came up to 5, by public.sale.day"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        ((), "no column of database {} is a date or a timestamp; name the one that dates its rows: --drift time:70%:COLUMN"),
+        (("day", "days"), "no column of database {} is called 'days'; name the one that dates its rows: --drift time:70%:COLUMN"),
+        (
+            ("name",),
+            "these columns do not date rows in one way: public.sale.name (neither); name dates only, or numbers only: "
+            "--drift time:70%:COLUMN",
+        ),
+        (("day",), "the rows of database {} cannot be cut in time by public.sale.day: none came after 7; name another column"),
+        (("never",), "the rows of database {} cannot be cut in time by public.sale.never: none has a date; name another column"),
+    ],
+)
+def test_rows_without_dates_have_no_past(newest_scratch: Session, chosen: tuple[str, ...], reason: str) -> None:
+    """The message says which column was looked for, and what to do."""
+    newest_scratch.execute("CREATE TABLE sale (id integer PRIMARY KEY, day integer, name text, never integer)")
+    newest_scratch.execute("INSERT INTO sale SELECT i, 7, 'x' FROM generate_series(1, 10) AS i")
+    with pytest.raises(DatasetError) as found:
+        _gone_back(newest_scratch, 0.7, chosen)
+    assert str(found.value) == reason.format(repr(newest_scratch.database))

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_pilotscope.errors import WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Workload
-from pytest_pilotscope.queries.splitting import check_disjoint, divide, without_test_queries
+from pytest_pilotscope.queries.splitting import check_disjoint, divide, seen_and_unseen, without_test_queries
 from pytest_pilotscope.queries.templates import template_of
 
 PLAIN = "SELECT COUNT(*) FROM users AS u, posts AS p WHERE u.id = p.owneruserid AND u.views >= 3 AND p.score = -1"
@@ -135,3 +135,48 @@ def test_the_same_query_in_two_splits_is_refused() -> None:
     cleaned = without_test_queries(given)
     check_disjoint(cleaned)
     assert cleaned.origin == "1 training (1 more are test queries too and are left out)"
+
+
+def _joined(*tables: str, number: int = 1) -> tuple[str, ...]:
+    return tuple(f"SELECT count(*) FROM a, {table} WHERE a.id = {table}.id AND a.n = {number}" for table in tables)
+
+
+SHARED = workload(*_joined("b", "c", "d", "e", number=1), *_joined("b", "c", number=2), *_joined("f"), train=_joined(*"bcdex", number=9))
+"""Test queries of four templates that are trained on, and one of a template that is not."""
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_drift_of_templates_divides_those_in_common(share: float) -> None:
+    """Training before knows nothing of the templates after, which are trained on again; what is never trained on is left out."""
+    before, after = seen_and_unseen(SHARED, share, seed=0)
+    templates = [{template_of(query.sql) for query in part.test} for part in (before, after)]
+    trained = [{template_of(query.sql) for query in part.train} for part in (before, after)]
+    assert not templates[0] & templates[1]
+    assert len(templates[1]) == {0.1: 1, 0.5: 2, 0.9: 3}[share]
+    assert len(templates[0]) + len(templates[1]) == 4
+    assert trained == [templates[0] | {template_of(_joined("x")[0])}, templates[1]]
+    assert len(before.test) + len(after.test) == 6
+    assert seen_and_unseen(SHARED, share, seed=0) == (before, after)
+
+
+def test_no_drift_of_templates_divides_queries() -> None:
+    """With 0 % both parts have all training queries, and the test queries are dealt whatever their template: an A/A."""
+    before, after = seen_and_unseen(SHARED, 0.0, seed=0)
+    assert before.train == after.train == SHARED.train
+    assert (len(before.test), len(after.test)) == (3, 3)
+    assert not set(before.test) & set(after.test)
+
+
+@pytest.mark.parametrize(
+    ("train", "share", "found"),
+    [((), 0.5, "0 templates"), (_joined("b"), 0.5, "1 template"), (_joined("d"), 0.0, "1 query"), ((), 0.0, "0 queries")],
+)
+def test_a_drift_of_templates_needs_templates(train: tuple[str, ...], share: float, found: str) -> None:
+    """Without templates in common nothing is seen before, and nothing can be learned again after."""
+    given = workload(*_joined("b", "c", "d", number=1), *_joined("b", number=2), train=train)
+    with pytest.raises(WorkloadError) as refused:
+        seen_and_unseen(given, share, seed=0)
+    assert str(refused.value) == (
+        f"{given.dataset}: a drift of templates divides at least 2 that training and test queries have in common, found {found} in 4 test "
+        "queries; divide all queries anew with --split random"
+    )

@@ -85,3 +85,29 @@ def test_the_lines_name_the_drift_and_the_model_of_other_data() -> None:
         "  after: baseline-analyzed against baseline:",
         "  ANALYZE",
     ]
+
+
+def test_templates_that_were_not_seen_have_no_pairs_with_the_others() -> None:
+    """Without a change of the data nothing is analyzed; other queries are measured after, so speed-ups are compared, not queries."""
+    before = record(mscn=0.5)
+    after = record("drift-mscn", mscn=1.0, mscn_retrained=0.5)
+    renamed = {query_id: f"u{query_id}" for query_id in after.header.queries}
+    after = replace(
+        after,
+        header=replace(
+            after.header,
+            queries={renamed[query_id]: sql for query_id, sql in after.header.queries.items()},
+            tags={"drift": "template:50%", "drift.templates": "4 templates before, 4 after, 0 of them the same"},
+        ),
+        runs=tuple(replace(run, query_id=renamed[run.query_id]) for run in after.runs),
+    )
+    figures = drift_figures(before, after, "mscn")
+    found: object = {(side.side, side.baseline): side.change and side.change.estimate for side in figures.sides}
+    assert found == {
+        ("mscn", "baseline"): pytest.approx(0.5, rel=0.02),
+        ("mscn-retrained", "baseline"): pytest.approx(1.0, rel=0.02),
+    }
+    assert all(side.change is not None and side.change.low < side.change.estimate < side.change.high for side in figures.sides)
+    assert [(cost.side, cost.without) for cost in figures.costs] == [("mscn-retrained", "mscn")]
+    first = next(iter(drift_lines(before, after, "mscn")))
+    assert first == "drift template:50%: mscn on stats_tiny (4 templates before, 4 after, 0 of them the same)"

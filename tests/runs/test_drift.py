@@ -26,7 +26,10 @@ ALGORITHM = """
             labels = training.labels(training.queries[:5])
             users = training.session.scalar("SELECT count(*) FROM users")
             own = training.labels_cache is not None
-            return training.report(parameters={"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": own})
+            return training.report(parameters={
+                **{"data": training.data_fingerprint, "users": users, "labels": len(labels), "own": own},
+                "learned": " ".join(query.id for query in training.queries),
+            })
 
         def steer(self, query, subplans):
             return dict(subplans)
@@ -87,6 +90,53 @@ def test_an_algorithm_is_measured_before_and_after_a_drift(pytester: pytest.Pyte
         "  training again",
     ]
     assert all("[" in line or line.endswith("never") for line in lines[1:])
+
+
+@pytest.mark.slow
+def test_time_goes_on_between_two_runs(pytester: pytest.Pytester) -> None:
+    """The model learns from the past and is measured there, then on all data with the statistics of the past, and with fresh ones."""
+    result = measure(pytester, "--algo", "counting", "--drift", "time", "--limit", "3", "--no-mlflow", conftest=ALGORITHM)
+    assert result.ret == 0, result.stdout.str()
+    before, after = _records(pytester)
+    assert (before.header.dataset, after.header.dataset, after.header.sides) == ("stats_tiny+before-time:70%", "stats_tiny+time:70%", SIDES)
+    data = before.header.fingerprints["data"]
+    training = {report.side: report.parameters for report in after.training}
+    assert [training[side]["data"] for side in ("counting", "counting-retrained")] == [data, after.header.fingerprints["data"]]
+    assert training["counting"]["users"] < training["counting-retrained"]["users"]
+    assert after.header.tags["drift.model"] == f"trained on the data {data}, before the drift, on purpose"
+    result.stdout.fnmatch_lines(
+        ["  before: speed-up *", "  after: counting-retrained against baseline-analyzed: *", "  training again took *"]
+    )
+
+    other = measure(pytester, "--algo", "baseline", "--results", "whole", "--limit", "1", "--no-mlflow")
+    assert other.ret == 0, other.stdout.str()
+    (path,) = (pytester.path / "whole").glob("*.jsonl")
+    assert read_record(path).header.fingerprints["data"] == after.header.fingerprints["data"]
+
+
+@pytest.mark.slow
+def test_an_algorithm_meets_templates_that_it_has_not_seen(pytester: pytest.Pytester) -> None:
+    """It learns on some templates and is measured on them, then on others, as it is and trained on their training queries."""
+    chosen = ("--algo", "baseline,counting", "--drift", "template", "--limit", "3", "--no-mlflow")
+    result = measure(pytester, *chosen, conftest=ALGORITHM)
+    assert result.ret == 0, result.stdout.str()
+    before, after = _records(pytester)
+    assert (before.header.dataset, after.header.dataset) == ("stats_tiny+before-template:50%", "stats_tiny+template:50%")
+    assert after.header.sides == ("baseline", "counting", "counting-retrained")
+    assert after.header.fingerprints["data"] == before.header.fingerprints["data"]
+    assert after.header.tags["drift.templates"] == "17 templates before, 17 after, 0 of them the same"
+    learned = {report.side: set(report.parameters["learned"].split()) for report in after.training}
+    assert learned.keys() == {"counting", "counting-retrained"}
+    assert not learned["counting"] & learned["counting-retrained"]
+    assert learned["counting"] == set(before.training[0].parameters["learned"].split())
+    lines = [line.partition(": speed-up")[0].partition(" took")[0] for line in result.outlines]
+    assert lines[lines.index("  after: counting against baseline") - 1 :][:4] == [
+        "  before",
+        "  after: counting against baseline",
+        "  after: counting-retrained against baseline",
+        "  training again",
+    ]
+    assert "  after: baseline-again against baseline" in lines
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from scipy.special import stdtr
 
 from pytest_pilotscope.statistics.pairs import Floats, Pairs
 from pytest_pilotscope.statistics.ratios import (
+    Interval,
     holm,
     holm_after_discarding,
     mean_ratios,
     query_ratios,
+    unpaired,
     workload_ratios,
 )
 from tests.gate.noise import Machine
@@ -213,3 +215,13 @@ def test_discarding_keeps_the_promise_of_holm(below: float) -> None:
     t = samples.mean(axis=-1) / (samples.std(axis=-1, ddof=1) / math.sqrt(5))
     rejected = [(holm_after_discarding(stdtr(4, -family)) <= 0.025).any() for family in t]
     assert np.mean(rejected) <= 0.03
+
+
+def test_speed_ups_of_different_queries_are_compared_without_pairs() -> None:
+    """The errors of both add up like those of independent numbers; an end that is not known stays open."""
+    one, other = Interval(estimate=2.0, low=1.0, high=4.0), Interval(estimate=0.5, low=0.25, high=1.0)
+    found = unpaired(one, other)
+    width = math.log(2) * math.sqrt(2)
+    assert (found.estimate, found.low, found.high) == pytest.approx((4.0, 4 * math.exp(-width), 4 * math.exp(width)))
+    open_end = unpaired(Interval(estimate=2.0, low=0.0, high=math.inf), other)
+    assert (open_end.low, open_end.high) == (0.0, math.inf)

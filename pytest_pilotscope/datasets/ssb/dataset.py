@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_pilotscope.datasets.columns import create_filled
 from pytest_pilotscope.datasets.scaled import ScaledDataset
@@ -30,6 +31,7 @@ class SsbDataset(ScaledDataset):
     usual_name = "ssb"
     usual_scale = 0.1
     smallest, largest = 0.001, 100.0
+    dates: ClassVar[Mapping[str, str]] = {"lineorder": "lo_orderdate"}
 
     @property
     def key(self) -> str:

@@ -10,7 +10,7 @@ from pytest_pilotscope.errors import UsageError
 
 from .drawn_queries import make_workload
 from .generate import GENERATOR_VERSION, LARGEST, SMALLEST, generate
-from .schema import create_indexes, definition
+from .schema import DATES, create_indexes, definition
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -29,6 +29,7 @@ class StatsDataset(ScaledDataset):
 
     usual_name = "stats_tiny"
     smallest, largest = SMALLEST, LARGEST
+    dates = DATES
 
     def __init__(self, *, name: str = usual_name, scale: float | None = None, seed: int = 0, data_dir: Path | None = None) -> None:
         if scale is None and name not in SCALES:

@@ -24,6 +24,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 """Table -> column -> type."""
 
+DATES: Mapping[str, str] = {table: "date" if table == "badges" else "creationdate" for table in TABLES if table != "tags"}
+"""Table -> the column that says when a row came."""
+
 # (table, column) -> the table whose id it refers to. As in the published database there are indexes and no constraints.
 FOREIGN_KEYS: Mapping[tuple[str, str], str] = {
     ("badges", "userid"): "users",

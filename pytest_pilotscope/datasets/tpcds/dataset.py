@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_pilotscope.datasets.columns import create_from_file
 from pytest_pilotscope.datasets.scaled import ScaledDataset
 from pytest_pilotscope.datasets.tpcds.queries import make_workload
-from pytest_pilotscope.datasets.tpcds.schema import constraints, referred
+from pytest_pilotscope.datasets.tpcds.schema import DATES, constraints, referred
 from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.places.folders import cache_folder
 from pytest_pilotscope.postgres.process import temporary_folder
@@ -42,6 +42,7 @@ class TpcdsDataset(ScaledDataset):
     usual_name = "tpcds"
     usual_scale = 0.1
     largest = 1000.0
+    dates = DATES
 
     @cached_property
     def key(self) -> str:

@@ -31,6 +31,17 @@ PRIMARY_KEYS: Mapping[str, Sequence[str]] = {
     "web_site": ("web_site_sk",),
 }
 
+DATES: Mapping[str, str] = {
+    "catalog_returns": "cr_returned_date_sk",
+    "catalog_sales": "cs_sold_date_sk",
+    "inventory": "inv_date_sk",
+    "store_returns": "sr_returned_date_sk",
+    "store_sales": "ss_sold_date_sk",
+    "web_returns": "wr_returned_date_sk",
+    "web_sales": "ws_sold_date_sk",
+}
+"""Table -> the column that says when a row came: the number of a day."""
+
 _REFERRED: Mapping[str, str] = {
     "date_sk": "date_dim",
     "time_sk": "time_dim",

@@ -1,4 +1,8 @@
-"""Drift of data: rows are inserted or deleted, or popular values become more popular. The same data, drift and seed give the same rows."""
+"""
+Drift of data: rows are inserted or deleted, popular values become more popular, or time goes on.
+
+The same data, drift and seed give the same rows.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,19 @@ from contextlib import contextmanager
 from psycopg2 import sql
 
 from pytest_pilotscope.errors import DatasetError
+from pytest_pilotscope.postgres.drift.arrivals import LATER, cut_of, dated_columns, return_rows, set_aside
 from pytest_pilotscope.postgres.drift.deletes import delete_rows
 from pytest_pilotscope.postgres.drift.inserts import insert_rows
 from pytest_pilotscope.postgres.drift.skews import skew_values
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.tables import ForeignKey, Table, read_foreign_keys, read_tables
 
-KINDS: Mapping[str, Callable[..., None]] = {"insert": insert_rows, "delete": delete_rows, "skew": skew_values}
+KINDS: Mapping[str, Callable[..., None]] = {
+    "insert": insert_rows,
+    "delete": delete_rows,
+    "skew": skew_values,
+    "time": return_rows,
+}
 """The kinds of drift. Each takes the session, the tables, their foreign keys, the amount and the seed."""
 
 _PARTITIONS = "SELECT oid::bigint FROM pg_class WHERE relispartition"
@@ -30,25 +40,45 @@ def drift_data(session: Session, kind: str, amount: float, seed: int) -> Mapping
     Change the data of the session's database, which is ours; return the rows of each table before and after.
 
     `amount` is the share of rows that `insert` adds to each table and `delete` takes away, and the power of `skew`: 1 leaves the values as
-    they are. Nothing is vacuumed or analyzed, now or later by itself. Triggers of users stay disabled. Raise DatasetError for tables that
-    the role cannot read as a whole, and StatementFailed if a constraint no longer holds (a CHECK of the keys, for example).
+    they are. `time` brings back what `go_back` has set aside. Nothing is vacuumed or analyzed, now or later by itself. Triggers of users
+    stay disabled. Raise DatasetError for tables that the role cannot read as a whole, and StatementFailed if a constraint no longer holds
+    (a CHECK of the keys, for example).
     """
     tables = _tables(session)
     keys = read_foreign_keys(session, tables)
     before = _counts(session, tables)
-    with _transaction(session), _without_references(session):
-        for table in tables:
-            session.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table.identifier))
+    with _changing(session, tables):
         KINDS[kind](session, _parents_first(tables, keys), keys, amount, seed)
-    _keep_autovacuum_away(session)
+    keep_autovacuum_away(session)
     after = _counts(session, tables)
     return {name: (rows, after[name]) for name, rows in before.items()}
+
+
+def go_back(session: Session, share: float, *, known: Mapping[str, str], chosen: Sequence[str]) -> str:
+    """
+    Set the rows aside that came after that share of the dated rows; return a sentence about the cut.
+
+    Nothing is left of them but the schema `LATER`: tables are rewritten, vacuumed and analyzed. `known` are the columns that date the rows
+    of the dataset's tables, `chosen` the names that the user gives. Raise DatasetError without dates.
+    """
+    tables = _tables(session)
+    keys = read_foreign_keys(session, tables)
+    dates = dated_columns(session, tables, known, chosen)
+    cut = cut_of(session, dates, share)
+    before = sum(_counts(session, tables).values())
+    with _changing(session, tables):
+        set_aside(session, tables, keys, dates, cut)
+    session.execute("VACUUM (FULL)")
+    session.execute("VACUUM (ANALYZE)")
+    keep_autovacuum_away(session)
+    columns = ", ".join(f"{table}.{column}" for table, column in dates.items())
+    return f"{sum(_counts(session, tables).values())} of {before} rows came up to {cut}, by {columns}"
 
 
 def _tables(session: Session) -> list[Table]:
     """Return the tables that hold all rows: a partitioned one in place of its partitions."""
     partitions = {oid for (oid,) in session.execute(_PARTITIONS)}
-    tables = [table for table in read_tables(session) if table.oid not in partitions]
+    tables = [table for table in read_tables(session) if table.oid not in partitions and table.schema != LATER]
     for table in tables:
         if table.hidden:
             raise DatasetError(f"the rows of table {table} cannot drift: the role does not have all of them, because {table.hidden}")
@@ -70,6 +100,15 @@ def _parents_first(tables: Sequence[Table], keys: Sequence[ForeignKey]) -> list[
 def _counts(session: Session, tables: Sequence[Table]) -> dict[str, int]:
     count = sql.SQL("SELECT count(*) FROM {}")
     return {str(table): int(session.scalar(count.format(table.source))) for table in tables}
+
+
+@contextmanager
+def _changing(session: Session, tables: Sequence[Table]) -> Iterator[None]:
+    """Change rows in one transaction, without triggers of users, and check every reference at its end."""
+    with _transaction(session), _without_references(session):
+        for table in tables:
+            session.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table.identifier))
+        yield
 
 
 @contextmanager
@@ -97,7 +136,8 @@ def _without_references(session: Session) -> Iterator[None]:
         session.execute(change(sql.Identifier(schema, table), sql.SQL("ADD"), sql.Identifier(name), sql.SQL(definition)))
 
 
-def _keep_autovacuum_away(session: Session) -> None:
+def keep_autovacuum_away(session: Session) -> None:
+    """Let nothing but statements vacuum or analyze the tables of a database of ours."""
     if session.scalar("SHOW autovacuum") == "off":  # a server started here
         return
     for table in read_tables(session):

@@ -34,17 +34,27 @@ def delete_rows(session: Session, tables: Sequence[Table], keys: Sequence[Foreig
     First go the rows that refer to rows that go; where these are fewer than the share, drawn ones follow. So a table that refers to several
     others loses more than the share.
     """
-    session.execute("CREATE TEMP TABLE pilotscope_gone (relation oid, place tid, PRIMARY KEY (relation, place)) ON COMMIT DROP")
+    gone_rows(session)
     for table in tables:
-        _follow(session, (key for key in keys if key.child == table))
+        follow(session, (key for key in keys if key.child == table))
         session.execute(_DRAWN.format(table=table.source, order=drawing_order(table, seed), share=sql.Literal(share)))
-    while _follow(session, keys):  # rows of a table that refers to itself, and of circles
+    while follow(session, keys):  # rows of a table that refers to itself, and of circles
         pass
     for table in tables:
-        session.execute(_GONE.format(table.source))
+        remove_gone(session, table)
 
 
-def _follow(session: Session, keys: Iterable[ForeignKey]) -> int:
+def gone_rows(session: Session) -> None:
+    """Make the table of the rows that go, `pilotscope_gone`, which lasts as long as the transaction."""
+    session.execute("CREATE TEMP TABLE pilotscope_gone (relation oid, place tid, PRIMARY KEY (relation, place)) ON COMMIT DROP")
+
+
+def remove_gone(session: Session, table: Table) -> None:
+    """Delete the rows of a table that go."""
+    session.execute(_GONE.format(table.source))
+
+
+def follow(session: Session, keys: Iterable[ForeignKey]) -> int:
     """Let the rows go that refer to rows that go; return their number."""
     found = 0
     for key in keys:
