@@ -65,13 +65,14 @@ class Samples:
         self.rows = rows
         self._masks: dict[tuple[str, str], Mask] = {}
 
-    def bitmap(self, relation: Relation) -> Mask:
-        """Return the (rows,) sample rows that pass all predicates of a relation."""
+    def bitmap(self, relation: Relation, bits: Mask | None = None) -> Mask:
+        """Return the (rows,) sample rows that pass all predicates of a relation, written into `bits`, which are zero, if given."""
         sample = self.tables[relation.table]
-        bits = np.zeros(self.rows, dtype=np.bool_)
-        bits[: sample.size] = True
-        for predicate in relation.predicates:
-            bits[: sample.size] &= self.mask(sample, predicate)
+        bits = np.zeros(self.rows, dtype=np.bool_) if bits is None else bits
+        own = bits[: sample.size]
+        own[:] = True if not relation.predicates else self.mask(sample, relation.predicates[0])
+        for predicate in relation.predicates[1:]:
+            own &= self.mask(sample, predicate)
         return bits
 
     def mask(self, sample: TableSample, predicate: Predicate) -> Mask:

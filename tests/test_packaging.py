@@ -21,6 +21,7 @@ from pytest_pilotscope.options import commandline as options
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ANECDOTE = re.compile(r"\d\.\d+ \[\d|\(load \d|at load \d|machine (?:of|with) \d cores|times as fast (?:in total )?\[")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 BESIDE_DOCS = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 FENCED = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -114,6 +115,31 @@ def test_the_navigation_has_every_page_once() -> None:
     assert listed == sorted(BESIDE_DOCS.get(page, page.removeprefix("docs/")) for page in PAGES)
 
 
+def test_the_site_begins_with_the_ways_in() -> None:
+    """Four ways in, then concepts, guides, reference, help and the appendix, in this order."""
+    nav = yaml.safe_load(_read("mkdocs.yml"))["nav"]
+    assert [title for part in nav for title in part] == [
+        "Start",
+        "Concepts",
+        "Guides",
+        "Algorithms",
+        "Reference",
+        "Help",
+        "Appendix",
+        "Project",
+    ]
+    assert [title for entry in nav[0]["Start"][:4] for title in entry] == ["Try it (2 minutes)", "My database", "My algorithm", "My CI"]
+    assert nav[5] == {"Help": ["troubleshooting.md", "glossary.md"]}
+
+
+def test_single_measurements_are_in_the_appendix() -> None:
+    """No page of an algorithm, and no guide, tells a measured interval or the machine and the load of one run."""
+    nav = {title: entries for part in yaml.safe_load(_read("mkdocs.yml"))["nav"] for title, entries in part.items()}
+    pages = [page for part in ("Concepts", "Guides", "Algorithms", "Help") for page in nav[part]]
+    prose = {page: re.sub(r"^```.*?^```$", "", _read(f"docs/{page}"), flags=re.MULTILINE | re.DOTALL) for page in pages}
+    assert {page: told for page, text in prose.items() if (told := ANECDOTE.findall(text))} == {}
+
+
 def test_every_path_on_a_page_exists() -> None:
     """The files and folders that README, CONTRIBUTING and docs name in code are in the repository."""
     named = {(page, path) for page in PAGES for path in OUR_PATH.findall(_read(page))}
@@ -172,3 +198,12 @@ def test_commits_are_checked_by_the_tools_of_tox() -> None:
     asked = {requirement for hook in hooks for requirement in hook["additional_dependencies"]}
     assert asked == {"ruff>=0.9", "uv>=0.9"}
     assert asked <= set(re.findall(r"^deps = (.+)$", _read("tox.ini"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("chosen", [["--pyargs", "pytest_pilotscope.benchmarks"], [str(ROOT / "benchmarks")]])
+def test_the_benchmarks_are_those_of_databases(chosen: list[str], tmp_path: Path) -> None:
+    """In a project of somebody's own, and by an editable installation, too, nothing measures the speed of the suite's own parts."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--collect-only", "-q", *chosen]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert set(re.findall(r"test_\w+(?=\[)", done.stdout)) == {"test_workload", "test_estimation", "test_inference"}, done.stdout

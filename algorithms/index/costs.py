@@ -7,7 +7,7 @@ with U <= K' <= K: fewer plans are possible, and this one still is. One answer h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
@@ -89,11 +89,15 @@ class UsedSetCosts:
     For all the configurations that a query still needs, it first asks about the union of their indexes. If the plan uses none of them, one
     answer holds for all. Otherwise it groups the configurations by the used indexes that they contain, and asks again for each group.
 
-    `calls` counts questions, `hits` the costs of single queries that needed no question of their own.
+    `calls` counts questions, `hits` the costs of single queries that needed no question of their own. `upkeep` returns what a configuration
+    costs for each query besides: the maintenance of its indexes.
     """
 
-    def __init__(self, what_if: WhatIf, queries: Sequence[IndexedQuery] = ()) -> None:
+    def __init__(
+        self, what_if: WhatIf, queries: Sequence[IndexedQuery] = (), upkeep: Callable[[Configuration], float] = lambda configuration: 0.0
+    ) -> None:
         self.queries = tuple(queries)
+        self.upkeep = upkeep
         self.calls = 0
         self.hits = 0
         self._what_if = what_if
@@ -109,13 +113,17 @@ class UsedSetCosts:
         """Return the sum over all queries, for each configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=True)
-        return _sums([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs)
+        return self._with_upkeep(configurations, ([self._known[query.sql].answers[mask][1] for mask in masks] for query, masks in needs))
 
     def lower_bounds(self, configurations: Sequence[Configuration]) -> list[float]:
         """Return lower bounds of the totals, without a question about a single configuration."""
         needs = self._needs(configurations)
         self._learn(needs, alone=False)
-        return _sums([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs)
+        return self._with_upkeep(configurations, ([self._known[query.sql].bound(mask) for mask in masks] for query, masks in needs))
+
+    def _with_upkeep(self, configurations: Sequence[Configuration], costs: Iterable[Sequence[float]]) -> list[float]:
+        upkeep = [len(self.queries) * self.upkeep(configuration) for configuration in configurations]
+        return [sum(of_configuration) for of_configuration in zip(upkeep, *costs, strict=True)]
 
     def _needs(self, configurations: Sequence[Configuration]) -> list[_Group]:
         """Return, per query, the relevant part of each configuration."""
@@ -189,10 +197,6 @@ class UsedSetCosts:
                     mask |= 1 << bit
             self._relevant[query.sql] = (mask, len(self._bits))
         return mask
-
-
-def _sums(costs: Iterable[Sequence[float]]) -> list[float]:
-    return [sum(of_configuration) for of_configuration in zip(*costs, strict=True)]
 
 
 def _union(masks: Iterable[int]) -> int:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_pilotscope.algorithms.index.advisor import Start, StartingPoint, select, take_start
 from pytest_pilotscope.algorithms.index.costs import UsedSetCosts, WhatIf
 from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.maintenance import Maintenance, count_written, maintenance_of
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.saved_indexes import check_columns, load_indexes, save_indexes
 from pytest_pilotscope.algorithms.index.selection_report import Update, metrics, scalars, write_update
-from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, open_what_if
+from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, check_what_if, open_what_if
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import indexable_schema, read_schema
@@ -101,6 +102,9 @@ class IndexSelection:
             with open_what_if(copy, options.whatif) as what_if:
                 queries = _without(what_if.left_out({table for query in queries for table in query.indexable}), queries)
                 costs = UsedSetCosts(what_if)
+                maintenance = _maintenance(training, session, start, what_if)
+                if maintenance is not None:
+                    costs.upkeep = maintenance.cost
                 updates = _updates(training, queries, what_if, costs, options, start)
                 self._take(updates[-1].selection.indexes, training, options)
                 artifacts = [write_update(training.folder, update, start, what_if) for update in updates]
@@ -108,14 +112,21 @@ class IndexSelection:
                 figures = {
                     "num_training_queries": len(queries),
                     **scalars(updates[-1], costs, start),
-                    **_validated(what_if, validation, updates[-1].selection.indexes),
+                    **_validated(what_if, validation, updates[-1].selection.indexes, costs),
                 }
+                if maintenance is not None:
+                    figures["estimated_maintenance_cost"] = len(queries) * maintenance.cost(frozenset(updates[-1].selection.indexes))
         return training.report(
             metrics=metrics(updates),
             parameters={"model_id": self.model_id, **options.parameters, "index_whatif": back_end},
             scalars=figures,
             artifacts=[*save_indexes(training.folder, *self._selected()), *artifacts],
         )
+
+    @staticmethod
+    def check_training(database: Database) -> None:
+        """Raise `UsageError` if no index can be selected on the server of a database."""
+        check_what_if(database)
 
     @contextmanager
     def prepare(self, database: Database) -> Iterator[Database]:
@@ -181,9 +192,21 @@ def _without(tables: frozenset[str], queries: Sequence[IndexedQuery]) -> list[In
     ]
 
 
-def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index]) -> dict[str, float]:
+def _validated(what_if: WhatIf, queries: Sequence[IndexedQuery], indexes: Sequence[Index], trained: UsedSetCosts) -> dict[str, float]:
     """Return the estimated cost of the validation queries, which compares selections for different training queries."""
-    return {"validation_estimated_cost": UsedSetCosts(what_if, queries).totals([frozenset(indexes)])[0]} if queries else {}
+    costs = UsedSetCosts(what_if, queries, trained.upkeep)
+    return {"validation_estimated_cost": costs.totals([frozenset(indexes)])[0]} if queries else {}
+
+
+def _maintenance(training: Training, session: Session, start: StartingPoint, what_if: WhatIf) -> Maintenance | None:
+    """Return the cost of maintenance for the scripts of `--writes`, whose rows are counted in a copy for that; None without scripts."""
+    writes = training.writes
+    if writes is None:
+        return None
+    with training.database.copy() as scratch, scratch.session() as counting:
+        take_start(counting, drop=bool(start.dropped))
+        written = count_written(counting, writes, training.settings.seed)
+    return maintenance_of(session, writes, start, what_if, written)
 
 
 def _updates(

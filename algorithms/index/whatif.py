@@ -259,6 +259,13 @@ def open_what_if(database: Database, back_end: BackEnd = "auto", *, connections:
         yield what_if
 
 
+def check_what_if(database: Database) -> None:
+    """Raise `UsageError` if neither HypoPG nor the library can answer what-if questions in copies of a database."""
+    with database.session() as session:
+        if not has_extension(session) and (obstacle := hypopg.obstacle(session)):
+            raise UsageError(f"{obstacle}, and {hypopg.NO_WHAT_IF}")
+
+
 def _choose(sessions: Sequence[Session], back_end: BackEnd) -> OpenWhatIf:
     alternative = ""
     if back_end != "hidden":
@@ -272,8 +279,5 @@ def _choose(sessions: Sequence[Session], back_end: BackEnd) -> OpenWhatIf:
             )
         alternative = f"{obstacle}, and "
     if not has_extension(sessions[0]):
-        raise UsageError(
-            f"{alternative}indexes cannot be hidden from the planner, because the pilotscope library is not loaded (docs/steering.md); "
-            "index selection needs one of the two"
-        )
+        raise UsageError(f"{alternative}{hypopg.NO_WHAT_IF}")
     return HiddenWhatIf(sessions)

@@ -7,11 +7,13 @@ lost trial is simply repeated.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter_ns
 from typing import Protocol
 
+from pytest_pilotscope.algorithms.knob.loaded import Load, LoadSessions, run_clients
 from pytest_pilotscope.algorithms.knob.measuring import Pass, Selected, run_pass
 from pytest_pilotscope.algorithms.knob.objective import Objective
 from pytest_pilotscope.algorithms.knob.space import Values
@@ -30,6 +32,9 @@ class TrialServer(Protocol):
     session: Session
     cold: bool
 
+    def clients(self, load: Load) -> AbstractContextManager[LoadSessions]:
+        """Give the sessions of a load, with the settings in force."""
+
     def apply(self, values: Values) -> Level | None:
         """Put settings in force and return the level that changed; ServerError if they are refused: the old ones are then in force."""
 
@@ -39,18 +44,19 @@ class TrialServer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Settings to try, the queries and the objective, and the cost `limit` above which the trial stops."""
+    """Settings to try, the queries, the objective, the cost `limit` above which the trial stops, and the `load` if clients run at once."""
 
     values: Values
     selected: Selected
     objective: Objective
     limit: float
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    The result of a task. `times_s` are those of the queries that ran: all of them for the status ok, none for failed.
+    The result of a task. `times_s` are those of the queries (and scripts) that ran: all of them for the status ok, none for failed.
 
     `applied` is the level of the settings that changed and `apply_s` the time to change them; `message` is the reason of a failure.
     """
@@ -85,6 +91,9 @@ def attempt(task: Task, trial_server: TrialServer) -> Outcome:
 
 
 def _measured(task: Task, trial_server: TrialServer) -> Pass:
+    if task.load is not None:
+        with trial_server.clients(task.load) as sessions:
+            return run_clients(sessions, task.selected, task.objective, task.load, task.limit)
     if trial_server.cold:
         warm_up = run_pass(trial_server.session, task.selected, task.objective, _WARM_UP * task.limit)
         if warm_up.capped and task.limit < inf:

@@ -10,7 +10,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from pytest_pilotscope.algorithms.knob.objective import Objective, Target
+from pytest_pilotscope.algorithms.knob.objective import SHARES, Objective, Target
 from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
@@ -19,8 +19,8 @@ from pytest_pilotscope.statistics.pairs import Floats, Pairs
 from pytest_pilotscope.statistics.ratios import Interval, workload_ratios
 
 _LONGEST_SHARE = 4.0  # selection leaves out a query that takes more than a quarter of a trial's time by default
-_SLOWER = 10.0  # a query's limit is this many times its default time, but at least
-_LEAST_LIMIT_S = 1.0
+SLOWER = 10.0  # a query's limit is this many times its default time, but at least
+LEAST_LIMIT_S = 1.0
 _REPLICATES = 1000
 _LEAST_MS = 1e-3  # below the resolution of the server's clock
 
@@ -103,7 +103,7 @@ def run_pass(session: Session, selected: Selected, objective: Objective, limit: 
     """Run the queries of a trial until its cost is sure to be above `limit`. StatementFailed if one of them fails."""
     times: list[float] = []
     for query, default_s in zip(selected.queries, selected.default_s, strict=True):
-        patience_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
+        patience_s = max(SLOWER * default_s, LEAST_LIMIT_S)
         limit_s = min(objective.query_limit_s(times, limit), patience_s)
         times.append(time_s(session, query.sql, limit_s))
         if objective.exceeds(times, limit) or times[-1] >= limit_s:
@@ -113,12 +113,13 @@ def run_pass(session: Session, selected: Selected, objective: Objective, limit: 
 
 def compare(default: Session, candidate: Session, selected: Selected, *, target: Target, rounds: int, seed: int) -> Interval:
     """
-    Return the target's ratio, candidate / default, with its 95 % interval: of total times by the suite's own statistics, of 95th
+    Return the target's ratio, candidate / default, with its 95 % interval: of total times by the suite's own statistics, of
     percentiles by a bootstrap of the queries.
     """
     pairs = take_turns(default, candidate, selected, rounds=rounds)
-    if target == "p95_time":
-        return _ratio_of_percentiles(np.median(pairs.baseline_ms, axis=1), np.median(pairs.candidate_ms, axis=1), seed)
+    if target in SHARES:
+        default_ms, candidate_ms = np.median(pairs.baseline_ms, axis=1), np.median(pairs.candidate_ms, axis=1)
+        return _ratio_of_percentiles(default_ms, candidate_ms, 100 * SHARES[target], seed)
     return workload_ratios(pairs, seed=seed).total
 
 
@@ -132,7 +133,7 @@ def take_turns(default: Session, candidate: Session, selected: Selected, *, roun
     times = {side: np.zeros(shape) for side in ("default", "candidate")}
     sessions = {"default": default, "candidate": candidate}
     for row, (query, default_s) in enumerate(zip(selected.queries, selected.default_s, strict=True)):
-        limit_s = max(_SLOWER * default_s, _LEAST_LIMIT_S)
+        limit_s = max(SLOWER * default_s, LEAST_LIMIT_S)
         for side in sessions:
             time_s(sessions[side], query.sql, limit_s)
         for column in range(rounds):
@@ -147,9 +148,9 @@ def take_turns(default: Session, candidate: Session, selected: Selected, *, roun
     )
 
 
-def _ratio_of_percentiles(default_ms: Floats, candidate_ms: Floats, seed: int) -> Interval:
+def _ratio_of_percentiles(default_ms: Floats, candidate_ms: Floats, percentile: float, seed: int) -> Interval:
     drawn = np.random.default_rng(seed).integers(len(default_ms), size=(_REPLICATES, len(default_ms)))
-    ratios = np.percentile(candidate_ms[drawn], 95, axis=1) / np.percentile(default_ms[drawn], 95, axis=1)
+    ratios = np.percentile(candidate_ms[drawn], percentile, axis=1) / np.percentile(default_ms[drawn], percentile, axis=1)
     low, high = np.percentile(ratios, [2.5, 97.5])
-    estimate = np.percentile(candidate_ms, 95) / np.percentile(default_ms, 95)
+    estimate = np.percentile(candidate_ms, percentile) / np.percentile(default_ms, percentile)
     return Interval(estimate=float(estimate), low=float(low), high=float(high))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Target = Literal["total_time", "p95_time", "throughput"]
+Target = Literal["total_time", "p95_time", "p99_time", "throughput"]
 
-_SHARE = 0.95
+SHARES = {"p95_time": 0.95, "p99_time": 0.99}
+"""The share of the queries that stay within the target, for those that are quantiles."""
+
 WORST = 10.0
 """The cost of a trial is at most this many times the default's, also if the trial was cut off or failed."""
 
@@ -17,22 +19,28 @@ WORST = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
     """
-    The cost of a trial from the times of its `count` queries.
+    The cost of a trial from the times of its `count` queries, or of all executions of all `clients` at once, scripts that write included.
 
-    `total_time` is their sum, `p95_time` the time that 95 % of them stay within, `throughput` the mean time, the inverse of queries per
-    second.
+    `total_time` is their sum, as far as the clients do not share it: by Little's law, the time in which they do all of it. `p95_time` and
+    `p99_time` are the times that 95 % and 99 % of them stay within, `throughput` is the mean time that a client needs, the inverse of
+    executions per second.
     """
 
     target: Target
     count: int
+    clients: int = 1
 
     def cost(self, times_s: Sequence[float]) -> float:
         """Return the cost of a trial that ran all queries, in s."""
         if self.target == "total_time":
-            return sum(times_s)
+            return sum(times_s) / self.clients
         if self.target == "throughput":
-            return sum(times_s) / self.count
-        return sorted(times_s)[math.ceil(_SHARE * self.count) - 1]
+            return sum(times_s) / self.count / self.clients
+        return sorted(times_s)[math.ceil(SHARES[self.target] * self.count) - 1]
+
+    def partial(self, times_s: Sequence[float]) -> float:
+        """Return the cost if these times, some or all, are a sample of all."""
+        return replace(self, count=len(times_s)).cost(times_s) * (self.count / len(times_s) if self.target == "total_time" else 1.0)
 
     def performance(self, cost: float) -> float:
         """Return the target in its own unit: s, or queries per second for `throughput`."""
@@ -40,19 +48,15 @@ class Objective:
 
     def exceeds(self, times_s: Sequence[float], limit: float) -> bool:
         """Tell whether the cost will be above `limit` whatever the remaining queries take."""
-        if self.target == "total_time":
-            return sum(times_s) > limit
-        if self.target == "throughput":
-            return sum(times_s) / self.count > limit
-        return sum(time_s > limit for time_s in times_s) > self.count - math.ceil(_SHARE * self.count)
+        if self.target in SHARES:
+            return sum(time_s > limit for time_s in times_s) > self.count - math.ceil(SHARES[self.target] * self.count)
+        return self.cost(times_s) > limit
 
     def query_limit_s(self, times_s: Sequence[float], limit: float) -> float:
-        """Return the time after which the next query puts its trial above `limit`; for p95 no single query can, so infinity."""
-        if self.target == "total_time":
-            return limit - sum(times_s)
-        if self.target == "throughput":
-            return limit * self.count - sum(times_s)
-        return math.inf
+        """Return the time after which the next query puts its trial above `limit`; no single query can for a quantile, so infinity."""
+        if self.target in SHARES:
+            return math.inf
+        return limit * self.clients * (self.count if self.target == "throughput" else 1) - sum(times_s)
 
     def extrapolated(self, times_s: Sequence[float], default_s: Sequence[float]) -> float:
         """

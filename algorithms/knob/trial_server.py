@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithms.knob.catalogue import CATALOGUE
+from pytest_pilotscope.algorithms.knob.loaded import Load, LoadSessions, load_sessions
 from pytest_pilotscope.algorithms.knob.machine import machine_behind, this_machine, within
 from pytest_pilotscope.algorithms.knob.space import KnobSpace, Values, knob_space
 from pytest_pilotscope.errors import AlgorithmError, CannotConnect, ServerError, UsageError, raise_interrupt_behind
@@ -107,6 +108,11 @@ class TrialServer:
         self._current = space.defaults
         self.cold = True
         self.session = database.measuring_session()
+
+    def clients(self, load: Load) -> AbstractContextManager[LoadSessions]:
+        """Give the sessions of a load, with the settings in force."""
+        knobs = {name: value for name, value in self._current.items() if self._level[name] == "session"}
+        return load_sessions(self._database, load, knobs)
 
     def close(self) -> None:
         """End the session."""

@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithms.knob.attempt import Outcome, Task, TrialServer, attempt
+from pytest_pilotscope.algorithms.knob.loaded import Load
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import WORST, Objective
 from pytest_pilotscope.algorithms.knob.space import KnobSpace
@@ -43,6 +44,7 @@ class Tuner:
     objective: Objective
     selected: Selected
     cap: float
+    load: Load | None = None
 
     def run(self, trials: int, advance: Callable[[int], None]) -> None:
         """Tell the search the logged trials, then try and tell; call `advance` per trial."""
@@ -58,7 +60,7 @@ class Tuner:
     def task(self, proposal: Proposal) -> Task:
         """Make the task of a proposal, with the limit that the incumbent sets now."""
         limit = self.cap * self.incumbent_cost
-        return Task(values=proposal.values, selected=self.selected, objective=self.objective, limit=limit)
+        return Task(values=proposal.values, selected=self.selected, objective=self.objective, limit=limit, load=self.load)
 
     def trial(self, proposal: Proposal, outcome: Outcome, *, search_s: float, elapsed_s: float) -> Trial:
         """Make the trial of a proposal, the next line of the log; AlgorithmError if not even the default can be measured."""
@@ -123,13 +125,16 @@ class Tuner:
         return self.search.ask() if self.log.trials else Proposal(self.space.defaults, {})
 
     def _cost(self, outcome: Outcome) -> float:
-        default = self.log.trials[0].cost if self.log.trials else self.objective.cost(self.selected.default_s)
-        if outcome.status == "failed":
-            return min(max([_PENALTY * default, *(trial.cost for trial in self.log.trials)]), WORST * default)
         if outcome.status == "ok":
             return self.objective.cost(outcome.times_s)
+        if outcome.status == "failed":
+            default = self.log.trials[0].cost  # it did not fail, else the search would have ended
+            return min(max([_PENALTY * default, *(trial.cost for trial in self.log.trials)]), WORST * default)
         least = self.cap * self.incumbent_cost if self.incumbent_cost < inf else 0.0
-        return max(self.objective.extrapolated(outcome.times_s, self.selected.default_s), least)
+        if self.load is None:
+            return max(self.objective.extrapolated(outcome.times_s, self.selected.default_s), least)
+        most = WORST * self.log.trials[0].cost if self.log.trials else inf
+        return max(min(self.objective.partial(outcome.times_s), most), least)
 
 
 def _since_s(started_ns: int) -> float:

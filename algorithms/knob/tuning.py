@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_pilotscope.algorithms.knob.loaded import Load, compare_loaded, load_of, load_sessions
 from pytest_pilotscope.algorithms.knob.measuring import Selected, compare, select_queries
 from pytest_pilotscope.algorithms.knob.objective import Objective, Target
 from pytest_pilotscope.algorithms.knob.saved_settings import check_known, load_values, save_values
@@ -109,19 +111,29 @@ class KnobTuning:
         options = self._options or KnobOptions(**training.options, seed=training.settings.seed)
         if not training.queries:
             raise AlgorithmError("knob tuning has no training queries; raise --training-size or give a workload that has some")
+        load = load_of(training)
+        if load is not None and training.settings.dask is not None:
+            raise UsageError("--dask: knob tries settings under the load of --clients and --writes on one server only; leave --dask out")
         with training.database.session() as session:
             reach = reach_of(training.database)
             space = space_of(session, reach, options.names)
         search = _search(space, options)
-        key = search_key(_about(training, space, options))
+        key = search_key(_about(training, space, options, load))
         with (
             open_log(training.settings.results / UNFINISHED, key) as log,
             open_trial_server(training.database, space, reach) as trial_server,
         ):
             selected = _selected(log, key, trial_server, training, options)
-            objective = Objective(target=options.target, count=len(selected.queries))
+            objective = _objective(options, selected, load)
             tuner = Tuner(
-                space=space, trial_server=trial_server, search=search, log=log, objective=objective, selected=selected, cap=options.cap
+                space=space,
+                trial_server=trial_server,
+                search=search,
+                log=log,
+                objective=objective,
+                selected=selected,
+                cap=options.cap,
+                load=load,
             )
             with training.pool() as pool, training.progress("tuning knobs", options.trials) as advance:
                 if pool is None:
@@ -129,7 +141,7 @@ class KnobTuning:
                 else:
                     tuner.run_on(pool, reach, options.trials, advance)
             trials = log.trials[: options.trials]
-            confirmed = _confirm(training, trial_server, trials, options)
+            confirmed = _confirm(training, trial_server, trials, options, load)
             values = space.changed(_result(trials, confirmed).values)
             self.values, self._metadata = values, new_metadata("knob", training, options.parameters)
             self.model_id = self._metadata.model_id
@@ -139,7 +151,7 @@ class KnobTuning:
             return report_of(
                 training,
                 found,
-                options.parameters,
+                {**options.parameters, **(load.parameters if load is not None else {})},
                 log.path,
                 seed=options.seed,
                 model=(self.model_id, *save_values(training.folder, *self._found())),
@@ -183,7 +195,13 @@ class KnobTuning:
         return self.values, self._metadata
 
 
-def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mapping[str, Any]:
+def _objective(options: KnobOptions, selected: Selected, load: Load | None) -> Objective:
+    count = len(selected.queries)
+    objective = Objective(target=options.target, count=count)
+    return objective if load is None else load.objective(objective, count)
+
+
+def _about(training: Training, space: KnobSpace, options: KnobOptions, load: Load | None) -> Mapping[str, Any]:
     """Return everything that the trials depend on: a search that differs in one of them cannot use earlier trials."""
     queries = hashlib.sha256("".join(f"{query.id}\0{query.sql}\0" for query in training.queries).encode()).hexdigest()
     fingerprint = training.database.fingerprint
@@ -195,6 +213,7 @@ def _about(training: Training, space: KnobSpace, options: KnobOptions) -> Mappin
         "build": fingerprint.build,
         "space": space.description,
         **parameters,
+        **(load.parameters if load is not None else {}),
     }
 
 
@@ -220,7 +239,9 @@ def _selected(log: TrialLog, key: str, trial_server: TrialServer, training: Trai
     return selected
 
 
-def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial], options: KnobOptions) -> Interval | None:
+def _confirm(
+    training: Training, trial_server: TrialServer, trials: list[Trial], options: KnobOptions, load: Load | None
+) -> Interval | None:
     """
     Measure the best trial against the default, in turns, on the validation queries (the training ones where there are none).
 
@@ -233,6 +254,9 @@ def _confirm(training: Training, trial_server: TrialServer, trials: list[Trial],
     with training.database.measuring_session() as default:
         selected = select_queries(default, queries, trial_s=options.trial_s, seed=options.seed)
         trial_server.apply(best.values)
+        if load is not None:
+            candidate, original = partial(trial_server.clients, load), partial(load_sessions, training.database, load, {})
+            return compare_loaded(original, candidate, selected, _objective(options, selected, load), load)
         return compare(default, trial_server.session, selected, target=options.target, rounds=options.rounds, seed=options.seed)
 
 

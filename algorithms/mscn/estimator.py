@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
@@ -22,8 +23,6 @@ from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from pytest_pilotscope.algorithms.table_samples import Samples, draw
 from pytest_pilotscope.errors import AlgorithmError, ModelError, UnsupportedQuery
 from pytest_pilotscope.queries.joins import JoinQuery
-from pytest_pilotscope.queries.plainparser import parse_plain
-from pytest_pilotscope.queries.plaintokens import plain_template
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 
@@ -55,7 +54,12 @@ class Mscn:
         self._metadata: Metadata | None = None
         self._session: Session | None = None
         self._planned: dict[str, JoinQuery | UnsupportedQuery] = {}  # by text
-        self._alike: dict[str, bool] = {}  # by template: the text alone gives the planner's sets
+        self._alike: WeakKeyDictionary[object, bool] = WeakKeyDictionary()  # by template: the text alone gives the planner's sets
+
+    @property
+    def inference(self) -> str | None:
+        """The way in which the model computes."""
+        return None if self.model is None else self.model.path
 
     def train(self, training: Training) -> TrainingReport:
         """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
@@ -90,10 +94,8 @@ class Mscn:
     def steer_by_text(self, query: Query) -> Cardinalities | None:
         """Estimate all subplans of a plain query by its text, if `steer` has checked its template against the planner's report."""
         model, _ = self._trained()
-        if not self._alike.get(plain_template(query.sql), False):
-            return None
-        parsed = parse_plain(query.sql, model.vocabulary.schema)
-        return None if parsed is None else dict(zip(parsed.subplans(), model.rows(parsed, parsed.masks).tolist(), strict=True))
+        parsed = model.plain(query.sql)
+        return None if parsed is None or not self._alike.get(parsed.template) else model.estimate_all(parsed)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """
@@ -105,9 +107,9 @@ class Mscn:
         model, _ = self._trained()
         planned = self._meaning(query.sql, model.featurizer)
         known = [subplan for subplan in subplans if subplan <= planned.relations.keys()]
-        template = plain_template(query.sql)
-        if template not in self._alike:
-            self._alike[template] = text_says(planned, subplans, model.featurizer)
+        parsed = model.plain(query.sql)
+        if parsed is not None and parsed.template not in self._alike:
+            self._alike[parsed.template] = text_says(planned, parsed, subplans, model.featurizer)
         rows = model.rows(planned, [planned.mask(subplan) for subplan in known])
         return dict(zip(known, rows.tolist(), strict=True))
 

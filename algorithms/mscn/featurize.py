@@ -112,9 +112,8 @@ class Featurizer:
     def described(self, query: JoinQuery) -> Counter[Hashable]:
         """Return all elements of a query, bitmaps included, each with its relations: equal for queries with equal estimates."""
         elements = self.elements(query, query.masks)
-        tables = [
-            (relation.table, b"" if self.samples is None else self.samples.bitmap(relation).tobytes()) for relation in elements.relations
-        ]
+        bitmaps = self.bitmaps(elements.relations)
+        tables = [(relation.table, bits.tobytes()) for relation, bits in zip(elements.relations, bitmaps, strict=True)]
         needs = [query.subplan(need) for need in elements.needs.tolist()]
         return Counter(zip([*tables, *elements.joins, *elements.predicates], needs, strict=True))
 
@@ -140,9 +139,16 @@ class Featurizer:
         first_bit = len(self.vocabulary.tables)
         for row, relation in zip(features, relations, strict=True):
             row[self.vocabulary.table(relation)] = 1
-            if self.samples is not None:
-                row[first_bit:] = self.samples.bitmap(relation)
+        features[:, first_bit:] = self.bitmaps(relations)
         return features
+
+    def bitmaps(self, relations: Sequence[Relation]) -> npt.NDArray[np.bool_]:
+        """Return (E, sample rows); without samples there are no rows."""
+        bits = np.zeros((len(relations), 0 if self.samples is None else self.samples.rows), dtype=np.bool_)
+        for row, relation in zip(bits, relations, strict=True):
+            if self.samples is not None:
+                self.samples.bitmap(relation, row)
+        return bits
 
     def join_features(self, joins: Sequence[tuple[int, int]]) -> Floats:
         """Return (E, C): the sum of the one-hots of both columns."""

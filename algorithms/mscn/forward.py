@@ -1,25 +1,26 @@
 """
-The network of MSCN without gradients, for the elements of one query, in NumPy.
+The network of MSCN without gradients, for the elements of one query: in NumPy, and in C (`compiled`) where a C compiler is.
 
-A query has few elements. For so few, calling PyTorch takes as long as computing, and BLAS multiplies faster if they are columns: matrices
-here are (H, E), those of the network (E, H).
+A query has few elements. For so few, calling PyTorch takes as long as computing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from pytest_pilotscope.algorithms.mscn.featurize import SETS, Floats
+from pytest_pilotscope.algorithms.devices import one_blas_thread
+from pytest_pilotscope.algorithms.mscn.featurize import SETS, Floats, Masks
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 
 
-class _Encoder(NamedTuple):
-    """Weights of a `SetEncoder`, (outputs, inputs), and biases, (H, 1)."""
+class Encoder(NamedTuple):
+    """Weights of a `SetEncoder`, (outputs, inputs), and biases, (H,)."""
 
     first: Floats
     first_bias: Floats
@@ -28,39 +29,69 @@ class _Encoder(NamedTuple):
     merge: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elements:
+    """
+    The elements of a query, in three groups: K known encodings, T filtered tables, P predicates.
+
+    `masks` are those of the (S,) subplans, `needs` the (E,) relations of each element, `sets` the (E,) set of each. `encodings` are (K, H),
+    `tables` the (T,) positions of the filtered tables, `bits` their (T, rows) bitmaps, `features` those of the predicates, (P, F).
+    """
+
+    masks: Masks
+    needs: Masks
+    sets: Masks
+    encodings: Floats
+    tables: Masks
+    bits: npt.NDArray[np.bool_]
+    features: Floats
+
+
 class Forward:
     """The function `MscnNetwork.forward` in NumPy, with a copy of the network's weights."""
 
     def __init__(self, network: MscnNetwork) -> None:
-        weights = {name: _columns(value.detach().cpu().float().numpy()) for name, value in network.state_dict().items()}
-        self._encoders = [_Encoder(*(weights[f"sets.{name}.{part}"] for part in _PARTS)) for name in network.sets]
-        self._bias = weights[f"sets.{SETS[0]}.merge.bias"]
-        self._output, self._output_bias = weights["output.weight"], weights["output.bias"]
-        self._lowest, self._span = float(weights["lowest"]), float(weights["highest"] - weights["lowest"])
+        weights = {name: value.detach().cpu().float().numpy().copy() for name, value in network.state_dict().items()}
+        self.encoders = [Encoder(*(weights[f"sets.{name}.{part}"] for part in _PARTS)) for name in network.sets]
+        self.bias: Floats = weights[f"sets.{SETS[0]}.merge.bias"]
+        self.output, self.output_bias = weights["output.weight"], weights["output.bias"]
+        self.lowest, self.span = float(weights["lowest"]), float(weights["highest"] - weights["lowest"])
+
+    @property
+    def width(self) -> int:
+        """The number of floats in an encoding."""
+        return len(self.bias)
 
     def encode(self, number: int, features: Floats) -> Floats:
-        """Map (E, F) features of elements of one of the sets to (H, E)."""
-        layer = self._encoders[number]
-        hidden = _rectified(layer.first @ features.T, layer.first_bias)
-        hidden = _rectified(layer.second @ hidden, layer.second_bias)
+        """Map (E, F) features of elements of one of the sets to (E, H)."""
+        with one_blas_thread():
+            return np.ascontiguousarray(self._columns(number, features).T)
+
+    def _columns(self, number: int, features: Floats) -> Floats:
+        """Map (E, F) features to (H, E): for so few elements BLAS is faster if they are columns."""
+        layer = self.encoders[number]
+        hidden = _rectified(layer.first @ features.T, layer.first_bias[:, None])
+        hidden = _rectified(layer.second @ hidden, layer.second_bias[:, None])
         encoded: Floats = layer.merge @ hidden
         return encoded
 
-    def rows(self, encoded: Sequence[Floats], averages: Floats) -> Floats:
-        """Map the encoded elements of all sets, E columns in all, and (S, E) weights to (S,) logarithms of rows."""
-        hidden = _rectified(np.concatenate(encoded, axis=1) @ averages.T, self._bias)  # (H, S)
-        outputs = self._output @ hidden + self._output_bias  # (1, S)
-        shares: Floats = 0.5 + 0.5 * np.tanh(0.5 * outputs[0])  # the logistic function, without overflow
-        logarithms: Floats = self._lowest + self._span * shares
-        return logarithms
+    def rows(self, query: Elements) -> npt.NDArray[np.float64]:
+        """Return the (S,) rows of the subplans."""
+        tables = np.zeros((len(query.tables), self.encoders[0].first.shape[1]), dtype=np.float32)
+        tables[np.arange(len(query.tables)), query.tables] = 1
+        tables[:, tables.shape[1] - query.bits.shape[1] :] += query.bits
+        holds = (query.masks[:, None] & query.needs == query.needs).astype(np.float32)  # (S, E)
+        sizes = np.maximum(holds @ np.eye(len(SETS), dtype=np.float32)[query.sets], 1)  # (S, sets)
+        with one_blas_thread():
+            encoded = np.concatenate([query.encodings.T, self._columns(0, tables), self._columns(2, query.features)], axis=1)  # (H, E)
+            hidden = _rectified(encoded @ (holds / sizes[:, query.sets]).T, self.bias[:, None])  # (H, S)
+            outputs: Floats = self.output[0] @ hidden + self.output_bias
+        shares = 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))  # the logistic function, without overflow
+        rows: npt.NDArray[np.float64] = np.exp(self.lowest + self.span * shares)
+        return rows
 
 
 _PARTS = ("first.weight", "first.bias", "second.weight", "second.bias", "merge.weight")
-
-
-def _columns(weight: Floats) -> Floats:
-    """Copy a weight; a bias becomes a column."""
-    return np.array(weight[:, None] if weight.ndim == 1 else weight)
 
 
 def _rectified(sums: Floats, bias: Floats) -> Floats:

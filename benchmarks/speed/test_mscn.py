@@ -250,7 +250,14 @@ def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Sho
     queries = [known.parse(text) for text in texts]
     subplans = [len(query.masks) for query in queries]
     single = fresh_model()
+    others = [varied(generated.workload.test, len(texts) + number).sql for number in range(len(texts))]
+    compiled, numpy = fresh_model(), fresh_model()
+    numpy.use_numpy("for the benchmark")
+    all_queries(compiled), all_queries(numpy)
+    in_turns = [(seconds(partial(compiled.estimate, text)), seconds(partial(numpy.estimate, text))) for text in others]
     found = {
+        "other_constants_ms": median_ms(ours_s for ours_s, _ in in_turns),
+        "other_constants_numpy_ms": median_ms(numpy_s for _, numpy_s in in_turns),
         "median_ms": median_ms(new_s),
         "median_core_ms": median_ms(core_seconds(partial(unseen.estimate, text), 1) for text in texts),
         "again_ms": median_ms(all_queries(known)),
@@ -265,7 +272,8 @@ def test_estimation(generated: Generated, benchmark: BenchmarkFixture, show: Sho
     show(
         f"mscn {'with' if bitmaps else 'without'} bitmaps, all subplans of a query (median {statistics.median(subplans):.0f}) "
         f"from text to estimates: median {found['median_ms']:.2f} ms for a new text ({found['median_core_ms']:.2f} ms of processor time, "
-        f"{found['parse_ms']:.2f} ms for parsing), {found['again_ms']:.2f} ms for a known one; "
+        f"{found['parse_ms']:.2f} ms for parsing), {found['again_ms']:.2f} ms for a known one; with other constants than a known one "
+        f"{found['other_constants_ms']:.2f} ms {compiled.path}, {found['other_constants_numpy_ms']:.2f} ms in NumPy; "
         f"the known way {found['reference_ms']:.0f} ms, ratio {ratio:.0f} (goal 17); "
         f"one subplan of a parsed query takes {found['one_subplan_ms']:.2f} ms (goal 0.3)"
     )

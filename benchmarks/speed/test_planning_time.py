@@ -22,7 +22,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library, find_compiler
+from pytest_pilotscope.postgres.extension.build import build_library
+from pytest_pilotscope.postgres.extension.compiling import find_compiler
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query

@@ -5,20 +5,53 @@ Time until a database can be measured.
 
 Warm: from no running server to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
 empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: the cost of a knob trial (goal:
-under 0.3 s).
+under 0.3 s). By size: the same warm start with the large files in place and, while another server uses them, with copies.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.loading import prepared_cluster
+from pytest_pilotscope.queries.queries import Workload
+
+SIZES_MB = (64, 512, 2048)
+TURNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wide:
+    """A table of some size, four rows to a page."""
+
+    size_mb: int
+    name: str = "wide"
+    database: str = "wide"
+
+    @property
+    def key(self) -> str:
+        """By its size."""
+        return f"wide-{self.size_mb}"
+
+    def load(self, session: Session) -> None:
+        """Make and fill the table."""
+        session.execute("CREATE TABLE users (id int PRIMARY KEY, t text); ALTER TABLE users ALTER t SET STORAGE PLAIN")
+        session.execute("INSERT INTO users SELECT i, repeat('x', 1950) FROM generate_series(1, %s) i", (self.size_mb * 512,))
+
+    def workload(self) -> Workload:
+        """No query at all."""
+        return Workload(dataset=self.name, train=(), validation=(), test=())
 
 
 @pytest.fixture
@@ -72,3 +105,31 @@ def test_statement(benchmark: BenchmarkFixture, server: EmbeddedServer) -> None:
     """The smallest statement there and back, with the session's own work on top of the driver's."""
     with server.connect() as session:
         benchmark(session.execute, "SELECT 1")
+
+
+@contextmanager
+def _started(dataset: Wide) -> Iterator[float]:
+    """Start a server and give the seconds until its first answer."""
+    began_s = perf_counter()
+    with open_database(PostgreSQLConfig(dataset.name, server="embedded"), dataset) as database, database.session() as session:
+        assert session.scalar("SELECT id FROM users WHERE id = 7") == 7
+        yield perf_counter() - began_s
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("size_mb", SIZES_MB)
+def test_warm_start_by_size(size_mb: int, server: EmbeddedServer, show: Callable[[str], None]) -> None:
+    """Start with the large files in place, then beside such a server another one, which copies them."""
+    dataset, in_place_s = Wide(size_mb=size_mb), []
+    prepared_cluster(dataset, server.binaries)
+    with _started(dataset):  # builds the steering library
+        pass
+    for _ in range(TURNS):
+        with _started(dataset) as seconds:
+            in_place_s.append(seconds)
+    with _started(dataset), _started(dataset) as copied_s:
+        pass
+    alone_s = median(in_place_s)
+    show(
+        f"start on {size_mb} MB: in place {alone_s:.2f} s, {min(in_place_s):.2f} s at least; copied {copied_s / alone_s:.1f} times as long"
+    )

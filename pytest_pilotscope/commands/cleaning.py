@@ -107,16 +107,19 @@ def _is_young(kind: str, path: Path) -> bool:
 
 
 def size_bytes(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; files that vanish meanwhile do not count."""
+    """
+    Return the bytes of a file, or of all files below a folder; files that vanish meanwhile do not count.
+
+    The bytes of a file with several names are divided among these, so that the sum over all entries is what they take.
+    """
     if not path.is_dir():
         return path.lstat().st_size
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:
-                continue
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(folder, name))
+                total += status.st_size // status.st_nlink
     return total
 
 

@@ -17,9 +17,10 @@ import click
 
 from pytest_pilotscope.commands.given_server import given_server
 from pytest_pilotscope.commands.output import show_json
-from pytest_pilotscope.errors import DatasetError, UsageError, counted
+from pytest_pilotscope.errors import DatasetError, UsageError, counted, named
 from pytest_pilotscope.options import values
 from pytest_pilotscope.places.privatefiles import open_private
+from pytest_pilotscope.queries.predicates import quote_identifier
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.tables import Table
@@ -76,7 +77,8 @@ def clone(address: str, output: Path, *, sample: Sample | None, seed: int, say: 
         tables = read_tables(session)
         hidden = [table for table in tables if table.hidden]
         readable = [table for table in tables if not table.hidden]
-        _check_readable(readable, server.role, session.database)
+        if not readable:
+            raise DatasetError(_nothing_to_read(tables, server.role, session.database))
         before, after = schema_of(server.dsn, session.server_version, snapshot, hidden)
         keys = read_foreign_keys(session, readable)
         taken = sampled(session, readable, keys, share=sample.share, most=sample.most, seed=seed) if sample is not None else {}
@@ -101,12 +103,22 @@ def show_clone(made: Clone, *, as_json: bool) -> None:
     click.echo(f"measure it with: pytest benchmarks --db {name} --dump {path} --queries-dir my_queries")
 
 
-def _check_readable(readable: Sequence[Table], role: str, database: str) -> None:
-    if not readable:
-        raise DatasetError(
-            f"role {role!r} may read no table of database {database!r}; have the owner run GRANT SELECT ON ALL TABLES IN SCHEMA public TO "
-            f"{role}, or name another database in the connection string"
-        )
+def _nothing_to_read(tables: Sequence[Table], role: str, database: str) -> str:
+    """Return why there is nothing to clone, and the statements that change it."""
+    if not tables:
+        return f"database {database!r} has no tables; name another database in the connection string"
+    reasons = named(f"{table}: {table.hidden}" for table in tables)
+    schemas = ", ".join(quote_identifier(schema) for schema in sorted({table.schema for table in tables if not table.secured}))
+    to = f"{schemas} TO {quote_identifier(role)}"
+    remedy = (
+        f"have the owner run GRANT USAGE ON SCHEMA {to}; GRANT SELECT ON ALL TABLES IN SCHEMA {to}"
+        if schemas
+        else "use a role that has BYPASSRLS"
+    )
+    return (
+        f"role {role!r} may read no whole table of database {database!r} ({reasons}); {remedy}, or name another database in the connection "
+        "string"
+    )
 
 
 @contextmanager

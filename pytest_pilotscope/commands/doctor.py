@@ -189,6 +189,7 @@ def check_server(server: Server) -> Iterator[Check]:
     from pytest_pilotscope.postgres import hypopg
     from pytest_pilotscope.postgres.given import GivenServer
     from pytest_pilotscope.postgres.server import Capability
+    from pytest_pilotscope.postgres.steering import has_extension
     from pytest_pilotscope.provision.obstacles import unusable_relations
 
     report = server.report()
@@ -207,11 +208,12 @@ def check_server(server: Server) -> Iterator[Check]:
                 yield Check(name="rights", state="none", found=server.refusal(capability))
     with server.connect() as session:
         yield from (_noted("tables", sentence) for sentence in unusable_relations(session))
-        obstacle = hypopg.obstacle(session)
+        obstacle, steered = hypopg.obstacle(session), has_extension(session)
     if obstacle is None:
         yield Check(name="HypoPG", state="ok", found="available")
     else:
-        absent = f"{obstacle}; index selection builds its candidates instead, and hides them from the planner"
+        instead = "; index selection builds its candidates instead, and hides them from the planner"
+        absent = f"{obstacle}{instead if steered else f', and {hypopg.NO_WHAT_IF}'}"
         yield Check(name="HypoPG", state="none", found=absent, remedy=_hypopg_remedy(server, major))
 
 

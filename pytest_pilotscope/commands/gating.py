@@ -61,7 +61,7 @@ def _gate(base: str, settings: Settings) -> Gate:
         raise UsageError(f"{base}: there is no MLflow store {store}; name another BASE, or the store with --tracking-uri")
     gate = gate_of(base, settings, partial(newest_record, tracking_uri=settings.tracking_uri))
     if gate.missing and settings.gate_on_missing == "fail":
-        raise UsageError(f"{gate.missing}; name another BASE, or judge without one (--gate-on-missing warn)")
+        raise UsageError(f"{gate.missing}; name another BASE, or let HEAD pass without one: --gate-on-missing warn")
     return gate
 
 

@@ -50,15 +50,9 @@ def _found(reference: str, results: Path, tracking_uri: str | StoreUri | None) -
     else:
         from pytest_pilotscope.tracking.find import find_run
         from pytest_pilotscope.tracking.record_artifacts import record_of_run
-        from pytest_pilotscope.tracking.store import missing_store
 
-        elsewhere = f"no file, no folder and no record in {results}"
-        if (store := missing_store(tracking_uri)) is not None:
-            raise UsageError(
-                f"{reference!r} is {elsewhere}, and no run of a store: there is no MLflow store {store}; check the name, or name the "
-                "folder with --results or the store with --tracking-uri"
-            )
-        run = find_run(reference, tracking_uri=tracking_uri, elsewhere=f"; it is {elsewhere} either")
+        elsewhere = f"; it is no file, no folder and no record in {results} either"
+        run = find_run(reference, tracking_uri=tracking_uri, elsewhere=elsewhere)
         yield record_of_run(run, tracking_uri=tracking_uri)
 
 

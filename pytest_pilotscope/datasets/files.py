@@ -24,7 +24,7 @@ from pathlib import Path
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
-from pytest_pilotscope.queries.statements import QUERY, NeverEnds, Statement, split_statements
+from pytest_pilotscope.queries.statements import QUERY, NeverEnds, Statement, command_of_psql, line_of, split_statements
 
 _LINES = {
     "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
@@ -33,10 +33,10 @@ _LINES = {
     "statement;||number": re.compile(r"(?P<sql>.*);\s*\|\|\s*\d+\s*"),
     "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>[^#]*)#\d+\s*"),
 }
-_COMMAND = re.compile(r"(?:(?<=[;\s])|^)\\\S+")
-"""A command of psql."""
 _SENDS = re.compile(r"\\(g(x|set|exec|desc)?|crosstabview|watch)(?!\w)")
 """A command of psql that ends the statement before it."""
+_ESCAPED = re.compile(r"\\([;:])")
+"""A semicolon or colon that psql sends as it is."""
 _ROWS = re.compile(r"\|\|\s*\d+(\s+|$)|\d+\|\|")
 """A number of rows after the statement before, or before a statement: no statement begins like this."""
 
@@ -122,7 +122,7 @@ def _unmeasured(queries: Sequence[Query]) -> Iterable[Unmeasured]:
     for query in queries:
         if not QUERY.match(query.sql):
             word = query.sql.split(None, 1)[0]
-            reason = f"{word} is a command of psql" if _COMMAND.match(word) else f"{word.upper()} where a query begins"
+            reason = f"{word} is a command of psql" if word.startswith("\\") else f"{word.upper()} where a query begins"
             yield Unmeasured(id=query.id, sql=query.sql, reason=reason)
 
 
@@ -194,25 +194,19 @@ def _written_lines(text: str) -> list[tuple[int, str]]:
 
 
 def _without_commands(path: Path, text: str) -> tuple[str, list[_Found]]:
-    """Take the commands of psql out of a text: all of a line from a backslash outside of quotes and comments."""
-    lines, commands = text.split("\n"), []
-    for number, line in enumerate(lines, 1):
-        for start in (found.start() for found in _COMMAND.finditer(line)):
-            before = "\n".join([*lines[: number - 1], line[:start]])
-            if not _is_quoted(before) and _is_quoted(f"{before}'"):  # in a comment that the line ends, a quote opens nothing
-                commands.append(_Found(path=path, line=number, id=f"line{number}", sql=line[start:].strip()))
-                lines[number - 1] = line[:start] + (";" if _SENDS.match(line, start) else "")
-                break
-    return "\n".join(lines), commands
-
-
-def _is_quoted(text: str) -> bool:
-    """Tell whether a literal, a quoted name or a comment is open at the end of a text."""
-    try:
-        split_statements(text)
-    except NeverEnds:
-        return True
-    return False
+    r"""Take the commands of psql out of a text, each to the end of its line, also those that touch a statement: `SELECT 1\gx`."""
+    commands, start = [], 0
+    while (begin := command_of_psql(text, start)) is not None:
+        end = begin + len(text[begin:].partition("\n")[0])
+        if (written := _ESCAPED.match(text, begin)) is not None:
+            replaced, end = written[1], written.end()
+        else:
+            line = line_of(text, begin)
+            commands.append(_Found(path=path, line=line, id=f"line{line}", sql=text[begin:end].strip()))
+            replaced = ";" if _SENDS.match(text, begin) else ""
+        text = f"{text[:begin]}{replaced}{text[end:]}"
+        start = begin + len(replaced)
+    return text, commands
 
 
 def _numbered(found: Sequence[_Found]) -> list[_Found]:

@@ -11,7 +11,7 @@ from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 
 StateKind = Literal[
-    "missing-baseline",
+    "missing-reference",
     "unfinished",
     "unfinished-baseline",
     "parallel",
@@ -45,8 +45,8 @@ class State:
     text: str
 
 
-MISSING_BASELINE = State(
-    kind="missing-baseline", text="there is no baseline run to compare with; measure one with the same options and keep its record"
+MISSING_REFERENCE = State(
+    kind="missing-reference", text="there is no reference to compare with; measure one with the same options and keep its record"
 )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_pilotscope.errors import counted, named
-from pytest_pilotscope.gate.comparable import MISSING_BASELINE, State, same_queries, states_between, states_of
+from pytest_pilotscope.gate.comparable import MISSING_REFERENCE, State, same_queries, states_between, states_of
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
 from pytest_pilotscope.gate.power import Power, largest_seen, power_of
 from pytest_pilotscope.record.record import Record
@@ -109,7 +109,7 @@ class GateReport:
 def decide(candidate: Record, reference: Record | None, policy: Policy) -> GateReport:
     """Gate a run against a stored one by each side's ratio to the baseline of its own run; report a state if there is no reference."""
     if reference is None:
-        return _report("reference", policy, [*states_of(candidate), MISSING_BASELINE])
+        return _report("reference", policy, [*states_of(candidate), MISSING_REFERENCE])
     found: list[State | Regression | Compared] = [*states_of(candidate), *states_between(candidate, reference)]
     queries = same_queries(candidate, reference)
     for side in _sides(candidate):

@@ -160,7 +160,7 @@ def _decide(gate: Gate, run: Record | None, case: Case, policy: Policy) -> GateR
 
 
 def _told_where(report: GateReport, where: str) -> GateReport:
-    states = (replace(state, text=f"{where}; {state.text}") if state.kind == "missing-baseline" else state for state in report.states)
+    states = (replace(state, text=f"{where}; {state.text}") if state.kind == "missing-reference" else state for state in report.states)
     return replace(report, states=tuple(states))
 
 

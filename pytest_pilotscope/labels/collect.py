@@ -6,17 +6,18 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery, counted
 from pytest_pilotscope.labels.columnstore import ColumnStore
 from pytest_pilotscope.labels.filtered import table_of
 from pytest_pilotscope.labels.labelcache import Label, LabelCache
+from pytest_pilotscope.labels.memory import DEFAULT_BYTES, Memory
 from pytest_pilotscope.labels.source import RowSource, SessionSource
-from pytest_pilotscope.labels.task import Counter, needs
+from pytest_pilotscope.labels.task import Counter, Task, needs
 from pytest_pilotscope.labels.workers import count_all
 from pytest_pilotscope.labels.worklist import Progress, Question, WorkList
 from pytest_pilotscope.places.cacheentries import locked
@@ -94,6 +95,7 @@ def cardinalities(
     cache_dir: Path,
     timeout_ms: int = 60_000,
     workers: int = 1,
+    memory_bytes: int = DEFAULT_BYTES,
     progress: Progress | None = None,
     known_only: bool = False,
     pool: OpenPool = nullcontext,
@@ -121,7 +123,8 @@ def cardinalities(
         work = WorkList(dict(statements.values()), context, cache, timeout_ms=timeout_ms, progress=progress)
         if not known_only:
             try:
-                _count_in_memory(work, ColumnStore(cache_dir / "columns", context, source), cache_dir / "columns", context, schema, workers)
+                store = ColumnStore(cache_dir / "columns", context, source)
+                _count_in_memory(work, store, context, schema, workers, Memory(memory_bytes))
                 _count_by_database(work, source, settings, timeout_ms, pool)
             finally:
                 work.flush()
@@ -181,23 +184,34 @@ def _plan_all(source: RowSource, queries: Sequence[Query], timeout_ms: int) -> t
     return statements, unsupported
 
 
-def _count_in_memory(work: WorkList, store: ColumnStore, folder: Path, context: str, schema: Schema, workers: int) -> None:
+def _count_in_memory(work: WorkList, store: ColumnStore, context: str, schema: Schema, workers: int, memory: Memory) -> None:
     tasks = [task.settled(schema) for task in work.tasks()]
     failed = store.fetch(needs(tasks))
     tasks = [task for task in (task.without(failed) for task in tasks) if task.masks]
-    if not tasks:
-        return
+    too_large = 0
+    for task, rows in _counted(tasks, store, context, workers, memory) if tasks else ():
+        too_large += rows.count(None)
+        work.add_counted(task, rows)
+    if too_large:
+        sets = counted(too_large, "set of relations takes", "sets of relations take")
+        logger.warning(
+            "%s more memory than --label-memory (%d MB) or too many steps: counted by PostgreSQL", sets, memory.total_bytes >> 20
+        )
+
+
+def _counted(
+    tasks: Sequence[Task], store: ColumnStore, context: str, workers: int, memory: Memory
+) -> Iterator[tuple[Task, list[int | None]]]:
     classes = [members for task in tasks for members in task.classes]
     reads = sum(len(task.masks) * max(store.rows(table_of(relation)) for relation in task.relations) for task in tasks)
     processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
     logger.debug("%d query levels to count in %d processes", len(tasks), processes)
     if processes > 1:
-        for task, counted in count_all(tasks, processes=processes, folder=folder, context=context, classes=classes):
-            work.add_counted(task, counted)
+        yield from count_all(tasks, processes=processes, folder=store.folder, context=context, classes=classes, memory=memory)
         return
-    counter = Counter(folder, context, classes)
-    for task in tasks:
-        work.add_counted(task, counter.count(task.query, task.masks, task.empty))
+    with closing(Counter(store.folder, context, classes, memory)) as counter:
+        for task in tasks:
+            yield task, counter.count(task.query, task.masks, task.empty)
 
 
 def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str, str], timeout_ms: int, open_pool: OpenPool) -> None:

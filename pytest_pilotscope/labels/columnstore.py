@@ -14,10 +14,11 @@ Everything is in the physical order of the table. Processes that read the same d
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -25,7 +26,18 @@ import numpy as np
 import pyarrow as pa
 
 from pytest_pilotscope.errors import LabelError, StatementFailed
-from pytest_pilotscope.labels.atomicfiles import content_of, file_name, is_whole, load, readable, save, short_hash, write
+from pytest_pilotscope.labels.arriving import TEXTS, Bits, Numbers, Texts
+from pytest_pilotscope.labels.atomicfiles import (
+    Stored,
+    content_of,
+    file_name,
+    is_whole,
+    readable,
+    replacing,
+    save,
+    short_hash,
+    write,
+)
 from pytest_pilotscope.labels.equaltexts import equal_texts, united
 from pytest_pilotscope.labels.integers import Integers
 from pytest_pilotscope.labels.source import Expression, RowSource
@@ -36,6 +48,11 @@ from pytest_pilotscope.queries.predicates import quote_identifier
 
 INTEGER = KeyType("integer", True)
 _READ_PER_SCAN = 32
+_OPEN_BITMAPS = 64
+_BEFORE_STREAM_BYTES = 8
+"""A file of Arrow is a stream behind these bytes, so that it can be read in parts from its beginning."""
+_DIGEST = b" by-value"
+"""Marks the digests of `rows.txt` that `RowSource.digest` makes today."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,17 +97,18 @@ class ColumnStore:
     """
 
     def __init__(self, folder: Path, context: str, source: RowSource | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._context = context
         self._source = source
-        self._integers: dict[Path, Integers] = {}
+        self._integers: dict[tuple[str, str], tuple[Stored, Stored | None]] = {}
+        self._bits = lru_cache(_OPEN_BITMAPS)(lambda table, condition: Stored(self._path(Bitmap(table, condition))))
         self._rows: dict[str, tuple[int, str]] = {}
         self._verified: set[str] = set()
 
     def fetch(self, needed: Needs) -> Needs:
         """Read the missing ones, one scan per table; return those that PostgreSQL cannot read, such as a condition that fails on a row."""
         failed = Needs()
-        usable_folder(self._folder)
+        usable_folder(self.folder)
         for table in needed.tables:
             self._check_rows(table)
         wanted: dict[str, list[Need]] = {table: [] for table in sorted(needed.tables)}
@@ -106,54 +124,72 @@ class ColumnStore:
                 _note(error, f"table {table}")
                 failed.tables.add(table)
                 continue
-            for start in range(0, len(missing), _READ_PER_SCAN):
-                failed.read.update(self._read(table, missing[start : start + _READ_PER_SCAN]))
+            for alike in ([one for one in missing if _is_text(one) is is_text] for is_text in (False, True)):
+                for start in range(0, len(alike), _READ_PER_SCAN):
+                    failed.read.update(self._read(table, alike[start : start + _READ_PER_SCAN]))
         return failed
 
     def rows(self, table: str) -> int:
         """Return the number of rows of a table."""
         return self._known_rows(table)[0]
 
-    def integers(self, table: str, column: str) -> Integers:
-        """Return an integer column."""
-        path = self._path(Column(table, column, INTEGER))
-        if path not in self._integers:
-            nulls = path.with_suffix(".null.npy")
-            self._integers[path] = Integers(load(path), load(nulls) if nulls.exists() else None)
-        return self._integers[path]
+    def integers(self, table: str, column: str, rows: slice) -> Integers:
+        """Return some rows of an integer column."""
+        values, nulls = self._stored(table, column)
+        return Integers(values.part(rows), None if nulls is None else nulls.part(rows))
 
-    def texts(self, column: Column) -> pa.Array:
-        """Return a column as text that is equal exactly when the values are."""
+    def has_nulls(self, column: Column) -> bool:
+        """Tell whether a column may have NULLs."""
+        return not column.is_integer or self._stored(column.table, column.column)[1] is not None
+
+    def texts(self, column: Column) -> Iterator[pa.Array]:
+        """Yield a column, in parts, as text that is equal exactly when the values are."""
         path = self._path(column)
-        with readable(path), pa.ipc.open_file(content_of(path)) as reader:
-            return reader.read_all().column(0).combine_chunks()
+        with readable(path), path.open("rb") as file:
+            file.seek(_BEFORE_STREAM_BYTES)
+            with pa.ipc.open_stream(file) as reader:
+                for batch in reader:
+                    yield batch.column(0)
 
-    def mask(self, table: str, condition: str) -> Mask:
-        """Return the rows that satisfy a condition, as PostgreSQL evaluated it."""
-        return np.unpackbits(load(self._path(Bitmap(table, condition))), count=self.rows(table)).view(np.bool_)
+    def mask(self, table: str, condition: str, rows: slice) -> Mask:
+        """Return which of some rows, from a multiple of 8 on, satisfy a condition, as PostgreSQL evaluated it."""
+        packed = self._bits(table, condition).part(slice(rows.start // 8, -(-rows.stop // 8)))
+        return np.unpackbits(packed, count=rows.stop - rows.start).view(np.bool_)
+
+    def _stored(self, table: str, column: str) -> tuple[Stored, Stored | None]:
+        if (table, column) not in self._integers:
+            path = self._path(Column(table, column, INTEGER))
+            nulls = path.with_suffix(".null.npy")
+            self._integers[table, column] = Stored(path), Stored(nulls) if nulls.exists() else None
+        return self._integers[table, column]
 
     def _known_rows(self, table: str) -> tuple[int, str]:
         if table not in self._rows:
             path = self._table_folder(table) / "rows.txt"
             with readable(path):
-                count, digest = content_of(path).to_pybytes().decode("ascii").split()
+                count, digest, _ = content_of(path).to_pybytes().decode("ascii").split()
                 self._rows[table] = int(count), digest
         return self._rows[table]
 
     def _check_rows(self, table: str) -> None:
         """Remove all that was read of a table if the number of its rows is not known."""
         folder = self._table_folder(table)
-        if folder.exists() and not is_whole(usable_folder(folder) / "rows.txt"):
+        if not folder.exists():
+            return
+        path = usable_folder(folder) / "rows.txt"
+        if not is_whole(path):
             if any(folder.iterdir()):
-                logger.warning("%s is damaged: the table is read again", folder / "rows.txt")
+                logger.warning("%s is damaged: the table is read again", path)
+            remove(folder)
+        elif not content_of(path).to_pybytes().endswith(_DIGEST):  # of a version that made other digests
             remove(folder)
 
     def _is_whole(self, one: Need) -> bool:
         """Tell whether a column or bitmap is there; remove a damaged one, and all texts that were compared with damaged ones."""
         path, nulls = self._path(one), self._path(one).with_suffix(".null.npy")
-        if isinstance(one, Column) and not one.is_integer and not one.key.bytewise:
-            equal = equal_texts(self._folder, self._context, one.key.name)
-            stale = list(self._folder.glob(f"*/*{equal.name.removeprefix('equal')}"))
+        if isinstance(one, Column) and _is_text(one) and not one.key.bytewise:
+            equal = equal_texts(self.folder, self._context, one.key.name)
+            stale = list(self.folder.glob(f"*/*{equal.name.removeprefix('equal')}"))
             if (stale or equal.exists()) and not is_whole(equal):
                 self._remove(equal, *stale)
         if not path.exists():
@@ -170,21 +206,30 @@ class ColumnStore:
 
     def _read(self, table: str, missing: Sequence[Need]) -> set[Need]:
         """Read with one scan, or one by one when that fails; return those that cannot be read."""
-        try:
-            arrays = self._database().rows(table, [_expression(one) for one in missing])
-            if len(arrays[0]) != self.rows(table):
-                raise LabelError(
-                    f"table {table} has {len(arrays[0])} rows, but {self.rows(table)} when its columns were read: "
-                    f"remove {self._table_folder(table)}"
-                )
-            for one, array in zip(missing, arrays, strict=True):
-                self._save(one, array)
-        except StatementFailed as error:
-            if len(missing) > 1:
-                return {failed for one in missing for failed in self._read(table, [one])}
-            _note(error, f"{missing[0][1]} of table {table}")
-            return set(missing)
+        with ExitStack() as stack:
+            waiting = [stack.enter_context(closing(_arriving(one)(self.folder))) for one in missing]
+
+            def take(arrays: list[pa.Array]) -> None:
+                for one, array in zip(waiting, arrays, strict=True):
+                    one.append(array)
+
+            try:
+                self._database().rows(table, [_expression(one) for one in missing], take)
+                for need, one in zip(missing, waiting, strict=True):
+                    self._check_size(table, one.size)
+                    self._save(need, one)
+            except StatementFailed as error:
+                if len(missing) > 1:
+                    return {failed for need in missing for failed in self._read(table, [need])}
+                _note(error, f"{missing[0][1]} of table {table}")
+                return set(missing)
         return set()
+
+    def _check_size(self, table: str, found: int) -> None:
+        if found != self.rows(table):
+            raise LabelError(
+                f"table {table} has {found} rows, but {self.rows(table)} when its columns were read: remove {self._table_folder(table)}"
+            )
 
     def _verify(self, table: str) -> None:
         """Raise `LabelError` if the rows of a table, or their order, changed since its first column was read."""
@@ -193,41 +238,41 @@ class ColumnStore:
         path, found = self._table_folder(table) / "rows.txt", self._database().digest(table)
         if not path.exists():
             usable_folder(path.parent)
-            write(path, " ".join(map(str, found)).encode("ascii"))
+            write(path, b"%d %s" % (found[0], found[1].encode("ascii")) + _DIGEST)
         elif self._known_rows(table) != found:
             raise LabelError(
-                f"table {table} does not hold the rows in {self._folder} any more, or not in the same order; "
+                f"table {table} does not hold the rows in {self.folder} any more, or not in the same order; "
                 "labels need data that does not change: remove that folder to read it again"
             )
         self._verified.add(table)
 
-    def _save(self, one: Need, array: pa.Array) -> None:
-        path = self._path(one)
-        if isinstance(one, Bitmap):
-            save(path, np.packbits(array.to_numpy(zero_copy_only=False).astype(np.bool_)))
-        elif one.is_integer:
-            column = _integers(array)
+    def _save(self, need: Need, waiting: Numbers | Bits | Texts) -> None:
+        path = self._path(need)
+        if isinstance(waiting, Bits):
+            save(path, waiting.packed(), size=-(-waiting.size // 8), dtype=np.uint8)
+        elif isinstance(waiting, Numbers):
             nulls = path.with_suffix(".null.npy")
             remove(nulls)
-            if column.nulls is not None:  # first, so that the values are never there without them
-                save(nulls, column.nulls)
-            save(path, column.values, _mark(nulls))
+            if waiting.any_null:  # first, so that the values are never there without them
+                save(nulls, waiting.nulls, size=waiting.size, dtype=np.bool_)
+            save(path, waiting.values, size=waiting.size, dtype=waiting.dtype, mark=_mark(nulls))
         else:
-            if not one.key.bytewise:
-                key = one.key.name
-                array = united(array, type_name=key, folder=self._folder, context=self._context, source=self._database())
-            content = io.BytesIO()
-            with pa.ipc.new_file(content, pa.schema([("text", pa.string())])) as writer:
-                writer.write(pa.record_batch([array], names=["text"]))
-            write(path, content.getvalue())
+            assert isinstance(need, Column)  # noqa: S101  # only columns wait as texts
+            key = need.key
+            with replacing(path) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), TEXTS) as writer:
+                for array in waiting:
+                    one = array
+                    if not key.bytewise:
+                        one = united(array, type_name=key.name, folder=self.folder, context=self._context, source=self._database())
+                    writer.write(pa.record_batch([one], schema=TEXTS))
 
     def _database(self) -> RowSource:
         if self._source is None:
-            raise LabelError(f"columns or conditions are not in {self._folder}, and there is no database to read them from")
+            raise LabelError(f"columns or conditions are not in {self.folder}, and there is no database to read them from")
         return self._source
 
     def _table_folder(self, table: str) -> Path:
-        return self._folder / file_name(table)
+        return self.folder / file_name(table)
 
     def _path(self, one: Need) -> Path:
         folder = self._table_folder(one.table)
@@ -235,6 +280,14 @@ class ColumnStore:
             return folder / f"where-{short_hash(self._context + one.condition)}.npy"
         name = file_name(one.column)
         return folder / (f"{name}.npy" if one.is_integer else f"{name}-{short_hash(self._context + one.key.name)}.arrow")
+
+
+def _is_text(one: Need) -> bool:
+    return isinstance(one, Column) and not one.is_integer
+
+
+def _arriving(one: Need) -> type[Numbers | Bits | Texts]:
+    return Bits if isinstance(one, Bitmap) else Texts if _is_text(one) else Numbers
 
 
 def _mark(nulls: Path) -> str:
@@ -256,18 +309,3 @@ def _note(error: StatementFailed, what: str) -> None:
     if not error.sqlstate:
         raise error
     logger.warning("PostgreSQL cannot evaluate %s for all rows (%s): sets of relations with it are counted one by one", what, error.reason)
-
-
-def _integers(array: pa.Array) -> Integers:
-    """Take an Arrow array of int64 apart by its buffers: Arrow's own conversions import pandas, which takes a second."""
-    validity, content = array.buffers()
-    stop = array.offset + len(array)
-    values = np.frombuffer(content, dtype=np.int64, count=stop)[array.offset :] if len(array) else np.zeros(0, dtype=np.int64)
-    nulls = None
-    if array.null_count:
-        valid = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), count=stop, bitorder="little")[array.offset :]
-        nulls = valid == 0
-        values = np.where(nulls, 0, values)
-    limits = np.iinfo(np.int32)
-    fits = not values.size or (values.min() >= limits.min and values.max() <= limits.max)
-    return Integers(values.astype(np.int32) if fits else values, nulls)

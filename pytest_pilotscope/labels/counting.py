@@ -15,13 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
 from typing import TypeAlias
 
-from pytest_pilotscope.labels.cyclic import Table, eliminate
-from pytest_pilotscope.labels.exact import Counts, dot, gather, product, scatter, total
-from pytest_pilotscope.labels.filtered import Bounded, Filters, KeyColumn
+import numpy as np
+
+from pytest_pilotscope.labels.cyclic import BYTES_PER_COMBINATION, Table, eliminate, united
+from pytest_pilotscope.labels.exact import gather, ones, product
+from pytest_pilotscope.labels.filtered import Filters, KeyColumn
+from pytest_pilotscope.labels.memory import BLOCK_ROWS, Bounded, Memory
+from pytest_pilotscope.labels.vectors import Vector, occurrences, scattered
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
+_BYTES_PER_CODE = 32  # of the sums, of what is added to them, and of copies while they are made
 Node: TypeAlias = int
 """A vector of counts over a domain, by its position in `Vectors`."""
 
@@ -38,11 +45,12 @@ class Message:
 class Vectors:
     """Vectors by name. Equal names are equal vectors, so each is computed once, and again only if memory ran short meanwhile."""
 
-    def __init__(self, filters: Filters, budget_bytes: int) -> None:
+    def __init__(self, filters: Filters, memory: Memory) -> None:
         self._filters = filters
+        self._memory = memory
         self._nodes: dict[object, Node] = {}
         self._made_of: list[tuple[Node, Node] | Message] = []
-        self._values: Bounded[Counts] = Bounded(budget_bytes, lambda counts: counts.nbytes)
+        self._values: Bounded[Vector] = Bounded(memory.vectors_bytes, lambda vector: vector.nbytes)
 
     def message(self, relation: Relation, out: KeyColumn, into: Iterable[tuple[KeyColumn, Node]] = ()) -> Node:
         """Name the counts of a relation by a key; without incoming vectors they are its histogram."""
@@ -56,9 +64,14 @@ class Vectors:
             first = self._node((first, node), (first, node))
         return first
 
-    def value(self, node: Node) -> Counts:
-        """Return a vector, (D,)."""
-        return self._values.get(node, lambda: self._compute(self._made_of[node]))
+    def value(self, node: Node) -> Vector:
+        """Return a vector; raise `TooLarge` if it does not fit into memory."""
+        found = self._values.get(node)
+        if found is None:
+            made_of = self._made_of[node]
+            found = self._message(made_of) if isinstance(made_of, Message) else self._product(*made_of)
+            self._values.put(node, found)
+        return found
 
     def _node(self, name: object, made_of: tuple[Node, Node] | Message) -> Node:
         node = self._nodes.setdefault(name, len(self._made_of))
@@ -66,23 +79,26 @@ class Vectors:
             self._made_of.append(made_of)
         return node
 
-    def _compute(self, made_of: tuple[Node, Node] | Message) -> Counts:
-        if isinstance(made_of, tuple):
-            return product(self.value(made_of[0]), self.value(made_of[1]))
-        filtered = self._filters.of(made_of.relation)
-        if not made_of.into:
-            return filtered.histogram(made_of.out)
-        codes, *incoming = filtered.codes((made_of.out, *(column for column, _ in made_of.into)))
-        weights = gather(self.value(made_of.into[0][1]), incoming[0])
-        for (_, node), keys in zip(made_of.into[1:], incoming[1:], strict=True):
-            weights = product(weights, gather(self.value(node), keys))
-        return scatter(weights, codes, filtered.size(made_of.out))
+    def _product(self, left: Node, right: Node) -> Vector:
+        return self.value(left).times(self.value(right))
+
+    def _message(self, message: Message) -> Vector:
+        relation, size = message.relation, self._filters.size(message.relation, message.out)
+        self._memory.check(_BYTES_PER_CODE * size)
+        if not message.into:
+            return occurrences((codes for (codes,) in self._filters.codes(relation, [message.out])), size)
+        incoming = [self.value(node) for _, node in message.into]
+        self._memory.check(_BYTES_PER_CODE * size + 8 * sum(vector.size for vector in incoming))
+        looked_up = [vector.all() for vector in incoming]
+        blocks = self._filters.codes(relation, [message.out, *(column for column, _ in message.into)])
+        return scattered(((reduce(product, map(gather, looked_up, keys)), codes) for codes, *keys in blocks), size)
 
 
 class QueryCounter:
     """Counts the subplans of one query. Ask for small subplans first: those that contain an empty one are not counted."""
 
-    def __init__(self, query: JoinQuery, filters: Filters, vectors: Vectors) -> None:
+    def __init__(self, query: JoinQuery, filters: Filters, vectors: Vectors, memory: Memory) -> None:
+        self._memory = memory
         self._filters = filters
         self._vectors = vectors
         self._relations = list(query.relations.values())
@@ -118,7 +134,7 @@ class QueryCounter:
                 continue
             keys = shared & self._keys[index].keys()
             if not keys:
-                rows *= self._filters.of(relation).count
+                rows *= self._filters.count(relation)
             elif len(keys) == 1:
                 [key] = keys
                 hanging.setdefault(key, []).append(self._vectors.message(relation, self._keys[index][key]))
@@ -158,21 +174,30 @@ class QueryCounter:
     def _sum(self, nodes: list[Node]) -> int:
         *rest, last = sorted(nodes)
         value = self._vectors.value(last)
-        return dot(self._vectors.value(self._vectors.product(rest)), value) if rest else total(value)
+        return self._vectors.value(self._vectors.product(rest)).dot(value) if rest else value.total()
 
     def _cycles(self, joining: dict[int, set[int]], hanging: dict[int, list[Node]]) -> int:
         """Count the rest, in which every relation has two keys that others need, multiplied by the vectors of those keys."""
         tables = []
         for index, keys in joining.items():
-            filtered = self._filters.of(self._relations[index])
-            ordered = sorted(keys)
-            codes = filtered.codes(tuple(self._keys[index][key] for key in ordered))
-            table = Table.of_rows(dict(zip(ordered, codes, strict=True)), {key: filtered.size(self._keys[index][key]) for key in ordered})
-            for key in ordered:
-                if key in hanging:
-                    table = table.weighted(key, self._vectors.value(self._vectors.product(hanging.pop(key))))
+            table = self._table(index, sorted(keys))
+            for key in sorted(keys & hanging.keys()):
+                table = table.weighted(key, self._vectors.value(self._vectors.product(hanging.pop(key))).all())
             tables.append(table)
-        return eliminate(tables)
+        return eliminate(tables, self._memory)
+
+    def _table(self, index: int, keys: list[int]) -> Table:
+        relation, columns = self._relations[index], [self._keys[index][key] for key in keys]
+        sizes = {key: self._filters.size(relation, column) for key, column in zip(keys, columns, strict=True)}
+        found = Table({key: np.zeros(0, dtype=np.intp) for key in keys}, sizes, ones(0))
+        waiting: list[Table] = []
+        for codes in chain(self._filters.codes(relation, columns), (None,)):
+            if codes is not None:
+                waiting.append(Table.of_rows(dict(zip(keys, codes, strict=True)), sizes))
+            if waiting and (codes is None or sum(table.rows for table in waiting) > found.rows + BLOCK_ROWS):
+                self._memory.check(BYTES_PER_COMBINATION * (found.rows + sum(table.rows for table in waiting)))
+                found, waiting = united([found, *waiting]), []
+        return found
 
     def _depths(self) -> list[int]:
         """Return the distance of each key from the root, the key of most relations: messages of all subplans run the same way."""

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_pilotscope.labels.exact import Codes, Counts, counts, gather, ones, product, scatter, total
+from pytest_pilotscope.labels.memory import Memory, TooLarge
 
 _PIECE_ROWS = 2_000_000
 _MOST_ROWS = 400_000_000  # some tens of seconds; PostgreSQL may do better with its indexes
 _WIDEST_KEY = 2**62
-
-
-class TooLarge(Exception):
-    """A cyclic join has more intermediate rows than are worth counting in memory."""
+BYTES_PER_COMBINATION = 128  # of two keys and more with their counts, sorted and united
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +68,7 @@ class Table:
         matched = self.picked(np.flatnonzero(found))
         return matched._nonzero(product(matched.weights, gather(other.weights, partner[found])))
 
-    def pieces(self, other: Table) -> Iterator[Table]:
+    def pieces(self, other: Table, most_rows: int) -> Iterator[Table]:
         """Multiply with a table that has further keys, a bounded number of combinations at a time."""
         mine, theirs = composite([self, other], sorted(self.keys.keys() & other.keys.keys()))
         order = np.argsort(theirs, kind="stable")
@@ -82,7 +79,7 @@ class Table:
         start = 0
         while start < mine.size:
             before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + _PIECE_ROWS, side="right")))
+            stop = max(start + 1, int(np.searchsorted(ends, before + most_rows, side="right")))
             matches = (high - low)[start:stop]
             left = np.repeat(np.arange(start, stop), matches)
             offset = np.arange(left.size) - np.repeat(np.cumsum(matches) - matches, matches)
@@ -99,20 +96,24 @@ class Table:
         return Table({key: codes[rows] for key, codes in self.keys.items()}, self.sizes, counts(weights.values[rows]))
 
 
-def eliminate(tables: Sequence[Table]) -> int:
-    """Sum the product of tables over all of their keys; raises `TooLarge`."""
+def eliminate(tables: Sequence[Table], memory: Memory) -> int:
+    """Sum the product of tables over all of their keys; raise `TooLarge` if there are too many combinations of them."""
+    memory.check(BYTES_PER_COMBINATION * sum(table.rows for table in tables))
     remaining = _reduced(list(tables))
     rows = 1
     while remaining and rows:
         bucket, remaining = _next_bucket(remaining)
         needed = {key for table in remaining for key in table.keys}.intersection(*[{k for table in bucket for k in table.keys}])
         first, *others = sorted(bucket, key=lambda table: (-len(table.keys), table.rows))
-        pieces = _multiplied(first, others)
+        pieces = _multiplied(first, others, memory)
         if needed:
-            summed = [piece.grouped(needed) for piece in pieces]
-            if not summed:
+            summed: Table | None = None
+            for piece in pieces:
+                summed = united([*([] if summed is None else [summed]), piece.grouped(needed)])
+                memory.check(BYTES_PER_COMBINATION * summed.rows)
+            if summed is None:
                 return 0
-            remaining.append(reduce(_united, summed))
+            remaining.append(summed)
         else:
             rows *= sum(total(piece.weights) for piece in pieces)
     return rows
@@ -155,20 +156,24 @@ def _next_bucket(tables: list[Table]) -> tuple[list[Table], list[Table]]:
     return bucket, [table for table in tables if not table.keys.keys() <= scope[key]]
 
 
-def _multiplied(table: Table, others: list[Table]) -> Iterator[Table]:
+def _multiplied(table: Table, others: list[Table], memory: Memory) -> Iterator[Table]:
     within = [other for other in others if other.keys.keys() <= table.keys.keys()]
     if within:
-        yield from _multiplied(table.times(within[0]), [other for other in others if other is not within[0]])
+        yield from _multiplied(table.times(within[0]), [other for other in others if other is not within[0]], memory)
         return
     if not others:
         yield table
         return
     closest = max(others, key=lambda other: (len(other.keys.keys() & table.keys.keys()), -other.rows))
-    for piece in table.pieces(closest):
-        yield from _multiplied(piece, [other for other in others if other is not closest])
+    for piece in table.pieces(closest, min(_PIECE_ROWS, memory.largest_bytes // BYTES_PER_COMBINATION)):
+        yield from _multiplied(piece, [other for other in others if other is not closest], memory)
 
 
-def _united(left: Table, right: Table) -> Table:
-    keys = {key: np.concatenate([codes, right.keys[key]]) for key, codes in left.keys.items()}
-    weights = counts(np.concatenate([left.weights.values, right.weights.values]))
-    return Table(keys, left.sizes, weights).grouped(set(keys))
+def united(tables: Sequence[Table]) -> Table:
+    """Unite tables of the same keys; equal combinations become one."""
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    keys = {key: np.concatenate([table.keys[key] for table in tables]) for key in first.keys}
+    weights = counts(np.concatenate([table.weights.values for table in tables]))
+    return Table(keys, first.sizes, weights).grouped(set(keys))

@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Codes: TypeAlias = npt.NDArray[np.intp]
+from pytest_pilotscope.labels.memory import blocks
+
+Codes: TypeAlias = npt.NDArray[np.intp] | npt.NDArray[np.int32]
 """Positions in the domain of a join key, 0 .. size - 1, without NULLs."""
 
 _FITS = 2**63 - 1
@@ -44,7 +46,7 @@ def counts(values: npt.NDArray[Any]) -> Counts:
 
 def product(left: Counts, right: Counts) -> Counts:
     """Multiply element by element."""
-    if left.largest * right.largest <= _FITS or _approximately(left.values, right.values).max() < _SURELY_FITS:
+    if left.largest * right.largest <= _FITS or max(map(_largest_product, *_blocks(left, right)), default=0.0) < _SURELY_FITS:
         return counts(left.values * right.values if _narrow(left, right) else (left.values * right.values).astype(np.int64))
     return counts(_wide(left.values) * _wide(right.values))
 
@@ -62,7 +64,7 @@ def dot(left: Counts, right: Counts) -> int:
         return 0
     if _narrow(left, right):
         bound = left.largest * right.largest * left.values.size
-        if bound <= _FITS or float(np.dot(left.values.astype(np.float64), right.values.astype(np.float64))) < _SURELY_FITS:
+        if bound <= _FITS or sum(map(_dot_product, *_blocks(left, right))) < _SURELY_FITS:
             return int(np.dot(left.values, right.values))
     both = np.flatnonzero((left.values != 0) & (right.values != 0))
     return int((_wide(left.values[both]) * _wide(right.values[both])).sum()) if both.size else 0
@@ -70,19 +72,45 @@ def dot(left: Counts, right: Counts) -> int:
 
 def gather(one: Counts, codes: Codes) -> Counts:
     """Look elements up: (M,) codes give (M,) counts."""
-    taken = one.values.take(codes)
+    taken = one.values.take(codes.astype(np.intp, copy=False))
     return Counts(taken, one.largest) if taken.dtype != object else counts(taken)
+
+
+class Sum:
+    """Counts by code, 0 .. size - 1, to which weights are added."""
+
+    def __init__(self, size: int) -> None:
+        self._values: npt.NDArray[Any] = np.zeros(size, dtype=np.int64)
+        self._bound = 0.0
+
+    def add(self, weights: Counts, codes: Codes) -> None:
+        """Add (M,) weights at (M,) codes."""
+        if self._values.dtype != object and not self._fits(weights):
+            self._values = _wide(self._values)
+        np.add.at(self._values, codes.astype(np.intp, copy=False), weights.values)
+
+    @property
+    def counts(self) -> Counts:
+        """The sums, (size,)."""
+        return counts(self._values)
+
+    def _fits(self, weights: Counts) -> bool:
+        """Tell whether no sum can exceed 63 bits: bound them by the sum of all weights, and if need be by the largest sum so far."""
+        if weights.values.dtype == object:
+            return False
+        added = float(weights.largest) * weights.values.size
+        if self._bound + added >= _SURELY_FITS:
+            self._bound = float(self._values.max())
+            added = float(weights.values.sum(dtype=np.float64))
+        self._bound += added
+        return self._bound < _SURELY_FITS
 
 
 def scatter(weights: Counts, codes: Codes, size: int) -> Counts:
     """Sum weights by code: (M,) and (M,) give (size,)."""
-    if weights.values.dtype == object:
-        return counts(_scattered(weights.values, codes, np.zeros(size, dtype=object)))
-    if weights.largest * weights.values.size > _FITS:
-        approximate = np.bincount(codes, weights=weights.values, minlength=size)
-        if approximate.max() >= _SURELY_FITS:
-            return counts(_scattered(_wide(weights.values), codes, np.zeros(size, dtype=object)))
-    return counts(_scattered(weights.values, codes, np.zeros(size, dtype=np.int64)))
+    found = Sum(size)
+    found.add(weights, codes)
+    return found.counts
 
 
 def histogram(codes: Codes, size: int) -> Counts:
@@ -95,17 +123,22 @@ def ones(size: int) -> Counts:
     return Counts(np.ones(size, dtype=np.int64), 1 if size else 0)
 
 
-def _scattered(weights: npt.NDArray[Any], codes: Codes, into: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    np.add.at(into, codes, weights)
-    return into
-
-
 def _narrow(left: Counts, right: Counts) -> bool:
     return left.values.dtype != object and right.values.dtype != object
 
 
-def _approximately(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return left.astype(np.float64) * right.astype(np.float64) if left.size else np.zeros(1)
+def _blocks(left: Counts, right: Counts) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+    """Divide both into blocks, so that their copies in floating point stay small."""
+    parts = list(blocks(left.values.size))
+    return [left.values[part] for part in parts], [right.values[part] for part in parts]
+
+
+def _largest_product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
+    return float((left.astype(np.float64) * right.astype(np.float64)).max())
+
+
+def _dot_product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
+    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
 
 
 def _wide(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

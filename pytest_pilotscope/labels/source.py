@@ -7,9 +7,11 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 from pyarrow import csv
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from pytest_pilotscope.queries.meaning import Level, Statement
 
 Kind: TypeAlias = Literal["integer", "text", "boolean"]
+Take: TypeAlias = "Callable[[list[pa.Array]], object]"
 _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_()}
+_BLOCK_BYTES = 4 << 20
+_COPY_HEADER_BYTES, _COPY_ROW_BYTES, _COPY_TRAILER_BYTES = 19, 14, 2
+"""The lengths of COPY's binary format for rows of one 8-byte number."""
 
 
 class Expression(NamedTuple):
@@ -41,11 +47,12 @@ class RowSource(Protocol):
     def settings(self) -> Mapping[str, str]:
         """Return the versions, collations and settings on which the result of an SQL text depends, besides the data."""
 
-    def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
+    def rows(self, table: str, expressions: Sequence[Expression], take: Take) -> None:
         """
-        Evaluate expressions for every row of a table, one array per expression, NULL as null.
+        Evaluate expressions, texts only or none, for every row of a table; `take` gets one block of rows after the other.
 
-        The order of the rows is the same in every call, as long as the table is not changed.
+        A block has one array per expression, NULL as null. The order of the rows is the same in every call, as long as the table is not
+        changed.
         """
 
     def digest(self, table: str) -> tuple[int, str]:
@@ -77,9 +84,12 @@ _SETTINGS = (
 )  # fmt: skip
 """Settings that decide how PostgreSQL writes and reads the text of a condition."""
 _VERSIONS = "SELECT datcollate, datctype FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+# The hash of a record is faster than that of its text, and tells two values apart where they are equal only if they look the same.
 _COLUMNS = """
-    SELECT quote_ident(attname), has_column_privilege(attrelid, attnum, 'SELECT') FROM pg_attribute
-    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+    SELECT quote_ident(attname), has_column_privilege(attrelid, attnum, 'SELECT'),
+        atttypid = ANY ('{bool,smallint,integer,bigint,oid,date,timestamp,timestamptz,uuid,text,varchar}'::regtype[])
+        AND coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true)
+    FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _FIRST_EQUALS = """
     SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
@@ -140,21 +150,28 @@ class SessionSource:
         for name in _SETTINGS:
             self._session.execute("SELECT set_config(%s, %s, false)", (name, settings[name]))
 
-    def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
-        """Read with a sequential scan, in physical order; a second scan reads texts, since conditions keep the session's styles."""
-        read = {
-            is_text: iter(self._copy(table, [one for one in expressions if (one.kind == "text") is is_text], stable_text=is_text))
-            for is_text in (False, True)
-        }
-        return [next(read[expression.kind == "text"]) for expression in expressions]
+    def rows(self, table: str, expressions: Sequence[Expression], take: Take) -> None:
+        """Read with a sequential scan, in physical order; conditions keep the session's styles, texts have styles of their own."""
+        kinds = [expression.kind for expression in expressions]
+        selected = ", ".join(expression.sql for expression in expressions)
+        with _LineBlocks(lambda content: take(_parse_copy(content, kinds))) as lines:
+            self._copy(f"SELECT {selected} FROM {table} AS r", lines.add, stable_text="text" in kinds)  # noqa: S608  # identifiers are quoted
 
     def digest(self, table: str) -> tuple[int, str]:
         """Hash every row on the server, as far as the role may read it, and the hashes in their order here."""
         columns = self._session.execute(_COLUMNS, (table.removeprefix("ONLY "),))
-        readable = "r.*" if all(may for _, may in columns) else ", ".join(f"r.{name}" for name, may in columns if may)
-        row = Expression(f"hashtextextended(CAST(ROW({readable}) AS text), 0)", "integer")
-        [hashes] = self._copy(table, [row], stable_text=True)
-        return len(hashes), hashlib.sha256(hashes.to_numpy(zero_copy_only=False).tobytes()).hexdigest()[:24]
+        row = "r.*" if all(may for _, may, _ in columns) else ", ".join(f"r.{name}" for name, may, _ in columns if may)
+        by_value = columns and all(same for _, may, same in columns if may)
+        hashed = f"hash_record_extended(ROW({row}), 0)" if by_value else f"hashtextextended(CAST(ROW({row}) AS text), 0)"
+        digest, length = hashlib.sha256(), 0
+
+        def add(content: memoryview) -> None:
+            nonlocal length
+            digest.update(content)
+            length += len(content)
+
+        self._copy(f"SELECT {hashed} FROM {table} AS r", add, stable_text=True, binary=True)  # noqa: S608  # identifiers are quoted
+        return (length - _COPY_HEADER_BYTES - _COPY_TRAILER_BYTES) // _COPY_ROW_BYTES, digest.hexdigest()[:24]
 
     def first_equals(self, type_name: str, texts: Sequence[str]) -> list[int]:
         """Let the type's own equality decide."""
@@ -171,27 +188,66 @@ class SessionSource:
         except QueryTimeout:
             return None
 
-    def _copy(self, table: str, expressions: Sequence[Expression], *, stable_text: bool) -> list[pa.Array]:
-        if not expressions:
-            return []
-        selected = ", ".join(expression.sql for expression in expressions)
-        content = io.BytesIO()
-        with self._session.rolled_back():
+    def _copy(self, query: str, add: Callable[[memoryview], None], *, stable_text: bool, binary: bool = False) -> None:
+        """Give the result of a query to `add`, in large pieces: psycopg2 hands over row by row, and C gathers them."""
+        with self._session.rolled_back(), io.BufferedWriter(_Pieces(add), _BLOCK_BYTES) as gathered:
             self._session.execute(_STABLE_ORDER)
             if stable_text:
                 self._session.execute(_STABLE_TEXT)
-            self._session.copy_out(f"SELECT {selected} FROM {table} AS r", content.write)  # noqa: S608  # identifiers are quoted
-        return _parse_copy(content.getvalue(), [expression.kind for expression in expressions])
+            self._session.copy_out(query, gathered.write, binary=binary)
+
+
+class _Pieces(io.RawIOBase):
+    """A file whose content is given to a function."""
+
+    def __init__(self, add: Callable[[memoryview], None]) -> None:
+        self._add = add
+
+    def writable(self) -> bool:
+        """Tell that it can be written."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Give a piece away; `content` is valid during this call only."""
+        self._add(content)
+        return len(content)
+
+
+class _LineBlocks:
+    """
+    Hands whole lines to `take`, on a thread of its own, while the next ones arrive; a context manager that waits for the last ones.
+
+    An error of `take` is raised at the end, so that the session can read to its end what the server sends.
+    """
+
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        self._take = take
+        self._rest = b""
+        self._thread = ThreadPoolExecutor(1)
+        self._taking: Future[object] = Future()
+        self._taking.set_result(None)
+
+    def __enter__(self) -> _LineBlocks:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self._taking.result()
+
+    def add(self, content: memoryview) -> None:
+        """Take the lines that end in `content`; at most one block waits."""
+        lines, end, self._rest = (self._rest + content).rpartition(b"\n")
+        if (lines or end) and self._taking.exception() is None:
+            self._taking = self._thread.submit(self._take, lines + end)
 
 
 def _parse_copy(content: bytes, kinds: Sequence[Kind]) -> list[pa.Array]:
-    """Parse COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are."""
+    """Parse lines of COPY's text format. Escapes within text are kept: escaped texts are equal exactly when the texts are."""
     names = [str(position) for position in range(len(kinds))]
-    if not content:
-        return [pa.array([], type=_ARROW_TYPES[kind]) for kind in kinds]
     table = csv.read_csv(
         pa.BufferReader(content),
-        read_options=csv.ReadOptions(column_names=names, use_threads=False),
+        read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=len(content)),
         parse_options=csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, ignore_empty_lines=False),
         convert_options=csv.ConvertOptions(
             column_types={name: _ARROW_TYPES[kind] for name, kind in zip(names, kinds, strict=True)},

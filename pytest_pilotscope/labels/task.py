@@ -10,15 +10,12 @@ from pathlib import Path
 
 from pytest_pilotscope.labels.columnstore import INTEGER, Bitmap, Column, ColumnStore, Need, Needs
 from pytest_pilotscope.labels.counting import QueryCounter, Vectors
-from pytest_pilotscope.labels.cyclic import TooLarge
 from pytest_pilotscope.labels.domains import Domains
 from pytest_pilotscope.labels.filtered import Filters, table_of
 from pytest_pilotscope.labels.integers import settled
+from pytest_pilotscope.labels.memory import Memory, TooLarge
 from pytest_pilotscope.queries.joins import JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.predicates import Opaque, condition_columns
-
-_FILTERS_BYTES = 512 * 1024**2
-_VECTORS_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +66,30 @@ class Task:
 @dataclass(slots=True)
 class Counter:
     """
-    Counts joins by equalities in memory, from the columns in the folder.
-
-    `processes` counters share the memory for filtered relations and intermediate counts, 1.5 GB in all.
+    Counts joins by equalities in memory, from the columns in the folder, within `memory`; `close` frees the disk that it takes.
     """
 
     folder: Path
     context: str
     classes: Sequence[Sequence[Column]]
-    processes: int = 1
+    memory: Memory
+    _domains: Domains = field(init=False)
     _filters: Filters = field(init=False)
     _vectors: Vectors = field(init=False)
 
     def __post_init__(self) -> None:
         store = ColumnStore(self.folder, self.context)
-        self._filters = Filters(store, Domains(self.classes, store), _FILTERS_BYTES // self.processes)
-        self._vectors = Vectors(self._filters, _VECTORS_BYTES // self.processes)
+        self._domains = Domains(self.classes, store, self.memory)
+        self._filters = Filters(store, self._domains, self.memory)
+        self._vectors = Vectors(self._filters, self.memory)
+
+    def close(self) -> None:
+        """Free the disk."""
+        self._domains.close()
 
     def count(self, query: JoinQuery, masks: Iterable[int], empty: Iterable[int]) -> list[int | None]:
-        """Count sets, in their order; None for a cycle that does not fit into memory."""
-        counter = QueryCounter(query, self._filters, self._vectors)
+        """Count sets, in their order; None for one that does not fit into memory."""
+        counter = QueryCounter(query, self._filters, self._vectors, self.memory)
         for mask in empty:
             counter.note_empty(mask)
         return [_count(counter, mask) for mask in masks]

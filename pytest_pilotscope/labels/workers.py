@@ -15,6 +15,7 @@ from typing import IO
 
 from pytest_pilotscope.errors import LabelError
 from pytest_pilotscope.labels.columnstore import Column
+from pytest_pilotscope.labels.memory import Memory
 from pytest_pilotscope.labels.messages import to_message
 from pytest_pilotscope.labels.task import Task
 from pytest_pilotscope.places.environment import clean_environment
@@ -27,7 +28,7 @@ WORKER = ["-m", "pytest_pilotscope.labels.worker"]
 class Worker:
     """One counting process; a context manager that ends it."""
 
-    def __init__(self, folder: Path, context: str, classes: Sequence[Sequence[Column]], processes: int) -> None:
+    def __init__(self, folder: Path, context: str, classes: Sequence[Sequence[Column]], memory_bytes: int) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
@@ -37,7 +38,7 @@ class Worker:
             stderr=self._errors,
             env={**clean_environment(), "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        self._opening = {"folder": str(folder), "context": context, "classes": classes, "processes": processes}
+        self._opening = {"folder": str(folder), "context": context, "classes": classes, "memory_bytes": memory_bytes}
 
     def __enter__(self) -> Worker:
         self._send(self._opening)
@@ -81,11 +82,11 @@ class Worker:
 
 
 def count_all(
-    tasks: Sequence[Task], *, processes: int, folder: Path, context: str, classes: Sequence[Sequence[Column]]
+    tasks: Sequence[Task], *, processes: int, folder: Path, context: str, classes: Sequence[Sequence[Column]], memory: Memory
 ) -> Iterator[tuple[Task, list[int | None]]]:
-    """Count tasks in several processes and yield each as soon as it is done, in no particular order."""
+    """Count tasks in several processes, which share the memory, and yield each as soon as it is done, in no particular order."""
     with ExitStack() as stack:
-        idle = [stack.enter_context(Worker(folder, context, classes, processes)) for _ in range(processes)]
+        idle = [stack.enter_context(Worker(folder, context, classes, memory.total_bytes // processes)) for _ in range(processes)]
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=processes))
         running: dict[Future[list[int | None]], tuple[Worker, Task]] = {}
         waiting = list(reversed(tasks))

@@ -62,7 +62,12 @@ def is_scalar(value: object) -> bool:
 
 
 class Algorithm(Protocol):
-    """The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone."""
+    """
+    The methods that all algorithms have. An algorithm with no other method leaves PostgreSQL alone.
+
+    An attribute `inference` (optional, a text) names the way in which it computes its decisions, such as a compiled one; the record has it
+    as a parameter.
+    """
 
     name: str
 
@@ -154,9 +159,9 @@ class DatabasePreparer(Protocol):
     """
     An algorithm that chooses the indexes or the settings of a database.
 
-    Two members are optional. A static method `restriction(database)` returns in a few words what is impossible on its server, for the
-    header. A true attribute `copies` means that `train` or `prepare` calls `database.copy()`; a user's own database is then made ready
-    for copying.
+    Three members are optional. A static method `restriction(database)` returns in a few words what is impossible on its server, for the
+    header. A static method `check_training(database)` raises `UsageError`, before anything is generated, if nothing can be learned there.
+    A true attribute `copies` means that `train` or `prepare` calls `database.copy()`; a user's own database is then made ready for copying.
     """
 
     def prepare(self, database: Database) -> AbstractContextManager[Database]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
     from pytest_pilotscope.provision.database import Database
     from pytest_pilotscope.provision.pool import WorkerPool
+    from pytest_pilotscope.queries.scripts import Writes
 
 LABEL_STEPS = 100
 """Labels show their progress in per cent, because the number of subplans is unknown at the start."""
@@ -67,6 +68,13 @@ class Training:
         return self.database.fingerprint.data
 
     @property
+    def writes(self) -> Writes | None:
+        """The scripts of `--writes`, which run among the queries when they are measured; None without any."""
+        from pytest_pilotscope.provision.writes import given_writes
+
+        return given_writes(self.settings)
+
+    @property
     def schema(self) -> Schema:
         """Tables, columns and types; read from the catalog once."""
         if self._schema is None:
@@ -100,7 +108,8 @@ class Training:
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
         with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
-            return count(workers=os.cpu_count() or 1, progress=_in_steps(advance), pool=self.pool)
+            memory_bytes = self.settings.label_memory_bytes
+            return count(workers=os.cpu_count() or 1, memory_bytes=memory_bytes, progress=_in_steps(advance), pool=self.pool)
 
     @contextmanager
     def pool(self) -> Iterator[WorkerPool | None]:

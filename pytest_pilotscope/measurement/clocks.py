@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Any
 
 from pytest_pilotscope.postgres.session import Session
@@ -18,15 +18,18 @@ Clock = Callable[[Session, str, Take | None], TimedRun]
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Adds up the time of its blocks, in ms."""
+    """Adds up the time of its blocks, in ms: by the wall clock, and the processor time of this process."""
 
     elapsed_ms: float = 0.0
+    processor_ms: float = 0.0
     _started_ns: int = 0
+    _processor_ns: int = 0
 
     def __enter__(self) -> None:
-        self._started_ns = perf_counter_ns()
+        self._started_ns, self._processor_ns = perf_counter_ns(), process_time_ns()
 
     def __exit__(self, *_: object) -> None:
+        self.processor_ms += (process_time_ns() - self._processor_ns) / 1e6
         self.elapsed_ms += (perf_counter_ns() - self._started_ns) / 1e6
 
 

@@ -133,7 +133,7 @@ class QueryMeasurement:
 
     def _not_run(self, cut_off: QueryRun, side: Side, repetition: int, order: int) -> QueryRun:
         """Write a run that was cut off for one that does not take place."""
-        run = replace(cut_off, side=side.name, repetition=repetition, order=order, inference_ms=0.0)
+        run = replace(cut_off, side=side.name, repetition=repetition, order=order, inference_ms=0.0, inference_processor_ms=0.0)
         self.write(run)
         return run
 
@@ -177,6 +177,7 @@ class QueryMeasurement:
                 repetition=repetition,
                 order=order,
                 inference_ms=steering.inference_ms,
+                inference_processor_ms=steering.inference_processor_ms,
                 planning_ms=0.0,
                 execution_ms=0.0,
             )

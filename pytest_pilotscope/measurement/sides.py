@@ -48,7 +48,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
     """
-    The decision of a side for one query, and the ms that deciding took.
+    The decision of a side for one query, and the ms that deciding took, by the wall clock and of processor time.
 
     `estimates` are the rows of a cardinality estimator, which has some for every subplan; the rows of a `decision` only force a plan. Both
     are None for PostgreSQL left alone. `facts` explain the decision, if the algorithm does. `unsupported` is the reason why the side could
@@ -56,6 +56,7 @@ class Steering:
     """
 
     inference_ms: float
+    inference_processor_ms: float = 0.0
     estimates: Cardinalities | None = None
     decision: Decision | None = None
     unsupported: str | None = None
@@ -103,6 +104,11 @@ class EstimatorSide:
     algorithm: CardinalityEstimator
     supervision: Supervision = field(default_factory=Supervision)
     gaps: dict[str, str | None] = field(default_factory=dict, init=False)
+    _by_text: TextSteering | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.algorithm, TextSteering):  # once, because Python looks through all names of the protocol
+            object.__setattr__(self, "_by_text", self.algorithm)
 
     @contextmanager
     def steered(self, query: Query) -> Iterator[Steering]:
@@ -112,15 +118,15 @@ class EstimatorSide:
 
     def _estimated(self, query: Query) -> Cardinalities:
         """Return the estimates of all subplans; the planner lists them if the text is not enough."""
-        estimates = self.algorithm.steer_by_text(query) if isinstance(self.algorithm, TextSteering) else None
-        if estimates is None:
-            with _planning(query):
-                subplans = self.session.subplans(query.sql)
-            estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        estimates = self._by_text.steer_by_text(query) if self._by_text else None
+        if estimates is not None:
             check_rows(self.name, query, estimates)
-            self.gaps[query.sql] = missed(subplans, estimates)
-        else:
-            check_rows(self.name, query, estimates)
+            return estimates
+        with _planning(query):
+            subplans = self.session.subplans(query.sql)
+        estimates = self.algorithm.steer(query, dict(subplans))  # a copy: ours tells what is missing
+        check_rows(self.name, query, estimates)
+        self.gaps[query.sql] = missed(subplans, estimates)
         return estimates
 
     def _complete(self, query: Query, estimates: Cardinalities) -> Mapping[str, Scalar]:
@@ -265,7 +271,8 @@ def _applied(
         if decided is not None:
             with clock, _named(name, query):
                 apply_decision(side.session, as_decision(decided), stack)
-        yield Steering(inference_ms=clock.elapsed_ms, unsupported=unsupported, facts=facts), decided
+        steering = Steering(inference_ms=clock.elapsed_ms, inference_processor_ms=clock.processor_ms, unsupported=unsupported, facts=facts)
+        yield steering, decided
 
 
 @contextmanager

@@ -145,6 +145,15 @@ class Settings:
         metavar="K",
         parse=values.positive_int,
     )
+    writes: tuple[str, ...] = option(
+        (),
+        "scripts as of pgbench that write beside the queries, drawn by weight; each slice begins with the same data, in a copy",
+        metavar="FILE[@WEIGHT]",
+        parse=values.names,
+    )
+    writes_per_query: float = option(
+        10.0, "runs of the scripts of --writes for each query, in each client", metavar="N", parse=values.positive_float
+    )
     compare: bool = option(False, "measure all algorithms of a dataset in one run; they take turns within each query")
     drift: drifts.Drift | None = option(
         None,
@@ -199,6 +208,13 @@ class Settings:
     collection: bool = option(True, "collect no labels; use those in the cache")
     training: bool = option(True, "do not train; needs --load-model")
     collection_size: int | None = option(None, "label at most N training queries; all without it", metavar="N", parse=values.positive_int)
+    label_memory_bytes: int = option(
+        1 << 30,
+        "memory for counting labels, such as 512m or 4g; what does not fit is counted in parts or by PostgreSQL",
+        name="label-memory",
+        metavar="SIZE",
+        parse=values.size,
+    )
     training_size: int | None = option(
         None, "learn from at most N training queries; all without it", metavar="N", parse=values.positive_int
     )
@@ -241,8 +257,13 @@ class Settings:
     @property
     def conditions(self) -> dict[str, int]:
         """The conditions that are not those of a quiet measurement, by the names of their options; 1 for a flag."""
-        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients}
+        chosen = {"parallel": self.parallel, "jit": self.jit or None, "cold": self.cold or None, "clients": self.clients_at_once}
         return {name: int(value) for name, value in chosen.items() if value is not None}
+
+    @property
+    def clients_at_once(self) -> int | None:
+        """The clients of a side in a time slice: one that writes if their number is not given; None without slices."""
+        return 1 if self.clients is None and self.writes else self.clients
 
     @property
     def fewest_rounds(self) -> int:

@@ -56,7 +56,8 @@ class Option:
         """The help text, with the default if there is one."""
         if self.is_flag or self.default is None or self.default == ():
             return self.help
-        return f"{self.help} (default: {_text(self.default)})"
+        shown = f"{self.default >> 20}m" if self.parse is values.size else _text(self.default)
+        return f"{self.help} (default: {shown})"
 
     def read(self, text: str) -> Any:
         """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
@@ -86,7 +87,7 @@ class Option:
             raise UsageError(f"{argument}: {error}") from error
         if self.repeats:
             return values.parts(_text(value))
-        if value != expected:
+        if value != expected and not (self.parse is values.size and isinstance(value, str)):
             raise UsageError(f"{argument}: expected {expected!r}, got {value!r}")
         return expected
 

@@ -116,9 +116,11 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def size(text: str) -> int:
-    """Read a size such as 512m or 2g; return bytes."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([mMgG])[bB]?", text)
-    size_bytes = int(float(match[1]) * (1 << (20 if match[2] in "mM" else 30))) if match else 0
+    """Read a size such as 512m or 2g, or bytes without a unit, as Python passes them; return bytes."""
+    match = re.fullmatch(r"(\d{1,15})|(\d{1,9}(?:\.\d{1,9})?)([mMgG])[bB]?", text)
+    size_bytes = 0
+    if match is not None:
+        size_bytes = int(match[1]) if match[1] else int(float(match[2]) * (1 << (20 if match[3] in "mM" else 30)))
     if size_bytes < LEAST_MEMORY_BYTES:
         raise argparse.ArgumentTypeError(f"expected a size such as 512m or 2g, at least 64m, got {shown(text)}")
     return size_bytes

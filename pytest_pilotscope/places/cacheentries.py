@@ -98,7 +98,7 @@ def locked(path: Path, doing: str, log: logging.Logger, *, is_stuck: Callable[[]
     lock = os.open(path, os.O_RDONLY) if path.is_dir() else private_descriptor(str(path), os.O_CREAT | os.O_RDWR)
     try:
         polls = 0
-        while not _taken(lock):
+        while not try_lock(lock):
             if polls == _SAID_AFTER_POLLS:
                 log.warning("waiting for another process that %s", doing)
             if is_stuck():
@@ -111,7 +111,8 @@ def locked(path: Path, doing: str, log: logging.Logger, *, is_stuck: Callable[[]
         os.close(lock)
 
 
-def _taken(lock: int) -> bool:
+def try_lock(lock: int) -> bool:
+    """Lock an open file or folder, and tell whether that was possible without waiting."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,6 +8,8 @@ psycopg2, so that the plugin can redact a command line quickly.
 from __future__ import annotations
 
 import re
+from shlex import quote
+from urllib.parse import quote as percent_encoded
 from urllib.parse import unquote, urlsplit
 
 from pytest_pilotscope.places.secret import Address
@@ -30,6 +32,18 @@ class Dsn(Address):
                 return None
         named = re.search(r"(?<!\w)dbname\s*=\s*(?:'((?:\\.|[^'\\])*)'|(\S+))", self._text)
         return (named[1] or named[2]) if named else None
+
+    def with_search_path(self, path: str) -> str:
+        """Return the `--server` of a command line whose sessions look into the schemas `path`; words if the string has options already."""
+        option = re.sub(r"([ \\])", r"\\\1", f"-csearch_path={path}")  # libpq splits options at blanks
+        if re.search(r"(?<!\w)options\s*=", self._text):
+            return f"--server with {quote(option)} among its options"
+        if _URL.match(self._text):
+            address = f"{self}{'&' if '?' in self._text else '?'}options={percent_encoded(option, safe='')}"
+        else:
+            value = re.sub(r"(['\\])", r"\\\1", option)
+            address = f"{self} options='{value}'"
+        return f"--server {quote(address)}"
 
     @property
     def ambiguous(self) -> bool:

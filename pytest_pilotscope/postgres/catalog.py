@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import StatementFailed
+from pytest_pilotscope.errors import StatementFailed, named
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -22,8 +23,16 @@ _COLUMNS = """
       AND c.relispopulated AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
     ORDER BY c.relname, a.attnum
 """
+PRIVILEGES = """
+    pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_any_column_privilege(c.oid, 'SELECT'),
+    ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+        AND NOT pg_catalog.has_column_privilege(c.oid, attnum, 'SELECT') ORDER BY attnum)
+"""
+"""The three columns of a query on pg_class `c` and pg_namespace `n` that `forbidden_part` takes."""
+
 _UNREADABLE = """
-    SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    SELECT n.nspname::text, c.relname::text, {privileges}
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
       AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
 """
@@ -47,9 +56,17 @@ def read_schema(session: Session) -> Schema:
     return schema
 
 
-def unreadable_relations(session: Session) -> set[tuple[str, str]]:
-    """Return the tables and views (schema, name), in any schema, that the role may not read, or not all columns of."""
-    return {(schema, name) for schema, name in session.execute(_UNREADABLE)}
+def forbidden_part(schema: str, in_schema: bool, in_part: bool, columns: Sequence[str]) -> str:
+    """Return what a role may not read of a relation: its schema, some `columns`, or all of it (an empty text)."""
+    if not in_schema:
+        return f"schema {schema}"
+    return f"{'column' if len(columns) == 1 else 'columns'} {named(columns)}" if in_part and columns else ""
+
+
+def unreadable_relations(session: Session) -> dict[tuple[str, str], str]:
+    """Return the tables and views (schema, name), in any schema, that the role may not read, each with its `forbidden_part`."""
+    found = session.execute(_UNREADABLE.format(privileges=PRIVILEGES))
+    return {(schema, name): forbidden_part(schema, *privileges) for schema, name, *privileges in found}
 
 
 def unpopulated_views(session: Session) -> set[tuple[str, str]]:

@@ -1,13 +1,14 @@
 """
-A cache of prepared data directories on disk: made once, then copied for every server.
+A cache of prepared data directories on disk: made once, then copied for every server, except for large files (`largefiles.py`).
 
     <templates>/<key>/data            a cleanly stopped cluster
-    <templates>/<key>/manifest.json   written last: how many files and bytes there have to be, and their checksum
+    <templates>/<key>/large           its large files
+    <templates>/<key>/manifest.json   written last: how many files and bytes there have to be, and their checksum; each large file
     <templates>/<key>.partial/        being made, removed with its maker; whoever finds one while holding the lock may delete it
     <templates>/<key>.lock            held by the process that makes the entry; the others wait
 
-Nothing is synced to disk, which would take seconds. After a power cut unwritten files are missing or short. An entry that does not fit its
-manifest is made again.
+Only the large files are synced to disk; all would take seconds. After a power cut unwritten files are missing or short. An entry that does
+not fit its manifest is made again. The contents of a large file are read only if it has another time than in the manifest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import json
 import logging
 import os
 import platform
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.cacheentries import checksum, locked, remove
@@ -27,12 +30,13 @@ from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.places.privatefiles import write_private
 from pytest_pilotscope.postgres.binaries import Binaries
 from pytest_pilotscope.postgres.clusters import make_cluster
+from pytest_pilotscope.postgres.largefiles import LARGE, MANIFEST, Large, known_large_files, large_files, set_apart
 from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
 from pytest_pilotscope.postgres.process import Watchdog, run_program
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST_VERSION = 2  # other versions of this suite find no damage in our entries, nor we in theirs
+_MANIFEST_VERSION = 3  # other versions of this suite find no damage in our entries, nor we in theirs
 
 
 def cluster_key(name: str, content: str, binaries: Binaries) -> str:
@@ -91,18 +95,30 @@ class ClusterCache:
             yield partial / "data"
             # One WAL file is left instead of up to hundreds of MB of used ones.
             run_program([binaries.bindir / "pg_resetwal", "-D", partial / "data"], self._account, partial)
-            write_private(partial / "manifest.json", json.dumps(_manifest(partial / "data")))
+            set_apart(partial, self._account)
+            write_private(partial / MANIFEST, json.dumps(_manifest(partial, {})))
             partial.rename(entry)
 
 
-def _manifest(data_folder: Path) -> dict[str, int | str]:
-    """Count the files and bytes below a data directory, and compute their checksum."""
+def _manifest(entry: Path, known: Large) -> dict[str, Any]:
+    """Count the files and bytes below the data directory of an entry, compute their checksum, and describe the large files."""
+    data_folder = entry / "data"
     sizes = [os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(data_folder) for name in names]
-    return {"files": len(sizes), "bytes": sum(sizes), "sha256": checksum(data_folder)}
+    return {"files": len(sizes), "bytes": sum(sizes), "sha256": checksum(data_folder), LARGE: large_files(entry, known)}
 
 
 def _is_whole(entry: Path) -> bool:
+    """Tell whether an entry fits its manifest; note new times of large files with the same contents, so that they are read only once."""
     try:
-        return bool(json.loads((entry / "manifest.json").read_bytes()) == _manifest(entry / "data"))
+        manifest = json.loads((entry / MANIFEST).read_bytes())
+        known = known_large_files(manifest)
+        found = _manifest(entry, known)
     except (OSError, ValueError, RecursionError):
         return False
+    if {name: (its[0], its[2]) for name, its in known.items()} != {name: (its[0], its[2]) for name, its in found[LARGE].items()}:
+        return False
+    if found[LARGE] != known:
+        update = entry / f"{MANIFEST}.{secrets.token_hex(4)}"
+        write_private(update, json.dumps(found))
+        update.replace(entry / MANIFEST)
+    return bool({**manifest, LARGE: {}} == {**found, LARGE: {}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -16,7 +17,10 @@ from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.folders import SOCKETS, server_folder, socket_folder
 from pytest_pilotscope.places.privatefiles import new_folder, read_beginning, write_private
 from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.largefiles import LARGE
 from pytest_pilotscope.postgres.process import Watchdog, run_program
+
+logger = logging.getLogger(__name__)
 
 SUPERUSER = "postgres"
 """Name of the superuser in every cluster made here."""
@@ -46,10 +50,32 @@ def make_cluster(binaries: Binaries, data_folder: Path, account: Account) -> Non
         run_program([*common, "--locale=C"], account, data_folder.parent)
 
 
-def copy_cluster(source: Path, target: Path, account: Account) -> None:
-    """Copy a stopped cluster; the files share their blocks where the file system can do that."""
-    options = ["-cpR"] if sys.platform == "darwin" else ["-a", "--reflink=auto"]
+def copy_cluster(source: Path, target: Path, account: Account, *, in_place: bool = False) -> None:
+    """
+    Copy a stopped cluster; the files share their blocks where the file system can do that.
+
+    `in_place`, make hard links of its large files, for which the caller needs their lock; copy them if there cannot be links.
+    """
     _made(target, account)
+    _copy(source, target, account)
+    large = source.with_name(LARGE)
+    if large.is_dir() and not (in_place and _linked(large, target / "base", account)):
+        _copy(large, target / "base", account)
+
+
+def _linked(source: Path, target: Path, account: Account) -> bool:
+    """Make hard links of all files in a folder, or say why there cannot be any, and return False."""
+    try:
+        run_program(["cp", "-al", f"{source}/.", target], account, target)
+    except ServerError as error:
+        logger.info("the files of %s are copied, because they cannot be used where they are: %s", source, error)
+        return False
+    return True
+
+
+def _copy(source: Path, target: Path, account: Account) -> None:
+    """Copy all in a folder to another; a file with two names becomes two files."""
+    options = ["-cpR"] if sys.platform == "darwin" else ["-a", "--reflink=auto", "--no-preserve=links", "--remove-destination"]
     try:
         run_program(["cp", *options, f"{source}/.", target], account, target.parent)
     except ServerError:

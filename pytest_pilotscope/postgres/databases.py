@@ -253,13 +253,20 @@ def temporary_copy(server: Server, source: str) -> Iterator[str]:
 
 
 def make_copy(server: Server, keeper: Session, source: str, name: str) -> None:
-    """Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends."""
+    """
+    Copy `source` to `name` for good; the session `keeper` marks the copy as in use until it ends.
+
+    Raise DatasetError, and drop the copy, if `source` are the loaded data, and they were changed.
+    """
     require_databases(server, f"copying database {source!r}", name)
     if server.provider == "given":  # nobody else makes databases on a server started here
         drop_leftovers(keeper)
     hold(keeper, name)
     mark = mark_of(keeper, source) or {}
     copy_database(keeper, source, name, {**mark, "state": "copy", "of": source}, by_file=server.provider != "given")
+    if mark.get("state") == "complete" and (changed := server.changed_data()):  # copying has written all changes to disk
+        drop_database(keeper, name)
+        raise DatasetError(f"database {source!r} cannot be copied as it was loaded: {changed}; change a copy of it (`database.copy()`)")
 
 
 def _drop_if_possible(server: Server, name: str) -> None:

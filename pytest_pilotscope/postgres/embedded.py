@@ -4,6 +4,7 @@ Start PostgreSQL without installation, root or Docker: in a private folder, on a
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,13 @@ from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache
 from pytest_pilotscope.postgres.clusters import SUPERUSER, ServerFolder, check_version, copy_cluster
 from pytest_pilotscope.postgres.connecting import IDENTITY, connect, dsn_of
+from pytest_pilotscope.postgres.largefiles import changed_files, lock_of
 from pytest_pilotscope.postgres.pinned import base_settings, configuration, quoted_list
 from pytest_pilotscope.postgres.process import Postmaster, Watchdog
 from pytest_pilotscope.postgres.server import Capability, Provider, Server
 from pytest_pilotscope.postgres.session import Session
+
+logger = logging.getLogger(__name__)
 
 PORT = 5432
 """Part of the socket's file name only: the folder is private and nothing listens on TCP."""
@@ -28,7 +32,7 @@ PORT = 5432
 
 class EmbeddedServer(Server):
     """
-    A running server on a copy of `template` (a stopped cluster), or on a new, empty cluster.
+    A running server on a copy of `template` (a stopped cluster), or on a new, empty cluster. It may use large files of a template in place.
 
     `settings` are on top of the pinned ones, `libraries` are loaded into every session, `why` says in the report how this server was
     chosen. Raises ServerError when it does not start, with the end of its log; then nothing is left behind.
@@ -51,13 +55,17 @@ class EmbeddedServer(Server):
         self.why = why or str(binaries)
         self._settings = dict(settings or {})
         self._token = secrets.token_hex()
-        self._watchdog = Watchdog()  # before there is anything to be left behind
+        self._template = template or ClusterCache(self._account).empty(self.binaries)
+        check_version(self._template, self.binaries)
+        with lock_of(self._template) as holding:
+            self._watchdog = Watchdog(holding)  # before there is anything to be left behind
+        self._in_place = bool(holding)
         self._postmaster: Postmaster | None = None
         self._stopped = False
         try:
             self._folder = ServerFolder(self._account, self._watchdog)
             self._sockets = self._folder.sockets
-            self._fill(template)
+            self._fill()
             self._libraries = [self._placed(library) for library in libraries]
             self._start(self._settings)
             with self.connect() as session:
@@ -107,7 +115,7 @@ class EmbeddedServer(Server):
         self._settings = dict(settings)
 
     def stop(self, *, keep_data: Path | None = None) -> None:
-        """Shut down cleanly and delete everything, except that the data directory is moved to `keep_data` if given."""
+        """Shut down cleanly and delete everything, except that the data directory of a new cluster is moved to `keep_data` if given."""
         if self._stopped:
             return
         self._stopped = True
@@ -117,11 +125,22 @@ class EmbeddedServer(Server):
                 self._folder.data.rename(keep_data)
         finally:
             self._watchdog.end()
+        if changed := self.changed_data():
+            logger.warning("%s; the next run makes the prepared data directory again", changed)
 
-    def _fill(self, template: Path | None) -> None:
-        source = template or ClusterCache(self._account).empty(self.binaries)
-        check_version(source, self.binaries)
-        copy_cluster(source, self._folder.data, self._account)
+    def changed_data(self) -> str:
+        """Return the files of the loaded data that this run has changed, if it uses them where they are."""
+        changed = changed_files(self._template.parent) if self._in_place else []
+        many = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"this run has changed tables or indexes of the loaded data in {self._template}: file {changed[0]}{many}" if changed else ""
+
+    def _fill(self) -> None:
+        copy_cluster(self._template, self._folder.data, self._account, in_place=self._in_place)
+        if changed := changed_files(self._template.parent):  # since the cache has given it to us
+            raise ServerError(
+                f"another run has changed the prepared data directory {self._template} while it was copied: file {changed[0]}; "
+                "start again, and it is made again"
+            )
 
     def _placed(self, library: Path) -> Path:
         """Copy `library` to where the server's account can read it."""

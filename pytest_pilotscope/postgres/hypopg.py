@@ -12,6 +12,12 @@ from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.postgres.indexes import Index, explain_cost
 from pytest_pilotscope.postgres.session import Session
 
+NO_WHAT_IF = (
+    "indexes cannot be hidden from the planner, because the pilotscope library is not loaded (docs/steering.md); index selection needs one "
+    "of the two"
+)
+"""The end of a sentence about a server without HypoPG and without the library, for the run and the doctor."""
+
 _MAY_INSTALL = """
     SELECT r.rolsuper OR (v.trusted OR NOT v.superuser) AND has_database_privilege(current_database(), 'CREATE')
     FROM pg_available_extensions AS e JOIN pg_available_extension_versions AS v ON (v.name, v.version) = (e.name, e.default_version)

@@ -47,11 +47,12 @@ class Watchdog:
     """
     A process that makes folders and runs one program at a time, and undoes both at the end of this process or of the block.
 
-    `holding` are descriptors of locks that it keeps as well. A program that runs as another account is started by `user`.
+    `holding` are descriptors of locks that it and its programs keep as well. A program that runs as another account is started by `user`.
     """
 
     def __init__(self, holding: Sequence[int] = ()) -> None:
         self._folders: list[Path] = []
+        self._holding = list(holding)
         self._received = b""
         self._number = self._started = 0
         self._process = subprocess.Popen(
@@ -86,7 +87,8 @@ class Watchdog:
     def start(self, arguments: Sequence[str | Path], account: Account, folder: Path, log: Path | None = None) -> int:
         """Start a program as `account` in `folder`; return its process id. Raise OSError, with a file name, when that fails."""
         user = [account.uid, account.gid] if account.dropped else None
-        reply = self._ask({"run": list(map(str, arguments)), "user": user, "in": str(folder), "log": log and str(log)})
+        request = {"run": list(map(str, arguments)), "user": user, "in": str(folder), "log": log and str(log), "holding": self._holding}
+        reply = self._ask(request)
         self._started = self._number
         return int(reply["pid"])
 

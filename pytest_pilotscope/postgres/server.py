@@ -95,6 +95,10 @@ class Server(Protocol):
         """Tell whether nothing but the user's word is missing for a capability."""
         return False
 
+    def changed_data(self) -> str:
+        """Return why the loaded data are not as they were loaded any more; empty if they are."""
+        return ""
+
     def restart(self, settings: Mapping[str, str]) -> None:
         """
         Restart with `settings` in place of those of the last restart; sessions break, and settings of ALTER SYSTEM may be gone.

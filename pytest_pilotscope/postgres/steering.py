@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -186,31 +186,47 @@ def require_extension(session: Session) -> None:
 
 @contextmanager
 def exchanged(session: Session, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set settings of any kind for the length of the block, then put the old values back; raise `SteeringError` for a refused value."""
-    with ExitStack() as stack:  # a setting that is refused leaves none of those before it behind
-        for name, value in settings.items():
-            stack.callback(_put_back, session, name, _exchange(session, name, value))
-        yield
+    """
+    Set settings of any kind for the length of the block, then put the old values back; raise `SteeringError` for a refused value.
 
-
-def _exchange(session: Session, name: str, value: str) -> str:
-    """Set one setting and return its old value."""
+    All are set in one statement, so that one that is refused leaves none of the others behind, and none costs a message of its own.
+    """
+    before = _exchange(session, settings) if settings else {}
     try:
-        row = session.execute("SELECT current_setting(%s), set_config(%s, %s, false)", (name, name, value))[0]
+        yield
+    finally:
+        _put_back(session, before)
+
+
+def _exchange(session: Session, settings: Mapping[str, str]) -> dict[str, str]:
+    """Set settings and return their old values."""
+    each = ", ".join(["current_setting(%s), set_config(%s, %s, false)"] * len(settings))
+    values = [value for name, new in settings.items() for value in (name, name, new)]
+    try:
+        [row] = session.execute(f"SELECT {each}", values)
     except StatementFailed as error:
         if error.sqlstate != _INVALID_VALUE:
             raise
+        name, value = _refused(settings, error)
         tree = f"; the join order is {shortened(value)!r}" if name == _JOIN_ORDER else ""
         raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}{tree}") from error
-    return str(row[0])
+    return dict(zip(settings, map(str, row[::2]), strict=True))
 
 
-def _put_back(session: Session, name: str, value: str) -> None:
-    """Set one setting, except in a closed session and in a failed transaction, which undoes its settings by itself."""
-    if session.closed:
+def _refused(settings: Mapping[str, str], error: StatementFailed) -> tuple[str, str]:
+    """Return the setting that PostgreSQL's message names before its value, in whatever language."""
+    message = error.reason.split(":")[0]
+    named = [one for one in settings.items() if one[0] in message]
+    return max(named or settings.items(), key=lambda one: len(one[0]))
+
+
+def _put_back(session: Session, settings: Mapping[str, str]) -> None:
+    """Set settings, except in a closed session and in a failed transaction, which undoes its settings by itself."""
+    if session.closed or not settings:
         return
+    each = ", ".join(["set_config(%s, %s, false)"] * len(settings))
     try:
-        session.execute("SELECT set_config(%s, %s, false)", (name, value))
+        session.execute(f"SELECT {each}", [value for one in settings.items() for value in one])
     except StatementFailed as error:
         if error.sqlstate != _FAILED_TRANSACTION:
             raise

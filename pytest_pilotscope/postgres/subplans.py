@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 from pytest_pilotscope.queries.joins import LeveledSubplan
 
@@ -21,6 +22,7 @@ def alias_text(alias: str) -> str:
     return alias if _PLAIN_ALIAS.fullmatch(alias) else '"' + alias.replace('"', '""') + '"'
 
 
+@lru_cache(maxsize=1 << 14)
 def key_text(subplan: frozenset[str]) -> str:
     """Return a subplan as a key of the library's settings."""
     text = " ".join(alias_text(alias) for alias in sorted(subplan))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from pytest_pilotscope.postgres.catalog import PRIVILEGES, forbidden_part
 from pytest_pilotscope.postgres.session import Session
 
 # A table of an extension comes with the extension. Row-level security would hide rows without a word.
 _TABLES = """
     SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind = 'p',
-        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
+        has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), {privileges},
         ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
             ORDER BY attnum),
         ARRAY(SELECT a.attname::text FROM pg_index AS i, unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
@@ -37,7 +39,8 @@ class Table:
     """
     A table, a partition, or a `partitioned` table, whose rows are in the `leaves` (by oid); any other one is its own leaf.
 
-    `columns` are those that are stored, `key` those of the primary key. The role may not read it for the reason `hidden`.
+    `columns` are those that are stored, `key` those of the primary key. The role may not read it for the reason `hidden`; row-level
+    security hides rows of a `secured` one from it.
     """
 
     oid: int
@@ -48,6 +51,7 @@ class Table:
     key: tuple[str, ...]
     leaves: tuple[int, ...]
     hidden: str | None
+    secured: bool
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -84,10 +88,23 @@ def read_tables(session: Session) -> list[Table]:
             columns=tuple(columns),
             key=tuple(key),
             leaves=tuple(leaves) if partitioned else (oid,),
-            hidden="it may not read it" if not readable else "row-level security shows it some rows only" if secured else None,
+            secured=secured,
+            hidden=_hidden(readable, secured, schema, *privileges),
         )
-        for oid, schema, name, partitioned, readable, secured, columns, key, leaves in session.execute(_TABLES)
+        for oid, schema, name, partitioned, readable, secured, *privileges, columns, key, leaves in session.execute(
+            _TABLES.format(privileges=PRIVILEGES)
+        )
     ]
+
+
+def _hidden(readable: bool, secured: bool, schema: str, in_schema: bool, in_part: bool, columns: Sequence[str]) -> str | None:
+    """Return why a role may not read all of a table; None if it may."""
+    if readable and in_schema:
+        return "row-level security shows it some rows only" if secured else None
+    if in_schema and in_part:
+        part = forbidden_part(schema, in_schema, in_part, columns)
+        return f"it may not read {part}, and a clone has whole tables" if part else "it has rights on columns only, not on the table"
+    return f"it may not read {forbidden_part(schema, in_schema, in_part, columns) or 'it'}"
 
 
 def read_foreign_keys(session: Session, tables: list[Table]) -> list[ForeignKey]:

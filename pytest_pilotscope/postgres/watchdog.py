@@ -5,9 +5,12 @@ Run as a script with `python -I -S watchdog.py`, standard library only. Requests
 output, each a line of JSON:
 
     {"make": folder, "mode": ..., "uid": ..., "gid": ..., "lock": true}   make a folder, to be deleted at the end -> {}
-    {"run": [program, ...], "user": [uid, gid] or null, "in": folder, "log": file or null}   -> {"pid": ...}, later {"status", "output"}
+    {"run": [program, ...], "user": [uid, gid] or null, "in": folder, "log": file or null, "holding": [descriptor, ...]}
+                                                                           start a program -> {"pid": ...}, later {"status", "output"}
     {"signal": "SIGINT"}                                                   send a signal to the program; no reply
     {"end": true}                                                          end the program, delete the folders, and leave
+
+A program keeps the descriptors that it is "holding", those of locks: a process of PostgreSQL that outlives all others still has them.
 
 Each request has a "number", which its replies repeat. One that fails has the reply {"error": [errno, path]}. The end of its input (every
 copy of the other end is closed) or the death of the starting process (Linux, also while a forked child still holds the pipe) counts as
@@ -141,6 +144,7 @@ class _Watchdog:
                 cwd=request["in"],
                 preexec_fn=self._dies_with_us,  # one thread, so running Python between fork and exec is safe here
                 start_new_session=True,
+                pass_fds=request["holding"],
                 **options,
             )
         return self._program.pid

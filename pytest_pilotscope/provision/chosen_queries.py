@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
+from pytest_pilotscope.errors import DatasetError, MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.splitting import check_disjoint, divide
@@ -22,6 +23,8 @@ GENERATED = 500
 
 _NAMED = 5
 _DENIED = "42501"  # insufficient_privilege
+_UNDEFINED_TABLE = "42P01"
+_NAME = re.compile(r'["«„“]\s?(.+?)\s?["»“”]')  # quoted in the language of the server's messages
 
 
 def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Workload:
@@ -63,13 +66,13 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
     """
     Return the workload with generated training queries, when they are asked for or there is nothing else to learn from.
 
-    Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan.
+    Raises `WorkloadError` for a query of the user's that PostgreSQL cannot plan, `DatasetError` if there is no table to make queries of.
     """
     wanted = settings.generate_training
     if wanted is None:
         wanted = 0 if workload.train or not learns else GENERATED
     with database.measuring_session() as session:
-        _check_plannable((*workload.test, *workload.train, *workload.validation), session)
+        _check_plannable((*workload.test, *workload.train, *workload.validation), database, session)
         if wanted:
             workload = _generated(workload, database, session, wanted, settings.seed, show_progress)
     return workload
@@ -77,7 +80,16 @@ def completed(workload: Workload, database: Database, settings: Settings, *, lea
 
 def _generated(workload: Workload, database: Database, session: Session, wanted: int, seed: int, show_progress: ShowProgress) -> Workload:
     from pytest_pilotscope.datasets.generated import generate_training
+    from pytest_pilotscope.postgres.catalog import read_schema
+    from pytest_pilotscope.provision.obstacles import outside_search_path
 
+    if not read_schema(session):
+        found = outside_search_path(database, session)
+        remedy = f"it has tables in {found}" if found else "name a database with tables"
+        raise DatasetError(
+            f"there is no table to make training queries of for {workload.dataset}: none is in the search path of database "
+            f"{session.database!r}; {remedy}, or make none (--generate-training 0)"
+        )
     made = generate_training(
         session,
         workload,
@@ -91,7 +103,7 @@ def _generated(workload: Workload, database: Database, session: Session, wanted:
     return made
 
 
-def _check_plannable(queries: Iterable[Query], session: Session) -> None:
+def _check_plannable(queries: Iterable[Query], database: Database, session: Session) -> None:
     """Raise `WorkloadError`, with file and line, for queries of the user's files that PostgreSQL refuses: one would stop a training."""
     from pytest_pilotscope.postgres.catalog import unpopulated_views
 
@@ -108,16 +120,23 @@ def _check_plannable(queries: Iterable[Query], session: Session) -> None:
         except StatementFailed as error:
             if session.closed:
                 raise
-            remedy = f"grant SELECT to role {_role(session)}, or leave this query out" if error.sqlstate == _DENIED else "mend this query"
-            refused[str(query.place)] = f"{error.reason}; {remedy}: {shortened(query.sql)}"
+            refused[str(query.place)] = f"{error.reason}; {_remedy(error, database, session)}: {shortened(query.sql)}"
     if refused:
         (place, problem), *others = refused.items()
         more = f" (refused, too: {', '.join(other for other, _ in others)})" if others else ""
         raise WorkloadError(f"{place}: {problem}{more}")
 
 
-def _role(session: Session) -> str:
-    return repr(session.scalar("SELECT current_user::text"))
+def _remedy(error: StatementFailed, database: Database, session: Session) -> str:
+    """Return what to do about a query that PostgreSQL refuses to plan."""
+    from pytest_pilotscope.provision.obstacles import outside_search_path
+
+    if error.sqlstate == _DENIED:
+        right = "USAGE of the schema, and SELECT," if "schema" in error.reason else "SELECT"
+        return f"grant {right} to role {session.scalar('SELECT current_user::text')!r}, or leave this query out"
+    name = _NAME.search(error.reason) if error.sqlstate == _UNDEFINED_TABLE else None
+    found = outside_search_path(database, session, name[1]) if name else None
+    return f"it is in {found}, or mend this query" if found else "mend this query"
 
 
 def described(workload: Workload) -> Iterable[str]:

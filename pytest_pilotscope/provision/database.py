@@ -240,13 +240,12 @@ def open_database(config: PostgreSQLConfig, dataset: Dataset | None = None) -> I
                 name = session.database
             yield _described(server, None, name, None, config)
             return
-        if server.provider != "embedded":  # that one started on a data directory with the dataset
+        source, name = loaded_name(dataset), our_name(dataset.database)
+        if server.provider != "embedded":  # that one started on a data directory with both
             load_database(server, dataset)
-        source = loaded_name(dataset)
         if server.provider == "given":
             name = stack.enter_context(temporary_copy(server, source))
-        else:  # its server is deleted with it
-            name = our_name(dataset.database)
+        elif server.provider == "container":  # the copy is deleted with its server
             with server.connect() as keeper:
                 make_copy(server, keeper, source, name)
         yield _described(server, dataset, name, source, config)

@@ -22,6 +22,7 @@ from pytest_pilotscope.postgres.databases import (
     drop_leftovers,
     hold,
     locked,
+    make_copy,
     mark_of,
     our_name,
     rename_database,
@@ -77,7 +78,8 @@ def content_key(dataset: Dataset) -> str:
 
 def prepared_cluster(dataset: Dataset, binaries: Binaries) -> Path:
     """
-    Return the cached data directory that holds `dataset` in the database `loaded_name(dataset)`; make it when it is not there yet.
+    Return the cached data directory that holds `dataset` in the database `loaded_name(dataset)`, and in a copy of it to work in,
+    `our_name(dataset.database)`; make it when it is not there yet.
 
     Raise DatasetError when the disk is full, with path and size. After any failure nothing half-made is left.
     """
@@ -88,6 +90,8 @@ def prepared_cluster(dataset: Dataset, binaries: Binaries) -> Path:
             with _naming_a_full_disk(dataset, data_folder.parent), EmbeddedServer(binaries) as server:
                 with _noticing_a_full_disk(server):
                     load_database(server, dataset)
+                    with server.connect() as keeper:
+                        make_copy(server, keeper, loaded_name(dataset), our_name(dataset.database))
                 server.stop(keep_data=data_folder)
     return clusters.data_folder(key)
 

@@ -9,15 +9,15 @@ only PostgreSQL knows the meaning of such a query. The planner makes the same se
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
 
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.queries.connectivity import mask_of, merged, planner_subsets
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation, Schema
+from pytest_pilotscope.queries.plainconstants import Slot, family_of, typed_constant
 from pytest_pilotscope.queries.plaintokens import END, NUMBER, STRING, SYMBOL, Tokens
 from pytest_pilotscope.queries.predicates import (
     ColumnComparison,
@@ -29,22 +29,11 @@ from pytest_pilotscope.queries.predicates import (
     Not,
     Operator,
     Or,
-    TypedText,
-    bare_type,
     in_list,
     predicate,
 )
 
 _FLIPPED: dict[str, Operator] = {"=": "=", "<>": "<>", "!=": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_FAMILIES = {**dict.fromkeys(("smallint", "integer", "bigint"), "integer"), **dict.fromkeys(("text", "character varying"), "text")}
-_CONSTANTS = {
-    "integer": re.compile(r"[+-]?\d{1,18}", re.ASCII),  # a longer one may be too long for bigint
-    "text": re.compile(".*", re.DOTALL),
-    **dict.fromkeys(("numeric", "double precision"), re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)),
-    "date": re.compile(r"\d{4}-\d\d-\d\d", re.ASCII),
-    "timestamp without time zone": re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?)?", re.ASCII),
-}
-"""Family of types -> the constants whose value does not depend on a setting or on the time of day."""
 
 
 MOST_ENUMERATED = 11
@@ -57,10 +46,11 @@ class PlainQuery(JoinQuery):
     A query that was read from its text; `equalities` are the joins as they are written.
 
     There are no `masks` for more than `MOST_ENUMERATED` relations: PostgreSQL considers some of the sets only, and a star of 40
-    relations has 2**39 of them.
+    relations has 2**39 of them. Queries with the same `template` (of `plaintemplates`) differ in constants only.
     """
 
     equalities: tuple[tuple[ColumnRef, ColumnRef], ...]
+    template: object = field(default=None, compare=False, repr=False)
 
 
 def parse_plain(sql: str, schema: Schema) -> PlainQuery | None:
@@ -73,13 +63,14 @@ def parse_plain(sql: str, schema: Schema) -> PlainQuery | None:
 
 def read_plain(sql: str, schema: Schema) -> PlainQuery:
     """Take a plain query apart; raises `UnsupportedQuery` with the part that is not plain."""
-    return _Reader(sql, schema).read()
+    return PlainReader(sql, schema).read()
 
 
-class _Reader:
-    """Reads relations and conditions, and puts the query together."""
+class PlainReader:
+    """Reads relations and conditions, and puts the query together; `slots` are its constants after FROM, in their order."""
 
     def __init__(self, sql: str, schema: Schema) -> None:
+        self.slots: list[Slot] = []
         self._tokens = Tokens(sql)
         self._took = self._tokens.took
         self._schema = schema
@@ -89,6 +80,7 @@ class _Reader:
         self._constants: dict[ColumnRef, list[Constant]] = {}
 
     def read(self) -> PlainQuery:
+        """Return the query."""
         self._tokens.expect("select")
         self._tokens.skip_until("from", refused=("select", "into", ";"))
         self._read_from()
@@ -198,6 +190,7 @@ class _Reader:
             if self._family(ref) != "text":
                 self._tokens.refuse()
             like = Like(ref.column, self._tokens.text(), case_sensitive=case_sensitive)
+            self.slots.append(Slot("text", "", True, like.pattern))
             self._add(ref.alias, Not(like) if negated else like)
 
     def _between(self, ref: ColumnRef, low: Constant, high: Constant, *, negated: bool) -> None:
@@ -227,12 +220,11 @@ class _Reader:
     def _typed(self, ref: ColumnRef, text: str, quoted: bool) -> Constant:
         """Return a constant as it is compared with a column; refuse one of another type, or whose value only PostgreSQL knows."""
         family = self._family(ref)
-        known = _CONSTANTS.get(family)
-        if known is None or not known.fullmatch(text) or (family == "text" and not quoted):
+        value = typed_constant(family, text, quoted=quoted)
+        if value is None:
             self._tokens.refuse(f"the constant {text!r} beside a column of type {family}")
-        if family == "text":
-            return text
-        return int(text) if family == "integer" else TypedText(text, family)
+        self.slots.append(Slot(family, "" if quoted or text[0] != "-" else "-", quoted, value))
+        return value
 
     def _read_type(self, family: str) -> None:
         first, *rest = family.split()
@@ -241,9 +233,8 @@ class _Reader:
             self._tokens.expect(word)
 
     def _family(self, ref: ColumnRef) -> str:
-        """Return the type of a column; integers of any width are one, and so are text and varchar: `=` casts neither side."""
-        found = bare_type(self._schema[self._tables[ref.alias]][ref.column])
-        return _FAMILIES.get(found, found)
+        """Return the family of a column's type."""
+        return family_of(self._schema[self._tables[ref.alias]][ref.column])
 
     def _add(self, alias: str, condition: Condition) -> None:
         self._conditions.setdefault(alias, []).append(condition)

@@ -29,16 +29,6 @@ RESERVED = frozenset(_RESERVED_WORDS.split())
 """Words that are no name of a table, a column or an alias unless they are quoted."""
 
 
-def plain_template(sql: str) -> str:
-    """
-    Return a query without its constants: equal for texts that differ in constants, letter case and layout only.
-
-    Constants are numbered by their text, because two that are equal can join relations where two that differ do not.
-    """
-    numbers: dict[str, str] = {}
-    return " ".join(numbers.setdefault(text, f"?{len(numbers)}") if kind in (STRING, NUMBER) else text for kind, text in tokens(sql))
-
-
 def tokens(sql: str) -> Iterator[tuple[int, str]]:
     """Yield kind and text of every token; words are in lower case."""
     for match in _TOKEN.finditer(sql):

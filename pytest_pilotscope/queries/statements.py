@@ -20,6 +20,7 @@ _PIECE = re.compile(
     | (?P<dollar>(?<![\w$\x80-\U0010ffff])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
     | (?P<block>/\*)
     | (?P<end>;)
+    | (?P<backslash>\\)
     | (?P<open>'|"|(?<![\w$\x80-\U0010ffff])\$(?:[^\W\d]\w*)?\$)
     """,
     re.VERBOSE | re.DOTALL,
@@ -55,6 +56,14 @@ def split_statements(text: str) -> list[Statement]:
             found.append(Statement(sql=text[begin:end].strip(), line=line_of(text, begin)))
         start = end + 1
     return found
+
+
+def command_of_psql(text: str, start: int) -> int | None:
+    """Return the position of the first backslash from `start` on that is in no quotes and no comment, where SQL has none."""
+    try:
+        return next((begin for kind, begin, _ in _pieces(text, start) if kind == "backslash"), None)
+    except NeverEnds:
+        return None
 
 
 def statement_count(text: str) -> int:
@@ -107,7 +116,7 @@ def _first_word(text: str, start: int, end: int) -> int:
 
 
 def _pieces(text: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int, int]]:
-    """Yield every quoted text, comment and semicolon as (kind, start, end)."""
+    """Yield every quoted text, comment, semicolon and backslash as (kind, start, end)."""
     stop = len(text) if stop is None else stop
     position = start
     while match := _PIECE.search(text, position, stop):

@@ -68,6 +68,7 @@ def _of_side(record: Record, side: str) -> Record:
         header=header,
         runs=tuple(run for run in record.runs if run.side in header.sides),
         slices=tuple(one for one in record.slices if one.side in header.sides),
+        writes=tuple(one for one in record.writes if one.side in header.sides),
         reports=tuple(report for report in record.reports if report.side in header.sides),
         decisions=tuple(decision for decision in record.decisions if decision.side in header.sides),
         steps=tuple(step for step in record.steps if step.side in header.sides),

@@ -34,6 +34,7 @@ from pytest_pilotscope.record.results import (
     StreamStep,
     TimeSlice,
     TrainingReport,
+    WriteRun,
 )
 
 FORMAT = 3
@@ -42,12 +43,13 @@ FORMAT = 3
 READABLE = (1, 2, FORMAT)
 """The formats that the reader reads. In format 1 (0.1.0) a plan is text; format 2 (0.2.0) lacks fields that have defaults."""
 
-Entry = QueryRun | TimeSlice | QueryReport | QueryDecision | StreamStep | TrainingReport | Preparation | RunEnd
+Entry = QueryRun | TimeSlice | WriteRun | QueryReport | QueryDecision | StreamStep | TrainingReport | Preparation | RunEnd
 """A line after the header."""
 
 ENTRIES: Mapping[str, type[Entry]] = {
     "query_run": QueryRun,
     "time_slice": TimeSlice,
+    "write_run": WriteRun,
     "query_report": QueryReport,
     "query_decision": QueryDecision,
     "stream_step": StreamStep,
@@ -73,6 +75,7 @@ class Record:
     header: RunHeader
     runs: tuple[QueryRun, ...] = ()
     slices: tuple[TimeSlice, ...] = ()
+    writes: tuple[WriteRun, ...] = ()
     reports: tuple[QueryReport, ...] = ()
     decisions: tuple[QueryDecision, ...] = ()
     steps: tuple[StreamStep, ...] = ()
@@ -228,6 +231,7 @@ class _Reader:
             header=replace(self._header, rounds=_whole_rounds(self._header, runs)),
             runs=runs,
             slices=self._entries_of(TimeSlice),
+            writes=self._entries_of(WriteRun),
             reports=self._entries_of(QueryReport),
             decisions=self._entries_of(QueryDecision),
             steps=self._entries_of(StreamStep),

@@ -41,10 +41,11 @@ class QueryRun:
 
     `query_id` is an id of the header's `queries`, `side` one of its `sides`. `repetition` is the round (0 is the warm-up), and `order` is
     the position within the round, from 0. The server measures `planning_ms` and `execution_ms`; the client measures `inference_ms` (wall
-    clock). If the statement timeout cut the run off, `timed_out` is set and `execution_ms` is the limit, so sums over it are lower bounds.
-    If the run failed, `error` is the message, and the times mean nothing. `row_count` is the number of rows in the answer. Only warm-ups
-    have `answer_hash`, which does not depend on the order of the rows, and `empty`, which is set if the query found nothing. `client`
-    is the number of the client, from 1, or 0 if the sides ran in turns.
+    clock) and `inference_processor_ms`, the processor time of its own process in it. If the statement timeout cut the run off, `timed_out`
+    is set and `execution_ms` is the limit, so sums over it are lower bounds. If the run failed, `error` is the message, and the times mean
+    nothing. `row_count` is the number of rows in the answer. Only warm-ups have `answer_hash`, which does not depend on the order of the
+    rows, and `empty`, which is set if the query found nothing. `client` is the number of the client, from 1, or 0 if the sides ran in
+    turns.
     """
 
     query_id: str
@@ -60,13 +61,14 @@ class QueryRun:
     answer_hash: str | None = None
     empty: bool | None = None
     client: int = 0
+    inference_processor_ms: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("inference_ms", "planning_ms", "execution_ms"):
             value = getattr(self, name)
             if not 0 <= value <= LONGEST_MS:
                 raise ValueError(f"{name} of query {self.query_id!r}, side {self.side!r} must be from 0 to {LONGEST_MS:g}, found {value}")
-        _check_not_negative(self, "repetition", "order", "row_count", "client")
+        _check_not_negative(self, "repetition", "order", "row_count", "client", "inference_processor_ms")
 
     @property
     def end_to_end_ms(self) -> float:
@@ -90,7 +92,8 @@ class TimeSlice:
     The time in which a `side` had the machine, and all its clients ran every query once.
 
     `repetition` is the round, `order` the position within it, from 0. It took `duration_s` until the last client was ready; `executions`
-    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`.
+    of all clients ended by themselves. Their `query_run`s have the same `side` and `repetition`. So have their `write_run`s, of which there
+    are `writes`.
     """
 
     side: str
@@ -98,9 +101,28 @@ class TimeSlice:
     order: int
     duration_s: float
     executions: int
+    writes: int = 0
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "repetition", "order", "duration_s", "executions")
+        _check_not_negative(self, "repetition", "order", "duration_s", "executions", "writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRun:
+    """
+    One run of a `script` of `--writes`, by a `client` (from 1) in the time slice of `side` and `repetition`.
+
+    The client waited `latency_ms` for all its statements together, by its own clock.
+    """
+
+    side: str
+    script: str
+    repetition: int
+    client: int
+    latency_ms: float
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "repetition", "client", "latency_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +264,24 @@ class StreamStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """
+    The load of the client's machine at one moment.
+
+    `load_average` is that of the last minute, for so many `processors` that the client may use. Since the start of the machine, its
+    hypervisor kept all processors together from running for `stolen_s`, out of `elapsed_s`; both are null if that is not known.
+    """
+
+    processors: int
+    load_average: float
+    stolen_s: float | None = None
+    elapsed_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "processors", "load_average", "stolen_s", "elapsed_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
     """
     The first line of a record: the description of its run.
@@ -256,9 +296,9 @@ class RunHeader:
     the ids of the planned queries to their SQL, in order. `parameters` and `tags` go to the tracking store unchanged. Two runs are
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
-    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts. `shared_baseline` names
-    the measurement if several runs took turns against one baseline: the records with the same name have the same executions of it, which
-    are one sample.
+    limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts. `machine_load` is the load
+    when the run began. `shared_baseline` names the measurement if several runs took turns against one baseline: the records with the same
+    name have the same executions of it, which are one sample.
     """
 
     run_name: str
@@ -282,6 +322,7 @@ class RunHeader:
     timeout_ms: float | None = None
     parallel: bool = False
     shared_baseline: str | None = None
+    machine_load: MachineLoad | None = None
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "rounds", "timeout_ms")
@@ -374,12 +415,14 @@ class RunEnd:
     The last line of a record: the run ended with this `status`.
 
     `finished_at` is ISO 8601 in UTC. `failures` maps each side that failed to the reason; `error` is the reason if the whole run failed.
+    `machine_load` is the load when the run ended.
     """
 
     status: Status
     finished_at: str
     error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+    machine_load: MachineLoad | None = None
 
     def failure_texts(self) -> dict[str, str]:
         """Return a sentence for each side that failed; a reason that begins with its name is one already."""

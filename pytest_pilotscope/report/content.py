@@ -72,8 +72,9 @@ class QueryContent:
 
     @property
     def most_lost_ms(self) -> float:
-        """The time that the query loses on the side where it loses most; infinite if it failed."""
-        return max((inf if side.error else side.lost_ms or 0.0 for side in self.sides), default=0.0)
+        """The time that the query loses on the side where it loses most, negative if it loses on none; infinite if it failed."""
+        lost = [inf if side.error else side.lost_ms for side in self.sides]
+        return max((ms for ms in lost if ms is not None), default=-inf)
 
     @property
     def flags(self) -> str:

@@ -17,7 +17,7 @@ from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
-from pytest_pilotscope.statistics.load import QUANTILES, Load
+from pytest_pilotscope.statistics.load import QUANTILES, Load, WriteLoad
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
@@ -86,6 +86,8 @@ def title_of(summary: Summary) -> str:
     """Return the name of the run, its status, and the parameters of the measurement."""
     header = summary.header
     conditions = f", {conditions_text(header.conditions)}" if header.conditions else ""
+    if (writes := header.parameters.get("writes")) is not None:
+        conditions += f" --writes {writes} --writes-per-query {header.parameters['writes_per_query']:g}"
     return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}{conditions}"
 
 
@@ -170,10 +172,12 @@ def _share(side: SideSummary) -> str | None:
 
 def _plans(against: Against) -> str | None:
     plans = against.plans
-    if plans is None:
-        return None
-    tied = f", {len(plans.tied)} tied" if plans.tied else ""
-    return f"{plans.changed}/{plans.queries} ({plans.faster}/{plans.slower}){tied}"
+    return f"{plans.changed} of {plans.queries}{f', {len(plans.tied)} tied' if plans.tied else ''}" if plans else None
+
+
+def _changed_outcomes(against: Against) -> str | None:
+    plans = against.plans
+    return f"{plans.faster}/{plans.slower}" if plans and plans.changed and not against.itself else None
 
 
 def _quantiles(values: Quantiles | None) -> str | None:
@@ -199,6 +203,18 @@ def _latency_speedup(quantile: int) -> Figure:
         name=f"latency p{quantile} [95 %]",
         meaning=f"the baseline's p{quantile} latency over this side's, paired slice by slice; above 1 is faster",
         cell=_under_load(lambda load: interval_text(load.speedups[quantile]) if load.speedups else None),
+    )
+
+
+def _writing(cell: Callable[[WriteLoad], str | None]) -> Callable[[SideSummary], str | None]:
+    return _under_load(lambda load: cell(load.writes) if load.writes else None)
+
+
+def _write_latency_speedup(quantile: int) -> Figure:
+    return Figure(
+        name=f"write latency p{quantile} [95 %]",
+        meaning=f"the baseline's p{quantile} latency of the scripts over this side's, paired slice by slice; above 1 is faster",
+        cell=_writing(lambda writes: interval_text(writes.speedups[quantile]) if writes.speedups else None),
     )
 
 
@@ -232,8 +248,13 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="plans changed",
-        meaning="queries with another plan than the baseline's (of these significantly faster/slower); tied are those that cost the same",
+        meaning="queries with another plan than the baseline's; tied are those whose plan costs the same",
         cell=_compared(_plans),
+    ),
+    Figure(
+        name="of these won/lost",
+        meaning="queries with another plan that are significantly faster or slower than the baseline",
+        cell=_compared(_changed_outcomes),
     ),
     Figure(name="planning + inference", meaning="share of the time that is not execution", cell=_share),
     Figure(
@@ -281,8 +302,24 @@ LOAD_FIGURES: tuple[Figure, ...] = (
         cell=_under_load(lambda load: " / ".join(f"{load.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
     ),
     *map(_latency_speedup, QUANTILES),
+    Figure(
+        name="writes/s",
+        meaning="runs of the scripts of --writes of all clients, per second of the slices, in which the clients run the queries, too",
+        cell=_writing(lambda writes: f"{writes.throughput_per_s:.2f}"),
+    ),
+    Figure(
+        name="write speed-up [95 %]",
+        meaning="the baseline's mean time of a script over this side's, paired slice by slice; above 1 is faster",
+        cell=_writing(lambda writes: interval_text(writes.speedup) if writes.speedup else None),
+    ),
+    Figure(
+        name="write latency ms",
+        meaning="p50 / p95 / p99 over all runs of the scripts, as their clients waited",
+        cell=_writing(lambda writes: " / ".join(f"{writes.latency_ms[quantile]:.2f}" for quantile in QUANTILES)),
+    ),
+    *map(_write_latency_speedup, QUANTILES),
 )
-"""The figures of a run with several clients."""
+"""The figures of a run with several clients, and of the scripts that write."""
 
 _BY_NAME = {figure.name: figure for figure in (*FIGURES, *LOAD_FIGURES)}
 

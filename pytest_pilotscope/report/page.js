@@ -1,7 +1,9 @@
 "use strict";
-// Sort, filter and open the queries of a table, by mouse and by key. The page is complete without this script: then every query is open.
+// Sort, filter and open the queries of a table, by mouse and by key. Without this script every query is open, unless the details are packed.
 
+const packed = new Map(); // SQL and HTML of the details by the id of a query, if they are packed
 const bodiesOf = (table) => Array.from(table.tBodies);
+const sqlOf = (body) => body.querySelector(".sql")?.textContent ?? packed.get(body.id)?.[0] ?? "";
 const linkOf = (body) => body.rows[0].cells[0].querySelector("a");
 
 function valueOf(body, column) {
@@ -26,7 +28,7 @@ function filter(form) {
   const flag = form.elements.flag.value;
   let shown = 0;
   for (const body of bodies) {
-    const text = `${linkOf(body).textContent} ${body.querySelector(".sql").textContent}`.toLowerCase();
+    const text = `${linkOf(body).textContent} ${sqlOf(body)}`.toLowerCase();
     body.hidden = !(words.every((word) => text.includes(word)) && (!flag || body.dataset.flags.split(" ").includes(flag)));
     shown += !body.hidden;
   }
@@ -37,6 +39,7 @@ function open(body, opened = true) {
   body.classList.toggle("open", opened);
   linkOf(body).setAttribute("aria-expanded", opened);
   if (!opened) return;
+  if (body.rows.length === 1 && packed.has(body.id)) body.insertAdjacentHTML("beforeend", packed.get(body.id)[1]);
   const plans = body.querySelector(".plans");
   if (plans && !plans.querySelector(".legend")) plans.prepend(body.closest(".run").querySelector(".legend").cloneNode(true));
   scrollByKey(body);
@@ -83,6 +86,16 @@ function step(by) {
   show(next);
 }
 
+async function unpack(block) {
+  const bytes = Uint8Array.from(atob(block.textContent), (character) => character.charCodeAt(0));
+  const details = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  for (const [id, detail] of Object.entries(details)) packed.set(id, detail);
+  const run = block.closest(".run");
+  run.querySelector(".unpacking").remove();
+  filter(run.querySelector("form.filter"));
+  for (const body of run.querySelectorAll(".queries > tbody.open")) open(body); // those that could not wait
+}
+
 function moveInChart(event) {
   const marks = Array.from(event.currentTarget.querySelectorAll("a"));
   const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -124,7 +137,11 @@ addEventListener("keydown", (event) => {
   const by = { j: 1, k: -1 }[event.key];
   if (by && !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, select, textarea")) step(by);
 });
+const folded = () => document.querySelectorAll("details:not([open])");
+addEventListener("beforeprint", () => { for (const part of folded()) part.open = part.classList.toggle("unfolded", true); });
+addEventListener("afterprint", () => { for (const part of document.querySelectorAll(".unfolded")) part.open = part.classList.toggle("unfolded", false); });
 addEventListener("hashchange", openTarget);
 addEventListener("resize", () => scrollByKey(document));
 scrollByKey(document);
 openTarget();
+for (const block of document.querySelectorAll("script.details")) unpack(block);

@@ -1,12 +1,15 @@
 """
 The report: one HTML file with everything in it. It loads nothing from the network, and its content policy forbids that.
 
-Jinja2 escapes all texts of a record.
+Jinja2 escapes all texts of a record. On a page of many queries their details are packed, and a script shows those of an opened query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,14 +30,20 @@ from pytest_pilotscope.statistics.verdict import Remark, verdict
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
+TEMPLATE, DETAIL, STYLE, SCRIPT = "page.html.j2", "detail.html.j2", "page.css", "page.js"
+PACKED_FROM = 500_000
+"""The length of the HTML of all details from which on they are packed."""
 MANY = 10
 """The number of remarks that the page shows without a click."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContent:
-    """One record on the page. Its anchors start with `prefix`, so that they differ from those of other records."""
+    """
+    One record on the page. Its anchors start with `prefix`, so that they differ from those of other records.
+
+    `details` are the rows below the queries, as HTML. If they are long, `packed` has them with the SQL, by anchor: JSON, gzip, base64.
+    """
 
     prefix: str
     record: Record
@@ -45,6 +54,8 @@ class RunContent:
     remarks: tuple[Remark, ...]
     plots: tuple[Plot, ...]
     queries: tuple[QueryContent, ...]
+    details: Mapping[str, str]
+    packed: str
 
 
 def write_page(path: Path, records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> Path:
@@ -73,13 +84,21 @@ def write_plots(folder: Path, plots: Sequence[Plot]) -> Path:
 
 def page(records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> str:
     """Return the text of the page."""
-    runs = [_content(record, f"r{number}-", plots) for number, record in enumerate(records)]
-    template = environment().get_template(TEMPLATE)
-    return template.render(runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY) + "\n"
+    templates = environment()
+    runs = [_content(record, f"r{number}-", templates, plots) for number, record in enumerate(records)]
+    return (
+        templates.get_template(TEMPLATE).render(
+            runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY
+        )
+        + "\n"
+    )
 
 
-def _content(record: Record, prefix: str, plots: Sequence[Plot] | None) -> RunContent:
+def _content(record: Record, prefix: str, templates: Environment, plots: Sequence[Plot] | None) -> RunContent:
     summary = summarize(record)
+    queries = tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms))
+    detail = templates.get_template(DETAIL).module.detail  # type: ignore[attr-defined]  # a macro
+    details = {query.id: detail(query, record.header.baseline_side, OFF) for query in queries}
     return RunContent(
         prefix=prefix,
         record=record,
@@ -89,8 +108,16 @@ def _content(record: Record, prefix: str, plots: Sequence[Plot] | None) -> RunCo
         verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
         plots=tuple(plots_of(record, summary) if plots is None else plots),
-        queries=tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms)),
+        queries=queries,
+        details=details,
+        packed=_packed({f"{prefix}{query.id}": (query.sql, details[query.id]) for query in queries}),
     )
+
+
+def _packed(details: Mapping[str, tuple[str, str]]) -> str:
+    if sum(len(detail) for _, detail in details.values()) < PACKED_FROM:
+        return ""
+    return base64.b64encode(gzip.compress(json.dumps(details).encode(), mtime=0)).decode()
 
 
 def _facts(header: RunHeader, summary: Summary) -> list[tuple[str, str]]:

@@ -56,25 +56,39 @@ def _speedups(summary: Summary) -> Iterator[Plot]:
         yield finished(
             f"speedup-{name}",
             f"Speed-up of each query with {name}",
-            "Sorted, with 95 % intervals. Above 1 is faster; only significant differences are coloured.",
+            f"Sorted, with the 95 % interval of each query; above 1 is faster. {_coloured(len(queries))}",
             figure,
             titles={f"{query.query_id}@{name}": _said(query) for query in queries},
             first=True,
         )
 
 
+def _coloured(queries: int) -> str:
+    """Return a sentence about the colours of a chart of so many queries."""
+    if queries == 1:
+        return "The bar has a colour if the interval excludes 1."
+    return (
+        f"Of {queries} intervals some exclude 1 by chance, so a bar has a colour only if its difference is significant among all "
+        f"{queries} queries."
+    )
+
+
 def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:
     """Draw the sorted speed-ups of these queries with the side `name`, with their intervals."""
+    from matplotlib.patches import Rectangle
+
     ratios = sorted(queries, key=lambda query: -query.ratio.estimate)
     inverses = [query.ratio.inverse for query in ratios]
     estimates = np.array([inverse.estimate for inverse in inverses])
     most = max(2.0, float(np.max(np.maximum(estimates, 1 / estimates)))) * 1.6
     ends = np.clip([[inverse.low for inverse in inverses], [inverse.high for inverse in inverses]], 1 / most / 2, most * 2)
     places = np.arange(len(ratios))
-    bars = axes.bar(places, estimates - 1, bottom=1, width=0.8, color=[OUTCOMES[query.outcome] for query in ratios])
-    for bar, query in zip(bars, ratios, strict=True):
+    for place, estimate, query in zip(places, estimates, ratios, strict=True):  # axes.bar asks for the limits of each
+        bar = Rectangle((place - 0.4, 1), 0.8, estimate - 1, facecolor=OUTCOMES[query.outcome], linewidth=0)
         bar.set_url(link_to(f"{query.query_id}@{name}"))
         bar.set_clip_on(False)
+        bar.set_in_layout(False)
+        axes.add_artist(bar)
     thickness = min(1.2, 60 / len(ratios))
     gap = np.full(len(ratios), np.nan)
     axes.plot(np.repeat(places, 3), np.stack([*ends, gap], axis=1).ravel(), color=INK, linewidth=thickness, solid_capstyle="butt")
@@ -97,6 +111,7 @@ def _scatter(record: Record, summary: Summary) -> Iterator[Plot]:
             continue
         x_ms, y_ms = [ms for ms, _ in points], [query.end_to_end_ms for _, query in points]
         dots = axes.scatter(x_ms, y_ms, s=16, color=colour, alpha=0.75, linewidths=0, label=side.side)
+        dots.set_clip_on(False)
         dots.set_urls([link_to(f"{query.query_id}@{side.side}") for _, query in points])
         titles |= {f"{q.query_id}@{side.side}": f"{q.query_id}: {ms:.2f} ms, {side.side} {q.end_to_end_ms:.2f} ms" for ms, q in points}
         shown += [*x_ms, *y_ms]
@@ -124,10 +139,10 @@ def q_errors_by_joins(record: Record) -> ErrorsByJoins:
     """Return the q-errors of the subplans that are not empty, by side and number of joins."""
     errors: dict[str, dict[int, list[float]]] = {}
     for report in record.reports:
-        for estimate in report.estimates or ():
-            if estimate.true > 0:
-                by_joins = errors.setdefault(report.side, {})
-                by_joins.setdefault(estimate.joins, []).append(float(q_error(estimate.estimated, estimate.true)))
+        nonempty = [estimate for estimate in report.estimates or () if estimate.true > 0]
+        found = q_error([estimate.estimated for estimate in nonempty], [estimate.true for estimate in nonempty])
+        for estimate, error in zip(nonempty, found.tolist(), strict=True):
+            errors.setdefault(report.side, {}).setdefault(estimate.joins, []).append(error)
     return errors
 
 

@@ -11,6 +11,15 @@ from pytest_pilotscope.statistics.accuracy import estimating_sides
 from pytest_pilotscope.statistics.summary import Summary
 from pytest_pilotscope.statistics.verdict import Remark
 
+MOST = 0.5
+"""A query with a larger share of a total decides it."""
+
+FEW = 2
+"""Of so many queries one always has a large share."""
+
+LONG_MS = 10_000
+"""A limit of time is advisable for queries that take longer."""
+
 _CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret", "validation_own_regret"}
 
 
@@ -19,7 +28,9 @@ def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     found = (
         shared_baseline(record),
         variant_remarks(record, summary),
+        write_remarks(summary),
         wide_intervals(summary),
+        long_queries(summary),
         (remark for training in record.training for remark in choices(training)),
         no_results(record),
         record_remarks(record),
@@ -41,6 +52,19 @@ def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:
     for name, side in summary.sides.items():
         if side.against and side.against.plans and (tied := side.against.plans.tied):
             yield Remark(text=f"{name}: plans that differ from the baseline's by ties of cost only: {named(tied)}")
+
+
+def write_remarks(summary: Summary) -> Iterator[Remark]:
+    """Say on which sides the scripts that write are certainly slower: the speed-up above is that of the queries."""
+    for name, side in summary.sides.items():
+        speedup = side.load.writes.speedup if side.load and side.load.writes else None
+        if speedup is not None and speedup.high < 1:
+            slower = speedup.inverse
+            yield Remark(
+                text=f"{name}: a script of --writes takes {slower.estimate:.2f} times as long as on the baseline [{slower.low:.2f}, "
+                f"{slower.high:.2f}]",
+                bad=True,
+            )
 
 
 def choices(training: TrainingReport) -> Iterator[Remark]:
@@ -102,6 +126,22 @@ def wide_intervals(summary: Summary) -> Iterator[Remark]:
         if side.against and side.against.speedup.low < 1 / 2 and side.against.speedup.high > 2:
             measured = f"{counted(summary.header.rounds, 'round')} of {counted(len(side.against.queries), 'query', 'queries')}"
             yield Remark(text=f"{name}: the interval of {measured} is too wide to be useful; measure more rounds or more queries")
+
+
+def long_queries(summary: Summary) -> Iterator[Remark]:
+    """Name the query that makes up most of a side's total, and those that take so long that a limit of time is advisable."""
+    shares: dict[str, list[str]] = {}
+    for name, side in summary.sides.items():
+        largest = max(side.queries, key=lambda query: query.end_to_end_ms, default=None)
+        if largest and len(side.queries) > FEW and (share := largest.end_to_end_ms / 1e3 / side.total_s) > MOST:
+            shares.setdefault(largest.query_id, []).append(f"{share:.0%} of the total of {name}")
+    for query_id, parts in shares.items():
+        text = f"{query_id} alone takes {' and '.join(parts)}, so it decides the total; the speed-up per query counts all queries alike"
+        yield Remark(text=text)
+    long = {query.query_id for side in summary.sides.values() for query in side.queries if query.end_to_end_ms > LONG_MS}
+    if long and summary.header.timeout_ms is None:
+        takes = "takes" if len(long) == 1 else "take"
+        yield Remark(text=f"{named(sorted(long))} {takes} over {LONG_MS // 1000} s; limit such queries with --query-timeout-ms")
 
 
 def _steered(report: QueryReport) -> str:

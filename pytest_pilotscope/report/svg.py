@@ -44,6 +44,10 @@ _STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _BLANKS = re.compile(r"\s*\n\s*")
 _GROUP = re.compile(r"<g>\s*((?:(?!</?g\b).)*)</g>\s*", re.DOTALL)
+_PATH = re.compile(r' d="([^"]*)"')
+_JOINT = re.compile(r"\s*([A-Za-z])\s*")
+_BOX = re.compile(r"M(\S+) (\S+)L(\S+) \2L\3 (\S+)L\1 \4z")
+_LETTER, _SIDES = r"\1", r"M\1 \2H\3V\4H\1z"
 _UNTURNED = re.compile(r' transform="rotate\(-0 [^"]*"')
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
 
@@ -97,7 +101,13 @@ def plot_of(name: str, drawn: str, **described: Any) -> Plot:
     """Return the plot of an SVG that matplotlib has written, without its header, comments and metadata, and with short numbers."""
     svg = _FONT.sub("system-ui, sans-serif", _HEAD.sub("", drawn)).strip()
     svg = _BLANKS.sub("\n", _UNTURNED.sub("", _NUMBER.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), svg)))
+    svg = _PATH.sub(_short_path, svg)
     return Plot(name=re.sub(r"[^A-Za-z0-9_-]+", "-", name), svg=svg, **described)
+
+
+def _short_path(found: re.Match[str]) -> str:
+    """Write a path without blanks that it does not need, and a box by its sides."""
+    return f' d="{_BOX.sub(_SIDES, _JOINT.sub(_LETTER, found[1]))}"'
 
 
 def _sizeless(svg: str) -> str:

@@ -8,8 +8,10 @@ from io import StringIO
 from statistics import median
 
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryRun
 from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles, estimating_sides, q_errors, quantiles
+from pytest_pilotscope.statistics.figures import median_if_all
 
 
 def estimation_view(record: Record) -> str | None:
@@ -38,14 +40,17 @@ def inference_view(record: Record) -> str | None:
     relations = {query_id: sum(node.alias is not None for _, node in plan.nodes()) for query_id, plan in plans.items()}
     rows = []
     for side in record.header.sides:
-        by_relations: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        by_relations: dict[int, list[QueryRun]] = defaultdict(list)
         for run in record.measured(side):
             if run.inference_ms > 0:
-                by_relations[relations.get(run.query_id, 0)].append((run.inference_ms, run.end_to_end_ms))
-        for count, times in sorted(by_relations.items()):
-            share = sum(inference for inference, _ in times) / sum(total for _, total in times)
-            rows.append([side, str(count), str(len(times)), f"{median(inference for inference, _ in times):.2f}", f"{share:.1%}"])
-    return _table(("side", "relations", "runs", "median inference ms", "share of time"), rows) if rows else None
+                by_relations[relations.get(run.query_id, 0)].append(run)
+        for count, runs in sorted(by_relations.items()):
+            share = sum(run.inference_ms for run in runs) / sum(run.end_to_end_ms for run in runs)
+            processor_ms = median_if_all([run.inference_processor_ms for run in runs])
+            times = (median(run.inference_ms for run in runs), processor_ms)
+            rows.append([side, str(count), str(len(runs)), *("" if ms is None else f"{ms:.2f}" for ms in times), f"{share:.1%}"])
+    columns = ("side", "relations", "runs", "median inference ms", "of it processor ms", "share of time")
+    return _table(columns, rows) if rows else None
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,7 @@ from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
+from pytest_pilotscope.provision.writes import given_writes, try_writes
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.streams import Step, StreamSpec, drawn_stream
 from pytest_pilotscope.record.results import BASELINE, RunHeader
@@ -110,6 +111,7 @@ class Bench:
             check_stream(self.settings, self.registry)
             self._stream = read_stream(self.settings.stream)
         _check_clients(self.settings)
+        given_writes(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
@@ -131,7 +133,8 @@ class Bench:
             self._gate = open_gate(self.settings, partial(newest_record, tracking_uri=self.settings.tracking_uri))
             if self._gate is not None and self._gate.missing and self.settings.gate_on_missing == "fail":
                 raise UsageError(
-                    f"--gate {self.settings.gate}: {self._gate.missing}; name another one, or measure without (--gate-on-missing warn)"
+                    f"--gate {self.settings.gate}: {self._gate.missing}; name another reference, or measure a first one: "
+                    "--gate-on-missing warn"
                 )
 
     def _check_parts(self, name: str) -> None:
@@ -206,7 +209,7 @@ class Bench:
             self.say(f"pilotscope: {name} on {database.report.header()}")
             for line in introductions(database):
                 self.say(f"pilotscope: {line}")
-            for line in restrictions(self.settings.algorithms, self.registry, database):
+            for line in restrictions(self.settings.algorithms, self.registry, database, trains=self.settings.training):
                 self.say(f"pilotscope: {line}")
             self._databases[name] = database = self._before(name, database)
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
@@ -221,15 +224,18 @@ class Bench:
         """
         Return the database before anything changes: for a drift in time that of the past.
 
-        Raise DatasetError if a drift or a stream would change data in a copy that nobody has allowed.
+        Raise DatasetError if a drift, a stream or scripts that write would change data in a copy that nobody has allowed.
         """
         from pytest_pilotscope.postgres.databases import our_name, require_databases
 
         drift = self.settings.drift
         changing = [f"--drift {drift}"] if drift is not None and drift.changes_data else []
         changing += [f"--stream {self.settings.stream}"] if any(step.write for step in self._steps.get(name, ())) else []
+        changing += [f"--writes {','.join(self.settings.writes)}"] if self.settings.writes else []
         for purpose in changing:
             require_databases(database.server, purpose, our_name(database.name, "_..."))
+        if (writes := given_writes(self.settings)) is not None:
+            try_writes(database, writes, self.settings)
         if drift is None or drift.kind != "time":
             return database
         from pytest_pilotscope.provision.drifted import past_database
@@ -294,7 +300,9 @@ class Bench:
 
         sides = 1 + sum(len(case.opponents) for case in cases)
         clients = self.settings.clients
-        return clients is None or wanted_connections(sides, clients) <= allowed_connections(self.database(cases[0].dataset))
+        return clients is None or wanted_connections(sides, clients, write=bool(self.settings.writes)) <= allowed_connections(
+            self.database(cases[0].dataset)
+        )
 
     def _measure_in_turns(self, cases: Sequence[Case]) -> None:
         """Measure cases of one dataset against one baseline. An error of one algorithm is kept for its own case, any other for all."""
@@ -422,11 +430,14 @@ def _check_measuring(settings: Settings) -> None:
 
 
 def _check_clients(settings: Settings) -> None:
-    if settings.clients is not None and settings.cold:
-        raise UsageError("--cold: each client would drop the caches of the others; leave --cold or --clients out")
-    if settings.clients is not None and settings.rounds == "auto":
+    if settings.clients_at_once is None:
+        return
+    option = "--writes" if settings.clients is None else "--clients"
+    if settings.cold:
+        raise UsageError(f"--cold: each client would drop the caches of the others; leave --cold or {option} out")
+    if settings.rounds == "auto":
         raise UsageError(
-            "--rounds auto measures query by query, and --clients all queries at once; give the number of slices with --rounds"
+            f"--rounds auto measures query by query, and {option} all queries at once; give the number of slices with --rounds"
         )
 
 

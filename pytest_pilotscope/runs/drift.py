@@ -45,6 +45,7 @@ def check_drift(settings: Settings, registry: Registry) -> None:
         "--no-training": not settings.training,
         "--dask": settings.dask is not None,
         "--clients": settings.clients is not None,
+        "--writes": bool(settings.writes),
         "--variant": bool(settings.variants),
     }
     if found := [name for name, on in unfit.items() if on]:

@@ -20,6 +20,7 @@ from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader, Scalar
+from pytest_pilotscope.runs.machine_load import machine_load
 
 if TYPE_CHECKING:
     from pytest_pilotscope.options.settings import Settings
@@ -41,12 +42,15 @@ def run_header(
 ) -> RunHeader:
     """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
     from pytest_pilotscope.provision.variants import difference_of
+    from pytest_pilotscope.provision.writes import given_writes
 
     now = datetime.now(timezone.utc)
     report = database.report
     sides = (BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,)))
     variants = [side for side in sides if side in database.variants]
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
+    if (writes := given_writes(settings)) is not None:
+        fingerprints["writes"] = writes.fingerprint
     return RunHeader(
         run_name=_free_name(f"{file_name(algorithm)}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,
@@ -80,15 +84,16 @@ def run_header(
         settings=report.settings,
         timeout_ms=settings.query_timeout_ms,
         parallel="PYTEST_XDIST_WORKER" in os.environ,
+        machine_load=machine_load(),
     )
 
 
-def restrictions(algorithms: Iterable[str], registry: Registry, database: Database) -> Iterator[str]:
+def restrictions(algorithms: Iterable[str], registry: Registry, database: Database, *, trains: bool) -> Iterator[str]:
     """
     Yield a line for each algorithm that is restricted on the server of a database, and for tables that no query can read there.
 
     Raise `MissingExtension` for algorithms that cannot steer it, and `DatasetError` or `UsageError` for one that would change what nobody
-    has allowed to change.
+    has allowed to change, and for one that cannot learn there, if it `trains`.
     """
     from pytest_pilotscope.learning.algorithm import needs_library
     from pytest_pilotscope.postgres.databases import our_name, require_databases
@@ -104,6 +109,8 @@ def restrictions(algorithms: Iterable[str], registry: Registry, database: Databa
         algorithm = part.resolve()
         if getattr(algorithm, "copies", False):
             require_databases(database.server, f"--algo {part.name}", our_name(database.name, "_..."))
+        if trains and (check := getattr(algorithm, "check_training", None)) is not None:
+            check(database)
         restriction = getattr(algorithm, "restriction", None)
         if restriction is not None and (reason := restriction(database)):
             yield f"{part.name} on this server: {reason}"
@@ -162,6 +169,7 @@ def _parameters(algorithm: str, workload: Workload, settings: Settings, server_v
         "queries": ",".join(settings.queries) or None,
         "limit": settings.limit,
         "rounds": settings.rounds,
+        **({"writes": ",".join(settings.writes), "writes_per_query": settings.writes_per_query} if settings.writes else {}),
         "seed": settings.seed,
         "query_timeout_ms": settings.query_timeout_ms,
         "postgresql_version": server_version,

@@ -65,6 +65,9 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
         training.close()
     learned = getattr(algorithm, "learns", True) and "load_model" not in report.parameters
     count = report.scalars.get("num_training_queries", len(training.queries)) if learned else 0
+    inference = getattr(algorithm, "inference", None)
+    if isinstance(inference, str):  # a third party's may be anything
+        report = replace(report, parameters={**report.parameters, "inference": inference})
     report = replace(report, num_training=int(count))
     for name in report.parameters.keys() & given.keys():
         if report.parameters[name] != given[name]:
@@ -76,9 +79,9 @@ def learn(algorithm: Algorithm, training: Training, *, given: Mapping[str, Scala
 
 
 @contextmanager
-def copyable(database: Database, algorithms: Iterable[object]) -> Iterator[Database]:
-    """Give the database; if one of these algorithms `copies` it, give one that can be copied while our sessions are open."""
-    if any(getattr(algorithm, "copies", False) for algorithm in algorithms):
+def copyable(database: Database, algorithms: Iterable[object], *, always: bool = False) -> Iterator[Database]:
+    """Give the database; if one of these algorithms `copies` it, or `always`, give one that can be copied while our sessions are open."""
+    if always or any(getattr(algorithm, "copies", False) for algorithm in algorithms):
         with database.copyable() as source:
             yield source
     else:

@@ -28,6 +28,7 @@ from pytest_pilotscope.runs.drift import DriftRun, drifted_header
 from pytest_pilotscope.runs.header import run_header
 from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
+from pytest_pilotscope.runs.machine_load import machine_load
 from pytest_pilotscope.runs.records import Records, open_records
 from pytest_pilotscope.runs.shared import SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
@@ -86,7 +87,7 @@ def benchmark_run(
     with open_records(headers, settings.results) as records, ending(records, failures), ExitStack() as stack:
         for its_header in records.headers:
             started(its_header)
-        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values())))
+        database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values()), always=bool(settings.writes)))
         session = stack.enter_context(database.measuring_session())
         make: Callable[..., BenchmarkRun] = SharedRun if apart else ComparisonRun if together else BenchmarkRun
         if drifted is not None:
@@ -133,7 +134,8 @@ def ending(writer: RecordWriter | Records, failures: Mapping[str, str]) -> Itera
         if failures and status == "FINISHED":
             status = "FAILED"
         why = {side: recorded(text) for side, text in failures.items()}
-        writer.write(RunEnd(status=status, finished_at=datetime.now(timezone.utc).isoformat(), error=error, failures=why))
+        finished_at = datetime.now(timezone.utc).isoformat()
+        writer.write(RunEnd(status=status, finished_at=finished_at, error=error, failures=why, machine_load=machine_load()))
 
 
 def select_queries(queries: Sequence[Query], settings: Settings) -> tuple[Query, ...]:

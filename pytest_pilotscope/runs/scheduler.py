@@ -81,8 +81,9 @@ class Scheduler:
         from pytest_pilotscope.provision.database import dataset_of, open_database
         from pytest_pilotscope.provision.variants import under_conditions
 
-        if self.settings.clients is not None:
-            raise UsageError("a scheduler runs one statement at a time, so that it cannot have clients=...; leave it out")
+        if self.settings.clients_at_once is not None:
+            which = "writes" if self.settings.writes else "clients"
+            raise UsageError(f"a scheduler runs one statement at a time, so that it cannot have {which}=...; leave it out")
         dataset = dataset_of(self.config) if self.config.db is not None else None  # an unknown name leaves no run in MLflow
         with ExitStack() as stack:
             if self.tracker is not None:

@@ -85,7 +85,7 @@ class BenchmarkRun:
         database, session, supervision = self.database, self.session, self._supervision
         for part, algorithm in zip(self.registry.parts(name), made, strict=True):
             if database is not self.database:
-                database = stack.enter_context(copyable(self._idle(database), [algorithm]))
+                database = stack.enter_context(copyable(self._idle(database), [algorithm], always=bool(self.settings.writes)))
                 session = stack.enter_context(database.measuring_session())
                 supervision = self.supervised(session, database)
             report = self.learned(name, algorithm, self.training(name, part.name, database, session), supervision)
@@ -98,6 +98,8 @@ class BenchmarkRun:
                     with prepared.measuring_session() as its_session:
                         self.writer.write(preparation_of(name, session, its_session, own=prepared, database=database))
                 database = prepared
+        if self.settings.writes and isinstance(made[-1], DatabasePreparer):  # each slice begins with a copy of it
+            database = stack.enter_context(self._idle(database).copyable())
         self._databases[BASELINE_AGAIN if name == BASELINE else name] = database
         if name == BASELINE:  # paired with a second baseline
             return PlainSide(name=BASELINE_AGAIN, session=session)
@@ -149,8 +151,9 @@ class BenchmarkRun:
         """Pair the baseline with these sides. Without `count_truths`, use only the true cardinalities that are in the cache."""
         self.sides = (PlainSide(name=BASELINE, session=self.session), *opponents)
         self._databases[BASELINE] = self.database
-        if self.settings.clients is not None:
-            check_connections([self._databases[side.name] for side in self.sides], self.settings.clients)
+        if (clients := self.settings.clients_at_once) is not None:
+            databases = [self._databases[side.name] for side in self.sides]
+            check_connections(databases, clients, write=bool(self.settings.writes))
         self.clock = clock_of(*(side.session for side in self.sides))
         self.truths = self._true_cardinalities(count=count_truths)
 
@@ -185,7 +188,7 @@ class BenchmarkRun:
         began_s = monotonic()
         title = f"{self.header.algorithm} on {self.header.dataset}"
         yield from self._measure_each(self.queries, title)
-        if self.settings.clients is not None:
+        if self.settings.clients_at_once is not None:
             yield from measure_slices(self, self._measurements, self._databases)
         if self.settings.rounds != "auto":
             return
@@ -234,7 +237,7 @@ class BenchmarkRun:
             truth=self.truths.get(query.id),
             chill=drop_caches if self.settings.cold else None,
         )
-        in_slices = self.settings.clients is not None
+        in_slices = self.settings.clients_at_once is not None
         runs = measurement.run(0 if in_slices else self.settings.fewest_rounds)
         if self.settings.rounds == "auto" or in_slices:
             self._measurements[query.id] = measurement

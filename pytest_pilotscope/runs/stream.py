@@ -46,6 +46,7 @@ def check_stream(settings: Settings, registry: Registry) -> None:
         "--gate": settings.gate not in (None, "none"),
         "--no-measure": not settings.measure,
         "--clients": settings.clients is not None,
+        "--writes": bool(settings.writes),
         "--rounds auto": settings.rounds == "auto",
         "--variant": bool(settings.variants),
     }

@@ -55,7 +55,8 @@ def q_error(estimated: ArrayLike, true: ArrayLike) -> Floats:
 
 def worst_q_error(report: QueryReport) -> float | None:
     """Return the largest q-error of a query's subplans; None without estimates."""
-    return q_errors(report.estimates).all.max if report.estimates else None
+    estimates = report.estimates
+    return float(q_error([one.estimated for one in estimates], [one.true for one in estimates]).max()) if estimates else None
 
 
 def estimating_sides(record: Record) -> tuple[str, ...]:

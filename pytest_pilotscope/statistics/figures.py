@@ -34,7 +34,11 @@ read, or the statement that sets the steering takes as long, and the next sessio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryTimes:
-    """The medians over the measured `rounds` of one query on one side, in ms, and the number of rounds that timed out."""
+    """
+    The medians over the measured `rounds` of one query on one side, in ms, and the number of rounds that timed out.
+
+    Older records have no processor time of inference.
+    """
 
     query_id: str
     rounds: int
@@ -43,6 +47,7 @@ class QueryTimes:
     planning_ms: float
     execution_ms: float
     timed_out: int
+    inference_processor_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +222,14 @@ def _query(runs: Sequence[QueryRun]) -> QueryTimes:
         planning_ms=median(run.planning_ms for run in runs),
         execution_ms=median(run.execution_ms for run in runs),
         timed_out=sum(run.timed_out for run in runs),
+        inference_processor_ms=median_if_all([run.inference_processor_ms for run in runs]),
     )
+
+
+def median_if_all(values: Sequence[float | None]) -> float | None:
+    """Return the median; None if one of the values is not known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known and len(known) == len(values) else None
 
 
 def _against(record: Record, side: str, training_s: float) -> Against | None:

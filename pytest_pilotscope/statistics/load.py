@@ -21,11 +21,13 @@ QUANTILES = (50, 95, 99)
 _LEAST = 1e-9
 """In place of 0, so that a ratio always exists."""
 
+_ByRound = Mapping[int, Sequence[float]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """
-    The figures of one side under load.
+    The figures of one side under load; `writes` are those of the scripts among its queries.
 
     `throughput_per_s` are the executions of all clients that ended, per second. `latency_ms` has quantiles over all executions, end to end,
     in per cent. `throughput` is this side / baseline, `speedups` are baseline / this side for each quantile, both above 1 if the side
@@ -35,6 +37,23 @@ class Load:
     throughput_per_s: float
     latency_ms: Mapping[int, float]
     throughput: Interval | None = None
+    speedups: Mapping[int, Interval] | None = None
+    writes: WriteLoad | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteLoad:
+    """
+    The figures of the scripts that write on one side.
+
+    `throughput_per_s` are the runs of scripts of all clients per second, `mean_ms` is their mean latency, `latency_ms` has its quantiles,
+    in per cent. `speedup` is baseline / this side of the mean, `speedups` of each quantile; None and empty for the baseline.
+    """
+
+    throughput_per_s: float
+    mean_ms: float
+    latency_ms: Mapping[int, float]
+    speedup: Interval | None = None
     speedups: Mapping[int, Interval] | None = None
 
 
@@ -47,25 +66,58 @@ def load_of(record: Record, side: str) -> Load | None:
     load = Load(
         throughput_per_s=sum(one.executions for one in own.values()) / max(sum(one.duration_s for one in own.values()), _LEAST),
         latency_ms={quantile: _quantile(every_ms, quantile) for quantile in QUANTILES},
+        writes=_write_load(record, side),
     )
     baseline = record.header.baseline_side
     theirs, theirs_ms = _slices(record, baseline), _latencies(record, baseline)
     shared = sorted(own.keys() & theirs.keys())
     if side == baseline or not shared:
         return load
-    speedups = {
-        quantile: _interval([log(_quantile(theirs_ms.get(n, []), quantile) / _quantile(own_ms.get(n, []), quantile)) for n in shared])
+    throughput = interval_of_logs([log(_throughput(own[n]) / _throughput(theirs[n])) for n in shared])
+    return replace(load, throughput=throughput, speedups=_speedups(own_ms, theirs_ms, shared))
+
+
+def _write_load(record: Record, side: str) -> WriteLoad | None:
+    own_ms = _write_latencies(record, side)
+    if not own_ms:
+        return None
+    every_ms = [latency_ms for of_slice in own_ms.values() for latency_ms in of_slice]
+    duration_s = sum(one.duration_s for one in _slices(record, side).values())
+    load = WriteLoad(
+        throughput_per_s=len(every_ms) / max(duration_s, _LEAST),
+        mean_ms=float(np.mean(every_ms)),
+        latency_ms={quantile: _quantile(every_ms, quantile) for quantile in QUANTILES},
+    )
+    theirs_ms = _write_latencies(record, record.header.baseline_side)
+    shared = sorted(own_ms.keys() & theirs_ms.keys())
+    if side == record.header.baseline_side or not shared:
+        return load
+    means = [log(max(float(np.mean(theirs_ms[n])), _LEAST) / max(float(np.mean(own_ms[n])), _LEAST)) for n in shared]
+    return replace(load, speedup=interval_of_logs(means), speedups=_speedups(own_ms, theirs_ms, shared))
+
+
+def _speedups(own_ms: _ByRound, theirs_ms: _ByRound, shared: Sequence[int]) -> dict[int, Interval]:
+    return {
+        quantile: interval_of_logs(
+            [log(_quantile(theirs_ms.get(n, []), quantile) / _quantile(own_ms.get(n, []), quantile)) for n in shared]
+        )
         for quantile in QUANTILES
     }
-    throughput = _interval([log(_throughput(own[n]) / _throughput(theirs[n])) for n in shared])
-    return replace(load, throughput=throughput, speedups=speedups)
 
 
 def _slices(record: Record, side: str) -> dict[int, TimeSlice]:
     return {one.repetition: one for one in record.slices if one.side == side}
 
 
-def _latencies(record: Record, side: str) -> dict[int, list[float]]:
+def _write_latencies(record: Record, side: str) -> _ByRound:
+    found: dict[int, list[float]] = {}
+    for run in record.writes:
+        if run.side == side:
+            found.setdefault(run.repetition, []).append(run.latency_ms)
+    return found
+
+
+def _latencies(record: Record, side: str) -> _ByRound:
     """Return the times of all executions that did not fail, by round."""
     found: dict[int, list[float]] = {}
     for run in record.measured(side):
@@ -82,8 +134,8 @@ def _throughput(one: TimeSlice) -> float:
     return max(one.executions, _LEAST) / max(one.duration_s, _LEAST)
 
 
-def _interval(logs: Sequence[float]) -> Interval:
-    """Return the geometric mean of ratios with Student's t interval; 0 to infinity for a single one."""
+def interval_of_logs(logs: Sequence[float]) -> Interval:
+    """Return the geometric mean of ratios, given by their logarithms, with Student's t interval; 0 to infinity for a single one."""
     mean = float(np.mean(logs))
     if len(logs) < 2:
         return Interval(estimate=exp(mean), low=0.0, high=inf)

@@ -16,7 +16,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunHeader
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary, summarize_side
-from pytest_pilotscope.statistics.load import Load
+from pytest_pilotscope.statistics.load import Load, WriteLoad
 from pytest_pilotscope.statistics.stream import Regret, regrets_of
 
 
@@ -139,6 +139,18 @@ def _load(load: Load) -> dict[str, float | None]:
             "test_throughput_ratio": ratio.estimate,
             "test_throughput_ratio_ci_low": ratio.low,
             "test_throughput_ratio_ci_high": ratio.high,
+        }
+    return values | (_writes(load.writes) if load.writes else {})
+
+
+def _writes(writes: WriteLoad) -> dict[str, float | None]:
+    values: dict[str, float | None] = {"test_write_throughput": writes.throughput_per_s, "test_write_average_time": writes.mean_ms / 1e3}
+    values |= {f"test_write_latency_p{quantile}": latency_ms / 1e3 for quantile, latency_ms in writes.latency_ms.items()}
+    if (speedup := writes.speedup) is not None:
+        values |= {
+            "test_write_speedup": speedup.estimate,
+            "test_write_speedup_ci_low": speedup.low,
+            "test_write_speedup_ci_high": speedup.high,
         }
     return values
 

@@ -14,7 +14,7 @@ from math import ceil, isfinite, isinf
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, RunHeader
+from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, MachineLoad, RunHeader
 from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSummary
 from pytest_pilotscope.statistics.ratios import Interval, Outcome
 from pytest_pilotscope.statistics.summary import Summary
@@ -24,6 +24,10 @@ TOO_FEW = "too few rounds or queries to tell"
 
 WIDEST = 10.0
 """An interval that reaches further than this factor from its estimate tells nothing, so its numbers are not shown."""
+
+
+MOST_STOLEN = 0.02
+"""A run says so if its hypervisor took a larger share of the processors' time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,8 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     header, end = record.header, record.end
     if header.parallel:
         yield Remark(text="Measured beside other workers: these times are noise.", bad=True)
+    if text := _machine_load(record):
+        yield Remark(text=text, bad=True)
     if end is None or end.status == "KILLED":
         done = f"{len(baseline.queries)} of {counted(len(header.queries), 'query', 'queries')}"
         yield Remark(text=f"The run was interrupted; its figures cover what was measured. The baseline has all rounds of {done}.", bad=True)
@@ -80,6 +86,33 @@ def _ending(record: Record, baseline: SideSummary) -> Iterator[Remark]:
     for side, text in (end.failure_texts() if end else {}).items():
         if end is not None and end.failures[side] not in error:
             yield Remark(text=text, bad=True)
+
+
+def _machine_load(record: Record) -> str | None:
+    """Return a sentence if more wanted to run than the machine has processors for, or if its hypervisor took some of their time."""
+    start, end = record.header.machine_load, record.end and record.end.machine_load
+    if start is None:
+        return None
+    conditions = record.header.conditions
+    own = conditions.get("clients", 1) * (1 + conditions.get("parallel", 0))
+    averages = [("at the start", start.load_average)] + ([("at the end", end.load_average)] if end else [])
+    stolen = _stolen(start, end) if end else 0.0
+    if max(average for _, average in averages) <= max(start.processors, own) and stolen < MOST_STOLEN:
+        return None
+    loads = " and ".join(f"{average:.1f} {when}" for when, average in averages)
+    steal = f"; others had {stolen:.1%} of their time" if stolen >= MOST_STOLEN else ""
+    return (
+        f"Measured on a loaded machine (load average {loads}, {counted(start.processors, 'processor')}{steal}): absolute times, "
+        "inference above all, are upper bounds; compare ratios, or measure on a quiet machine."
+    )
+
+
+def _stolen(start: MachineLoad, end: MachineLoad) -> float:
+    """Return the share of the processors' time between two moments that the hypervisor took; 0 if it is not known."""
+    if None in (start.stolen_s, start.elapsed_s, end.stolen_s, end.elapsed_s):
+        return 0.0
+    elapsed_s = (end.elapsed_s or 0.0) - (start.elapsed_s or 0.0)
+    return ((end.stolen_s or 0.0) - (start.stolen_s or 0.0)) / elapsed_s if elapsed_s > 0 else 0.0
 
 
 def _alone(header: RunHeader, side: SideSummary) -> Remark:
@@ -137,7 +170,10 @@ def _parts(baseline: SideSummary, side: SideSummary) -> str:
         return ""
     saved_s = sum(one.planning_ms + one.execution_ms - query.planning_ms - query.execution_ms for one, query in pairs) / 1e3
     saved = f"saves {seconds_text(saved_s)}" if saved_s >= 0 else f"adds {seconds_text(-saved_s)}"
-    return f": it {saved} of planning and execution and spends {seconds_text(inference_s)} on inference"
+    processor_ms = [query.inference_processor_ms for _, query in pairs]
+    known = None not in processor_ms
+    processor = f" ({seconds_text(sum(ms or 0.0 for ms in processor_ms) / 1e3)} of processor time)" if known else ""
+    return f": it {saved} of planning and execution and spends {seconds_text(inference_s)} on inference{processor}"
 
 
 def _limits(baseline: SideSummary, side: SideSummary, against: Against) -> Iterator[str]:
@@ -198,7 +234,8 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
         yield Remark(text=f"{name} was measured against itself{_where(header)}: {TOO_FEW}.")
     else:
         text = f"{name}, measured against itself{_where(header)}, cannot be told apart ({_range(speedup)} times as fast)"
-        yield Remark(text=f"{text}: on this machine a difference of less than {off:.1%} is noise.")
+        least = f"{off:.1%}" if off < 1 else f"a factor of {times_text(1 + off)}"
+        yield Remark(text=f"{text}: on this machine a difference of less than {least} is noise.")
     if noisy := against.noisy:
         worst = named(f"{id_} ({times_text(factor)}x)" for id_, factor in sorted(noisy.items(), key=lambda item: -item[1]))
         count = f"{len(noisy)} of {counted(len(against.queries), 'query', 'queries')}"

@@ -14,7 +14,7 @@ from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.tracking.sqlite_store import read_experiments, read_runs
-from pytest_pilotscope.tracking.store import open_existing, paged, resolve_uri, sqlite_path, translated
+from pytest_pilotscope.tracking.store import missing_store, open_existing, paged, resolve_uri, sqlite_path, translated
 from pytest_pilotscope.tracking.tracker import MLflowTracker, flat
 
 if TYPE_CHECKING:
@@ -128,8 +128,12 @@ def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None, else
     """
     Return the only run whose id starts with `reference`, or whose name is `reference`, in the form of `list_runs`.
 
-    Raise `UsageError`, which lists candidates, if there is none or more than one; `elsewhere` says where else there is none.
+    Raise `UsageError`, which lists candidates, if there is none or more than one, or no store; `elsewhere` says where else there is none.
     """
+    if (missing := missing_store(tracking_uri)) is not None:
+        raise UsageError(
+            f"no run {reference!r}: there is no MLflow store {missing}{elsewhere}; check the name, --tracking-uri and --results"
+        )
     client = open_existing(tracking_uri)
     identifiers = [identifier for identifier, _ in _experiments(client)]
     matching: dict[str, Run] = {}
@@ -148,9 +152,13 @@ def find_run(reference: str, *, tracking_uri: str | StoreUri | None = None, else
 
 
 def _runs_locally(experiment: str, limit: int | None, tracking_uri: str | StoreUri | None) -> list[dict[str, Any]] | None:
-    """Return the runs of an experiment of a local store; None for any other. Raise `UnknownName` if there is no such experiment."""
+    """Return the runs of an experiment of a local store; None for any other. Raise `UsageError` without the experiment."""
+    if (missing := missing_store(tracking_uri)) is not None:
+        raise UsageError(
+            f"unknown experiment {experiment!r}: there is no MLflow store {missing}; check --tracking-uri, or run a benchmark first"
+        )
     path = sqlite_path(resolve_uri(tracking_uri))
-    found = read_runs(path, experiment, limit=limit) if path is not None and path.is_file() else None
+    found = read_runs(path, experiment, limit=limit) if path is not None else None
     if found is None:
         return None
     names, runs = found

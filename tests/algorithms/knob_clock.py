@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from pytest_pilotscope.algorithms.knob import measuring
+from pytest_pilotscope.algorithms.knob.loaded import Load, LoadSessions
 from pytest_pilotscope.algorithms.knob.measuring import Selected
 from pytest_pilotscope.algorithms.knob.objective import Objective, Target
 from pytest_pilotscope.algorithms.knob.space import Values
@@ -62,6 +64,10 @@ class Tried:
 
     def ready(self) -> None:
         """There is no server that could be lost."""
+
+    def clients(self, load: Load) -> AbstractContextManager[LoadSessions]:
+        """No trial here is under load."""
+        raise NotImplementedError
 
     def apply(self, values: Values) -> Level | None:
         """Refuse, or take the time that the settings make."""

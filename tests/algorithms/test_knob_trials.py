@@ -34,6 +34,7 @@ def test_targets() -> None:
     measured = [float(n) for n in range(1, 21)]
     assert objective("total_time").cost(measured) == 210
     assert objective("p95_time").cost(measured[::-1]) == 19
+    assert objective("p99_time").cost(measured) == 20
     assert objective("throughput").cost(measured) == 10.5
     assert objective("throughput").performance(0.5) == 2
     assert objective("p95_time").performance(0.5) == 0.5
@@ -78,7 +79,7 @@ def test_queries_are_drawn_until_a_trial_is_full() -> None:
         select_queries(times(), QUERIES, trial_s=0.08, seed=0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("target", ["total_time", "p95_time", "throughput"])
+@pytest.mark.parametrize("target", ["total_time", "p95_time", "p99_time", "throughput"])
 def test_comparing_in_turns(target: Target) -> None:
     """Half the time is found as half the time, and both sides run equally often."""
     default, candidate = times(), times(0.5)

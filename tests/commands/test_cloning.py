@@ -141,22 +141,43 @@ def test_tables_that_may_not_be_read(source: Source, pilotscope: Command, workpl
         assert result.exit_code == 0, result.stderr
         assert result.stdout.splitlines()[:4] == [
             f"shop{len(sample)}.sql.gz: 2 rows of 2 tables",
-            "left out: hidden.t, because of role 'clone_reader': it may not read it",
+            "left out: hidden.t, because of role 'clone_reader': it may not read schema hidden",
             "left out: public.mine, because of role 'clone_reader': row-level security shows it some rows only",
-            "left out: public.salary, because of role 'clone_reader': it may not read it",
+            "left out: public.salary, because of role 'clone_reader': it may not read column boss, and a clone has whole tables",
         ]
         assert b"salary (" not in gzip.decompress((workplace / f"shop{len(sample)}.sql.gz").read_bytes()).replace(b"(salary)", b"")
         with Restored(source.server, workplace / f"shop{len(sample)}.sql.gz") as session:
             assert session.execute("SELECT conname::text FROM pg_constraint WHERE contype = 'f'") == [("person_boss_fkey",)]
 
 
-def test_a_role_that_may_read_nothing(source: Source, tmp_path: Path) -> None:
-    """Role, database, and the statement that helps."""
-    source.session.execute("CREATE TABLE t (i int)")
-    expected = (
-        f"role 'clone_reader' may read no table of database '{source.session.database}'; have the owner run GRANT SELECT ON ALL TABLES "
-        "IN SCHEMA public TO clone_reader, or name another database in the connection string"
-    )
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        (
+            'CREATE SCHEMA "Sales 1"; CREATE TABLE "Sales 1".t (i int); CREATE SCHEMA hr; CREATE TABLE hr.t (i int, j int); '
+            "GRANT USAGE ON SCHEMA hr TO clone_reader; GRANT SELECT (i) ON hr.t TO clone_reader",
+            "role 'clone_reader' may read no whole table of database '{database}' (Sales 1.t: it may not read schema Sales 1, hr.t: it may "
+            'not read column j, and a clone has whole tables); have the owner run GRANT USAGE ON SCHEMA "Sales 1", "hr" TO "clone_reader"; '
+            'GRANT SELECT ON ALL TABLES IN SCHEMA "Sales 1", "hr" TO "clone_reader", or name another database in the connection string',
+        ),
+        (
+            "CREATE TABLE t (i int, j int); GRANT SELECT (i, j) ON t TO clone_reader",
+            "role 'clone_reader' may read no whole table of database '{database}' (public.t: it has rights on columns only, not on the "
+            'table); have the owner run GRANT USAGE ON SCHEMA "public" TO "clone_reader"; GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO '
+            '"clone_reader", or name another database in the connection string',
+        ),
+        (
+            "CREATE TABLE t (i int); GRANT SELECT ON t TO clone_reader; ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+            "role 'clone_reader' may read no whole table of database '{database}' (public.t: row-level security shows it some rows "
+            "only); use a role that has BYPASSRLS, or name another database in the connection string",
+        ),
+        ("SELECT 1", "database '{database}' has no tables; name another database in the connection string"),
+    ],
+)
+def test_a_role_that_may_read_nothing(statements: str, expected: str, source: Source, tmp_path: Path) -> None:
+    """Role, database, each table with the reason, and statements that help, with the schemas that matter."""
+    source.session.execute(statements)
+    expected = expected.format(database=source.session.database)
     with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
         clone(source.dsn, tmp_path / "shop", sample=None, seed=0, say=print)
     assert list(tmp_path.iterdir()) == []

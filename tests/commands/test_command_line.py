@@ -148,7 +148,7 @@ def test_everything_works_against_a_tracking_server(pilotscope: Command, store: 
     """`pilotscope ui` is MLflow's own server; records are sent to it, and looked at through it, by HTTP."""
     write_record("mscn_toy_20260102_030405", more=(TRAINING,))
     write_record("mscn_toy_20260102_040405", identity="def456", ended=False)
-    with _ui() as url:
+    with running_ui() as url:
         for expected in ("2 sent", "2 there"):
             result = pilotscope("sync", "--tracking-uri", url)
             assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, expected)
@@ -180,7 +180,7 @@ def _completed(words: str, number: int) -> list[str]:
 
 
 @contextmanager
-def _ui() -> Iterator[str]:
+def running_ui() -> Iterator[str]:
     """Give the address of a running `pilotscope ui` over the store of the current folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

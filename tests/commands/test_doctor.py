@@ -100,7 +100,8 @@ def test_a_given_server_without_our_library(newest_server: EmbeddedServer) -> No
     assert checks["HypoPG"] == Check(
         name="HypoPG",
         state="none",
-        found="HypoPG is not on this server; index selection builds its candidates instead, and hides them from the planner",
+        found="HypoPG is not on this server, and indexes cannot be hidden from the planner, because the pilotscope library is not loaded "
+        "(docs/steering.md); index selection needs one of the two",
         remedy=f"on the server: apt-get install postgresql-{newest_server.binaries.major}-hypopg, "
         "and a superuser's CREATE EXTENSION hypopg in the database",
     )

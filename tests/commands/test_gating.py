@@ -127,7 +127,10 @@ def test_a_run_judged_by_itself_is_told(pilotscope: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gone.jsonl", "base"], "Error: gone.jsonl does not exist; name another BASE, or judge without one (--gate-on-missing warn)\n"),
+        (
+            ["gone.jsonl", "base"],
+            "Error: gone.jsonl does not exist; name another BASE, or let HEAD pass without one: --gate-on-missing warn\n",
+        ),
         (
             ["base", "gone.jsonl"],
             "Error: gone.jsonl: there is no such file; name a record (.jsonl), a pytest-benchmark JSON, or a run of the store\n",
@@ -167,8 +170,8 @@ def test_a_name_that_is_nowhere(pilotscope: Command, workplace: Path, arguments:
     """Without a store the message names all places that were looked at, and the exit code is that of wrong usage."""
     result = pilotscope(*arguments)
     expected = (
-        "Error: 'nosuch' is no file, no folder and no record in results, and no run of a store: there is no MLflow store "
-        f"{workplace}/mlflow.db; check the name, or name the folder with --results or the store with --tracking-uri\n"
+        f"Error: no run 'nosuch': there is no MLflow store {workplace}/mlflow.db; it is no file, no folder and no record in results "
+        "either; check the name, --tracking-uri and --results\n"
     )
     assert (result.exit_code, result.stderr) == (2, expected)
     other = pilotscope("gate", "mlflow:mscn_toy", "base")
@@ -194,7 +197,7 @@ def test_a_missing_base_may_pass(pilotscope: Command) -> None:
     """If the base has no record yet, the first pull request can pass, with a warning."""
     result = pilotscope("gate", "gone.jsonl", "base", "--gate-on-missing", "warn")
     assert result.exit_code == 0
-    assert "  warning: missing-baseline: gone.jsonl does not exist; there is no baseline run to compare with" in result.stdout
+    assert "  warning: missing-reference: gone.jsonl does not exist; there is no reference to compare with" in result.stdout
 
 
 def test_the_policy_is_declared_once(pilotscope: Command) -> None:
@@ -244,9 +247,9 @@ def test_programs_get_every_reason(pilotscope: Command, workplace: Path) -> None
 
 def judgement(algorithm: str, *lines: str, states: bool = True) -> Judgement:
     """Return a judgement of one run, with these lines; without states it passes."""
-    from pytest_pilotscope.gate.comparable import MISSING_BASELINE
+    from pytest_pilotscope.gate.comparable import MISSING_REFERENCE
 
-    found = (MISSING_BASELINE,) if states else ()
+    found = (MISSING_REFERENCE,) if states else ()
     report = GateReport(against="reference", policy=Policy(), compared=(), regressions=(), states=found)
     return Judgement(reports={(algorithm, "toy"): report}, described={(algorithm, "toy"): lines})
 

@@ -66,6 +66,29 @@ def test_looking_makes_no_store(pilotscope: Command, workplace: Path) -> None:
     assert list(workplace.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ["compare", "nosuch", "other"],
+            "Error: no run 'nosuch': there is no MLflow store {store}; check the name, --tracking-uri and --results\n",
+        ),
+        (
+            ["runs", "nosuch"],
+            "Error: unknown experiment 'nosuch': there is no MLflow store {store}; check --tracking-uri, or run a benchmark first\n",
+        ),
+        (
+            ["best", "nosuch"],
+            "Error: unknown experiment 'nosuch': there is no MLflow store {store}; check --tracking-uri, or run a benchmark first\n",
+        ),
+    ],
+)
+def test_a_name_without_a_store_is_wrong_usage(command: list[str], said: str, pilotscope: Command, workplace: Path) -> None:
+    """A name that is nowhere ends with exit code 2, whether there is a store or not."""
+    result = pilotscope(*command)
+    assert (result.exit_code, result.stderr) == (2, said.format(store=workplace / "mlflow.db"))
+
+
 def test_a_file_that_is_no_store_is_named(pilotscope: Command, workplace: Path) -> None:
     """The database's own error comes without its statement and stack."""
     (workplace / "other.db").write_bytes(b"no database " * 100)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_pilotscope import load_test_sql, load_workload
 from pytest_pilotscope.datasets.files import load_queries, load_workload_files, named_workload
 from pytest_pilotscope.errors import UnknownName, WorkloadError
 from pytest_pilotscope.queries.queries import SPLITS, Query, Unmeasured
@@ -227,6 +228,39 @@ def test_commands_after_statements(tmp_path: Path) -> None:
         ("line4", "\\gx"),
         ("line6", "\\q"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "queries", "commands"),
+    [
+        ("SELECT 1\\gx\nSELECT 2;\n", ["SELECT 1", "SELECT 2"], ["\\gx"]),
+        ("SELECT 1\\g out.txt\nSELECT 2\\gset pre_\n", ["SELECT 1", "SELECT 2"], ["\\g out.txt", "\\gset pre_"]),
+        ("SELECT 1 FROM a\\watch 2", ["SELECT 1 FROM a"], ["\\watch 2"]),
+        ("SELECT 1;\\echo it's\nSELECT 'a\\gx';\n", ["SELECT 1", "SELECT 'a\\gx'"], ["\\echo it's"]),
+        ("SELECT $$\\g$$, E'\\\\g', \"\\g\" -- \\g\n", ["SELECT $$\\g$$, E'\\\\g', \"\\g\" -- \\g"], []),
+        ("SELECT 1\\;SELECT 2;\n", ["SELECT 1", "SELECT 2"], []),
+        ("SELECT a\\:\\:int FROM t;\n", ["SELECT a::int FROM t"], []),
+    ],
+)
+def test_commands_that_touch_a_statement(text: str, queries: list[str], commands: list[str], tmp_path: Path) -> None:
+    r"""A backslash outside of quotes and comments is psql's, whatever is before it; `\;` and `\:` are the characters themselves."""
+    found = load_workload_files(written(tmp_path, text), "mine", None)
+    assert [query.sql for query in found.test] == queries
+    assert [one.sql for one in found.unmeasured] == commands
+
+
+def test_queries_of_ones_own_in_python(tmp_path: Path) -> None:
+    """`load_workload` and `load_test_sql` read what `--queries-dir` takes, under any name, with the splits that are there."""
+    written(tmp_path, "SELECT 1;\nSELECT 2;\n", "test.sql")
+    written(tmp_path, "SELECT 3;\n", "train.sql")
+    workload = load_workload("shop", queries_dir=str(tmp_path))
+    assert (workload.dataset, [query.id for query in workload.test], [query.id for query in workload.train]) == (
+        "shop",
+        ["q001", "q002"],
+        ["train001"],
+    )
+    assert load_test_sql("shop", queries_dir=tmp_path / "test.sql") == ["SELECT 1", "SELECT 2"]
+    assert load_test_sql("ssb") == [query.sql for query in load_workload("ssb").test]
 
 
 def test_commands_before_lines_with_ids(tmp_path: Path) -> None:

@@ -96,18 +96,6 @@ def test_too_little_data(newest_scratch: Session, cache: Path) -> None:
         generate_training(newest_scratch, workload, count=20, seed=0, references={}, data_fingerprint="g", show_progress=silent)
 
 
-@pytest.mark.usefixtures("cache")
-def test_no_table(newest_scratch: Session) -> None:
-    """Of a database without tables in sight there is nothing to ask; the message says where they may be."""
-    workload = Workload(dataset="mine", test=(Query(id="q", sql="SELECT 1"),))
-    message = (
-        f"there is no table to make training queries of for mine: none is in the search path of database '{newest_scratch.database}'; "
-        "name the schema in the DSN (?options=-csearch_path%3Dsales), or make none (--generate-training 0)"
-    )
-    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
-        generate_training(newest_scratch, workload, count=20, seed=0, references={}, data_fingerprint="h", show_progress=silent)
-
-
 @pytest.mark.parametrize(
     ("value", "statistics"),
     [

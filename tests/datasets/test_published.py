@@ -16,6 +16,7 @@ from pytest_pilotscope.datasets.published import PublishedDataset
 from pytest_pilotscope.datasets.published.dataset import SOURCES
 from pytest_pilotscope.datasets.published.download import sha256_of
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, UsageError
+from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.session import Session
 from tests.datasets.web import Web, serving
 
@@ -154,12 +155,26 @@ def test_broken_csv(content: bytes, message: str, tmp_path: Path, newest_scratch
     fails(lambda: PublishedDataset(name="stats", data_dir=tmp_path).load(newest_scratch), message.format(path=path))
 
 
-def test_missing_csv(tmp_path: Path) -> None:
-    """A table without its file is named."""
-    folder = csv_folder(tmp_path, "stats", {})
+@pytest.mark.parametrize("schema", [False, True])
+def test_missing_csv(schema: bool, tmp_path: Path, newest_scratch: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """Tables without a file are named and not there, also if a schema makes them; the others load, with their keys and indexes."""
+    folder = csv_folder(tmp_path, "stats", {"badges": "1,5,2010-07-19 19:39:07\n"})
     (folder / "TAGS.csv").unlink()
-    message = f"dataset 'stats': 7 of 8 CSV files found in {folder}; missing: tags.csv"
-    fails(lambda: PublishedDataset(name="stats", data_dir=folder).key, message)
+    (folder / "POSTLINKS.csv").unlink()
+    if schema:
+        made = (
+            f"CREATE TABLE {table} ({', '.join(map(' '.join, columns.items()))});" for table, columns in SOURCES["stats"].tables.items()
+        )
+        (folder / "schema.sql").write_text("\n".join(made))
+    dataset = PublishedDataset(name="stats", data_dir=folder)
+    dataset.load(newest_scratch)
+    assert caplog.messages == [
+        f"dataset 'stats': 6 of 8 CSV files found in {folder}; these tables are not there, and a query that needs one is refused: "
+        "postlinks, tags"
+    ]
+    assert set(read_schema(newest_scratch)) == {"badges", "comments", "posthistory", "posts", "users", "votes"}
+    assert newest_scratch.scalar("SELECT count(*) FROM badges") == 1
+    assert ("votes", "postid") in indexes(newest_scratch)
 
 
 def test_an_archive(tmp_path: Path, newest_scratch: Session, cache: Path) -> None:

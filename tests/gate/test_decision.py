@@ -112,7 +112,7 @@ def test_being_slower_than_the_baseline_all_along_is_no_regression() -> None:
 def test_no_baseline_is_a_state(decision: Literal["fail", "warn"]) -> None:
     """Without a reference the gate fails, or warns and passes, as the policy says."""
     report = decide(measured(1), None, Policy(on_missing=decision))
-    assert kinds(report) == ["missing-baseline"]
+    assert kinds(report) == ["missing-reference"]
     expected = {"fail": ("NOT COMPARABLE", 1), "warn": ("PASSED WITH RESERVATIONS", 0)}
     assert (report.verdict, report.exit_code) == expected[decision]
 

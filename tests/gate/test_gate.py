@@ -176,7 +176,7 @@ def test_disabled_benchmarks_are_gated_all_the_same(pytester: pytest.Pytester) -
     assert result.ret == 0
     passed = "sleeper on stats_tiny: gate against the reference: PASSED WITH RESERVATIONS"
     assert [line for line in result.outlines if line.startswith(passed)]
-    assert [line for line in result.outlines if line.startswith("  warning: missing-baseline: main.json does not exist; ")]
+    assert [line for line in result.outlines if line.startswith("  warning: missing-reference: main.json does not exist; ")]
 
 
 @pytest.mark.slow

@@ -96,8 +96,8 @@ def test_a_file_that_is_not_there_is_no_pass(tmp_path: Path, on_missing: str, ex
     judgement = judge(gate, [measured(1)], [MSCN])
     assert judgement.exit_code == exit_code
     [state] = judgement.reports[MSCN].states
-    assert state.kind == "missing-baseline"
-    assert state.text.startswith(f"{tmp_path / 'main.json'} does not exist; there is no baseline run to compare with; ")
+    assert state.kind == "missing-reference"
+    assert state.text.startswith(f"{tmp_path / 'main.json'} does not exist; there is no reference to compare with; ")
 
 
 @pytest.mark.usefixtures("cache")
@@ -159,7 +159,7 @@ def test_nothing_at_all_does_not_pass() -> None:
 def test_another_algorithm_is_no_reference() -> None:
     """The state names the stored runs."""
     [state] = judge(gate_of([measured(2)]), [replaced(measured(1), "lero")], []).reports["lero", "stats_tiny"].states
-    assert state.text.startswith("no run of lero on stats_tiny is stored, only mscn on stats_tiny; there is no baseline run")
+    assert state.text.startswith("no run of lero on stats_tiny is stored, only mscn on stats_tiny; there is no reference")
 
 
 def test_a_reference_that_nothing_was_held_against_is_named() -> None:

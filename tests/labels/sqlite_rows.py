@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from pytest_pilotscope.labels.source import Expression
+from pytest_pilotscope.labels.source import Expression, Take
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.meaning import Statement
 from tests.labels.statements import built
@@ -20,6 +20,8 @@ _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_(
 
 class SqliteSource:
     """Tables of integers and texts; `scans` counts how often a table was read, `counted` and `compared` list what it was asked."""
+
+    block_rows = 3
 
     def __init__(self, schema: Schema, rows: Rows, *, finishes: bool = True) -> None:
         self.connection = sqlite3.connect(":memory:")
@@ -48,16 +50,17 @@ class SqliteSource:
         values = [Decimal(text) for text in texts]
         return [values.index(value) for value in values]
 
-    def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
-        """Evaluate expressions in the order of insertion."""
+    def rows(self, table: str, expressions: Sequence[Expression], take: Take) -> None:
+        """Evaluate expressions in the order of insertion, in blocks of a few rows."""
         self.scans += 1
         selected = ", ".join(expression.sql for expression in expressions)
         found = self.connection.execute(f"SELECT {selected} FROM {table} ORDER BY rowid").fetchall()
-        columns = list(zip(*found, strict=True)) if found else [() for _ in expressions]
-        return [
-            pa.array([bool(value) for value in values] if expression.kind == "boolean" else values, type=_ARROW_TYPES[expression.kind])
-            for expression, values in zip(expressions, columns, strict=True)
-        ]
+        for start in range(0, len(found), self.block_rows):
+            columns = zip(*found[start : start + self.block_rows], strict=True)
+            take([
+                pa.array([bool(value) for value in values] if expression.kind == "boolean" else values, type=_ARROW_TYPES[expression.kind])
+                for expression, values in zip(expressions, columns, strict=True)
+            ])  # fmt: skip
 
     def digest(self, table: str) -> tuple[int, str]:
         """All rows in the order of insertion; a scan as well."""

@@ -18,7 +18,7 @@ import pytest
 
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.labels import Labels, cardinalities, collect, equaltexts, workers
-from pytest_pilotscope.labels.source import Expression
+from pytest_pilotscope.labels.source import Expression, Take
 from pytest_pilotscope.places.cacheentries import locked
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.meaning import Statement
@@ -323,11 +323,11 @@ class Refusing(SqliteSource):
             raise self.error
         return super().count(sql, timeout_ms)
 
-    def rows(self, table: str, expressions: Sequence[Expression]) -> list[pa.Array]:
+    def rows(self, table: str, expressions: Sequence[Expression], take: Take) -> None:
         """Evaluate all but one."""
         if any("bad" in expression.sql for expression in expressions):
             raise self.error
-        return super().rows(table, expressions)
+        super().rows(table, expressions, take)
 
 
 ZERO = StatementFailed("SELECT", reason="division by zero", sqlstate="22012")

@@ -162,6 +162,14 @@ def test_the_contract_says_what_it_tests(algorithm: Any, message: str) -> None:
         Contract.made()
 
 
+@pytest.mark.parametrize(("inference", "expected"), [("compiled", {"inference": "compiled"}), (None, {}), (len, {})])
+def test_the_way_of_inference_is_a_parameter(inference: object, expected: dict[str, str], tmp_path: Path) -> None:
+    """An algorithm may name it in a text; anything else of that name is its own affair."""
+    algorithm = Reporting()
+    algorithm.inference = inference  # type: ignore[attr-defined]
+    assert learn(cast(Algorithm, algorithm), training_of(tmp_path), given={}).parameters == expected
+
+
 def test_counting_takes_nothing_of_a_decisions_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An algorithm may ask for true rows while it decides, however long they take: the suite counts them, under limits of its own."""
     counted = Labels({"q1": {}}, {})

@@ -84,7 +84,7 @@ def steered(sql: str) -> tuple[Remembering, str | None]:
     session = Remembering()
     side = side_of("doubler", cast(Algorithm, Doubler()), cast(Session, session))
     with side.steered(Query(id="q", sql=sql)) as steering:
-        assert steering.inference_ms > 0
+        assert 0 < steering.inference_processor_ms <= 1.5 * steering.inference_ms + 1
         assert [steering.estimates] == [*(session.injected or (None,))]
     return session, steering.unsupported
 

@@ -12,7 +12,8 @@ import pytest
 
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.options import commandline as options
-from pytest_pilotscope.options.settings import OPTIONS, Settings
+from pytest_pilotscope.options import values
+from pytest_pilotscope.options.settings import OPTIONS, Settings, checked
 from pytest_pilotscope.plugin import REGISTRY
 from tests.projects import measure
 
@@ -262,3 +263,15 @@ def test_values_that_nothing_can_use(option: str, text: str, message: str) -> No
     (declared,) = (one for one in OPTIONS if one.name == option)
     with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(message)}$"):
         declared.read(text)
+
+
+@pytest.mark.parametrize("value", ["256m", "256MB", "0.25g", 256 << 20])
+def test_a_size_has_a_unit_or_is_bytes(value: str | int) -> None:
+    """The command line, the ini file and Python read the same sizes."""
+    assert checked("label_memory_bytes", value, argument="label_memory") == values.size(str(value)) == 256 << 20
+
+
+def test_the_default_of_a_size_is_shown_with_its_unit() -> None:
+    """Nobody reads bytes."""
+    (declared,) = (one for one in OPTIONS if one.name == "label-memory")
+    assert declared.help_with_default.endswith("(default: 1024m)")

@@ -162,7 +162,7 @@ def test_labels_and_columns(tmp_path: Path) -> None:
     folder = tmp_path / "labels"
     with LabelCache(folder, "fingerprint") as labels:
         labels.store({b"x": Label(rows=1, source="memory")})
-        save(folder / "column.npy", np.zeros(3))
+        save(folder / "column.npy", [np.zeros(3)], size=3, dtype=float)
         write(folder / "rows.txt", b"3")
         found = {path.name: oct(mode(path)) for path in folder.iterdir()}
     assert len(found) >= 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -90,4 +92,32 @@ def test_a_name_or_a_value_that_postgresql_does_not_know_is_refused(newest_scrat
             newest_scratch.planner_settings(settings),
         ):
             pass
+    assert state_of(newest_scratch) == before
+
+
+def test_all_settings_of_a_decision_cost_one_message_each_way(newest_scratch: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are; the one that is refused is named, and all of them have their old values afterwards."""
+    settings = {"enable_sort": "off", "work_mem": "1MB", "enable_nestloop": "off"}
+    with newest_scratch.planner_settings(settings):  # asks once which of them may be set
+        pass
+    before = state_of(newest_scratch)
+    sent: list[str] = []
+    execute = Session.execute
+
+    def noted(session: Session, sql: str, params: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+        sent.append(sql)
+        return execute(session, sql, params)
+
+    monkeypatch.setattr(Session, "execute", noted)
+    with newest_scratch.planner_settings(settings):
+        assert len(sent) == 1
+    assert len(sent) == 2
+    for name in settings:
+        with (
+            pytest.raises(SteeringError, match=f"^PostgreSQL did not take {name}: "),
+            newest_scratch.planner_settings({**settings, name: "perhaps"}),
+        ):
+            pass
+    assert len(sent) == 5
+    monkeypatch.undo()
     assert state_of(newest_scratch) == before

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from pytest_pilotscope.algorithms.table_samples import draw
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.commands.doctor import Check, check_postgresql
-from pytest_pilotscope.errors import WorkloadError
+from pytest_pilotscope.errors import DatasetError, UsageError, WorkloadError
 from pytest_pilotscope.labels import SessionSource
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
@@ -27,6 +30,7 @@ from pytest_pilotscope.provision.chosen_queries import completed
 from pytest_pilotscope.provision.database import PostgreSQLConfig, open_database, steering_libraries
 from pytest_pilotscope.provision.obstacles import no_library, unusable_relations
 from pytest_pilotscope.queries.queries import Query, Workload
+from pytest_pilotscope.runs.header import restrictions
 from tests.projects import BENCHMARK
 
 _names = itertools.count()
@@ -47,8 +51,8 @@ GRANT SELECT (id, name) ON people TO shop_reader;
 ANALYZE;
 """
 UNREADABLE = (
-    "role 'shop_reader' may not read private.notes, public.people, public.salaries; grant it SELECT where a query needs them, other "
-    "queries go on without them"
+    "role 'shop_reader' may not read private.notes (schema private), public.people (column password), public.salaries; grant it SELECT, "
+    "and USAGE of the schema, where a query needs them, other queries go on without them"
 )
 GRANT = "grant SELECT to role 'shop_reader', or leave this query out: {sql}"
 UNPOPULATED = (
@@ -149,6 +153,17 @@ def test_rows_are_told_apart_by_columns_that_can_be_read(mixed: Mixed) -> None:
             "this query out: {sql}",
         ),
         ("SELECT nothing FROM orders", 'column "nothing" does not exist; mend this query: {sql}'),
+        ("SELECT 1 FROM nowhere", 'relation "nowhere" does not exist; mend this query: {sql}'),
+        (
+            "SELECT count(*) FROM private.notes",
+            "permission denied for schema private; grant USAGE of the schema, and SELECT, to role 'shop_reader', or leave this query out: "
+            "{sql}",
+        ),
+        (
+            "SELECT count(*) FROM notes",
+            'relation "notes" does not exist; it is in schema private, '
+            "which role 'shop_reader' may not use: grant it USAGE of the schema, and SELECT, or mend this query: {sql}",
+        ),
     ],
 )
 def test_a_query_that_needs_one(mixed: Mixed, sql: str, problem: str) -> None:
@@ -160,6 +175,61 @@ def test_a_query_that_needs_one(mixed: Mixed, sql: str, problem: str) -> None:
         completed(replace(workload, test=(good,)), database, settings, learns=True, show_progress=silent)
         with pytest.raises(WorkloadError, match=f"^{re.escape(f'mine.sql:2: {problem.format(sql=sql)}')}$"):
             completed(workload, database, settings, learns=True, show_progress=silent)
+
+
+@pytest.mark.parametrize("url", [True, False])
+def test_a_table_outside_of_the_search_path(mixed: Mixed, url: bool) -> None:
+    """The message has the schema, and a connection string that finds the table as it is pasted into a shell."""
+    mixed.administrator.execute('CREATE SCHEMA "Sales 1"; GRANT USAGE ON SCHEMA "Sales 1" TO shop_reader')
+    mixed.administrator.execute('CREATE TABLE "Sales 1".sold (id int); GRANT SELECT ON "Sales 1".sold TO shop_reader')
+    keywords = parse_dsn(mixed.dsn.reveal())
+    address = Dsn(f"postgresql://{keywords['user']}@/{keywords['dbname']}?host={keywords['host']}&port={keywords['port']}")
+    workload = Workload(dataset="mixed", test=(Query(id="q1", sql="SELECT count(*) FROM sold", place="mine.sql:1"),))
+    with open_database(PostgreSQLConfig(None, dsn=address if url else mixed.dsn)) as database, pytest.raises(WorkloadError) as refused:
+        completed(workload, database, Settings(generate_training=0), learns=True, show_progress=silent)
+    told = r'mine\.sql:1: relation "sold" does not exist; it is in schema Sales 1, outside of the search path: measure with (.*), or mend'
+    pasted = re.match(told, str(refused.value))
+    assert pasted is not None
+    _, mended = shlex.split(pasted[1])
+    with open_database(PostgreSQLConfig(None, dsn=Dsn(mended))) as database:
+        completed(workload, database, Settings(generate_training=0), learns=True, show_progress=silent)
+    with GivenServer(Dsn(mended)).connect() as session:
+        assert session.scalar("SELECT current_schemas(false)::text[]") == ["Sales 1", "public"]
+
+
+def test_no_table_for_training_queries(newest_server: EmbeddedServer, mixed: Mixed) -> None:
+    """A database without tables in sight: the message says where they are."""
+    mixed.administrator.execute(
+        "DROP MATERIALIZED VIEW sums, counts; ALTER TABLE orders SET SCHEMA private; GRANT USAGE ON SCHEMA private TO shop_reader"
+    )
+    mixed.administrator.execute("ALTER TABLE people SET SCHEMA private; ALTER TABLE salaries SET SCHEMA private")
+    workload = Workload(dataset="mixed", test=(Query(id="q1", sql="SELECT count(*) FROM private.orders"),))
+    with open_database(PostgreSQLConfig(None, dsn=mixed.dsn)) as database, pytest.raises(DatasetError) as refused:
+        completed(workload, database, Settings(generate_training=5), learns=True, show_progress=silent)
+    assert str(refused.value) == (
+        f"there is no table to make training queries of for mixed: none is in the search path of database '{mixed.dsn.database}'; it has "
+        f"tables in schema private, outside of the search path: measure with {mixed.dsn.with_search_path('private,public')}, or make none "
+        "(--generate-training 0)"
+    )
+
+
+def test_index_selection_is_refused_where_nothing_answers_it(mixed: Mixed, newest_server: EmbeddedServer) -> None:
+    """Neither HypoPG nor the library: said in the doctor's words before anything is generated; a model that is loaded needs neither."""
+    dsn = dsn_of(host=str(newest_server._sockets), port=5432, user=mixed.administrator.parameters["user"], dbname=mixed.dsn.database or "")
+    checks = {check.name: check for check in check_postgresql(PostgreSQLConfig(None, dsn=dsn))}
+    with open_database(PostgreSQLConfig(None, dsn=dsn, allow_changes=("databases",))) as database:
+        with pytest.raises(UsageError, match=f"^{re.escape(checks['HypoPG'].found)}$"):
+            list(restrictions(["index"], builtin_registry(), database, trains=True))
+        assert list(restrictions(["index"], builtin_registry(), database, trains=False)) == [UNPOPULATED]
+
+
+def test_options_that_are_there_are_kept() -> None:
+    """A connection string with options of its own is not repeated: libpq takes the last ones only."""
+    said = Dsn("postgresql://me@db.example/shop?options=-cgeqo%3Doff").with_search_path("sales,public")
+    assert said == "--server with -csearch_path=sales,public among its options"
+    assert Dsn("postgresql://me:secret@db.example/shop").with_search_path("sales") == (
+        "--server 'postgresql://me:***@db.example/shop?options=-csearch_path%3Dsales'"
+    )
 
 
 def test_the_doctor_says_it(mixed: Mixed) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pytest_pilotscope.errors import UnsupportedQuery
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery
 from pytest_pilotscope.queries.plainparser import PlainQuery, parse_plain, read_plain
-from pytest_pilotscope.queries.plaintokens import plain_template
 from pytest_pilotscope.queries.predicates import (
     ColumnComparison,
     Comparison,
@@ -184,15 +183,6 @@ def test_any_other_text_is_refused(words: list[str]) -> None:
         parse_plain(" ".join([start, *words]), SCHEMA)
     assert parse_plain("SELECT 1 FROM a WHERE s = e'k'", SCHEMA) is None
     assert parse_plain("SELECT 1 FROM a WHERE d = date '2010-01-01'", SCHEMA) is None
-
-
-def test_a_template_is_the_query_without_its_constants() -> None:
-    """Case and layout do not matter; which constants are equal does, and so does the length of a list."""
-    template = plain_template("SELECT 1 FROM a WHERE x = 5 AND y  = 6 AND S = 'q'")
-    assert template == "select ?0 from a where x = ?1 and y = ?2 and s = ?3"
-    assert template == plain_template("select 1 from A\nwhere X = 7 and Y = 8 and s = '7'")
-    assert template != plain_template("SELECT 1 FROM a WHERE x = 5 AND y = 5 AND s = 'q'")
-    assert plain_template("SELECT 1 FROM a WHERE x IN (1)") != plain_template("SELECT 1 FROM a WHERE x IN (1, 2)")
 
 
 @pytest.mark.parametrize("joined", ["hub.k = r{0}.k", "hub.k{0} = r{0}.k"])

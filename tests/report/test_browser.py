@@ -6,13 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_pilotscope.commands.ui import announce
+from pytest_pilotscope.places.secret import StoreUri
+from pytest_pilotscope.record.results import PlanNode
 from pytest_pilotscope.report.page import write_page
-from tests.report.samples import comparison, minimal
+from pytest_pilotscope.tracking.store import open_client
+from tests.commands.test_command_line import running_ui
+from tests.report.samples import comparison, large, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
 webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
@@ -192,6 +198,9 @@ def test_a_link_opens_its_query_from_the_table_and_from_a_figure(opened: Any) ->
     )
     wait = support.WebDriverWait(opened, 10)
     wait.until(lambda driver: driver.execute_script(state, "r0-q7") == [True, False, True])
+    edges = "const t = document.getElementById('r0-queries'); return [t.tHead, arguments[0]].map(e => e.getBoundingClientRect())"
+    heading, row = opened.execute_script(edges, opened.find_element("css selector", "#r0-q7 > tr"))
+    assert heading["bottom"] <= row["top"] + 1  # the headings stay on the screen, and must not cover it
     opened.execute_script("const e = new MouseEvent('click', {bubbles: true}); document.querySelector('figure svg a').dispatchEvent(e)")
     wait.until(lambda driver: driver.execute_script("return location.hash") != "#r0-q7")
     assert opened.execute_script("return document.getElementById(location.hash.slice(1)).classList.contains('open')")
@@ -214,6 +223,29 @@ def test_differences_of_plans_are_marked_beside_each_other(opened: Any) -> None:
     assert opened.execute_script(f"return Array.from({pair}.querySelectorAll('td.off')).map(c => c.textContent)") == ["48.6x"]
     columns = opened.execute_script(f"return new Set(Array.from({pair}.children).map(c => c.getBoundingClientRect().top)).size")
     assert columns == 1
+
+
+def test_deep_plans_can_be_read_on_paper(browser: Any, tmp_path: Path) -> None:
+    """On a page of A4 the plans are one below the other, and a node at depth 15 still has room for a line of text."""
+    deep = PlanNode(operation="Seq Scan", relation="comments", alias="c", conditions=("c.creationdate >= 1327063006",), rows=1, cost=1.0)
+    for _ in range(15):
+        deep = PlanNode(operation="Nested Loop", rows=1, cost=2.0, children=(deep,))
+    record = comparison()
+    reports = tuple(
+        replace(report, plan=deep) if report.query_id == "q1" and report.side == "fast" else report for report in record.reports
+    )
+    browser.get(write_page(tmp_path / "deep.html", [replace(record, reports=reports)]).as_uri())
+    browser.execute_script("document.querySelector('#r0-q1 a').click()")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    plans = browser.execute_script("return [...document.querySelectorAll('#r0-q1 .plan')].map(p => p.getBoundingClientRect().left)")
+    node = "const td = document.querySelector('#r0-q1 td.d15'); const s = getComputedStyle(td);"
+    width = browser.execute_script(f"{node} return td.clientWidth - parseFloat(s.paddingLeft)")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(plans) == 2
+    assert len(set(plans)) == 1
+    assert width > 200
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 900)])
@@ -250,6 +282,20 @@ def test_it_prints(opened: Any) -> None:
     opened.execute_script("document.querySelector('form.filter button').click()")
     assert closed > 20_000
     assert len(opened.print_page()) > closed + 20_000
+
+
+def test_paper_has_what_a_click_would_open(opened: Any) -> None:
+    """Folded details are printed open and folded afterwards; headings are text, because boxes of buttons are on the first page only."""
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = opened.execute_script(f"addEventListener('beforeprint', () => {{ window.printed = {folded} }}); return {folded}")
+    opened.print_page()
+    assert opened.execute_script(f"return [window.printed, {folded}]") == [0, before]
+    assert before > 0
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = "return ['.queries button', '.plans .legend', 'summary'].map(q => getComputedStyle(document.querySelector(q)).display)"
+    opened.execute_script("document.querySelector('#r0-q1 a').click()")
+    assert opened.execute_script(shown) == ["contents", "none", "none"]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -305,6 +351,21 @@ def test_figures_are_really_drawn(opened: Any) -> None:
     assert min(areas) > 10_000
 
 
+@pytest.mark.slow
+def test_mlflow_shows_experiments_at_the_address_that_is_told(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address of `pilotscope ui` opens the list of trainings, in which the experiments of the suite are."""
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    open_client(store).create_experiment("mscn_stats_tiny", tags={"mlflow.experimentKind": "custom_model_development"})
+    with running_ui() as address:
+        announce(StoreUri(store), int(address.rpartition(":")[2]), as_json=True)
+        browser.get(json.loads(capsys.readouterr().out)["url"])
+        found = "return document.body.innerText.includes('mscn_stats_tiny')"
+        assert support.WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(found))
+
+
 def _luminance(colour: str) -> float:
     """Relative luminance of `rgb(r, g, b)` (WCAG 2)."""
     channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
@@ -314,3 +375,81 @@ def _luminance(colour: str) -> float:
 
 def _contrast(a: float, b: float) -> float:
     return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+
+@pytest.fixture(scope="module")
+def packed_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a page whose details are packed."""
+    path = write_page(tmp_path_factory.mktemp("packed") / "report.html", [large(), comparison()])
+    assert path.read_text(encoding="utf-8").count('class="details"') == 1
+    return path.as_uri()
+
+
+@pytest.fixture
+def packed(browser: Any, packed_address: str) -> Iterator[Any]:
+    """Open the page anew, at a query; check afterwards that the console is empty and that nothing was fetched but the page."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    browser.get("about:blank")
+    browser.get(f"{packed_address}#r0-q007")
+    support.WebDriverWait(browser, 10).until(lambda driver: driver.execute_script("return document.querySelector('.unpacking') === null"))
+    yield browser
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    assert {url.partition("#")[0] for url in requests if not url.startswith(("data:", "about:", "blob:"))} == {packed_address}
+
+
+DETAILS = "return document.querySelectorAll('#r0-queries .detail').length"
+
+
+def test_packed_details_are_made_when_a_query_is_opened(packed: Any) -> None:
+    """The query of the link is open; the details of others are added once, by a click, by keys, and by the button for all."""
+    assert packed.execute_script(OPENED) == ["r0-q007"]
+    assert packed.execute_script("return document.querySelector('#r0-q007 .query').getBoundingClientRect().height") > 100
+    assert "a_number >= 1000" in packed.execute_script("return document.querySelector('#r0-q007 .sql').textContent")
+    assert len(packed.execute_script("return [...document.querySelectorAll('#r0-q007 .plan .legend, #r0-q007 .plans > .legend')]")) == 1
+    for _ in range(3):
+        packed.execute_script("document.getElementById('r0-q008').rows[0].cells[3].click()")
+    assert packed.execute_script(DETAILS) == 2
+    packed.execute_script(CLICK, "query", 0)
+    for expected in (2, 3):  # from q007 to q008, whose details are there, and to q009
+        packed.execute_script(PRESS, "j")
+        assert packed.execute_script(DETAILS) == expected
+    packed.execute_script(TYPE, "text", "q01")
+    packed.execute_script("document.querySelector('form.filter button').click()")
+    assert packed.execute_script(f"{OPENED}.length") >= 10
+    assert packed.execute_script("return document.querySelectorAll('#r1-queries .detail').length") == 20
+
+
+def test_packed_sql_is_found(packed: Any) -> None:
+    """The filter reads the SQL of queries that were never opened."""
+    packed.execute_script(TYPE, "text", "t4.a_number")
+    assert len(packed.execute_script(ROWS)) == 146
+    packed.execute_script(TYPE, "text", "no such text")
+    assert packed.execute_script(ROWS) == []
+    assert packed.execute_script(DETAILS) == 1
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_packed_details_are_accessible(packed: Any, axe: str, width: int) -> None:
+    """axe-core finds nothing serious in details that were added, and the page is as wide as the screen."""
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+    packed.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    packed.execute_script("document.querySelector('#r0-q009 a').click()")
+    assert packed.execute_script("return document.documentElement.scrollWidth") == width
+    packed.execute_script(axe)
+    packed.set_script_timeout(120)
+    run = "const done = arguments[0]; axe.run('#r0-q009').then(found => done(found.violations.map(v => [v.impact, v.id])))"
+    found = packed.execute_async_script(run)
+    packed.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+
+
+def test_without_scripts_a_packed_page_says_so(browser: Any, packed_address: str) -> None:
+    """The tables are there, and a sentence tells how to see the details."""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.get(packed_address)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    said = browser.find_element("css selector", ".unpacking").text
+    assert said == "The SQL, times and plans of the queries are packed: unpacking them needs a browser with scripts, of 2023 or newer."

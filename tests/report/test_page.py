@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +14,7 @@ from urllib.parse import unquote
 from xml.dom import minidom
 
 import pytest
+from markupsafe import escape
 
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.report.content import queries_of
@@ -193,6 +197,23 @@ def test_sides_with_the_same_plan_share_its_table() -> None:
     assert "fast runs another plan than baseline. " in text
 
 
+def test_queries_that_lose_nothing_are_sorted_by_what_they_save() -> None:
+    """The order of lost times goes on below zero: what saves most comes last, however the workload is ordered."""
+    times = {"baseline": {"q1": [20.0] * 3, "q2": [20.0] * 3, "q3": [20.0] * 3, "q4": [20.0] * 3}}
+    faster = {"q1": [2.0] * 3, "q2": [18.0] * 3, "q3": [22.0] * 3, "q4": [9.0] * 3}
+    text = page([record_of({**times, "fast": faster})])
+    assert re.findall(r'<tbody id="r0-(\w+)"', text) == ["q3", "q2", "q4", "q1"]
+
+
+def test_the_chart_says_when_a_bar_has_a_colour() -> None:
+    """An interval that excludes 1 is not enough among many queries, and the caption says so with their number."""
+    first = plots_of(comparison(), summarize(comparison()))[0]
+    assert first.caption == (
+        "Sorted, with the 95 % interval of each query; above 1 is faster. Of 20 intervals some exclude 1 by chance, "
+        "so a bar has a colour only if its difference is significant among all 20 queries."
+    )
+
+
 def test_the_colours_of_faster_and_slower_mean_nothing_else() -> None:
     """No side, link, mark or warning has one of the two, on a light and on a dark screen, and in files."""
     style = files("pytest_pilotscope.report").joinpath("page.css").read_text(encoding="utf-8")
@@ -215,3 +236,22 @@ def test_a_pair_of_postgresqls_has_no_winner() -> None:
     assert 'class="loss"' not in text
     assert "fill: var(--loss)" not in text
     assert not re.search(r'data-flags="[^"]*(win|loss)', text)
+
+
+def test_packed_details_are_those_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each query's row of details and its SQL are in the block, by anchor, as they would be on the page, and nothing of them is twice."""
+    inline = page([comparison()])
+    monkeypatch.setattr("pytest_pilotscope.report.page.PACKED_FROM", 0)
+    text = page([comparison()])
+    assert text == page([comparison()])
+    block = re.findall(r'<script type="application/gzip" class="details">([^<]*)</script>', text)
+    details = json.loads(gzip.decompress(base64.b64decode(block[0])))
+    assert details.keys() == {f"r0-q{number}" for number in range(20)}
+    for sql, detail in details.values():
+        assert detail in inline
+        assert detail not in text
+        assert escape(sql) in detail
+    reader = Reader()
+    reader.feed(text)
+    assert (reader.open, reader.sources, reader.tags.count("script")) == ([], [], 2)
+    assert len(text) < len(inline)

@@ -1,17 +1,44 @@
-"""Remarks on choices, and on the estimates that a record is about."""
+"""Remarks on queries that decide a total, and on those that take long."""
 
 from __future__ import annotations
 
-from pytest_pilotscope.report.remarks import all_remarks
+from dataclasses import replace
+
+from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.report.remarks import long_queries
+from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.summary import summarize
-from tests.report.samples import comparison
+from tests.record.building import record_of
 
 
-def test_the_quality_of_plan_choices_is_stated() -> None:
-    """The remark states accuracy and regret on validation queries with all candidates executed, beside PostgreSQL's own regret."""
-    record = comparison()
-    (text,) = (remark.text for remark in all_remarks(record, summarize(record)) if "regret" in remark.text)
-    assert text == (
-        "fast: the best-scored plan was the fastest in 75% of 40 validation queries with all candidate plans executed; "
-        "regret 8.0% (PostgreSQL's own plans: 20.0%)"
+def said(record: Record) -> list[str]:
+    """Return the texts of the remarks."""
+    return [remark.text for remark in long_queries(summarize(record))]
+
+
+def times(**ms: float) -> dict[str, list[float]]:
+    """Return three equal rounds of each query."""
+    return {query: [time] * 3 for query, time in ms.items()}
+
+
+def test_a_query_that_dominates_a_total_is_named() -> None:
+    """More than half of the total of a side, of three queries or more; the sides of one query share a sentence."""
+    record = record_of({"baseline": times(q1=10.0, q2=900.0, q3=20.0), "mscn": times(q1=300.0, q2=400.0, q3=20.0)})
+    expected = (
+        "q2 alone takes 97% of the total of baseline and 56% of the total of mscn, so it decides the total; the speed-up per query counts "
+        "all queries alike"
     )
+    assert said(record) == [expected]
+    assert expected in render_records([record], width=None, color=False)
+    assert said(record_of({"baseline": times(q1=10.0, q2=9.0, q3=9.0), "mscn": times(q1=10.0, q2=9.0, q3=9.0)})) == []
+    assert said(record_of({"baseline": times(q1=10.0, q2=900.0), "mscn": times(q1=10.0, q2=900.0)})) == []
+
+
+def test_a_limit_of_time_is_recommended() -> None:
+    """Queries that take over ten seconds on any side are named, unless the run has a limit."""
+    slow = times(q1=11_000.0, q2=12_000.0, q3=9_000.0)
+    record = record_of({"baseline": slow, "mscn": {**slow, "q3": [10_500.0] * 3}})
+    assert said(record) == ["q1, q2, q3 take over 10 s; limit such queries with --query-timeout-ms"]
+    assert said(replace(record, header=replace(record.header, timeout_ms=60_000.0))) == []
+    one = record_of({"baseline": times(q1=11_000.0, q2=9_000.0, q3=9_000.0), "mscn": times(q1=5.0, q2=5.0, q3=5.0)})
+    assert said(one) == ["q1 takes over 10 s; limit such queries with --query-timeout-ms"]

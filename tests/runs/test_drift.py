@@ -160,6 +160,7 @@ def test_no_drift_is_an_a_a_run(pytester: pytest.Pytester) -> None:
         ({"training": False}, "measures each algorithm before and after, and trains it again; leave --no-training out"),
         ({"dask": "local:2"}, "measures each algorithm before and after, and trains it again; leave --dask out"),
         ({"clients": 2}, "measures each algorithm before and after, and trains it again; leave --clients out"),
+        ({"writes": ("s.sql",)}, "measures each algorithm before and after, and trains it again; leave --writes out"),
         ({"variants": ("nojit:jit=off",)}, "measures each algorithm before and after, and trains it again; leave --variant out"),
         *(
             (

@@ -245,11 +245,12 @@ def test_a_server_that_is_gone_at_the_very_end(pytester: pytest.Pytester) -> Non
         (["--report", "folder.html"], "--report folder.html: this is a folder; name a file in it"),
         (
             ["--gate", "nowhere.json"],
-            "--gate nowhere.json: nowhere.json does not exist; name another one, or measure without (--gate-on-missing warn)",
+            "--gate nowhere.json: nowhere.json does not exist; name another reference, or measure a first one: --gate-on-missing warn",
         ),
         (
             ["--gate", "empty"],
-            "--gate empty: there is no finished record in the folder empty; name another one, or measure without (--gate-on-missing warn)",
+            "--gate empty: there is no finished record in the folder empty; name another reference, or measure a first one: "
+            "--gate-on-missing warn",
         ),
     ],
 )

@@ -87,6 +87,7 @@ def test_open_answers_fail_nothing(tmp_path: Path) -> None:
         assert told in render_records([record], width=None, color=False)
         assert told.replace("'", "&#39;") in page
     assert metrics(summarize(record), "baseline-again")["test_incomparable_count"] == 2
+    assert record.header.machine_load is not None
 
 
 def test_other_data_fail_all_that_is_not_open(tmp_path: Path) -> None:

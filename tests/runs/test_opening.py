@@ -25,3 +25,15 @@ def test_any_message_ends_a_record(tmp_path: Path, message: str, recorded: str) 
     assert end is not None
     assert (end.status, end.error) == ("FAILED", recorded)
     assert end.failures == {"mscn": recorded.removeprefix("ValueError: ") if "\0" in message else f"{'x' * 4000}... (5000 characters)"}
+
+
+def test_the_end_has_the_load_of_the_machine(tmp_path: Path) -> None:
+    """Whatever the end; the header has the load at the start, and the verdict compares both."""
+    writer = RecordWriter(tmp_path / "r.jsonl", record_of({"baseline": {}, "mscn": {}}).header)
+    with pytest.raises(KeyboardInterrupt), writer, ending(writer, {}):
+        raise KeyboardInterrupt
+    end = read_record(tmp_path / "r.jsonl").end
+    assert end is not None
+    assert end.status == "KILLED"
+    assert end.machine_load is not None
+    assert end.machine_load.processors >= 1

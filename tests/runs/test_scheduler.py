@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,16 @@ def test_the_best_model_of_a_scheduler_is_loaded_by_the_next(tmp_path: Path, mon
         assert tracker is not None
         run = tracker.client.get_run(tracker.started_id)
         assert (run.info.status, "train_loss" in run.data.metrics) == ("FINISHED", training)
+        assert datetime.fromisoformat(run.data.tags["started_at"]).tzinfo is not None
+        if training:  # what was used, as PilotScope lists it
+            assert (run.data.params["num_training"], float(run.data.params["batch_size"])) == ("8", run.data.metrics["batch_size"])
     assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(
     ("preset", "arguments", "message"),
     [
-        (get_knob_preset_scheduler, {"target": "foo"}, "target: expected total_time, p95_time or throughput, got 'foo'"),
+        (get_knob_preset_scheduler, {"target": "foo"}, "target: expected total_time, p95_time, p99_time or throughput, got 'foo'"),
         (get_knob_preset_scheduler, {"projection": None}, "projection: expected llamatune or none, got 'None'"),
         (get_knob_preset_scheduler, {"num_trials": 0}, "num_trials: expected a whole number of at least 1, got '0'"),
         (get_index_preset_scheduler, {"budget_mb": -1}, "budget_mb: expected a number above 0, got '-1'"),

@@ -7,8 +7,10 @@ from math import inf
 
 import pytest
 
+from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import TimeSlice
+from pytest_pilotscope.record.results import TimeSlice, WriteRun
+from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.statistics.load import load_of
 from pytest_pilotscope.statistics.pairs import pairs_of
 from pytest_pilotscope.statistics.summary import metrics, summarize
@@ -76,3 +78,43 @@ def test_load_is_among_the_metrics() -> None:
             "test_throughput_ratio_ci_high": 2,
         }
     )
+
+
+def test_writes_have_figures_of_their_own() -> None:
+    """A side whose scripts take twice as long in every slice has a ratio of a half without an interval, whatever its queries do."""
+    record = loaded([0.5, 0.5])
+    writes = [
+        WriteRun(side=side, script="s.sql", repetition=number, client=1, latency_ms=factor * latency_ms)
+        for number in (1, 2)
+        for side, factor in (("baseline", 1.0), ("mscn", 2.0))
+        for latency_ms in (1.0, 2.0, 3.0)
+    ]
+    record = replace(record, writes=tuple(writes))
+    load = load_of(record, "mscn")
+    assert load is not None
+    assert load.writes is not None
+    assert load.writes.speedup is not None
+    assert (load.writes.throughput_per_s, load.writes.mean_ms, load.writes.latency_ms[50]) == pytest.approx((150, 4, 4))
+    assert (load.writes.speedup.low, load.writes.speedup.estimate, load.writes.speedup.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert {q: found.estimate for q, found in (load.writes.speedups or {}).items()} == pytest.approx(dict.fromkeys((50, 95, 99), 0.5))
+    baseline = load_of(record, "baseline")
+    assert baseline is not None
+    assert baseline.writes is not None
+    assert (baseline.writes.speedup, baseline.writes.mean_ms) == (None, 2)
+    found = metrics(summarize(record), "mscn")
+    assert {name: found[name] for name in found if "write" in name} == pytest.approx(
+        {
+            "test_write_throughput": 150,
+            "test_write_average_time": 0.004,
+            "test_write_latency_p50": 0.004,
+            "test_write_latency_p95": 0.006,
+            "test_write_latency_p99": 0.006,
+            "test_write_speedup": 0.5,
+            "test_write_speedup_ci_low": 0.5,
+            "test_write_speedup_ci_high": 0.5,
+        }
+    )
+    texts = [remark.text for remark in all_remarks(record, summarize(record))]
+    assert "mscn: a script of --writes takes 2.00 times as long as on the baseline [2.00, 2.00]" in texts
+    (alone,) = runs_of(replace(record, header=replace(record.header, sides=("baseline", "mscn"))))
+    assert alone.writes == record.writes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,13 @@ import pytest
 
 from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import PARTIAL, QueryReport, RunEnd, SubplanEstimate, TrainingReport
+from pytest_pilotscope.record.results import PARTIAL, MachineLoad, QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import figure_table
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
 from pytest_pilotscope.statistics.verdict import seconds_text, times_text, verdict
-from tests.record.building import record_of
+from tests.record.building import FINISHED, record_of
 from tests.statistics.test_ranking import record_of_sides
 
 
@@ -165,6 +166,12 @@ def test_postgresql_is_not_accused_by_itself() -> None:
     assert told.endswith("% is noise.")
 
 
+def test_noise_beyond_a_hundred_per_cent_is_a_factor() -> None:
+    """A difference of `400%` of a time is hard to read; it is a factor then."""
+    (told, *_) = texts(of_server(measured("baseline", baseline_again=[0.3, 3.0, 0.3, 3.0, 0.4, 2.5])))
+    assert re.search(r": on this machine a difference of less than a factor of [2-9]\.\d\d is noise\.$", told), told
+
+
 @pytest.mark.parametrize("factor", [1.5, 0.5])
 def test_a_query_that_differs_from_itself_shows_a_noisy_machine(factor: float) -> None:
     """Neither text, table, page nor summary says that PostgreSQL is slower, or faster, than itself; the noise has its size."""
@@ -254,3 +261,60 @@ def test_factors_show_that_they_are_not_one() -> None:
         "26 s",
         "12,346 s",
     ]
+
+
+def loaded(start: float, end: float | None, *, stolen_s: float | None = 0.0, processors: int = 2, **conditions: int) -> Record:
+    """Return a record with these load averages; both processors had 100 s in all."""
+    record = record_of_sides(oracle=0.5)
+    known = stolen_s is not None
+    first = MachineLoad(processors=processors, load_average=start, stolen_s=50.0 if known else None, elapsed_s=900.0 if known else None)
+    header = replace(record.header, machine_load=first, conditions=conditions)
+    last = None if end is None else replace(first, load_average=end)
+    if last is not None and stolen_s is not None:
+        last = replace(last, stolen_s=50.0 + stolen_s, elapsed_s=1000.0)
+    return replace(record, header=header, end=replace(FINISHED, machine_load=last))
+
+
+LOADED = "absolute times, inference above all, are upper bounds; compare ratios, or measure on a quiet machine."
+
+
+@pytest.mark.parametrize(
+    ("record", "load"),
+    [
+        (loaded(7.14, 1.0), "load average 7.1 at the start and 1.0 at the end, 2 processors"),
+        (loaded(1.0, 2.6), "load average 1.0 at the start and 2.6 at the end, 2 processors"),
+        (loaded(1.5, 1.0, processors=1), "load average 1.5 at the start and 1.0 at the end, 1 processor"),
+        (loaded(3.0, None), "load average 3.0 at the start, 2 processors"),
+        (loaded(0.5, 1.0, stolen_s=4.0), "load average 0.5 at the start and 1.0 at the end, 2 processors; others had 4.0% of their time"),
+        (loaded(9.0, 9.0, clients=4, parallel=1), "load average 9.0 at the start and 9.0 at the end, 2 processors"),
+        (loaded(9.0, 9.0, stolen_s=None), "load average 9.0 at the start and 9.0 at the end, 2 processors"),
+    ],
+)
+def test_a_run_on_a_loaded_machine_says_so(record: Record, load: str) -> None:
+    """The first sentence has the load at both ends, and the time that the hypervisor took, if it is much."""
+    first = verdict(record, summarize(record))[0]
+    assert (first.bad, first.text) == (True, f"Measured on a loaded machine ({load}): {LOADED}")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        loaded(2.0, 2.0),
+        loaded(8.0, 8.0, clients=4, parallel=1),  # its own
+        loaded(0.5, 1.0, stolen_s=1.9),
+        loaded(0.5, 1.0, stolen_s=None),
+        record_of_sides(oracle=0.5),  # an older record
+    ],
+)
+def test_a_run_on_a_quiet_machine_says_nothing_about_it(record: Record) -> None:
+    """Its own processes are not load, and neither is what is not known."""
+    assert not any("loaded" in text for text in texts(record))
+
+
+def test_the_processor_time_of_inference_stands_beside_its_time() -> None:
+    """If all runs have it; older records do not."""
+    record = record_of_sides(oracle=0.5)
+    runs = tuple(replace(run, inference_processor_ms=0.0 if run.side == "baseline" else 0.25) for run in record.runs)
+    assert "spends 0.02 s on inference (0.005 s of processor time)." in texts(replace(record, runs=runs))[0]
+    older = (*runs[:-1], replace(runs[-1], inference_processor_ms=None))
+    assert "spends 0.02 s on inference." in texts(replace(record, runs=older))[0]

@@ -94,11 +94,6 @@ class _Generator:
     def of(cls, session: Session, workload: Workload, references: References, rng: random.Random) -> _Generator:
         """Read the workload's shape and the database's schema and statistics, and prepare the session."""
         schema = read_schema(session)
-        if not schema:
-            raise DatasetError(
-                f"there is no table to make training queries of for {workload.dataset}: none is in the search path of database "
-                f"{session.database!r}; name the schema in the DSN (?options=-csearch_path%3Dsales), or make none (--generate-training 0)"
-            )
         shape = _shape(session, workload, references, schema)
         keys = {column for found in shape.edges for column in found}
         columns = {table: _filtered(table, schema, shape, keys) for table in schema}

@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
 def load_csv(session: Session, source: Source, files: Mapping[str, Path], schema: Path | None, advance: Advance) -> None:
     """
-    Create the tables and load their rows; call `advance` for each per cent.
+    Create the tables that have files, and load their rows; call `advance` for each per cent.
 
     Raise DatasetError, which names the file, for rows that do not fit.
     """
     if schema is None:
-        for table, columns in source.tables.items():
-            listed = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in columns.items())
+        for table in files:
+            listed = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in source.tables[table].items())
             session.execute(f"CREATE TABLE {quote_identifier(table)} ({listed})")
     else:
         with silent("", 0) as nothing:
             restore(session, schema, nothing)
+        for table in source.tables.keys() - files.keys():
+            session.execute(f"DROP TABLE IF EXISTS {quote_identifier(table)} CASCADE")  # empty, it would give wrong answers
     known = read_schema(session)
-    missing = [table for table in source.tables if table not in known]
+    missing = [table for table in sorted(files) if table not in known]
     if missing:
         raise DatasetError(f"{schema} creates no table {missing[0]!r}; remove it, and the published tables are created")
     show = in_per_cent(sum(path.stat().st_size for path in files.values()), advance)

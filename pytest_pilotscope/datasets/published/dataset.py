@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +89,7 @@ class PublishedDataset:
                     load_csv(loading, self.source, unpacked.csv, unpacked.schema, advance)
                 elif unpacked.dump is not None:
                     restore(loading, unpacked.dump, advance)
-            self._index(loading)
+            self._index(loading, self.source.tables if unpacked.csv is None else unpacked.csv)
 
     def workload(self) -> Workload:
         """Return the queries in the data folder; if there are none, raise `MissingWorkload`, which says where to get them."""
@@ -140,16 +140,16 @@ class PublishedDataset:
                 )
             yield inside
 
-    def _index(self, session: Session) -> None:
-        """Add a primary key `id` and an index on every reference, if the files did not."""
+    def _index(self, session: Session, tables: Collection[str]) -> None:
+        """Add a primary key `id` and an index on every reference to these tables, if the files did not."""
         schema = read_schema(session)
-        missing = [table for table in self.source.tables if table not in schema]
+        missing = [table for table in tables if table not in schema]
         if missing:
             raise DatasetError(f"dataset {self.name!r}: the loaded files have no table {missing[0]!r}; name other ones with --data-dir")
         indexed = indexed_columns(session)
-        for table in self.source.tables:
+        for table in tables:
             if (table, "id") not in indexed:
                 session.execute(f"ALTER TABLE {quote_identifier(table)} ADD PRIMARY KEY (id)")
         for table, column in self.source.references:
-            if (table, column) not in indexed and column in schema[table]:
+            if (table, column) not in indexed and column in schema.get(table, ()):
                 session.execute(f"CREATE INDEX ON {quote_identifier(table)} ({quote_identifier(column)})")

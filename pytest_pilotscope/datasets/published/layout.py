@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pytest_pilotscope.errors import DatasetError
 from .dump_text import dump_files, is_dump, is_in_own_format
 from .source import Source
 from .unpack import is_archive
+
+logger = logging.getLogger(__name__)
 
 SCHEMAS = ("schema.sql", "schematext.sql", "stats.sql")
 """Names under which a schema lies beside CSV files."""
@@ -91,7 +94,7 @@ def _may_be_dump(path: Path) -> bool:
 
 
 def _csv_files(source: Source, files: list[Path]) -> dict[str, Path] | None:
-    """Return the CSV files by table, None if there are none; raise DatasetError if some are missing."""
+    """Return the CSV files by table, None if there are none; name the tables without one. Raise DatasetError for two of one table."""
     by_name: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() == ".csv" and path.stem.lower() in source.tables:
@@ -101,8 +104,8 @@ def _csv_files(source: Source, files: list[Path]) -> dict[str, Path] | None:
             by_name[path.stem.lower()] = path
     missing = [table for table in source.tables if table not in by_name]
     if by_name and missing:
-        raise DatasetError(
-            f"dataset {source.name!r}: {len(by_name)} of {len(source.tables)} CSV files found in {files[0].parent}; "
-            f"missing: {', '.join(f'{table}.csv' for table in missing)}"
+        logger.warning(
+            "dataset %r: %d of %d CSV files found in %s; these tables are not there, and a query that needs one is refused: %s",
+            *(source.name, len(by_name), len(source.tables), files[0].parent, ", ".join(missing)),
         )
     return by_name or None

@@ -1,41 +1,30 @@
 """
 Build the library for one PostgreSQL, or take it from the cache.
 
-Building needs the server's headers and a C compiler: `$CC` or `cc`, or else the one in the ziglang package from PyPI. There is one library
-per build of a PostgreSQL major version, because structures of the planner change between major versions only.
+Building needs the server's headers and a C compiler (`compiling`). There is one library per build of a PostgreSQL major version, because
+structures of the planner change between major versions only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import logging
-import os
-import platform
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pytest_pilotscope.errors import MissingExtension
-from pytest_pilotscope.places.cacheentries import checksum, locked, remove, usable_folder
-from pytest_pilotscope.places.environment import COMPILING, clean_environment
-from pytest_pilotscope.places.privatefiles import check_owned
+from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres.binaries import available_binaries
-from pytest_pilotscope.postgres.process import temporary_folder
-
-_LOG = logging.getLogger(__name__)
+from pytest_pilotscope.postgres.extension.compiling import cached_library, find_compiler, portable_flags
 
 SUPPORTED_MAJORS = range(13, 20)
 TRIED_MAJORS = range(13, 19)
 """The versions that the library was tried on; for later ones it is written by their sources."""
 
 _SOURCES = Path(__file__).parent
-_TIMEOUT_S = 300
 _LINUX_FLAGS = ("-O2", "-fPIC", "-shared")
 _MACOS_FLAGS = ("-O2", "-fPIC", "-bundle", "-undefined", "dynamic_lookup")
 
@@ -62,35 +51,10 @@ def build_library(bindir: Path, cache: Path | None = None) -> Path:
 def build_with(headers: Headers, cache: Path | None = None) -> Path:
     """Return the path of the library for the server of these headers, as `build_library` does."""
     compiler = find_compiler()
-    folder = cache if cache is not None else _default_cache()
-    name = f"pilotscope-pg{headers.major}-{_key(headers, compiler)}"
-    target = _built(folder, name)
-    if target is None:
-        with locked(usable_folder(folder), f"builds a library in {folder}", _LOG):
-            target = _built(folder, name, damaged=_remove_damaged) or _compile(compiler, headers, folder, name)
-    check_owned(target, "library")
-    return target
-
-
-def _built(folder: Path, name: str, *, damaged: Callable[[Path], None] = lambda path: None) -> Path | None:
-    """Return the library of this name, whose file name ends with its checksum; call `damaged` with each that does not fit its own."""
-    for path in sorted(folder.glob(f"{name}*")):
-        if path.name == _file_name(name, path):
-            return path
-        damaged(path)
-    return None
-
-
-def _remove_damaged(path: Path) -> None:
-    _LOG.warning("the library %s is damaged; it is built again", path)
-    remove(path)
-
-
-def _file_name(name: str, path: Path) -> str:
-    try:
-        return f"{name}-{checksum(path)[:16]}.so"
-    except OSError:
-        return ""
+    made_from = [*sorted(_SOURCES.glob("*.[ch]")), *sorted(headers.folder.glob("pg_config*.h"))]
+    failed = f"the pilotscope library could not be compiled for PostgreSQL {headers.major} with {shlex.join(compiler)}"
+    command = partial(compile_command, compiler, headers.folder)
+    return cached_library(f"pilotscope-pg{headers.major}", command, made_from, cache, failed)
 
 
 def find_headers(bindir: Path) -> Headers:
@@ -127,67 +91,12 @@ def headers_of(major: int) -> Headers:
     )
 
 
-def find_compiler() -> tuple[str, ...]:
-    """Return the command that compiles C: `$CC`, `cc`, or `python -m ziglang cc`; MissingExtension when there is none."""
-    chosen = shlex.split(os.environ.get("CC", ""))
-    if chosen and shutil.which(chosen[0]):
-        return tuple(chosen)
-    if shutil.which("cc"):
-        return ("cc",)
-    if importlib.util.find_spec("ziglang") is not None:
-        return (sys.executable, "-m", "ziglang", "cc")
-    raise MissingExtension(
-        "the pilotscope library cannot be built: there is neither a C compiler (cc) nor the ziglang package; "
-        "install one, for instance with: pip install ziglang"
-    )
-
-
 def compile_command(compiler: tuple[str, ...], headers: Path, target: Path) -> list[str]:
     """Return the command that compiles all sources into `target`."""
     flags: tuple[str, ...] = _MACOS_FLAGS if sys.platform == "darwin" else _LINUX_FLAGS
-    if "ziglang" in compiler:
-        flags += ("-fno-sanitize=undefined", *_zig_target())
+    flags += portable_flags(compiler)
     sources = map(str, sorted(_SOURCES.glob("*.c")))
     return [*compiler, *flags, "-isystem", str(headers), "-o", str(target), *sources]
-
-
-def _zig_target() -> tuple[str, ...]:
-    """Compile against an old C library, so that the result loads wherever the server does."""
-    return ("-target", f"{platform.machine()}-linux-gnu.2.17") if sys.platform == "linux" else ()
-
-
-def _compile(compiler: tuple[str, ...], headers: Headers, folder: Path, name: str) -> Path:
-    """Compile into a temporary file and give it its name when it is complete; return its path."""
-    with temporary_folder(folder, "building-") as temporary:
-        made = temporary / f"{name}.so"
-        environment = {**clean_environment(*COMPILING), "ZIG_GLOBAL_CACHE_DIR": str(temporary), "ZIG_LOCAL_CACHE_DIR": str(temporary)}
-        command = compile_command(compiler, headers.folder, made)
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S, check=False)
-        if result.returncode != 0:
-            raise MissingExtension(
-                f"the pilotscope library could not be compiled for PostgreSQL {headers.major} with {shlex.join(compiler)} "
-                f"(exit status {result.returncode}): {result.stderr.strip()[-2000:]}"
-            )
-        made.chmod(0o755)
-        target = folder / _file_name(name, made)
-        os.replace(made, target)
-    _LOG.info("built %s", target)
-    return target
-
-
-def _key(headers: Headers, compiler: tuple[str, ...]) -> str:
-    """Return 16 hex digits of everything the library is made from: its sources, the server's configuration, the command."""
-    digest = hashlib.sha256()
-    for path in [*sorted(_SOURCES.glob("*.[ch]")), *sorted(headers.folder.glob("pg_config*.h"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update("\0".join(compile_command(compiler, headers.folder, Path("library"))).encode())
-    return digest.hexdigest()[:16]
-
-
-def _default_cache() -> Path:
-    from pytest_pilotscope.places.folders import cache_subfolder
-
-    return cache_subfolder("extension")
 
 
 def _header_folders(bindir: Path, major: int) -> list[Path]:

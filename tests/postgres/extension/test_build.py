@@ -17,7 +17,8 @@ import pytest
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension import build
-from pytest_pilotscope.postgres.extension.build import build_library, compile_command, find_compiler, find_headers
+from pytest_pilotscope.postgres.extension.build import build_library, compile_command, find_headers
+from pytest_pilotscope.postgres.extension.compiling import find_compiler
 from tests.labels.test_labelcache import spoil
 
 

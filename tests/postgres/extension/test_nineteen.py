@@ -20,7 +20,8 @@ import pytest
 
 from pytest_pilotscope.postgres.binaries import available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library, compile_command, find_compiler, find_headers
+from pytest_pilotscope.postgres.extension.build import build_library, compile_command, find_headers
+from pytest_pilotscope.postgres.extension.compiling import find_compiler
 from pytest_pilotscope.postgres.session import Session
 
 SCANS = ("SEQSCAN", "INDEXSCAN", "INDEXONLYSCAN", "BITMAPSCAN", "TIDSCAN", "CONSIDER_INDEXONLY")
