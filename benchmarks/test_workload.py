@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from pytest_pilotscope.runs.shared import MeasuredRun
 from pytest_pilotscope.runs.single import BenchmarkRun
 
-OpenRun = Callable[[], AbstractContextManager[BenchmarkRun]]
+OpenRun = Callable[[], AbstractContextManager[BenchmarkRun | MeasuredRun]]
 
 
 def test_workload(pilotscope_run: OpenRun, subtests: pytest.Subtests) -> None:

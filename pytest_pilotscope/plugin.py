@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.runs.bench import Bench, Conclusion
     from pytest_pilotscope.runs.cases import Case
     from pytest_pilotscope.runs.left_over import LeftOver
+    from pytest_pilotscope.runs.shared import MeasuredRun
     from pytest_pilotscope.runs.single import BenchmarkRun
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -42,6 +43,7 @@ LEFT_OVER: pytest.StashKey[LeftOver] = pytest.StashKey()
 WARNINGS = "pilotscope_warnings"
 CASE = "pilotscope_case"
 RECORD = "pilotscope_record"
+RUN = "pilotscope_run"
 PARALLEL = (
     "times taken beside other workers are noise: measure without -n (or with -n0); collecting and training alone (--no-measure) may use it"
 )
@@ -107,11 +109,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Reject impossible measurements before anything starts. Keep the gate active even if no test was selected."""
     config = session.config
     options.add_late_keys(config, _registry(config))
-    items: Iterator[Any] = (item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames)
+    items: list[Any] = [item for item in session.items if isinstance(item, pytest.Function) and CASE in item.fixturenames]
     cases = tuple(item.callspec.params[CASE] for item in items)
     beside_others = _is_worker(config) and config.stash[SETTINGS].measure
     if not beside_others and (cases or _is_to_be_judged(config)):
-        config.stash[BENCH] = _checked_bench(config, cases)
+        bench = config.stash[BENCH] = _checked_bench(config, cases)
+        bench.to_open.update(item.callspec.params[CASE] for item in items if RUN in item.fixturenames)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -312,11 +315,14 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 @pytest.fixture
-def pilotscope_run(pilotscope_case: Case, request: pytest.FixtureRequest) -> Iterator[Callable[[], AbstractContextManager[BenchmarkRun]]]:
+def pilotscope_run(
+    pilotscope_case: Case, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], AbstractContextManager[BenchmarkRun | MeasuredRun]]]:
     """
     Open the run of this case: `with pilotscope_run() as run: ...`.
 
-    It is a context manager inside the test, so that the run notices Ctrl-C and ends KILLED.
+    It is a context manager inside the test, so that the run notices Ctrl-C and ends KILLED. The cases of one dataset take turns against
+    one baseline: the first that is opened measures all of them.
     """
     if _is_worker(request.config) and request.config.stash[SETTINGS].measure:
         pytest.fail(PARALLEL, pytrace=False)

@@ -73,6 +73,8 @@ def _unfit(record: Record) -> str | None:
         return f"it is {record.status}"
     if PARTIAL in record.header.tags:
         return f"it measured {record.header.tags[PARTIAL]}"
+    if record.header.sides == (record.header.baseline_side,):
+        return "it has the baseline alone, which the other runs share"
     return "its times were taken beside other workers" if record.header.parallel else None
 
 

@@ -42,8 +42,8 @@ class Gate:
     """
     The `references` of runs by algorithm and dataset; None compares each run with its own baseline.
 
-    If there are none, `missing` says where `open_gate` looked. `compared` are the datasets on which a reference compares algorithms; there
-    the baseline has no run of its own to judge.
+    If there are none, `missing` says where `open_gate` looked. `compared` are the datasets on which the reference has the baseline only
+    beside other algorithms; there it has no run of its own to judge.
     """
 
     settings: Settings
@@ -110,19 +110,20 @@ def gate_of(chosen: str, settings: Settings, newest_record: NewestRecord) -> Gat
 
 def gate_with(settings: Settings, records: Sequence[Record], missing: str = "") -> Gate:
     """Return the gate with these references."""
-    compared = frozenset(record.header.dataset for record in records if is_comparison(record.header))
+    compared = frozenset(record.header.dataset for record in records if is_comparison(record.header) or _is_baseline(record))
     return Gate(settings=settings, references=_by_case(records), missing=missing, calibrations=calibration_folder(), compared=compared)
 
 
 def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Judgement:
     """Decide on every run; report a state for an expected run that was not measured."""
+    records = tuple(records)
     runs = _by_case(records)
+    shared = {case: None for record in records if _is_baseline(record) and (case := (YARDSTICK, record.header.dataset)) not in runs}
     reports, described, remarks = {}, {}, []
-    for case in dict.fromkeys((*expected, *runs)):
-        if _is_yardstick(gate, case):
-            remarks.append(
-                f"{case[0]} on {case[1]}: not gated: it is the yardstick of the comparison in the reference, so nothing judges it"
-            )
+    for case in dict.fromkeys((*expected, *shared, *runs)):
+        if case in shared or _is_yardstick(gate, case):
+            whose = "the comparison in the reference" if _is_yardstick(gate, case) else "the other runs"
+            remarks.append(f"{case[0]} on {case[1]}: not gated: it is the yardstick of {whose}, so nothing judges it")
             continue
         policy, remark = _policy(gate, runs.get(case))
         report = reports[case] = _decide(gate, runs.get(case), case, policy)
@@ -130,9 +131,14 @@ def judge(gate: Gate, records: Iterable[Record], expected: Iterable[Case]) -> Ju
         described[case] = (f"{case[0]} on {case[1]}: {first}", *rest, *describe_power(report), f"  {remark}")
     if not reports:
         remarks.append(f"gate: NOT COMPARABLE: nothing {'else ' if remarks else ''}was measured")
-    if others := [case for case in gate.references or () if case not in reports]:
+    if others := [case for case in gate.references or () if case not in reports and case not in shared]:
         remarks.append(f"only in the reference, so not gated: {_listed(others)}")
     return Judgement(reports=reports, described=described, remarks=tuple(remarks))
+
+
+def _is_baseline(record: Record) -> bool:
+    """Tell whether a record has the baseline alone, which runs with records of their own share."""
+    return record.header.sides == (record.header.baseline_side,)
 
 
 def _is_yardstick(gate: Gate, case: Case) -> bool:

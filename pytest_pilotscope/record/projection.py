@@ -1,9 +1,10 @@
-"""Splitting the record of a comparison into one run for each algorithm: stores, summaries and the gate work on single runs."""
+"""Splitting a measurement of several algorithms into one run for each of them: stores, summaries and the gate work on single runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from uuid import uuid4
 
 from pytest_pilotscope.record.names import file_name
 from pytest_pilotscope.record.record import Record
@@ -34,18 +35,29 @@ def runs_of(record: Record) -> tuple[Record, ...]:
 
 def header_of(header: RunHeader, side: str) -> RunHeader:
     """Return the header of a run of this side alone; it keeps the tags of the record, also `record_id`."""
-    baseline = header.baseline_side
+    return _part(header, side, (side,), {"comparison": header.run_name})
+
+
+def own_header(header: RunHeader, algorithm: str, sides: tuple[str, ...]) -> RunHeader:
+    """Return the header of a record of these sides alone. The other sides take turns with them, and have the same baseline."""
+    shared = f"{', '.join(side for side in header.sides if side != header.baseline_side)} on {header.dataset}, {header.started_at}"
+    part = _part(header, algorithm, sides, {"record_id": uuid4().hex, "shared_baseline": shared})
+    return replace(part, shared_baseline=shared)
+
+
+def _part(header: RunHeader, algorithm: str, sides: tuple[str, ...], tags: Mapping[str, str]) -> RunHeader:
     rest = header.run_name.removeprefix(header.algorithm)
-    own: Mapping[str, Scalar] = {**(_NOTHING_LEARNED if side in (baseline, *header.variants) else {}), "algorithm": side}
+    learns = any(side not in (header.baseline_side, *header.variants) for side in sides)
+    own: Mapping[str, Scalar] = {**({} if learns else _NOTHING_LEARNED), "algorithm": algorithm}
     return replace(
         header,
-        run_name=f"{file_name(side)}{rest}",
-        algorithm=side,
-        sides=tuple(dict.fromkeys((baseline, side))),
-        variants={name: difference for name, difference in header.variants.items() if name == side},
-        other_servers=tuple(name for name in header.other_servers if name == side),
+        run_name=f"{file_name(algorithm)}{rest}",
+        algorithm=algorithm,
+        sides=tuple(dict.fromkeys((header.baseline_side, *sides))),
+        variants={name: difference for name, difference in header.variants.items() if name in sides},
+        other_servers=tuple(name for name in header.other_servers if name in sides),
         parameters={name: own.get(name, value) for name, value in header.parameters.items()},
-        tags={**header.tags, "comparison": header.run_name, **({"variant": variant} if (variant := header.variants.get(side)) else {})},
+        tags={**header.tags, **tags, **({"variant": variant} if (variant := header.variants.get(algorithm)) else {})},
     )
 
 
@@ -62,11 +74,11 @@ def _of_side(record: Record, side: str) -> Record:
         steps=tuple(step for step in record.steps if step.side in header.sides),
         training=tuple(training for training in record.training if training.side == side),
         preparations=tuple(preparation for preparation in record.preparations if preparation.side == side),
-        end=_end(record.end, header.sides) if record.end else None,
+        end=end_of(record.end, header.sides) if record.end else None,
     )
 
 
-def _end(end: RunEnd, sides: tuple[str, ...]) -> RunEnd:
+def end_of(end: RunEnd, sides: tuple[str, ...]) -> RunEnd:
     """Drop the failures of other sides, which do not fail this one."""
     failures = {side: why for side, why in end.failures.items() if side in sides}
     others_only = end.status == "FAILED" and end.error is None and not failures

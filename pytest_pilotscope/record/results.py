@@ -297,7 +297,8 @@ class RunHeader:
     comparable if their `fingerprints` are equal: `data`, `statistics`, `settings`, `indexes`, `build`, `workload`. `server` describes the
     server (provider, version, build flags), and `settings` are those that differ from PostgreSQL's defaults. `timeout_ms` is null if the
     limit follows the baseline. `parallel` marks times measured while other workers ran, which no gate accepts. `machine_load` is the load
-    when the run began.
+    when the run began. `shared_baseline` names the measurement if several runs took turns against one baseline: the records with the same
+    name have the same executions of it, which are one sample.
     """
 
     run_name: str
@@ -320,6 +321,7 @@ class RunHeader:
     settings: Mapping[str, str] = field(default_factory=dict)
     timeout_ms: float | None = None
     parallel: bool = False
+    shared_baseline: str | None = None
     machine_load: MachineLoad | None = None
 
     def __post_init__(self) -> None:

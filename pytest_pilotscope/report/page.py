@@ -58,25 +58,34 @@ class RunContent:
     packed: str
 
 
-def write_page(path: Path, records: Sequence[Record]) -> Path:
-    """Write the page of these records, in this order, create its folder if necessary, and return the path."""
+def write_page(path: Path, records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> Path:
+    """
+    Write the page of these records, in this order, create its folder if necessary, and return the path.
+
+    `plots` are those of a single record if they are drawn already.
+    """
     private_folder(path.parent)
-    write_private(path, page(records))
+    write_private(path, page(records, plots=plots))
     return path
 
 
-def write_plots(folder: Path, record: Record) -> Path:
-    """Write every plot of a record as an SVG file, and return the folder."""
+def drawn(record: Record) -> tuple[Plot, ...]:
+    """Draw every plot of a record."""
+    return plots_of(record, summarize(record))
+
+
+def write_plots(folder: Path, plots: Sequence[Plot]) -> Path:
+    """Write plots as SVG files, and return the folder."""
     private_folder(folder)
-    for plot in plots_of(record, summarize(record)):
+    for plot in plots:
         write_private(folder / f"{plot.name}.svg", plot.for_file())
     return folder
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> str:
     """Return the text of the page."""
     templates = environment()
-    runs = [_content(record, f"r{number}-", templates) for number, record in enumerate(records)]
+    runs = [_content(record, f"r{number}-", templates, plots) for number, record in enumerate(records)]
     return (
         templates.get_template(TEMPLATE).render(
             runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY
@@ -85,7 +94,7 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
-def _content(record: Record, prefix: str, templates: Environment) -> RunContent:
+def _content(record: Record, prefix: str, templates: Environment, plots: Sequence[Plot] | None) -> RunContent:
     summary = summarize(record)
     queries = tuple(sorted(queries_of(record, summary), key=lambda query: -query.most_lost_ms))
     detail = templates.get_template(DETAIL).module.detail  # type: ignore[attr-defined]  # a macro
@@ -98,7 +107,7 @@ def _content(record: Record, prefix: str, templates: Environment) -> RunContent:
         table=figure_table(summary),
         verdict=verdict(record, summary),
         remarks=all_remarks(record, summary),
-        plots=plots_of(record, summary),
+        plots=tuple(plots_of(record, summary) if plots is None else plots),
         queries=queries,
         details=details,
         packed=_packed({f"{prefix}{query.id}": (query.sql, details[query.id]) for query in queries}),

@@ -26,6 +26,7 @@ _CHOICES = {"validation_queries", "validation_top1_accuracy", "validation_regret
 def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
     """Return all remarks on a record, in the order of display."""
     found = (
+        shared_baseline(record),
         variant_remarks(record, summary),
         write_remarks(summary),
         wide_intervals(summary),
@@ -35,6 +36,12 @@ def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
         record_remarks(record),
     )
     return tuple(remark for part in found for remark in part)
+
+
+def shared_baseline(record: Record) -> Iterator[Remark]:
+    """Say which runs have the same executions of the baseline."""
+    if shared := record.header.shared_baseline:
+        yield Remark(text=f"Measured in turns against one baseline: {shared}. These runs have the same executions of it: one sample.")
 
 
 def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:

@@ -6,16 +6,17 @@ Nothing here knows pytest. `say` shows a line to the user, `progress` a bar.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError, named, reason_of
+from pytest_pilotscope.errors import UnknownName, UsageError, named, raise_interrupt_behind, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -28,11 +29,12 @@ from pytest_pilotscope.queries.streams import Step, StreamSpec, drawn_stream
 from pytest_pilotscope.record.results import BASELINE, RunHeader
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say
-from pytest_pilotscope.runs.cases import Case, cases_of
+from pytest_pilotscope.runs.cases import Case, cases_of, runs_to_judge, shares
 from pytest_pilotscope.runs.drift import check_drift, divided
-from pytest_pilotscope.runs.finished import FinishedRun, Tracking, isolated, read_back
+from pytest_pilotscope.runs.finished import FinishedRun, isolated, read_back
 from pytest_pilotscope.runs.header import check_folder, check_page, restrictions
 from pytest_pilotscope.runs.opening import benchmark_run, select_queries
+from pytest_pilotscope.runs.shared import MeasuredRun, SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
 from pytest_pilotscope.runs.stream import check_stream, writable
 from pytest_pilotscope.runs.variants import register_variants
@@ -61,19 +63,26 @@ class Conclusion:
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """The state of one invocation; close it to stop the servers. `failures` are those of readers of the records, as sentences."""
+    """
+    The state of one invocation; close it to stop the servers.
+
+    `cases` are all that are asked for. `to_open` counts how often each case will be opened: those of one dataset are measured together, at
+    the first. `failures` are those of readers of the records, as sentences.
+    """
 
     settings: Settings
     registry: Registry
     say: Say
     progress: ShowProgress
     cases: tuple[Case, ...] = ()
+    to_open: Counter[Case] = field(default_factory=Counter)
     finished: list[FinishedRun] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _gate: Gate | None = None
     _judgement: Judgement | None = None
     _databases: dict[str, Database] = field(default_factory=dict)
     _workloads: dict[str, Workload] = field(default_factory=dict)
+    _measured: dict[Case, tuple[MeasuredRun, FinishedRun | None]] = field(default_factory=dict)
     _divided: dict[str, tuple[Workload, Workload]] = field(default_factory=dict)
     _stream: StreamSpec | None = None
     _steps: dict[str, tuple[Step, ...]] = field(default_factory=dict)
@@ -241,33 +250,34 @@ class Bench:
         return [part.resolve() for name in self.settings.algorithms for part in self.registry.parts(name)]
 
     @contextmanager
-    def open_run(self, case: Case) -> Iterator[BenchmarkRun]:
-        """Give the run of a case; however the block ends, hand the record to its readers."""
-        tracking = Tracking(self.settings)
+    def open_run(self, case: Case) -> Iterator[BenchmarkRun | MeasuredRun]:
+        """Give the run of a case, measured already if it shares its baseline; however the block ends, hand the record to its readers."""
+        sharing = [other for other in self.to_open if shares(other, case, self.settings)]
+        group = [other for other in sharing if self.to_open[other] > 0]
+        if case not in self._measured and case in group and len(group) > 1 and self._connect(sharing):
+            self._measure_in_turns(group)
+        self.to_open[case] -= 1
+        if case in self._measured:
+            measured, finished = self._measured.pop(case)
+            self.finished += [finished] if finished else []
+            yield measured
+            if measured.error is not None:
+                raise measured.error
+            return
+        headers: list[RunHeader] = []
         database = self.database(case.dataset)
         steps = self._steps.get(case.dataset, ())
         earlier, later = self._divided.get(case.dataset, (self.workload(case.dataset),) * 2)
-        header: RunHeader | None = None
-
-        def started(its_header: RunHeader) -> None:
-            nonlocal header
-            header = its_header
-            with held():
-                tracking.begin(its_header)
-
         try:
             with (
                 self._drifted(case, database) as drifted,
-                writable(database, steps) as measured,
-                benchmark_run(
+                writable(database, steps) as written,
+                self._run(
                     *case.measured,
                     together=case.compares,
-                    database=measured,
+                    database=written,
                     workload=replace(later if case.after else earlier, dataset=case.measured_dataset),
-                    settings=self.settings,
-                    registry=self.registry,
-                    progress=self.progress,
-                    started=started,
+                    started=headers.append,
                     drifted=drifted,
                     earlier=earlier,
                     steps=steps,
@@ -275,10 +285,44 @@ class Bench:
             ):
                 yield run
         finally:
-            if header is not None:
-                with held():
-                    finished = read_back(header, self.settings.results, tracking, self.failures)
-                    self.finished += [finished] if finished else []
+            self.finished += filter(None, map(self._read_back, headers))
+
+    def _run(self, *names: str, **given: Any) -> AbstractContextManager[BenchmarkRun]:
+        return benchmark_run(*names, settings=self.settings, registry=self.registry, progress=self.progress, **given)
+
+    def _read_back(self, header: RunHeader) -> FinishedRun | None:
+        with held():
+            return read_back(header, self.settings, self.failures)
+
+    def _connect(self, cases: Sequence[Case]) -> bool:
+        """Tell whether the server has connections for the clients of all these cases at once; without `--clients` it has."""
+        from pytest_pilotscope.runs.slices import allowed_connections, wanted_connections
+
+        sides = 1 + sum(len(case.opponents) for case in cases)
+        clients = self.settings.clients
+        return clients is None or wanted_connections(sides, clients, write=bool(self.settings.writes)) <= allowed_connections(
+            self.database(cases[0].dataset)
+        )
+
+    def _measure_in_turns(self, cases: Sequence[Case]) -> None:
+        """Measure cases of one dataset against one baseline. An error of one algorithm is kept for its own case, any other for all."""
+        headers: list[RunHeader] = []
+        names = dict.fromkeys(name for case in cases for name in case.opponents)
+        error: Exception | None = None
+        run: SharedRun | None = None
+        try:
+            on: dict[str, Any] = {"database": self.database(cases[0].dataset), "workload": self.workload(cases[0].dataset)}
+            with self._run(*names, together=True, apart=cases, started=headers.append, **on) as shared:
+                run = cast("SharedRun", shared)
+                run.measure_everything()
+        except Exception as problem:
+            raise_interrupt_behind(problem)
+            error = problem
+        finally:
+            found = [self._read_back(header) for header in headers] or [None] * len(cases)
+            for case, finished in zip(cases, found, strict=True):
+                part = MeasuredRun(error=error) if run is None else run.part(case.opponents, error)
+                self._measured[case] = part, finished
 
     @contextmanager
     def _drifted(self, case: Case, database: Database) -> Iterator[DriftedDatabases | None]:
@@ -294,6 +338,8 @@ class Bench:
         """Write the report; calibrate with the runs, or judge them by the gate. Each does its work even if the others fail."""
         lines: list[str] = []
         interrupted = failed = False
+        self.finished += [finished for _, finished in self._measured.values() if finished is not None]  # no test has opened these
+        self._measured.clear()
         for reader, read in {
             "report": self._report,
             "drift": self._drift,
@@ -362,7 +408,7 @@ class Bench:
             return (), False
         from pytest_pilotscope.gate.judging import judge
 
-        expected = (run for case in cases_of(self.settings) for run in case.runs)
+        expected = runs_to_judge(self.settings)
         self._judgement = judge(self._gate, [run.record for run in self.finished], expected)
         return self._judgement.lines, self._judgement.exit_code != 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_pilotscope.options.drifts import Drift
@@ -33,8 +34,12 @@ class Case:
 
     def is_of(self, header: RunHeader) -> bool:
         """Tell whether this case made a record with this header."""
-        algorithm = drift_title(self.algorithms[0]) if self.after else COMPARISON if self.compares else self.algorithms[0]
-        return (header.algorithm, header.dataset) == (algorithm, self.measured_dataset)
+        return (header.algorithm, header.dataset) == (self.title, self.measured_dataset)
+
+    @property
+    def title(self) -> str:
+        """The algorithm in the header of its record."""
+        return drift_title(self.algorithms[0]) if self.after else COMPARISON if self.compares else self.algorithms[0]
 
     @property
     def measured_dataset(self) -> str:
@@ -60,10 +65,20 @@ class Case:
         """The algorithms besides the baseline, which takes part in every run."""
         return tuple(name for name in self.algorithms if name != BASELINE)
 
-    @property
-    def runs(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of algorithm and dataset to compare with the baseline; a baseline by itself is compared with itself."""
-        return tuple((name, self.dataset) for name in self.opponents or (BASELINE,))
+
+def shares(case: Case, other: Case, settings: Settings) -> bool:
+    """
+    Tell whether two cases are measured in turns against one baseline: those of one dataset are.
+
+    Not so with a drift, because the runs before and after it are pairs, nor in a stream, which has an order, nor without measurement.
+    """
+    return settings.measure and settings.drift is None and settings.stream is None and case.dataset == other.dataset
+
+
+def runs_to_judge(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield pairs of algorithm and dataset to compare with the baseline; the baseline, if nothing else is there, with itself."""
+    opponents = dict.fromkeys((name, case.dataset) for case in cases_of(settings) for name in case.opponents)
+    yield from opponents or dict.fromkeys((BASELINE, case.dataset) for case in cases_of(settings))
 
 
 def cases_of(settings: Settings) -> tuple[Case, ...]:

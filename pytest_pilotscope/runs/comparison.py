@@ -43,7 +43,7 @@ class ComparisonRun(BenchmarkRun):
                 failure = SideFailed(name, error)
                 failure.__cause__ = error
                 broken.append(failure)
-                self.failures[name] = failure.reason
+                self.ended(failure)
                 logger.warning("%s", failure)
         self.begin(sides, count_truths=estimators > 0)
         return broken
@@ -60,6 +60,7 @@ class ComparisonRun(BenchmarkRun):
                 sides = _others(sides, error.side)
             except SideFailed as error:
                 problems.append(self._without(error.side, query, f"query {query.id!r} on side {error.side!r}: {error.reason}"))
+                self.ended(error)
                 self.sides = sides = _others(sides, error.side)
         return problems
 

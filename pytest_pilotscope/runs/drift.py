@@ -106,19 +106,19 @@ class DriftRun(ComparisonRun):
         if name != BASELINE:
             ((old,), (new,)) = (made(name, [make]) for _ in range(2))
             self._deciding.append(name)
-            self._learn(old, self._training(name, name, self.drifted.before, self.earlier, stack))
+            self._learn(name, old, self._training(name, name, self.drifted.before, self.earlier, stack))
             training = self._training(sides.retrained, name, analyzed, self.workload, stack)
             training.labels_cache = stack.enter_context(temporary_folder())  # what others have counted would hide a part of the cost
             training.settings = replace(training.settings, load_model=None)
-            self._learn(new, training, side=sides.retrained)
+            self._learn(sides.retrained, new, training)
             of_algorithm = ((sides.old, old, self.database), (sides.old_analyzed, old, analyzed), (sides.retrained, new, analyzed))
             opponents |= {side: self._side(side, algorithm, database, stack) for side, algorithm, database in of_algorithm}
         self.begin(list(opponents.values()), count_truths=name != BASELINE and isinstance(old, CardinalityEstimator))
         return ()
 
-    def _learn(self, algorithm: Algorithm, training: Training, side: str | None = None) -> None:
-        report = self.learned(algorithm, training, self.supervised(training.session, training.database))
-        self.writer.write(report if side is None else replace(report, side=side))
+    def _learn(self, side: str, algorithm: Algorithm, training: Training) -> None:
+        report = self.learned(side, algorithm, training, self.supervised(training.session, training.database))
+        self.writer.write(replace(report, side=side))
 
     def _training(self, side: str, algorithm: str, database: Database, workload: Workload, stack: ExitStack) -> Training:
         session = stack.enter_context(database.measuring_session())

@@ -11,23 +11,26 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, error_text, raise_interrupt_behind, recorded
+from pytest_pilotscope.errors import TooManyLeft, UsageError, ends_as, error_text, named, raise_interrupt_behind, recorded
 from pytest_pilotscope.measurement.supervision import note_instruments
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.streams import Step, described_stream
 from pytest_pilotscope.record.drift import drift_sides, drift_title
-from pytest_pilotscope.record.projection import COMPARISON
+from pytest_pilotscope.record.projection import COMPARISON, own_header
 from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import RunEnd, RunHeader, Status
 from pytest_pilotscope.registry import Registry
+from pytest_pilotscope.runs.cases import Case
 from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.drift import DriftRun, drifted_header
-from pytest_pilotscope.runs.header import open_record, run_header
+from pytest_pilotscope.runs.header import run_header
 from pytest_pilotscope.runs.learn import copyable, made
 from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.machine_load import machine_load
+from pytest_pilotscope.runs.records import Records, open_records
+from pytest_pilotscope.runs.shared import SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
 from pytest_pilotscope.runs.stream import StreamRun, streamed_header
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 def benchmark_run(
     *names: str,
     together: bool = False,
+    apart: Sequence[Case] = (),
     database: Database,
     workload: Workload,
     settings: Settings,
@@ -54,9 +58,10 @@ def benchmark_run(
     Train one algorithm (or those that a name joins with `+`), or several that are measured `together`, and give the run to measure; the
     baseline takes part in every run.
 
+    With `apart`, those together have a record for each of these cases, and their `SharedRun` has the errors of each.
     With `drifted` databases, train the algorithm before the drift, on the `earlier` workload, and measure it after it.
     With the `steps` of a stream, measure those in their order.
-    `started` gets the header before training. The record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
+    `started` gets each header before training. A record ends FINISHED, FAILED (a query, an answer or the block failed) or KILLED (Ctrl-C,
     SIGTERM).
     Raise what an algorithm by itself raises; in a comparison, measure the others, then raise the first `SideFailed` of a training. Raise
     `TooManyLeft` after the record has ended.
@@ -77,40 +82,44 @@ def benchmark_run(
         header = drifted_header(header, drifted, earlier or workload, workload)
     if steps:
         header = streamed_header(header, described_stream(steps))
+    headers = [own_header(header, case.title, case.opponents) for case in apart] or [header]
     failures: dict[str, str] = {}
-    with open_record(header, settings.results) as writer, ending(writer, failures), ExitStack() as stack:
-        started(writer.header)
+    with open_records(headers, settings.results) as records, ending(records, failures), ExitStack() as stack:
+        for its_header in records.headers:
+            started(its_header)
         database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values()), always=bool(settings.writes)))
         session = stack.enter_context(database.measuring_session())
-        make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
+        make: Callable[..., BenchmarkRun] = SharedRun if apart else ComparisonRun if together else BenchmarkRun
         if drifted is not None:
             make = partial(DriftRun, drifted=drifted, earlier=earlier or workload)
         elif steps:
             make = partial(StreamRun, steps={step.query.id: step for step in steps})
         run = make(
-            header=writer.header,
+            header=replace(header, algorithm=named(case.title for case in apart)) if apart else records.headers[0],
             database=database,
             workload=workload,
             queries=queries,
             settings=settings,
             registry=registry,
-            writer=writer,
+            writer=records,
             progress=progress,
             session=session,
             failures=failures,
         )
         broken = run.train(algorithms, stack)
         yield run
-        left = too_many_left(read_record(writer.path), settings.max_unsteered)
+        left: dict[str, str] = {}
+        for path in records.paths:
+            left |= too_many_left(read_record(path), settings.max_unsteered)
         failures.update({side: why for side, why in left.items() if side not in failures})
-    if broken:
+    if broken and not apart:
         raise broken[0]
-    if left:
+    if left and not apart:
         raise TooManyLeft(". ".join(left.values()))
 
 
 @contextmanager
-def ending(writer: RecordWriter, failures: Mapping[str, str]) -> Iterator[None]:
+def ending(writer: RecordWriter | Records, failures: Mapping[str, str]) -> Iterator[None]:
     """Write the end of a record, whatever happens in the block. `failures` are those of the sides, noted while measuring."""
     status: Status = "FINISHED"
     error: str | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 
+from pytest_pilotscope.errors import named
 from pytest_pilotscope.gate.calibrations import calibration_folder
 from pytest_pilotscope.gate.judging import deltas
 from pytest_pilotscope.gate.power import sees_enough
@@ -20,11 +21,11 @@ FEWEST = 2
 """Fewer rounds at once are not worth the warm-up before them."""
 
 
-def further_rounds(settings: Settings, record_path: Path, began_s: float) -> Iterator[int]:
-    """Yield how many rounds to add to every query, until a gate would see enough or the time of `--rounds-limit-s` is over."""
+def further_rounds(settings: Settings, record_paths: Sequence[Path], began_s: float) -> Iterator[int]:
+    """Yield how many rounds to add to every query, until a gate would see enough of every record or `--rounds-limit-s` are over."""
     rounds = settings.fewest_rounds
     executions = rounds + 1  # the warm-up
-    while not _shows_enough(record_path, settings):
+    while not all(_shows_enough(path, settings) for path in record_paths):
         spent_s = monotonic() - began_s
         affordable = int((settings.rounds_limit_s - spent_s) / (spent_s / executions)) - 1
         more = min(next_rounds(rounds), affordable)
@@ -32,7 +33,7 @@ def further_rounds(settings: Settings, record_path: Path, began_s: float) -> Ite
             logger.warning(
                 "%s: --rounds auto ends after %d rounds, because more would take longer than %g s, and a gate would still be blind to a "
                 "slow-down of twice the allowed size; give it more time with --rounds-limit-s, or measure on a quieter machine",
-                record_path.stem,
+                named(path.stem for path in record_paths),
                 rounds,
                 settings.rounds_limit_s,
             )

@@ -27,10 +27,10 @@ from pytest_pilotscope.postgres.coldness import drop_caches
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.record.names import file_name
-from pytest_pilotscope.record.record import RecordWriter
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, QueryRun, RunHeader, TrainingReport
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.learn import copyable, learn
+from pytest_pilotscope.runs.records import Records
 from pytest_pilotscope.runs.slices import check_connections, measure_slices
 from pytest_pilotscope.runs.wanted_model import wanted_model
 
@@ -51,7 +51,7 @@ class BenchmarkRun:
     queries: tuple[Query, ...]
     settings: Settings
     registry: Registry
-    writer: RecordWriter
+    writer: Records
     progress: ShowProgress
     session: Session
     failures: dict[str, str]
@@ -88,7 +88,7 @@ class BenchmarkRun:
                 database = stack.enter_context(copyable(self._idle(database), [algorithm], always=bool(self.settings.writes)))
                 session = stack.enter_context(database.measuring_session())
                 supervision = self.supervised(session, database)
-            report = self.learned(algorithm, self.training(name, part.name, database, session), supervision)
+            report = self.learned(name, algorithm, self.training(name, part.name, database, session), supervision)
             self.writer.write(report if len(made) == 1 else replace(report, side=name, algorithm=part.name))
             if isinstance(algorithm, DatabasePreparer):
                 with errors_of(part.name, "in prepare"):
@@ -109,10 +109,11 @@ class BenchmarkRun:
         self._deciding += [] if isinstance(side, PlainSide) else [name]
         return side
 
-    def learned(self, algorithm: Algorithm, training: Training, supervision: Supervision) -> TrainingReport:
-        """Train an algorithm, or load its model; put back what it left changed in the session if it raises."""
+    def learned(self, side: str, algorithm: Algorithm, training: Training, supervision: Supervision) -> TrainingReport:
+        """Train an algorithm of a side, or load its model; put back what it left changed in the session if it raises."""
+        given = self.writer.header_of(side).parameters
         with supervision.put_back_on_error():
-            report = learn(algorithm, training, given=self.header.parameters, model=wanted_model(algorithm, training))
+            report = learn(algorithm, training, given=given, model=wanted_model(algorithm, training))
         supervision.check(training.algorithm, "its training", training=True)
         return report
 
@@ -133,7 +134,8 @@ class BenchmarkRun:
 
     def training(self, side: str, algorithm: str, database: Database, session: Session, workload: Workload | None = None) -> Training:
         """Return the data that an algorithm of a side learns from. Each has a folder of its own unless it is the only one of the run."""
-        folder = self.settings.results / self.header.run_name
+        header = self.writer.header_of(side)
+        folder = self.settings.results / header.run_name
         return Training.of(
             workload or self.workload,
             algorithm=algorithm,
@@ -141,7 +143,7 @@ class BenchmarkRun:
             session=session,
             settings=self.settings,
             options=self.registry.options(algorithm, self.settings.options),
-            folder=folder.joinpath(*(file_name(name) for name in dict.fromkeys((side, algorithm)) if name != self.header.algorithm)),
+            folder=folder.joinpath(*(file_name(name) for name in dict.fromkeys((side, algorithm)) if name != header.algorithm)),
             progress=self.progress,
         )
 
@@ -163,7 +165,7 @@ class BenchmarkRun:
         """
         if not has_extension(self.session):
             return {}
-        training = self.training(self.header.algorithm, self.header.algorithm, self.database, self.session)
+        training = self.training(BASELINE, self.header.algorithm, self.database, self.session)
         try:
             labels = training.labels(self.queries, known_only=not count)
         finally:
@@ -193,7 +195,7 @@ class BenchmarkRun:
         from pytest_pilotscope.runs.rounds import further_rounds
 
         queries = [query for query in self.queries if query.id in self._measurements]
-        for rounds in further_rounds(self.settings, self.writer.path, began_s):
+        for rounds in further_rounds(self.settings, self.writer.paths, began_s):
             self._further_rounds = rounds
             for query, problems in self._measure_each(queries, f"{title}, {rounds} more rounds"):
                 if problems:
@@ -255,6 +257,10 @@ class BenchmarkRun:
         """Note the statements that failed, and return one sentence for each side."""
         failed = {run.side: run.error for run in runs if run.error is not None}
         return [self.failed(side, query, f"query {query.id!r} failed on side {side!r}: {error}") for side, error in failed.items()]
+
+    def ended(self, error: SideFailed) -> None:
+        """Note the error that ends a side, while the others go on."""
+        self.failures.setdefault(error.side, error.reason)
 
     def failed(self, side: str, query: Query, reason: str) -> str:
         """Note that a side has failed, and return the reason."""

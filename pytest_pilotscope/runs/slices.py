@@ -31,6 +31,17 @@ Open = Callable[[], AbstractContextManager[Clients]]
 """Gives the clients of a side for one slice."""
 
 
+def wanted_connections(sides: int, clients: int, *, write: bool = False) -> int:
+    """Return how many connections to one server the clients of some sides need."""
+    return RESERVED + (2 * clients + 3 * sides if write else sides * (clients + 1))
+
+
+def allowed_connections(database: Database) -> int:
+    """Return how many connections a server accepts."""
+    with database.session() as session:
+        return int(session.scalar("SELECT current_setting('max_connections')"))
+
+
 def check_connections(databases: Sequence[Database], clients: int, *, write: bool = False) -> None:
     """
     Raise `UsageError` if a server does not accept the sessions of all clients of the sides that it has.
@@ -40,9 +51,7 @@ def check_connections(databases: Sequence[Database], clients: int, *, write: boo
     servers = {id(database.server): database for database in databases}
     sides = Counter(id(database.server) for database in databases)
     for server, database in servers.items():
-        with database.session() as session:
-            allowed = int(session.scalar("SELECT current_setting('max_connections')"))
-        wanted = RESERVED + (2 * clients + 3 * sides[server] if write else sides[server] * (clients + 1))
+        wanted, allowed = wanted_connections(sides[server], clients, write=write), allowed_connections(database)
         if wanted > allowed:
             raise UsageError(
                 f"--clients {clients}: {sides[server]} sides need {wanted} connections, and the server has max_connections = {allowed}; "
@@ -63,7 +72,7 @@ def measure_slices(
             try:
                 ready.append(_side(run, side, measured, databases[side.name], stack))
             except SideFailed as error:  # of a comparison: the others go on
-                run.failures.setdefault(side.name, error.reason)
+                run.ended(error)
         title = f"{run.header.algorithm} on {run.header.dataset}, {clients} clients"
         rounds = run.settings.fewest_rounds
         with run.progress(title, rounds * len(ready)) as advance:

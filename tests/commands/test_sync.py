@@ -18,7 +18,7 @@ from pytest_pilotscope.commands.ui import announce
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.secret import StoreUri
 from pytest_pilotscope.record.record import Record, RecordWriter, read_record
-from pytest_pilotscope.runs.finished import Tracking, read_back
+from pytest_pilotscope.runs.finished import read_back
 from pytest_pilotscope.statistics.summary import summarize
 from pytest_pilotscope.statistics.verdict import verdict
 from pytest_pilotscope.tracking import sync
@@ -59,9 +59,7 @@ def test_a_run_has_its_verdict_and_its_report(store: str, write_record: WriteRec
     path = write_record()
     header = read_record(path).header
     failures: list[str] = []
-    tracking = Tracking(Settings(results=path.parent, tracking_uri=store))
-    tracking.begin(header)
-    read_back(header, path.parent, tracking, failures)
+    read_back(header, Settings(results=path.parent, tracking_uri=store), failures)
     assert failures == []
     (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
     sentences = verdict(read_record(path), summarize(read_record(path)))

@@ -40,7 +40,7 @@ POINTS = {
 
 BEFORE = ("provisioning", "initdb", "loading", "fingerprint")
 """The points at which there is no record yet."""
-AFTER = ("MLflow send", "report", "gate", "teardown")
+AFTER = ("MLflow start", "MLflow send", "report", "gate", "teardown")
 """The points at which the record has its end already."""
 COLD = ("initdb", "loading")
 """The points that need an empty cache."""

@@ -207,12 +207,26 @@ def test_a_comparison_is_the_reference_of_the_same_list_of_algorithms() -> None:
     assert (alone.exit_code, alone.lines) == (1, (said, nothing, "only in the reference, so not gated: mscn on stats_tiny"))
 
 
+def test_a_shared_baseline_is_not_judged() -> None:
+    """Runs that took turns against one baseline have their verdicts, and that of the baseline says that it is their yardstick."""
+    mscn = measured(1)
+    baseline = replace(mscn, header=replace(mscn.header, algorithm="baseline", sides=("baseline",)), runs=mscn.measured("baseline"))
+    for references in ([measured(2)], [measured(2), replaced(measured(3), "baseline-again")]):
+        judgement = judge(gate_of(references), [baseline, mscn], [MSCN])
+        assert (judgement.exit_code, list(judgement.reports)) == (0, [MSCN])
+        assert judgement.remarks[0] == "baseline on stats_tiny: not gated: it is the yardstick of the other runs, so nothing judges it"
+    slower = judge(gate_of([measured(2)]), [baseline, measured(1, slowdown=1.2)], [MSCN])
+    assert slower.failures.keys() == {"gate[mscn-stats_tiny]"}
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_file_tells_if_it_compares_algorithms(tmp_path: Path) -> None:
-    """The datasets of comparisons among the references are known, and those of single runs are not."""
+    """The datasets of comparisons and of shared baselines among the references are known, and those of single runs are not."""
     single = measured(1)
     compared = replace(single, header=replace(single.header, algorithm="compare", run_name="compare_stats_tiny_20250101_000000"))
-    for record, expected in ((single, frozenset()), (compared, frozenset({"stats_tiny"}))):
+    header = replace(single.header, algorithm="baseline", sides=("baseline",), run_name="baseline_stats_tiny_20250101_000000")
+    shared = replace(single, header=header, runs=single.measured("baseline"), reports=())
+    for record, expected in ((single, frozenset()), (compared, frozenset({"stats_tiny"})), (shared, frozenset({"stats_tiny"}))):
         gate = opened(Settings(gate=str(stored(tmp_path, record))))
         assert gate is not None
         assert gate.compared == expected

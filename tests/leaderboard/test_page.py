@@ -46,3 +46,5 @@ def test_a_part_of_a_workload_is_left_out_by_name() -> None:
     assert text.endswith(
         "Left out:\n\n- p: it measured 20 of 146 queries\n- u: it is INTERRUPTED\n- w: its times were taken beside other workers\n"
     )
+    alone = _record(run_name="b", algorithm="baseline", sides=("baseline",))
+    assert page([alone], machine="").endswith("Left out:\n\n- b: it has the baseline alone, which the other runs share\n")

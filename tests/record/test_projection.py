@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_pilotscope.record.projection import COMPARISON, is_comparison, runs_of
+from pytest_pilotscope.record.projection import COMPARISON, is_comparison, own_header, runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryDecision, QueryReport, RunEnd, Scalar, TrainingReport
 from pytest_pilotscope.statistics.summary import summarize
@@ -62,3 +62,16 @@ def test_only_the_side_that_failed_has_failed() -> None:
     assert [run.status for run in runs_of(comparison(replace(failed, failures={"baseline": "boom"})))] == ["FAILED"] * 3
     assert [run.status for run in runs_of(comparison(replace(failed, failures={}, error="boom")))] == ["FAILED"] * 3
     assert [run.status for run in runs_of(comparison(replace(failed, status="KILLED")))] == ["KILLED"] * 3
+
+
+def test_records_of_their_own_name_the_baseline_that_they_share() -> None:
+    """Each header is that of a single run, with an id of its own and the name of the measurement, which is the same in all."""
+    together = comparison().header
+    headers = [own_header(together, name, sides) for name, sides in (("baseline", ()), ("mscn", ("mscn",)), ("lero", ("lero",)))]
+    assert [header.sides for header in headers] == [("baseline",), ("baseline", "mscn"), ("baseline", "lero")]
+    assert [header.run_name for header in headers] == [f"{name}_stats_tiny_20250101_000000" for name in ("baseline", "mscn", "lero")]
+    assert {header.shared_baseline for header in headers} == {f"mscn, lero on stats_tiny, {together.started_at}"}
+    assert {header.tags["shared_baseline"] for header in headers} == {headers[0].shared_baseline}
+    assert len({header.tags["record_id"] for header in headers}) == 3
+    assert [header.parameters["num_epoch"] for header in headers] == [0, 7, 7]
+    assert together.shared_baseline is None

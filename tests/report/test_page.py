@@ -18,7 +18,7 @@ from markupsafe import escape
 
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.report.content import queries_of
-from pytest_pilotscope.report.page import page, write_page, write_plots
+from pytest_pilotscope.report.page import drawn, page, write_page, write_plots
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.svg import COLOURS
 from pytest_pilotscope.statistics.summary import summarize
@@ -156,7 +156,7 @@ def test_figures_follow_the_page_and_lead_to_the_queries() -> None:
 
 def test_figures_as_files_stand_alone(tmp_path: Path) -> None:
     """Each is an XML document with a size, fixed colours and no link."""
-    folder = write_plots(tmp_path / "plots", comparison())
+    folder = write_plots(tmp_path / "plots", drawn(comparison()))
     files = sorted(folder.iterdir())
     assert len(files) == 8
     for file in files:

@@ -85,9 +85,9 @@ ENDED = """
 
             write = page.page
 
-            def late(records):
+            def late(records, **options):
                 send("SIGINT")
-                return write(records)
+                return write(records, **options)
 
             page.page = late
             return training.report()
