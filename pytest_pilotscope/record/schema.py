@@ -44,7 +44,7 @@ This is format {FORMAT}. The format changes whenever a field is added, renamed o
 
 | format | versions | difference from the format before |
 |---|---|---|
-| 3 | 0.3.0 | header: `variants`, `other_servers`, `conditions`, `shared_baseline`; `query_run`: `client`; new kinds `time_slice`, `write_run` |
+| 3 | 0.3.0 | header: `variants`, `other_servers`, `conditions`, `shared_baseline`; `query_run`: `client`; kinds `time_slice`, `write_run` |
 | 2 | 0.2.0 | `plan` is a tree of [PlanNode](#plannode) |
 | 1 | 0.1.0 | `plan` is a text with a line for each node, indented by two spaces for each level; this version still reads it |
 """

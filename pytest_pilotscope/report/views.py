@@ -11,7 +11,6 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryRun
 from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles, estimating_sides, q_errors, quantiles
-from pytest_pilotscope.statistics.figures import median_if_all
 
 
 def estimation_view(record: Record) -> str | None:
@@ -36,6 +35,8 @@ def estimation_view(record: Record) -> str | None:
 
 def inference_view(record: Record) -> str | None:
     """Return a table of each side's inference time by number of relations in the query; None if no side has any."""
+    from pytest_pilotscope.statistics.figures import median_if_all  # it needs SciPy, which collecting tests does not
+
     plans = {report.query_id: report.plan for report in record.reports if report.side == record.header.baseline_side and report.plan}
     relations = {query_id: sum(node.alias is not None for _, node in plan.nodes()) for query_id, plan in plans.items()}
     rows = []
