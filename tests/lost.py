@@ -32,6 +32,7 @@ def measure_and_lose(results: Path, server: str, lose: Callable[[BenchmarkRun], 
 
 def _measure(bench: Bench, lose: Callable[[BenchmarkRun], None]) -> None:
     with bench.open_run(Case(algorithms=("baseline",), dataset="toy")) as run:
+        assert isinstance(run, BenchmarkRun)
         for query, problems in run.measure_all():
             assert bool(problems) == (query.id == "q3")
             if query.id == "q2":

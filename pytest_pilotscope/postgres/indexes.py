@@ -166,7 +166,7 @@ class HiddenIndexes:
         self._hidden: tuple[str, ...] | None = None
 
     def cost(self, sql: str, indexes: frozenset[Index], built: Mapping[Index, str]) -> tuple[float, frozenset[Index]]:
-        """Return the planner's cost of `sql` when it sees only `indexes` of those in `built` (with names), and those of them in the plan."""
+        """Return the planner's cost of `sql` when it sees only `indexes` of those `built` (with names), and those that are in the plan."""
         shown = {built[index]: index for index in indexes if index in built}
         hidden = tuple(name for name in built.values() if name not in shown)
         before = "" if hidden == self._hidden else f"SET pilotscope.hidden_indexes = '{', '.join(hidden)}'; "

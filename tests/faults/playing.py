@@ -173,9 +173,9 @@ def of_end(cell: Cell, ended: Ended) -> Iterator[str]:
         yield f"exit code {ended.code}, not {cell.code}"
     if found := [text for text in MUTE if text in ended.output]:
         yield f"in the output: {found}"
-    found = {line for line in ended.lines if re.search(cell.says, line)}  # pytest and our summary may both show one
-    if cell.says and len(found) != 1:
-        yield f"not one line with {cell.says!r}, but {found}"
+    said = {line for line in ended.lines if re.search(cell.says, line)}  # pytest and our summary may both show one
+    if cell.says and len(said) != 1:
+        yield f"not one line with {cell.says!r}, but {said}"
 
 
 def of_record(cell: Cell, project: Project) -> Iterator[str]:
