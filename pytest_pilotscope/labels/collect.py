@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -74,7 +75,7 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
     def unknown(self, query_id: str) -> dict[Subplan, str]:
         """Return why the other subplans of a query were not counted."""
         unfinished = {
-            subplan: f"counting it takes more than {label.timeout_ms} ms"
+            subplan: f"counting it takes more than {label.timeout_ms} ms, measured or by PostgreSQL's estimate"
             for subplan, label in self.get(query_id, {}).items()
             if label.rows is None
         }
@@ -105,7 +106,8 @@ def cardinalities(
 
     Inner joins by equality of columns are counted in memory, in `workers` processes when there is enough to do. Everything else is counted
     by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again
-    when asked for with a larger limit. `timeout_ms` limits planning, too.
+    when asked for with a larger limit, and so has one of the same query whose count costs as much or more by the planner's estimate.
+    `timeout_ms` limits planning, too.
 
     What PostgreSQL counts is counted by the workers of `pool()`, where it gives some, each on a server of its own.
 
@@ -228,7 +230,7 @@ def _answered(
     pool: WorkerPool | None, source: RowSource, settings: Mapping[str, str], asked: Sequence[Sequence[Question]], timeout_ms: int
 ) -> Iterator[tuple[Sequence[Question], Iterable[int | str | None]]]:
     if pool is None:
-        yield from ((questions, (_answer(source, question.sql, timeout_ms) for question in questions)) for questions in asked)
+        yield from ((questions, _answers(source, [question.sql for question in questions], timeout_ms)) for questions in asked)
         return
     for number, questions in enumerate(asked):
         pool.submit(str(number), _answer_there, ([question.sql for question in questions], timeout_ms, settings))
@@ -237,11 +239,24 @@ def _answered(
         yield asked[int(key)], answers
 
 
-def _answer(source: RowSource, sql: str, timeout_ms: int) -> int | str | None:
-    try:
-        return source.count(sql, timeout_ms)
-    except StatementFailed as error:
-        return _reason(error)
+def _answers(source: RowSource, statements: Iterable[str], timeout_ms: int) -> Iterator[int | str | None]:
+    """
+    Yield the counts of one query's sets, None for those that do not finish.
+
+    After one that did not, a count that the planner expects to cost as much is not tried: else a product of two large tables in a query of
+    ten relations would take the limit once for each of the 256 sets that contain both.
+    """
+    unfinished_cost = math.inf
+    for sql in statements:
+        answer: int | str | None = None
+        try:
+            if unfinished_cost == math.inf or source.count_cost(sql, timeout_ms) < unfinished_cost:
+                answer = source.count(sql, timeout_ms)
+                if answer is None:
+                    unfinished_cost = source.count_cost(sql, timeout_ms)
+        except StatementFailed as error:
+            answer = _reason(error)
+        yield answer
 
 
 def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[int | str | None]:
@@ -249,7 +264,7 @@ def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, st
     with place.database.session() as session:
         source = SessionSource(session)
         source.adopt(settings)
-        return [_answer(source, sql, timeout_ms) for sql in statements]
+        return list(_answers(source, statements, timeout_ms))
 
 
 def _reason(error: StatementFailed) -> str:

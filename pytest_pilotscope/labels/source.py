@@ -64,6 +64,9 @@ class RowSource(Protocol):
     def count(self, sql: str, timeout_ms: int) -> int | None:
         """Return the single number of a statement, or None when it did not finish in time; 0 ms is no limit."""
 
+    def count_cost(self, sql: str, timeout_ms: int) -> float:
+        """Return the planner's cost of a count; infinite if planning it did not finish in time."""
+
 
 # One sequential scan in physical order, whatever indexes, parallel workers or other scans there are.
 _STABLE_ORDER = """
@@ -187,6 +190,15 @@ class SessionSource:
                 return int(self._session.scalar(counting(self._session, sql)))
         except QueryTimeout:
             return None
+
+    def count_cost(self, sql: str, timeout_ms: int) -> float:
+        """Let PostgreSQL explain a count, under the settings with which it runs."""
+        try:
+            with self._session.statement_timeout(timeout_ms):
+                [plan] = self._session.scalar(counting(self._session, f"EXPLAIN (FORMAT JSON) {sql}"))
+        except QueryTimeout:
+            return math.inf
+        return float(plan["Plan"]["Total Cost"])
 
     def _copy(self, query: str, add: Callable[[memoryview], None], *, stable_text: bool, binary: bool = False) -> None:
         """Give the result of a query to `add`, in large pieces: psycopg2 hands over row by row, and C gathers them."""

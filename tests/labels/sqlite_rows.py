@@ -73,6 +73,10 @@ class SqliteSource:
         self.counted.append(sql)
         return self.exact(sql) if self.finishes else None
 
+    def count_cost(self, sql: str, timeout_ms: int) -> float:
+        """Every count costs less than the one before."""
+        return -float(len(self.counted))
+
     def exact(self, sql: str) -> int:
         """Return the answer of SQLite itself."""
         return int(self.connection.execute(sql).fetchone()[0])
