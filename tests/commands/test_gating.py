@@ -286,7 +286,10 @@ def test_a_head_without_anything_to_judge_fails(pilotscope: Command, base: Recor
     write(workplace, replace(changed(base, algorithm="baseline", sides=("baseline",)), runs=runs), "alone")
     result = pilotscope("gate", "base", "alone", "--junitxml", "gate.xml", "--annotate", "github")
     assert result.exit_code == 1
-    assert result.stdout.startswith("gate: NOT COMPARABLE: nothing was measured\n")
-    assert "::error title=pilotscope%3A gate::gate: NOT COMPARABLE" in result.stdout
+    assert result.stdout.startswith(
+        "baseline on stats_tiny: not gated: it is the yardstick of the other runs, so nothing judges it\n"
+        "gate: NOT COMPARABLE: nothing else was measured\n"
+    )
+    assert "::error title=pilotscope%3A gate::baseline on stats_tiny: not gated: it is the yardstick of the other runs" in result.stdout
     root = ElementTree.parse(workplace / "gate.xml").getroot()  # noqa: S314  # it is our own file
     assert (root[0][0].get("name"), root[0][0][0].tag) == ("gate", "failure")

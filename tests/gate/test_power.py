@@ -118,6 +118,7 @@ def test_a_single_round_sees_nothing() -> None:
     assert report.verdict.endswith("over 1000 % for a single query")
 
 
+@pytest.mark.slow
 def test_only_the_noise_ends_the_rounds_and_never_the_result() -> None:
     """A workload that is 30 % slower or faster has the same power, and needs as many rounds, as one that is equal."""
     for name in MACHINES:
