@@ -18,7 +18,7 @@ from time import process_time
 
 import pytest
 
-from pytest_pilotscope.gate.decision import Policy, decide
+from pytest_pilotscope.gate.rules import Policy, decide
 from pytest_pilotscope.record.record import RecordWriter, read_record
 from pytest_pilotscope.record.results import PlanNode, QueryReport, QueryRun, RunEnd, RunHeader, SubplanEstimate
 from pytest_pilotscope.report.page import page

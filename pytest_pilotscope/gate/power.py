@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_pilotscope.gate.noise import Noise, rounded_up
-from pytest_pilotscope.statistics.pairs import Floats, Pairs
-from pytest_pilotscope.statistics.ratios import (
+from pytest_pilotscope.statistics.intervals import (
     CONFIDENCE,
     LARGEST_LOG,
     MeanRatios,
@@ -23,6 +22,7 @@ from pytest_pilotscope.statistics.ratios import (
     mean_ratios,
     workload_ratios,
 )
+from pytest_pilotscope.statistics.pairs import Floats, Pairs
 
 CAUGHT = 0.95
 """The share of repetitions that catch the slow-down."""

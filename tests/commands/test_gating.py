@@ -11,15 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pilotscope.commands.gating import SUITE, github_lines, show_judgement, write_junit
-from pytest_pilotscope.gate.decision import GateReport, Policy
 from pytest_pilotscope.gate.judging import Judgement, embed, gate_with, judge
+from pytest_pilotscope.gate.rules import GateReport, Policy
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunEnd
 from pytest_pilotscope.tracking.sync import sync
 from tests.commands.conftest import Command
-from tests.gate.test_decision import changed, measured
 from tests.gate.test_judging import stored
+from tests.gate.test_rules import changed, measured
 
 ANYTHING = ("--gate-delta", "900%", "--gate-query-delta", "900%")
 
