@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pytest_pilotscope.report.progress import Say
     from pytest_pilotscope.runs.bench import Bench, Conclusion
     from pytest_pilotscope.runs.cases import Case
-    from pytest_pilotscope.runs.left_over import LeftOver
     from pytest_pilotscope.runs.shared import MeasuredRun
     from pytest_pilotscope.runs.single import BenchmarkRun
+    from pytest_pilotscope.runs.threads_left import LeftOver
 
 SETTINGS = pytest.StashKey[Settings]()
 REGISTRY = pytest.StashKey[Registry]()
@@ -435,7 +435,7 @@ def _end_hangs(config: pytest.Config) -> None:
 
 
 def _know_left_over(config: pytest.Config) -> None:
-    from pytest_pilotscope.runs.left_over import LeftOver
+    from pytest_pilotscope.runs.threads_left import LeftOver
 
     config.stash[LEFT_OVER] = LeftOver()
 

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import Any
 
 from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.options.declaring import Option, name_of
 from pytest_pilotscope.options.extras import install_line
 from pytest_pilotscope.options.settings import OPTIONS
-from pytest_pilotscope.options.table import Option, name_of
 
 _NAME = re.compile(r"\w[\w.+-]{0,59}", re.ASCII)
 """A name is part of the names of files, experiments, tests and options."""

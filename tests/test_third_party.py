@@ -197,6 +197,7 @@ def trained_with(folder: Path) -> dict[str, Any]:
     return parameters
 
 
+@pytest.mark.slow
 def test_options_of_a_conftest(pytester: pytest.Pytester) -> None:
     """An algorithm of a conftest.py declares options: they are in --help, on the command line and in the ini file."""
     pytester.makeconftest(SHIFTED)
@@ -248,6 +249,7 @@ def test_options_from_python() -> None:
     assert given == [{"count": 3, "order": "old"}]
 
 
+@pytest.mark.slow
 def test_a_query_that_writes_is_refused(pytester: pytest.Pytester) -> None:
     """Measuring sessions are read-only: a statement that changes data is a failed query, and the data is as it was."""
     (pytester.path / "mine.sql").write_text("WITH gone AS (DELETE FROM badges RETURNING 1) SELECT count(*) FROM gone;")
@@ -270,6 +272,7 @@ def test_a_project_with_its_own_algorithms_package_is_left_alone(pytester: pytes
 OWN = README.parent / "docs" / "own.md"
 
 
+@pytest.mark.slow
 def test_the_chooser_of_the_docs(pytester: pytest.Pytester) -> None:
     """The Bao-like chooser of docs/own.md, as written, is trained and measured, and PostgreSQL follows each of its settings."""
     (conftest,) = (block for block in OWN.read_text(encoding="utf-8").split("```python\n") if "class Bao" in block)
@@ -310,6 +313,7 @@ LEAVES = """
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_leaves_too_many_queries_fails(pytester: pytest.Pytester) -> None:
     """
     All queries are measured, the left ones count as not steered with their reason, and the run fails with one sentence.

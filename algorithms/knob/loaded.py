@@ -19,8 +19,8 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.writing import script_scale, write, writing
 from pytest_pilotscope.queries.scripts import ScriptRun, Writes
 from pytest_pilotscope.record.results import Scalar
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.load import interval_of_logs
-from pytest_pilotscope.statistics.ratios import Interval
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training

@@ -15,8 +15,8 @@ from pytest_pilotscope.errors import AlgorithmError, QueryTimeout, StatementFail
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.statistics.intervals import Interval, workload_ratios
 from pytest_pilotscope.statistics.pairs import Floats, Pairs
-from pytest_pilotscope.statistics.ratios import Interval, workload_ratios
 
 _LONGEST_SHARE = 4.0  # selection leaves out a query that takes more than a quarter of a trial's time by default
 SLOWER = 10.0  # a query's limit is this many times its default time, but at least

@@ -18,7 +18,7 @@ from pytest_pilotscope.algorithms.knob.trial_server import Reach
 from pytest_pilotscope.algorithms.knob.trials import Trial, best_trial
 from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.results import Scalar, TrainingReport
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.training import Training

@@ -31,7 +31,7 @@ from pytest_pilotscope.algorithms.knob.measuring import Selected, take_turns
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import Index
-from pytest_pilotscope.statistics.ratios import Interval, query_ratios, workload_ratios
+from pytest_pilotscope.statistics.intervals import Interval, query_ratios, workload_ratios
 
 LIMITS = Limits(budget_bytes=250 << 20)
 MEANS: tuple[tuple[BackEnd, int | None], ...] = (("hidden", None), ("hypopg", 15))

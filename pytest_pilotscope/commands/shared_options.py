@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from pytest_pilotscope.options.declaring import Option
 from pytest_pilotscope.options.settings import OPTIONS
-from pytest_pilotscope.options.table import Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.datasets.published.byte_progress import WHOLE
 from pytest_pilotscope.datasets.published.download import sha256_of
 from pytest_pilotscope.datasets.published.dump import restore
 from pytest_pilotscope.datasets.published.dump_text import dump_files, is_dump, is_of_cluster
-from pytest_pilotscope.datasets.published.percent import WHOLE
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, named
 from pytest_pilotscope.options.progress import ShowProgress, silent
 from pytest_pilotscope.queries.predicates import quote_identifier

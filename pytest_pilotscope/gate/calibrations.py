@@ -20,8 +20,8 @@ from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.json_values import from_json, to_json
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
+from pytest_pilotscope.statistics.intervals import workload_ratios
 from pytest_pilotscope.statistics.pairs import pairs_of
-from pytest_pilotscope.statistics.ratios import workload_ratios
 
 KEY_PARTS = ("build", "data")
 """The fingerprints of the runs that share a calibration."""

@@ -11,7 +11,7 @@ from pytest_pilotscope.gate.comparable import State
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, Scalar
 from pytest_pilotscope.statistics.accuracy import worst_q_error
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 
 ROUNDING = 1e-9
 """The largest relative difference that the order of a summation may cause between machines."""

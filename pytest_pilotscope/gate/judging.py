@@ -16,8 +16,8 @@ from typing import Any
 from pytest_pilotscope.errors import RecordError, UnknownName, UsageError
 from pytest_pilotscope.gate.calibrations import calibrated, calibration_folder
 from pytest_pilotscope.gate.comparable import State
-from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
 from pytest_pilotscope.gate.exact_figures import FIGURES
+from pytest_pilotscope.gate.rules import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.record.projection import is_comparison, runs_of

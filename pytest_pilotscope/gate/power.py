@@ -14,8 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_pilotscope.gate.noise import STEP, Noise, rounded_up
+from pytest_pilotscope.statistics.intervals import (
+    CONFIDENCE,
+    LARGEST_LOG,
+    MeanRatios,
+    increases_until_certain,
+    mean_log_ratios,
+    mean_ratios,
+)
 from pytest_pilotscope.statistics.pairs import Floats, Pairs
-from pytest_pilotscope.statistics.ratios import CONFIDENCE, LARGEST_LOG, MeanRatios, increases_until_certain, mean_log_ratios, mean_ratios
 from pytest_pilotscope.statistics.repeated import lower_ends, true_ratios
 
 CAUGHT = 0.95

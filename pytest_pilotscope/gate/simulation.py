@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_pilotscope.gate.decision import Policy
 from pytest_pilotscope.gate.noise import Noise, rounded_up
+from pytest_pilotscope.gate.rules import Policy
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
+from pytest_pilotscope.statistics.intervals import CONFIDENCE, holm_after_discarding, mean_ratios, workload_ratios
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import CONFIDENCE, holm_after_discarding, mean_ratios, workload_ratios
 
 FALSE_ALARMS = 0.01
 SESSIONS = 1000

@@ -39,6 +39,15 @@ _PATIENCE_S = 600.0  # one set may take minutes to count, and one table to read
 _WORTH_A_PROCESS = 2_000_000_000  # rows, which take some three seconds to read; starting a process takes one
 
 
+QUERY_LIMITS = 10
+"""PostgreSQL counts the sets of a query for at most so many times the limit of one of them."""
+
+UNFINISHED = "counting it takes more than {} ms, measured or by PostgreSQL's estimate, or all sets of the query take more than {} ms"
+
+Answered: TypeAlias = "tuple[int, int | str | None]"
+"""The place of a set among those of its query, and its count: None if it did not finish, a text if it failed."""
+
+
 class Labels(Mapping[str, Mapping[Subplan, Label]]):
     """
     Query id -> subplan -> label, for every query that has subplans, by the planner's keys of them.
@@ -75,7 +84,7 @@ class Labels(Mapping[str, Mapping[Subplan, Label]]):
     def unknown(self, query_id: str) -> dict[Subplan, str]:
         """Return why the other subplans of a query were not counted."""
         unfinished = {
-            subplan: f"counting it takes more than {label.timeout_ms} ms, measured or by PostgreSQL's estimate"
+            subplan: UNFINISHED.format(label.timeout_ms, QUERY_LIMITS * label.timeout_ms)
             for subplan, label in self.get(query_id, {}).items()
             if label.rows is None
         }
@@ -106,8 +115,8 @@ def cardinalities(
 
     Inner joins by equality of columns are counted in memory, in `workers` processes when there is enough to do. Everything else is counted
     by PostgreSQL, each subplan for at most `timeout_ms` (0: no limit); one that did not finish has a label without rows and is tried again
-    when asked for with a larger limit, and so has one of the same query whose count costs as much or more by the planner's estimate.
-    `timeout_ms` limits planning, too.
+    when asked for with a larger limit. After one that did not, the sets of the same query that cost more by the planner's estimate are not
+    tried, and what is left of the query after ten times this limit is not, either. `timeout_ms` limits planning, too.
 
     What PostgreSQL counts is counted by the workers of `pool()`, where it gives some, each on a server of its own.
 
@@ -222,13 +231,13 @@ def _count_by_database(work: WorkList, source: RowSource, settings: Mapping[str,
         return
     with open_pool() as pool:
         for questions, answers in _answered(pool, source, settings, asked, timeout_ms):
-            for question, answer in zip(questions, answers, strict=True):
-                work.add_answer(question, answer)
+            for place, answer in answers:
+                work.add_answer(questions[place], answer)
 
 
 def _answered(
     pool: WorkerPool | None, source: RowSource, settings: Mapping[str, str], asked: Sequence[Sequence[Question]], timeout_ms: int
-) -> Iterator[tuple[Sequence[Question], Iterable[int | str | None]]]:
+) -> Iterator[tuple[Sequence[Question], Iterable[Answered]]]:
     if pool is None:
         yield from ((questions, _answers(source, [question.sql for question in questions], timeout_ms)) for questions in asked)
         return
@@ -239,27 +248,43 @@ def _answered(
         yield asked[int(key)], answers
 
 
-def _answers(source: RowSource, statements: Iterable[str], timeout_ms: int) -> Iterator[int | str | None]:
+def _answers(source: RowSource, statements: Sequence[str], timeout_ms: int) -> Iterator[Answered]:
     """
-    Yield the counts of one query's sets, None for those that do not finish.
+    Yield the place of each statement of a query, and its count: None if there is none in time, a text if it failed.
 
-    After one that did not, a count that the planner expects to cost as much is not tried: else a product of two large tables in a query of
-    ten relations would take the limit once for each of the 256 sets that contain both.
+    A product of two large tables is part of hundreds of sets of a query of ten relations. So when one set did not finish, or they took as
+    long as one may, those that the planner expects to be cheapest come first, until one does not finish or they took ten times as long.
     """
-    unfinished_cost = math.inf
-    for sql in statements:
-        answer: int | str | None = None
-        try:
-            if unfinished_cost == math.inf or source.count_cost(sql, timeout_ms) < unfinished_cost:
-                answer = source.count(sql, timeout_ms)
-                if answer is None:
-                    unfinished_cost = source.count_cost(sql, timeout_ms)
-        except StatementFailed as error:
-            answer = _reason(error)
-        yield answer
+    limit_s, started_s = timeout_ms / 1e3 or math.inf, time.monotonic()
+    left = list(range(len(statements)))
+    in_time = True
+    while left and in_time and time.monotonic() < started_s + limit_s:
+        yield left[0], (answer := _answer(source, statements[left.pop(0)], timeout_ms))
+        in_time = answer is not None
+    costs = {place: _cost(source, statements[place], timeout_ms) for place in left}
+    in_time = True
+    for place in sorted(left, key=costs.__getitem__):
+        in_time = in_time and time.monotonic() < started_s + QUERY_LIMITS * limit_s
+        answer = _answer(source, statements[place], timeout_ms) if in_time else None
+        in_time = in_time and answer is not None
+        yield place, answer
 
 
-def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[int | str | None]:
+def _answer(source: RowSource, sql: str, timeout_ms: int) -> int | str | None:
+    try:
+        return source.count(sql, timeout_ms)
+    except StatementFailed as error:
+        return _reason(error)
+
+
+def _cost(source: RowSource, sql: str, timeout_ms: int) -> float:
+    try:
+        return source.count_cost(sql, timeout_ms)
+    except StatementFailed:
+        return 0.0  # counting it tells the reason
+
+
+def _answer_there(place: Worker, task: tuple[Sequence[str], int, Mapping[str, str]]) -> list[Answered]:
     statements, timeout_ms, settings = task
     with place.database.session() as session:
         source = SessionSource(session)

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from pytest_pilotscope.labels.columnstore import Column
 from pytest_pilotscope.labels.memory import Memory
-from pytest_pilotscope.labels.messages import from_message
+from pytest_pilotscope.labels.query_json import from_message
 from pytest_pilotscope.labels.task import Counter
 from pytest_pilotscope.queries.joins import KeyType
 

@@ -16,7 +16,7 @@ from typing import IO
 from pytest_pilotscope.errors import LabelError
 from pytest_pilotscope.labels.columnstore import Column
 from pytest_pilotscope.labels.memory import Memory
-from pytest_pilotscope.labels.messages import to_message
+from pytest_pilotscope.labels.query_json import to_message
 from pytest_pilotscope.labels.task import Task
 from pytest_pilotscope.places.environment import clean_environment
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import LeftTransaction, QueryTimeout, StatementFailed
 from pytest_pilotscope.measurement.answers import Answer, SplitRows, is_floating
-from pytest_pilotscope.measurement.openness import Reasons, openness_of
+from pytest_pilotscope.measurement.open_answers import Reasons, openness_of
 
 if TYPE_CHECKING:
     from pytest_pilotscope.measurement.sides import Side

@@ -16,9 +16,9 @@ from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName, UsageError
 from pytest_pilotscope.learning.algorithm import Algorithm
 from pytest_pilotscope.notebook.results import Results
+from pytest_pilotscope.options.declaring import Option
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.options.settings import OPTIONS, Settings
-from pytest_pilotscope.options.table import Option
 from pytest_pilotscope.options.values import names, parts
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, progress_for

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.options.declaring import Option
 from pytest_pilotscope.options.settings import OPTIONS, Settings
-from pytest_pilotscope.options.table import Option
 from pytest_pilotscope.places.dsn import Dsn
 
 if TYPE_CHECKING:

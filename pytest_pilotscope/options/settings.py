@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_pilotscope.options import drifts, values
-from pytest_pilotscope.options.table import option, options_of
+from pytest_pilotscope.options.declaring import option, options_of
 from pytest_pilotscope.options.variants import FORM, Variant, variant, variants
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.secret import StoreUri

@@ -317,7 +317,7 @@ def _container_instead(config: PostgreSQLConfig, missing: MissingServer) -> Serv
 
 
 def _container(config: PostgreSQLConfig, *, why: str) -> Server:
-    from pytest_pilotscope.postgres.container import ContainerServer
+    from pytest_pilotscope.postgres.container_server import ContainerServer
     from pytest_pilotscope.postgres.containers import Limits
     from pytest_pilotscope.postgres.steering import has_extension
 

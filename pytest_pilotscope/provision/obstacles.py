@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def no_library(server: Server, database: str | None, who: str) -> str | None:
     """Return why `who` cannot steer the planner in a database of a server, and what to do about it; None if it can."""
-    from pytest_pilotscope.postgres.container import ContainerServer
+    from pytest_pilotscope.postgres.container_server import ContainerServer
     from pytest_pilotscope.postgres.embedded import EmbeddedServer
     from pytest_pilotscope.postgres.given import GivenServer
     from pytest_pilotscope.postgres.steering import has_extension

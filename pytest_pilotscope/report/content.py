@@ -11,7 +11,7 @@ from pytest_pilotscope.record.results import QueryReport, Scalar
 from pytest_pilotscope.report.plans import Node, compared, is_aligned, judged, shortened
 from pytest_pilotscope.statistics.accuracy import estimating_sides, worst_q_error
 from pytest_pilotscope.statistics.figures import QueryTimes, SideSummary, is_tie
-from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio
+from pytest_pilotscope.statistics.intervals import Interval, Outcome, QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
 OFF = 10.0

@@ -17,9 +17,9 @@ from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
 from pytest_pilotscope.statistics.figures import Against, SideSummary
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.load import QUANTILES, Load, WriteLoad
 from pytest_pilotscope.statistics.ranking import ranks
-from pytest_pilotscope.statistics.ratios import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
 from pytest_pilotscope.statistics.verdict import Remark, verdict
 

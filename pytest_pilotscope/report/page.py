@@ -23,7 +23,7 @@ from pytest_pilotscope.report.figure_table import FigureTable, bound_text, facto
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.svg import Plot
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.summary import Summary, summarize
 from pytest_pilotscope.statistics.verdict import Remark, verdict
 

@@ -14,7 +14,7 @@ from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legen
 from pytest_pilotscope.report.stream import regret_plots
 from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
 from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
-from pytest_pilotscope.statistics.ratios import QueryRatio
+from pytest_pilotscope.statistics.intervals import QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
 if TYPE_CHECKING:

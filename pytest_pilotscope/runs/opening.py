@@ -27,12 +27,12 @@ from pytest_pilotscope.runs.comparison import ComparisonRun
 from pytest_pilotscope.runs.drift import DriftRun, drifted_header
 from pytest_pilotscope.runs.header import run_header
 from pytest_pilotscope.runs.learn import copyable, made
-from pytest_pilotscope.runs.left import too_many_left
 from pytest_pilotscope.runs.machine_load import machine_load
 from pytest_pilotscope.runs.records import Records, open_records
 from pytest_pilotscope.runs.shared import SharedRun
 from pytest_pilotscope.runs.single import BenchmarkRun
 from pytest_pilotscope.runs.stream import StreamRun, streamed_header
+from pytest_pilotscope.runs.unsteered import too_many_left
 
 if TYPE_CHECKING:
     from pytest_pilotscope.provision.database import Database

@@ -8,8 +8,8 @@ from pytest_pilotscope.record.drift import drift_sides
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN
 from pytest_pilotscope.statistics.figures import break_even
+from pytest_pilotscope.statistics.intervals import Interval, unpaired, workload_ratios
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import Interval, unpaired, workload_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

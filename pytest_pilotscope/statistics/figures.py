@@ -18,9 +18,9 @@ import numpy as np
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, QueryRun
 from pytest_pilotscope.statistics.accuracy import QErrors, Quantiles, estimating_sides, q_errors, quantiles
+from pytest_pilotscope.statistics.intervals import Interval, QueryRatio, query_ratios, workload_ratios
 from pytest_pilotscope.statistics.load import Load, load_of
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import Interval, QueryRatio, query_ratios, workload_ratios
 
 COST_DIGIT = 0.0101
 """The last digit of a cost in EXPLAIN, with room for its rounding."""

@@ -11,8 +11,8 @@ from scipy.special import stdtrit
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import TimeSlice
+from pytest_pilotscope.statistics.intervals import CONFIDENCE, Interval
 from pytest_pilotscope.statistics.pairs import CLOCK_RESOLUTION_MS
-from pytest_pilotscope.statistics.ratios import CONFIDENCE, Interval
 
 QUANTILES = (50, 95, 99)
 """The quantiles of the latency, in per cent."""

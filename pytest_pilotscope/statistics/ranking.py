@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.summary import Summary
 
 ITSELF = Interval(estimate=1.0, low=1.0, high=1.0)

@@ -1,7 +1,7 @@
 """
 The workload's intervals of many repetitions of a run at once.
 
-A repetition has the intervals of `ratios.workload_ratios`, but draws no noise: the spread of a sum over resampled queries follows from
+A repetition has the intervals of `intervals.workload_ratios`, but draws no noise: the spread of a sum over resampled queries follows from
 their variances (by Fenton, 1960, a sum of lognormal times is nearly lognormal). All repetitions resample the same queries, as every gate
 does, so the sums of all of them are products of matrices.
 """
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from pytest_pilotscope.statistics.intervals import REPLICATES, effective_queries, mean_log_ratios, moments, resampled
 from pytest_pilotscope.statistics.pairs import Floats
-from pytest_pilotscope.statistics.ratios import REPLICATES, effective_queries, mean_log_ratios, moments, resampled
 
 
 def true_ratios(true: Sequence[Floats], times_ms: Sequence[Floats]) -> Floats:

@@ -16,7 +16,7 @@ from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE, BASELINE_AGAIN, PARTIAL, MachineLoad, RunHeader
 from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSummary
-from pytest_pilotscope.statistics.ratios import Interval, Outcome
+from pytest_pilotscope.statistics.intervals import Interval, Outcome
 from pytest_pilotscope.statistics.summary import Summary
 
 NO_SPREAD = "have no spread to judge by; measure more"

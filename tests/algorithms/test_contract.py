@@ -294,4 +294,4 @@ def test_the_algorithm_of_the_readme_keeps_it(pytester: pytest.Pytester) -> None
     example = README.read_text(encoding="utf-8").split("```python\n")[-1].split("```")[0]
     inherit = "from pytest_pilotscope.testing import AlgorithmContract\n\nclass TestDoubler(AlgorithmContract):\n    algorithm = Doubler\n"
     pytester.makepyfile(f"{example}\n{inherit}")
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=5, skipped=2)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=5, skipped=3)

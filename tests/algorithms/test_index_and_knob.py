@@ -63,6 +63,7 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert scheduler.execute(query.sql).rows == [count]
 
 
+@pytest.mark.slow
 def test_what_is_recorded_and_loaded_again(pytester: pytest.Pytester) -> None:
     """Fixed names, steps and artifacts are in the store; both models serve, and are measured again in one comparison without training."""
     result = measure(pytester, "--algo", "index,knob", *COMMON)

@@ -132,6 +132,7 @@ def test_the_budget_is_in_megabytes(database: Database, tmp_path: Path) -> None:
     assert report["scalars"]["index_size_bytes"] <= 0.25 * 2**20
 
 
+@pytest.mark.slow
 def test_the_server_is_the_same_before_and_after_whatever_fails(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_the_best_settings_take_turns_with_the_default(monkeypatch: pytest.Monke
     assert Counter(order[::2]) == {"default": 3, "candidate": 2}
 
 
+@pytest.mark.slow
 def test_training_under_load(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of the record are those of any search; the parameters have the load; a search under another load does not go on with it."""
     (tmp_path / "s.sql").write_text(SCRIPT)

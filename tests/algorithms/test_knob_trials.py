@@ -22,7 +22,7 @@ from pytest_pilotscope.algorithms.knob.tuner import Tuner
 from pytest_pilotscope.algorithms.knob.tuning_report import Found, scalars, series, write_configurations
 from pytest_pilotscope.errors import AlgorithmError, ServerError
 from pytest_pilotscope.postgres.knobs import LEVELS
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from tests.algorithms.knob_clock import QUERIES, SELECTED, Tried, clock, objective, times
 from tests.algorithms.test_knob_space import MACHINE, ROWS
 

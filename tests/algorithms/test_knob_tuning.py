@@ -25,7 +25,7 @@ from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from tests.algorithms.shop import knob_options, metadata_for, training
 from tests.algorithms.statements import failing_at, steps
 from tests.algorithms.test_knob_trial_server import given, somebodys, state

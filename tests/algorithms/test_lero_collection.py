@@ -149,6 +149,7 @@ with open_database(PostgreSQLConfig("forum", server="embedded"), Forum()) as dat
 """
 
 
+@pytest.mark.slow
 def test_a_killed_collection_goes_on_where_it_was(forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path) -> None:
     """`kill -9` in the middle: what was on disk stays as it is, the rest is collected, and nothing twice."""
     command = [sys.executable, "-c", _COLLECTOR, str(tmp_path)]

@@ -21,6 +21,7 @@ SMALL = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
 FEW: dict[str, Any] = {"num_collection": 4, "num_epoch": 2, "use_mlflow": False}
 
 
+@pytest.mark.slow
 def test_it_trains_executes_and_learns_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every statement has its answer; after three different ones the model is another one, and what was learned on the way is kept."""
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 from pytest_pilotscope.algorithms.oracle import MOST_PLANNINGS, Oracle
 from pytest_pilotscope.errors import LabelError, UnsupportedQuery
 from pytest_pilotscope.labels import Labels
+from pytest_pilotscope.labels.collect import UNFINISHED
 from pytest_pilotscope.labels.labelcache import Label
 from pytest_pilotscope.learning.algorithm import Cardinalities, PartialCardinalities, Subplan
 from pytest_pilotscope.learning.training import Training
@@ -60,7 +61,7 @@ def test_what_could_not_be_counted_has_a_reason() -> None:
         assert answer == {frozenset("a"): 3}
         assert answer.unknown == {
             frozenset("b"): "it has a LIMIT",
-            frozenset("ab"): "counting it takes more than 1 ms, measured or by PostgreSQL's estimate",
+            frozenset("ab"): UNFINISHED.format(1, 10),
         }
         assert missed(ASKED, answer) is None
 

@@ -186,6 +186,7 @@ def test_no_file_is_a_usage_error(tmp_path: Path) -> None:
         replay(tmp_path / "x.txt", subplans=(tmp_path / "some.sql",))
 
 
+@pytest.mark.slow
 def test_true_rows_that_were_written_make_the_plans_of_the_oracle(
     pilotscope: Command,  # noqa: F811
     workplace: Path,  # noqa: F811

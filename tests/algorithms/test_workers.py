@@ -88,6 +88,7 @@ def tried(place: Worker, sql: str, default_s: float, **values: str) -> Outcome:
     return attempt_on_worker(place, (task, space, reach))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_much_slower(shop: Database) -> None:
     """If the default itself is cut off, its time until then gives the scale, and the settings get as much more time."""
     with ExitStack() as stack:

@@ -287,6 +287,7 @@ def schemas(draw: st.DrawFn) -> Schema:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(schema=schemas(), share=st.sampled_from([0.02, 0.3]), seed=st.integers(0, 3))
 def test_no_reference_is_lost(

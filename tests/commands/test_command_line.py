@@ -144,6 +144,7 @@ def test_ui_refuses_what_it_cannot_show(pilotscope: Command, workplace: Path, em
     )
 
 
+@pytest.mark.slow
 def test_everything_works_against_a_tracking_server(pilotscope: Command, store: str, write_record: WriteRecord) -> None:
     """`pilotscope ui` is MLflow's own server; records are sent to it, and looked at through it, by HTTP."""
     write_record("mscn_toy_20260102_030405", more=(TRAINING,))

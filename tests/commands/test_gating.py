@@ -11,15 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pilotscope.commands.gating import SUITE, github_lines, show_judgement, write_junit
-from pytest_pilotscope.gate.decision import GateReport, Policy
 from pytest_pilotscope.gate.judging import Judgement, embed, gate_with, judge
+from pytest_pilotscope.gate.rules import GateReport, Policy
 from pytest_pilotscope.options.settings import OPTIONS, Settings
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunEnd
 from pytest_pilotscope.tracking.sync import sync
 from tests.commands.conftest import Command
-from tests.gate.test_decision import changed, measured
 from tests.gate.test_judging import stored
+from tests.gate.test_rules import changed, measured
 
 ANYTHING = ("--gate-delta", "900%", "--gate-query-delta", "900%")
 
@@ -286,7 +286,10 @@ def test_a_head_without_anything_to_judge_fails(pilotscope: Command, base: Recor
     write(workplace, replace(changed(base, algorithm="baseline", sides=("baseline",)), runs=runs), "alone")
     result = pilotscope("gate", "base", "alone", "--junitxml", "gate.xml", "--annotate", "github")
     assert result.exit_code == 1
-    assert result.stdout.startswith("gate: NOT COMPARABLE: nothing was measured\n")
-    assert "::error title=pilotscope%3A gate::gate: NOT COMPARABLE" in result.stdout
+    assert result.stdout.startswith(
+        "baseline on stats_tiny: not gated: it is the yardstick of the other runs, so nothing judges it\n"
+        "gate: NOT COMPARABLE: nothing else was measured\n"
+    )
+    assert "::error title=pilotscope%3A gate::baseline on stats_tiny: not gated: it is the yardstick of the other runs" in result.stdout
     root = ElementTree.parse(workplace / "gate.xml").getroot()  # noqa: S314  # it is our own file
     assert (root[0][0].get("name"), root[0][0][0].tag) == ("gate", "failure")

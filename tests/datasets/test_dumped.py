@@ -164,6 +164,7 @@ def test_a_dump_of_one_schema(dumps: dict[str, Path], marked: Session, caplog: p
     assert marked.scalar(path) == ["search_path=public, sales"]
 
 
+@pytest.mark.slow
 def test_the_whole_way(dumps: dict[str, Path], cache: Path) -> None:
     """The embedded server has the tables; names without a schema are found in all schemas, also by copies; key and name are stable."""
     config = PostgreSQLConfig("My Shop!", dump=dumps["custom"], server="embedded")

@@ -21,9 +21,9 @@ import pytest
 from pytest_pilotscope.algorithms.knob.trial_server import open_trial_server, reach_of, space_of
 from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError, StatementFailed, UsageError
 from pytest_pilotscope.places.dsn import Dsn
-from pytest_pilotscope.postgres import container as module
+from pytest_pilotscope.postgres import container_server as module
 from pytest_pilotscope.postgres import hypopg
-from pytest_pilotscope.postgres.container import ContainerServer
+from pytest_pilotscope.postgres.container_server import ContainerServer
 from pytest_pilotscope.postgres.containers import Limits, new_container
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.steering import has_extension
@@ -274,7 +274,7 @@ def test_every_worker_has_its_own(docker: Any, tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
         "import os, time, pytest\n"
         "from pathlib import Path\n"
-        "from pytest_pilotscope.postgres.container import ContainerServer\n"
+        "from pytest_pilotscope.postgres.container_server import ContainerServer\n"
         "@pytest.mark.parametrize('number', [0, 1])\n"
         "def test_one(number):\n"
         "    with ContainerServer() as server:\n"
@@ -322,7 +322,7 @@ def test_a_daemon_that_dies_in_the_middle(docker: Any, engine: Engine, caplog: p
 
 START = """
 import os, sys
-from pytest_pilotscope.postgres.container import ContainerServer
+from pytest_pilotscope.postgres.container_server import ContainerServer
 server = ContainerServer()
 print(server.container_id, server._reaper._process.pid, flush=True)
 sys.stdin.read()

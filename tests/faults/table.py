@@ -27,7 +27,7 @@ POINTS = {
     "report": "pytest_pilotscope.report.page:write_page",
     "gate": "pytest_pilotscope.gate.judging:judge",
     "teardown": "pytest_pilotscope.postgres.databases:drop_database|pytest_pilotscope.postgres.embedded:EmbeddedServer.stop|"
-    "pytest_pilotscope.postgres.given:GivenServer.stop|pytest_pilotscope.postgres.container:ContainerServer.stop",
+    "pytest_pilotscope.postgres.given:GivenServer.stop|pytest_pilotscope.postgres.container_server:ContainerServer.stop",
     "choosing": "tests.faults.algorithm:Chooser.decide",
     "changing settings": "pytest_pilotscope.postgres.knobs:SystemKnobs.set",
     "settings changed": "pytest_pilotscope.runs.single:BenchmarkRun.measure",

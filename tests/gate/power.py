@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_pilotscope.gate.decision import Policy, gate_pairs
 from pytest_pilotscope.gate.exact_figures import Regression
 from pytest_pilotscope.gate.noise import Noise
 from pytest_pilotscope.gate.power import BETWEEN_SESSIONS, sees_enough
+from pytest_pilotscope.gate.rules import Policy, gate_pairs
 from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.runs.rounds import next_rounds

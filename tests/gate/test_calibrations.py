@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_pilotscope.gate.decision import Policy, gate_pairs
 from pytest_pilotscope.gate.exact_figures import Regression
+from pytest_pilotscope.gate.rules import Policy, gate_pairs
 from pytest_pilotscope.gate.simulation import calibrate
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN

@@ -40,6 +40,7 @@ RUN = ("--algo", "sleeper", "--rounds", "5", "--limit", "8", "--no-mlflow")
 MISSED = "  state: empty: sleeper was not measured on stats_tiny: deselected, skipped, or ended before it began; nothing of it was gated"
 
 
+@pytest.mark.slow
 def test_a_query_that_sleeps_is_caught_and_an_unchanged_program_is_not(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same algorithm again passes the gate; with a `pg_sleep` in one query it does not, and that query is named."""
     base = measure(pytester, *RUN, "--benchmark-json=main.json", conftest=ALGORITHMS)

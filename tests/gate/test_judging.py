@@ -22,7 +22,7 @@ from pytest_pilotscope.record.record import Record, RecordWriter
 from pytest_pilotscope.record.results import QueryReport, RunEnd
 from pytest_pilotscope.tracking.record_artifacts import newest_record
 from tests.gate.test_calibrations import a_against_a
-from tests.gate.test_decision import measured
+from tests.gate.test_rules import measured
 from tests.record.building import FINISHED, record_of
 
 MSCN = ("mscn", "stats_tiny")

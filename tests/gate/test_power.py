@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from pytest_pilotscope.gate import power
-from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe_power, gate_pairs
 from pytest_pilotscope.gate.exact_figures import Regression
 from pytest_pilotscope.gate.noise import Noise
 from pytest_pilotscope.gate.power import largest_seen, power_of, sees_enough
+from pytest_pilotscope.gate.rules import GateReport, Policy, decide, decide_against_baseline, describe_power, gate_pairs
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.statistics.intervals import increases_until_certain, mean_ratios
 from pytest_pilotscope.statistics.pairs import Pairs
-from pytest_pilotscope.statistics.ratios import increases_until_certain, mean_ratios
 from tests.gate.noise import Machine, a_against_a, recorded
 from tests.gate.power import MOST_ROUNDS, alarm, auto, first, sessions
 from tests.record.building import record_of
@@ -119,6 +119,7 @@ def test_a_single_round_sees_nothing() -> None:
     assert report.verdict.endswith("over 1000 % for a single query")
 
 
+@pytest.mark.slow
 def test_only_the_noise_ends_the_rounds_and_never_the_result() -> None:
     """A workload that is 30 % slower or faster has the same power, and needs as many rounds, as one that is equal."""
     for name in MACHINES:

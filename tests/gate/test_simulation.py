@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_pilotscope.gate.decision import Policy, gate_pairs
 from pytest_pilotscope.gate.exact_figures import Regression
 from pytest_pilotscope.gate.noise import Noise
+from pytest_pilotscope.gate.rules import Policy, gate_pairs
 from tests.gate.noise import Machine, recorded
 
 SESSIONS = 1000

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -474,6 +475,28 @@ def test_what_does_not_finish_is_marked_and_tried_again_with_more_time(tmp_path:
     assert len(slow.counted) == 2
     slow.finishes = True
     assert labelled(slow, tmp_path, RESIDUAL, timeout_ms=20).unfinished == 0
+    slow.close()
+
+
+def test_the_sets_of_a_query_have_a_limit_together(tmp_path: Path) -> None:
+    """When they took as long as one set may, the cheapest are next; when they took ten times as long, the others are not tried."""
+
+    class Slow(SqliteSource):
+        def count(self, sql: str, timeout_ms: int) -> int | None:
+            time.sleep(timeout_ms / 1e3)
+            self.counted.append(sql)
+            return 1
+
+    relations = [f"a AS a{number}" for number in range(6)]
+    joins = [f"a0.x < a{number}.x" for number in range(1, 6)]
+    query = Query(id="q", sql=f"SELECT 1 FROM {', '.join(relations)} WHERE {' AND '.join(joins)}")
+    slow = Slow(SCHEMA, ROWS)
+    labels = labelled(slow, tmp_path, [query], timeout_ms=20)
+    joined = [subplan for subplan, label in labels["q"].items() if label.source == "postgres"]
+    assert 2 <= len(slow.counted) <= 11 < len(joined) == 31
+    assert len(slow.counted) + labels.unfinished == 31
+    cheapest_first = sorted(slow.counted[1:], key=len, reverse=True)
+    assert [len(sql) for sql in slow.counted[1:]] == [len(sql) for sql in cheapest_first]
     slow.close()
 
 

@@ -133,6 +133,7 @@ def test_cycles_beside_each_other(case: Case) -> None:
     source.close()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(cases())
 def test_every_subplan_has_the_count_of_the_join(case: Case) -> None:

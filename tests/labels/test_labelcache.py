@@ -190,6 +190,7 @@ def open_new_files(folder: Path, number: int, together: Barrier) -> None:
             cache.store({number.to_bytes(16, "big"): Label(rows=number, source="memory")})
 
 
+@pytest.mark.slow
 def test_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
     """None fails, and no label is lost."""
     context = multiprocessing.get_context("spawn")

@@ -67,6 +67,7 @@ def counted_in_a_child(folder: Path, memory_mb: int) -> tuple[list[list[int]], i
     return found, grown_mb
 
 
+@pytest.mark.slow
 def test_memory_stays_within_the_bound(tmp_path: Path) -> None:
     """A small and a large bound give the same labels, and a process does not grow by more than its bound."""
     small, small_mb = counted_in_a_child(tmp_path / "small", 256)

@@ -115,6 +115,7 @@ def test_random_statements(typed: Session, record_property: Callable[[str, objec
     assert sum(found.without_sql.values()) < 0.2 * found.sets
 
 
+@pytest.mark.slow
 def test_cases(server: EmbeddedServer, shared_cases: Path) -> None:
     """The cases beside the checkout, each a fault that was found with a real workload."""
     folder = shared_cases
@@ -146,6 +147,7 @@ def test_real_data(newest_server: EmbeddedServer, shared_data: Path) -> None:
     assert not found.without_sql
 
 
+@pytest.mark.slow
 def test_tpch(newest_server: EmbeddedServer) -> None:
     """TPC-H's 22 queries: subqueries, outer, semi and anti joins, OR over two relations (query 19)."""
     dataset = TpchDataset(scale=0.01)

@@ -47,6 +47,7 @@ def here(tmp_path: Path, prepared_cache: None, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_object_is_measured_and_its_record_read_again(here: Path) -> None:
     """`read_results` reads later what `benchmark` returned."""
     result = benchmark(Doubled(factor=3.0), **FEW)

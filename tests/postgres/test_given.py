@@ -346,6 +346,7 @@ def test_a_copy_is_dropped_when_its_block_fails(maker: GivenServer, administrato
     assert _ours(administrator) == {loaded_name(Toy())}
 
 
+@pytest.mark.slow
 def test_a_database_in_use_is_not_copied(maker: GivenServer) -> None:
     """The message says who is in it."""
     load_database(maker, Toy())

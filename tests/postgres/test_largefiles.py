@@ -182,6 +182,7 @@ def test_the_server_itself_holds_the_lock() -> None:
         assert str(_entry() / "large") in held
 
 
+@pytest.mark.slow
 def test_two_at_once() -> None:
     """The first uses the files, the second copies them; what the second does to them is its own, and it can copy the loaded data."""
     with _opened() as first, _opened(loaded_again=False) as second:
@@ -199,6 +200,7 @@ def test_two_at_once() -> None:
         assert _is_pristine(third)
 
 
+@pytest.mark.slow
 def test_queries_leave_the_files_alone(server: EmbeddedServer) -> None:
     """Sequential scans, index scans, index-only scans and bitmap scans write nothing into the tables, on any PostgreSQL."""
     config = PostgreSQLConfig("toy", server="embedded", pg_bindir=server.binaries.bindir)

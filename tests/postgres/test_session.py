@@ -255,6 +255,7 @@ def test_a_closed_session_says_so(newest_server: EmbeddedServer) -> None:
         session.copy_in("t", ["i"], [b"1\n"])
 
 
+@pytest.mark.slow
 def test_a_lock_of_somebody_else_is_named_and_waited_for(
     newest_server: EmbeddedServer, newest_scratch: Session, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

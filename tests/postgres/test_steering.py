@@ -127,7 +127,7 @@ def test_library_sources_are_packaged() -> None:
     """The C sources lie beside the code that builds them."""
     from pytest_pilotscope.postgres.extension import build
 
-    assert {"base.c", "hints.c", "joins.c", "report.c", "settings.c", "state.c", "pilotscope.h"} <= {
+    assert {"base_rows.c", "join_orders.c", "join_rows.c", "report.c", "settings.c", "state.c", "pilotscope.h"} <= {
         path.name for path in Path(build.__file__).parent.glob("*.[ch]")
     }
 

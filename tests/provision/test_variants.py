@@ -102,6 +102,7 @@ def dsn(database: Database, name: str) -> str:
     return f"{database.server.dsn.reveal()} dbname={name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("major", [15, 16])
 def test_another_build_has_the_same_data(database: Database, major: int) -> None:
     """It is started with the dataset, by its version or by its folder; it has the conditions of the run, and its fingerprints."""

@@ -68,6 +68,7 @@ def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:
     assert listed.stdout.strip().endswith(".json")
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_progress_and_a_table(pytester: pytest.Pytester) -> None:
     """A log has plain lines: the server, each query as it ends, the table with both sides, and where the record is."""
     result = measure(pytester, "--algo", "baseline", "--limit", "2", "--no-mlflow", "--pg-version", "16")
@@ -82,6 +83,7 @@ def test_the_terminal_shows_progress_and_a_table(pytester: pytest.Pytester) -> N
     assert not (pytester.path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_query_fails_the_run_and_not_the_others(pytester: pytest.Pytester) -> None:
     """It is recorded with PostgreSQL's message, shown, the run is FAILED and the exit code 1; the other queries are measured."""
     conftest = """
@@ -152,6 +154,7 @@ def test_no_collection_without_labels_says_so(pytester: pytest.Pytester) -> None
     } <= set(result.outlines)
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_loses_nothing(pytester: pytest.Pytester) -> None:
     """The run is measured and its record whole; beside the record, and once more at the very end, it says what was not sent."""
     result = measure(pytester, "--limit", "1", "--rounds", "1", "--tracking-uri", "http://127.0.0.1:1")
@@ -168,6 +171,7 @@ def test_a_store_that_does_not_answer_loses_nothing(pytester: pytest.Pytester) -
     )
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_a_whole_record_and_no_server(pytester: pytest.Pytester) -> None:
     """After Ctrl-C the record has its end, the MLflow run is KILLED, and no server process of this run is left."""
     pytester.makepyfile(test_workload=BENCHMARK)

@@ -41,6 +41,7 @@ LEARNER = """
 """
 
 
+@pytest.mark.slow
 def test_training_queries_are_generated_and_said(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Header and record tell of generated queries."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))

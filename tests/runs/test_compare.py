@@ -43,6 +43,7 @@ ALGORITHMS = """
 """
 
 
+@pytest.mark.slow
 def test_algorithms_take_turns_within_each_query(pytester: pytest.Pytester) -> None:
     """
     One test and one record for a dataset; in it all sides of a query before the next query, in an order that changes.

@@ -238,6 +238,7 @@ def test_a_server_that_is_gone_at_the_very_end(pytester: pytest.Pytester) -> Non
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

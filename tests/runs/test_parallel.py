@@ -44,6 +44,7 @@ def pytest_pilotscope_register(registry):
 """
 
 
+@pytest.mark.slow
 def test_workers_train_and_one_process_sends(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Nothing is measured; every training is recorded by its worker and sent once, by the process that started them. It shows their warnings.

@@ -25,6 +25,7 @@ from pytest_pilotscope.provision.database import PostgreSQLConfig
 SMALL = PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01)
 
 
+@pytest.mark.slow
 def test_the_best_model_of_a_scheduler_is_loaded_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without training, the best model of the experiment is the one that a scheduler trained on the same data."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -234,6 +234,7 @@ def test_not_opened_is_not_measured(tmp_path: Path) -> None:
         assert [record.header.shared_baseline for record in records_in(tmp_path / "trained").values()] == [None, None]
 
 
+@pytest.mark.slow
 def test_clients_take_turns_if_the_server_has_connections_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it has too few for all sides at once, each algorithm has a run by itself, as it would have alone."""
     monkeypatch.setattr(slices, "allowed_connections", lambda database: 3 * (2 + 1) + slices.RESERVED)

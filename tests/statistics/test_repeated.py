@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pytest_pilotscope.gate.noise import Noise
+from pytest_pilotscope.statistics.intervals import workload_ratios
 from pytest_pilotscope.statistics.pairs import Pairs
-from pytest_pilotscope.statistics.ratios import workload_ratios
 from pytest_pilotscope.statistics.repeated import lower_ends, true_ratios
 from tests.gate.noise import Machine, recorded
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, SubplanEstimate, TrainingReport
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
 from tests.record.building import record_of, run_of
 

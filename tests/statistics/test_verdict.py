@@ -13,7 +13,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL, MachineLoad, QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import figure_table
 from pytest_pilotscope.report.terminal import render_records
-from pytest_pilotscope.statistics.ratios import Interval
+from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.summary import metrics, summarize, summary_json
 from pytest_pilotscope.statistics.verdict import seconds_text, times_text, verdict
 from tests.record.building import FINISHED, record_of

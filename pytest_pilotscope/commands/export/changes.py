@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pytest_pilotscope.commands.export.won import Won, is_plain, listed, times_as_fast
+from pytest_pilotscope.commands.export.outcomes import Won, is_plain, listed, times_as_fast
 from pytest_pilotscope.commands.output import size
 from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.queries.predicates import quote_identifier, quote_text

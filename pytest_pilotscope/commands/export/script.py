@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from pytest_pilotscope.commands.export.changes import Change, Scope, index_changes, setting_changes
 from pytest_pilotscope.commands.export.hint_plan import NoHints, hints_of, settings_hints
-from pytest_pilotscope.commands.export.won import Won, comment, is_plain, listed, times_as_fast
+from pytest_pilotscope.commands.export.outcomes import Won, comment, is_plain, listed, times_as_fast
 from pytest_pilotscope.errors import UsageError, counted
 from pytest_pilotscope.gate.comparable import states_of
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
-from pytest_pilotscope.statistics.ratios import QueryRatio
+from pytest_pilotscope.statistics.intervals import QueryRatio
 
 
 def chosen_run(records: Sequence[Record], algorithm: str | None) -> Record:

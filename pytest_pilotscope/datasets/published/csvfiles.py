@@ -13,8 +13,8 @@ from pytest_pilotscope.options.progress import Advance, silent
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.queries.predicates import quote_identifier
 
+from .byte_progress import in_per_cent
 from .dump import restore
-from .percent import in_per_cent
 from .source import Source
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.splitting import without_test_queries
 
 from . import imdb, stats
+from .byte_progress import WHOLE
 from .csvfiles import load_csv
 from .download import fetch, sha256_of
 from .dump import restore
 from .layout import Layout, layout_of
-from .percent import WHOLE
 from .source import Source
 from .unpack import unpack
 

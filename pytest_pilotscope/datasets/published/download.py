@@ -20,7 +20,7 @@ from pytest_pilotscope.errors import DatasetError
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.places.privatefiles import open_private, private_folder
 
-from .percent import WHOLE, in_per_cent
+from .byte_progress import WHOLE, in_per_cent
 
 ATTEMPTS = 5
 """Transfers at most; another one begins only if the last one brought some bytes."""

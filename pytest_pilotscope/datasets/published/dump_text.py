@@ -16,7 +16,7 @@ from pytest_pilotscope.errors import DatasetError, MissingServer
 from pytest_pilotscope.places.environment import clean_environment
 from pytest_pilotscope.postgres.binaries import find_program
 
-from .percent import in_per_cent
+from .byte_progress import in_per_cent
 
 if TYPE_CHECKING:
     from pytest_pilotscope.options.progress import Advance

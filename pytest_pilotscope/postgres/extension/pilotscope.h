@@ -3,17 +3,17 @@
  *
  * Everything goes through planner hooks and settings; there are no SQL objects. The files:
  *
- *   settings.c  the pilotscope.* settings: defined, parsed and validated when they are SET
- *   state.c     planner and executor hooks: one record per planner run, one per query level, timing
- *   base.c      base relations: injected rows, scan methods, hidden indexes
- *   joins.c     join relations: injected rows, join methods and directions
- *   hints.c     join orders given as trees
- *   report.c    the sets that the planner considered, as JSON
- *   noting.c    the joins that make each set, noted while the planner searches
- *   texts.c     expressions of a level as SQL
- *   filters.c   conditions and keys of one relation in a structured form
- *   buffers.c   taking a database out of shared buffers
- *   meaning.c   the meaning of each set of relations, as JSON; sources.c, sets.c and results.c are its parts
+ *   settings.c     the pilotscope.* settings: defined, parsed and validated when they are SET
+ *   state.c        planner and executor hooks: one record per planner run, one per query level, timing
+ *   base_rows.c    base relations: injected rows, scan methods, hidden indexes
+ *   join_rows.c    join relations: injected rows, join methods and directions
+ *   join_orders.c  join orders given as trees
+ *   report.c       the sets that the planner considered, as JSON
+ *   noting.c       the joins that make each set, noted while the planner searches
+ *   texts.c        expressions of a level as SQL
+ *   filters.c      conditions and keys of one relation in a structured form
+ *   buffers.c      taking a database out of shared buffers
+ *   meaning.c      the meaning of each set of relations, as JSON; sources.c, sets.c and results.c are its parts
  *
  * A "set" is a set of base relations of one query level, named by their aliases; cardinalities and methods are given
  * for sets. A "level" is one planned query: a subquery that is not flattened is a level of its own.
@@ -136,16 +136,16 @@ extern Relids ps_base_part(PlannerInfo *root, RelOptInfo *rel);
 extern int ps_relation(PsLevel *level, const char *alias);
 extern const char *ps_show_timing(void);
 
-/* base.c */
+/* base_rows.c */
 extern void ps_install_base(void);
 
-/* joins.c */
+/* join_rows.c */
 extern void ps_install_joins(void);
 extern bool ps_join_hook_is_ours_alone(void);
 extern void ps_choose_method(PsMethod method, RelOptInfo *rel, PsSwitches *saved);
 extern void ps_restore_methods(RelOptInfo *rel, const PsSwitches *saved);
 
-/* hints.c */
+/* join_orders.c */
 extern void ps_install_hints(void);
 
 /* report.c */

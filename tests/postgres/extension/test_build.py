@@ -80,6 +80,7 @@ def test_concurrent_builds_agree(newest_server: EmbeddedServer, tmp_path: Path) 
         session.execute(f"LOAD '{copy}'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut off", "flipped", "another file", "folder"])
 def test_a_damaged_library_is_built_again(
     damage: str, newest_server: EmbeddedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -1,5 +1,5 @@
 /*
- * base.c: base relations: injected rows, scan methods, hidden indexes.
+ * base_rows.c: base relations: injected rows, scan methods, hidden indexes.
  *
  * The planner sizes all base relations of a level before it builds the paths of the first, so at the first call of the
  * pathlist hook all sizes can be replaced at once, and only that one relation has paths that know the old sizes.

@@ -19,8 +19,7 @@ from pytest_pilotscope.gate.comparable import MISSING_REFERENCE, State, same_que
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
 from pytest_pilotscope.gate.power import Power, largest_seen, power_of
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import (
+from pytest_pilotscope.statistics.intervals import (
     CONFIDENCE,
     Interval,
     WorkloadRatios,
@@ -29,6 +28,7 @@ from pytest_pilotscope.statistics.ratios import (
     mean_ratios,
     workload_ratios,
 )
+from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
 
 LARGEST_SHOWN = 10.0
 """The largest slow-down that is shown as a number (10 is 1000 %)."""

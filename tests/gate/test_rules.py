@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from pytest_pilotscope.gate.decision import GateReport, Policy, decide, decide_against_baseline, describe
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression
+from pytest_pilotscope.gate.rules import GateReport, Policy, decide, decide_against_baseline, describe
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, Scalar, SubplanEstimate, TrainingReport
 from tests.record.building import record_of, run_of

@@ -1,8 +1,8 @@
 /*
- * hints.c: join orders given as trees.
+ * join_orders.c: join orders given as trees.
  *
  * A tree is folded bottom-up with the planner's own make_join_rel(), and the normal search joins the members of a group.
- * It also joins the rest; a folded tree is one relation to it. joins.c obeys methods and directions.
+ * It also joins the rest; a folded tree is one relation to it. join_rows.c obeys methods and directions.
  */
 #include "pilotscope.h"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pytest_pilotscope.queries.statements import is_single
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport
+from pytest_pilotscope.statistics.intervals import Interval, Outcome, QueryRatio, query_ratios, workload_ratios
 from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
-from pytest_pilotscope.statistics.ratios import Interval, Outcome, QueryRatio, query_ratios, workload_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_pilotscope.record.results import QueryReport
-from pytest_pilotscope.runs.left import too_many_left
+from pytest_pilotscope.runs.unsteered import too_many_left
 from tests.record.building import record_of
 
 KEEP = "; return {**subplans, ...} to keep PostgreSQL's own rows of the others"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_pilotscope.measurement.catalog_facts import Facts, Function, read_facts
-from pytest_pilotscope.measurement.determined import COLLATION_FIELDS, CTE, FUNCTION, RELATION, SUBQUERY, TYPE_FIELDS, Level
+from pytest_pilotscope.measurement.functional_dependencies import COLLATION_FIELDS, CTE, FUNCTION, RELATION, SUBQUERY, TYPE_FIELDS, Level
 from pytest_pilotscope.postgres.querytree import ASKED, Node, query_tree
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_pilotscope.errors import CannotConnect, MissingServer, ServerError
 from pytest_pilotscope.postgres import containers as module
-from pytest_pilotscope.postgres.container import ContainerServer
+from pytest_pilotscope.postgres.container_server import ContainerServer
 from pytest_pilotscope.postgres.containers import LABEL, explained, remove_leftovers, wait_until_ready
 from tests.postgres.children import start_child
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import stdtr
 
-from pytest_pilotscope.statistics.pairs import Floats, Pairs
-from pytest_pilotscope.statistics.ratios import (
+from pytest_pilotscope.statistics.intervals import (
     Interval,
     holm,
     holm_after_discarding,
@@ -20,6 +19,7 @@ from pytest_pilotscope.statistics.ratios import (
     unpaired,
     workload_ratios,
 )
+from pytest_pilotscope.statistics.pairs import Floats, Pairs
 from tests.gate.noise import Machine
 
 

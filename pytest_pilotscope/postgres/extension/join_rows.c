@@ -1,5 +1,5 @@
 /*
- * joins.c: join relations: injected rows, join methods and directions.
+ * join_rows.c: join relations: injected rows, join methods and directions.
  *
  * A join relation gets its rows once, when it is made; the hook comes after the paths of each pair of inputs were added.
  * To change the rows, or to keep only some paths, the paths of the pair are thrown away and made again. Nothing is
