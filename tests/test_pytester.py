@@ -1,4 +1,4 @@
-"""What the sessions of pytester leave behind in the process of the tests."""
+"""pytester forgets the modules of its projects, and no others."""
 
 from __future__ import annotations
 
