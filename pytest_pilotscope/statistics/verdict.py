@@ -19,6 +19,9 @@ from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSu
 from pytest_pilotscope.statistics.intervals import Interval, Outcome
 from pytest_pilotscope.statistics.summary import Summary
 
+LEAST_S = 0.0995
+"""Shorter times are shown in ms."""
+
 NO_SPREAD = "have no spread to judge by; measure more"
 TOO_FEW = "too few rounds or queries to tell"
 
@@ -64,9 +67,11 @@ def times_text(value: float, *, digits: int = 2) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return seconds with at least two digits."""
+    """Return seconds with two digits or more; in ms if they are under a tenth of a second."""
     if seconds < 1e-4:
         return "under 0.1 ms" if seconds > 0 else "0 s"
+    if seconds < LEAST_S:
+        return f"{seconds * 1e3:.2g} ms"
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
 
 
