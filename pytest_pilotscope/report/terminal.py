@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import counted
-from pytest_pilotscope.record.projection import is_comparison
+from pytest_pilotscope.record.projection import baselines_last, is_comparison
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.report.figure_table import interval_text, outcomes_text, text_tables, title_of
@@ -36,21 +37,24 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
 
     On a terminal of `width` columns, wrap sentences between words, drop columns of the table that do not fit, and split a comparison into
     tables that do. Cut no cell. A record without any times has no table. Use ANSI colours if `color`.
+    Of runs that share a baseline, say once what holds for all of them; the baseline alone comes last.
     """
     from rich.console import Console
 
     buffer = StringIO()
     console = Console(file=buffer, width=UNCUT, force_terminal=color, no_color=not color, highlight=False)
-    for record in records:
-        summary = summarize(record)
-        _print(console, verdict(record, summary), width)
+    said: dict[str, set[Remark]] = defaultdict(set)
+    for record in baselines_last(records):
+        summary, shared = summarize(record), record.header.shared_baseline
+        before = said[shared] if shared else set()
+        _print(console, _new(verdict(record, summary), before), width)
         if any(side.queries for side in summary.sides.values()):
             for table in text_tables(summary, width) if is_comparison(record.header) or record.slices else [_table(summary, width)]:
                 console.print(table)
         else:
             console.print(title_of(summary))
         accuracy = [] if is_comparison(record.header) else _accuracies(summary)
-        _print(console, [*accuracy, *all_remarks(record, summary)], width)
+        _print(console, _new([*accuracy, *all_remarks(record, summary)], before), width)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
@@ -59,6 +63,14 @@ def wrapped(text: str, width: int | None) -> list[str]:
     if width is None:
         return text.split("\n")
     return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
+
+
+def _new(remarks: Iterable[Remark], said: set[Remark]) -> Iterator[Remark]:
+    """Yield the remarks that were not said before, and add them: runs that share a baseline have many in common."""
+    for remark in remarks:
+        if remark not in said:
+            said.add(remark)
+            yield remark
 
 
 def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_pilotscope import plugin
-from pytest_pilotscope.report.terminal import wrapped
+from pytest_pilotscope.record.projection import COMPARISON, runs_of
+from pytest_pilotscope.record.results import MachineLoad
+from pytest_pilotscope.report.terminal import render_records, wrapped
 from pytest_pilotscope.runs.bench import Conclusion
 from tests.record.building import record_of
 
@@ -54,3 +57,18 @@ def test_the_lines_of_a_text_stay() -> None:
     """Each line is wrapped by itself, and an empty one stays."""
     assert wrapped("a b\n\nc d", 2) == ["a", "b", "", "c", "d"]
     assert wrapped("a b\n\nc d", None) == ["a b", "", "c d"]
+
+
+def test_runs_that_share_a_baseline_say_once_what_holds_for_all_of_them() -> None:
+    """The machine's load and the sharing are said once, the moment of the run not at all, and the baseline alone comes last."""
+    record = record_of({side: {"q0": [10.0, 10.1], "q1": [20.0, 20.2]} for side in ("baseline", "oracle", "mscn")}, algorithm=COMPARISON)
+    record = replace(record, header=replace(record.header, machine_load=MachineLoad(processors=2, load_average=9.0)))
+    shared = "oracle, mscn on stats_tiny, 2025-01-01T00:00:00.123456+00:00"
+    runs = [replace(run, header=replace(run.header, shared_baseline=shared)) for run in runs_of(record)]
+    text = render_records(runs, width=None, color=False)
+    assert text.count("Measured on a loaded machine") == 1
+    assert text.count("Measured in turns against one baseline: oracle, mscn on stats_tiny. These runs have the same executions") == 1
+    places = [text.index(f"{name}_stats_tiny_20250101_000000: FINISHED") for name in ("oracle", "mscn", "baseline")]
+    assert places == sorted(places)
+    apart = [replace(run, header=replace(run.header, shared_baseline=None)) for run in runs]
+    assert render_records(apart, width=None, color=False).count("Measured on a loaded machine") == len(apart)
