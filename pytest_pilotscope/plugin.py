@@ -275,7 +275,7 @@ def _width(terminalreporter: pytest.TerminalReporter) -> int | None:
 
 
 def _write_wrapped(terminalreporter: pytest.TerminalReporter, text: str, **markup: bool) -> None:
-    from pytest_pilotscope.report.terminal import wrapped
+    from pytest_pilotscope.report.text_tables import wrapped
 
     for line in wrapped(text, _width(terminalreporter)):
         terminalreporter.write_line(line, **markup)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import counted
@@ -14,7 +13,7 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.report.figure_table import interval_text, outcomes_text, text_tables, title_of
 from pytest_pilotscope.report.remarks import all_remarks
-from pytest_pilotscope.report.text_tables import fitting, text_table
+from pytest_pilotscope.report.text_tables import fitting, text_table, wrapped
 from pytest_pilotscope.statistics.figures import SideSummary
 from pytest_pilotscope.statistics.summary import Summary, summarize
 from pytest_pilotscope.statistics.verdict import Remark, verdict
@@ -56,13 +55,6 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool)
         accuracy = [] if is_comparison(record.header) else _accuracies(summary)
         _print(console, _new([*accuracy, *all_remarks(record, summary)], before), width)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
-
-
-def wrapped(text: str, width: int | None) -> list[str]:
-    """Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal."""
-    if width is None:
-        return text.split("\n")
-    return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
 
 
 def _new(remarks: Iterable[Remark], said: set[Remark]) -> Iterator[Remark]:

@@ -12,7 +12,8 @@ import pytest
 from pytest_pilotscope import plugin
 from pytest_pilotscope.record.projection import COMPARISON, runs_of
 from pytest_pilotscope.record.results import MachineLoad
-from pytest_pilotscope.report.terminal import render_records, wrapped
+from pytest_pilotscope.report.terminal import render_records
+from pytest_pilotscope.report.text_tables import wrapped
 from pytest_pilotscope.runs.bench import Conclusion
 from tests.record.building import record_of
 
