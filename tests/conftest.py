@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from _pytest.pytester import SysModulesSnapshot
 
 from pytest_pilotscope.errors import MissingServer
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
 from pytest_pilotscope.postgres.session import Session
-from pytest_pilotscope.tracking.tracker import MLflowTracker
 
 UNTRIED = tuple(binaries.major for binaries in available_binaries() if binaries.major > TRIED_MAJORS[-1])
 MAJORS = (*dict.fromkeys(UNTRIED), 18, 16, 15)
@@ -58,18 +59,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.name.startswith(WHOLE_RUNS))
 
 
-@pytest.fixture(scope="session")
-def _mlflow_stays(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Open a store: pytester forgets what is imported during its tests, and MLflow cannot be imported twice."""
-    store = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-    MLflowTracker("imported", "before", tracking_uri=store).start().end("FINISHED")
-    MLflowTracker.list_runs("imported", tracking_uri=store)
+@pytest.fixture(scope="session", autouse=True)
+def libraries_stay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """
+    Let pytester forget only the modules of its projects.
 
+    By itself it forgets everything that is imported during its tests. A library that was imported in part is then there twice, and one
+    half does not know the classes of the other; MLflow cannot even be imported twice.
+    """
+    projects = str(tmp_path_factory.getbasetemp())
 
-@pytest.fixture
-def pytester(_mlflow_stays: None, pytester: pytest.Pytester) -> pytest.Pytester:
-    """pytest's own, after MLflow was imported."""
-    return pytester
+    def stays(name: str) -> bool:
+        module = sys.modules[name]
+        return module is not None and not str(getattr(module, "__file__", None)).startswith(projects)
+
+    def snapshot(preserve: object = None) -> SysModulesSnapshot:
+        return SysModulesSnapshot(preserve=stays)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("_pytest.pytester.SysModulesSnapshot", snapshot)
+        yield
 
 
 def _binaries(major: int) -> Binaries:

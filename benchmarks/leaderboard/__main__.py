@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_pilotscope.notebook.results import read_results
+from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.report.figure_table import cell_of
+from pytest_pilotscope.runs.unsteered import too_many_left
 from pytest_pilotscope.statistics.figures import SideSummary
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import Summary, summarize
@@ -107,7 +109,8 @@ def _command(record: Record) -> str:
     compared = [name for name in header.sides if name != header.baseline_side]
     options = {name: header.parameters.get(name) for name in ("scale", "seed", "rounds")}
     chosen = " ".join(f"--{name} {value}" for name, value in options.items() if value not in (None, 0 if name == "seed" else None))
-    return f"pytest benchmarks --compare --algo {','.join(compared)} --db {header.dataset} {chosen}".rstrip()
+    left = " --max-unsteered 100%" if too_many_left(record, Settings().max_unsteered) else ""
+    return f"pytest benchmarks --compare --algo {','.join(compared)} --db {header.dataset} {chosen}".rstrip() + left
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -83,6 +83,11 @@ def sample(table: Table, schema: Schema) -> TableSample:
 
 @pytest.fixture(scope="module")
 def generated() -> Generated:
+    """Generate the data once."""
+    return generated_stats()
+
+
+def generated_stats() -> Generated:
     """Generate `stats_tiny`, without a server."""
     dataset = StatsDataset(name="stats_tiny")
     return Generated(workload=dataset.workload(), tables=generate(dataset.scale, dataset.seed))

@@ -49,7 +49,8 @@ def _plan(aliases: str, method: str) -> PlanNode:
     return PlanNode(operation=f"{method} Join", rows=12345, cost=99.5, actual_rows=98765, loops=1, conditions=condition, children=children)
 
 
-def _write(path: Path, queries: int) -> None:
+def write_record(path: Path, queries: int) -> None:
+    """Write a record of so many queries."""
     draw = random.Random(1)  # noqa: S311 - times for a benchmark
     joins = " AND ".join(f"{a}.id = {b}.other_id AND {a}.a_number >= 1000" for a, b in pairwise(ALIASES))
     sql = f"SELECT count(*) FROM {', '.join(f'table_{a} AS {a}' for a in ALIASES)} WHERE {joins}"  # noqa: S608 - constants
@@ -94,7 +95,7 @@ def _took_s(work: Callable[[], object]) -> float:
 def test_page_and_gate_beside_json(queries: int, tmp_path: Path, show: Callable[[str], None]) -> None:
     """Read, gate against itself and show a record; the first page also imports matplotlib."""
     path = tmp_path / "record.jsonl"
-    _write(path, queries)
+    write_record(path, queries)
     lines = path.read_bytes().splitlines()
     page([read_record(path)])
     json_s = min(_took_s(lambda: [json.loads(line) for line in lines]) for _ in range(3))

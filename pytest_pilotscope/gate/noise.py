@@ -67,15 +67,23 @@ class Noise:
         """Return a session of the same queries whose true log ratios are these."""
         return self._session(random, np.arange(len(self.times_ms)), log_ratios, 1.0)
 
+    def log_ratios(self, random: np.random.Generator, true: Floats) -> Floats:
+        """Return the (Q, R) log ratios of a session of the same queries whose true log ratios are these."""
+        return self._disturbed(random, np.arange(len(self.times_ms)), true)
+
+    def _disturbed(self, random: np.random.Generator, rows: Indices, log_ratios: Floats) -> Floats:
+        shape = (len(rows), self.rounds)
+        chosen = random.integers(self.disturbances.shape[1], size=shape)
+        return log_ratios[:, None] + self.disturbances[rows[:, None], chosen]
+
     def _session(self, random: np.random.Generator, rows: Indices, log_ratios: Floats, sign: float) -> Pairs:
         shape = (len(rows), self.rounds)
-        disturbances = self.disturbances[rows[:, None], random.integers(self.disturbances.shape[1], size=shape)]
         baseline_ms = np.repeat(self.times_ms[rows, None], self.rounds, axis=1)
         nothing = np.zeros(shape, dtype=np.bool_)
         return Pairs(
             query_ids=tuple(map(str, rows.tolist())),
             baseline_ms=baseline_ms,
-            candidate_ms=baseline_ms * np.exp((log_ratios[:, None] + disturbances) * sign),
+            candidate_ms=baseline_ms * np.exp(self._disturbed(random, rows, log_ratios) * sign),
             baseline_timed_out=nothing,
             candidate_timed_out=nothing,
         )

@@ -8,31 +8,33 @@ moves every interval by its logarithm and changes no width, so each repetition t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_pilotscope.gate.noise import Noise, rounded_up
+from pytest_pilotscope.gate.noise import STEP, Noise, rounded_up
 from pytest_pilotscope.statistics.intervals import (
     CONFIDENCE,
     LARGEST_LOG,
     MeanRatios,
-    WorkloadRatios,
     increases_until_certain,
+    mean_log_ratios,
     mean_ratios,
-    workload_ratios,
 )
 from pytest_pilotscope.statistics.pairs import Floats, Pairs
+from pytest_pilotscope.statistics.repeated import lower_ends, true_ratios
 
 CAUGHT = 0.95
 """The share of repetitions that catch the slow-down."""
 
 REPETITIONS = 200
-REPLICATES = 200
-"""Draws of each bootstrap of a repetition."""
 
 SHORT = 100
 """Repetitions to decide between two rounds if there are more to come."""
+
+AT_ONCE = 10
+"""Repetitions after which a decision is looked at: most runs that see too little show it in a few of them."""
 
 BETWEEN_SESSIONS = 0.003
 """The spread of the log ratio of two equal connections, which lasts as long as they do, so that a single run does not show it."""
@@ -56,35 +58,12 @@ def largest_seen(delta: float) -> float:
     return (1 + delta) ** 2 - 1
 
 
-def power_of(
-    pairs: Pairs,
-    reference: Pairs | None,
-    delta: float,
-    query_delta: float,
-    confidence: float = CONFIDENCE,
-    *,
-    repetitions: int = REPETITIONS,
-) -> Power:
+def power_of(pairs: Pairs, reference: Pairs | None, delta: float, query_delta: float, confidence: float = CONFIDENCE) -> Power:
     """Simulate repetitions of a run, and of its reference if there is one; `reference` has the same queries in the same order."""
-    random = np.random.default_rng(0)
-    noise = [Noise.of(session) for session in (pairs, reference) if session is not None]
-    differences = _true_differences(mean_ratios(pairs, reference))
-    before = np.zeros_like(differences) if reference is None else np.median(reference.log_ratios, axis=1)
-    true = [before + differences, before][: len(noise)]
-    without_noise = workload_ratios(*(_undisturbed(one, log_ratios) for one, log_ratios in zip(noise, true, strict=True)), replicates=2)
-    lows = np.empty(repetitions)
-    queries = np.empty((repetitions, len(differences)))
-    for i in range(repetitions):
-        luck = random.normal(0, BETWEEN_SESSIONS, len(noise))
-        sessions = [one.session(random, log_ratios + its) for one, log_ratios, its in zip(noise, true, luck, strict=True)]
-        lows[i] = _low(workload_ratios(*sessions, confidence=confidence, replicates=REPLICATES, seed=i), without_noise)
-        queries[i] = differences + increases_until_certain(mean_ratios(*sessions), math.log1p(query_delta), (1 - confidence) / 2)
-    low = float(np.quantile(lows, 1 - CAUGHT, method="lower"))
+    workloads, queries = _Simulation.of(pairs, reference, delta, query_delta, confidence).repeated(REPETITIONS)
+    workload = float(np.quantile(workloads, CAUGHT, method="higher"))
     query = float(np.quantile(queries, CAUGHT, method="higher"))
-    return Power(
-        workload=rounded_up((1 + delta) / low - 1) if low > 0 else math.inf,
-        query=rounded_up(math.expm1(query)) if query < LARGEST_LOG else math.inf,
-    )
+    return Power(workload=_shown(workload), query=_shown(query))
 
 
 def sees_enough(pairs: Pairs, delta: float, query_delta: float) -> bool:
@@ -92,12 +71,79 @@ def sees_enough(pairs: Pairs, delta: float, query_delta: float) -> bool:
     Tell whether a gate between this run and another one with the same noise would not be blind.
 
     The run is compared with itself, so only the widths of its intervals count, never their positions: a run does not end because its result
-    is a fortunate one.
+    is a fortunate one. Too many repetitions that miss a slow-down decide early what all of them would decide.
     """
     if not pairs.query_ids:
         return True
-    power = power_of(pairs, pairs, delta, query_delta, repetitions=SHORT)
-    return power.workload <= largest_seen(delta) and power.query <= largest_seen(query_delta)
+    simulation = _Simulation.of(pairs, pairs, delta, query_delta, CONFIDENCE)
+    seen = [_largest_log(largest_seen(limit)) for limit in (delta, query_delta)]
+    may_miss = [_may_miss(SHORT), _may_miss(SHORT * len(pairs.query_ids))]
+    missed = [0, 0]
+    for _ in range(SHORT // AT_ONCE):
+        for kind, logs in enumerate(simulation.repeated(AT_ONCE)):
+            missed[kind] += int((logs > seen[kind]).sum())
+            if missed[kind] > may_miss[kind]:
+                return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Simulation:
+    """
+    Repetitions of a run, and of its reference if there is one, each with its `noise` and its `true` log ratios (Q,).
+
+    `differences` (Q,) are the true log ratios between the two, `logs` the logs of what the gate allows the workload and a query.
+    """
+
+    noise: Sequence[Noise]
+    true: Sequence[Floats]
+    differences: Floats
+    logs: tuple[float, float]
+    confidence: float
+    random: np.random.Generator
+
+    @classmethod
+    def of(cls, pairs: Pairs, reference: Pairs | None, delta: float, query_delta: float, confidence: float) -> _Simulation:
+        noise = [Noise.of(session) for session in (pairs, reference) if session is not None]
+        differences = _true_differences(mean_ratios(pairs, reference))
+        before = np.zeros_like(differences) if reference is None else np.median(reference.log_ratios, axis=1)
+        return cls(
+            noise=noise,
+            true=[before + differences, before][: len(noise)],
+            differences=differences,
+            logs=(math.log1p(delta), math.log1p(query_delta)),
+            confidence=confidence,
+            random=np.random.default_rng(0),
+        )
+
+    def repeated(self, repetitions: int) -> tuple[Floats, Floats]:
+        """Return the logs of the slow-downs from which on each repetition fails: of the workload (repetitions,), of a query (..., Q)."""
+        sessions = [self._sessions() for _ in range(repetitions)]
+        alpha = (1 - self.confidence) / 2
+        increases = [increases_until_certain(mean_log_ratios(*session), self.logs[1], alpha) for session in sessions]
+        times_ms = [one.times_ms for one in self.noise]
+        lows = lower_ends(list(zip(*sessions, strict=True)), times_ms, self.confidence)
+        true = true_ratios(self.true, times_ms)
+        return self.logs[0] - (lows - true).max(axis=1), self.differences + np.stack(increases)
+
+    def _sessions(self) -> list[Floats]:
+        """Return the (Q, R) log ratios of one repetition of each session."""
+        luck = self.random.normal(0, BETWEEN_SESSIONS, len(self.noise))
+        return [one.log_ratios(self.random, logs + its) for one, logs, its in zip(self.noise, self.true, luck, strict=True)]
+
+
+def _shown(log: float) -> float:
+    return rounded_up(math.expm1(log)) if log < LARGEST_LOG else math.inf
+
+
+def _largest_log(slow_down: float) -> float:
+    """Return the log of the largest slow-down that is not above this one after it was rounded up."""
+    return math.log1p((math.floor(slow_down / STEP) + 1e-9) * STEP)
+
+
+def _may_miss(number: int) -> int:
+    """Return how many of these slow-downs may be above their quantile."""
+    return number - 1 - math.ceil(CAUGHT * (number - 1))
 
 
 def _true_differences(ratios: MeanRatios) -> Floats:
@@ -105,13 +151,3 @@ def _true_differences(ratios: MeanRatios) -> Floats:
     centred: Floats = ratios.mean - ratios.mean.mean()
     spread = float(centred.var())
     return centred * math.sqrt(max(0.0, 1 - float((ratios.error**2).mean()) / spread)) if spread > 0 else centred
-
-
-def _undisturbed(noise: Noise, log_ratios: Floats) -> Pairs:
-    silent = Noise(times_ms=noise.times_ms, disturbances=np.zeros_like(noise.disturbances), bias=0.0, rounds=noise.rounds)
-    return silent.session(np.random.default_rng(0), log_ratios)
-
-
-def _low(ratios: WorkloadRatios, true: WorkloadRatios) -> float:
-    """Return the larger lower end of the two ratios to their true values: the gate fails if either is above the limit."""
-    return max(ratios.geometric_mean.low / true.geometric_mean.estimate, ratios.total.low / true.total.estimate)

@@ -115,7 +115,7 @@ def workload_ratios(
         margin = float(own.margin(confidence)[0])
         return WorkloadRatios(geometric_mean=exponentiated(float(own.mean[0]), margin), total=exponentiated(total, margin))
     draws = _differences([_bootstrap(session, replicates, seed, salt) for salt, session in enumerate(sessions)])
-    effective = min(_effective_queries(session) for session in sessions)
+    effective = min(effective_queries(np.median(session.baseline_ms, axis=1)) for session in sessions)
     margins = [
         float(stdtrit(max(1, round(number) - 1), (1 + confidence) / 2)) * float(np.std(draw, ddof=1))
         for draw, number in zip(draws, (len(pairs.query_ids), effective), strict=True)
@@ -139,7 +139,12 @@ def _log(ratio: float) -> float:
 
 def mean_ratios(pairs: Pairs, reference: Pairs | None = None) -> MeanRatios:
     """Return each query's mean log ratio over the rounds, minus that of the reference if there is one (with Welch's freedom)."""
-    mean, variance, freedom = _moderated_means(pairs)
+    return mean_log_ratios(pairs.log_ratios, None if reference is None else reference.log_ratios)
+
+
+def mean_log_ratios(log_ratios: Floats, reference: Floats | None = None) -> MeanRatios:
+    """Return `mean_ratios` of sessions with these (Q, R) log ratios."""
+    mean, variance, freedom = _moderated_means(log_ratios)
     whole = np.full(len(mean), int(freedom), dtype=np.int64)
     if reference is not None:
         reference_mean, reference_variance, reference_freedom = _moderated_means(reference)
@@ -207,13 +212,13 @@ def exponentiated(estimate: float, margin: float) -> Interval:
 
 def _log_estimates(pairs: Pairs) -> Floats:
     total = np.log(np.median(pairs.candidate_ms, axis=1).sum() / np.median(pairs.baseline_ms, axis=1).sum())
-    return np.array([_moments(pairs)[0].mean(), total])
+    return np.array([moments(pairs.log_ratios)[0].mean(), total])
 
 
 def _bootstrap(pairs: Pairs, replicates: int, seed: int, salt: int) -> Floats:
     """Return (2, replicates) resampled logs of the geometric mean and of the ratio of totals; the same seed resamples the same queries."""
-    mean, variance = _moments(pairs)
-    chosen = np.random.default_rng(seed).integers(len(mean), size=(replicates, len(mean)))
+    mean, variance = moments(pairs.log_ratios)
+    chosen = resampled(len(mean), replicates, seed)
     noise = np.random.default_rng((seed, salt)).standard_normal(chosen.shape) * np.sqrt(variance)[chosen]
     baseline, candidate = (np.median(times, axis=1)[chosen] for times in (pairs.baseline_ms, pairs.candidate_ms))
     totals = np.log((candidate * np.exp(noise)).sum(axis=1) / baseline.sum(axis=1))
@@ -224,17 +229,21 @@ def _differences(values: Sequence[Floats]) -> Floats:
     return values[0] if len(values) == 1 else values[0] - values[1]
 
 
-def _effective_queries(pairs: Pairs) -> float:
+def resampled(queries: int, replicates: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the (replicates, Q) rows of the queries that each draw has."""
+    return np.random.default_rng(seed).integers(queries, size=(replicates, queries))
+
+
+def effective_queries(times_ms: Floats) -> float:
     """Return Kish's effective number of queries: the certainty of the total grows with it, not with the number of queries."""
-    weights = np.median(pairs.baseline_ms, axis=1)
-    return float(weights.sum() ** 2 / (weights**2).sum())
+    return float(times_ms.sum() ** 2 / (times_ms**2).sum())
 
 
-def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
-    """Return (Q,) trimmed means of the log ratios, and the variances of these means by Yuen's formula from the winsorized rounds."""
-    rounds = pairs.rounds
+def moments(log_ratios: Floats) -> tuple[Floats, Floats]:
+    """Return (Q,) trimmed means of (Q, R) log ratios, and the variances of these means by Yuen's formula from the winsorized rounds."""
+    rounds = log_ratios.shape[1]
     cut = int(TRIMMED * rounds + 1e-9)
-    ordered = np.sort(pairs.log_ratios, axis=1)
+    ordered = np.sort(log_ratios, axis=1)
     means = ordered[:, cut : rounds - cut].mean(axis=1)
     if rounds == 1:
         return means, np.zeros_like(means)
@@ -242,9 +251,9 @@ def _moments(pairs: Pairs) -> tuple[Floats, Floats]:
     return means, winsorized.var(axis=1, ddof=1) / (rounds * (1 - 2 * cut / rounds) ** 2)
 
 
-def _moderated_means(pairs: Pairs) -> tuple[Floats, Floats, float]:
+def _moderated_means(ratios: Floats) -> tuple[Floats, Floats, float]:
     """Return (Q,) means of the log ratios, (Q,) variances of these means, and the degrees of freedom of each; 0 for a single round."""
-    ratios, rounds = pairs.log_ratios, pairs.rounds
+    rounds = ratios.shape[1]
     if rounds == 1:
         return ratios.mean(axis=1), np.zeros(len(ratios)), 0.0
     variance, freedom = moderated(ratios.var(axis=1, ddof=1), rounds - 1)

@@ -56,9 +56,14 @@ def trigamma(x: float) -> float:
 
 
 def inverse_trigamma(value: float) -> float:
-    """Return the x > 0 with trigamma(x) = value > 0, by bisection of its logarithm."""
-    low, high = -40.0, 40.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if trigamma(math.exp(middle)) > value else (low, middle)
-    return math.exp((low + high) / 2)
+    """Return the x > 0 with trigamma(x) = value > 0, by Newton's steps of 1 / trigamma, which is convex (Smyth, 2004, appendix)."""
+    if not 1e-7 < value < 1e7:
+        return 1 / value if value < 1 else 1 / math.sqrt(value)
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        found = trigamma(x)
+        step = found * (1 - found / value) / (-2 * float(zeta(3, x)))
+        x += step
+        if abs(step) < 1e-12 * x:
+            break
+    return x

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from benchmarks.leaderboard.__main__ import page
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import QueryReport
 from tests.record.building import record_of
 
 TIMES = {
@@ -29,6 +30,14 @@ def test_records_of_one_world_stand_under_one_heading() -> None:
     assert "Fingerprints: build `16.4`, data `bb`, statistics `aa`." in text
     rows = [line for line in text.splitlines() if line.startswith("| 1-3 | oracle | 3.111 [")]
     assert len(rows) == 2
+
+
+def test_the_command_allows_what_the_run_allowed() -> None:
+    """A run of which sides left more queries than is allowed by default was measured with `--max-unsteered`."""
+    record = _record()
+    left = QueryReport(query_id="q1", side="mscn", left="it has an outer join")
+    text = page([replace(record, reports=(*record.reports, left))], machine="")
+    assert "--algo mscn,oracle --db stats_tiny --rounds 5 --max-unsteered 100%`" in text
 
 
 def test_other_data_are_another_table() -> None:

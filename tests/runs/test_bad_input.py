@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import pytest_pilotscope.algorithms.mscn.estimator
-import pytest_pilotscope.runs.bench  # noqa: F401 - pytester forgets what is imported during its tests: it would be imported for each
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UnknownName
 from tests.projects import BENCHMARK, measure

@@ -1,0 +1,1 @@
+"""The growth of time and memory with data, queries, relations, samples and processes."""
