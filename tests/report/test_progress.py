@@ -34,9 +34,7 @@ def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
 def test_a_sentence_is_wrapped_between_words_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is longer than the terminal, and no word is broken; a log has the sentence in one line."""
     monkeypatch.setenv("COLUMNS", str(width))
-    sentence = (
-        "pilotscope: shop on embedded PostgreSQL 18.4 (first choice of --server auto); no assertions; statistics d4092e3e0756"
-    )
+    sentence = "pilotscope: shop on embedded PostgreSQL 18.4 (first choice of --server auto); no assertions; statistics d4092e3e0756"
     terminal, log = io.StringIO(), io.StringIO()
     progress_for(terminal, live=True, uncaptured=nullcontext)[0](sentence)
     progress_for(log, live=False, uncaptured=nullcontext)[0](sentence)
