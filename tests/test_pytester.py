@@ -1,4 +1,4 @@
-"""What the sessions of pytester leave behind in the process of the tests."""
+"""After sessions of pytester the process of the tests is as it was."""
 
 from __future__ import annotations
 

@@ -30,19 +30,23 @@ UNCUT = 100_000
 """A width larger than any table."""
 
 
-def render_records(records: Sequence[Record], *, width: int | None, color: bool) -> str:
+Said = defaultdict[str, set[Remark]]
+"""The remarks that were shown of runs with a shared baseline, by its name."""
+
+
+def render_records(records: Sequence[Record], *, width: int | None, color: bool, said: Said | None = None) -> str:
     """
     Return the verdict on each record, then its table, with a row per side, or with a column per side for a comparison, then remarks.
 
     On a terminal of `width` columns, wrap sentences between words, drop columns of the table that do not fit, and split a comparison into
     tables that do. Cut no cell. A record without any times has no table. Use ANSI colours if `color`.
-    Of runs that share a baseline, say once what holds for all of them; the baseline alone comes last.
+    Of runs that share a baseline, say once what holds for all, and the baseline alone last. `said` is what other calls have shown.
     """
     from rich.console import Console
 
     buffer = StringIO()
     console = Console(file=buffer, width=UNCUT, force_terminal=color, no_color=not color, highlight=False)
-    said: dict[str, set[Remark]] = defaultdict(set)
+    said = defaultdict(set) if said is None else said
     for record in baselines_last(records):
         summary, shared = summarize(record), record.header.shared_baseline
         before = said[shared] if shared else set()
