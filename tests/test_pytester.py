@@ -1,4 +1,4 @@
-"""After sessions of pytester the process of the tests is as it was."""
+"""pytester forgets the modules of its projects, and no others."""
 
 from __future__ import annotations
 
