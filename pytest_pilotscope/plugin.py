@@ -275,21 +275,23 @@ def _width(terminalreporter: pytest.TerminalReporter) -> int | None:
 
 
 def _write_wrapped(terminalreporter: pytest.TerminalReporter, text: str, **markup: bool) -> None:
-    from pytest_pilotscope.report.terminal import wrapped
+    from pytest_pilotscope.report.text_tables import wrapped
 
     for line in wrapped(text, _width(terminalreporter)):
         terminalreporter.write_line(line, **markup)
 
 
 def _show_runs(terminalreporter: pytest.TerminalReporter, config: pytest.Config, bench: Bench) -> None:
-    from pytest_pilotscope.report.terminal import render_records
+    from pytest_pilotscope.record.projection import baselines_last
+    from pytest_pilotscope.report.terminal import Said, render_records
     from pytest_pilotscope.runs.finished import isolated
 
-    writer = config.get_terminal_writer()
+    writer, said = config.get_terminal_writer(), Said(set)
     terminalreporter.section("pilotscope")
-    for run in bench.finished:
-        with isolated(f"the table of {run.record.header.run_name}", bench.failures):
-            terminalreporter.write_line(render_records([run.record], width=_width(terminalreporter), color=writer.hasmarkup) + "\n")
+    for record in baselines_last([run.record for run in bench.finished]):
+        with isolated(f"the table of {record.header.run_name}", bench.failures):
+            text = render_records([record], width=_width(terminalreporter), color=writer.hasmarkup, said=said)
+            terminalreporter.write_line(text + "\n")
     for run in bench.finished:
         _write_wrapped(terminalreporter, f"record: {run.record_path}; MLflow: {run.tracking}", red=run.unsent)
 

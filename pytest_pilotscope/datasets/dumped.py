@@ -64,7 +64,7 @@ class DumpedDataset:
     def load(self, session: Session) -> None:
         """Restore the tables without a superuser's rights, name what was left out, and put every schema into the search path."""
         left_out: list[str] = []
-        with self.show_progress(f"loading {self.name}", WHOLE) as advance:
+        with self.show_progress(f"loading {self.name}, in %", WHOLE) as advance:
             restore(session, self.path, advance, left_out)
         if left_out:
             logger.warning(

@@ -107,7 +107,7 @@ class Training:
         known = count(known_only=True)
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
-        with self.progress(f"labels for {len(queries)} queries", LABEL_STEPS) as advance:
+        with self.progress(f"labels for {len(queries)} queries, in %", LABEL_STEPS) as advance:
             memory_bytes = self.settings.label_memory_bytes
             return count(workers=os.cpu_count() or 1, memory_bytes=memory_bytes, progress=_in_steps(advance), pool=self.pool)
 

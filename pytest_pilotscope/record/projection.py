@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -43,6 +43,11 @@ def own_header(header: RunHeader, algorithm: str, sides: tuple[str, ...]) -> Run
     shared = f"{', '.join(side for side in header.sides if side != header.baseline_side)} on {header.dataset}, {header.started_at}"
     part = _part(header, algorithm, sides, {"record_id": uuid4().hex, "shared_baseline": shared})
     return replace(part, shared_baseline=shared)
+
+
+def baselines_last(records: Sequence[Record]) -> list[Record]:
+    """Return the records in their order, but last those of a baseline alone: the runs that share it have its executions, too."""
+    return sorted(records, key=lambda record: record.header.shared_baseline is not None and len(record.header.sides) == 1)
 
 
 def _part(header: RunHeader, algorithm: str, sides: tuple[str, ...], tags: Mapping[str, str]) -> RunHeader:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.figure_table import executions_text, interval_text
 from pytest_pilotscope.statistics.drift import Cost, DriftedSide, drift_figures
+from pytest_pilotscope.statistics.intervals import Interval
+from pytest_pilotscope.statistics.verdict import TOO_FEW, is_useless
 
 
 def drift_lines(before: Record | None, after: Record, algorithm: str) -> Iterator[str]:
@@ -16,16 +18,23 @@ def drift_lines(before: Record | None, after: Record, algorithm: str) -> Iterato
     figures = drift_figures(before, after, algorithm)
     yield f"drift {tags['drift']}: {algorithm} on {after.header.dataset} ({tags.get('drift.rows') or tags['drift.templates']}){model}"
     if figures.before is not None:
-        yield f"  before: speed-up {interval_text(figures.before)}"
+        yield f"  before: speed-up {_known(figures.before)}"
     else:
         yield "  before: not measured, so no loss is known"
     yield from map(_side, figures.sides)
     yield from map(_cost, figures.costs)
 
 
+def _known(ratio: Interval) -> str:
+    """Return a ratio with its interval, or that the interval is too wide to be shown."""
+    return f"unknown, {TOO_FEW}" if is_useless(ratio) else interval_text(ratio)
+
+
 def _side(side: DriftedSide) -> str:
-    change = f"; {interval_text(side.change)} of that before" if side.change is not None else ""
-    return f"  after: {side.side} against {side.baseline}: speed-up {interval_text(side.speedup)}{change}"
+    change = ""
+    if side.change is not None:
+        change = f"; the loss is unknown, {TOO_FEW}" if is_useless(side.change) else f"; {interval_text(side.change)} of that before"
+    return f"  after: {side.side} against {side.baseline}: speed-up {_known(side.speedup)}{change}"
 
 
 def _cost(cost: Cost) -> str:

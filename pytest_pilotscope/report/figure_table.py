@@ -48,7 +48,7 @@ class FigureTable:
 
 def figure_table(summary: Summary) -> FigureTable:
     """Return all figures of all sides of a record."""
-    ranking = ranks(summary)
+    ranking = ranks(summary) if len(summary.sides) > 1 else {}
 
     def rank(side: SideSummary) -> str | None:
         return str(ranking[side.side]) if side.side in ranking else None

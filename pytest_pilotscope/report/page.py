@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.places.privatefiles import private_folder, write_private
+from pytest_pilotscope.record.projection import baselines_last
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
@@ -85,7 +86,7 @@ def write_plots(folder: Path, plots: Sequence[Plot]) -> Path:
 def page(records: Sequence[Record], *, plots: Sequence[Plot] | None = None) -> str:
     """Return the text of the page."""
     templates = environment()
-    runs = [_content(record, f"r{number}-", templates, plots) for number, record in enumerate(records)]
+    runs = [_content(record, f"r{number}-", templates, plots) for number, record in enumerate(baselines_last(records))]
     return (
         templates.get_template(TEMPLATE).render(
             runs=runs, title=_title(records), style=resource(STYLE), script=resource(SCRIPT), off=OFF, many=MANY

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from shutil import get_terminal_size
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_pilotscope.options.progress import Advance, ShowProgress
+from pytest_pilotscope.report.text_tables import wrapped
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -22,14 +24,15 @@ LINES_PER_LOG = 10
 
 def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple[Say, ShowProgress]:
     """
-    Return a function that shows a line on a stream, and one that shows progress.
+    Return a function that shows a text on a stream, wrapped between words on a terminal, and one that shows progress.
 
     Both enter `uncaptured` around every write, because a test runner captures the output of its tests.
     """
 
     def say(text: str) -> None:
+        lines = "\x1b[K\n".join(wrapped(text, get_terminal_size().columns if live else None))
         with uncaptured():
-            stream.write(f"\r{text}\x1b[K\n" if live else f"\n{text}")  # in a log the line before may still be pytest's
+            stream.write(f"\r{lines}\x1b[K\n" if live else f"\n{text}")  # in a log the line before may still be pytest's
             stream.flush()
 
     return say, (_bar(stream, uncaptured) if live else _lines(say))

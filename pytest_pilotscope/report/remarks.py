@@ -41,7 +41,8 @@ def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
 def shared_baseline(record: Record) -> Iterator[Remark]:
     """Say which runs have the same executions of the baseline."""
     if shared := record.header.shared_baseline:
-        yield Remark(text=f"Measured in turns against one baseline: {shared}. These runs have the same executions of it: one sample.")
+        sides, _, _started_at = shared.rpartition(", ")
+        yield Remark(text=f"Measured in turns against one baseline: {sides}. These runs have the same executions of it: one sample.")
 
 
 def variant_remarks(record: Record, summary: Summary) -> Iterator[Remark]:

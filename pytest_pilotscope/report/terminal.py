@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import counted
-from pytest_pilotscope.record.projection import is_comparison
+from pytest_pilotscope.record.projection import baselines_last, is_comparison
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
 from pytest_pilotscope.report.figure_table import interval_text, outcomes_text, text_tables, title_of
 from pytest_pilotscope.report.remarks import all_remarks
-from pytest_pilotscope.report.text_tables import fitting, text_table
+from pytest_pilotscope.report.text_tables import fitting, text_table, wrapped
 from pytest_pilotscope.statistics.figures import SideSummary
 from pytest_pilotscope.statistics.summary import Summary, summarize
 from pytest_pilotscope.statistics.verdict import Remark, verdict
@@ -30,35 +30,43 @@ UNCUT = 100_000
 """A width larger than any table."""
 
 
-def render_records(records: Sequence[Record], *, width: int | None, color: bool) -> str:
+Said = defaultdict[str, set[Remark]]
+"""The remarks that were shown of runs with a shared baseline, by its name."""
+
+
+def render_records(records: Sequence[Record], *, width: int | None, color: bool, said: Said | None = None) -> str:
     """
     Return the verdict on each record, then its table, with a row per side, or with a column per side for a comparison, then remarks.
 
     On a terminal of `width` columns, wrap sentences between words, drop columns of the table that do not fit, and split a comparison into
     tables that do. Cut no cell. A record without any times has no table. Use ANSI colours if `color`.
+    Of runs that share a baseline, say once what holds for all, and the baseline alone last. `said` is what other calls have shown.
     """
     from rich.console import Console
 
     buffer = StringIO()
     console = Console(file=buffer, width=UNCUT, force_terminal=color, no_color=not color, highlight=False)
-    for record in records:
-        summary = summarize(record)
-        _print(console, verdict(record, summary), width)
+    said = defaultdict(set) if said is None else said
+    for record in baselines_last(records):
+        summary, shared = summarize(record), record.header.shared_baseline
+        before = said[shared] if shared else set()
+        _print(console, _new(verdict(record, summary), before), width)
         if any(side.queries for side in summary.sides.values()):
             for table in text_tables(summary, width) if is_comparison(record.header) or record.slices else [_table(summary, width)]:
                 console.print(table)
         else:
             console.print(title_of(summary))
         accuracy = [] if is_comparison(record.header) else _accuracies(summary)
-        _print(console, [*accuracy, *all_remarks(record, summary)], width)
+        _print(console, _new([*accuracy, *all_remarks(record, summary)], before), width)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
-    """Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal."""
-    if width is None:
-        return text.split("\n")
-    return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
+def _new(remarks: Iterable[Remark], said: set[Remark]) -> Iterator[Remark]:
+    """Yield the remarks that were not said before, and add them: runs that share a baseline have many in common."""
+    for remark in remarks:
+        if remark not in said:
+            said.add(remark)
+            yield remark
 
 
 def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> None:

@@ -1,10 +1,11 @@
-"""The form of all text tables, and the columns that fit a terminal."""
+"""The form of all text tables, and the columns and lines that fit a terminal."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal."""
+    if width is None:
+        return text.split("\n")
+    return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
 
 
 def terminal_width() -> int | None:

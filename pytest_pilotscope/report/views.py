@@ -50,7 +50,7 @@ def inference_view(record: Record) -> str | None:
             processor_ms = median_if_all([run.inference_processor_ms for run in runs])
             times = (median(run.inference_ms for run in runs), processor_ms)
             rows.append([side, str(count), str(len(runs)), *("" if ms is None else f"{ms:.2f}" for ms in times), f"{share:.1%}"])
-    columns = ("side", "relations", "runs", "median inference ms", "of it processor ms", "share of time")
+    columns = ("side", "relations", "runs", "inference ms", "processor ms", "share of time")
     return _table(columns, rows) if rows else None
 
 

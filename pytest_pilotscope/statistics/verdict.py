@@ -19,6 +19,9 @@ from pytest_pilotscope.statistics.figures import NOISE_FLOOR_MS, Against, SideSu
 from pytest_pilotscope.statistics.intervals import Interval, Outcome
 from pytest_pilotscope.statistics.summary import Summary
 
+LEAST_S = 0.0995
+"""Shorter times are shown in ms."""
+
 NO_SPREAD = "have no spread to judge by; measure more"
 TOO_FEW = "too few rounds or queries to tell"
 
@@ -64,9 +67,11 @@ def times_text(value: float, *, digits: int = 2) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return seconds with at least two digits."""
+    """Return seconds with two digits or more; in ms if they are under a tenth of a second."""
     if seconds < 1e-4:
         return "under 0.1 ms" if seconds > 0 else "0 s"
+    if seconds < LEAST_S:
+        return f"{seconds * 1e3:.2g} ms"
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
 
 
@@ -142,7 +147,7 @@ def _compared(record: Record, baseline: SideSummary, side: SideSummary, against:
         return f"{side.side} cannot be told apart from {other}{where}: too few rounds {NO_SPREAD}."
     if against.below_noise_floor:
         means = f": they differ by {abs(against.difference_ms):.2f} ms per query, less than the noise floor of {NOISE_FLOOR_MS} ms"
-    elif _is_useless(speedup):
+    elif is_useless(speedup):
         if not against.is_result:
             return f"{side.side} cannot be told apart from {other}{where}: {TOO_FEW}."
         return f"{side.side} is {'faster' if speedup.estimate > 1 else 'slower'} than {other}{where}: {TOO_FEW} by how much."
@@ -152,11 +157,11 @@ def _compared(record: Record, baseline: SideSummary, side: SideSummary, against:
         sure = "" if header.parallel else ", sure"
         words = f"is {times_text(shown.estimate)} times as fast as" if faster else f"takes {times_text(shown.estimate)} times as long as"
         return f"{side.side} {words} {other}{where} ({_range(shown)}{sure}){means}."
-    between = "" if _is_useless(speedup) else f" ({_range(speedup)} times as fast)"
+    between = "" if is_useless(speedup) else f" ({_range(speedup)} times as fast)"
     return f"{side.side} cannot be told apart from {other}{where}{between}{means}."
 
 
-def _is_useless(interval: Interval) -> bool:
+def is_useless(interval: Interval) -> bool:
     """Tell whether an interval is too wide to be shown."""
     return interval.high > WIDEST * interval.estimate or interval.estimate > WIDEST * interval.low
 
@@ -193,7 +198,7 @@ def _costs(side: SideSummary, against: Against) -> Iterator[str]:
     if plans := against.plans:
         yield f"{plans.changed} of its {plans.queries} plans {'differs' if plans.changed == 1 else 'differ'}."
     pays_off = against.break_even.estimate if against.break_even and against.is_result and against.speedup.low > 1 else float("inf")
-    if isfinite(pays_off) and not _is_useless(against.speedup) and side.training_s and side.training_s >= 1:
+    if isfinite(pays_off) and not is_useless(against.speedup) and side.training_s and side.training_s >= 1:
         runs = counted(ceil(pays_off), "execution")
         yield f"Its {seconds_text(side.training_s)} of training pay off after {runs} of the workload."
 
@@ -225,12 +230,12 @@ def _noise(header: RunHeader, against: Against) -> Iterator[Remark]:
     speedup, name = against.speedup, name_of_baseline(header)
     off = max(speedup.high, 1 / speedup.low if speedup.low > 0 else float("inf")) - 1
     if against.is_result:
-        by = "" if _is_useless(speedup) else f" by {abs(1 - speedup.estimate):.1%} ({_range(speedup)})"
+        by = "" if is_useless(speedup) else f" by {abs(1 - speedup.estimate):.1%} ({_range(speedup)})"
         text = f"This machine is too noisy: {name}, measured against itself{_where(header)}, differs{by}"
         yield Remark(text=f"{text}; measure on a quiet machine, or more rounds.", bad=True)
     elif isinf(off):
         yield Remark(text=f"{name} was measured against itself{_where(header)}: too few rounds {NO_SPREAD}.")
-    elif _is_useless(speedup):
+    elif is_useless(speedup):
         yield Remark(text=f"{name} was measured against itself{_where(header)}: {TOO_FEW}.")
     else:
         text = f"{name}, measured against itself{_where(header)}, cannot be told apart ({_range(speedup)} times as fast)"

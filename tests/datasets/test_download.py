@@ -55,7 +55,7 @@ def test_progress_reaches_the_end(web: Web, tmp_path: Path) -> None:
 
     @contextmanager
     def show(description: str, total: int) -> Iterator[Advance]:
-        assert (description, total) == ("fetching f", 100)
+        assert (description, total) == ("fetching f, in %", 100)
         yield shown.append
 
     web.piece = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_pilotscope.record.projection import COMPARISON, is_comparison, own_header, runs_of
+from pytest_pilotscope.record.projection import COMPARISON, baselines_last, is_comparison, own_header, runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryDecision, QueryReport, RunEnd, Scalar, TrainingReport
 from pytest_pilotscope.statistics.summary import summarize
@@ -75,3 +75,11 @@ def test_records_of_their_own_name_the_baseline_that_they_share() -> None:
     assert len({header.tags["record_id"] for header in headers}) == 3
     assert [header.parameters["num_epoch"] for header in headers] == [0, 7, 7]
     assert together.shared_baseline is None
+
+
+def test_a_baseline_that_others_share_comes_last() -> None:
+    """The runs keep their order, but a reader meets a comparison before the baseline alone; a run that shares nothing stays."""
+    runs = runs_of(comparison())
+    assert baselines_last(runs) == list(runs)
+    shared = [replace(run, header=replace(run.header, shared_baseline="mscn, lero on stats_tiny, then")) for run in runs]
+    assert [run.header.sides[-1] for run in baselines_last(shared)] == ["mscn", "lero", "baseline"]

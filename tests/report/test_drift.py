@@ -87,6 +87,18 @@ def test_the_lines_name_the_drift_and_the_model_of_other_data() -> None:
     ]
 
 
+def test_an_interval_that_tells_nothing_is_not_shown() -> None:
+    """Two rounds that are far apart have no speed-up that a line could state, and no loss."""
+    scattered = record_of({"baseline": {"q0": [1.0, 90.0]}, "mscn": {"q0": [90.0, 1.0]}}, algorithm="drift-mscn")
+    after = replace(scattered, header=replace(scattered.header, tags=TAGS))
+    before = record_of({"baseline": {"q0": [1.0, 90.0]}, "mscn": {"q0": [90.0, 1.0]}}, algorithm="mscn")
+    assert list(drift_lines(before, after, "mscn"))[1:] == [
+        "  before: speed-up unknown, too few rounds or queries to tell",
+        "  after: mscn against baseline: speed-up unknown, too few rounds or queries to tell; "
+        "the loss is unknown, too few rounds or queries to tell",
+    ]
+
+
 def test_templates_that_were_not_seen_have_no_pairs_with_the_others() -> None:
     """Without a change of the data nothing is analyzed; other queries are measured after, so speed-ups are compared, not queries."""
     before = record(mscn=0.5)

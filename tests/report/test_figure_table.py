@@ -126,3 +126,9 @@ def test_large_factors_have_no_digits_behind_the_point() -> None:
 def test_an_open_end_is_shown_as_infinity() -> None:
     """A single round has no spread, so its interval is open."""
     assert (bound_text(float("inf")), bound_text(12345.678), bound_text(1.23456)) == ("∞", "1.23e+04", "1.235")
+
+
+def test_a_side_alone_has_no_rank() -> None:
+    """There is nothing to rank one side against."""
+    alone = record_of({"baseline": {"q0": [10.0, 10.1]}}, algorithm="baseline")
+    assert "rank" not in [figure.name for figure, _ in figure_table(summarize(alone)).rows]

@@ -16,6 +16,7 @@ from xml.dom import minidom
 import pytest
 from markupsafe import escape
 
+from pytest_pilotscope.record.projection import COMPARISON, runs_of
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.report.content import queries_of
 from pytest_pilotscope.report.page import drawn, page, write_page, write_plots
@@ -255,3 +256,11 @@ def test_packed_details_are_those_of_the_queries(monkeypatch: pytest.MonkeyPatch
     reader.feed(text)
     assert (reader.open, reader.sources, reader.tags.count("script")) == ([], [], 2)
     assert len(text) < len(inline)
+
+
+def test_a_baseline_that_others_share_is_at_the_end_of_the_page() -> None:
+    """A reader meets a comparison first."""
+    record = record_of({side: {"q0": [10.0, 10.1]} for side in ("baseline", "mscn")}, algorithm=COMPARISON)
+    runs = [replace(run, header=replace(run.header, shared_baseline="mscn on stats_tiny, then")) for run in runs_of(record)]
+    titles = re.findall(r"<h2[^>]*>\s*(\w+)_stats_tiny", page(runs, plots=()))
+    assert titles == ["mscn", "baseline"]

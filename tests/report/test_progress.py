@@ -30,6 +30,20 @@ def test_nothing_of_a_bar_is_left_behind_a_line() -> None:
     assert stream.getvalue() == "\rshort\x1b[K\n"
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_sentence_is_wrapped_between_words_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is longer than the terminal, and no word is broken; a log has the sentence in one line."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    sentence = "pilotscope: shop on embedded PostgreSQL 18.4 (first choice of --server auto); no assertions; statistics d4092e3e0756"
+    terminal, log = io.StringIO(), io.StringIO()
+    progress_for(terminal, live=True, uncaptured=nullcontext)[0](sentence)
+    progress_for(log, live=False, uncaptured=nullcontext)[0](sentence)
+    lines = terminal.getvalue().removeprefix("\r").removesuffix("\x1b[K\n").split("\x1b[K\n")
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines) == sentence
+    assert log.getvalue() == f"\n{sentence}"
+
+
 @pytest.mark.parametrize("total", [1, 3, 10, 11, 146, 1000])
 def test_a_log_has_a_line_per_tenth(total: int) -> None:
     """It has ten lines at most, the last one with all steps, and the times are labelled."""

@@ -53,7 +53,7 @@ def test_a_faster_side_begins_with_its_speedup_its_certainty_and_its_parts() -> 
     first, faster = texts(replace(record, reports=reports))
     assert first == (
         "oracle is 2.00 times as fast as PostgreSQL 18.4 on stats_tiny (1.99 to 2.01, sure): "
-        "it saves 0.32 s of planning and execution and spends 0.02 s on inference. 1 of its 2 plans differs."
+        "it saves 0.32 s of planning and execution and spends 20 ms on inference. 1 of its 2 plans differs."
     )
     assert faster.startswith("oracle is significantly faster on 20 of 20 queries: q19 (-19.")
 
@@ -252,10 +252,13 @@ def test_errors_of_estimates_are_of_sides_that_estimate() -> None:
 def test_factors_show_that_they_are_not_one() -> None:
     """More digits where two would hide the difference, fewer where they say nothing."""
     assert [times_text(value) for value in (1.0, 1.004, 1.35, 99.5, 1234.5)] == ["1.00", "1.004", "1.35", "99.50", "1,234"]
-    assert [seconds_text(value) for value in (0.0, 1e-6, 0.0413, 0.77, 2.71, 26.4, 12345.6)] == [
+    assert [seconds_text(value) for value in (0.0, 1e-6, 0.0003, 0.0413, 0.09949, 0.0996, 0.77, 2.71, 26.4, 12345.6)] == [
         "0 s",
         "under 0.1 ms",
-        "0.041 s",
+        "0.3 ms",
+        "41 ms",
+        "99 ms",
+        "0.1 s",
         "0.77 s",
         "2.7 s",
         "26 s",
@@ -315,6 +318,6 @@ def test_the_processor_time_of_inference_stands_beside_its_time() -> None:
     """If all runs have it; older records do not."""
     record = record_of_sides(oracle=0.5)
     runs = tuple(replace(run, inference_processor_ms=0.0 if run.side == "baseline" else 0.25) for run in record.runs)
-    assert "spends 0.02 s on inference (0.005 s of processor time)." in texts(replace(record, runs=runs))[0]
+    assert "spends 20 ms on inference (5 ms of processor time)." in texts(replace(record, runs=runs))[0]
     older = (*runs[:-1], replace(runs[-1], inference_processor_ms=None))
-    assert "spends 0.02 s on inference." in texts(replace(record, runs=older))[0]
+    assert "spends 20 ms on inference." in texts(replace(record, runs=older))[0]

@@ -84,7 +84,7 @@ class PublishedDataset:
         """Load the tables and index every key that has no index, without a superuser's rights: rows make PostgreSQL check conditions."""
         layout = self._layout if self._data_dir is not None else self._fetched()
         with unprivileged(session) as loading:
-            with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}", WHOLE) as advance:
+            with self._unpacked(layout) as unpacked, self.show_progress(f"loading {self.name}, in %", WHOLE) as advance:
                 if unpacked.csv is not None:
                     load_csv(loading, self.source, unpacked.csv, unpacked.schema, advance)
                 elif unpacked.dump is not None:

@@ -121,7 +121,7 @@ def _copy(
     show_progress: ShowProgress,
     limit_bytes: int,
 ) -> None:
-    with show_progress(f"fetching {name}", WHOLE) as advance:
+    with show_progress(f"fetching {name}, in %", WHOLE) as advance:
         show = in_per_cent(total or 0, advance)
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
