@@ -123,7 +123,7 @@ def test_a_broken_model_fails_its_run_and_altered_labels_are_counted_again(pytes
     runs = sorted((pytester.path / "broken").glob("*.jsonl"))
     ends = [json.loads(run.read_text(encoding="utf-8").splitlines()[-1]) for run in runs]
     assert [end["status"] for end in ends] == ["FAILED", "FINISHED"]
-    assert ends[0]["error"].startswith(f"ModelError: {weights} ")
+    assert ends[0]["failures"]["mscn"].startswith(f"ModelError: {weights} ")
 
 
 @pytest.mark.slow
@@ -291,7 +291,7 @@ def test_the_chooser_of_the_docs_keeps_the_contract(pytester: pytest.Pytester) -
     (conftest,) = (block for block in OWN.read_text(encoding="utf-8").split("```python\n") if "class Bao" in block)
     inherit = "from pytest_pilotscope.testing import AlgorithmContract\n\nclass TestBao(AlgorithmContract):\n    algorithm = Bao\n"
     pytester.makepyfile(f"{conftest.split('```')[0]}\n{inherit}")
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=5, skipped=2)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=5, skipped=3)
 
 
 LEAVES = """
