@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from _pytest.pytester import SysModulesSnapshot
 
@@ -18,6 +19,9 @@ from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
 from pytest_pilotscope.postgres.session import Session
+
+hypothesis.settings.register_profile("suite", deadline=None)  # a machine that pauses is no failure
+hypothesis.settings.load_profile("suite")
 
 UNTRIED = tuple(binaries.major for binaries in available_binaries() if binaries.major > TRIED_MAJORS[-1])
 MAJORS = (*dict.fromkeys(UNTRIED), 18, 16, 15)
