@@ -3,8 +3,9 @@ Measure how time and memory grow, as tables for docs/growth.md.
 
     python -m benchmarks.growth > growth.md             # minutes; --quick for the smallest two sizes of each table
 
-Each case runs in a process of its own, so the largest memory of it and its server is that of the case. Times are those of the clock, as multiples of the first
-row of a table; servers work beside the process, so processor time would leave them out. The load of the machine is printed beside them.
+Each case runs in a process of its own, so the largest memory of it and its server is that of the case. Times are those of the clock, as
+multiples of the first row of a table; servers work beside the process, so processor time would leave them out. The load of the machine is
+printed beside them.
 """
 
 from __future__ import annotations
