@@ -68,9 +68,10 @@ def mark_of(session: Session, database: str) -> dict[str, str] | None:
 
 
 def write_mark(session: Session, database: str, mark: Mapping[str, str]) -> None:
-    """Write pilotscope's mark, with the content, into the comment of `database`."""
+    """Write pilotscope's mark, with the content, into the comment of `database`, so that a crash of the server does not undo it."""
     statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
-    session.execute(statement.format(sql.Identifier(database), sql.Literal(json.dumps({"pilotscope": dict(mark)}))))
+    with _set_locally(session, "synchronous_commit", "local"):  # with "off", a commit reaches the log a moment later only
+        session.execute(statement.format(sql.Identifier(database), sql.Literal(json.dumps({"pilotscope": dict(mark)}))))
 
 
 def create_database(session: Session, database: str, mark: Mapping[str, str]) -> None:
@@ -99,8 +100,8 @@ def copy_database(session: Session, source: str, database: str, mark: Mapping[st
             f"database {source!r} cannot be copied while it is in use, by {_users(session, source)}; PostgreSQL copies idle databases only"
         ) from error
     try:
-        write_mark(session, database, mark)
         _copy_settings(session, source, database)
+        write_mark(session, database, mark)
     except BaseException:
         with suppress(ServerError):
             _drop(session, database)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +16,18 @@ from pytest_pilotscope.errors import DatasetError, ServerError, StatementFailed,
 from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.postgres import databases
 from pytest_pilotscope.postgres.connecting import connect, dsn_of
-from pytest_pilotscope.postgres.databases import drop_database, hold, locked, make_copy, mark_of, temporary_copy, unique_name, write_mark
+from pytest_pilotscope.postgres.databases import (
+    copy_database,
+    create_database,
+    drop_database,
+    hold,
+    locked,
+    make_copy,
+    mark_of,
+    temporary_copy,
+    unique_name,
+    write_mark,
+)
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.given import GivenServer
 from pytest_pilotscope.postgres.server import Capability
@@ -223,6 +237,33 @@ def test_a_loader_that_ends_before_the_mark(maker: GivenServer, administrator: S
     assert len(_ours(administrator)) == 1
     load_database(maker, Toy())
     assert _ours(administrator) == {loaded_name(Toy())}
+
+
+def test_a_mark_survives_a_crash_of_the_server(newest_server: EmbeddedServer) -> None:
+    """A copy has its mark and its settings after a crash on a server that writes its log late; so it can be dropped."""
+    late = {"synchronous_commit": "off", "wal_writer_delay": "10s"}
+    with EmbeddedServer(newest_server.binaries, settings=late) as server:
+        with server.connect() as session:
+            create_database(session, "pilotscope_one", {"state": "complete"})
+            session.execute("ALTER DATABASE pilotscope_one SET work_mem = '9MB'")
+            copy_database(session, "pilotscope_one", "pilotscope_two", {"state": "copy"}, by_file=True)
+            os.kill(session.backend_pid, signal.SIGKILL)
+        with _once_recovered(server, "pilotscope_two") as session:
+            assert mark_of(session, "pilotscope_two") == {"state": "copy"}
+            assert session.scalar("SHOW work_mem") == "9MB"
+
+
+def _once_recovered(server: EmbeddedServer, database: str) -> Session:
+    """Open a session as soon as the server has recovered from its crash."""
+    end_s = time.monotonic() + 60
+    while True:
+        try:
+            session = server.connect(database)
+            session.execute("SELECT pg_sleep(0.1)")  # a server that has not noticed its crash yet ends this
+        except ServerError:
+            assert time.monotonic() < end_s, "the server did not recover"
+        else:
+            return session
 
 
 def test_a_failed_load_leaves_no_database(maker: GivenServer, administrator: Session) -> None:
