@@ -63,13 +63,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.name.startswith(WHOLE_RUNS))
 
 
+class FoldersOnly:
+    """Puts back the folders that modules are imported from, and leaves the finders."""
+
+    def __init__(self) -> None:
+        self._folders = list(sys.path)
+
+    def restore(self) -> None:
+        """Put them back."""
+        sys.path[:] = self._folders
+
+
 @pytest.fixture(scope="session", autouse=True)
 def libraries_stay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     Let pytester forget only the modules of its projects.
 
     By itself it forgets everything that is imported during its tests. A library that was imported in part is then there twice, and one
-    half does not know the classes of the other; MLflow cannot even be imported twice.
+    half does not know the classes of the other; MLflow cannot even be imported twice. Nor may it forget the finders that a library has
+    put in the place of Python's own: `importlib_metadata` does so, and without one no package has a version.
     """
     projects = str(tmp_path_factory.getbasetemp())
 
@@ -82,6 +94,7 @@ def libraries_stay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("_pytest.pytester.SysModulesSnapshot", snapshot)
+        patch.setattr("_pytest.pytester.SysPathsSnapshot", FoldersOnly)
         yield
 
 
