@@ -32,7 +32,7 @@ LABEL_STEPS = 100
 @dataclass(slots=True, kw_only=True)
 class Training:
     """
-    The training and validation queries, the database they can be run on, and the user's settings.
+    The training and validation queries, the scripts that will run among the test queries, the database, and the user's settings.
 
     `options` has a value for each option that the algorithm declared with `registry.add_option`. `folder` is for artifacts; the run keeps
     the files there that the report names. Test queries are left out on purpose. Labels are in the cache, or in the folder `labels_cache`.
@@ -49,6 +49,7 @@ class Training:
     options: Mapping[str, Any]
     folder: Path
     progress: ShowProgress
+    writes: Writes | None = None
     labels_cache: Path | None = None
     _started_ns: int = field(default_factory=perf_counter_ns, init=False)
     _schema: Schema | None = field(default=None, init=False)
@@ -60,19 +61,19 @@ class Training:
         """Select the training queries that the settings allow, and all validation queries; `given` are the other fields."""
         sizes = [size for size in (settings.training_size, settings.collection_size) if size is not None]
         queries = workload.train[: min(sizes, default=None)]
-        return cls(dataset=workload.dataset, queries=queries, validation=workload.validation, settings=settings, **given)
+        return cls(
+            dataset=workload.dataset,
+            queries=queries,
+            validation=workload.validation,
+            writes=workload.writes,
+            settings=settings,
+            **given,
+        )
 
     @property
     def data_fingerprint(self) -> str:
         """The identity of the data that models and labels belong to."""
         return self.database.fingerprint.data
-
-    @property
-    def writes(self) -> Writes | None:
-        """The scripts of `--writes`, which run among the queries when they are measured; None without any."""
-        from pytest_pilotscope.provision.writes import given_writes
-
-        return given_writes(self.settings)
 
     @property
     def schema(self) -> Schema:

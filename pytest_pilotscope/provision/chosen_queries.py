@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import DatasetError, MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
@@ -29,11 +30,12 @@ _NAME = re.compile(r'["«„“]\s?(.+?)\s?["»“”]')  # quoted in the langua
 
 def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Workload:
     """
-    Read the queries of `--queries-dir` and `--workload`, or the dataset's own, and divide them as `--split` says.
+    Read the queries of `--queries-dir` and `--workload`, or the dataset's own, and divide them as `--split` says; add those that write.
 
     Raises `WorkloadError` for files that cannot be read and queries in two splits, `MissingWorkload` when there are none.
     """
     from pytest_pilotscope.datasets.files import load_workload_files, named_workload
+    from pytest_pilotscope.provision.writes import given_writes
 
     own, missing = _own(name, dataset)
     path = settings.queries_dir
@@ -51,7 +53,7 @@ def given_workload(name: str, dataset: Dataset | None, settings: Settings) -> Wo
     if settings.split != "given":
         workload = divide(workload, settings.split, settings.seed)
     check_disjoint(workload)
-    return workload
+    return replace(workload, writes=given_writes(settings))
 
 
 def _own(name: str, dataset: Dataset | None) -> tuple[Workload | None, MissingWorkload]:

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.queries.scripts import Writes
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -41,6 +44,7 @@ class Workload:
 
     Training queries train, validation queries choose (early stopping, best model), test queries are read only when measuring.
     `unmeasured` are the other statements of the user's files. `origin` says where training queries come from if the user gave none.
+    `writes` are the scripts that run among the queries when they are measured.
     """
 
     dataset: str
@@ -49,6 +53,7 @@ class Workload:
     test: tuple[Query, ...] = ()
     unmeasured: tuple[Unmeasured, ...] = ()
     origin: str | None = None
+    writes: Writes | None = None
 
     def of(self, split: Split) -> tuple[Query, ...]:
         """Return the queries of one split."""

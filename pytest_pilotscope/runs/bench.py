@@ -23,7 +23,7 @@ from pytest_pilotscope.places.dsn import Dsn
 from pytest_pilotscope.places.modelreference import check_reference
 from pytest_pilotscope.postgres.signals import held
 from pytest_pilotscope.provision.chosen_queries import completed, described, given_workload, too_few
-from pytest_pilotscope.provision.writes import given_writes, try_writes
+from pytest_pilotscope.provision.writes import try_writes
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.queries.streams import Step, StreamSpec, drawn_stream
 from pytest_pilotscope.record.results import BASELINE, RunHeader
@@ -111,7 +111,6 @@ class Bench:
             check_stream(self.settings, self.registry)
             self._stream = read_stream(self.settings.stream)
         _check_clients(self.settings)
-        given_writes(self.settings)
         check_folder("--results", self.settings.results)
         if self.settings.report is not None:
             check_page(self.settings.report)
@@ -234,7 +233,7 @@ class Bench:
         changing += [f"--writes {','.join(self.settings.writes)}"] if self.settings.writes else []
         for purpose in changing:
             require_databases(database.server, purpose, our_name(database.name, "_..."))
-        if (writes := given_writes(self.settings)) is not None:
+        if (writes := self.workload(name).writes) is not None:
             try_writes(database, writes, self.settings)
         if drift is None or drift.kind != "time":
             return database

@@ -42,15 +42,14 @@ def run_header(
 ) -> RunHeader:
     """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
     from pytest_pilotscope.provision.variants import difference_of
-    from pytest_pilotscope.provision.writes import given_writes
 
     now = datetime.now(timezone.utc)
     report = database.report
     sides = (BASELINE, *(opponents or (BASELINE_AGAIN if algorithm == BASELINE else algorithm,)))
     variants = [side for side in sides if side in database.variants]
     fingerprints = {**database.fingerprint.as_mapping(), "workload": workload.fingerprint}
-    if (writes := given_writes(settings)) is not None:
-        fingerprints["writes"] = writes.fingerprint
+    if workload.writes is not None:
+        fingerprints["writes"] = workload.writes.fingerprint
     return RunHeader(
         run_name=_free_name(f"{file_name(algorithm)}_{file_name(workload.dataset)}_{now:%Y%m%d_%H%M%S}", settings.results),
         algorithm=algorithm,

@@ -14,7 +14,6 @@ from pytest_pilotscope.measurement.clients import Clients, DecidedQuery, decided
 from pytest_pilotscope.measurement.protocol import QueryMeasurement, turns
 from pytest_pilotscope.measurement.sides import Side
 from pytest_pilotscope.postgres.writing import script_scale, writing
-from pytest_pilotscope.provision.writes import given_writes
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.record import Entry
 from pytest_pilotscope.record.results import QueryRun
@@ -96,9 +95,8 @@ def _side(run: BenchmarkRun, side: Side, measured: Mapping[str, QueryMeasurement
     clients = run.settings.clients_at_once or 1
     factor = 1 if run.settings.query_timeout_ms is not None else clients
     queries = [decided(side, one.query, ceil(one.limit_ms * factor)) for one in measured.values() if one.ran_on(run.sides)]
-    writes = given_writes(run.settings)
-    if writes is not None:
-        return partial(_in_copy, run, side.name, queries, database, clients, writes)
+    if run.workload.writes is not None:
+        return partial(_in_copy, run, side.name, queries, database, clients, run.workload.writes)
     same = _clients(run, side.name, queries, database, clients, stack)
     return lambda: nullcontext(same)
 

@@ -16,6 +16,7 @@ from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.provision.writes import given_writes
 from pytest_pilotscope.queries.queries import Query, Workload
 
 _STATEMENTS = (
@@ -64,16 +65,17 @@ def training(
 ) -> Iterator[Training]:
     """Make the argument of `train`, with some settings and options that are not the default."""
     workload = Shop().workload()
-    chosen: Mapping[str, object] = {"results": folder / "results", **settings}
+    chosen = Settings(**{"results": folder / "results", **settings})  # type: ignore[arg-type]
     with database.session() as session:
         yield Training(
             algorithm=name,
             dataset="shop",
             queries=workload.train,
             validation=workload.validation,
+            writes=given_writes(chosen),
             database=database,
             session=session,
-            settings=Settings(**chosen),  # type: ignore[arg-type]
+            settings=chosen,
             options=builtin_registry().options(name, {name: options or {}}),
             folder=folder,
             progress=silent,

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import UsageError
+from pytest_pilotscope.learning.training import Training
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.provision.writes import given_writes, try_writes
+from pytest_pilotscope.runs.bench import Bench
 from tests.toy import Toy
 
 TPCB_LIKE = r"""
@@ -66,6 +71,20 @@ def test_weights_come_after_the_file(tmp_path: Path) -> None:
     assert [(Path(script.name).name, script.weight) for script in writes.scripts] == [("a@b.sql", 3), ("c.sql", 1)]
     assert writes.per_query == 0.5
     assert given_writes(Settings()) is None
+
+
+def test_scripts_are_read_once(tmp_path: Path) -> None:
+    """A file that is edited during a run changes neither what training knows nor what is measured."""
+    script = tmp_path / "s.sql"
+    script.write_text("SELECT 1")
+    settings = Settings(algorithms=("baseline",), datasets=("stats_tiny",), writes=(str(script),))
+    bench = Bench(settings=settings, registry=builtin_registry(), say=lambda line: None, progress=silent)
+    writes = bench.workload("stats_tiny").writes
+    script.unlink()
+    assert bench.workload("stats_tiny").writes is writes is not None
+    unused = cast(Any, None)
+    given = {"database": unused, "session": unused, "options": {}, "folder": tmp_path, "progress": silent}
+    assert Training.of(bench.workload("stats_tiny"), algorithm="mine", settings=settings, **given).writes is writes
 
 
 @pytest.mark.parametrize(
