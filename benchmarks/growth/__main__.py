@@ -2,6 +2,7 @@
 Measure how time and memory grow, as tables for docs/growth.md.
 
     python -m benchmarks.growth > growth.md             # minutes; --quick for the smallest two sizes of each table
+    python -m benchmarks.growth rows samples            # only the tables whose names begin so
 
 Each case runs in a process of its own, so the largest memory of it and its server is that of the case. Times are those of the clock, as
 multiples of the first row of a table; servers work beside the process, so processor time would leave them out. The load of the machine is
@@ -181,14 +182,17 @@ def _table(name: str, sizes: Sequence[float]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print all tables, or run one case and print its figures as JSON."""
+    """Print all tables, or those that are named, or run one case and print its figures as JSON."""
     if "--case" in arguments:
         _, name, size, folder = arguments
         figures = CASES[name][0](float(size), Path(folder))
         largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         print(json.dumps({**figures, "memory MB": largest / 1024}))  # noqa: T201 - told to the process that started this one
         return
+    wanted = tuple(argument for argument in arguments if argument != "--quick")
     for name, (_, sizes) in CASES.items():
+        if wanted and not name.startswith(wanted):
+            continue
         load = os.getloadavg()[0]
         for line in _table(name, sizes[:2] if "--quick" in arguments else sizes):
             print(line, flush=True)  # noqa: T201 - the tables are the purpose
