@@ -115,7 +115,7 @@ class _WrongError(Exception):
 
 @cache
 def _compiled(target: type[DataclassInstance]) -> tuple[dict[str, tuple[frozenset[type], Converter]], frozenset[str]]:
-    """Return, for each field of a dataclass, the types of values that stay as they are and a converter; and the fields without a default."""
+    """Return, for each field, the types of values that stay as they are and a converter, and the names of fields without a default."""
     hints = typing.get_type_hints(target)
     required = (field.name for field in fields(target) if field.default is MISSING and field.default_factory is MISSING)
     return {field.name: (_exact(hints[field.name]), _converter(hints[field.name])) for field in fields(target)}, frozenset(required)
