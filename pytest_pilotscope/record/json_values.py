@@ -83,19 +83,20 @@ def from_json(target: type[T], values: Mapping[str, Any]) -> T:
     Raise ValueError, with the name of the field, for unknown fields, missing fields and values of another type.
     """
     known, required = _compiled(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
-    if not required <= values.keys() <= known.keys():
-        unknown = sorted(values.keys() - known.keys())
-        missing = [name for name in known if name in required - values.keys()]
-        raise ValueError(f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing")
     changed, name = {}, ""
     try:
         for name, item in values.items():
             exact, convert = known[name]
             if type(item) not in exact:
                 changed[name] = convert(item)
+    except KeyError:
+        raise ValueError(f"unknown field {min(values.keys() - known.keys())!r}") from None
     except _WrongError as wrong:
         raise ValueError(f"field {name + wrong.path!r} must be {wrong.wanted}, found {json.dumps(wrong.value)[:80]}") from None
-    return target(**{**values, **changed})
+    if not required <= values.keys():
+        missing = [name for name in known if name in required - values.keys()]
+        raise ValueError(f"field {missing[0]!r} is missing")
+    return target(**({**values, **changed} if changed else values))
 
 
 Converter = Callable[[Any], Any]
