@@ -142,8 +142,10 @@ def samples(number: float, _folder: Path) -> Times:
         made = labelled_subplans(featurizer, texts)
     network, optimizer = fresh(featurizer, made)
     order = np.random.default_rng(0).permutation(len(made.queries) - 1)
+    batches = made.batches(BATCH_SIZE, order)
+    step(network, optimizer, partial(loss_of, network, next(batches), e))  # PyTorch prepares its kernels
     with _timed(times, "an epoch"):
-        for batch in made.batches(BATCH_SIZE, order):
+        for batch in batches:
             step(network, optimizer, partial(loss_of, network, batch, e))
     return times
 
@@ -177,7 +179,7 @@ def _table(name: str, sizes: Sequence[float]) -> Iterator[str]:
             yield f"| {name} | {' | '.join(found)} |"
             yield f"|{' --- |' * (len(found) + 1)}"
         cells = [f"{value:,.0f}" if key.endswith("MB") or key == "sets" else f"{value / first[key]:.3g}" for key, value in found.items()]
-        yield f"| {size:,g} | {' | '.join(cells)} |"
+        yield f"| {size:,.10g} | {' | '.join(cells)} |"
     yield ""
 
 
