@@ -132,6 +132,7 @@ def samples(number: float, _folder: Path) -> Times:
     from math import e
 
     from benchmarks.speed.test_mscn import BATCH_SIZE, fresh, generated_stats, labelled_subplans, step, varied
+    from pytest_pilotscope.algorithms.devices import one_thread
     from pytest_pilotscope.algorithms.mscn.learning import loss_of
 
     times: Times = {}
@@ -144,7 +145,7 @@ def samples(number: float, _folder: Path) -> Times:
     order = np.random.default_rng(0).permutation(len(made.queries) - 1)
     batches = made.batches(BATCH_SIZE, order)
     step(network, optimizer, partial(loss_of, network, next(batches), e))  # PyTorch prepares its kernels
-    with _timed(times, "an epoch"):
+    with one_thread(), _timed(times, "an epoch"):
         for batch in batches:
             step(network, optimizer, partial(loss_of, network, batch, e))
     return times
