@@ -192,13 +192,20 @@ def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Make no search for garbage within the block: a record has hundreds of thousands of values, all in use, and each search visits all."""
+    """
+    Make no search for garbage within the block: a record has hundreds of thousands of values, all in use, and each search visits all.
+
+    Searches among young values that follow do not visit them either, because they are old at once.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # unless somebody else has frozen values
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()
 
 

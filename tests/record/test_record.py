@@ -394,7 +394,7 @@ def test_a_run_that_chose_its_rounds_has_those_that_all_queries_have(tmp_path: P
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_that_was_read_is_searched_for_garbage(tmp_path: Path, enabled: bool) -> None:
-    """Python's collector, which would visit every value again and again, waits until the record is read, also if a line is wrong."""
+    """Python's collector, which would visit every value again and again, waits, also if a line is wrong, and takes a record for old."""
     path = write(tmp_path / "run.jsonl", *[RUN] * 3000)
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_bytes(path.read_bytes() + b"[]\n")
@@ -410,6 +410,7 @@ def test_nothing_that_was_read_is_searched_for_garbage(tmp_path: Path, enabled: 
     try:
         record = read_record(path)
         found = len(searches)
+        assert any(value is record.runs for value in gc.get_objects(generation=2)) is enabled
         with pytest.raises(RecordError, match=r"a line must be an object with a 'kind'$"):
             read_record(wrong)
         assert gc.isenabled() is enabled
