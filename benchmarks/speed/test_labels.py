@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns, process_time_ns
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -136,13 +137,27 @@ def _spend(total_ns: list[int], work: Callable[[], object]) -> None:
     total_ns[1] += process_time_ns() - started_cpu_ns
 
 
+class _Hashing(io.RawIOBase):
+    """A file of which only the hash is kept."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return len(content)
+
+
 def _digest_sent(session: Session, table: str) -> str:
-    """Do what version 0.2.0 did: COPY the hash of each row, and hash the hashes here."""
-    digest = hashlib.sha256()
-    with session.rolled_back(), io.BytesIO() as gathered:
+    """Do what version 0.2.0 did: COPY the hash of each row in physical order, and hash the hashes here in pieces of 4 MiB."""
+    hashing = _Hashing()
+    with session.rolled_back(), io.BufferedWriter(hashing, 4 << 20) as gathered:
+        session.execute("SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0")
         session.copy_out(f"SELECT hash_record_extended(ROW(r.*), 0) FROM {table} AS r", gathered.write, binary=True)  # noqa: S608
-        digest.update(gathered.getbuffer())
-    return digest.hexdigest()
+    return hashing.digest.hexdigest()
 
 
 def sampled_counts_ms(session: Session, queries: Sequence[Query], labels: Labels, limit_ms: int) -> list[float]:
