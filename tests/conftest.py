@@ -140,7 +140,7 @@ def newest_server(server_of: ServerOf) -> EmbeddedServer:
 def _scratch(server: EmbeddedServer) -> Iterator[Session]:
     name = f"scratch_{next(_names)}"
     with server.connect() as administrator:
-        administrator.execute(f"CREATE DATABASE {name}")
+        administrator.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # ten times as fast as by way of the log
         with server.connect(name) as session:
             yield session
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")

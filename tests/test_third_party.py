@@ -38,6 +38,7 @@ BAD = """
 """
 
 
+@pytest.mark.slow
 def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
     """
     The class of the README, as written, is steered to the last node, measured beside the baseline, and judged by its q-errors.

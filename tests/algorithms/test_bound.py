@@ -122,6 +122,7 @@ def typed(newest_server: EmbeddedServer) -> Iterator[Session]:
         administrator.execute("DROP DATABASE bounded WITH (FORCE)")
 
 
+@pytest.mark.slow
 def test_no_set_of_a_random_statement_has_more_rows(typed: Session, tmp_path: Path) -> None:
     """Every kind of join, subquery and filter over columns of every type: the bound of each set is at least its true rows."""
     schema = read_schema(typed)

@@ -190,6 +190,7 @@ BROKEN = """
 """
 
 
+@pytest.mark.slow
 def test_a_broken_algorithm_fails(pytester: pytest.Pytester) -> None:
     """Two decisions, an artifact elsewhere, an index left behind, and another answer every time: each is a failure."""
     pytester.makepyfile(BROKEN)

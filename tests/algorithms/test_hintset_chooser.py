@@ -281,6 +281,7 @@ def test_an_arm_under_which_a_query_fails_counts_as_cut_off(
     assert "hintset does not learn from query fails: statement failed: division by zero" in caplog.text
 
 
+@pytest.mark.slow
 def test_it_needs_no_library(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server without the pilotscope library it learns from the client's times, and decides."""
     monkeypatch.setattr("pytest_pilotscope.provision.database.steering_libraries", lambda bindir: ())

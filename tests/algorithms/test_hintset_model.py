@@ -79,6 +79,7 @@ def learned() -> tuple[tuple[ArmedQuery, ...], TrainedEnsemble]:
     return queries, trained(queries, tables=TABLES, count=3, parameters=FEW, device=CPU)
 
 
+@pytest.mark.slow
 def test_it_learns_a_planted_rule() -> None:
     """On queries that it has not seen, the plans that it takes for the fastest need little more than the best ones."""
     _, done = learned()

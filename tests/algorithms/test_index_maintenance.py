@@ -78,6 +78,7 @@ def trained(database: Database, folder: Path, script: str | None, per_query: flo
         return algorithm, dict(algorithm.train(given).scalars)
 
 
+@pytest.mark.slow
 def test_an_index_that_costs_more_than_it_saves_is_not_chosen(roomy: Database, tmp_path: Path) -> None:
     """
     Scripts that change a column rule out the index on it and no other; those that change no indexed column rule out none; those that insert

@@ -71,6 +71,7 @@ def test_the_projection_follows_few_dimensions(space: KnobSpace) -> None:
         assert knob.parent is not None or ends == {knob.at(0), knob.at(1)}
 
 
+@pytest.mark.slow
 def test_smac_learns(space: KnobSpace) -> None:
     """On a bowl SMAC ends clearly nearer to the minimum than chance with the same number of trials, for three seeds."""
     found: dict[str, list[float]] = {"smac": [], "random": []}

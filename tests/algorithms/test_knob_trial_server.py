@@ -159,6 +159,7 @@ def test_each_change_takes_what_it_needs(shop: Database) -> None:
     assert state(shop) == before
 
 
+@pytest.mark.slow
 def test_settings_that_a_restart_forgets(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's restart takes with it what ALTER SYSTEM had set: that is set again, also when the restart is refused."""
     original = EmbeddedServer.restart
@@ -196,6 +197,7 @@ def test_settings_that_are_refused_leave_the_old_ones(shop: Database) -> None:
         assert trial_server.apply(values) is None
 
 
+@pytest.mark.slow
 def test_a_trial_server_survives_the_loss_of_its_session(shop: Database) -> None:
     """When a query takes its server process down, the next settings go to a new session of a server that has the defaults again."""
     reach, space = reached(shop)
@@ -217,6 +219,7 @@ def task(space: KnobSpace, sql: str, **values: str) -> Task:
     return Task(values=space.complete(values), selected=selected, objective=Objective(target="total_time", count=1), limit=math.inf)
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_that_is_killed_is_started_again(shop: Database) -> None:
     """Also while nothing is tried: the next settings are not taken for bad ones."""
     reach, space = reached(shop)
@@ -229,6 +232,7 @@ def test_a_server_of_ours_that_is_killed_is_started_again(shop: Database) -> Non
             ]  # the session's process is gone, which nobody has asked about yet
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_that_stays_away(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not the settings that failed: an error says what became of the server."""
     monkeypatch.setattr(trial_server_module, "RECOVERY_LIMIT_S", 1.0)
@@ -319,6 +323,7 @@ def test_prepared_by_sessions(shop: Database) -> None:
     assert state(shop) == before
 
 
+@pytest.mark.slow
 def test_prepared_on_a_second_server(shop: Database) -> None:
     """A setting that needs a restart runs on a second server, with the same data and statistics as the baseline's."""
     before = state(shop)

@@ -76,6 +76,7 @@ def test_training_searches_and_records(shop: Database, tmp_path: Path) -> None:
     assert list((tmp_path / "results" / UNFINISHED).iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("decided")
 def test_what_was_confirmed_is_prepared(shop: Database, tmp_path: Path) -> None:
     """The settings of the best trial, digit by digit, in the prepared database; also after saving and loading."""
@@ -95,6 +96,7 @@ def test_what_was_confirmed_is_prepared(shop: Database, tmp_path: Path) -> None:
             assert dict(shown) == algorithm.values
 
 
+@pytest.mark.slow
 def test_what_is_not_confirmed_is_not_called_better(
     shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +114,7 @@ def test_what_is_not_confirmed_is_not_called_better(
         assert prepared is shop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -174,6 +177,7 @@ with open_database(PostgreSQLConfig(None, dsn=sys.argv[1], allow_changes=("setti
 """
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_the_server_is_put_right(given: Database, somebodys: EmbeddedServer, tmp_path: Path) -> None:
     """After `kill -9` in the middle of a search, the next one keeps its trials, and the settings it had left are the old ones again."""
     before = state(given)
@@ -192,6 +196,7 @@ def test_a_killed_search_goes_on_and_the_server_is_put_right(given: Database, so
     assert state(given) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("decided")
 def test_the_server_is_the_same_before_and_after_whatever_fails(
     given: Database,
@@ -300,6 +305,7 @@ def test_broken_and_foreign_models(
             KnobTuning().load(tmp_path, given)
 
 
+@pytest.mark.slow
 def test_sessions_are_not_left_open(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every session that training opened is closed."""
     opened: list[Session] = []

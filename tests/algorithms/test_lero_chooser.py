@@ -479,6 +479,7 @@ def test_dynamic_mode_learns_on(forum: Database, session: Session, cached: Path,
     assert again.model_id == lero.model_id == updates[-1]["model_id"]
 
 
+@pytest.mark.slow
 def test_dynamic_mode_learns_from_a_query_once(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:
     """Asking for the workload again, or for what was trained on, is nothing new; a loaded model finds out with its first update."""
     chosen: Any = {"update_every": 3, "options": {**ALL, "dynamic": True}}

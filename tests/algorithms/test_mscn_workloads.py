@@ -41,6 +41,7 @@ def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pattern", "queries", "by_text"), [("stats_tiny", "*t*.sql", 1146, 61), ("imdb_tiny", "queries/*.sql", 59, 44)]
 )

@@ -97,6 +97,7 @@ def test_a_worker_that_is_much_slower(shop: Database) -> None:
     assert outcome.times_s == pytest.approx((0.012,), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_worker_on_which_the_default_fails(shop: Database) -> None:
     """There is no scale for its times, so it tries nothing."""
     expected = (
@@ -107,6 +108,7 @@ def test_a_worker_on_which_the_default_fails(shop: Database) -> None:
         tried(Worker(database=shop, stack=stack), "SELECT 1/0", 0.1)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_server_is_gone(shop: Database) -> None:
     """It is started again; the settings that are tried next are not taken for bad ones."""
     with ExitStack() as stack:

@@ -31,6 +31,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "check_docker", lambda: Check(name="Docker", state="none", found="no daemon answers"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_a_healthy_machine_passes(pilotscope: Command, newest_server: EmbeddedServer) -> None:
     """The doctor starts the server, injects a cardinality and reads it back; optional parts may be missing."""

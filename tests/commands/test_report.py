@@ -72,6 +72,7 @@ def test_a_run_without_a_record_says_so(pilotscope: Command, add_run: AddRun) ->
     assert result.stderr == f"Error: run {identity} (theirs) has no record among its artifacts\n"
 
 
+@pytest.mark.slow
 def test_a_record_beside_other_json_lines(write_record: WriteRecord, workplace: Path) -> None:
     """An algorithm's artifact is never mistaken for the record of its run, whatever its name."""
     store = f"sqlite:///{workplace}/mlflow.db"

@@ -253,6 +253,7 @@ def test_the_tables_of_a_dump_do_not_belong_to_a_superuser(tmp_path: Path, newes
     assert newest_scratch.execute(f"{owner} WHERE relname = 't'") == [("pilotscope_restorer", False, False, True)]
 
 
+@pytest.mark.slow
 def test_the_role_goes_with_its_last_database(tmp_path: Path, newest_server: EmbeddedServer) -> None:
     """Nothing of ours stays on a server of which everything that we made was dropped."""
     roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'pilotscope_restorer'"

@@ -201,6 +201,7 @@ def test_workers_are_refused(pytester: pytest.Pytester) -> None:
     assert "times taken beside other workers are noise" in result.stderr.str()
 
 
+@pytest.mark.slow
 def test_a_broken_reference_is_refused_before_anything_is_measured(pytester: pytest.Pytester) -> None:
     """Exit code 4, and the message starts with the file."""
     (pytester.path / "main.json").write_text("{}", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pytest_pilotscope.gate.exact_figures import Regression
 from pytest_pilotscope.gate.noise import Noise
@@ -26,6 +27,7 @@ def regressions(number: int, seed: int, machine: Machine = MACHINE, **changes: f
     ]
 
 
+@pytest.mark.slow
 def test_an_unchanged_program_is_stopped_in_one_run_of_a_hundred_at_most() -> None:
     """Over 1000 simulated A/A sessions, at most 1 % trip the gate."""
     assert sum(map(bool, regressions(SESSIONS, 1))) <= 0.01 * SESSIONS

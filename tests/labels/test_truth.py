@@ -104,6 +104,7 @@ def test_columns_that_only_joins_make_equal(typed: Session) -> None:
     _assert_true(_verified(typed, [Query(id="q", sql=sql)], plans=1), statements=1)
 
 
+@pytest.mark.slow
 def test_random_statements(typed: Session, record_property: Callable[[str, object], None]) -> None:
     """Two to eight relations of every kind of join and subquery over columns of every built-in type."""
     queries = [Query(id=f"seed {seed}", sql=random_statement(seed)) for seed in range(SEED, SEED + STATEMENTS)]
@@ -127,6 +128,7 @@ def test_cases(server: EmbeddedServer, shared_cases: Path) -> None:
     assert not found.without_sql
 
 
+@pytest.mark.slow
 def test_the_bundled_workload(newest_server: EmbeddedServer) -> None:
     """Sets of the generated STATS queries, on data so small that PostgreSQL counts its joins."""
     dataset = StatsDataset(name="stats_tiny", scale=0.01)
@@ -137,6 +139,7 @@ def test_the_bundled_workload(newest_server: EmbeddedServer) -> None:
     assert not found.without_sql
 
 
+@pytest.mark.slow
 def test_real_data(newest_server: EmbeddedServer, shared_data: Path) -> None:
     """STATS-CEB on a sample of the real data."""
     folder = shared_data / "stats_tiny"
@@ -158,6 +161,7 @@ def test_tpch(newest_server: EmbeddedServer) -> None:
     assert found.without_sql.keys() <= {"it depends on a row of the query around it"}
 
 
+@pytest.mark.slow
 def test_real_joins(newest_server: EmbeddedServer, shared_data: Path) -> None:
     """The Join Order Benchmark on a sample of the real data: self-joins, LIKE, IN, OR, up to nine relations."""
     folder = shared_data / "imdb_tiny"

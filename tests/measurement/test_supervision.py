@@ -377,6 +377,7 @@ def _limited(seconds: float) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_no_timer_is_left_at_the_edges() -> None:
     """Of thousands of blocks that end together with their limit, each puts timer and handler back, whichever of both was first."""
     handler, ends = signal.getsignal(signal.SIGALRM), {True: 0, False: 0}

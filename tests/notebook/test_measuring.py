@@ -58,6 +58,7 @@ def test_an_object_is_measured_and_its_record_read_again(here: Path) -> None:
     assert read_results("results").records == result.records
 
 
+@pytest.mark.slow
 def test_a_query_that_fails_is_a_warning(here: Path) -> None:
     """The others are measured; nobody has to look for it."""
     (here / "own.sql").write_text("SELECT count(*) FROM users; SELECT 1 / (count(*) - count(*)) FROM users;", encoding="utf-8")

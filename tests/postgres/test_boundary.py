@@ -52,6 +52,7 @@ def state(path: Path) -> tuple[str, int, int, int]:
     return path.read_text(), status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "postmaster.pid", "server.log"])
 def test_links_in_the_data_directory(name: str, newest_server: EmbeddedServer, cache: Path, tmp_path: Path) -> None:
     """The server's account may put a link anywhere in its folder: what it points to is neither written nor given away."""
@@ -143,6 +144,7 @@ def test_secrets_do_not_reach_the_compiler(newest_server: EmbeddedServer, tmp_pa
     assert [line for line in given if "geheim" in line] == ["CPATH=geheim"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_during_initdb(number: signal.Signals, newest_server: EmbeddedServer, cache: Path) -> None:
     """Nothing is left: no initdb, no half data directory, no folder of a server or of a socket; and initdb got no secret."""

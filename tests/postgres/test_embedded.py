@@ -102,6 +102,7 @@ def test_a_failed_restart_brings_the_old_settings_back(server: EmbeddedServer) -
             assert session.scalar("SHOW work_mem") == "6MB"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_start_leaves_nothing(newest_server: EmbeddedServer, cache: Path) -> None:
     """The error shows the end of the log; folders are removed."""
     expected = (
@@ -142,6 +143,7 @@ def test_what_is_no_data_directory(newest_server: EmbeddedServer, tmp_path: Path
         check_version(tmp_path, newest_server.binaries)
 
 
+@pytest.mark.slow
 def test_paths_with_blanks(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cache and temporary folder may have blanks, quotes and commas in their names."""
     for name in ("a cache, with", "it's tmp"):
@@ -255,6 +257,7 @@ def test_a_server_of_ours_is_known_by_its_token(newest_server: EmbeddedServer) -
         own.connect().close()
 
 
+@pytest.mark.slow
 def test_what_cannot_heal_is_not_tried_again(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that runs and refuses us ends the start at once, with its reason and log, and nothing is left of it."""
     asked: list[int] = []
@@ -342,6 +345,7 @@ def test_killed_while_stopping_leaves_nothing() -> None:
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
+@pytest.mark.slow
 def test_killing_the_watchdog_ends_the_server(newest_server: EmbeddedServer) -> None:
     """PostgreSQL does not outlive its watchdog; the next server removes the folders of a run that was killed together with it."""
     if not Path("/proc").is_dir():
@@ -390,6 +394,7 @@ def test_servers_that_come_at_the_same_time() -> None:
         list(pool.map(come_and_go, range(40)))
 
 
+@pytest.mark.slow
 def test_as_an_ordinary_user(cache: Path) -> None:
     """Started by an unprivileged user, everything is that user's own."""
     account = server_account()  # for root, its unprivileged account stands in for the user
@@ -461,6 +466,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
         cache_folder(server_account())
 
 
+@pytest.mark.slow
 def test_a_copied_cluster_is_the_template(newest_server: EmbeddedServer) -> None:
     """A server works on a copy; what it does is not seen by the next one."""
     template = ClusterCache(server_account()).empty(newest_server.binaries)
@@ -487,6 +493,7 @@ def test_nothing_is_reachable_by_tcp(newest_server: EmbeddedServer) -> None:
     assert f"pid={newest_server.pid}," not in listening
 
 
+@pytest.mark.slow
 def test_a_strict_umask(newest_server: EmbeddedServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root's umask may close new folders to others; the cache is opened for the server's account all the same."""
     monkeypatch.setenv("PILOTSCOPE_CACHE", str(cache / "new"))

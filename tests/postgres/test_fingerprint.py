@@ -33,6 +33,7 @@ def test_five_short_hashes(newest_scratch: Session) -> None:
     assert all(re.fullmatch(r"[0-9a-f]{12}", value) for value in found.as_mapping().values())
 
 
+@pytest.mark.slow
 def test_the_same_data_on_two_servers(server_of: ServerOf) -> None:
     """Data, statistics and indexes do not depend on the server or its version; the build does."""
     found = {}

@@ -330,6 +330,7 @@ def test_a_lock_is_one_for_all_databases(maker: GivenServer, elsewhere: GivenSer
     assert order == ["here", "there"]
 
 
+@pytest.mark.slow
 def test_only_what_our_role_may_drop_is_dropped(
     newest_server: EmbeddedServer, maker: GivenServer, reader: GivenServer, administrator: Session, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -115,6 +115,7 @@ WRITTEN = {
 """Changes that PostgreSQL writes into large files."""
 
 
+@pytest.mark.slow
 def test_what_a_run_makes_ends_with_it(caplog: pytest.LogCaptureFixture) -> None:
     """Its files are copies or new, so nothing is loaded again, and the next run has all as it was loaded."""
     with _opened() as database:
@@ -225,6 +226,7 @@ def test_equal_databases_are_stored_once() -> None:
     assert size_bytes(large) == sum(path.stat().st_size for path in one.iterdir())
 
 
+@pytest.mark.slow
 def test_only_files_of_another_time_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of the cache has other times: the contents are compared, and the new times noted, so that the next run reads no large file."""
     toy, binaries = Toy(rows=ROWS, during=_fail), find_binaries()

@@ -184,6 +184,7 @@ def test_config_session(monkeypatch: pytest.MonkeyPatch, database: Database) -> 
             assert session.subplans(JOIN)[frozenset({"a", "b"})] == 5_000_000
 
 
+@pytest.mark.slow
 def test_settings_are_those_of_the_server() -> None:
     """The settings of the configuration are in force and in the fingerprint."""
     with open_database(PostgreSQLConfig("toy", settings={"work_mem": "9MB"}), Toy()) as opened, opened.session() as session:

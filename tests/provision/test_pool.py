@@ -106,6 +106,7 @@ def fails(worker: Worker, number: int) -> int:
     raise DatasetError(f"number {number} is not to be had")
 
 
+@pytest.mark.slow
 def test_every_worker_has_its_own_server(database: Database, scheduler: str) -> None:
     """Two processes, two servers, none of them ours; every unit comes back once; afterwards the servers are gone."""
     with open_pool(scheduler, database) as pool:
@@ -215,6 +216,7 @@ def test_nobody_answers(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+@pytest.mark.slow
 def test_nobody_works(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler without workers is said to be one, at the start, and when the last one has gone for good."""
     distributed = pytest.importorskip("distributed")
@@ -252,6 +254,7 @@ def test_one_server_for_all_is_refused(database: Database) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_labels(database: Database, scheduler: str, tmp_path: Path) -> None:
     """The workers count what PostgreSQL has to count, and no count is repeated after an interruption."""
     queries = [Query(id=f"q{n}", sql=f"SELECT count(*) FROM a, b WHERE a.id < b.a + {n} AND a.v = {n}") for n in range(4)]

@@ -24,6 +24,7 @@ from tests.projects import BENCHMARK, SMALL, measure, record_lines, summary
 pytestmark = pytest.mark.usefixtures("prepared_cache")
 
 
+@pytest.mark.slow
 def test_a_baseline_run_leaves_every_record(pytester: pytest.Pytester) -> None:
     """Record, summary, MLflow run, pytest-benchmark JSON and storage tell of the same A/A pair; pytest-benchmark reads the last two."""
     result = measure(

@@ -298,6 +298,7 @@ def test_paper_has_what_a_click_would_open(opened: Any) -> None:
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_nothing_serious(opened: Any, axe: str, width: int, scheme: str) -> None:

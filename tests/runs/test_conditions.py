@@ -31,6 +31,7 @@ def database() -> Iterator[Database]:
         yield opened
 
 
+@pytest.mark.slow
 def test_conditions_are_those_of_every_session(database: Database) -> None:
     """Sessions of the database, of a copy of it and of a second server with other settings have them; a setting given there wins."""
     shown = "SELECT current_setting('max_parallel_workers_per_gather'), current_setting('jit')"

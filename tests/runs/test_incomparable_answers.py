@@ -7,6 +7,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings
@@ -75,6 +77,7 @@ def measured(name: str, folder: Path) -> tuple[Record, dict[str, list[str]]]:
     return read_record(path), problems
 
 
+@pytest.mark.slow
 def test_open_answers_fail_nothing(tmp_path: Path) -> None:
     """PostgreSQL beside itself ends FINISHED; the terminal, the page and the figures tell the reasons."""
     record, problems = measured("baseline", tmp_path)
@@ -90,6 +93,7 @@ def test_open_answers_fail_nothing(tmp_path: Path) -> None:
     assert record.header.machine_load is not None
 
 
+@pytest.mark.slow
 def test_other_data_fail_all_that_is_not_open(tmp_path: Path) -> None:
     """A row that is gone is found in every answer that SQL does not leave open, also beside a column that it does."""
     record, problems = measured("deleting", tmp_path)

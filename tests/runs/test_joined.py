@@ -168,6 +168,7 @@ def measured(given: dict[str, Any], *names: str, together: bool = False) -> Path
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trained", "deciding"),
     [
@@ -298,6 +299,7 @@ def test_a_long_name_is_cut_in_the_names_of_files(given: dict[str, Any], registr
     assert read_record(path).header.algorithm == "+".join(names)
 
 
+@pytest.mark.slow
 def test_mlflow_has_both(given: dict[str, Any], tmp_path: Path) -> None:
     """Parameters, series and figures are named after the algorithm, each has a folder for its files, and the run its own experiment."""
     store = f"sqlite:///{tmp_path}/mlflow.db"

@@ -74,6 +74,7 @@ def test_an_unknown_dataset_leaves_nothing_in_mlflow(tmp_path: Path, monkeypatch
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_statement_is_a_text() -> None:
     """An argument that is no text is rejected before it reaches the server."""
     scheduler, _ = get_baseline_preset_scheduler(SMALL, use_mlflow=False)

@@ -171,6 +171,7 @@ def test_one_that_breaks_ends_its_own_run(tmp_path: Path) -> None:
     assert end.failures == {"dunce": "ValueError: cannot learn"}
 
 
+@pytest.mark.slow
 def test_one_that_leaves_too_much_fails_alone(tmp_path: Path) -> None:
     """`--max-unsteered` is checked for each run by itself."""
     with closing(bench_of(tmp_path, "shy", "fair")) as bench:
@@ -181,6 +182,7 @@ def test_one_that_leaves_too_much_fails_alone(tmp_path: Path) -> None:
     assert {name: record.status for name, record in records_in(tmp_path).items()} == {"shy": "FAILED", "fair": "FINISHED"}
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     """After Ctrl-C every record is KILLED, and all of them are there for the summary, also those that no test has opened."""
     with closing(bench_of(tmp_path, "fair", "stopped")) as bench:
@@ -190,6 +192,7 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
         assert {run.record.header.algorithm: run.record.status for run in bench.finished} == {"fair": "KILLED", "stopped": "KILLED"}
 
 
+@pytest.mark.slow
 def test_what_ends_the_measurement_ends_every_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that is nobody's own, such as a lost server, is raised by the test of each algorithm."""
     from pytest_pilotscope.runs import single
@@ -206,6 +209,7 @@ def raises(run: object, query: Query) -> None:
     raise ServerError("the server is gone")
 
 
+@pytest.mark.slow
 def test_a_case_alone_is_measured_as_before(tmp_path: Path) -> None:
     """One that is opened alone, or again, has a baseline of its own; the baseline by itself is paired with itself."""
     with closing(bench_of(tmp_path / "alone", "baseline", "fair")) as bench:
@@ -222,6 +226,7 @@ def test_a_case_alone_is_measured_as_before(tmp_path: Path) -> None:
         assert [run.record.header.shared_baseline is None for run in bench.finished] == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_not_opened_is_not_measured(tmp_path: Path) -> None:
     """Cases that are deselected take no turns; those with a drift, or without a measurement, have runs of their own."""
     with closing(bench_of(tmp_path, "dunce", "fair", "dropout")) as bench:

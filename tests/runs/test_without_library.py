@@ -136,6 +136,7 @@ def test_a_comparison_goes_on_without_it(given: dict[str, Any]) -> None:
     assert (Estimator.trained, Learner.trained) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_scheduler_is_refused_before_training() -> None:
     """The scheduler does not open."""
     scheduler = Scheduler(config=PostgreSQLConfig("stats_tiny", server="embedded", scale=0.01), algorithm=Chooser(), settings=Settings())

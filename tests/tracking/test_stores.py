@@ -52,6 +52,7 @@ def test_a_server_that_accepts_and_never_answers(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == [f"waiting for the MLflow server {url!r}, at most 0 s"]
 
 
+@pytest.mark.slow
 def test_a_lock_that_another_process_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A line says what is waited for; then the error names the lock and what to do. Reading needs no lock."""
     uri = _store(tmp_path)

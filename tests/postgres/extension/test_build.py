@@ -37,6 +37,7 @@ def _fake_postgres(folder: Path, version: str, *, headers: str | None = None) ->
     return bindir
 
 
+@pytest.mark.slow
 def test_compiled_once(server: EmbeddedServer, tmp_path: Path) -> None:
     """The second call finds the file of the first, which everybody can read, and nothing else is left in the cache."""
     library = build_library(server.binaries.bindir, tmp_path)
@@ -96,6 +97,7 @@ def test_a_damaged_library_is_built_again(
     assert caplog.messages == [f"the library {library} is damaged; it is built again"]
 
 
+@pytest.mark.slow
 def test_changed_source_is_another_library(newest_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file's name depends on the sources, so that an old build is never taken for a new one."""
     bindir = newest_server.binaries.bindir
