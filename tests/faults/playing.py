@@ -37,6 +37,22 @@ QUERIES = "".join(f"SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = {v};
 OWN_QUERIES = ("--queries-dir", "queries.sql", "--generate-training", "1")
 ROLE = "worker"
 
+_STREAM = "queries = 6\nrepeated = 0.8\n[writes]\nevery = 2\nstatements = [{}]\n"
+_ONCE = "INSERT INTO b VALUES (1000, 1, 'new');"
+_LATER = "SELECT pg_sleep(3600 * count(*)) FROM b WHERE id = 1000;"
+"""It sleeps once `_ONCE` has run."""
+FILES = {
+    "queries.sql": QUERIES,
+    "endless.sql": "SELECT pg_sleep(3600);\n",
+    "stream.toml": _STREAM.format('"DELETE FROM b WHERE id % 10 = 3", "ANALYZE"'),
+    "failing.toml": _STREAM.format(f'"{_ONCE}"'),
+    "sleeping.toml": _STREAM.format(f'"{_ONCE}", "{_LATER}"'),
+    "script.sql": "\\set id random(1, 100)\nUPDATE b SET w = 'x' WHERE id = :id;\n",
+    "failing.sql": f"{_ONCE}\n",
+    "sleeping.sql": f"{_LATER}\n{_ONCE.removesuffix(';')} ON CONFLICT DO NOTHING;\n",
+}
+"""The files of a project."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
@@ -111,8 +127,8 @@ def project_of(cell: Cell, basis: Basis, folder: Path) -> Iterator[Project]:
                     os.chown(copied, built.stat().st_uid, built.stat().st_gid)
         shutil.rmtree(cache / "labels", ignore_errors=True)
         project = Project(folder, store=basis.store, cache=cache, temporary=temporary)
-        (folder / "queries.sql").write_text(QUERIES, encoding="utf-8")
-        (folder / "endless.sql").write_text("SELECT pg_sleep(3600);\n", encoding="utf-8")
+        for name, text in FILES.items():
+            (folder / name).write_text(text, encoding="utf-8")
         if SMALL in " ".join(cell.arguments):
             stack.enter_context(small_disk(folder / SMALL))
             shutil.copy(basis.store, folder / SMALL)
@@ -184,7 +200,7 @@ def of_record(cell: Cell, project: Project) -> Iterator[str]:
     statuses = [record.status for record in records]
     if any(record.ignored or (record.truncated and cell.fault != "disk full") for record in records):
         yield "a line of the record cannot be read"
-    if statuses != [] if cell.record is None else [cell.record] != statuses:
+    if statuses != cell.records:
         yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
         return
