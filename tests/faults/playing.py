@@ -38,9 +38,11 @@ OWN_QUERIES = ("--queries-dir", "queries.sql", "--generate-training", "1")
 ROLE = "worker"
 
 _STREAM = "queries = 6\nrepeated = 0.8\n[writes]\nevery = 2\nstatements = [{}]\n"
-_ONCE = "INSERT INTO b VALUES (1000, 1, 'new');"
-_LATER = "SELECT pg_sleep(3600 * count(*)) FROM b WHERE id = 1000;"
+_ONCE = "INSERT INTO b VALUES (1000, 1, 'new')"
+_LATER = "SELECT pg_sleep(3600 * count(*)) FROM b WHERE id = 1000"
 """It sleeps once `_ONCE` has run."""
+_NEXT = "INSERT INTO b SELECT 1000 + count(*), 1, 'new' FROM b WHERE id >= 1000 ON CONFLICT DO NOTHING;\n"
+"""It runs twice to warm up two clients, and then by both at once."""
 FILES = {
     "queries.sql": QUERIES,
     "endless.sql": "SELECT pg_sleep(3600);\n",
@@ -48,8 +50,8 @@ FILES = {
     "failing.toml": _STREAM.format(f'"{_ONCE}"'),
     "sleeping.toml": _STREAM.format(f'"{_ONCE}", "{_LATER}"'),
     "script.sql": "\\set id random(1, 100)\nUPDATE b SET w = 'x' WHERE id = :id;\n",
-    "failing.sql": f"{_ONCE}\n",
-    "sleeping.sql": f"{_LATER}\n{_ONCE.removesuffix(';')} ON CONFLICT DO NOTHING;\n",
+    "failing.sql": f"SELECT 1 / (3 - count(*)) FROM b WHERE id >= 1000;\n{_NEXT}",
+    "sleeping.sql": f"SELECT pg_sleep(3600 * greatest(count(*) - 2, 0)) FROM b WHERE id >= 1000;\n{_NEXT}",
 }
 """The files of a project."""
 
@@ -74,7 +76,7 @@ def given_server(cell: Cell) -> Iterator[EmbeddedServer | None]:
         yield None
         return
     binaries = find_binaries()
-    few = {"max_connections": "12", "superuser_reserved_connections": "3"}
+    few = {"max_connections": "16", "superuser_reserved_connections": "3"}
     with EmbeddedServer(binaries, settings=few, libraries=steering_libraries(binaries.bindir), why="the user's") as server:
         if cell.point not in COLD:
             load_database(server, Toy(test_queries=2))
