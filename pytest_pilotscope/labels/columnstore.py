@@ -51,7 +51,7 @@ _READ_PER_SCAN = 32
 _OPEN_BITMAPS = 64
 _BEFORE_STREAM_BYTES = 8
 """A file of Arrow is a stream behind these bytes, so that it can be read in parts from its beginning."""
-_DIGEST = b" by-value"
+_DIGEST = b" by-place"
 """Marks the digests of `rows.txt` that `RowSource.digest` makes today."""
 
 logger = logging.getLogger(__name__)

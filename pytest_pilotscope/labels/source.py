@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -27,8 +26,6 @@ Kind: TypeAlias = Literal["integer", "text", "boolean"]
 Take: TypeAlias = "Callable[[list[pa.Array]], object]"
 _ARROW_TYPES = {"integer": pa.int64(), "text": pa.string(), "boolean": pa.bool_()}
 _BLOCK_BYTES = 4 << 20
-_COPY_HEADER_BYTES, _COPY_ROW_BYTES, _COPY_TRAILER_BYTES = 19, 14, 2
-"""The lengths of COPY's binary format for rows of one 8-byte number."""
 
 
 class Expression(NamedTuple):
@@ -94,6 +91,7 @@ _COLUMNS = """
         AND coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true)
     FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
+_DIGEST = "SELECT count(*), coalesce(sum(hashint8extended(hash, place)), 0) FROM ({numbered}) AS numbered"
 _FIRST_EQUALS = """
     SELECT min(place) OVER (PARTITION BY (given.text)::{type_name})
     FROM json_array_elements_text(%s) WITH ORDINALITY AS given (text, place) ORDER BY place
@@ -161,20 +159,17 @@ class SessionSource:
             self._copy(f"SELECT {selected} FROM {table} AS r", lines.add, stable_text="text" in kinds)  # noqa: S608  # identifiers are quoted
 
     def digest(self, table: str) -> tuple[int, str]:
-        """Hash every row on the server, as far as the role may read it, and the hashes in their order here."""
+        """Sum the hashes of all rows with their places on the server, as far as the role may read them: sending them would take longer."""
         columns = self._session.execute(_COLUMNS, (table.removeprefix("ONLY "),))
         row = "r.*" if all(may for _, may, _ in columns) else ", ".join(f"r.{name}" for name, may, _ in columns if may)
         by_value = columns and all(same for _, may, same in columns if may)
         hashed = f"hash_record_extended(ROW({row}), 0)" if by_value else f"hashtextextended(CAST(ROW({row}) AS text), 0)"
-        digest, length = hashlib.sha256(), 0
-
-        def add(content: memoryview) -> None:
-            nonlocal length
-            digest.update(content)
-            length += len(content)
-
-        self._copy(f"SELECT {hashed} FROM {table} AS r", add, stable_text=True, binary=True)  # noqa: S608  # identifiers are quoted
-        return (length - _COPY_HEADER_BYTES - _COPY_TRAILER_BYTES) // _COPY_ROW_BYTES, digest.hexdigest()[:24]
+        numbered = f"SELECT {hashed} AS hash, row_number() OVER () AS place FROM {table} AS r"  # noqa: S608  # identifiers are quoted
+        with self._session.rolled_back():
+            self._session.execute(_STABLE_ORDER)
+            self._session.execute(_STABLE_TEXT)
+            [(rows, digest)] = self._session.execute(_DIGEST.format(numbered=numbered))
+        return int(rows), str(digest)
 
     def first_equals(self, type_name: str, texts: Sequence[str]) -> list[int]:
         """Let the type's own equality decide."""
@@ -200,13 +195,13 @@ class SessionSource:
             return math.inf
         return float(plan["Plan"]["Total Cost"])
 
-    def _copy(self, query: str, add: Callable[[memoryview], None], *, stable_text: bool, binary: bool = False) -> None:
+    def _copy(self, query: str, add: Callable[[memoryview], None], *, stable_text: bool) -> None:
         """Give the result of a query to `add`, in large pieces: psycopg2 hands over row by row, and C gathers them."""
         with self._session.rolled_back(), io.BufferedWriter(_Pieces(add), _BLOCK_BYTES) as gathered:
             self._session.execute(_STABLE_ORDER)
             if stable_text:
                 self._session.execute(_STABLE_TEXT)
-            self._session.copy_out(query, gathered.write, binary=binary)
+            self._session.copy_out(query, gathered.write)
 
 
 class _Pieces(io.RawIOBase):

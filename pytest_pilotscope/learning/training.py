@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from pytest_pilotscope.errors import counted
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.timelimit import outside_limit
@@ -108,7 +109,7 @@ class Training:
         known = count(known_only=True)
         if known_only or not self.settings.collection or len(known) + len(known.unsupported) == len(queries):
             return known
-        with self.progress(f"labels for {len(queries)} queries, in %", LABEL_STEPS) as advance:
+        with self.progress(f"labels for {counted(len(queries), 'query', 'queries')}, in %", LABEL_STEPS) as advance:
             memory_bytes = self.settings.label_memory_bytes
             return count(workers=os.cpu_count() or 1, memory_bytes=memory_bytes, progress=_in_steps(advance), pool=self.pool)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.errors import counted
 from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.remarks import all_remarks
@@ -100,7 +101,7 @@ def markdown(record: Record) -> str:
         "",
         *_listed(verdict(record, summary)),
         "",
-        f"{title_of(summary)}; {len(header.queries)} queries, taking turns within each; started {header.started_at}; "
+        f"{title_of(summary)}; {counted(len(header.queries), 'query', 'queries')}, taking turns within each; started {header.started_at}; "
         f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
         "",
         _row(["", *table.sides]),

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pilotscope.errors import counted
 from pytest_pilotscope.places.privatefiles import private_folder, write_private
 from pytest_pilotscope.record.projection import baselines_last
 from pytest_pilotscope.record.record import Record
@@ -126,7 +127,7 @@ def _facts(header: RunHeader, summary: Summary) -> list[tuple[str, str]]:
     settings = ", ".join(f"{name} = {value}" for name, value in header.settings.items())
     facts = [
         ("started", header.started_at),
-        ("dataset", f"{header.dataset}, {len(header.queries)} queries"),
+        ("dataset", f"{header.dataset}, {counted(len(header.queries), 'query', 'queries')}"),
         ("PostgreSQL", f"{server.get('version', 'unknown')} ({server.get('provider', 'unknown')})"),
         ("limit per statement", f"{header.timeout_ms:g} ms" if header.timeout_ms else "10 x the slowest baseline, at least 1 s"),
         ("pytest-pilotscope", header.suite_version),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_pilotscope.errors import counted
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
 from pytest_pilotscope.report.stream import regret_plots
@@ -94,7 +95,7 @@ def draw_speedups(axes: Axes, queries: Sequence[QueryRatio], name: str) -> None:
     axes.plot(np.repeat(places, 3), np.stack([*ends, gap], axis=1).ravel(), color=INK, linewidth=thickness, solid_capstyle="butt")
     axes.axhline(1, color=INK, linewidth=0.8)
     make_logarithmic(axes, "y", 1 / most, most)
-    axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=f"{len(ratios)} queries", ylabel=f"speed-up with {name}")
+    axes.set(xlim=(-0.7, len(ratios) - 0.3), xlabel=counted(len(ratios), "query", "queries"), ylabel=f"speed-up with {name}")
     axes.set_xticks([])
 
 

@@ -435,3 +435,22 @@ def test_the_schema_is_what_a_query_sees(typed: Session) -> None:
         "character varying(9)",
         "character(5)",
     ]
+
+
+def test_a_digest_changes_with_the_order_of_the_rows_and_no_row_is_sent(loaded: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sums hashes of rows with their places, also of columns called as the places and hashes are."""
+
+    def fill(session: Session) -> None:
+        for table, order in (("up", ""), ("same", ""), ("down", "DESC")):
+            session.execute(
+                f"CREATE TABLE {table} AS SELECT i AS place, i %% 3 AS hash FROM generate_series(1, 1000) i ORDER BY i {order}", ()
+            )
+        session.execute("CREATE TABLE nothing (place int)")
+
+    session = loaded("labels_digest", fill)
+    monkeypatch.setattr(session, "copy_out", None)
+    up, same, down, nothing = (SessionSource(session).digest(f"ONLY {table}") for table in ("up", "same", "down", "nothing"))
+    assert up == same
+    assert (up[0], down[0]) == (1000, 1000)
+    assert up[1] != down[1]
+    assert nothing == (0, "0")
