@@ -85,13 +85,19 @@ def load_sessions(database: Database, load: Load, knobs: Mapping[str, str]) -> I
 
 def run_clients(sessions: LoadSessions, selected: Selected, objective: Objective, load: Load, limit: float, *, repetition: int = 0) -> Pass:
     """
-    Let all clients do their work until the cost is sure to be above `limit`, after one of them has run every query once to fill the caches.
+    Let all clients do their work until the cost is sure to be above `limit`.
+
+    Before, one of them runs every query once, and each runs every script, to fill the caches.
 
     The pass has the times of queries and scripts alike, in the order in which they ended.
     """
     warm_up = measuring.run_pass(sessions.readers[0], selected, replace(objective, target="total_time", clients=1), inf)
     if warm_up.capped:
         return warm_up
+    for number, session in enumerate(sessions.writers):
+        rng = Random(f"{load.seed} warm-up {number}")  # noqa: S311  # no secret
+        for run in load.writes.each(rng, _variables(sessions, number)) if load.writes is not None else ():
+            write(session, run)
     work = [_work(load, selected, sessions, repetition, number) for number in range(load.clients)]
     times, lock, capped = list[float](), Lock(), Event()
 
@@ -121,9 +127,12 @@ def _work(load: Load, selected: Selected, sessions: LoadSessions, repetition: in
         for query, default_s in zip(selected.queries, selected.default_s, strict=True)
     ]
     if load.writes is not None:
-        variables = {"scale": script_scale(sessions.writers[0]), "client_id": number}
-        work += load.writes.draw(load.writes.count(len(selected.queries)), rng, variables)
+        work += load.writes.draw(load.writes.count(len(selected.queries)), rng, _variables(sessions, number))
     return rng.sample(work, len(work))
+
+
+def _variables(sessions: LoadSessions, number: int) -> dict[str, int]:
+    return {"scale": script_scale(sessions.writers[0]), "client_id": number}
 
 
 def compare_loaded(default: Open, candidate: Open, selected: Selected, objective: Objective, load: Load) -> Interval:

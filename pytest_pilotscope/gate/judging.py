@@ -180,13 +180,16 @@ def _policy(gate: Gate, run: Record | None) -> tuple[Policy, str]:
     policy = Policy(
         delta=delta,
         query_delta=query_delta,
+        write_delta=settings.gate_write_delta,
         exact=exact,
         on_missing=settings.gate_on_missing,
         on_blind=settings.gate_on_blind,
         seed=run.header.seed if run is not None else settings.seed,
     )
     ignored = f"; not compared: {', '.join(sorted(FIGURES - exact))}" if exact != FIGURES else ""
-    return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){ignored}"
+    writes = run is not None and run.header.parameters.get("writes") is not None
+    scripts = f"; scripts of --writes +{settings.gate_write_delta:.1%}" if writes else ""
+    return policy, f"allowed: workload +{delta:.1%}, single query +{query_delta:.0%} ({', '.join(sources)}){scripts}{ignored}"
 
 
 def deltas(settings: Settings, run: Record | None, calibrations: Path | None) -> tuple[tuple[float, float], Collection[str]]:

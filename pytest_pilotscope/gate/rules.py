@@ -1,10 +1,10 @@
 """
 The regression gate: pure decisions over records, so that tests and simulations can call them.
 
-A regression is a time ratio whose confidence interval lies above the allowed delta (of the workload, or of a query after Holm's
-correction), an exact figure that got worse, or a query that newly fails or always times out. If two runs are not comparable, the gate
-reports a state with a name and never passes silently. The gate compares a run with a stored one by the ratios to each run's own baseline,
-because ratios are comparable between machines and times are not.
+A regression is a time ratio whose confidence interval lies above the allowed delta (of the workload, of the scripts that write, or of a
+query after Holm's correction), an exact figure that got worse, or a query that newly fails or always times out. If two runs are not
+comparable, the gate reports a state with a name and never passes silently. The gate compares a run with a stored one by the ratios to each
+run's own baseline, because ratios are comparable between machines and times are not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pytest_pilotscope.errors import counted, named
 from pytest_pilotscope.gate.comparable import MISSING_REFERENCE, State, same_queries, states_between, states_of
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression, exact_regressions
 from pytest_pilotscope.gate.power import Power, largest_seen, power_of
+from pytest_pilotscope.gate.writes import SCRIPTS, ComparedWrites, judged_writes
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.statistics.intervals import (
     CONFIDENCE,
@@ -39,13 +40,14 @@ class Policy:
     """
     The limits of the gate.
 
-    The workload may be slower by `delta` and a query by `query_delta` (0.03 is 3 %). The `exact` figures may not get worse at all. States
-    fail or only warn, as `on_missing` says; a run that did not finish always fails. So does a pass, as `on_blind` says, if the run was too
-    noisy to show a slow-down of `power.largest_seen`.
+    The workload may be slower by `delta`, a query by `query_delta` and scripts that write by `write_delta` (0.03 is 3 %). The `exact`
+    figures may not get worse at all. States fail or only warn, as `on_missing` says; a run that did not finish always fails. So does a
+    pass, as `on_blind` says, if the run was too noisy to show a slow-down of `power.largest_seen`.
     """
 
     delta: float = 0.03
     query_delta: float = 0.20
+    write_delta: float = 0.10
     exact: frozenset[str] = FIGURES
     on_missing: Literal["fail", "warn"] = "fail"
     on_blind: Literal["fail", "warn"] = "warn"
@@ -53,7 +55,7 @@ class Policy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("delta", "query_delta"):
+        for name in ("delta", "query_delta", "write_delta"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, found {value}")
@@ -71,6 +73,9 @@ class Compared:
     power: Power | None = None
 
 
+_Found = State | Regression | Compared | ComparedWrites
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateReport:
     """The gate's decision with its reasons. A ratio of 1.0 means as fast as the run it is `against`."""
@@ -80,6 +85,7 @@ class GateReport:
     compared: tuple[Compared, ...]
     regressions: tuple[Regression, ...]
     states: tuple[State, ...]
+    writes: tuple[ComparedWrites, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -97,8 +103,13 @@ class GateReport:
         powers = [item.power for item in self.compared if item.power is not None]
         workload = max((power.workload for power in powers), default=0.0)
         query = max((power.query for power in powers), default=0.0)
-        below = [_percent(workload)] if workload > largest_seen(self.policy.delta) else []
-        return ", ".join(below + [f"{_percent(query)} for a single query"] * (query > largest_seen(self.policy.query_delta)))
+        writes = max((item.caught for item in self.writes), default=0.0)
+        seen = (
+            (workload, self.policy.delta, ""),
+            (query, self.policy.query_delta, " for a single query"),
+            (writes, self.policy.write_delta, " for the scripts of --writes"),
+        )
+        return ", ".join(f"{_percent(least)}{of}" for least, delta, of in seen if least > largest_seen(delta))
 
     @property
     def exit_code(self) -> int:
@@ -110,28 +121,30 @@ def decide(candidate: Record, reference: Record | None, policy: Policy) -> GateR
     """Gate a run against a stored one by each side's ratio to the baseline of its own run; report a state if there is no reference."""
     if reference is None:
         return _report("reference", policy, [*states_of(candidate), MISSING_REFERENCE])
-    found: list[State | Regression | Compared] = [*states_of(candidate), *states_between(candidate, reference)]
+    found: list[_Found] = [*states_of(candidate), *states_between(candidate, reference)]
     queries = same_queries(candidate, reference)
     for side in _sides(candidate):
         if side in reference.header.sides:
             found += exact_regressions(candidate, reference, side, queries, policy.exact)
             found += _failures(candidate, side, queries)
             found += _against_reference(candidate, reference, side, policy)
+            found += judged_writes(candidate, reference, side, policy.write_delta, policy.confidence)
     return _report("reference", policy, found)
 
 
 def decide_against_baseline(candidate: Record, policy: Policy) -> GateReport:
     """Gate a run against its own baseline: no side may be slower than plain PostgreSQL by more than the deltas."""
-    found: list[State | Regression | Compared] = [*states_of(candidate)]
+    found: list[_Found] = [*states_of(candidate)]
     for side in _sides(candidate):
         pairs = pairs_of(candidate, side)
         found += _failures(candidate, side, candidate.query_ids())
         found += _not_compared(candidate, side, candidate.query_ids(), pairs.query_ids)
         found += _judged_pairs(side, pairs, None, policy)
+        found += judged_writes(candidate, None, side, policy.write_delta, policy.confidence)
     return _report("baseline", policy, found)
 
 
-def _judged_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
+def _judged_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[_Found]:
     """Yield the decision about times, with the power that it had."""
     yield from _newly_timed_out(side, pairs, reference)
     for found in gate_pairs(side, pairs, reference, policy):
@@ -140,7 +153,7 @@ def _judged_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Poli
         yield found
 
 
-def gate_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[State | Regression | Compared]:
+def gate_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[_Found]:
     """Yield the decision about times; `reference` has the same queries in the same order."""
     if not pairs.query_ids:
         yield State(kind="empty", text=f"no query of {side} could be compared; nothing was gated")
@@ -162,7 +175,7 @@ def _slow_queries(side: str, pairs: Pairs, reference: Pairs | None, policy: Poli
         yield Regression(side=side, figure="time", query_id=pairs.query_ids[i], ratio=interval, allowed=1 + policy.query_delta)
 
 
-def _against_reference(candidate: Record, reference: Record, side: str, policy: Policy) -> Iterator[State | Regression | Compared]:
+def _against_reference(candidate: Record, reference: Record, side: str, policy: Policy) -> Iterator[_Found]:
     ours, theirs = pairs_of(candidate, side), pairs_of(reference, side)
     expected = same_queries(candidate, reference)
     both = set(ours.query_ids).intersection(theirs.query_ids)
@@ -202,7 +215,7 @@ def _sides(record: Record) -> tuple[str, ...]:
     return tuple(side for side in record.header.sides if side != record.header.baseline_side)
 
 
-def _report(against: Literal["reference", "baseline"], policy: Policy, found: list[State | Regression | Compared]) -> GateReport:
+def _report(against: Literal["reference", "baseline"], policy: Policy, found: list[_Found]) -> GateReport:
     if not any(isinstance(item, (Compared, State)) for item in found):
         found.append(State(kind="empty", text="the run measured only its baseline; nothing was gated"))
     return GateReport(
@@ -211,6 +224,7 @@ def _report(against: Literal["reference", "baseline"], policy: Policy, found: li
         compared=tuple(item for item in found if isinstance(item, Compared)),
         regressions=tuple(item for item in found if isinstance(item, Regression)),
         states=tuple(item for item in found if isinstance(item, State)),
+        writes=tuple(item for item in found if isinstance(item, ComparedWrites)),
     )
 
 
@@ -224,6 +238,7 @@ def describe(report: GateReport) -> tuple[str, ...]:
         f"geometric mean {_ratio(item.ratios.geometric_mean)} times {meaning} ({percent} intervals)"
         for item in report.compared
     ]
+    lines += [f"  {item.side}, {SCRIPTS}: {_ratio(item.ratio)} times {meaning} ({percent} interval)" for item in report.writes]
     lines += [f"  regression: {_sentence(regression, meaning)}" for regression in report.regressions]
     lines += [f"  {'warning' if report.exit_code == 0 else 'state'}: {state.kind}: {state.text}" for state in report.states]
     return tuple(lines)
@@ -237,11 +252,17 @@ def describe_power(report: GateReport) -> tuple[str, ...]:
         for item in report.compared
         if item.power is not None
     ]
+    lines += [
+        f"  {item.side}: this run would have caught, 19 times in 20, scripts of --writes slower by {_percent(item.caught)}"
+        for item in report.writes
+    ]
     if report.blind:
-        deltas = [report.policy.delta, report.policy.query_delta]
-        needed = " and for a single query ".join(_percent(largest_seen(delta)) for delta in deltas)
+        policy = report.policy
+        needed = f"{_percent(largest_seen(policy.delta))} and for a single query {_percent(largest_seen(policy.query_delta))}"
+        needed += f" and for the scripts of --writes {_percent(largest_seen(policy.write_delta))}" if report.writes else ""
+        more = "with more --rounds" if report.writes else "with --rounds auto"
         fails = "" if report.policy.on_blind == "warn" else ", so it does not pass (--gate-on-blind fail)"
-        lines.append(f"  blind: a gate with these deltas should catch {needed}{fails}; measure with --rounds auto, or on a quieter machine")
+        lines.append(f"  blind: a gate with these deltas should catch {needed}{fails}; measure {more}, or on a quieter machine")
     return tuple(lines)
 
 
@@ -255,7 +276,7 @@ def _ratio(ratio: Interval) -> str:
 
 
 def _sentence(regression: Regression, meaning: str) -> str:
-    subject = f"{regression.figure} of {regression.query_id or 'the workload'}"
+    subject = regression.figure if regression.figure == SCRIPTS else f"{regression.figure} of {regression.query_id or 'the workload'}"
     if regression.ratio is not None:
         return f"{regression.side}: {subject} is {_ratio(regression.ratio)} times {meaning}, allowed is {regression.allowed:.3f}"
     if regression.figure == "failure":

@@ -82,18 +82,24 @@ class Clients:
         return runs, writes, its_slice
 
     def warm_up(self) -> None:
-        """Run every query once, unrecorded: nothing of a new database is in the caches of the server."""
+        """Run every query once, and every script in each session that writes, unrecorded: nothing of a new database is in the caches."""
         for one in self.queries:
             self._run(one, 0, WARM_UP, 0)
+        for index in range(len(self.writers)):
+            rng = Random(f"{self.seed} {WARM_UP} {index + 1}")  # noqa: S311  # no secret
+            for run in self.writes.each(rng, self._variables(index)) if self.writes is not None else ():
+                self._written(run, index, WARM_UP)
 
     def _work(self, number: int, repetition: int) -> list[DecidedQuery | ScriptRun]:
         """Return the queries and the scripts of a client in a round, in its own order; nothing is drawn while the clock runs."""
         rng = Random(f"{self.seed} {repetition} {number}")  # noqa: S311  # no secret
         work: list[DecidedQuery | ScriptRun] = [*self.queries]
         if self.writes is not None:
-            variables = {**self.variables, "client_id": number - 1}
-            work += self.writes.draw(self.writes.count(len(self.queries)), rng, variables)
+            work += self.writes.draw(self.writes.count(len(self.queries)), rng, self._variables(number - 1))
         return rng.sample(work, len(work))
+
+    def _variables(self, index: int) -> dict[str, int]:
+        return {**self.variables, "client_id": index}
 
     def _written(self, run: ScriptRun, index: int, repetition: int) -> WriteRun:
         latency_ms = write(self.writers[index], run)

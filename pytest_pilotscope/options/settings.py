@@ -189,6 +189,9 @@ class Settings:
         metavar="PERCENT",
         parse=values.share,
     )
+    gate_write_delta: float = option(
+        0.1, "how much slower the scripts of --writes may get, in the mean of their times", metavar="PERCENT", parse=values.share
+    )
     gate_exact: tuple[str, ...] = option(
         ("all",),
         "exact figures that must not get worse; repeat or separate by commas; algorithms that learn from measured times "

@@ -88,6 +88,10 @@ class Writes:
         """Return the number of runs of scripts beside so many queries."""
         return round(self.per_query * queries)
 
+    def each(self, rng: Random, variables: Mapping[str, Number]) -> list[ScriptRun]:
+        """Return one run of every script that can be drawn."""
+        return [script.rendered(rng, variables) for script in self.scripts if script.weight]
+
     def draw(self, number: int, rng: Random, variables: Mapping[str, Number]) -> list[ScriptRun]:
         """Draw runs of scripts with their values; the same state of `rng` gives the same."""
         drawn = rng.choices(self.scripts, [script.weight for script in self.scripts], k=number)

@@ -93,7 +93,7 @@ def _chosen(spec: StreamSpec, templates: list[list[Query]], dataset: str) -> lis
         raise WorkloadError(
             f"--stream {spec.name}: it needs {counted(counts['new'], 'template')} and {counts['template']} more queries of them; the test "
             f"queries of {dataset} have {counted(len(templates), 'template')}, and the {len(chosen)} largest have {others} more; make the "
-            "stream shorter, or let it repeat more queries exactly"
+            f"stream shorter, or give a larger share for '{'repeated' if len(chosen) < counts['new'] else 'exact'}'"
         )
     return chosen
 

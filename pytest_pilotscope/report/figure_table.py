@@ -22,7 +22,7 @@ from pytest_pilotscope.statistics.intervals import Interval
 from pytest_pilotscope.statistics.load import QUANTILES, Load, WriteLoad
 from pytest_pilotscope.statistics.ranking import ranks
 from pytest_pilotscope.statistics.summary import Summary, summarize
-from pytest_pilotscope.statistics.verdict import Remark, verdict
+from pytest_pilotscope.statistics.verdict import Remark, is_useless, verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,6 +133,11 @@ def interval_text(interval: Interval) -> str:
     return f"{interval.estimate:.3f} [{bound_text(interval.low)}, {bound_text(interval.high)}]"
 
 
+def slices_text(ratio: Interval) -> str:
+    """Format a ratio whose pairs are time slices; without the ends of an interval that tells nothing."""
+    return f"{ratio.estimate:.3f} [unknown]" if is_useless(ratio) else interval_text(ratio)
+
+
 def bound_text(value: float) -> str:
     """Format one end of an interval."""
     return "∞" if isinf(value) else f"{value:.3f}" if value < 100 else f"{value:.3g}"
@@ -203,7 +208,7 @@ def _latency_speedup(quantile: int) -> Figure:
     return Figure(
         name=f"latency p{quantile} [95 %]",
         meaning=f"the baseline's p{quantile} latency over this side's, paired slice by slice; above 1 is faster",
-        cell=_under_load(lambda load: interval_text(load.speedups[quantile]) if load.speedups else None),
+        cell=_under_load(lambda load: slices_text(load.speedups[quantile]) if load.speedups else None),
     )
 
 
@@ -215,7 +220,7 @@ def _write_latency_speedup(quantile: int) -> Figure:
     return Figure(
         name=f"write latency p{quantile} [95 %]",
         meaning=f"the baseline's p{quantile} latency of the scripts over this side's, paired slice by slice; above 1 is faster",
-        cell=_writing(lambda writes: interval_text(writes.speedups[quantile]) if writes.speedups else None),
+        cell=_writing(lambda writes: slices_text(writes.speedups[quantile]) if writes.speedups else None),
     )
 
 
@@ -295,7 +300,7 @@ LOAD_FIGURES: tuple[Figure, ...] = (
     Figure(
         name="throughput [95 %]",
         meaning="throughput of this side over the baseline's, paired slice by slice; above 1 is faster",
-        cell=_under_load(lambda load: interval_text(load.throughput) if load.throughput else None),
+        cell=_under_load(lambda load: slices_text(load.throughput) if load.throughput else None),
     ),
     Figure(
         name="latency ms",
@@ -311,7 +316,7 @@ LOAD_FIGURES: tuple[Figure, ...] = (
     Figure(
         name="write speed-up [95 %]",
         meaning="the baseline's mean time of a script over this side's, paired slice by slice; above 1 is faster",
-        cell=_writing(lambda writes: interval_text(writes.speedup) if writes.speedup else None),
+        cell=_writing(lambda writes: slices_text(writes.speedup) if writes.speedup else None),
     ),
     Figure(
         name="write latency ms",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_pilotscope.errors import counted, named
+from pytest_pilotscope.options.settings import FIRST_ROUNDS
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, TrainingReport
 from pytest_pilotscope.statistics.accuracy import estimating_sides
+from pytest_pilotscope.statistics.load import FEWEST_SLICES, MOST_ROUNDS, rounds_until
 from pytest_pilotscope.statistics.summary import Summary
 from pytest_pilotscope.statistics.verdict import Remark
 
@@ -16,6 +18,12 @@ MOST = 0.5
 
 FEW = 2
 """Of so many queries one always has a large share."""
+
+WIDE = 1.2
+"""An interval of a ratio under load that reaches further than this factor needs more rounds."""
+
+NARROW = 1.1
+"""The advised rounds would make it reach as far as this factor."""
 
 LONG_MS = 10_000
 """A limit of time is advisable for queries that take longer."""
@@ -30,6 +38,7 @@ def all_remarks(record: Record, summary: Summary) -> tuple[Remark, ...]:
         variant_remarks(record, summary),
         write_remarks(summary),
         wide_intervals(summary),
+        wide_load(summary),
         long_queries(summary),
         (remark for training in record.training for remark in choices(training)),
         no_results(record),
@@ -127,6 +136,22 @@ def wide_intervals(summary: Summary) -> Iterator[Remark]:
         if side.against and side.against.speedup.low < 1 / 2 and side.against.speedup.high > 2:
             measured = f"{counted(summary.header.rounds, 'round')} of {counted(len(side.against.queries), 'query', 'queries')}"
             yield Remark(text=f"{name}: the interval of {measured} is too wide to be useful; measure more rounds or more queries")
+
+
+def wide_load(summary: Summary) -> Iterator[Remark]:
+    """Say how little the rounds tell about throughput and scripts, whose pairs are the slices, and how many rounds would tell more."""
+    rounds = summary.header.rounds
+    for name, load in ((name, side.load) for name, side in summary.sides.items() if side.load):
+        ratios = {"throughput": load.throughput, "write speed-up": load.writes.speedup if load.writes else None}
+        wide = {figure: ratio for figure, ratio in ratios.items() if ratio and ratio.high > WIDE * ratio.estimate}
+        told = f"{name}: {counted(rounds, 'round')} of slices tell"
+        if wide and rounds < FEWEST_SLICES:
+            yield Remark(text=f"{told} no interval of {' and '.join(wide)}; measure with --rounds {FIRST_ROUNDS} or more")
+        elif wide:
+            factors = " and ".join(f"the {figure} within a factor of {ratio.high / ratio.estimate:.2f}" for figure, ratio in wide.items())
+            needed = [rounds_until(ratio, rounds, NARROW) for ratio in wide.values()]
+            many = f"over {MOST_ROUNDS:,}" if None in needed else f"about {max(filter(None, needed)):,}"
+            yield Remark(text=f"{told} {factors} only; with this noise {many} would tell within {NARROW - 1:.0%}")
 
 
 def long_queries(summary: Summary) -> Iterator[Remark]:

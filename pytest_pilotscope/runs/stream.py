@@ -131,7 +131,8 @@ class StreamRun(ComparisonRun):
             except Exception as error:
                 raise_interrupt_behind(error)
                 self.sides = tuple(other for other in self.sides if other is not side)
-                problems.append(self.failed(side.name, query, f"query {query.id!r} on side {side.name!r}: {reason_of(error)}"))
+                text = f"query {query.id!r} on side {side.name!r}, learning from its execution: {reason_of(error)}"
+                problems.append(self.failed(side.name, query, text))
                 continue
             self._regret_ms[side.name] = self._regret_ms.get(side.name, 0.0) + self._lost_ms(side.name)
             self.writer.write(

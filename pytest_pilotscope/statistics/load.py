@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf, log, sqrt
+from math import inf, isinf, log, sqrt
 
 import numpy as np
 from scipy.special import stdtrit
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import TimeSlice
-from pytest_pilotscope.statistics.intervals import CONFIDENCE, Interval
+from pytest_pilotscope.statistics.intervals import CONFIDENCE, Interval, exponentiated
 from pytest_pilotscope.statistics.pairs import CLOCK_RESOLUTION_MS
 
 QUANTILES = (50, 95, 99)
 """The quantiles of the latency, in per cent."""
 
+FEWEST_SLICES = 3
+"""Fewer slices of a side do not show how much they differ."""
+
+MOST_ROUNDS = 1000
+"""Nobody is advised to measure more."""
 
 _LEAST = 1e-9
 """In place of 0, so that a ratio always exists."""
@@ -92,8 +97,15 @@ def _write_load(record: Record, side: str) -> WriteLoad | None:
     shared = sorted(own_ms.keys() & theirs_ms.keys())
     if side == record.header.baseline_side or not shared:
         return load
-    means = [log(max(float(np.mean(theirs_ms[n])), _LEAST) / max(float(np.mean(own_ms[n])), _LEAST)) for n in shared]
-    return replace(load, speedup=interval_of_logs(means), speedups=_speedups(own_ms, theirs_ms, shared))
+    speedup = interval_of_logs(write_slow_downs(record, side)).inverse
+    return replace(load, speedup=speedup, speedups=_speedups(own_ms, theirs_ms, shared))
+
+
+def write_slow_downs(record: Record, side: str) -> list[float]:
+    """Return, for each round, the log of the mean time of a script on a side / on the baseline."""
+    own_ms, theirs_ms = (_write_latencies(record, name) for name in (side, record.header.baseline_side))
+    means = [[max(float(np.mean(of[n])), _LEAST) for of in (own_ms, theirs_ms)] for n in sorted(own_ms.keys() & theirs_ms.keys())]
+    return [log(own / theirs) for own, theirs in means]
 
 
 def _speedups(own_ms: _ByRound, theirs_ms: _ByRound, shared: Sequence[int]) -> dict[int, Interval]:
@@ -135,9 +147,23 @@ def _throughput(one: TimeSlice) -> float:
 
 
 def interval_of_logs(logs: Sequence[float]) -> Interval:
-    """Return the geometric mean of ratios, given by their logarithms, with Student's t interval; 0 to infinity for a single one."""
-    mean = float(np.mean(logs))
-    if len(logs) < 2:
-        return Interval(estimate=exp(mean), low=0.0, high=inf)
-    error = float(np.std(logs, ddof=1)) / sqrt(len(logs)) * float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2))
-    return Interval(estimate=exp(mean), low=exp(mean - error), high=exp(mean + error))
+    """
+    Return the geometric mean of ratios, given by their logarithms, with Student's t interval; 0 to infinity for fewer than FEWEST_SLICES.
+
+    Two slices that happen to be alike would have an interval of no width.
+    """
+    margin = float(np.std(logs, ddof=1)) * _margin(len(logs)) if len(logs) >= FEWEST_SLICES else inf
+    return exponentiated(float(np.mean(logs)), margin)
+
+
+def rounds_until(interval: Interval, rounds: int, factor: float) -> int | None:
+    """Return the rounds after which an interval of `rounds` would reach no further than a factor; None if there are too many."""
+    if isinf(interval.high):
+        return None
+    spread = log(interval.high / interval.estimate) / _margin(rounds)
+    return next((number for number in range(rounds, MOST_ROUNDS + 1) if spread * _margin(number) <= log(factor)), None)
+
+
+def _margin(rounds: int) -> float:
+    """Return half the width of the interval of a log ratio for each standard deviation by which it differs from round to round."""
+    return float(stdtrit(rounds - 1, (1 + CONFIDENCE) / 2)) / sqrt(rounds)

@@ -63,7 +63,7 @@ def test_every_pass_begins_with_the_same_data(shop: Database) -> None:
             assert {session.scalar("SHOW work_mem") for session in (*sessions.readers, *sessions.writers)} == {"777kB"}
             assert sessions.readers[0].scalar(before) == 20_000
             found = run_clients(sessions, SELECTED, objective, load(), math.inf)
-            assert sessions.readers[0].scalar(before) == 20_020
+            assert sessions.readers[0].scalar(before) == 20_022  # two of them warmed up the sessions
         assert (len(found.times_s), found.capped) == (28, False)
     with shop.session() as session:
         assert session.scalar(before) == 20_000

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pilotscope.datasets.stats import StatsDataset
 from pytest_pilotscope.datasets.streamfiles import read_stream
 from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.queries.streams import StreamSpec
+from pytest_pilotscope.queries.streams import StreamSpec, described_stream, drawn_stream
 
 
 def test_a_stream_is_read_from_its_file(tmp_path: Path) -> None:
@@ -81,3 +82,15 @@ def test_a_missing_description_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="it cannot be read as TOML"):
         read_stream(tmp_path / "b.toml")
+
+
+@pytest.mark.slow
+def test_the_stream_of_the_documentation_can_be_drawn(tmp_path: Path) -> None:
+    """Its queries are in stats_tiny, which the command of the page names, and its numbers are those that the page explains."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
+    (path := tmp_path / "day.toml").write_text(text.split("```toml\n")[1].split("```")[0])
+    spec = read_stream(path)
+    steps = drawn_stream(spec, StatsDataset(name="stats_tiny").workload().test, "stats_tiny", seed=0)
+    assert f"stream: stats_tiny+stream:day, {described_stream(steps)}\n" in text
+    counts = spec.counts
+    assert f"Here {counts['new']} queries are new, each the first of its template, {counts['exact']} were there before, and " in text

@@ -58,6 +58,10 @@ def pytest_pilotscope_register(registry: Registry) -> None:
         LeavesProcess,
         Knobs,
         Pooled,
+        RaisesAgain,
+        NonsenseAgain,
+        Observes,
+        RaisesObserving,
     ):
         registry.add_algorithm(algorithm.name, algorithm, origin=__name__)
 
@@ -335,6 +339,61 @@ class Pooled(Chooser):
             assert pool is not None
             pool.submit("count", count, "a")
             return training.report(scalars={"rows": pool.next()[1]})
+
+
+class RaisesAgain(Watched):
+    """It learns before a drift, and cannot learn again."""
+
+    name = "raises-again"
+    trainings = count_up(1)
+
+    def train(self, training: Training) -> TrainingReport:
+        """Raise in the last of the three trainings of a drift."""
+        self.last = next(self.trainings) == 3
+        if self.last:
+            self.fail()
+        return training.report()
+
+    def fail(self) -> None:
+        """Raise."""
+        raise RuntimeError("the loss is not finite")
+
+
+class NonsenseAgain(RaisesAgain):
+    """Once it has learned again, its rows are no numbers."""
+
+    name = "nonsense-again"
+    trainings = count_up(1)
+
+    def fail(self) -> None:
+        """Learn."""
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Return NaN after the last training."""
+        return {aliases: float("nan") if self.last else rows for aliases, rows in subplans.items()}
+
+
+class Observes(Chooser):
+    """It decides on a setting, and observes what that takes."""
+
+    name = "observes"
+
+    def decide(self, query: Query, session: Session) -> Decision:
+        """Switch off a kind of join for the query."""
+        return Decision(settings={"enable_mergejoin": "off"})
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """Learn nothing."""
+
+
+class RaisesObserving(Observes):
+    """It cannot learn on the way."""
+
+    name = "raises-observing"
+
+    def observe(self, query: Query, decision: Decision, execution_ms: float) -> None:
+        """Raise."""
+        raise RuntimeError("no such embedding")
 
 
 def count(worker: Worker, table: str) -> int:

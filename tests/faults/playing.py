@@ -37,6 +37,24 @@ QUERIES = "".join(f"SELECT count(*) FROM a JOIN b ON b.a = a.id WHERE a.v = {v};
 OWN_QUERIES = ("--queries-dir", "queries.sql", "--generate-training", "1")
 ROLE = "worker"
 
+_STREAM = "queries = 6\nrepeated = 0.8\n[writes]\nevery = 2\nstatements = [{}]\n"
+_ONCE = "INSERT INTO b VALUES (1000, 1, 'new')"
+_LATER = "SELECT pg_sleep(3600 * count(*)) FROM b WHERE id = 1000"
+"""It sleeps once `_ONCE` has run."""
+_NEXT = "INSERT INTO b SELECT 1000 + count(*), 1, 'new' FROM b WHERE id >= 1000 ON CONFLICT DO NOTHING;\n"
+"""It runs twice to warm up two clients, and then by both at once."""
+FILES = {
+    "queries.sql": QUERIES,
+    "endless.sql": "SELECT pg_sleep(3600);\n",
+    "stream.toml": _STREAM.format('"DELETE FROM b WHERE id % 10 = 3", "ANALYZE"'),
+    "failing.toml": _STREAM.format(f'"{_ONCE}"'),
+    "sleeping.toml": _STREAM.format(f'"{_ONCE}", "{_LATER}"'),
+    "script.sql": "\\set id random(1, 100)\nUPDATE b SET w = 'x' WHERE id = :id;\n",
+    "failing.sql": f"SELECT 1 / (3 - count(*)) FROM b WHERE id >= 1000;\n{_NEXT}",
+    "sleeping.sql": f"SELECT pg_sleep(3600 * greatest(count(*) - 2, 0)) FROM b WHERE id >= 1000;\n{_NEXT}",
+}
+"""The files of a project."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
@@ -58,7 +76,7 @@ def given_server(cell: Cell) -> Iterator[EmbeddedServer | None]:
         yield None
         return
     binaries = find_binaries()
-    few = {"max_connections": "12", "superuser_reserved_connections": "3"}
+    few = {"max_connections": "16", "superuser_reserved_connections": "3"}
     with EmbeddedServer(binaries, settings=few, libraries=steering_libraries(binaries.bindir), why="the user's") as server:
         if cell.point not in COLD:
             load_database(server, Toy(test_queries=2))
@@ -111,8 +129,8 @@ def project_of(cell: Cell, basis: Basis, folder: Path) -> Iterator[Project]:
                     os.chown(copied, built.stat().st_uid, built.stat().st_gid)
         shutil.rmtree(cache / "labels", ignore_errors=True)
         project = Project(folder, store=basis.store, cache=cache, temporary=temporary)
-        (folder / "queries.sql").write_text(QUERIES, encoding="utf-8")
-        (folder / "endless.sql").write_text("SELECT pg_sleep(3600);\n", encoding="utf-8")
+        for name, text in FILES.items():
+            (folder / name).write_text(text, encoding="utf-8")
         if SMALL in " ".join(cell.arguments):
             stack.enter_context(small_disk(folder / SMALL))
             shutil.copy(basis.store, folder / SMALL)
@@ -184,7 +202,7 @@ def of_record(cell: Cell, project: Project) -> Iterator[str]:
     statuses = [record.status for record in records]
     if any(record.ignored or (record.truncated and cell.fault != "disk full") for record in records):
         yield "a line of the record cannot be read"
-    if statuses != [] if cell.record is None else [cell.record] != statuses:
+    if statuses != cell.records:
         yield f"records {statuses}, not {cell.record}"
     if cell.tracking_elsewhere:
         return

@@ -35,6 +35,11 @@ POINTS = {
     "worker": "pytest_pilotscope.provision.pool:_worker",
     "task": "tests.faults.algorithm:count",
     "plots": "pytest_pilotscope.report.page:write_plots",
+    "drifting": "pytest_pilotscope.provision.drifted:drift_data",
+    "training again": "tests.faults.algorithm:Watched.train#3",
+    "observing": "tests.faults.algorithm:Observes.observe#2",
+    "stream writes": "pytest_pilotscope.runs.stream:StreamRun._write#2",
+    "script": "pytest_pilotscope.measurement.clients:write#3",
 }
 """The functions that a program stops before, by the name of the point."""
 
@@ -51,7 +56,8 @@ class Cell:
     """
     A fault at a point of a measurement on a server.
 
-    The program ends with `code`. Its record, and its run in MLflow, have the status `record` (None: there is neither). Exactly one line of
+    The program ends with `code`. Its record, and its run in MLflow, have the status `record` (None: there is neither); with a drift it has
+    two records, and two statuses. Exactly one line of
     the output matches `says`. `then` is a second fault: a point, and the fault's name. Faults that are no moment are in the `arguments` and
     the `environment`. `mended_later`: the next measurement on that server puts it back, because this one could not.
     """
@@ -66,6 +72,11 @@ class Cell:
     environment: Mapping[str, str]
     mended_later: bool
     then: tuple[str, str] | None
+
+    @property
+    def records(self) -> list[str]:
+        """The statuses of its records."""
+        return self.record.split() if self.record else []
 
     @property
     def tracking_elsewhere(self) -> bool:
@@ -325,4 +336,53 @@ CONTAINER = [
     contained("deciding", "SIGKILL", -9, "INTERRUPTED", ""),
     contained("deciding", "container killed", 1, "FAILED", "^FAILED: .*container .* stopped"),
     contained("teardown", "SIGINT", 0, "FINISHED", PASSED),
+]
+
+# A drift, a stream and scripts that write work on copies of databases: none stays, whatever ends them.
+
+DRIFT = ("--drift", "insert:50%", "--gate", "none", "--no-mlflow", "--training-timeout-s", "5")
+STREAM = ("--gate", "none", "--training-timeout-s", "5", "--algo", "observes", "--stream")
+WRITES = ("--gate-write-delta", "1e9%", "--clients", "2", "--writes-per-query", "2", "--writes")
+RAISES = ("--gate", "none", "--algo", "raises-observing", "--stream", "stream.toml")
+MODES = [
+    cell(
+        "training again",
+        "exception",
+        1,
+        "FAILED FINISHED",
+        "^FAILED: raises-again failed in training: Run",
+        *DRIFT,
+        "--algo",
+        "raises-again",
+    ),
+    cell(
+        "training again",
+        "nonsense",
+        1,
+        "FAILED FINISHED",
+        "^nonsense-again-retrained failed: query 'q2'",
+        *DRIFT,
+        "--algo",
+        "nonsense-again",
+    ),
+    cell("training again", "hangs", 1, "FAILED FINISHED", "^FAILED: .*--training-timeout-s", *DRIFT),
+    cell("training again", "server killed", 1, "FAILED FINISHED", SERVER_ERROR, *DRIFT),
+    given("drifting", "SIGINT", 2, "FINISHED", INTERRUPTED, *DRIFT),
+    given("training again", "SIGTERM", 2, "KILLED FINISHED", INTERRUPTED, *DRIFT),
+    given("training again", "SIGKILL", -9, "INTERRUPTED FINISHED", "", *DRIFT, mended_later=True),
+    cell("observing", "exception", 1, "FAILED", "^raises-observing failed: .*learning from its execution: Run", *RAISES),
+    cell("observing", "hangs", 1, "FAILED", "^observes failed: .*--training-timeout-s", *STREAM, "stream.toml"),
+    cell("observing", "server killed", 1, "FAILED", SERVER_ERROR, *STREAM, "stream.toml"),
+    given("observing", "SIGINT", 2, "KILLED", INTERRUPTED, *STREAM, "stream.toml"),
+    given("stream writes", "write fails", 1, "FAILED", "^FAILED: .*a write failed", *STREAM, "failing.toml"),
+    given("stream writes", "SIGKILL", -9, "INTERRUPTED", "", *STREAM, "stream.toml", mended_later=True),
+    cell("stream writes", "SIGINT in a statement", 2, "KILLED", INTERRUPTED, *STREAM, "sleeping.toml"),
+    given("script", "script fails", 1, "FAILED", "^FAILED: .*--writes failing.sql: ", *WRITES, "failing.sql"),
+    cell(
+        "script", "script blocks", 1, "FAILED", "^FAILED: .*--writes sleeping.sql: ", *WRITES, "sleeping.sql", "--query-timeout-ms", "500"
+    ),
+    cell("script", "SIGINT in a statement", 2, "KILLED", INTERRUPTED, *WRITES, "sleeping.sql"),
+    cell("script", "server killed", 1, "FAILED", SERVER_ERROR, *WRITES, "script.sql"),
+    given("script", "SIGTERM", 2, "KILLED", INTERRUPTED, *WRITES, "script.sql"),
+    given("script", "SIGKILL", -9, "INTERRUPTED", "", *WRITES, "script.sql", mended_later=True),
 ]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.faults import FAULTS
-from tests.faults.table import ALGORITHMS, CONTAINER, DASK, ENVIRONMENT, GIVEN, KILLED, LOST, POINTS, READERS, ROLE, STOPPED, TWICE
+from tests.faults.table import ALGORITHMS, CONTAINER, DASK, ENVIRONMENT, GIVEN, KILLED, LOST, MODES, POINTS, READERS, ROLE, STOPPED, TWICE
 
-CELLS = [*STOPPED, *TWICE, *KILLED, *LOST, *ALGORITHMS, *READERS, *ENVIRONMENT, *GIVEN, *ROLE, *DASK, *CONTAINER]
+CELLS = [*STOPPED, *TWICE, *KILLED, *LOST, *ALGORITHMS, *READERS, *ENVIRONMENT, *GIVEN, *ROLE, *DASK, *CONTAINER, *MODES]
 TRUST = Path(__file__).resolve().parents[2] / "docs" / "trust.md"
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from pytest_pilotscope.gate.exact_figures import FIGURES, Regression
-from pytest_pilotscope.gate.rules import GateReport, Policy, decide, decide_against_baseline, describe
+from pytest_pilotscope.gate.rules import GateReport, Policy, decide, decide_against_baseline, describe, describe_power
+from pytest_pilotscope.gate.writes import SCRIPTS, ComparedWrites, judged_writes
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.record.results import QueryReport, RunEnd, Scalar, SubplanEstimate, TrainingReport
+from pytest_pilotscope.record.results import QueryReport, RunEnd, Scalar, SubplanEstimate, TrainingReport, WriteRun
 from tests.record.building import record_of, run_of
 
 QUERIES = tuple(f"q{i}" for i in range(20))
@@ -356,3 +357,82 @@ def test_an_impossible_policy_is_refused(policy: dict[str, object], message: str
     """Wrong deltas and unknown figures are rejected."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Policy(**policy)  # type: ignore[arg-type]  # on purpose
+
+
+def scripts(seed: int, factor: float = 1.0, *, rounds: int = 5, noise: float = 0.02) -> tuple[WriteRun, ...]:
+    """Return a script in each slice, which takes `factor` times as long on the side of mscn."""
+    random = np.random.default_rng(seed)
+    return tuple(
+        WriteRun(side=side, script="s.sql", repetition=repetition, client=1, latency_ms=float(np.exp(random.normal(0, noise))) * times)
+        for repetition in range(1, rounds + 1)
+        for side, times in (("baseline", 4.0), ("mscn", 4.0 * factor))
+    )
+
+
+def writing(seed: int, factor: float = 1.0, *, rounds: int = 5, noise: float = 0.02) -> Record:
+    """Return an unchanged run of mscn with scripts."""
+    record = changed(measured(seed), parameters={"writes": "s.sql"})
+    return replace(record, writes=scripts(seed, factor, rounds=rounds, noise=noise))
+
+
+def test_slower_scripts_regress() -> None:
+    """Scripts with an interval above the allowed 10 % fail the run, against a reference and against the baseline, with queries as fast."""
+    for report in (decide(writing(1, 1.5), writing(2), Policy()), decide_against_baseline(writing(1, 1.5), Policy())):
+        assert (report.verdict, report.exit_code) == ("REGRESSED", 1)
+        [regression] = report.regressions
+        assert (regression.figure, regression.query_id, regression.allowed) == (SCRIPTS, None, 1.1)
+        lines = [re.sub(r"\d\.\d{3}", "N", line) for line in describe(report)]
+        meaning = "the reference" if report.against == "reference" else "the baseline"
+        assert lines[2] == f"  mscn, mean time of the scripts of --writes: N (N to N) times {meaning} (95% interval)"
+        assert lines[3] == f"  regression: mscn: mean time of the scripts of --writes is N (N to N) times {meaning}, allowed is N"
+    assert decide(writing(1, 1.5), writing(2), Policy(write_delta=0.6)).verdict == "PASSED"
+
+
+def test_equally_slow_scripts_pass_against_a_reference() -> None:
+    """Indexes make writing slower in both runs, so nothing got worse; against the baseline it did."""
+    report = decide(writing(1, 1.5), writing(2, 1.5), Policy())
+    assert report.verdict == "PASSED"
+    assert report.writes[0].ratio.low < 1 < report.writes[0].ratio.high
+    assert decide_against_baseline(writing(1, 1.5), Policy(write_delta=0.3)).verdict == "REGRESSED"
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_scripts_fail_rarely_by_noise(with_reference: bool) -> None:
+    """Of 400 unchanged runs with 10 % noise few fail, and of runs that are as much slower as each would have caught, most do."""
+    record, failed, caught = writing(0), 0, 0
+
+    def judged(seed: int, factor: float = 1.0) -> tuple[ComparedWrites, bool]:
+        reference = replace(record, writes=scripts(seed, noise=0.1)) if with_reference else None
+        candidate = replace(record, writes=scripts(10_000 + seed, factor, noise=0.1))
+        compared, *regressions = judged_writes(candidate, reference, "mscn", 0.0, 0.95)
+        assert isinstance(compared, ComparedWrites)
+        return compared, bool(regressions)
+
+    for seed in range(400):
+        unchanged, regressed = judged(seed)
+        failed += regressed
+        caught += judged(1000 + seed, 1 + unchanged.caught)[1]
+    assert failed <= 18  # 10 are to be expected of an interval of 95 %
+    assert caught >= 320  # 380 if the noise were known; five slices show it only roughly
+
+
+def test_a_run_that_is_blind_to_slower_scripts_says_so() -> None:
+    """Three noisy slices show a large slow-down only: the pass names it, what it should be, and more rounds."""
+    report = decide(writing(1, rounds=3, noise=0.3), writing(2, rounds=3, noise=0.3), Policy())
+    assert re.fullmatch(r"PASSED, but blind below \S+ % for the scripts of --writes", report.verdict.replace("over 1000", "1000"))
+    caught, blind = (re.sub(r"(over )?[\d.]+ %", "N", line) for line in describe_power(report)[-2:])
+    assert caught == "  mscn: this run would have caught, 19 times in 20, scripts of --writes slower by N"
+    assert blind == (
+        "  blind: a gate with these deltas should catch N and for a single query N and for the scripts of --writes N; "
+        "measure with more --rounds, or on a quieter machine"
+    )
+    single = decide(writing(1, rounds=1), writing(2, rounds=1), Policy())
+    assert (single.writes[0].ratio.low, single.writes[0].caught) == (0.0, float("inf"))
+
+
+def test_a_run_without_scripts_on_a_side_is_not_passed_silently() -> None:
+    """A run with --writes of which no script ran is not comparable."""
+    report = decide(replace(writing(1), writes=()), writing(2), Policy())
+    text = "no script of --writes ran on mscn and the baseline in the same round; their time was not gated"
+    assert [(state.kind, state.text) for state in report.states] == [("empty", text)]
+    assert report.verdict == "NOT COMPARABLE"

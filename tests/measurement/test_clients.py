@@ -129,6 +129,27 @@ def test_scripts_are_among_the_queries(sessions: list[Session], newest_scratch: 
     assert newest_scratch.scalar("SELECT bool_and(v % 10 = 0) FROM t")
 
 
+def test_every_session_that_writes_is_warm(sessions: list[Session], newest_scratch: Session, newest_server: EmbeddedServer) -> None:
+    """Each ran each script with a weight before the clock starts, with the same values on all sides."""
+    newest_scratch.execute("CREATE TABLE w (side text, client int, script text, v int)")
+    scripts = [
+        parse_script(
+            f"\\set v random(1, 1000000)\nINSERT INTO w VALUES (current_setting('my.side'), :client_id, '{name}', :v)", name, weight
+        )
+        for name, weight in (("often", 9), ("once", 1), ("never", 0))
+    ]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(newest_server.connect(newest_scratch.database)) for _ in sessions]
+        for side in ("one", "other"):
+            for writer in writers:
+                writer.execute("SELECT set_config('my.side', %s, false)", (side,))
+            replace(clients(sessions, side, SQL), writers=writers, writes=Writes(scripts=tuple(scripts), per_query=2.0)).warm_up()
+    one, other = (newest_scratch.execute("SELECT client, script, v FROM w WHERE side = %s", (side,)) for side in ("one", "other"))
+    assert one == other
+    assert [row[:2] for row in one] == [(client, name) for client in range(3) for name in ("often", "once")]
+    assert len({row[2] for row in one}) == 6
+
+
 def test_a_script_that_fails_ends_the_slice(sessions: list[Session], newest_scratch: Session) -> None:
     """Sides need the same writes, so that a slice with fewer of them is no result."""
     script = parse_script("INSERT INTO missing VALUES (1)", "s.sql")

@@ -67,15 +67,19 @@ def test_templates_with_more_queries_are_taken_if_they_are_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "problem"),
+    ("spec", "problem", "share"),
     [
-        (StreamSpec(name="s", queries=9, repeated=0.0), "9 templates and 0 more queries of them; {} the 8 largest have 6 more"),
-        (StreamSpec(name="s", queries=8, repeated=7 / 8, exact=0.0), "1 template and 7 more queries of them; {} the 1 largest have 2 more"),
+        (StreamSpec(name="s", queries=9, repeated=0.0), "9 templates and 0 more queries of them; {} the 8 largest have 6 more", "repeated"),
+        (
+            StreamSpec(name="s", queries=8, repeated=7 / 8, exact=0.0),
+            "1 template and 7 more queries of them; {} the 1 largest have 2 more",
+            "exact",
+        ),
     ],
 )
-def test_too_few_queries_for_a_stream(spec: StreamSpec, problem: str) -> None:
-    """The message says what is needed, and what there is."""
+def test_too_few_queries_for_a_stream(spec: StreamSpec, problem: str, share: str) -> None:
+    """The message says what is needed, what there is, and which share would help."""
     with pytest.raises(WorkloadError) as found:
         drawn_stream(spec, POOL, "w", seed=0)
     problem = problem.format("the test queries of w have 8 templates, and")
-    assert str(found.value) == f"--stream s: it needs {problem}; make the stream shorter, or let it repeat more queries exactly"
+    assert str(found.value) == f"--stream s: it needs {problem}; make the stream shorter, or give a larger share for '{share}'"

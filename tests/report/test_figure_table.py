@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
 from pytest_pilotscope.report.figure_table import bound_text, factor_text, figure_table, markdown
 from pytest_pilotscope.report.terminal import render_records
+from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.summary import summarize
 from tests.record.building import record_of
 from tests.statistics.test_ranking import record_of_sides
@@ -126,6 +129,13 @@ def test_large_factors_have_no_digits_behind_the_point() -> None:
 def test_an_open_end_is_shown_as_infinity() -> None:
     """A single round has no spread, so its interval is open."""
     assert (bound_text(float("inf")), bound_text(12345.678), bound_text(1.23456)) == ("∞", "1.23e+04", "1.235")
+
+
+def test_text_in_brackets_is_no_markup() -> None:
+    """A cell, a column or a title such as [bold] is shown as it is."""
+    buffer = StringIO()
+    Console(file=buffer, width=200).print(text_table(["", "[red]"], [["[bold]", "0.367 [unknown]"]], title="[title]"))
+    assert all(text in buffer.getvalue() for text in ("[red]", "[bold]", "0.367 [unknown]", "[title]"))
 
 
 def test_a_side_alone_has_no_rank() -> None:

@@ -154,7 +154,7 @@ def test_an_algorithm_that_fails_to_learn_leaves_the_stream(pytester: pytest.Pyt
     assert result.ret == 1, result.stdout.str()
     (record,) = _records(pytester.path).values()
     assert record.end is not None
-    assert "RuntimeError: it forgot" in record.end.failures["watching"]
+    assert ", learning from its execution: RuntimeError: it forgot" in record.end.failures["watching"]
     assert [len([step for step in record.steps if step.side == side]) for side in ("watching", "still")] == [8, 12]
 
 

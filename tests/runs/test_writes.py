@@ -60,8 +60,8 @@ def test_every_slice_begins_with_the_same_data(pytester: pytest.Pytester, cache:
     rows = [line["row_count"] for line in lines if line["kind"] == "query_run" and line["query_id"] == "all" and line["client"]]
     (before,) = {line["row_count"] for line in lines if line["kind"] == "query_run" and line["query_id"] == "all" and not line["client"]}
     assert len(rows) == 18
-    assert before <= min(rows) <= max(rows) <= before + 6
-    assert max(rows) > before
+    assert before + 2 <= min(rows) <= max(rows) <= before + 2 + 6  # each client runs each script once to warm up
+    assert max(rows) > before + 2
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ import pytest
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import TimeSlice, WriteRun
+from pytest_pilotscope.report.figure_table import figure_table
 from pytest_pilotscope.report.remarks import all_remarks
-from pytest_pilotscope.statistics.load import load_of
+from pytest_pilotscope.statistics.intervals import Interval
+from pytest_pilotscope.statistics.load import load_of, rounds_until
 from pytest_pilotscope.statistics.pairs import pairs_of
 from pytest_pilotscope.statistics.summary import metrics, summarize
 from tests.record.building import record_of, run_of
@@ -57,6 +59,39 @@ def test_the_baseline_has_no_ratio_and_one_slice_no_interval() -> None:
     assert load_of(replace(loaded([0.5]), slices=()), "mscn") is None
 
 
+def test_two_slices_give_no_interval() -> None:
+    """Two that happen to be alike would have one of no width; a remark names the rounds to measure."""
+    record = loaded([0.5, 0.5])
+    load = load_of(record, "mscn")
+    assert load is not None
+    assert load.throughput is not None
+    assert (load.throughput.low, load.throughput.high) == (0.0, inf)
+    texts = [remark.text for remark in all_remarks(record, summarize(record))]
+    assert "mscn: 2 rounds of slices tell no interval of throughput; measure with --rounds 5 or more" in texts
+    assert dict(figure_rows(record))["throughput [95 %]"] == ("-", "2.000 [unknown]")
+
+
+def test_noisy_slices_name_the_rounds_that_would_tell() -> None:
+    """The rounds are those with which the same noise gives an interval of 10 %."""
+    record = loaded([0.4, 0.5, 0.6])
+    texts = [remark.text for remark in all_remarks(record, summarize(record))]
+    found = "mscn: 3 rounds of slices tell the throughput within a factor of 1.66 only; with this noise about 20 would tell within 10%"
+    assert found in texts
+    assert not [text for text in texts if "3 rounds of slices" in text and text != found]
+    load = load_of(loaded([0.4, 0.5, 0.6] * 7), "mscn")
+    assert load is not None
+    assert load.throughput is not None
+    assert load.throughput.high / load.throughput.estimate == pytest.approx(1.09, abs=0.01)
+    quiet = loaded([0.5, 0.51, 0.5])
+    assert not [remark for remark in all_remarks(quiet, summarize(quiet)) if "slices" in remark.text]
+    assert rounds_until(Interval(estimate=1.0, low=1e-6, high=1e6), 3, 1.1) is None
+
+
+def figure_rows(record: Record) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the names of all figures with their cells."""
+    return [(figure.name, cells) for figure, cells in figure_table(summarize(record)).rows]
+
+
 def test_the_clients_of_a_slice_are_one_pair() -> None:
     """They share the load of the slice, so that each query has one pair a slice: the mean of its clients."""
     pairs = pairs_of(loaded([0.5, 0.5]), "mscn")
@@ -66,7 +101,7 @@ def test_the_clients_of_a_slice_are_one_pair() -> None:
 
 def test_load_is_among_the_metrics() -> None:
     """Their names begin as those of other figures; times are in seconds."""
-    found = metrics(summarize(loaded([0.5, 0.5])), "mscn")
+    found = metrics(summarize(loaded([0.5] * 3)), "mscn")
     assert {name: found[name] for name in found if "throughput" in name or "latency" in name} == pytest.approx(
         {
             "test_throughput": 200,
@@ -82,10 +117,10 @@ def test_load_is_among_the_metrics() -> None:
 
 def test_writes_have_figures_of_their_own() -> None:
     """A side whose scripts take twice as long in every slice has a ratio of a half without an interval, whatever its queries do."""
-    record = loaded([0.5, 0.5])
+    record = loaded([0.5, 0.5, 0.5])
     writes = [
         WriteRun(side=side, script="s.sql", repetition=number, client=1, latency_ms=factor * latency_ms)
-        for number in (1, 2)
+        for number in (1, 2, 3)
         for side, factor in (("baseline", 1.0), ("mscn", 2.0))
         for latency_ms in (1.0, 2.0, 3.0)
     ]
