@@ -85,19 +85,29 @@ def test_moves_that_cannot_win_are_not_asked_about_to_the_end(seed: int) -> None
 
 
 def test_what_may_gain_most_is_asked_first() -> None:
-    """One question about the query that could still gain most settles a bound; the other query is asked when that is not enough."""
+    """As many questions as could settle a bound, two at least, begin with what could gain most; the rest is asked if that is not enough."""
     a = frozenset({Index("t", ("a",))})
-    optimizer = Optimizer({"large": [(frozenset(), 100.0), (a, 60.0)], "small": [(frozenset(), 10.0), (a, 6.0)]})
-    costs = UsedSetCosts(optimizer, [query("small"), query("large")])
-    assert costs.total(frozenset()) == 110
+    optimizer = Optimizer({f"q{cost}": [(frozenset(), float(cost)), (a, 0.5 * cost)] for cost in (1, 10, 100, 20, 40)})
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
+    assert costs.total(frozenset()) == 171
     assert costs.lower_bounds([a], frozenset()) == [0]
     optimizer.asked.clear()
-    assert costs.tightened(a, 0) == (60, False)
-    assert [question.query.id for question in optimizer.asked] == ["large"]
-    assert costs.tightened(a, 30) == (60, False)  # a bound from 30 on was known already
-    assert [question.query.id for question in optimizer.asked] == ["large"]
-    assert costs.tightened(a, 60) == (66, True)
-    assert [question.query.id for question in optimizer.asked] == ["large", "small"]
+    assert costs.tightened(a, 30) == (70, False)
+    assert [question.query.id for question in optimizer.asked] == ["q100", "q40"]
+    assert costs.tightened(a, 69) == (70, False)  # known already
+    assert costs.tightened(a, 100) == (85.5, True)
+    assert [question.query.id for question in optimizer.asked] == ["q100", "q40", "q20", "q10", "q1"]
+
+
+def test_no_more_is_asked_than_could_settle_a_bound() -> None:
+    """Of four queries that may all gain 10, three could raise the bound above 25, and the fourth is left."""
+    a = frozenset({Index("t", ("a",))})
+    optimizer = Optimizer({name: [(frozenset(), 10.0)] for name in "wxyz"})
+    costs = UsedSetCosts(optimizer, [query(name) for name in "wxyz"])
+    costs.total(frozenset())
+    costs.lower_bounds([a], frozenset())
+    assert costs.tightened(a, 25) == (30, False)
+    assert costs.calls == 4 + 3
 
 
 class Plain:
