@@ -18,10 +18,6 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
-_AT_LEAST = 2
-"""Questions that are asked together, so that no connection is idle."""
-
-
 class Question(NamedTuple):
     """A question for the cost of `query` if, of all indexes that touch it, exactly `indexes` existed."""
 
@@ -114,16 +110,13 @@ class _Whole(NamedTuple):
         return [position for position, part in self.parts.items() if part.known[part.mask].used is None]
 
     def needed(self, bound: float) -> list[_Part]:
-        """
-        Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is.
-
-        They are at least two, for two connections.
-        """
+        """Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is."""
         costs = self.costs
         missing = bound - self.upkeep - sum(costs)
         needed: list[_Part] = []
-        for gain, position in sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else ():
-            if missing < 0 and len(needed) >= _AT_LEAST:
+        gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else ()
+        for gain, position in gains:
+            if missing < 0:
                 break
             needed.append(self.parts[position])
             missing -= max(gain, 0.0)

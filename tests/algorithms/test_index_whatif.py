@@ -124,7 +124,7 @@ def test_both_means_select_what_helps(shop_of_15: Database, open_shop: tuple[Dat
 
 
 def test_few_questions_select_what_asking_about_everything_selects(open_shop: tuple[Database, OpenWhatIf], shop_of_15: Database) -> None:
-    """With columns that are only read as candidates, too: the same steps from at most a fifth of the questions, at the same costs."""
+    """With columns that are only read as candidates, too: the same steps from at most a quarter of the questions, at the same costs."""
     copy, what_if = open_shop
     queries = [replace(query, indexable=query.referenced) for query in read_queries(shop_of_15)]
     with copy.session() as session:
@@ -133,7 +133,7 @@ def test_few_questions_select_what_asking_about_everything_selects(open_shop: tu
     selection, plain = (select(queries, one, LIMITS, start.kept_indexes) for one in (costs, everything))
     assert [(step.added, step.replaced) for step in selection.steps] == [(step.added, step.replaced) for step in plain.steps]
     assert [step.cost for step in selection.steps] == pytest.approx([step.cost for step in plain.steps], rel=0.01)
-    assert costs.calls <= len(everything.known) / 5
+    assert costs.calls <= len(everything.known) / 4
 
 
 class Everything:
