@@ -18,6 +18,7 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
+
 class Question(NamedTuple):
     """A question for the cost of `query` if, of all indexes that touch it, exactly `indexes` existed."""
 
@@ -85,7 +86,7 @@ class _Part(NamedTuple):
 
 
 class _Whole(NamedTuple):
-    """A configuration for the whole workload: what it costs besides, the costs of the queries to compare with, and parts in place of some."""
+    """A configuration for the whole workload: what it costs besides the queries, their costs before, and its parts for those it changes."""
 
     upkeep: float
     current: list[float]
@@ -112,7 +113,7 @@ class _Whole(NamedTuple):
     def needed(self, bound: float) -> list[_Part]:
         """Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is."""
         costs = self.costs
-        missing = bound - self.upkeep - sum(costs)
+        missing = bound - self.bound
         needed: list[_Part] = []
         gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else ()
         for gain, position in gains:
@@ -189,14 +190,14 @@ class UsedSetCosts:
         masks = [(configuration, self._mask(configuration)) for configuration in configurations]
         others = [part.mask for part in current.parts.values()] if current else [-1] * len(self.queries)
         costs = current.costs if current else [0.0] * len(self.queries)
-        queries = [(query, self._known[query.sql], self._relevance(query), other) for query, other in zip(self.queries, others, strict=True)]
+        known = [(self._known[query.sql], self._relevance(query)) for query in self.queries]
         return [
             _Whole(
-                len(queries) * self.upkeep(configuration),
+                len(known) * self.upkeep(configuration),
                 costs,
                 {
-                    position: _Part(query, known, mask & relevance)
-                    for position, (query, known, relevance, other) in enumerate(queries)
+                    position: _Part(self.queries[position], bounds, mask & relevance)
+                    for position, ((bounds, relevance), other) in enumerate(zip(known, others, strict=True))
                     if mask & relevance != other
                 },
             )

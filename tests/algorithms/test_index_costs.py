@@ -60,12 +60,12 @@ def plans(seed: int, count: int) -> dict[str, list[tuple[Configuration, float]]]
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_answers_are_those_of_asking_about_everything(seed: int) -> None:
+@given(seed=st.integers(0, 10_000), upkeep=st.floats(0, 2))
+def test_answers_are_those_of_asking_about_everything(seed: int, upkeep: float) -> None:
     """For any planner that takes the cheapest possible plan, every total is the plain one, and Extend finds the same indexes."""
     optimizer = Optimizer(plans(seed, 8))
-    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
-    plain = Plain(Optimizer(optimizer.plans))
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans], lambda configuration: upkeep * len(configuration))
+    plain = Plain(Optimizer(optimizer.plans), upkeep)
     columns, partners = {"t": frozenset(COLUMNS)}, {("t", c): frozenset(COLUMNS) for c in COLUMNS}
     limits = Limits(budget_bytes=60)
     assert extend(columns, partners, costs, limits) == extend(columns, partners, plain, limits)
@@ -114,12 +114,14 @@ def test_no_more_is_asked_than_could_settle_a_bound() -> None:
 class Plain:
     """Asks about every query under every configuration."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, upkeep: float = 0.0) -> None:
+        self.optimizer, self.upkeep = optimizer, upkeep
 
     def total(self, configuration: Configuration) -> float:
-        """Sum over the queries."""
-        return sum(self.optimizer.ask([Question(query(sql), configuration)])[0].cost for sql in self.optimizer.plans)
+        """Sum over the queries, with the upkeep of each index for each of them."""
+        return len(self.optimizer.plans) * (self.upkeep * len(configuration)) + sum(
+            self.optimizer.ask([Question(query(sql), configuration)])[0].cost for sql in self.optimizer.plans
+        )
 
     def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Nothing is known before it is asked, so that Extend looks at every move."""
