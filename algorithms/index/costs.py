@@ -111,13 +111,17 @@ class _Whole(NamedTuple):
         return [position for position, part in self.parts.items() if part.known[part.mask].used is None]
 
     def needed(self, bound: float) -> list[_Part]:
-        """Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is."""
+        """
+        Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is.
+
+        If one could do that, a second that may gain half as much goes with it: there are two connections.
+        """
         costs = self.costs
         missing = bound - self.bound
         needed: list[_Part] = []
-        gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else ()
+        gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else []
         for gain, position in gains:
-            if missing < 0:
+            if missing < 0 and (len(needed) > 1 or gain < gains[0][0] / 2):
                 break
             needed.append(self.parts[position])
             missing -= max(gain, 0.0)
