@@ -1,19 +1,28 @@
-"""Device, number of threads and random numbers: the three things that every network here needs."""
+"""
+Device, number of threads and random numbers: the three things that every network here needs.
+
+PyTorch is imported where it computes: that takes seconds, and collecting tests does not need it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
 from threadpoolctl import ThreadpoolController
 
 from pytest_pilotscope.errors import UsageError
 
+if TYPE_CHECKING:
+    import torch
+
 
 def device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu` or `cuda`; `auto` is CUDA where there is one. UsageError for anything else."""
+    import torch
+
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda")
     available = torch.cuda.is_available()
@@ -25,6 +34,8 @@ def device(name: str) -> torch.device:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute on one thread within the block: the kernels are small, and threads that wait for a busy core cost 25 times more."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -47,6 +58,8 @@ def _blas() -> ThreadpoolController:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw PyTorch's random numbers from a seed within the block, and go on afterwards as if nothing had been drawn."""
+    import torch
+
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pytest_pilotscope.registry import Registry
 
 ORIGIN = "pytest-pilotscope"
+TORCH = ("torch", "safetensors", "threadpoolctl")
+"""The libraries of the extra `torch`. PyTorch takes seconds to import, so networks do that when they learn or load a model."""
 
 
 def pytest_pilotscope_register(registry: Registry) -> None:
@@ -21,9 +23,9 @@ def pytest_pilotscope_register(registry: Registry) -> None:
     registry.add_algorithm("bound", "pytest_pilotscope.algorithms.bound.estimator:Bound", origin=ORIGIN)
     registry.add_algorithm("trees", "pytest_pilotscope.algorithms.trees.estimator:Trees", origin=ORIGIN)
     registry.add_algorithm("replay", "pytest_pilotscope.algorithms.replay.estimator:Replay", origin=ORIGIN)
-    registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN)
-    registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN)
-    registry.add_algorithm("hintset", "pytest_pilotscope.algorithms.hintset.chooser:Hintset", origin=ORIGIN)
+    registry.add_algorithm("mscn", "pytest_pilotscope.algorithms.mscn.estimator:Mscn", origin=ORIGIN, needs=TORCH)
+    registry.add_algorithm("lero", "pytest_pilotscope.algorithms.lero.chooser:Lero", origin=ORIGIN, needs=TORCH)
+    registry.add_algorithm("hintset", "pytest_pilotscope.algorithms.hintset.chooser:Hintset", origin=ORIGIN, needs=TORCH)
     registry.add_algorithm("index", "pytest_pilotscope.algorithms.index.selection:IndexSelection", origin=ORIGIN)
     registry.add_algorithm("knob", "pytest_pilotscope.algorithms.knob.tuning:KnobTuning", origin=ORIGIN)
     registry.add_option("sample", "rows", default=1000, metavar="N", parse=positive_int, help="rows in the sample of each table")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
@@ -25,15 +26,23 @@ Target = str | Callable[..., Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One registered name. `target` is `"package.module:Class"`, imported on demand, or the class itself."""
+    """
+    One registered name. `target` is `"package.module:Class"`, imported on demand, or the class itself.
+
+    `needs` names the libraries that it imports later, when it learns or loads a model.
+    """
 
     kind: str
     name: str
     target: Target
     origin: str
+    needs: tuple[str, ...] = ()
 
     def resolve(self) -> Callable[..., Any]:
-        """Import the target. Raise `UsageError`, which names the origin, if the import fails."""
+        """Import the target. Raise `UsageError` if a library that it needs is missing, and, with the origin, if the import fails."""
+        for library in self.needs:
+            if find_spec(library) is None:
+                raise UsageError(self._missing(library))
         if not isinstance(self.target, str):
             return self.target
         module_name, _, attribute = self.target.partition(":")
@@ -41,12 +50,16 @@ class Entry:
             resolved: Callable[..., Any] = getattr(import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            if missing and (line := install_line(missing)):
-                raise UsageError(f"{self.kind} {self.name!r} needs {missing}, which is not installed; install it with: {line}") from error
+            if missing and install_line(missing):
+                raise UsageError(self._missing(missing)) from error
             raise UsageError(
                 f"{self.kind} {self.name!r} (registered by {self.origin}) cannot be imported from {self.target!r}: {error}"
             ) from error
         return resolved
+
+    def _missing(self, library: str) -> str:
+        install = install_line(library) or f"pip install {library}"
+        return f"{self.kind} {self.name!r} needs {library}, which is not installed; install it with: {install}"
 
 
 @dataclass(slots=True)
@@ -57,9 +70,13 @@ class Registry:
     _datasets: dict[str, Entry] = field(default_factory=dict)
     _options: dict[str, dict[str, Option]] = field(default_factory=dict)
 
-    def add_algorithm(self, name: str, target: Target, *, origin: str) -> None:
-        """Register an algorithm: `target` is `"module:Class"` or a class; errors show `origin`. A name can be registered once."""
-        self._add(self._algorithms, Entry(kind="algorithm", name=name, target=target, origin=origin))
+    def add_algorithm(self, name: str, target: Target, *, origin: str, needs: tuple[str, ...] = ()) -> None:
+        """
+        Register an algorithm: `target` is `"module:Class"` or a class; errors show `origin`. A name can be registered once.
+
+        A library that the module imports only within functions, such as torch, is checked before anything starts if `needs` names it.
+        """
+        self._add(self._algorithms, Entry(kind="algorithm", name=name, target=target, origin=origin, needs=needs))
 
     def add_dataset(self, name: str, target: Target, *, origin: str) -> None:
         """Register a dataset: `target` makes a `datasets.base.Dataset` when called with `name=`, `scale=`, `seed=` and `data_dir=`."""

@@ -152,13 +152,14 @@ def test_a_library_of_no_extra(module: str) -> None:
 
 
 def test_an_algorithm_whose_library_is_missing() -> None:
-    """The command line names library and command, in a Python without PyTorch; another missing module is shown as it is."""
+    """Library and command are named before anything starts, in a Python without PyTorch; another missing module is shown as it is."""
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from pytest_pilotscope.builtins import builtin_registry\n"
         "registry = builtin_registry()\n"
         "registry.add_algorithm('naru', 'naru_pg:Naru', origin='here')\n"
-        "for name in ('mscn', 'lero', 'naru'):\n"
+        "registry.add_algorithm('bare', 'bare_pg:Bare', origin='here', needs=('no_such_library',))\n"
+        "for name in ('mscn', 'lero', 'hintset', 'naru', 'bare'):\n"
         "    try:\n        registry.algorithm(name).resolve()\n"
         "    except Exception as error:\n        print(type(error).__name__, error)\n"
     )
@@ -167,5 +168,7 @@ def test_an_algorithm_whose_library_is_missing() -> None:
     assert printed == [
         f"UsageError algorithm 'mscn' {needs}",
         f"UsageError algorithm 'lero' {needs}",
+        f"UsageError algorithm 'hintset' {needs}",
         "UsageError algorithm 'naru' (registered by here) cannot be imported from 'naru_pg:Naru': No module named 'naru_pg'",
+        "UsageError algorithm 'bare' needs no_such_library, which is not installed; install it with: pip install no_such_library",
     ]

@@ -12,13 +12,11 @@ import numpy as np
 from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.hintset.arms import Arm, arm_text, check_arms
 from pytest_pilotscope.algorithms.hintset.collected import ArmedQuery, collect, observed, plan_arms, rules_of, store_of
-from pytest_pilotscope.algorithms.hintset.ensemble import TrainedEnsemble, trained
 from pytest_pilotscope.algorithms.hintset.policy import Basis, predicted_ms, tuned
 from pytest_pilotscope.algorithms.hintset.saved_ensemble import TrainedModel, read_model, write_model
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.plans.collecting import nothing_collected
 from pytest_pilotscope.algorithms.plans.experience import Experience
-from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
 from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.algorithms.plans.timed import sql_key
 from pytest_pilotscope.errors import AlgorithmError, ModelError
@@ -32,6 +30,8 @@ PATIENCE = 10
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_pilotscope.algorithms.hintset.ensemble import TrainedEnsemble
+    from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
     from pytest_pilotscope.learning.training import Training
     from pytest_pilotscope.postgres.session import Session
 
@@ -82,6 +82,8 @@ class Hintset:
 
     def train(self, training: Training) -> TrainingReport:
         """Run queries under the arms, learn, tune the policy, save; AlgorithmError if there is nothing to learn from."""
+        parameters = parameters_of(training)
+        count, where = training.options["networks"], device(training.settings.device)
         started_s = perf_counter()
         rules = rules_of(training)
         check_arms(training.session, rules.arms)
@@ -90,8 +92,6 @@ class Hintset:
         if not queries:
             raise AlgorithmError(nothing_collected(training, store.path, "these arms"))
         collected_s = perf_counter()
-        parameters = parameters_of(training)
-        count, where = training.options["networks"], device(training.settings.device)
         with training.progress("hintset epochs", parameters.epochs * count) as advance:
             done = self._learn(queries, rules.arms, training, parameters, advance)
         self._training, self._queries = training, queries
@@ -159,6 +159,8 @@ class Hintset:
 
         Of the queries `met` on the way, most have one timed plan: it teaches the networks, and compares nothing.
         """
+        from pytest_pilotscope.algorithms.hintset.ensemble import trained
+
         every = [*queries, *met]
         count, where = training.options["networks"], device(training.settings.device)
         done = trained(every, tables=list(training.schema), count=count, parameters=parameters, device=where, advance=advance)
@@ -192,6 +194,8 @@ class Hintset:
 
 def parameters_of(training: Training) -> HyperParameters:
     """Return the parameters of training the networks."""
+    from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
+
     return HyperParameters(epochs=training.settings.epochs, seed=training.settings.seed, patience=PATIENCE)
 
 

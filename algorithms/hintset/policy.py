@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from math import exp
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_pilotscope.algorithms.hintset.collected import ArmedQuery
-from pytest_pilotscope.algorithms.hintset.ensemble import Floats, TrainedEnsemble
 from pytest_pilotscope.algorithms.plans.savings import Skipping, skipping, worthwhile
 from pytest_pilotscope.algorithms.plans.timing import is_faster
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.algorithms.hintset.ensemble import Floats, TrainedEnsemble
 
 GAINS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 LEASTS_MS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)

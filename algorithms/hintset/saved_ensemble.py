@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.hintset.arms import Arm
-from pytest_pilotscope.algorithms.hintset.ensemble import Ensemble, network_of
 from pytest_pilotscope.algorithms.hintset.policy import Policy
 from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.algorithms.plans.saved_features import features_json, features_of
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.record import json_values
+
+if TYPE_CHECKING:
+    from pytest_pilotscope.algorithms.hintset.ensemble import Ensemble
 
 FORMAT = 1
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
@@ -38,6 +39,8 @@ class TrainedModel:
 
 def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[Path, Path]:
     """Write a model below a folder; return its own folder and its metadata file."""
+    from safetensors import torch as tensors
+
     ensemble = model.ensemble
     about = {
         "arms": model.arms,
@@ -66,6 +69,10 @@ def read_model(folder: Path) -> tuple[TrainedModel, Metadata]:
 
 
 def _assembled(about: Mapping[str, Any], weights: bytes) -> TrainedModel:
+    from safetensors import torch as tensors
+
+    from pytest_pilotscope.algorithms.hintset.ensemble import Ensemble, network_of
+
     featurizer = features_of(about)
     found, count = tensors.load(weights), int(about["networks"])
     parts = [{name.partition(".")[2]: tensor for name, tensor in found.items() if name.startswith(f"{each}.")} for each in range(count)]

@@ -11,6 +11,7 @@ from shutil import rmtree
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.lero import serving
 from pytest_pilotscope.algorithms.lero.candidates import Candidates
 from pytest_pilotscope.algorithms.lero.choice import Choice, choose
@@ -88,6 +89,7 @@ class Lero:
 
     def train(self, training: Training) -> TrainingReport:
         """Collect, learn to rank, tune the policy, save; AlgorithmError if there is nothing to learn from."""
+        device(training.settings.device)  # one that is missing is named before anything is collected
         started_s = perf_counter()
         rules = rules_of(training)
         store = store_of(training, rules)

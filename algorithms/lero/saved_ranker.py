@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.lero.candidates import Slot
 from pytest_pilotscope.algorithms.lero.policy import PlannerTime, Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
-from pytest_pilotscope.algorithms.plans.network import PlanNetwork
 from pytest_pilotscope.algorithms.plans.saved_features import features_json, features_of
 from pytest_pilotscope.errors import ModelError
 
@@ -29,6 +27,8 @@ WEIGHTS, MODEL = "weights.safetensors", "model.json"
 
 def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[Path, Path]:
     """Write a model below a folder; return its own folder and its metadata file."""
+    from safetensors import torch as tensors
+
     about = {**features_json(model.featurizer), "policy": _policy_json(model.policy)}
     contents = {WEIGHTS: tensors.save(model.network.state_dict()), MODEL: to_json(about, indent=2)}
     return write_files(folder, metadata, contents, format_number=FORMAT)
@@ -52,6 +52,10 @@ def read_model(folder: Path) -> TrainedModel:
 
 
 def _assembled(about: Mapping[str, Any], weights: bytes) -> TrainedModel:
+    from safetensors import torch as tensors
+
+    from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+
     featurizer = features_of(about)
     network = PlanNetwork(featurizer.width)
     network.load_state_dict(tensors.load(weights))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.algorithms.plans.featurize import Featurizer
-from pytest_pilotscope.algorithms.plans.network import PlanNetwork
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.lero.policy import Policy, Scores
+    from pytest_pilotscope.algorithms.plans.network import PlanNetwork
     from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.postgres.planning import RawPlan
 

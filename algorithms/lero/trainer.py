@@ -8,23 +8,22 @@ from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import torch
-
 from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.lero.collected import CollectedQuery
 from pytest_pilotscope.algorithms.lero.collection import CollectionRules
-from pytest_pilotscope.algorithms.lero.learning import RankedPlans, learn
 from pytest_pilotscope.algorithms.lero.pairs import ordered_pairs
 from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.lero.tuning import ScoredQuery, tuned
 from pytest_pilotscope.algorithms.plans.featurize import Featurizer, scales_of
-from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Learned
-from pytest_pilotscope.algorithms.plans.network import PlanNetwork
 from pytest_pilotscope.algorithms.plans.timing import TIE
 from pytest_pilotscope.record.results import Scalar
 
 if TYPE_CHECKING:
+    import torch
+
+    from pytest_pilotscope.algorithms.lero.learning import RankedPlans
+    from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Learned
     from pytest_pilotscope.learning.training import Training
 
 
@@ -58,6 +57,10 @@ def trained(
     start: TrainedModel | None = None,
 ) -> Trained:
     """Learn to rank the plans of these queries, from scratch or from the network of `start`, and tune the policy."""
+    from pytest_pilotscope.algorithms.lero.learning import learn
+    from pytest_pilotscope.algorithms.plans.fitting import HyperParameters
+    from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+
     settings, where, started_s = training.settings, device(training.settings.device), perf_counter()
     featurizer = _featurizer(training, queries) if start is None else start.featurizer
     parameters = HyperParameters(
@@ -118,6 +121,8 @@ def parameters_of(done: Trained, training: Training, rules: CollectionRules) -> 
 
 def _batch_size(where: torch.device) -> int:
     """Return 64 pairs for each GPU, or 64 on a CPU, where the same seed gives the same weights whatever else the machine has."""
+    import torch
+
     return 64 * (torch.cuda.device_count() if where.type == "cuda" else 1)
 
 
@@ -126,6 +131,8 @@ def _featurizer(training: Training, queries: Sequence[CollectedQuery]) -> Featur
 
 
 def _ranked(featurizer: Featurizer, queries: Sequence[CollectedQuery]) -> list[RankedPlans]:
+    from pytest_pilotscope.algorithms.lero.learning import RankedPlans
+
     return [
         RankedPlans(arrays=featurizer.arrays(query.plans, query.subplans), pairs=ordered_pairs(query.outcomes))
         for query in queries

@@ -17,7 +17,6 @@ from pytest_pilotscope.algorithms.model_files import one_line
 from pytest_pilotscope.algorithms.mscn.compiled import CompiledForward
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer, Floats
 from pytest_pilotscope.algorithms.mscn.forward import Elements, Forward
-from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.vocabulary import PredicateElement, Vocabulary
 from pytest_pilotscope.algorithms.table_samples import Samples
 from pytest_pilotscope.errors import ModelError, PilotscopeError, UnsupportedQuery
@@ -26,6 +25,7 @@ from pytest_pilotscope.queries.plainparser import MOST_ENUMERATED, PlainQuery
 from pytest_pilotscope.queries.plaintemplates import PlainParser
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
     from pytest_pilotscope.postgres.session import Session
 
 

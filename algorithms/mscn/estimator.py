@@ -14,9 +14,7 @@ from pytest_pilotscope.algorithms.devices import device
 from pytest_pilotscope.algorithms.model_files import Metadata, new_metadata
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
-from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned, batch_size_for, learn
 from pytest_pilotscope.algorithms.mscn.meaning import text_says, to_learn, to_steer
-from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.ragged import LabelledSubplans, labelled
 from pytest_pilotscope.algorithms.mscn.saved_network import metadata_of, read_model, write_model
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
@@ -27,6 +25,7 @@ from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
 
 if TYPE_CHECKING:
+    from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, Learned
     from pytest_pilotscope.labels import Labels
     from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.learning.training import Training
@@ -63,6 +62,8 @@ class Mscn:
 
     def train(self, training: Training) -> TrainingReport:
         """Count, draw samples, learn, save; AlgorithmError if there is nothing to learn from."""
+        from pytest_pilotscope.algorithms.mscn.learning import learn
+
         settings = training.settings
         where = device(settings.device)
         queries = list(training.queries)[: settings.training_size]
@@ -145,6 +146,8 @@ class Mscn:
         self.model_id, self._metadata = metadata.model_id, metadata
 
     def _take(self, featurizer: Featurizer, learned: Learned, training: Training, parameters: HyperParameters) -> None:
+        from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+
         network = MscnNetwork(featurizer.widths, hidden=parameters.hidden_units)
         network.load_state_dict(learned.weights)
         self.model = TrainedModel(vocabulary=featurizer.vocabulary, samples=featurizer.samples, network=network)
@@ -160,6 +163,8 @@ class Mscn:
 
 
 def _hyper_parameters(training: Training, subplans: int) -> HyperParameters:
+    from pytest_pilotscope.algorithms.mscn.learning import HyperParameters, batch_size_for
+
     options = dict(training.options)
     if options["batch_size"] == "auto":
         options["batch_size"] = batch_size_for(subplans)

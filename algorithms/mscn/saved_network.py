@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from safetensors import torch as tensors
 
 from pytest_pilotscope.algorithms.model_files import Metadata, json_object, one_line, read_files, read_metadata, to_json, write_files
 from pytest_pilotscope.algorithms.mscn.estimation import TrainedModel
 from pytest_pilotscope.algorithms.mscn.featurize import Featurizer
-from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
 from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary
 from pytest_pilotscope.algorithms.table_samples import read_samples, samples_json
 from pytest_pilotscope.errors import ModelError
@@ -33,6 +31,8 @@ WEIGHTS, VOCABULARY, SAMPLES = "weights.safetensors", "vocabulary.json", "sample
 
 def write_model(folder: Path, model: TrainedModel, metadata: Metadata) -> tuple[Path, Path]:
     """Write a model below a folder; return its own folder and its metadata file."""
+    from safetensors import torch as tensors
+
     contents = {WEIGHTS: tensors.save(model.network.state_dict()), VOCABULARY: _vocabulary_json(model)}
     if model.samples is not None:
         contents[SAMPLES] = samples_json(model.samples)
@@ -56,6 +56,10 @@ def read_model(folder: Path, *, session: Session | None = None) -> TrainedModel:
 
 
 def _assembled(contents: Mapping[str, bytes], inner: Path, session: Session | None) -> TrainedModel:
+    from safetensors import torch as tensors
+
+    from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
+
     about = json_object(inner / VOCABULARY, contents[VOCABULARY])
     schema = {str(table): {str(name): str(kind) for name, kind in types.items()} for table, types in about["schema"].items()}
     ranges = {table: {name: (float(low), float(high)) for name, (low, high) in ends.items()} for table, ends in about["ranges"].items()}

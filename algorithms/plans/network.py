@@ -18,10 +18,8 @@ from torch.nn import functional
 
 from pytest_pilotscope.algorithms.devices import one_thread
 from pytest_pilotscope.algorithms.plans.featurize import PlanArrays
+from pytest_pilotscope.algorithms.plans.saved_features import CHANNELS, HIDDEN_UNITS
 from pytest_pilotscope.errors import AlgorithmError, counted
-
-CHANNELS = (256, 128, 64)
-HIDDEN_UNITS = 32
 
 
 class Trees(NamedTuple):

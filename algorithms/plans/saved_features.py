@@ -7,7 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_pilotscope.algorithms.plans.featurize import OPERATORS, Featurizer, Scales
-from pytest_pilotscope.algorithms.plans.network import CHANNELS, HIDDEN_UNITS
+
+CHANNELS = (256, 128, 64)
+HIDDEN_UNITS = 32
+"""The sizes of the layers of `plans.network`."""
 
 
 def features_json(featurizer: Featurizer) -> dict[str, Any]:

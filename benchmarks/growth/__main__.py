@@ -2,6 +2,7 @@
 Measure how time and memory grow, as tables for docs/growth.md.
 
     python -m benchmarks.growth > growth.md             # minutes; --quick for the smallest two sizes of each table
+    python -m benchmarks.growth rows samples            # only the tables whose names begin so
 
 Each case runs in a process of its own, so the largest memory of it and its server is that of the case. Times are those of the clock, as
 multiples of the first row of a table; servers work beside the process, so processor time would leave them out. The load of the machine is
@@ -131,6 +132,7 @@ def samples(number: float, _folder: Path) -> Times:
     from math import e
 
     from benchmarks.speed.test_mscn import BATCH_SIZE, fresh, generated_stats, labelled_subplans, step, varied
+    from pytest_pilotscope.algorithms.devices import one_thread
     from pytest_pilotscope.algorithms.mscn.learning import loss_of
 
     times: Times = {}
@@ -141,8 +143,10 @@ def samples(number: float, _folder: Path) -> Times:
         made = labelled_subplans(featurizer, texts)
     network, optimizer = fresh(featurizer, made)
     order = np.random.default_rng(0).permutation(len(made.queries) - 1)
-    with _timed(times, "an epoch"):
-        for batch in made.batches(BATCH_SIZE, order):
+    batches = made.batches(BATCH_SIZE, order)
+    step(network, optimizer, partial(loss_of, network, next(batches), e))  # PyTorch prepares its kernels
+    with one_thread(), _timed(times, "an epoch"):
+        for batch in batches:
             step(network, optimizer, partial(loss_of, network, batch, e))
     return times
 
@@ -176,19 +180,22 @@ def _table(name: str, sizes: Sequence[float]) -> Iterator[str]:
             yield f"| {name} | {' | '.join(found)} |"
             yield f"|{' --- |' * (len(found) + 1)}"
         cells = [f"{value:,.0f}" if key.endswith("MB") or key == "sets" else f"{value / first[key]:.3g}" for key, value in found.items()]
-        yield f"| {size:,g} | {' | '.join(cells)} |"
+        yield f"| {size:,.10g} | {' | '.join(cells)} |"
     yield ""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print all tables, or run one case and print its figures as JSON."""
+    """Print all tables, or those that are named, or run one case and print its figures as JSON."""
     if "--case" in arguments:
         _, name, size, folder = arguments
         figures = CASES[name][0](float(size), Path(folder))
         largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         print(json.dumps({**figures, "memory MB": largest / 1024}))  # noqa: T201 - told to the process that started this one
         return
+    wanted = tuple(argument for argument in arguments if argument != "--quick")
     for name, (_, sizes) in CASES.items():
+        if wanted and not name.startswith(wanted):
+            continue
         load = os.getloadavg()[0]
         for line in _table(name, sizes[:2] if "--quick" in arguments else sizes):
             print(line, flush=True)  # noqa: T201 - the tables are the purpose

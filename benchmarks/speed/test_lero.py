@@ -32,7 +32,8 @@ from pytest_pilotscope.algorithms.lero.policy import Policy
 from pytest_pilotscope.algorithms.lero.scoring import TrainedModel
 from pytest_pilotscope.algorithms.plans.featurize import OPERATORS, Featurizer, scales_of
 from pytest_pilotscope.algorithms.plans.fitting import HyperParameters, Stepper, no_denormals
-from pytest_pilotscope.algorithms.plans.network import CHANNELS, HIDDEN_UNITS, PlanNetwork
+from pytest_pilotscope.algorithms.plans.network import PlanNetwork
+from pytest_pilotscope.algorithms.plans.saved_features import CHANNELS, HIDDEN_UNITS
 from pytest_pilotscope.postgres.planning import RawPlan
 
 PLANS = 490

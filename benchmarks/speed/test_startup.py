@@ -6,10 +6,17 @@ Time until a database can be measured.
 Warm: from no running server to a fingerprinted `stats_tiny`, with the data directory in the cache (goal: under 3 s). Cold: the same with an
 empty cache, so PostgreSQL is set up and the data generated, loaded, indexed and analyzed first. Restart: the cost of a knob trial (goal:
 under 0.3 s). By size: the same warm start with the large files in place and, while another server uses them, with copies.
+
+Imports: processor time of `pytest --co`, and of a run until its algorithm may learn, over the same when all libraries come first. Up to
+release 0.2 they did: a run opened its MLflow run, whose store was made in a new folder, before it measured, with SciPy for its statistics
+and matplotlib for its plots, and collecting tests imported PyTorch for its algorithms.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +36,40 @@ from pytest_pilotscope.queries.queries import Workload
 
 SIZES_MB = (64, 512, 2048)
 TURNS = 3
+
+BEFORE = """
+import matplotlib.figure, scipy.special, torch
+from mlflow import MlflowClient
+MlflowClient("sqlite:///{folder}/mlflow.db").search_experiments()
+"""
+"""The imports up to release 0.2, and MLflow's start."""
+
+PYTEST = """
+import sys, time, pytest
+status = pytest.main({arguments!r})
+print("processor time", time.process_time())
+sys.exit(status)
+"""
+
+CONFTEST = """
+import time
+
+class First:
+    name = "first"
+
+    def train(self, training):
+        print("processor time", time.process_time())
+        return training.report()
+
+    def steer(self, query, subplans):
+        return dict(subplans)
+
+def pytest_pilotscope_register(registry):
+    registry.add_algorithm("first", First, origin=__name__)
+"""
+
+COLLECTING = ("--co", "-q", "--algo", "mscn", "--db", "stats_tiny")
+RUNNING = ("-s", "--algo", "first", "--db", "stats_tiny", "--limit", "1", "--rounds", "1", "--no-mlflow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,3 +174,25 @@ def test_warm_start_by_size(size_mb: int, server: EmbeddedServer, show: Callable
     show(
         f"start on {size_mb} MB: in place {alone_s:.2f} s, {min(in_place_s):.2f} s at least; copied {copied_s / alone_s:.1f} times as long"
     )
+
+
+def _processor_s(program: str) -> float:
+    """Run a pytest in a new folder; return the first processor time that it prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "conftest.py").write_text(CONFTEST)
+        command = [sys.executable, "-c", program.replace("{folder}", folder)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    found = re.search("processor time ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    return float(found[1])
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("arguments", [COLLECTING, RUNNING], ids=["collecting", "until-training"])
+def test_imports(arguments: tuple[str, ...], show: Callable[[str], None]) -> None:
+    """Import what is needed when it is needed, and everything before, in turns."""
+    program = PYTEST.format(arguments=["--pyargs", "pytest_pilotscope.benchmarks", "-p", "no:cacheprovider", *arguments])
+    _processor_s(BEFORE + program)  # the files of all libraries are in memory, the data in the cache
+    today_s, before_s = zip(*((_processor_s(program), _processor_s(BEFORE + program)) for _ in range(TURNS)), strict=True)
+    ratios = [before / today for before, today in zip(before_s, today_s, strict=True)]
+    show(f"{' '.join(arguments)}: {median(today_s):.2f} s, before {median(before_s):.2f} s of processor time, {median(ratios):.1f} times")

@@ -165,7 +165,8 @@ def _slow_queries(side: str, pairs: Pairs, reference: Pairs | None, policy: Poli
 def _against_reference(candidate: Record, reference: Record, side: str, policy: Policy) -> Iterator[State | Regression | Compared]:
     ours, theirs = pairs_of(candidate, side), pairs_of(reference, side)
     expected = same_queries(candidate, reference)
-    common = [query_id for query_id in expected if query_id in ours.query_ids and query_id in theirs.query_ids]
+    both = set(ours.query_ids).intersection(theirs.query_ids)
+    common = [query_id for query_id in expected if query_id in both]
     yield from _not_compared(candidate, side, expected, common)
     pairs, before = ours.restricted_to(common), theirs.restricted_to(common)
     yield from _judged_pairs(side, pairs, before, policy)
@@ -181,7 +182,8 @@ def _failures(candidate: Record, side: str, queries: tuple[str, ...]) -> Iterato
 def _not_compared(candidate: Record, side: str, expected: Sequence[str], compared: Collection[str]) -> Iterator[State]:
     """Yield a state if queries got no verdict; a failure on this side is a verdict."""
     failed = {run.query_id for run in candidate.runs if run.side == side and run.error is not None}
-    if lost := [query_id for query_id in expected if query_id not in compared and query_id not in failed]:
+    judged = failed.union(compared)
+    if lost := [query_id for query_id in expected if query_id not in judged]:
         text = f"{counted(len(lost), 'query', 'queries')} of {side} without all rounds on both sides: {named(lost)}"
         yield State(kind="missing-queries", text=text)
 

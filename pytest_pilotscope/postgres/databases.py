@@ -125,10 +125,10 @@ def _set_locally(session: Session, name: str, value: str) -> Iterator[None]:
     try:
         session.execute("SELECT set_config(%s, %s, true)", (name, value))
         yield
+        session.execute("COMMIT")
     except BaseException:
         session.execute("ROLLBACK")
         raise
-    session.execute("COMMIT")
 
 
 def _users(session: Session, database: str) -> str:

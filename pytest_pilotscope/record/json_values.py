@@ -82,18 +82,21 @@ def from_json(target: type[T], values: Mapping[str, Any]) -> T:
 
     Raise ValueError, with the name of the field, for unknown fields, missing fields and values of another type.
     """
-    converters, required = _compiled(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
-    if not required <= values.keys() <= converters.keys():
-        unknown = sorted(values.keys() - converters.keys())
-        missing = [name for name in converters if name in required - values.keys()]
-        raise ValueError(f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing")
-    converted, name = {}, ""
+    known, required = _compiled(target)  # type: ignore[arg-type]  # a class can be hashed, even if its instances cannot
+    changed, name = {}, ""
     try:
         for name, item in values.items():
-            converted[name] = converters[name](item)
+            exact, convert = known[name]
+            if type(item) not in exact:
+                changed[name] = convert(item)
+    except KeyError:
+        raise ValueError(f"unknown field {min(values.keys() - known.keys())!r}") from None
     except _WrongError as wrong:
         raise ValueError(f"field {name + wrong.path!r} must be {wrong.wanted}, found {json.dumps(wrong.value)[:80]}") from None
-    return target(**converted)
+    if not required <= values.keys():
+        missing = [name for name in known if name in required - values.keys()]
+        raise ValueError(f"field {missing[0]!r} is missing")
+    return target(**({**values, **changed} if changed else values))
 
 
 Converter = Callable[[Any], Any]
@@ -112,11 +115,17 @@ class _WrongError(Exception):
 
 
 @cache
-def _compiled(target: type[DataclassInstance]) -> tuple[dict[str, Converter], frozenset[str]]:
-    """Return the converters of the fields of a dataclass, and the names of those that have no default."""
+def _compiled(target: type[DataclassInstance]) -> tuple[dict[str, tuple[frozenset[type], Converter]], frozenset[str]]:
+    """Return, for each field, the types of values that stay as they are and a converter, and the names of fields without a default."""
     hints = typing.get_type_hints(target)
     required = (field.name for field in fields(target) if field.default is MISSING and field.default_factory is MISSING)
-    return {field.name: _converter(hints[field.name]) for field in fields(target)}, frozenset(required)
+    return {field.name: (_exact(hints[field.name]), _converter(hints[field.name])) for field in fields(target)}, frozenset(required)
+
+
+def _exact(hint: Any) -> frozenset[type]:
+    """Return the types of JSON values that a type has as they are."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    return frozenset(typing.get_args(hint) if union else (hint,)) & {str, int, float, bool, type(None)}
 
 
 def _converter(hint: Any) -> Converter:

@@ -8,11 +8,12 @@ process loses at most the line that it was writing. A record without an end belo
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -181,11 +182,31 @@ def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
     """
     reader = _Reader(origin)
     complete, rest = lines[:-1], lines[-1]
-    for line in complete:
-        reader.take(line)
-    if rest:
-        reader.take(rest, last=True)
-    return reader.record()
+    with _nothing_collected():
+        for line in complete:
+            reader.take(line)
+        if rest:
+            reader.take(rest, last=True)
+        return reader.record()
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """
+    Make no search for garbage within the block: a record has hundreds of thousands of values, all in use, and each search visits all.
+
+    Searches among young values that follow do not visit them either, because they are old at once.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            if not gc.get_freeze_count():  # unless somebody else has frozen values
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
+            gc.enable()
 
 
 def _check_side(entry: Entry, header: RunHeader) -> None:

@@ -284,14 +284,14 @@ class Bench:
             ):
                 yield run
         finally:
-            self.finished += filter(None, map(self._read_back, headers))
+            with held():
+                self.finished += filter(None, map(self._read_back, headers))
 
     def _run(self, *names: str, **given: Any) -> AbstractContextManager[BenchmarkRun]:
         return benchmark_run(*names, settings=self.settings, registry=self.registry, progress=self.progress, **given)
 
     def _read_back(self, header: RunHeader) -> FinishedRun | None:
-        with held():
-            return read_back(header, self.settings, self.failures)
+        return read_back(header, self.settings, self.failures)
 
     def _connect(self, cases: Sequence[Case]) -> bool:
         """Tell whether the server has connections for the clients of all these cases at once; without `--clients` it has."""
@@ -318,10 +318,11 @@ class Bench:
             raise_interrupt_behind(problem)
             error = problem
         finally:
-            found = [self._read_back(header) for header in headers] or [None] * len(cases)
-            for case, finished in zip(cases, found, strict=True):
-                part = MeasuredRun(error=error) if run is None else run.part(case.opponents, error)
-                self._measured[case] = part, finished
+            with held():
+                found = [self._read_back(header) for header in headers] or [None] * len(cases)
+                for case, finished in zip(cases, found, strict=True):
+                    part = MeasuredRun(error=error) if run is None else run.part(case.opponents, error)
+                    self._measured[case] = part, finished
 
     @contextmanager
     def _drifted(self, case: Case, database: Database) -> Iterator[DriftedDatabases | None]:

@@ -70,8 +70,6 @@ def _read(path: Path, failures: list[str]) -> Record | None:
 
 def _more_files(record: Record, path: Path, settings: Settings, failures: list[str]) -> Iterator[Path]:
     """Write table and page of a comparison beside its record, and plots and page of any run for MLflow; yield what could be written."""
-    from pytest_pilotscope.report.figure_table import markdown
-
     comparison = is_comparison(record.header)
     if comparison:
         from pytest_pilotscope.report.figure_table import markdown

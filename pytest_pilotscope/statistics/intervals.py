@@ -35,6 +35,9 @@ REPLICATES = 500
 TRIMMED = 0.2
 """The share of a query's rounds left out at either end in means over queries."""
 
+DISCARDED = 0.5
+"""Hypotheses with larger p-values are discarded: the ratio is below the limit that it is tested against."""
+
 LARGEST_LOG = 700.0
 """The exponential of a larger log is infinite in floating point."""
 
@@ -182,25 +185,27 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
-def holm_after_discarding(p_values: Floats, *, above: float = 0.5) -> Floats:
+def holm_after_discarding(p_values: Floats) -> Floats:
     """
-    Return Holm's adjusted p-values after discarding the hypotheses with p > `above`, which get 1 (Zhao, Small and Su, JASA 2019).
+    Return Holm's adjusted p-values after discarding the hypotheses with p > DISCARDED, which get 1 (Zhao, Small and Su, JASA 2019).
 
     The method needs uniformly conservative p-values of the true hypotheses. T-tests against a limit far above most queries have them.
-    Dividing the kept p-values by `above` keeps the chance of any false rejection below alpha. So a single slow query need not be hundreds
+    Dividing the kept p-values by DISCARDED keeps the chance of any false rejection below alpha. So a single slow query need not be hundreds
     of times more certain because the workload has many fast queries.
     """
     adjusted = np.ones_like(p_values)
-    kept = p_values <= above
-    adjusted[kept] = holm(p_values[kept] / above)
+    kept = p_values <= DISCARDED
+    adjusted[kept] = holm(p_values[kept] / DISCARDED)
     return adjusted
 
 
-def increases_until_certain(ratios: MeanRatios, threshold: float, alpha: float, *, above: float = 0.5) -> Floats:
+def increases_until_certain(ratios: MeanRatios, threshold: float, alpha: float) -> Floats:
     """Return (Q,) by how much each log ratio by itself must grow for `holm_after_discarding` to find it above `threshold`."""
-    kept = ratios.p_above(threshold) <= above
-    tested = kept.sum() - kept + 1
-    quantiles = -stdtrit(np.maximum(ratios.freedom, 1), alpha * above / tested)
+    kept = (ratios.freedom > 0) & (ratios.mean >= threshold)  # p <= DISCARDED, which is a half
+    number = int(kept.sum())
+    freedom, which = np.unique(np.maximum(ratios.freedom, 1), return_inverse=True)  # few, and each quantile takes a microsecond
+    tested = np.array([[number + 1], [max(number, 1)]])  # with a query that was discarded before, and with one that is among them
+    quantiles = -stdtrit(freedom, alpha * DISCARDED / tested)[kept.astype(int), which]
     return np.where(ratios.freedom > 0, threshold - ratios.mean + quantiles * ratios.error, math.inf)
 
 

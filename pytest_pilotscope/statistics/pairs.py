@@ -87,12 +87,11 @@ def _rounds(runs: Iterable[QueryRun]) -> dict[str, dict[int, QueryRun]]:
 
 def _mean(runs: Sequence[QueryRun]) -> QueryRun:
     """Return the mean of the clients that ran a query in one round: what they share, such as the load, makes no pair of its own."""
-    first, *others = runs
-    if not others:
-        return first
+    if len(runs) == 1:
+        return runs[0]
     names = ("inference_ms", "planning_ms", "execution_ms")
     means: dict[str, Any] = {name: fmean(getattr(run, name) for run in runs) for name in names}
-    return replace(first, timed_out=any(run.timed_out for run in runs), **means)
+    return replace(runs[0], timed_out=any(run.timed_out for run in runs), **means)
 
 
 def _reason_to_leave_out(ours: Mapping[int, QueryRun], theirs: Mapping[int, QueryRun], rounds: int) -> str:

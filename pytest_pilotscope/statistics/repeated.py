@@ -51,18 +51,19 @@ def lower_ends(sessions: Sequence[Sequence[Floats]], times_ms: Sequence[Floats],
 
 def _variance_of_totals(medians_ms: Sequence[Floats], variances: Sequence[Floats], times_ms: Sequence[Floats]) -> Floats:
     """Return the (repetitions,) variances of the logs of the ratios of totals, over the resampled queries and their noise."""
-    queries = len(times_ms[0])
+    queries, repetitions = len(times_ms[0]), len(medians_ms[0])
     counts = np.stack([np.bincount(row, minlength=queries) for row in resampled(queries, REPLICATES, 0)], axis=1).astype(np.float64)
-    logs, noise = [], 0.0
-    for median_ms, variance, of_ms in zip(medians_ms, variances, times_ms, strict=True):
-        expected_ms = median_ms * np.exp(variance / 2)
-        sums_ms = expected_ms @ counts
-        of_sums = np.log1p((expected_ms**2 * np.expm1(variance)) @ counts / sums_ms**2)
-        logs.append(np.log(sums_ms / (of_ms @ counts)) - of_sums / 2)
-        noise += of_sums.mean(axis=1)
-    variances_of_logs: Floats = _difference(logs).var(axis=1, ddof=1) + noise
+    expected_ms = np.stack(medians_ms) * np.exp(np.stack(variances) / 2)
+    summands = np.concatenate([expected_ms, expected_ms**2 * np.expm1(variances), np.stack(times_ms)[:, None]], axis=1)
+    sums = (summands.reshape(-1, queries) @ counts).reshape(
+        *summands.shape[:2], REPLICATES
+    )  # one product: threads of each wait for the last
+    sums_ms, squares, baselines_ms = np.split(sums, [repetitions, 2 * repetitions], axis=1)
+    noise = np.log1p(squares / sums_ms**2)
+    logs = np.log(sums_ms / baselines_ms) - noise / 2
+    variances_of_logs: Floats = _difference(logs).var(axis=1, ddof=1) + noise.mean(axis=2).sum(axis=0)
     return variances_of_logs
 
 
-def _difference(values: Sequence[Floats]) -> Floats:
+def _difference(values: Sequence[Floats] | Floats) -> Floats:
     return values[0] if len(values) == 1 else values[0] - values[1]

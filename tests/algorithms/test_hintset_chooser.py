@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pytest_pilotscope.algorithms.hintset.arms import OWN, arms_of
 from pytest_pilotscope.algorithms.hintset.chooser import Hintset
 from pytest_pilotscope.algorithms.hintset.collected import collect, collect_one, plan_arms, rules_of, store_of
 from pytest_pilotscope.algorithms.hintset.matrix import NEVER_RUN
 from pytest_pilotscope.algorithms.hintset.policy import KnownArm, best_known
+from pytest_pilotscope.algorithms.lero.chooser import Lero
 from pytest_pilotscope.algorithms.plans.collecting import PlanSessions
 from pytest_pilotscope.algorithms.plans.savings import Skipping
 from pytest_pilotscope.algorithms.plans.shape import shape_key
 from pytest_pilotscope.algorithms.plans.timed import sql_key
-from pytest_pilotscope.errors import AlgorithmError, ModelError
+from pytest_pilotscope.errors import AlgorithmError, ModelError, UsageError
 from pytest_pilotscope.learning.decision import Decision
 from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.postgres.session import Session
@@ -208,6 +210,24 @@ def test_timed_plans_are_not_run_again(
     )
     with pytest.raises(AlgorithmError, match=f"^{re.escape(text)}$"):
         Hintset().train(other)
+
+
+@pytest.mark.parametrize("algorithm", [Hintset, Lero])
+def test_a_missing_device_is_named_before_anything_is_collected(
+    algorithm: type[Hintset] | type[Lero],
+    forum: Database,
+    session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Collecting takes minutes, and a typo in `--device` would void them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PILOTSCOPE_CACHE", str(tmp_path / "cache"))
+    given = training(forum, session, tmp_path, algorithm=algorithm.name, device="cuda")
+    text = "--device cuda was asked for, but this installation of PyTorch finds no CUDA device; use --device cpu or auto"
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        algorithm().train(given)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_number_of_training_queries_is_bounded(forum: Database, session: Session, cached: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_no_more_is_asked_than_could_settle_a_bound() -> None:
 
 @pytest.mark.parametrize(("second", "asked"), [(40.0, ["large"]), (60.0, ["large", "second"])])
 def test_one_question_takes_another_along_that_matters_as_much(second: float, asked: list[str]) -> None:
-    """Where one question could settle a bound, a second is asked beside it only if its query may gain at least half as much."""
+    """If one question could settle a bound, a second is asked beside it only if its query may gain at least half as much."""
     a = frozenset({Index("t", ("a",))})
     optimizer = Optimizer({"small": [(frozenset(), 30.0)], "large": [(frozenset(), 100.0)], "second": [(frozenset(), second)]})
     costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import re
@@ -389,3 +390,32 @@ def test_a_run_that_chose_its_rounds_has_those_that_all_queries_have(tmp_path: P
     assert read.header.rounds == rounds
     pairs = pairs_of(read, "mscn")
     assert (pairs.query_ids, pairs.rounds, pairs.left_out) == (("q0", "q1"), rounds, {"q2": f"measured in 1 of {rounds} rounds"})
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_that_was_read_is_searched_for_garbage(tmp_path: Path, enabled: bool) -> None:
+    """Python's collector, which would visit every value again and again, waits, also if a line is wrong, and takes a record for old."""
+    path = write(tmp_path / "run.jsonl", *[RUN] * 3000)
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_bytes(path.read_bytes() + b"[]\n")
+    searches: list[str] = []
+
+    def count(phase: str, _: dict[str, int]) -> None:
+        searches.append(phase)
+
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    gc.collect()
+    gc.callbacks.append(count)
+    try:
+        record = read_record(path)
+        found = len(searches)
+        assert any(value is record.runs for value in gc.get_objects(generation=2)) is enabled
+        with pytest.raises(RecordError, match=r"a line must be an object with a 'kind'$"):
+            read_record(wrong)
+        assert gc.isenabled() is enabled
+    finally:
+        gc.callbacks.remove(count)
+        (gc.enable if before else gc.disable)()
+    assert len(record.runs) == 3000
+    assert found <= 2  # one may begin as soon as reading has ended

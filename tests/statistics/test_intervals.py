@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
+from pytest_pilotscope.statistics import intervals
 from pytest_pilotscope.statistics.intervals import (
     Interval,
     holm,
     holm_after_discarding,
+    increases_until_certain,
     mean_ratios,
     query_ratios,
     unpaired,
@@ -215,6 +217,23 @@ def test_discarding_keeps_the_promise_of_holm(below: float) -> None:
     t = samples.mean(axis=-1) / (samples.std(axis=-1, ddof=1) / math.sqrt(5))
     rejected = [(holm_after_discarding(stdtr(4, -family)) <= 0.025).any() for family in t]
     assert np.mean(rejected) <= 0.03
+
+
+def test_a_quantile_is_computed_once_for_each_degree_of_freedom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate asks for a thousand queries in each of hundreds of simulated sessions, and a quantile takes a microsecond."""
+    now, before = Machine(queries=1000).sessions(2, np.random.default_rng(5))
+    ratios, asked = mean_ratios(now, before), 0
+
+    def counted(freedom: Floats, p: Floats) -> Floats:
+        nonlocal asked
+        found: Floats = np.asarray(stdtrit(freedom, p))
+        asked += found.size
+        return found
+
+    monkeypatch.setattr(intervals, "stdtrit", counted)
+    increases = increases_until_certain(ratios, 0.1, 0.025)
+    assert increases.shape == (1000,)
+    assert asked == 2 * len(set(ratios.freedom.tolist())) < 1000
 
 
 def test_speed_ups_of_different_queries_are_compared_without_pairs() -> None:
