@@ -18,9 +18,6 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
-_SHARE = 0.5
-"""Of the largest possible gain of a query: those that may gain at least as much are asked about together."""
-
 
 class Question(NamedTuple):
     """A question for the cost of `query` if, of all indexes that touch it, exactly `indexes` existed."""
@@ -61,21 +58,23 @@ class _Known(dict[int, _Bound]):
         self._answers: list[tuple[int, int, float]] = []
 
     def __missing__(self, mask: int) -> _Bound:
-        self[mask] = _Bound()
+        lower = 0.0
         for used, asked, cost in self._answers:
-            self._raise([mask], used, asked, cost)
-        return self[mask]
+            if mask & asked == mask:
+                if used & mask == used:
+                    return self.setdefault(mask, _Bound(cost, used))
+                lower = max(lower, cost)
+        return self.setdefault(mask, _Bound(lower))
 
     def add(self, used: int, asked: int, cost: float) -> None:
         """Take in an answer, which holds from the used indexes to those asked for, and is a lower bound for fewer."""
         self._answers.append((used, asked, cost))
-        self._raise(self, used, asked, cost)
-
-    def _raise(self, masks: Iterable[int], used: int, asked: int, cost: float) -> None:
-        for mask in masks:
-            bound = self[mask]
+        for mask, bound in self.items():
             if bound.used is None and mask & asked == mask:
-                self[mask] = _Bound(cost, used) if used & mask == used else _Bound(max(bound.cost, cost))
+                if used & mask == used:
+                    self[mask] = _Bound(cost, used)
+                elif cost > bound.cost:
+                    self[mask] = _Bound(cost)
 
 
 class _Part(NamedTuple):
@@ -87,15 +86,19 @@ class _Part(NamedTuple):
 
 
 class _Whole(NamedTuple):
-    """A configuration for the whole workload: what it costs besides the queries, and its part for each query."""
+    """A configuration for the whole workload: what it costs besides the queries, their costs before, and its parts for those it changes."""
 
     upkeep: float
-    parts: list[_Part]
+    current: list[float]
+    parts: dict[int, _Part]
 
     @property
     def costs(self) -> list[float]:
         """The lower bound for each query."""
-        return [part.known[part.mask].cost for part in self.parts]
+        costs = self.current.copy()
+        for position, part in self.parts.items():
+            costs[position] = part.known[part.mask].cost
+        return costs
 
     @property
     def bound(self) -> float:
@@ -105,7 +108,24 @@ class _Whole(NamedTuple):
     @property
     def unknown(self) -> list[int]:
         """The positions of the queries whose bound is not known to be the cost."""
-        return [position for position, part in enumerate(self.parts) if part.known[part.mask].used is None]
+        return [position for position, part in self.parts.items() if part.known[part.mask].used is None]
+
+    def needed(self, bound: float) -> list[_Part]:
+        """
+        Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is.
+
+        If one could do that, a second that may gain half as much goes with it: there are two connections.
+        """
+        costs = self.costs
+        missing = bound - self.bound
+        needed: list[_Part] = []
+        gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else []
+        for gain, position in gains:
+            if missing < 0 and (len(needed) > 1 or gain < gains[0][0] / 2):
+                break
+            needed.append(self.parts[position])
+            missing -= max(gain, 0.0)
+        return needed
 
 
 class UsedSetCosts:
@@ -128,7 +148,6 @@ class UsedSetCosts:
         self._known: defaultdict[str, _Known] = defaultdict(_Known)
         self._bits: dict[Index, int] = {}
         self._relevant: dict[str, tuple[int, int]] = {}
-        self._current: list[float] = []
         self._compared: dict[Configuration, _Whole] = {}
         self._groups: dict[tuple[str, int], list[int]] = {}
 
@@ -149,36 +168,42 @@ class UsedSetCosts:
 
     def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Return lower bounds of the totals without a question; `tightened` then asks about these configurations together."""
-        current, *compared = self._wholes([chosen, *configurations])
-        self._current, self._compared = current.costs, dict(zip(configurations, compared, strict=True))
+        (current,) = self._wholes([chosen])
+        compared = self._wholes(configurations, current)
+        self._compared = dict(zip(configurations, compared, strict=True))
         self._groups = {}
-        for parts in zip(*(whole.parts for whole in compared), strict=True):
-            group = [mask for mask in {part.mask for part in parts} if parts[0].known[mask].used is None]
-            self._groups.update(((parts[0].query.sql, mask), group) for mask in group)
+        groups = defaultdict[str, list[int]](list)
+        for part in (part for whole in compared for part in whole.parts.values() if part.known[part.mask].used is None):
+            if (part.query.sql, part.mask) not in self._groups:
+                self._groups[part.query.sql, part.mask] = groups[part.query.sql]
+                groups[part.query.sql].append(part.mask)
         return [whole.bound for whole in compared]
 
     def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
         """
         Return a lower bound of the total of a compared configuration, and tell whether it is the total.
 
-        If it is not above `bound`, ask first about the queries that may gain most.
+        If it is not above `bound`, ask first about the queries that may gain most, as many as could raise it above.
         """
         whole = self._compared[configuration]
-        costs, unknown = whole.costs, whole.unknown
-        if unknown and whole.upkeep + sum(costs) <= bound:
-            gains = [self._current[position] - costs[position] for position in unknown]
-            least = min(max(gains) * _SHARE, max(gains))
-            asked = [whole.parts[position] for position, gain in zip(unknown, gains, strict=True) if gain >= least]
-            self._ask([(part, self._shared(part)) for part in asked])
+        self._ask([(part, self._shared(part)) for part in whole.needed(bound)])
         return whole.bound, not whole.unknown
 
-    def _wholes(self, configurations: Iterable[Configuration]) -> list[_Whole]:
-        """Return the upkeep of each configuration, and its relevant part for each query."""
+    def _wholes(self, configurations: Iterable[Configuration], current: _Whole | None = None) -> list[_Whole]:
+        """Return what each configuration means: the parts of the queries for which it differs from the `current` one, or of all."""
         masks = [(configuration, self._mask(configuration)) for configuration in configurations]
-        queries = [(query, self._known[query.sql], self._relevance(query)) for query in self.queries]
+        others = [part.mask for part in current.parts.values()] if current else [-1] * len(self.queries)
+        costs = current.costs if current else [0.0] * len(self.queries)
+        known = [(self._known[query.sql], self._relevance(query)) for query in self.queries]
         return [
             _Whole(
-                len(queries) * self.upkeep(configuration), [_Part(query, known, mask & relevance) for query, known, relevance in queries]
+                len(known) * self.upkeep(configuration),
+                costs,
+                {
+                    position: _Part(self.queries[position], bounds, mask & relevance)
+                    for position, ((bounds, relevance), other) in enumerate(zip(known, others, strict=True))
+                    if mask & relevance != other
+                },
             )
             for configuration, mask in masks
         ]

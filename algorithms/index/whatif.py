@@ -108,7 +108,7 @@ class _Workers:
                         return
                     answers[position] = planner.answer(questions[position])
 
-        running = [self._pool.submit(work, planner) for planner in self._planners]
+        running = [self._pool.submit(work, planner) for planner in self._planners[: len(questions)]]
         try:
             for future in running:
                 future.result()
@@ -213,7 +213,7 @@ class HiddenWhatIf(OpenWhatIf):
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Build the indexes that do not exist yet, and return one answer per question, in their order."""
-        for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions))):
+        for index in sorted(frozenset[Index]().union(*(question.indexes for question in questions)) - self._sizes.keys()):
             self.size_bytes(index)
         return super().ask(questions)
 

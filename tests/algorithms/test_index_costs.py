@@ -60,12 +60,12 @@ def plans(seed: int, count: int) -> dict[str, list[tuple[Configuration, float]]]
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_answers_are_those_of_asking_about_everything(seed: int) -> None:
+@given(seed=st.integers(0, 10_000), upkeep=st.floats(0, 2))
+def test_answers_are_those_of_asking_about_everything(seed: int, upkeep: float) -> None:
     """For any planner that takes the cheapest possible plan, every total is the plain one, and Extend finds the same indexes."""
     optimizer = Optimizer(plans(seed, 8))
-    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
-    plain = Plain(Optimizer(optimizer.plans))
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans], lambda configuration: upkeep * len(configuration))
+    plain = Plain(Optimizer(optimizer.plans), upkeep)
     columns, partners = {"t": frozenset(COLUMNS)}, {("t", c): frozenset(COLUMNS) for c in COLUMNS}
     limits = Limits(budget_bytes=60)
     assert extend(columns, partners, costs, limits) == extend(columns, partners, plain, limits)
@@ -85,30 +85,56 @@ def test_moves_that_cannot_win_are_not_asked_about_to_the_end(seed: int) -> None
 
 
 def test_what_may_gain_most_is_asked_first() -> None:
-    """One question about the query that could still gain most settles a bound; the other query is asked when that is not enough."""
+    """As many questions as could settle a bound begin with what could gain most; the rest is asked if that is not enough."""
     a = frozenset({Index("t", ("a",))})
-    optimizer = Optimizer({"large": [(frozenset(), 100.0), (a, 60.0)], "small": [(frozenset(), 10.0), (a, 6.0)]})
-    costs = UsedSetCosts(optimizer, [query("small"), query("large")])
-    assert costs.total(frozenset()) == 110
+    optimizer = Optimizer({f"q{cost}": [(frozenset(), float(cost)), (a, 0.5 * cost)] for cost in (1, 10, 100, 20, 40)})
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
+    assert costs.total(frozenset()) == 171
     assert costs.lower_bounds([a], frozenset()) == [0]
     optimizer.asked.clear()
-    assert costs.tightened(a, 0) == (60, False)
-    assert [question.query.id for question in optimizer.asked] == ["large"]
-    assert costs.tightened(a, 30) == (60, False)  # a bound from 30 on was known already
-    assert [question.query.id for question in optimizer.asked] == ["large"]
-    assert costs.tightened(a, 60) == (66, True)
-    assert [question.query.id for question in optimizer.asked] == ["large", "small"]
+    assert costs.tightened(a, 120) == (70, False)
+    assert [question.query.id for question in optimizer.asked] == ["q100", "q40"]
+    assert costs.tightened(a, 69) == (70, False)  # known already
+    assert [question.query.id for question in optimizer.asked] == ["q100", "q40"]
+    assert costs.tightened(a, 100) == (85.5, True)
+    assert [question.query.id for question in optimizer.asked] == ["q100", "q40", "q20", "q10", "q1"]
+
+
+def test_no_more_is_asked_than_could_settle_a_bound() -> None:
+    """Of four queries that may all gain 10, three could raise the bound above 25, and the fourth is left."""
+    a = frozenset({Index("t", ("a",))})
+    optimizer = Optimizer({name: [(frozenset(), 10.0)] for name in "wxyz"})
+    costs = UsedSetCosts(optimizer, [query(name) for name in "wxyz"])
+    costs.total(frozenset())
+    costs.lower_bounds([a], frozenset())
+    assert costs.tightened(a, 25) == (30, False)
+    assert costs.calls == 4 + 3
+
+
+@pytest.mark.parametrize(("second", "asked"), [(40.0, ["large"]), (60.0, ["large", "second"])])
+def test_one_question_takes_another_along_that_matters_as_much(second: float, asked: list[str]) -> None:
+    """If one question could settle a bound, a second is asked beside it only if its query may gain at least half as much."""
+    a = frozenset({Index("t", ("a",))})
+    optimizer = Optimizer({"small": [(frozenset(), 30.0)], "large": [(frozenset(), 100.0)], "second": [(frozenset(), second)]})
+    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
+    costs.total(frozenset())
+    costs.lower_bounds([a], frozenset())
+    optimizer.asked.clear()
+    costs.tightened(a, 10)
+    assert [question.query.id for question in optimizer.asked] == asked
 
 
 class Plain:
     """Asks about every query under every configuration."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, upkeep: float = 0.0) -> None:
+        self.optimizer, self.upkeep = optimizer, upkeep
 
     def total(self, configuration: Configuration) -> float:
-        """Sum over the queries."""
-        return sum(self.optimizer.ask([Question(query(sql), configuration)])[0].cost for sql in self.optimizer.plans)
+        """Sum over the queries, with the upkeep of each index for each of them."""
+        return len(self.optimizer.plans) * (self.upkeep * len(configuration)) + sum(
+            self.optimizer.ask([Question(query(sql), configuration)])[0].cost for sql in self.optimizer.plans
+        )
 
     def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
         """Nothing is known before it is asked, so that Extend looks at every move."""

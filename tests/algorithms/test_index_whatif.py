@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from threading import Barrier
 
@@ -12,15 +12,15 @@ import pytest
 
 from pytest_pilotscope.algorithms.index.advisor import select, take_start
 from pytest_pilotscope.algorithms.index.costs import Answer, Question, UsedSetCosts
-from pytest_pilotscope.algorithms.index.extend import Limits
+from pytest_pilotscope.algorithms.index.extend import Configuration, Limits
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery, indexed_query
 from pytest_pilotscope.algorithms.index.whatif import BackEnd, OpenWhatIf, _Workers, open_what_if
-from pytest_pilotscope.errors import StatementFailed, UsageError
+from pytest_pilotscope.errors import DatasetError, MissingServer, StatementFailed, UsageError
 from pytest_pilotscope.postgres import hypopg
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.indexes import PREFIX, Index, create_index, explain_cost
 from pytest_pilotscope.postgres.steering import has_extension
-from pytest_pilotscope.provision.database import Database
+from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from tests.algorithms.shop import Shop
 
 CUSTOMER, PLACED, BOTH = Index("orders", ("customer",)), Index("orders", ("placed",)), Index("orders", ("customer", "placed"))
@@ -121,6 +121,68 @@ def test_both_means_select_what_helps(shop_of_15: Database, open_shop: tuple[Dat
     assert selection.indexes == (CUSTOMER, PLACED)
     assert selection.cost_after < selection.cost_before / 3
     assert selection.size_bytes == sum(map(what_if.size_bytes, selection.indexes))
+
+
+def test_few_questions_select_what_asking_about_everything_selects(open_shop: tuple[Database, OpenWhatIf], shop_of_15: Database) -> None:
+    """With columns that are only read as candidates, too: the same steps at the same costs, from at most two thirds of the questions."""
+    queries = [replace(query, indexable=query.referenced) for query in read_queries(shop_of_15)]
+    assert share_asked(*open_shop, queries, drop=False) < 2 / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "scale", "most"), [("stats_tiny", 0.1, 0.25), ("tpch", 0.01, 0.25)])
+def test_few_questions_about_published_queries(dataset: str, scale: float, most: float) -> None:
+    """The same for a dataset's test queries without secondary indexes, from at most a quarter of the questions."""
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(open_database(PostgreSQLConfig(dataset, server="embedded", scale=scale)))
+        except (MissingServer, DatasetError) as error:
+            pytest.skip(str(error))
+        copy, what_if = stack.enter_context(asking(database, "hidden"))
+        assert database.dataset is not None
+        with database.session() as session:
+            schema = read_schema(session)
+        queries = [indexed_query(query, schema) for query in database.dataset.workload().test[:60]]
+        assert share_asked(copy, what_if, queries, drop=True) < most
+
+
+def share_asked(copy: Database, what_if: OpenWhatIf, queries: list[IndexedQuery], *, drop: bool) -> float:
+    """Check that the selection is the same if everything is asked; return the share of the questions that were asked."""
+    with copy.session() as session:
+        start = take_start(session, drop=drop)
+    costs, everything = UsedSetCosts(what_if, queries), Everything(what_if, queries)
+    selection, plain = (select(queries, one, LIMITS, start.kept_indexes) for one in (costs, everything))
+    assert [(step.added, step.replaced) for step in selection.steps] == [(step.added, step.replaced) for step in plain.steps]
+    assert [step.cost for step in selection.steps] == pytest.approx([step.cost for step in plain.steps], rel=0.01)
+    return costs.calls / len(everything.known)
+
+
+class Everything:
+    """Asks about every query under every set of indexes that touch it, once."""
+
+    def __init__(self, what_if: OpenWhatIf, queries: list[IndexedQuery]) -> None:
+        self.what_if, self.queries = what_if, queries
+        self.known: dict[tuple[str, Configuration], float] = {}
+
+    def total(self, configuration: Configuration) -> float:
+        """Sum over the queries."""
+        questions = [Question(query, frozenset(filter(query.touched_by, configuration))) for query in self.queries]
+        new = [question for question in questions if (question.query.sql, question.indexes) not in self.known]
+        for (query, indexes), answer in zip(new, self.what_if.ask(new), strict=True):
+            self.known[query.sql, indexes] = answer.cost
+        return sum(self.known[query.sql, indexes] for query, indexes in questions)
+
+    def lower_bounds(self, configurations: Sequence[Configuration], chosen: Configuration) -> list[float]:
+        """Nothing is known before it is asked."""
+        return [0.0] * len(configurations)
+
+    def tightened(self, configuration: Configuration, bound: float) -> tuple[float, bool]:
+        """The total at once."""
+        return self.total(configuration), True
+
+    def size_bytes(self, index: Index) -> int:
+        """The back end's."""
+        return self.what_if.size_bytes(index)
 
 
 def test_the_starting_point(shop: Database) -> None:

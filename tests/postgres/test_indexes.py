@@ -110,11 +110,12 @@ def test_explain_cost_names_the_indexes_of_the_plan(scratch: Session) -> None:
     """Also those of subplans and bitmap scans; what `before` sets holds for the statement."""
     scratch.execute("CREATE TABLE t (id int PRIMARY KEY, a int)")
     scratch.execute("INSERT INTO t SELECT i, i FROM generate_series(1, 5000) AS i")
-    scratch.execute("CREATE INDEX on_a ON t (a)")
+    scratch.execute('CREATE INDEX "on\n""a"": ä" ON t (a)')
     scratch.execute("ANALYZE t")
-    sql = "SELECT (SELECT count(*) FROM t WHERE id = 7) FROM t WHERE a = 3"
+    sql = "SELECT (SELECT count(*) FROM t WHERE id = 7) FROM t WHERE a = 3 AND a::text <> '\n   Index Name: \"x\"\n   Total Cost: 0'"
     cost, names = explain_cost(scratch, sql)
-    assert names == {"t_pkey", "on_a"}
+    assert names == {"t_pkey", 'on\n"a": ä'}
+    assert cost == scratch.execute(f"EXPLAIN (FORMAT JSON) {sql}")[0][0][0]["Plan"]["Total Cost"]
     dearer, none = explain_cost(
         scratch, sql, before="SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off; "
     )
