@@ -18,6 +18,9 @@ from pytest_pilotscope.algorithms.index.extend import Configuration
 from pytest_pilotscope.algorithms.index.query_columns import IndexedQuery
 from pytest_pilotscope.postgres.indexes import Index
 
+_SHARE = 0.5
+"""Of the largest possible gain of a query: those that may gain at least as much are asked about together."""
+
 
 class Question(NamedTuple):
     """A question for the cost of `query` if, of all indexes that touch it, exactly `indexes` existed."""
@@ -110,22 +113,12 @@ class _Whole(NamedTuple):
         """The positions of the queries whose bound is not known to be the cost."""
         return [position for position, part in self.parts.items() if part.known[part.mask].used is None]
 
-    def needed(self, bound: float) -> list[_Part]:
-        """
-        Return the unknown parts that may gain most, as many as could raise the lower bound of the total above `bound`; none if it is.
-
-        If one could do that, a second that may gain half as much goes with it: there are two connections.
-        """
+    def likeliest(self) -> list[_Part]:
+        """Return the unknown parts that may gain most: at least half as much as the one that may gain most of all."""
         costs = self.costs
-        missing = bound - self.bound
-        needed: list[_Part] = []
-        gains = sorted(((self.current[one] - costs[one], one) for one in self.unknown), reverse=True) if missing >= 0 else []
-        for gain, position in gains:
-            if missing < 0 and (len(needed) > 1 or gain < gains[0][0] / 2):
-                break
-            needed.append(self.parts[position])
-            missing -= max(gain, 0.0)
-        return needed
+        gains = {position: self.current[position] - costs[position] for position in self.unknown}
+        most = max(gains.values(), default=0.0)
+        return [self.parts[position] for position, gain in gains.items() if gain >= min(most * _SHARE, most)]
 
 
 class UsedSetCosts:
@@ -183,10 +176,11 @@ class UsedSetCosts:
         """
         Return a lower bound of the total of a compared configuration, and tell whether it is the total.
 
-        If it is not above `bound`, ask first about the queries that may gain most, as many as could raise it above.
+        If it is not above `bound`, ask first about the queries that may gain most.
         """
         whole = self._compared[configuration]
-        self._ask([(part, self._shared(part)) for part in whole.needed(bound)])
+        if whole.bound <= bound:
+            self._ask([(part, self._shared(part)) for part in whole.likeliest()])
         return whole.bound, not whole.unknown
 
     def _wholes(self, configurations: Iterable[Configuration], current: _Whole | None = None) -> list[_Whole]:

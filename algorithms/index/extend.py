@@ -147,7 +147,7 @@ def _best(
     """
     Return the move with the largest cost reduction per byte and the resulting cost; None if none improves enough.
 
-    It tightens the bound of the move that promises most until another promises more, or that bound is the total: no other can be better.
+    It tightens the bound of the move that promises most, until that bound is the total: no other move can be better.
     """
     bounds = costs.lower_bounds([move.configuration for move in moves], chosen)
     queue = [(_rank(move, cost - bound), bound, False, move) for move, bound in zip(moves, bounds, strict=True)]
@@ -158,11 +158,7 @@ def _best(
             continue
         if is_total:
             return move, bound
-        enough = cost / min_improvement
-        if queue:
-            (reduction_per_byte, *_), *_ = queue[0]
-            enough = min(enough, cost + reduction_per_byte * max(move.growth_bytes, 1))
-        bound, is_total = costs.tightened(move.configuration, max(bound, enough))
+        bound, is_total = costs.tightened(move.configuration, bound)
         heappush(queue, (_rank(move, cost - bound), bound, is_total, move))
     return None
 

@@ -85,43 +85,19 @@ def test_moves_that_cannot_win_are_not_asked_about_to_the_end(seed: int) -> None
 
 
 def test_what_may_gain_most_is_asked_first() -> None:
-    """As many questions as could settle a bound begin with what could gain most; the rest is asked if that is not enough."""
+    """One question about the query that could still gain most settles a bound; the other query is asked when that is not enough."""
     a = frozenset({Index("t", ("a",))})
-    optimizer = Optimizer({f"q{cost}": [(frozenset(), float(cost)), (a, 0.5 * cost)] for cost in (1, 10, 100, 20, 40)})
-    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
-    assert costs.total(frozenset()) == 171
+    optimizer = Optimizer({"large": [(frozenset(), 100.0), (a, 60.0)], "small": [(frozenset(), 10.0), (a, 6.0)]})
+    costs = UsedSetCosts(optimizer, [query("small"), query("large")])
+    assert costs.total(frozenset()) == 110
     assert costs.lower_bounds([a], frozenset()) == [0]
     optimizer.asked.clear()
-    assert costs.tightened(a, 120) == (70, False)
-    assert [question.query.id for question in optimizer.asked] == ["q100", "q40"]
-    assert costs.tightened(a, 69) == (70, False)  # known already
-    assert [question.query.id for question in optimizer.asked] == ["q100", "q40"]
-    assert costs.tightened(a, 100) == (85.5, True)
-    assert [question.query.id for question in optimizer.asked] == ["q100", "q40", "q20", "q10", "q1"]
-
-
-def test_no_more_is_asked_than_could_settle_a_bound() -> None:
-    """Of four queries that may all gain 10, three could raise the bound above 25, and the fourth is left."""
-    a = frozenset({Index("t", ("a",))})
-    optimizer = Optimizer({name: [(frozenset(), 10.0)] for name in "wxyz"})
-    costs = UsedSetCosts(optimizer, [query(name) for name in "wxyz"])
-    costs.total(frozenset())
-    costs.lower_bounds([a], frozenset())
-    assert costs.tightened(a, 25) == (30, False)
-    assert costs.calls == 4 + 3
-
-
-@pytest.mark.parametrize(("second", "asked"), [(40.0, ["large"]), (60.0, ["large", "second"])])
-def test_one_question_takes_another_along_that_matters_as_much(second: float, asked: list[str]) -> None:
-    """If one question could settle a bound, a second is asked beside it only if its query may gain at least half as much."""
-    a = frozenset({Index("t", ("a",))})
-    optimizer = Optimizer({"small": [(frozenset(), 30.0)], "large": [(frozenset(), 100.0)], "second": [(frozenset(), second)]})
-    costs = UsedSetCosts(optimizer, [query(name) for name in optimizer.plans])
-    costs.total(frozenset())
-    costs.lower_bounds([a], frozenset())
-    optimizer.asked.clear()
-    costs.tightened(a, 10)
-    assert [question.query.id for question in optimizer.asked] == asked
+    assert costs.tightened(a, 0) == (60, False)
+    assert [question.query.id for question in optimizer.asked] == ["large"]
+    assert costs.tightened(a, 30) == (60, False)  # a bound from 30 on was known already
+    assert [question.query.id for question in optimizer.asked] == ["large"]
+    assert costs.tightened(a, 60) == (66, True)
+    assert [question.query.id for question in optimizer.asked] == ["large", "small"]
 
 
 class Plain:
