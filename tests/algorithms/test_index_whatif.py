@@ -124,7 +124,7 @@ def test_both_means_select_what_helps(shop_of_15: Database, open_shop: tuple[Dat
 
 
 def test_few_questions_select_what_asking_about_everything_selects(open_shop: tuple[Database, OpenWhatIf], shop_of_15: Database) -> None:
-    """With columns that are only read as candidates, too: the same steps at the same costs, from at most three quarters of the questions."""
+    """With columns that are only read as candidates, too: the same steps at the same costs, from three quarters of the questions."""
     queries = [replace(query, indexable=query.referenced) for query in read_queries(shop_of_15)]
     assert share_asked(*open_shop, queries, drop=False) < 3 / 4
 
