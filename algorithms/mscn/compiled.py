@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shlex
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from pytest_pilotscope.algorithms.mscn.featurize import Floats
 from pytest_pilotscope.algorithms.mscn.forward import Elements, Encoder, Forward
 from pytest_pilotscope.errors import ModelError
-from pytest_pilotscope.postgres.extension.compiling import cached_library, find_compiler, portable_flags
+from pytest_pilotscope.postgres.extension.compiling import load_compiled
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
@@ -47,14 +46,7 @@ class _Query(ctypes.Structure):
 @cache
 def _library() -> Any:
     """Load the function, which is compiled once for each version of its source; raise `MissingExtension` if it cannot be compiled."""
-    what = "the network of mscn"
-    compiler = find_compiler(what)
-
-    def command(target: Path) -> list[str]:
-        return [*compiler, "-O3", "-fPIC", "-shared", *portable_flags(compiler), "-o", str(target), str(_SOURCE), "-lm"]
-
-    path = cached_library("mscn", command, [_SOURCE], None, f"{what} could not be compiled with {shlex.join(compiler)}")
-    function = ctypes.CDLL(str(path)).mscn_rows
+    function = load_compiled("mscn", _SOURCE, "the network of mscn").mscn_rows
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int
     return function
 

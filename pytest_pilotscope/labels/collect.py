@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery, counted
+from pytest_pilotscope.labels import compiled
 from pytest_pilotscope.labels.columnstore import ColumnStore
 from pytest_pilotscope.labels.filtered import table_of
 from pytest_pilotscope.labels.labelcache import Label, LabelCache
@@ -217,6 +218,7 @@ def _counted(
     reads = sum(len(task.masks) * max(store.rows(table_of(relation)) for relation in task.relations) for task in tasks)
     processes = min(workers, len(tasks), 1 + reads // _WORTH_A_PROCESS)
     logger.debug("%d query levels to count in %d processes", len(tasks), processes)
+    compiled.function()  # here, so that a reason is logged once, whatever the number of processes
     if processes > 1:
         yield from count_all(tasks, processes=processes, folder=store.folder, context=context, classes=classes, memory=memory)
         return

@@ -138,10 +138,6 @@ class ColumnStore:
         values, nulls = self._stored(table, column)
         return Integers(values.part(rows), None if nulls is None else nulls.part(rows))
 
-    def has_nulls(self, column: Column) -> bool:
-        """Tell whether a column may have NULLs."""
-        return not column.is_integer or self._stored(column.table, column.column)[1] is not None
-
     def texts(self, column: Column) -> Iterator[pa.Array]:
         """Yield a column, in parts, as text that is equal exactly when the values are."""
         path = self._path(column)

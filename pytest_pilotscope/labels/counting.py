@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
 
 from pytest_pilotscope.labels.cyclic import BYTES_PER_COMBINATION, Table, eliminate, united
-from pytest_pilotscope.labels.exact import gather, ones, product
+from pytest_pilotscope.labels.exact import ones, without_nulls
 from pytest_pilotscope.labels.filtered import Filters, KeyColumn
 from pytest_pilotscope.labels.memory import BLOCK_ROWS, Bounded, Memory
-from pytest_pilotscope.labels.vectors import Vector, occurrences, scattered
+from pytest_pilotscope.labels.vectors import Vector, summed
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 
 _BYTES_PER_CODE = 32  # of the sums, of what is added to them, and of copies while they are made
@@ -85,13 +84,10 @@ class Vectors:
     def _message(self, message: Message) -> Vector:
         relation, size = message.relation, self._filters.size(message.relation, message.out)
         self._memory.check(_BYTES_PER_CODE * size)
-        if not message.into:
-            return occurrences((codes for (codes,) in self._filters.codes(relation, [message.out])), size)
         incoming = [self.value(node) for _, node in message.into]
         self._memory.check(_BYTES_PER_CODE * size + 8 * sum(vector.size for vector in incoming))
-        looked_up = [vector.all() for vector in incoming]
         blocks = self._filters.codes(relation, [message.out, *(column for column, _ in message.into)])
-        return scattered(((reduce(product, map(gather, looked_up, keys)), codes) for codes, *keys in blocks), size)
+        return summed(blocks, [vector.all() for vector in incoming], size)
 
 
 class QueryCounter:
@@ -193,7 +189,7 @@ class QueryCounter:
         waiting: list[Table] = []
         for codes in chain(self._filters.codes(relation, columns), (None,)):
             if codes is not None:
-                waiting.append(Table.of_rows(dict(zip(keys, codes, strict=True)), sizes))
+                waiting.append(Table.of_rows(dict(zip(keys, without_nulls(codes), strict=True)), sizes))
             if waiting and (codes is None or sum(table.rows for table in waiting) > found.rows + BLOCK_ROWS):
                 self._memory.check(BYTES_PER_COMBINATION * (found.rows + sum(table.rows for table in waiting)))
                 found, waiting = united([found, *waiting]), []

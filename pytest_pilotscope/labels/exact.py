@@ -8,12 +8,15 @@ point (relative error below 10^-9, so that anything under 2^62 surely fits in 63
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.labels import compiled
 from pytest_pilotscope.labels.memory import blocks
 
 Codes: TypeAlias = npt.NDArray[np.intp] | npt.NDArray[np.int32]
@@ -83,6 +86,16 @@ class Sum:
         self._values: npt.NDArray[Any] = np.zeros(size, dtype=np.int64)
         self._bound = 0.0
 
+    def add_products(self, codes: Sequence[Codes], weights: Sequence[Counts]) -> None:
+        """Add at the first of several (M,) codes the products of the weights at the others; rows with a negative code are left out."""
+        done = 0
+        if all(one.dtype == np.int64 for one in (self._values, *(one.values for one in weights))):
+            done = compiled.added(self._values, codes, [one.values for one in weights])
+            self._bound = np.inf if done else self._bound  # it is not known what C added
+        if done < codes[0].size:
+            at, *keys = without_nulls([one[done:] for one in codes])
+            self.add(reduce(product, map(gather, weights, keys), ones(at.size)), at)
+
     def add(self, weights: Counts, codes: Codes) -> None:
         """Add (M,) weights at (M,) codes."""
         if self._values.dtype != object and not self._fits(weights):
@@ -113,9 +126,10 @@ def scatter(weights: Counts, codes: Codes, size: int) -> Counts:
     return found.counts
 
 
-def histogram(codes: Codes, size: int) -> Counts:
-    """Count how often each code occurs."""
-    return counts(np.bincount(codes, minlength=size).astype(np.int64, copy=False))
+def without_nulls(codes: Sequence[Codes]) -> list[Codes]:
+    """Leave out the rows in which one of several (M,) codes is negative."""
+    known = np.logical_and.reduce([one >= 0 for one in codes])
+    return list(codes) if known.all() else [one[known] for one in codes]
 
 
 def ones(size: int) -> Counts:

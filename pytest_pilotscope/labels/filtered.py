@@ -56,14 +56,8 @@ class Filters:
         return self._domains.of(Column(table_of(relation), *column)).size
 
     def codes(self, relation: Relation, columns: Sequence[KeyColumn]) -> Iterator[tuple[npt.NDArray[np.int32], ...]]:
-        """Yield, block after block, the codes of some columns in the rows that have no NULL among them, (K,) each."""
-        keys = [Column(table_of(relation), *column) for column in columns]
-        nullable = [place for place, key in enumerate(keys) if self._store.has_nulls(key)]
-        for block in self._blocks(relation, keys):
-            if nullable:
-                known = np.logical_and.reduce([block[place] >= 0 for place in nullable])
-                block = tuple(np.compress(known, codes) for codes in block)
-            yield block
+        """Yield, block after block, the codes of some columns, (K,) each, -1 where NULL."""
+        return self._blocks(relation, [Column(table_of(relation), *column) for column in columns])
 
     def _blocks(self, relation: Relation, columns: Sequence[Column]) -> Iterator[_Block]:
         if not relation.predicates:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pilotscope.labels.exact import Codes, Counts, Sum, counts, dot, gather, histogram, product, total
+from pytest_pilotscope.labels.exact import Codes, Counts, Sum, counts, dot, gather, product, total
 
 _FEW = 8  # codes with rows are listed if they are less than one in so many: reading the list costs more than reading all in order
 
@@ -51,25 +49,11 @@ class Vector:
         return total(self.counts)
 
 
-def occurrences(blocks: Iterable[npt.NDArray[Any]], size: int) -> Vector:
-    """Count how often each code occurs in (M,) codes, which arrive in blocks."""
-    found: npt.NDArray[np.int64] | None = None
-    waiting: list[npt.NDArray[Any]] = []
-    for codes in chain(blocks, (None,)):
-        if codes is not None:
-            waiting.append(codes)
-        if waiting and (codes is None or sum(part.size for part in waiting) >= size):  # fewer at once would cost as much for each code
-            counted = histogram(waiting[0] if len(waiting) == 1 else np.concatenate(waiting), size).values
-            found = counted if found is None else np.add(found, counted, out=found)
-            waiting = []
-    return _listed(size, counts(np.zeros(size, dtype=np.int64) if found is None else found))
-
-
-def scattered(blocks: Iterable[tuple[Counts, Codes]], size: int) -> Vector:
-    """Sum weights by code; both are (M,) and arrive in blocks."""
+def summed(blocks: Iterable[Sequence[Codes]], weights: Sequence[Counts], size: int) -> Vector:
+    """Sum by the first of the (M,) codes of each block the products of the weights at the others; without others, count the rows."""
     found = Sum(size)
-    for weights, codes in blocks:
-        found.add(weights, codes)
+    for codes in blocks:
+        found.add_products(codes, weights)
     return _listed(size, found.counts)
 
 
@@ -79,7 +63,7 @@ def _listed(size: int, found: Counts, codes: npt.NDArray[np.int32] | None = None
     if codes is None:
         if _FEW * some >= size:
             return Vector(size, found)
-        codes = np.flatnonzero(found.values).astype(np.int32)
+        codes = np.flatnonzero(found.values != 0).astype(np.int32)
     elif some < codes.size:
         codes = np.compress(found.values, codes)
     return Vector(size, found if some == found.values.size else counts(found.values[found.values != 0]), codes)

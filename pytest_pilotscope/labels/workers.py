@@ -18,7 +18,7 @@ from pytest_pilotscope.labels.columnstore import Column
 from pytest_pilotscope.labels.memory import Memory
 from pytest_pilotscope.labels.query_json import to_message
 from pytest_pilotscope.labels.task import Task
-from pytest_pilotscope.places.environment import clean_environment
+from pytest_pilotscope.places.environment import COMPILING, clean_environment
 
 _PACKAGES = str(Path(__file__).parents[2])
 WORKER = ["-m", "pytest_pilotscope.labels.worker"]
@@ -36,7 +36,12 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**clean_environment(), "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                **clean_environment(*COMPILING, "CC", "PILOTSCOPE_CACHE", "XDG_CACHE_HOME"),
+                "PYTHONPATH": path,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            },
         )
         self._opening = {"folder": str(folder), "context": context, "classes": classes, "memory_bytes": memory_bytes}
 

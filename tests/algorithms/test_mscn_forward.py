@@ -137,7 +137,7 @@ def test_a_library_that_cannot_be_had_is_no_reason_to_fail(error: Exception, why
     def refused(*_: object) -> Path:
         raise error
 
-    monkeypatch.setattr(compiled, "cached_library", refused)
+    monkeypatch.setattr(compiled, "load_compiled", refused)
     compiled._library.cache_clear()
     assert model(8, bitmaps=True).path == f"NumPy: {why}"
 

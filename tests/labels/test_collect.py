@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from pytest_pilotscope.errors import LabelError, QueryTimeout, StatementFailed, UnsupportedQuery
-from pytest_pilotscope.labels import Labels, cardinalities, collect, equaltexts, workers
+from pytest_pilotscope.labels import Labels, cardinalities, collect, compiled, equaltexts, workers
 from pytest_pilotscope.labels.atomicfiles import write
 from pytest_pilotscope.labels.source import Expression, Take
 from pytest_pilotscope.places.cacheentries import locked
@@ -123,6 +123,14 @@ def test_several_processes_give_the_same_labels(source: SqliteSource, tmp_path: 
     """Worker processes read the columns from disk and count what one process would."""
     monkeypatch.setattr(collect, "_WORTH_A_PROCESS", 1)
     assert rows(labelled(source, tmp_path, workers=2)) == exact(source)
+
+
+def test_worker_processes_use_the_chosen_cache(source: SqliteSource, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep the compiled function where this process would."""
+    monkeypatch.setattr(collect, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(compiled, "function", lambda: None)  # of this process only
+    labelled(source, tmp_path, workers=2)
+    assert [path.parent for path in cache.rglob("labels-*.so")] == [cache / "extension"]
 
 
 def test_a_dying_worker_is_an_error(source: SqliteSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

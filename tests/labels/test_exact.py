@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_pilotscope.labels.exact import Counts, counts, dot, gather, histogram, ones, product, scatter, total
+from pytest_pilotscope.errors import MissingExtension
+from pytest_pilotscope.labels import compiled
+from pytest_pilotscope.labels.exact import Counts, Sum, counts, dot, gather, ones, product, scatter, total
+from pytest_pilotscope.postgres.extension.compiling import find_compiler
 
 numbers = st.one_of(st.integers(0, 5), st.integers(0, 2**31), st.integers(2**61, 2**63 - 1), st.integers(0, 2**200))
 
@@ -49,11 +57,69 @@ def test_scatter_and_gather(weighted: list[tuple[int, int]]) -> None:
     assert [int(value) for value in gather(summed, codes).values] == [expected[code] for code in codes]
 
 
-@pytest.mark.parametrize("size", [0, 3])
-def test_histogram_and_ones(size: int) -> None:
-    """An empty relation has a histogram of zeros, and no rows have no ones."""
-    assert back(histogram(np.zeros(size, dtype=np.intp), 2)) == [size, 0]
-    assert back(ones(size)) == [1] * size
+@pytest.fixture(params=["C", "NumPy"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Let C add, or only NumPy."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "NumPy":
+            patch.setattr(compiled, "function", lambda: None)
+        elif compiled.function() is None:
+            pytest.skip("no C compiler")
+        yield request.param
+
+
+keys = st.integers(-1, 2)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(numbers, min_size=3, max_size=3), max_size=3), st.data())
+def test_sums_of_products(way: str, weights: list[list[int]], data: st.DataObject) -> None:
+    """They are exact with any number of weights, block after block, beyond 64 bits, and leave out rows with a NULL."""
+    rows = st.lists(st.tuples(*[keys] * (1 + len(weights))), min_size=1, max_size=6)
+    blocks = data.draw(st.lists(rows, max_size=4))
+    found = Sum(3)
+    expected = [0, 0, 0]
+    for block in blocks:
+        found.add_products([np.array(column, dtype=np.int32) for column in zip(*block, strict=True)], [of(one) for one in weights])
+        for code, *places in block:
+            if min(code, *places, 0) == 0:
+                expected[code] += prod(one[place] for one, place in zip(weights, places, strict=True))
+    assert [int(value) for value in found.counts.values] == expected
+    assert found.counts.largest == max(expected)
+
+
+@pytest.mark.parametrize("codes", [([0, 3], [0, 0]), ([0, 0], [0, 2])])
+def test_a_code_outside_of_its_domain_is_an_error(way: str, codes: tuple[list[int], list[int]]) -> None:
+    """Nothing is read or written beside an array."""
+    with pytest.raises(IndexError, match="is out of bounds for"):
+        Sum(3).add_products([np.array(one, dtype=np.int32) for one in codes], [of([1, 1])])
+
+
+def test_without_a_compiler_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """NumPy counts then."""
+
+    def refused(*_: object) -> None:
+        raise MissingExtension("no compiler; pip install ziglang")
+
+    monkeypatch.setattr(compiled, "load_compiled", refused)
+    compiled.function.cache_clear()
+    try:
+        assert compiled.function() is None
+    finally:
+        compiled.function.cache_clear()
+    assert caplog.messages == ["true rows are counted with NumPy, which takes longer: no compiler; pip install ziglang"]
+
+
+def test_no_compiler_warnings(tmp_path: Path) -> None:
+    """The source compiles without a word under -Wall -Wextra."""
+    command = [*find_compiler(), "-O3", "-fPIC", "-shared", "-Wall", "-Wextra", "-o", str(tmp_path / "x.so"), str(compiled._SOURCE)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_ones() -> None:
+    """No rows have no ones."""
+    assert [back(ones(size)) for size in (0, 3)] == [[], [1] * 3]
 
 
 def test_a_result_that_just_fits_stays_narrow_and_one_more_does_not() -> None:

@@ -16,7 +16,7 @@ from pytest_pilotscope.labels import memory
 from pytest_pilotscope.labels.exact import Counts, counts, dot
 from pytest_pilotscope.labels.memory import Bounded
 from pytest_pilotscope.labels.source import _LineBlocks, _parse_copy
-from pytest_pilotscope.labels.vectors import Vector, occurrences, scattered
+from pytest_pilotscope.labels.vectors import Vector, summed
 from tests.labels.sqlite_rows import SqliteSource
 from tests.labels.test_collect import QUERIES, ROWS, SCHEMA, exact, labelled, rows
 
@@ -113,7 +113,7 @@ def test_a_value_that_is_too_large_is_not_held() -> None:
 
 
 def _as_vector(values: list[int]) -> Vector:
-    return occurrences([np.repeat(np.arange(len(values)), values)], len(values))
+    return summed([(np.repeat(np.arange(len(values)), values),)], [], len(values))
 
 
 @pytest.mark.parametrize("left", [[0] * 40, [3, *[0] * 39], [1, 2] * 20, [0] * 37 + [5, 0, 2]])
@@ -128,12 +128,12 @@ def test_products_of_listed_and_full_vectors(left: list[int], right: list[int]) 
 def test_sums_of_blocks_are_exact_beyond_64_bits() -> None:
     """A sum is widened when it may exceed 63 bits, and not before."""
     large = counts(np.full(3, 2**61, dtype=np.int64))
-    codes = np.array([0, 1, 1])
-    once, often = scattered([(large, codes)], 2).all(), scattered([(large, codes)] * 5, 2).all()
+    codes, places = np.array([0, 1, 1]), np.arange(3)
+    once, often = (summed([(codes, places)] * times, [large], 2).all() for times in (1, 5))
     assert (once.values.tolist(), often.values.tolist()) == ([2**61, 2**62], [5 * 2**61, 10 * 2**61])
     assert often.values.dtype == object
-    wide = Counts(np.array([2**70, 1, 1], dtype=object), 2**70)
-    assert scattered([(large, codes), (wide, codes)], 2).all().values.tolist() == [2**61 + 2**70, 2**62 + 2]
+    wide = Counts(np.array([*[2**61] * 3, 2**70, 1, 1], dtype=object), 2**70)
+    assert summed([(codes, places), (codes, places + 3)], [wide], 2).all().values.tolist() == [2**61 + 2**70, 2**62 + 2]
     assert dot(often, often) == (5 * 2**61) ** 2 + (10 * 2**61) ** 2
 
 

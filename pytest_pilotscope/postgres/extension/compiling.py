@@ -6,6 +6,7 @@ The compiler is `$CC` or `cc`, or else the one in the ziglang package from PyPI.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import logging
@@ -50,6 +51,17 @@ def portable_flags(compiler: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     target = ("-target", f"{platform.machine()}-linux-gnu.2.17") if sys.platform == "linux" else ()
     return ("-fno-sanitize=undefined", *target)
+
+
+def load_compiled(name: str, source: Path, what: str) -> ctypes.CDLL:
+    """Load a library of our own functions, compiled once for each version of its source; `MissingExtension` if it cannot be compiled."""
+    compiler = find_compiler(what)
+
+    def command(target: Path) -> list[str]:
+        return [*compiler, "-O3", "-fPIC", "-shared", *portable_flags(compiler), "-o", str(target), str(source), "-lm"]
+
+    path = cached_library(name, command, [source], None, f"{what} could not be compiled with {shlex.join(compiler)}")
+    return ctypes.CDLL(str(path))
 
 
 def cached_library(name: str, command: Callable[[Path], list[str]], made_from: Iterable[Path], folder: Path | None, failed: str) -> Path:
