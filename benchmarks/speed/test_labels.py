@@ -30,6 +30,7 @@ from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.errors import QueryTimeout
 from pytest_pilotscope.labels import Labels, cardinalities, read_schema
 from pytest_pilotscope.labels.source import SessionSource
+from pytest_pilotscope.postgres.copying import Sink
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
@@ -156,7 +157,8 @@ def _digest_sent(session: Session, table: str) -> str:
     hashing = _Hashing()
     with session.rolled_back(), io.BufferedWriter(hashing, 4 << 20) as gathered:
         session.execute("SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0")
-        session.copy_out(f"SELECT hash_record_extended(ROW(r.*), 0) FROM {table} AS r", gathered.write, binary=True)  # noqa: S608
+        hashes = f"SELECT hash_record_extended(ROW(r.*), 0) FROM {table} AS r"  # noqa: S608
+        session._copy(f"COPY ({hashes}) TO STDOUT (FORMAT binary)", Sink(gathered.write))
     return hashing.digest.hexdigest()
 
 

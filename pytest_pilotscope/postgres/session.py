@@ -306,24 +306,19 @@ class Session:
         chosen = "".join(f", {name.upper()} {value if isinstance(value, str) else str(value).upper()}" for name, value in options.items())
         return parse_plan(self.scalar(f"EXPLAIN (FORMAT JSON{chosen}) {single(sql)}"))
 
-    def copy_in(self, table: str, columns: Sequence[str], chunks: Iterable[bytes], *, binary: bool = False) -> None:
-        """Load rows with COPY: `chunks` are pieces, of any size, of COPY's text format in UTF-8, or of its binary format."""
-        statement = composing.SQL("COPY {} ({}) FROM STDIN{}").format(
-            _identifier(table),
-            composing.SQL(", ").join(map(composing.Identifier, columns)),
-            composing.SQL(" (FORMAT binary)" if binary else ""),
-        )
-        self.copy_from(statement, chunks)
+    def copy_in(self, table: str, columns: Sequence[str], chunks: Iterable[bytes]) -> None:
+        """Load rows with COPY: `chunks` are pieces, of any size, of COPY's text format in UTF-8."""
+        names = composing.SQL(", ").join(map(composing.Identifier, columns))
+        self.copy_from(composing.SQL("COPY {} ({}) FROM STDIN").format(_identifier(table), names), chunks)
 
     def copy_from(self, statement: str | composing.Composable, chunks: Iterable[bytes]) -> None:
         """Load rows with a `COPY ... FROM STDIN` statement; `chunks` are pieces, of any size, in the format of the statement."""
         self._copy(statement, Chunks(chunks))
 
-    def copy_out(self, sql: str | composing.Composable, write: Callable[[bytes], object], *, binary: bool = False) -> None:
-        """Call `write` with piece after piece of the result of `sql` in COPY's text (UTF-8) or binary format."""
+    def copy_out(self, sql: str | composing.Composable, write: Callable[[bytes], object]) -> None:
+        """Call `write` with piece after piece of the result of `sql` in COPY's text format in UTF-8."""
         query = composing.SQL(sql) if isinstance(sql, str) else sql
-        statement = composing.SQL("COPY ({}) TO STDOUT{}").format(query, composing.SQL(" (FORMAT binary)" if binary else ""))
-        self._copy(statement, Sink(write))
+        self._copy(composing.SQL("COPY ({}) TO STDOUT").format(query), Sink(write))
 
     def subplans(self, sql: str) -> dict[frozenset[str], float]:
         """Return the planner's estimated rows of every subplan of `sql` that it considers, by the aliases of the subplan."""
