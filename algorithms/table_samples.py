@@ -156,5 +156,7 @@ def read_samples(texts: Mapping[str, Any], schema: Schema, rows: int, session: S
         columns = {name: tuple(None if text is None else str(text) for text in texts[table][name]) for name in types}
         if len({len(column) for column in columns.values()}) > 1:
             raise ValueError(f"the sample columns of table {table!r} differ in length")
+        if any(len(column) > int(rows) for column in columns.values()):
+            raise ValueError(f"the sample of table {table!r} has more than {rows} rows")
         tables[table] = TableSample(table, types, columns)
     return Samples(tables, session=session, rows=int(rows))

@@ -147,11 +147,13 @@ INLINE double output(const Network *net, const Query *query, int64_t mask, const
 FOR_EACH_PROCESSOR int mscn_rows(const Network *net, const Query *query) {
     int64_t hidden = net->hidden, most = query->filtered > query->predicates ? query->filtered : query->predicates;
     int64_t padded = in_groups(most);
-    float *first = calloc(3 * padded + query->filtered + 1, hidden * sizeof(float));
-    float *second = first + padded * hidden, *fresh = second + padded * hidden, *sums = fresh + (query->filtered + padded) * hidden;
+    float *first = calloc(3 * padded + query->filtered + 1, hidden * sizeof(float)), *second, *fresh, *sums;
 
     if (first == NULL)
         return -1;
+    second = first + padded * hidden;
+    fresh = second + padded * hidden;
+    sums = fresh + (query->filtered + padded) * hidden;
     for (int64_t e = 0; e < query->filtered; e++)
         first_of_table(net, query->tables[e], query->bits + e * net->rows, first + e * hidden);
     encode(&net->table, first, second, in_groups(query->filtered), hidden, fresh);

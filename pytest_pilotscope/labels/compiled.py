@@ -40,7 +40,8 @@ def added(sums: npt.NDArray[np.int64], codes: Sequence[npt.NDArray[Any]], weight
     if add is None:
         return 0
     columns = [np.ascontiguousarray(one, dtype=np.int32) for one in codes]
-    addresses = [np.array([_address(one) for one in arrays], dtype=np.uintp) for arrays in (columns, weights)]
+    values = [np.ascontiguousarray(one) for one in weights]
+    addresses = [np.array([_address(one) for one in arrays], dtype=np.uintp) for arrays in (columns, values)]
     sizes = np.array([sums.size, *(one.size for one in weights)], dtype=np.int64)
     return int(add(_address(sums), columns[0].size, len(weights), *map(_address, (*addresses, sizes))))
 

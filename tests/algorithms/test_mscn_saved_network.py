@@ -196,6 +196,19 @@ def test_sample_columns_of_different_length(folder: Path) -> None:
         read_model(folder)
 
 
+def test_more_sample_rows_than_were_asked_for(folder: Path) -> None:
+    """The network has no inputs for them."""
+    inner = folder / "model" / ID
+    about = json.loads((inner / "vocabulary.json").read_text())
+    texts = json.loads((inner / "samples.json").read_text())
+    rows = about["sample_rows"]
+    texts["users"] = {name: (column * (rows + 1))[: rows + 1] for name, column in texts["users"].items()}
+    rewritten(folder, "samples.json", json.dumps(texts).encode())
+    message = f"the files in {inner} do not make an mscn model (the sample of table 'users' has more than {rows} rows); train again"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        read_model(folder)
+
+
 def test_other_data_is_refused() -> None:
     """Both fingerprints are shown."""
     message = (
