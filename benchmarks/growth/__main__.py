@@ -87,12 +87,23 @@ def processes(workers: float, folder: Path) -> Times:
 
 def relations(number: float, folder: Path) -> Times:
     """Plan so many relations, each two of which can be joined, with the list of all their sets, and count these."""
-    times: Times = {}
     members = range(1, int(number))
+    tables = ["users AS u", *(f"badges AS b{member}" for member in members)]
+    return _planned(tables, [f"u.id = b{member}.userid AND b{member}.id <= {40 * member}" for member in members], folder)
+
+
+def chain(number: float, folder: Path) -> Times:
+    """Plan so many relations, each joined with the next by a key of its own, and count their sets."""
+    members = range(1, int(number) + 1)
+    return _planned(
+        [f"badges AS b{member}" for member in members], [f"b{member}.userid = b{member + 1}.id" for member in members[:-1]], folder
+    )
+
+
+def _planned(tables: Sequence[str], conditions: Sequence[str], folder: Path) -> Times:
+    times: Times = {}
     with open_database(PostgreSQLConfig("stats_tiny", server="embedded")) as database, database.session() as session:
         session.execute("SET geqo = off; SET join_collapse_limit = 30; SET from_collapse_limit = 30")
-        tables = ["users AS u", *(f"badges AS b{member}" for member in members)]
-        conditions = [f"u.id = b{member}.userid AND b{member}.id <= {40 * member}" for member in members]
         sql = f"SELECT count(*) FROM {', '.join(tables)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
         session.explain(sql)
         with _timed(times, "planning"):
@@ -156,6 +167,7 @@ CASES: Mapping[str, tuple[Callable[[float, Path], Times], tuple[float, ...]]] = 
     "rows of STATS (M)": (rows, (0.1, 1, 10)),
     "processes that count, 10 M rows": (processes, (1, 2)),
     "relations joined by one key": (relations, (5, 10, 15)),
+    "relations in a chain": (chain, (5, 10, 15, 17)),
     "queries of a record, six sides": (queries, (100, 1_000, 5_000)),
     "samples of MSCN": (samples, (100_000, 1_000_000)),
 }
