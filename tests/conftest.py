@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import signal
 import sys
 import tempfile
@@ -73,6 +74,17 @@ class FoldersOnly:
     def restore(self) -> None:
         """Put them back."""
         sys.path[:] = self._folders
+
+
+@pytest.fixture(autouse=True)
+def store_of_the_test_only() -> Iterator[None]:
+    """Forget the store that MLflow notes in the environment of this process when a whole run is within it."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @pytest.fixture(scope="session", autouse=True)

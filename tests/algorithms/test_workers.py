@@ -28,6 +28,7 @@ from pytest_pilotscope.queries.queries import Query
 from tests.algorithms import forum as forum_module
 from tests.algorithms import shop as shop_module
 from tests.algorithms.forum import queries
+from tests.postgres.children import wait_for_end
 
 pytest.importorskip("distributed")
 
@@ -115,7 +116,9 @@ def test_a_worker_whose_server_is_gone(shop: Database) -> None:
         place = Worker(database=shop, stack=stack)
         for _ in range(2):
             assert tried(place, "SELECT pg_sleep(0.01)", 0.01, bgwriter_lru_maxpages="7").status == "ok"
-            os.kill(place.kept["knob trial server"][0]._database.server.pid, signal.SIGKILL)
+            trial_server = place.kept["knob trial server"][0]
+            os.kill(trial_server._database.server.pid, signal.SIGKILL)
+            assert wait_for_end(trial_server.session.backend_pid)  # it ends a moment later; a trial on it meanwhile would have failed
 
 
 @pytest.mark.slow
