@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pytest_pilotscope.algorithms.mscn.featurize import Floats
 from pytest_pilotscope.algorithms.mscn.forward import Elements, Encoder, Forward
 from pytest_pilotscope.errors import ModelError
-from pytest_pilotscope.postgres.extension.compiling import load_compiled
+from pytest_pilotscope.postgres.extension.compiling import address_of, load_compiled
 
 if TYPE_CHECKING:
     from pytest_pilotscope.algorithms.mscn.model import MscnNetwork
@@ -70,8 +70,8 @@ class CompiledForward(Forward):
             len(sizes),
             rows,
             predicate.first.shape[1],
-            *(_Encoder(*map(_address, layers)) for layers in weights),
-            *map(_address, arrays),
+            *(_Encoder(*map(address_of, layers)) for layers in weights),
+            *map(address_of, arrays),
             float(self.output_bias[0]),
             self.lowest,
             self.span,
@@ -97,17 +97,11 @@ class CompiledForward(Forward):
             len(query.encodings),
             len(query.tables),
             len(query.features),
-            *map(_address, arrays),
+            *map(address_of, arrays),
         )
         if self._function(self._at, ctypes.addressof(given)) != 0:
             raise MemoryError("there is no memory for the network of mscn")
         return rows
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    """Return the address of an array's first value; `array.ctypes` takes ten times as long."""
-    at: int = array.__array_interface__["data"][0]
-    return at
 
 
 def _padded(values: npt.NDArray[Any]) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,16 +31,6 @@ def server() -> Iterator[EmbeddedServer]:
         pytest.skip(str(error))
     with EmbeddedServer(binaries, why="for the benchmark") as running:
         yield running
-
-
-@contextmanager
-def nothing_collected() -> Iterator[None]:
-    """Make no search for garbage within the block, as the suite does while it reads a record."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from time import perf_counter
 
 import pytest
 
-from benchmarks.speed.conftest import nothing_collected
-from pytest_pilotscope.record.record import RecordWriter, read_record
+from pytest_pilotscope.record.record import RecordWriter, nothing_collected, read_record
 from pytest_pilotscope.record.results import PlanNode, QueryReport, QueryRun, RunEnd, RunHeader, SubplanEstimate
 
 SIDES = ("baseline", "mscn", "oracle")

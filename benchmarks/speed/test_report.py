@@ -18,9 +18,8 @@ from time import process_time
 
 import pytest
 
-from benchmarks.speed.conftest import nothing_collected
 from pytest_pilotscope.gate.rules import Policy, decide
-from pytest_pilotscope.record.record import RecordWriter, read_record
+from pytest_pilotscope.record.record import RecordWriter, nothing_collected, read_record
 from pytest_pilotscope.record.results import PlanNode, QueryReport, QueryRun, RunEnd, RunHeader, SubplanEstimate
 from pytest_pilotscope.report.page import page
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pytest_pilotscope.statistics.intervals import LARGEST_LOG
 from pytest_pilotscope.statistics.pairs import Floats, Pairs
 
 Indices = npt.NDArray[np.int64]
@@ -87,6 +88,11 @@ class Noise:
             baseline_timed_out=nothing,
             candidate_timed_out=nothing,
         )
+
+
+def slow_down(log: float) -> float:
+    """Return the slow-down of a log ratio, rounded up; infinite for one that no number holds."""
+    return rounded_up(math.expm1(log)) if log < LARGEST_LOG else math.inf
 
 
 def rounded_up(slow_down: float) -> float:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_pilotscope.gate.noise import STEP, Noise, rounded_up
+from pytest_pilotscope.gate.noise import STEP, Noise, slow_down
 from pytest_pilotscope.statistics.intervals import (
     CONFIDENCE,
-    LARGEST_LOG,
     MeanRatios,
     increases_until_certain,
     mean_log_ratios,
@@ -63,7 +62,7 @@ def power_of(pairs: Pairs, reference: Pairs | None, delta: float, query_delta: f
     workloads, queries = _Simulation.of(pairs, reference, delta, query_delta, confidence).repeated(REPETITIONS)
     workload = float(np.quantile(workloads, CAUGHT, method="higher"))
     query = float(np.quantile(queries, CAUGHT, method="higher"))
-    return Power(workload=_shown(workload), query=_shown(query))
+    return Power(workload=slow_down(workload), query=slow_down(query))
 
 
 def sees_enough(pairs: Pairs, delta: float, query_delta: float) -> bool:
@@ -130,10 +129,6 @@ class _Simulation:
         """Return the (Q, R) log ratios of one repetition of each session."""
         luck = self.random.normal(0, BETWEEN_SESSIONS, len(self.noise))
         return [one.log_ratios(self.random, logs + its) for one, logs, its in zip(self.noise, self.true, luck, strict=True)]
-
-
-def _shown(log: float) -> float:
-    return rounded_up(math.expm1(log)) if log < LARGEST_LOG else math.inf
 
 
 def _largest_log(slow_down: float) -> float:

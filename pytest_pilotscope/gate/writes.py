@@ -11,10 +11,10 @@ from scipy.special import stdtrit
 
 from pytest_pilotscope.gate.comparable import State
 from pytest_pilotscope.gate.exact_figures import Regression
-from pytest_pilotscope.gate.noise import rounded_up
+from pytest_pilotscope.gate.noise import slow_down
 from pytest_pilotscope.gate.power import BETWEEN_SESSIONS, CAUGHT
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.statistics.intervals import LARGEST_LOG, Interval, MeanRatios, exponentiated, mean_log_ratios
+from pytest_pilotscope.statistics.intervals import Interval, MeanRatios, exponentiated, mean_log_ratios
 from pytest_pilotscope.statistics.load import write_slow_downs
 
 SCRIPTS = "mean time of the scripts of --writes"
@@ -53,5 +53,4 @@ def _caught(ratios: MeanRatios, sessions: int, delta: float, confidence: float) 
     if freedom == 0:
         return math.inf
     quantiles = float(stdtrit(freedom, (1 + confidence) / 2)) + float(stdtrit(freedom, CAUGHT))
-    log = math.log1p(delta) + quantiles * error
-    return rounded_up(math.expm1(log)) if log < LARGEST_LOG else math.inf
+    return slow_down(math.log1p(delta) + quantiles * error)

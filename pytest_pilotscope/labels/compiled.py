@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_pilotscope.errors import PilotscopeError
-from pytest_pilotscope.postgres.extension.compiling import load_compiled
+from pytest_pilotscope.postgres.extension.compiling import address_of, load_compiled
 
 _SOURCE = Path(__file__).parent / "counting.c"
 _ARGUMENTS = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
@@ -41,12 +41,6 @@ def added(sums: npt.NDArray[np.int64], codes: Sequence[npt.NDArray[Any]], weight
         return 0
     columns = [np.ascontiguousarray(one, dtype=np.int32) for one in codes]
     values = [np.ascontiguousarray(one) for one in weights]
-    addresses = [np.array([_address(one) for one in arrays], dtype=np.uintp) for arrays in (columns, values)]
+    addresses = [np.array([address_of(one) for one in arrays], dtype=np.uintp) for arrays in (columns, values)]
     sizes = np.array([sums.size, *(one.size for one in weights)], dtype=np.int64)
-    return int(add(_address(sums), columns[0].size, len(weights), *map(_address, (*addresses, sizes))))
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    """Return the address of an array's first value; `array.ctypes` takes ten times as long."""
-    at: int = array.__array_interface__["data"][0]
-    return at
+    return int(add(address_of(sums), columns[0].size, len(weights), *map(address_of, (*addresses, sizes))))

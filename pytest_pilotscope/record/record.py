@@ -182,7 +182,7 @@ def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
     """
     reader = _Reader(origin)
     complete, rest = lines[:-1], lines[-1]
-    with _nothing_collected():
+    with nothing_collected():
         for line in complete:
             reader.take(line)
         if rest:
@@ -191,7 +191,7 @@ def record_of_lines(lines: Sequence[bytes], origin: Path) -> Record:
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
+def nothing_collected() -> Iterator[None]:
     """
     Make no search for garbage within the block: a record has hundreds of thousands of values, all in use, and each search visits all.
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.places.cacheentries import checksum, locked, remove, usable_folder
@@ -25,6 +26,9 @@ from pytest_pilotscope.places.environment import COMPILING, clean_environment
 from pytest_pilotscope.places.folders import cache_subfolder
 from pytest_pilotscope.places.privatefiles import check_owned
 from pytest_pilotscope.postgres.process import temporary_folder
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 300
@@ -62,6 +66,12 @@ def load_compiled(name: str, source: Path, what: str) -> ctypes.CDLL:
 
     path = cached_library(name, command, [source], None, f"{what} could not be compiled with {shlex.join(compiler)}")
     return ctypes.CDLL(str(path))
+
+
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Return the address of an array's first value, for a function of ours; `array.ctypes` takes ten times as long."""
+    at: int = array.__array_interface__["data"][0]
+    return at
 
 
 def cached_library(name: str, command: Callable[[Path], list[str]], made_from: Iterable[Path], folder: Path | None, failed: str) -> Path:
