@@ -19,7 +19,7 @@ from _pytest.pytester import SysModulesSnapshot
 from pytest_pilotscope.errors import MissingServer, ServerError
 from pytest_pilotscope.postgres.binaries import Binaries, available_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS
+from pytest_pilotscope.postgres.extension.build import TRIED_MAJORS, build_library
 from pytest_pilotscope.postgres.session import Session
 
 hypothesis.settings.register_profile("suite", deadline=None)  # a machine that pauses is no failure
@@ -48,7 +48,11 @@ WHOLE_RUNS = (
 )
 """Files whose tests start whole runs, by the beginning of their names: few tests that take long."""
 
+PLACES = {name: os.environ.get(name) for name in ("PILOTSCOPE_CACHE", "XDG_CACHE_HOME", "HOME")}
+"""What the place of the cache folder depends on, before any test changes it."""
+
 ServerOf = Callable[[int], EmbeddedServer]
+LibraryOf = Callable[[EmbeddedServer], Path]
 _names = itertools.count()
 
 
@@ -120,12 +124,19 @@ def _binaries(major: int) -> Binaries:
 
 @pytest.fixture(scope="session")
 def server_of() -> Iterator[ServerOf]:
-    """A function from a major version to one running server, started at the first call and shared by the whole session."""
+    """
+    A function from a major version to one running server, started at the first call and shared by the whole session.
+
+    It may be called first while a test has a cache folder of its own, which ends with that test. The server must not be in there.
+    """
     running: dict[int, EmbeddedServer] = {}
 
     def get(major: int) -> EmbeddedServer:
         if major not in running:
-            running[major] = EmbeddedServer(_binaries(major), why="for the tests")
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in PLACES.items():
+                    patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+                running[major] = EmbeddedServer(_binaries(major), why="for the tests")
         return running[major]
 
     yield get
@@ -148,6 +159,21 @@ def newest_server(server_of: ServerOf) -> EmbeddedServer:
     if newest is None:
         pytest.skip(str(MissingServer("no PostgreSQL on this machine")))
     return server_of(newest.major)
+
+
+@pytest.fixture(scope="session")
+def library_of() -> LibraryOf:
+    """
+    A function from a running server to the library built for it, in the server's own folder.
+
+    The cache that a library is built in may be closed to the account that servers run as.
+    """
+
+    @functools.cache
+    def get(server: EmbeddedServer) -> Path:
+        return server._placed(build_library(server.binaries.bindir))
+
+    return get
 
 
 _EVERY_TABLE = """

@@ -23,11 +23,11 @@ from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.queries.statements import split_statements
+from tests.conftest import LibraryOf
 from tests.labels.random_statements import random_statement
 from tests.labels.typed_schema import schema_sql
 
@@ -109,7 +109,7 @@ def test_similar_degrees_become_the_largest_of_them() -> None:
 
 
 @pytest.fixture(scope="module")
-def typed(newest_server: EmbeddedServer) -> Iterator[Session]:
+def typed(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """A session with the library in a database with a column of every built-in type."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE bounded")
@@ -117,7 +117,7 @@ def typed(newest_server: EmbeddedServer) -> Iterator[Session]:
             for statement in split_statements(schema_sql()):
                 session.execute(statement.sql)
             session.execute("VACUUM ANALYZE")
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             yield session
         administrator.execute("DROP DATABASE bounded WITH (FORCE)")
 

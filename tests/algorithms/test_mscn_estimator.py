@@ -23,10 +23,10 @@ from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.statistics.accuracy import q_error
+from tests.conftest import LibraryOf
 
 TABLES = """
     CREATE TABLE users (id integer, age integer, name text, key integer NOT NULL);
@@ -39,12 +39,12 @@ SQL = "SELECT COUNT(*) FROM users u, posts p WHERE u.id = p.userid AND u.age < 4
 
 
 @pytest.fixture(scope="module")
-def session(newest_server: EmbeddedServer) -> Iterator[Session]:
+def session(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """A session in a database with users who write posts."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE mscn_estimator")
         with newest_server.connect("mscn_estimator") as session:
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             session.execute(TABLES)
             yield session
         administrator.execute("DROP DATABASE mscn_estimator WITH (FORCE)")

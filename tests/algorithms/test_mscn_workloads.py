@@ -18,25 +18,25 @@ from pytest_pilotscope.algorithms.mscn.vocabulary import Vocabulary, read_ranges
 from pytest_pilotscope.algorithms.table_samples import Samples, draw
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Schema
 from pytest_pilotscope.queries.meaning import Level
+from tests.conftest import LibraryOf
 from tests.labels.dumps import load_dump
 
 EVERY_ROW = 6000  # more than the largest table of the two dumps has
 
 
 @contextmanager
-def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
+def loaded(library_of: LibraryOf, server: EmbeddedServer, dump: Path) -> Iterator[Session]:
     """A session in a database that holds a dump."""
     name = f"mscn_{dump.stem}"
     with server.connect() as administrator:
         administrator.execute(f"CREATE DATABASE {name}")
         with server.connect(name) as session:
             load_dump(session, dump)
-            session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(server)}'")
             yield session
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -46,7 +46,7 @@ def loaded(server: EmbeddedServer, dump: Path) -> Iterator[Session]:
     ("name", "pattern", "queries", "by_text"), [("stats_tiny", "*t*.sql", 1146, 61), ("imdb_tiny", "queries/*.sql", 59, 44)]
 )
 def test_bitmaps_and_estimates(
-    newest_server: EmbeddedServer, shared_data: Path, name: str, pattern: str, queries: int, by_text: int
+    newest_server: EmbeddedServer, shared_data: Path, name: str, pattern: str, queries: int, by_text: int, library_of: LibraryOf
 ) -> None:
     """
     On samples of whole tables each bitmap has as many bits as PostgreSQL finds rows.
@@ -54,7 +54,7 @@ def test_bitmaps_and_estimates(
     An untrained network estimates every subplan of every query: all kinds of predicates have features. The text of most is enough.
     """
     folder = shared_data / name
-    with loaded(newest_server, folder / f"{name}.sql") as session:
+    with loaded(library_of, newest_server, folder / f"{name}.sql") as session:
         schema = read_schema(session)
         files = [path for path in sorted(folder.glob(pattern)) if path.stem != name]
         texts = [text for path in files for text in path.read_text(encoding="utf-8").split(";\n") if text.strip()]

@@ -20,10 +20,10 @@ from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.sides import missed
 from pytest_pilotscope.postgres.adherence import uninjected, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import TrainingReport
+from tests.conftest import LibraryOf
 
 SCHEMA = {"a": {"x": "integer"}, "b": {"x": "integer"}}
 QUERY = Query(id="q", sql="SELECT count(*) FROM a, b WHERE a.x = b.x")
@@ -103,9 +103,9 @@ EQUAL = Query(
 
 
 @pytest.fixture
-def genetic(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
+def genetic(newest_server: EmbeddedServer, newest_scratch: Session, library_of: LibraryOf) -> Session:
     """A session in which PostgreSQL looks at a few of the joins of four or more relations."""
-    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'")
     newest_scratch.execute("CREATE TABLE t AS SELECT g AS id, g * 7 % 100 AS k FROM generate_series(1, 1000) AS g; ANALYZE t")
     newest_scratch.execute("SET geqo_threshold = 4; SET geqo_pool_size = 4; SET geqo_generations = 8")
     return newest_scratch

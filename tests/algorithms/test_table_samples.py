@@ -17,11 +17,11 @@ from pytest_pilotscope.algorithms.typed_columns import Mask, column, comparable,
 from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Relation, Schema
 from pytest_pilotscope.queries.predicates import Predicate, TypedText
+from tests.conftest import LibraryOf
 
 ROWS = """
     INSERT INTO kinds SELECT i,
@@ -126,12 +126,12 @@ ASKED = (  # only PostgreSQL knows
 
 
 @pytest.fixture(scope="module")
-def session(newest_server: EmbeddedServer) -> Iterator[Session]:
+def session(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """A session in a database with a column of every kind."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE mscn_samples")
         with newest_server.connect("mscn_samples") as session:
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             session.execute(KINDS)
             session.execute(ROWS)
             session.execute('CREATE TABLE "Odd % name" ("a %s" integer, "Größe" text)')

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.labels import Label, cardinalities, read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Subplan
 from pytest_pilotscope.queries.queries import Query
+from tests.conftest import LibraryOf
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 
@@ -53,11 +53,11 @@ _OLD_SELF_JOIN = {
 
 
 @pytest.fixture(scope="module")
-def cases(server: EmbeddedServer, module_scratch: Session) -> Session:
+def cases(server: EmbeddedServer, module_scratch: Session, library_of: LibraryOf) -> Session:
     """Return the tables of the cases, on every PostgreSQL there is."""
     if not CASES.is_dir():
         pytest.skip(f"no cases: {CASES} is not there")
-    module_scratch.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+    module_scratch.execute(f"LOAD '{library_of(server)}'")
     for statement in (CASES / "schema.sql").read_text(encoding="utf-8").split(";"):
         if statement.strip():
             module_scratch.execute(statement)

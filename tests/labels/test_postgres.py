@@ -14,11 +14,11 @@ from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.labels.source import Expression, SessionSource
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import Schema, Subplan
 from pytest_pilotscope.queries.queries import Query
+from tests.conftest import LibraryOf
 from tests.labels.dumps import load_dump
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -26,7 +26,7 @@ MakeDatabase = Callable[[str, Callable[[Session], None]], Session]
 
 
 @pytest.fixture(scope="module")
-def loaded(newest_server: EmbeddedServer) -> Iterator[MakeDatabase]:
+def loaded(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[MakeDatabase]:
     """Return a function that makes a database of a name and fills it, once."""
     sessions: dict[str, Session] = {}
 
@@ -35,7 +35,7 @@ def loaded(newest_server: EmbeddedServer) -> Iterator[MakeDatabase]:
             with newest_server.connect() as administrator:
                 administrator.execute(f"CREATE DATABASE {name}")
             sessions[name] = newest_server.connect(name)
-            sessions[name].execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            sessions[name].execute(f"LOAD '{library_of(newest_server)}'")
             fill(sessions[name])
             sessions[name].execute("VACUUM ANALYZE")
             sessions[name].execute("RESET search_path")

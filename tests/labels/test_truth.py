@@ -21,10 +21,10 @@ from pytest_pilotscope.datasets.tpch import TpchDataset
 from pytest_pilotscope.labels import cardinalities, read_schema
 from pytest_pilotscope.labels.verifying import Rows, Verification, total, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.queries.statements import split_statements
+from tests.conftest import LibraryOf
 from tests.labels.dumps import load_dump
 from tests.labels.forms import FORMS
 from tests.labels.random_statements import random_statement
@@ -38,21 +38,21 @@ _AT_ONCE = 250
 Fill = Callable[[Session], None]
 
 
-def _filled(server: EmbeddedServer, name: str, fill: Fill) -> Iterator[Session]:
+def _filled(library_of: LibraryOf, server: EmbeddedServer, name: str, fill: Fill) -> Iterator[Session]:
     with server.connect() as administrator:
         administrator.execute(f"CREATE DATABASE {name}")
         with server.connect(name) as session:
             fill(session)
             session.execute("VACUUM ANALYZE")
-            session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(server)}'")
             yield session
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")
-def typed(server: EmbeddedServer) -> Iterator[Session]:
+def typed(server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """Return a session with the library in a database with a column of every built-in type."""
-    yield from _filled(server, "truth_typed", lambda session: _execute_each(session, schema_sql()))
+    yield from _filled(library_of, server, "truth_typed", lambda session: _execute_each(session, schema_sql()))
 
 
 def _execute_each(session: Session, sql: str) -> None:
@@ -117,11 +117,11 @@ def test_random_statements(typed: Session, record_property: Callable[[str, objec
 
 
 @pytest.mark.slow
-def test_cases(server: EmbeddedServer, shared_cases: Path) -> None:
+def test_cases(server: EmbeddedServer, shared_cases: Path, library_of: LibraryOf) -> None:
     """The cases beside the checkout, each a fault that was found with a real workload."""
     folder = shared_cases
     queries = [query for path in sorted(folder.glob("truth_*.sql")) for query in load_queries(path)]
-    for session in _filled(server, "truth_cases", lambda session: _execute_each(session, (folder / "schema.sql").read_text())):
+    for session in _filled(library_of, server, "truth_cases", lambda session: _execute_each(session, (folder / "schema.sql").read_text())):
         found = _verified(session, queries, plans=3)
     _assert_true(found, statements=len(queries))
     assert found.wholes == len(queries)
@@ -129,44 +129,44 @@ def test_cases(server: EmbeddedServer, shared_cases: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_bundled_workload(newest_server: EmbeddedServer) -> None:
+def test_the_bundled_workload(newest_server: EmbeddedServer, library_of: LibraryOf) -> None:
     """Sets of the generated STATS queries, on data so small that PostgreSQL counts its joins."""
     dataset = StatsDataset(name="stats_tiny", scale=0.01)
     queries = dataset.workload().test[::12]
-    for session in _filled(newest_server, "truth_stats", dataset.load):
+    for session in _filled(library_of, newest_server, "truth_stats", dataset.load):
         found = _verified(session, queries, plans=3)
     _assert_true(found, statements=len(queries))
     assert not found.without_sql
 
 
 @pytest.mark.slow
-def test_real_data(newest_server: EmbeddedServer, shared_data: Path) -> None:
+def test_real_data(newest_server: EmbeddedServer, shared_data: Path, library_of: LibraryOf) -> None:
     """STATS-CEB on a sample of the real data."""
     folder = shared_data / "stats_tiny"
     queries = load_queries(folder / "test.sql")[::8]
-    for session in _filled(newest_server, "truth_real", lambda session: load_dump(session, folder / "stats_tiny.sql")):
+    for session in _filled(library_of, newest_server, "truth_real", lambda session: load_dump(session, folder / "stats_tiny.sql")):
         found = _verified(session, queries, plans=3)
     _assert_true(found, statements=len(queries))
     assert not found.without_sql
 
 
 @pytest.mark.slow
-def test_tpch(newest_server: EmbeddedServer) -> None:
+def test_tpch(newest_server: EmbeddedServer, library_of: LibraryOf) -> None:
     """TPC-H's 22 queries: subqueries, outer, semi and anti joins, OR over two relations (query 19)."""
     dataset = TpchDataset(scale=0.01)
     queries = dataset.workload().test
-    for session in _filled(newest_server, "truth_tpch", dataset.load):
+    for session in _filled(library_of, newest_server, "truth_tpch", dataset.load):
         found = _verified(session, queries, plans=2)
     _assert_true(found, statements=22)
     assert found.without_sql.keys() <= {"it depends on a row of the query around it"}
 
 
 @pytest.mark.slow
-def test_real_joins(newest_server: EmbeddedServer, shared_data: Path) -> None:
+def test_real_joins(newest_server: EmbeddedServer, shared_data: Path, library_of: LibraryOf) -> None:
     """The Join Order Benchmark on a sample of the real data: self-joins, LIKE, IN, OR, up to nine relations."""
     folder = shared_data / "imdb_tiny"
     queries = [Query(id=path.stem, sql=path.read_text(encoding="utf-8")) for path in sorted((folder / "queries").glob("*.sql"))[::4]]
-    for session in _filled(newest_server, "truth_imdb", lambda session: load_dump(session, folder / "imdb_tiny.sql")):
+    for session in _filled(library_of, newest_server, "truth_imdb", lambda session: load_dump(session, folder / "imdb_tiny.sql")):
         found = _verified(session, queries, plans=2)
     _assert_true(found, statements=len(queries))
     assert not found.without_sql

@@ -11,11 +11,11 @@ from pytest_pilotscope.labels.executed import executed_sets
 from pytest_pilotscope.labels.verifying import verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.explain import Plan
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.meaning import Level, Pair, Statement
 from pytest_pilotscope.queries.queries import Query
+from tests.conftest import LibraryOf
 from tests.labels.forms import FORMS
 from tests.labels.typed_schema import schema_sql
 
@@ -23,14 +23,14 @@ Change = Callable[[Level], Level]
 
 
 @pytest.fixture(scope="module")
-def typed(newest_server: EmbeddedServer) -> Iterator[Session]:
+def typed(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """Return a session with the library in a database with a column of every built-in type."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE truth_fails")
         with newest_server.connect("truth_fails") as session:
             session.execute(schema_sql())
             session.execute("VACUUM ANALYZE")
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             yield session
         administrator.execute("DROP DATABASE truth_fails WITH (FORCE)")
 

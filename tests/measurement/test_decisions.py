@@ -15,22 +15,22 @@ from pytest_pilotscope.measurement.clocks import clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, side_of
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.sessionstate import state_of
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import QueryReport, TrainingReport
+from tests.conftest import LibraryOf
 
 SQL = "SELECT count(*) FROM a JOIN b ON a.id = b.other JOIN c ON b.id = c.other JOIN a AS d ON c.id = d.other"
 
 
 @pytest.fixture(scope="module")
-def session(newest_server: EmbeddedServer) -> Iterator[Session]:
+def session(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """Open a session with the library in a database of three tables."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE decided")
         with newest_server.connect("decided") as session:
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             for name in "abc":
                 session.execute(f"CREATE TABLE {name} AS SELECT g AS id, g % 50 AS other FROM generate_series(1, 900) AS g")
                 session.execute(f"CREATE INDEX ON {name} (id); CREATE INDEX ON {name} (other)")

@@ -15,7 +15,6 @@ from pytest_pilotscope.measurement.clocks import Clock, clock_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide, Side, Steering
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.sessionstate import state_of
 from pytest_pilotscope.postgres.steering import TimedRun
@@ -23,6 +22,7 @@ from pytest_pilotscope.postgres.streaming import Take
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import PlanNode, QueryDecision, QueryReport, QueryRun
+from tests.conftest import LibraryOf
 
 QUERY = Query(id="q", sql="SELECT 1")
 
@@ -168,9 +168,9 @@ def test_a_subplan_too_many_does_no_harm(tables: Session) -> None:
 
 
 @pytest.fixture
-def tables(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
+def tables(newest_server: EmbeddedServer, newest_scratch: Session, library_of: LibraryOf) -> Session:
     """Return a session with the library and two tables, one of which is larger than PostgreSQL thinks."""
-    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'")
     newest_scratch.execute("CREATE TABLE a AS SELECT g AS x FROM generate_series(1, 9) AS g; CREATE TABLE b AS TABLE a; ANALYZE")
     return newest_scratch
 

@@ -23,12 +23,12 @@ from pytest_pilotscope.measurement.sides import side_of
 from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.postgres import steering, timelimit
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.timelimit import outside_limit, time_limit, training_limit
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import QueryRun, TrainingReport
+from tests.conftest import LibraryOf
 
 QUERY = Query(id="q", sql="SELECT count(*) FROM a JOIN b ON a.id = b.id")
 ORIGINAL = time.perf_counter_ns
@@ -36,11 +36,11 @@ AFTER = "after its decision on query 'q', so the sides would not be independent"
 
 
 @pytest.fixture
-def session(newest_server: EmbeddedServer, newest_scratch: Session) -> Iterator[Session]:
+def session(newest_server: EmbeddedServer, newest_scratch: Session, library_of: LibraryOf) -> Iterator[Session]:
     """Give a session with the library and two tables."""
     newest_scratch.execute("CREATE TABLE a AS SELECT generate_series(1, 9) AS id")
     newest_scratch.execute("CREATE TABLE b AS TABLE a; ANALYZE")
-    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'")
     yield newest_scratch
     newest_scratch.execute("RESET ALL")
 

@@ -7,9 +7,9 @@ import pytest
 from pytest_pilotscope.postgres.adherence import LEFT_OUT, uninjected, verify
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.explain import Plan
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import LeveledSubplan
+from tests.conftest import LibraryOf
 
 
 def _scan(alias: str, rows: float, **fields: object) -> Plan:
@@ -176,9 +176,9 @@ _SHARES = ("union in FROM", "union under the same name", "partitions", "partitio
 
 
 @pytest.fixture(scope="module")
-def forms(server: EmbeddedServer, module_scratch: Session) -> Session:
+def forms(server: EmbeddedServer, module_scratch: Session, library_of: LibraryOf) -> Session:
     """Tables, one of them partitioned, and a view."""
-    module_scratch.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+    module_scratch.execute(f"LOAD '{library_of(server)}'")
     for statement in (
         "CREATE TABLE t AS SELECT g AS id, g % 10 AS k FROM generate_series(1, 1000) AS g; CREATE UNIQUE INDEX ON t (id)",
         "CREATE TABLE r AS TABLE t",

@@ -11,14 +11,14 @@ from pytest_pilotscope.errors import StatementFailed
 from pytest_pilotscope.postgres import coldness
 from pytest_pilotscope.postgres.coldness import drop_caches, warm_reason
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
+from tests.conftest import LibraryOf
 
 
 @pytest.fixture
-def steered(scratch: Session, server: EmbeddedServer) -> Session:
+def steered(scratch: Session, server: EmbeddedServer, library_of: LibraryOf) -> Session:
     """Open a session with the library and a table of many pages in an empty database of its own."""
-    scratch.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+    scratch.execute(f"LOAD '{library_of(server)}'")
     scratch.execute("CREATE TABLE t AS SELECT number, repeat('x', 500) FROM generate_series(1, 5000) AS number")
     return scratch
 
@@ -59,10 +59,12 @@ def test_only_a_superuser_empties_them(steered: Session) -> None:
         steered.execute("DROP ROLE nobody_special")
 
 
-def test_what_stays_in_memory_is_noticed(newest_scratch: Session, newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stays_in_memory_is_noticed(
+    newest_scratch: Session, newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, library_of: LibraryOf
+) -> None:
     """Without the library, on a system without the call, and on a file system that ignores it, the reason is named."""
     assert warm_reason(newest_scratch) == "its shared buffers cannot be emptied without the pilotscope library"
-    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'")
     monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: None)
     folder = newest_scratch.scalar(coldness._FOLDER)
     assert warm_reason(newest_scratch) == f"the file system of {folder} keeps files in memory"

@@ -9,9 +9,9 @@ import pytest
 
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.explain import Plan
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.plan_hints import hints_of, verify_hints
 from pytest_pilotscope.postgres.session import Session
+from tests.conftest import LibraryOf
 
 FOUR = "SELECT * FROM a JOIN b ON a.id = b.other JOIN c ON b.id = c.other JOIN a AS d ON c.id = d.other"
 LEVELS = (
@@ -21,12 +21,12 @@ LEVELS = (
 
 
 @pytest.fixture(scope="module")
-def tables(newest_server: EmbeddedServer) -> Iterator[Session]:
+def tables(newest_server: EmbeddedServer, library_of: LibraryOf) -> Iterator[Session]:
     """Return a session with the library and three tables."""
     with newest_server.connect() as administrator:
         administrator.execute("CREATE DATABASE hinted")
         with newest_server.connect("hinted") as session:
-            session.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+            session.execute(f"LOAD '{library_of(newest_server)}'")
             for name in "abc":
                 session.execute(f"CREATE TABLE {name} AS SELECT g AS id, g % 50 AS other FROM generate_series(1, 900) AS g")
                 session.execute(f"CREATE INDEX ON {name} (id); CREATE INDEX ON {name} (other)")

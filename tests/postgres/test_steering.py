@@ -9,10 +9,10 @@ import pytest
 
 from pytest_pilotscope.errors import MissingExtension, StatementFailed, SteeringError
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.steering import LeveledSubplan, has_extension
 from pytest_pilotscope.postgres.subplans import alias_text, key_text
+from tests.conftest import LibraryOf
 
 _SQL = "SELECT count(*) FROM t AS a, r AS b, t AS c WHERE a.id = b.id AND b.k = c.k AND a.k < 3"
 _ALL = "pilotscope.cardinalities", "pilotscope.join_order", "pilotscope.methods", "pilotscope.hidden_indexes"
@@ -27,9 +27,9 @@ def stock(newest_scratch: Session) -> Session:
 
 
 @pytest.fixture
-def steered(stock: Session, newest_server: EmbeddedServer) -> Session:
+def steered(stock: Session, newest_server: EmbeddedServer, library_of: LibraryOf) -> Session:
     """Open the same session with the library."""
-    stock.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    stock.execute(f"LOAD '{library_of(newest_server)}'")
     return stock
 
 

@@ -11,12 +11,12 @@ import pytest
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import JoinQuery, Relation
 from pytest_pilotscope.queries.plainparser import parse_plain
 from pytest_pilotscope.queries.predicates import ColumnComparison, render
+from tests.conftest import LibraryOf
 from tests.labels.dumps import load_dump
 
 TABLES = """
@@ -27,9 +27,9 @@ TABLES = """
 
 
 @pytest.fixture
-def steered(newest_server: EmbeddedServer, newest_scratch: Session) -> Session:
+def steered(newest_server: EmbeddedServer, newest_scratch: Session, library_of: LibraryOf) -> Session:
     """Return a session with the library in an empty database, and the exhaustive join search for any number of relations."""
-    newest_scratch.execute(f"LOAD '{build_library(newest_server.binaries.bindir)}'")
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'")
     newest_scratch.execute("SET geqo = off; SET join_collapse_limit = 20")
     return newest_scratch
 

@@ -9,9 +9,9 @@ import pytest
 
 from pytest_pilotscope.datasets.stats import StatsDataset
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
+from tests.conftest import LibraryOf
 
 from .corpora import MODES, Corpus, load_dump
 
@@ -19,13 +19,7 @@ Load = Callable[[Session], None]
 
 
 @pytest.fixture(scope="session")
-def library_of() -> Callable[[EmbeddedServer], Path]:
-    """Return a function from a server to the library built for it."""
-    return lambda server: build_library(server.binaries.bindir)
-
-
-@pytest.fixture(scope="session")
-def library(server: EmbeddedServer, library_of: Callable[[EmbeddedServer], Path]) -> Path:
+def library(server: EmbeddedServer, library_of: LibraryOf) -> Path:
     """Return the library for the server of the test."""
     return library_of(server)
 
