@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import SideFailed, StatementFailed, UsageError, raise_interrupt_behind, reason_of
+from pytest_pilotscope.errors import QueryTimeout, SideFailed, StatementFailed, UsageError, raise_interrupt_behind, reason_of
 from pytest_pilotscope.learning.algorithm import Algorithm, Observing, PartialCardinalities
 from pytest_pilotscope.measurement.protocol import Line
 from pytest_pilotscope.measurement.sides import DeciderSide, EstimatorSide, ObservingSide, Side
 from pytest_pilotscope.measurement.supervision import Supervision
 from pytest_pilotscope.postgres.fingerprint import LENGTH
 from pytest_pilotscope.postgres.process import temporary_folder
+from pytest_pilotscope.postgres.writing import writing
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import BASELINE, QueryRun, RunHeader, StreamStep
 from pytest_pilotscope.runs.comparison import ComparisonRun
@@ -170,13 +171,16 @@ class StreamRun(ComparisonRun):
         return observing.observe(query, median(run.execution_ms for run in runs)) if observing and runs else 0.0
 
     def _write(self, statement: str) -> None:
-        """Run a statement in the database of every side, once in each."""
+        """Run a statement in the database of every side, once in each, with a time limit."""
         for database in {(id(each.server), each.name): each for each in self._databases.values()}.values():
-            with database.session() as session:
+            with database.session() as session, writing(session, self.settings.query_timeout_ms):
                 try:
                     session.execute(statement)
                 except StatementFailed as error:
                     raise UsageError(f"--stream {self.settings.stream}: a write failed: {error.reason}; mend it: {statement}") from error
+                except QueryTimeout as error:
+                    text = f"--stream {self.settings.stream}: a write failed: {error}; give it more time with --query-timeout-ms"
+                    raise UsageError(text) from error
         self._writes += 1
         for supervision in self._supervisions:
             supervision.renew_data()

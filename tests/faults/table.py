@@ -375,6 +375,7 @@ MODES = [
     cell("observing", "server killed", 1, "FAILED", SERVER_ERROR, *STREAM, "stream.toml"),
     given("observing", "SIGINT", 2, "KILLED", INTERRUPTED, *STREAM, "stream.toml"),
     given("stream writes", "write fails", 1, "FAILED", "^FAILED: .*a write failed", *STREAM, "failing.toml"),
+    cell("stream writes", "write blocks", 1, "FAILED", "^FAILED: .*a write failed", *STREAM, "sleeping.toml", "--query-timeout-ms", "500"),
     given("stream writes", "SIGKILL", -9, "INTERRUPTED", "", *STREAM, "stream.toml", mended_later=True),
     cell("stream writes", "SIGINT in a statement", 2, "KILLED", INTERRUPTED, *STREAM, "sleeping.toml"),
     given("script", "script fails", 1, "FAILED", "^FAILED: .*--writes failing.sql: ", *WRITES, "failing.sql"),

@@ -159,12 +159,22 @@ def test_an_algorithm_that_fails_to_learn_leaves_the_stream(pytester: pytest.Pyt
 
 
 @pytest.mark.slow
-def test_a_write_that_fails_ends_the_run(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DELETE FROM badge", 'relation "badge" does not exist; mend it: DELETE FROM badge'),
+        (
+            "SELECT pg_sleep(600)",
+            "statement cut off after 1500 ms: SELECT pg_sleep(600); give it more time with --query-timeout-ms",
+        ),
+    ],
+)
+def test_a_write_that_fails_ends_the_run(statement: str, reason: str, pytester: pytest.Pytester) -> None:
     """The message has the statement and PostgreSQL's reason; nothing is measured on data that it should have changed."""
-    (pytester.path / "day.toml").write_text('queries = 4\nrepeated = 0.5\n[writes]\nevery = 1\nstatements = ["DELETE FROM badge"]')
-    result = measure(pytester, "--algo", "baseline", "--stream", "day.toml", "--no-mlflow")
+    (pytester.path / "day.toml").write_text(f'queries = 4\nrepeated = 0.5\n[writes]\nevery = 1\nstatements = ["{statement}"]')
+    result = measure(pytester, "--algo", "baseline", "--stream", "day.toml", "--no-mlflow", "--query-timeout-ms", "1500")
     assert result.ret == 1
-    expected = '--stream day.toml: a write failed: relation "badge" does not exist; mend it: DELETE FROM badge'
+    expected = f"--stream day.toml: a write failed: {reason}"
     (record,) = _records(pytester.path).values()
     assert record.end is not None
     assert record.end.error is not None
