@@ -28,7 +28,7 @@ from pytest_pilotscope.places.account import Account
 from pytest_pilotscope.places.cacheentries import checksum, locked, remove
 from pytest_pilotscope.places.folders import server_folder
 from pytest_pilotscope.places.privatefiles import write_private
-from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.binaries import Binaries, reachable_binaries
 from pytest_pilotscope.postgres.clusters import make_cluster
 from pytest_pilotscope.postgres.largefiles import LARGE, MANIFEST, Large, known_large_files, large_files, set_apart
 from pytest_pilotscope.postgres.pinned import LAYOUT_VERSION
@@ -94,7 +94,8 @@ class ClusterCache:
             process.make(partial, mode=self._account.entered_mode, gid=self._account.gid)
             yield partial / "data"
             # One WAL file is left instead of up to hundreds of MB of used ones.
-            run_program([binaries.bindir / "pg_resetwal", "-D", partial / "data"], self._account, partial)
+            programs = reachable_binaries(binaries, self._account).bindir
+            run_program([programs / "pg_resetwal", "-D", partial / "data"], self._account, partial)
             set_apart(partial, self._account)
             write_private(partial / MANIFEST, json.dumps(_manifest(partial, {})))
             partial.rename(entry)

@@ -168,13 +168,15 @@ def run_program(arguments: Sequence[str | Path], account: Account, folder: Path)
     with Watchdog() as process:
         try:
             process.start(arguments, account, folder)
-        except FileNotFoundError as error:
-            if error.filename != str(arguments[0]):  # it is the folder that is not there
-                raise
+        except OSError as error:
             program = str(arguments[0])
-            raise ServerError(
-                f"there is no program {program!r}, which is needed to make a cluster; install it, or add it to PATH"
-            ) from error
+            if error.filename != program:  # it is the folder that is not there
+                raise
+            if isinstance(error, FileNotFoundError):
+                reason = f"there is no program {program!r}, which is needed to make a cluster; install it, or add it to PATH"
+            else:
+                reason = f"the program {program!r} cannot be run ({error.strerror}); mend it, or choose another build with --pg-bindir"
+            raise ServerError(reason) from error
         answer = process.ended() or {}
     if answer["status"] != 0:
         if os.strerror(errno.ENOSPC) in answer["output"]:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_pilotscope.errors import ServerError
 from pytest_pilotscope.places.account import server_account
-from pytest_pilotscope.postgres.binaries import Binaries
+from pytest_pilotscope.postgres.binaries import Binaries, find_binaries
 from pytest_pilotscope.postgres.clustercache import ClusterCache, cluster_key
 from pytest_pilotscope.postgres.clusters import copy_cluster
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -70,6 +70,20 @@ def test_made_once(builder: Builder, binaries: Binaries, cache: Path) -> None:
     assert cache in clusters.folder.parents
     with EmbeddedServer(binaries, template=builder.ensure(clusters, binaries)) as server, server.connect() as session:
         assert session.scalar("SELECT 1") == 1
+
+
+def test_made_by_programs_out_of_reach(builder: Builder, cache: Path, tmp_path: Path) -> None:
+    """As root, programs in a folder that is closed to the server's account are run from their copy in the cache."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has to hand its server to another account")
+    bindir = tmp_path / "private" / "pginstall" / "bin"  # below a folder of mode 0700
+    bindir.mkdir(parents=True)
+    for name in ("initdb", "postgres", "pg_resetwal"):
+        (bindir / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 18.4'\necho $0 >>$2/ran\n")
+        (bindir / name).chmod(0o755)
+    data = builder.ensure(ClusterCache(server_account()), find_binaries(bindir))
+    (program,) = (data / "ran").read_text().splitlines()
+    assert cache / "binaries" in Path(program).parents
 
 
 def test_two_at_once_make_it_once(builder: Builder, binaries: Binaries, cache: Path, caplog: pytest.LogCaptureFixture) -> None:

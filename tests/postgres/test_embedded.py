@@ -115,12 +115,17 @@ def test_a_server_that_does_not_start_leaves_nothing(newest_server: EmbeddedServ
 
 
 def test_a_program_that_cannot_run(newest_server: EmbeddedServer, cache: Path) -> None:
-    """A broken initdb is reported with its own words."""
+    """A broken initdb is reported with its own words; for one that does not start, the system has them."""
     bindir = cache / "broken" / "bin"
     shutil.copytree(newest_server.binaries.bindir.parent, bindir.parent, symlinks=True)
     (bindir / "initdb").write_text("#!/bin/sh\necho 'no thanks' >&2\nexit 3\n")
     with pytest.raises(ServerError, match=r"^initdb failed with exit status 3: no thanks$"):
         EmbeddedServer(find_binaries(bindir))
+    binaries = find_binaries(bindir)
+    (bindir / "initdb").chmod(0o644)
+    expected = f"the program '{bindir}/initdb' cannot be run (Permission denied); mend it, or choose another build with --pg-bindir"
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        EmbeddedServer(binaries)
 
 
 def test_a_data_directory_of_another_version(server: EmbeddedServer, cache: Path) -> None:
