@@ -9,7 +9,8 @@ from pytest_pilotscope.options.settings import FIRST_ROUNDS
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN, QueryReport, TrainingReport
 from pytest_pilotscope.statistics.accuracy import estimating_sides
-from pytest_pilotscope.statistics.load import FEWEST_SLICES, MOST_ROUNDS, rounds_until
+from pytest_pilotscope.statistics.intervals import FEWEST_ROUNDS
+from pytest_pilotscope.statistics.load import MOST_ROUNDS, rounds_until
 from pytest_pilotscope.statistics.summary import Summary
 from pytest_pilotscope.statistics.verdict import Remark
 
@@ -145,7 +146,7 @@ def wide_load(summary: Summary) -> Iterator[Remark]:
         ratios = {"throughput": load.throughput, "write speed-up": load.writes.speedup if load.writes else None}
         wide = {figure: ratio for figure, ratio in ratios.items() if ratio and ratio.high > WIDE * ratio.estimate}
         told = f"{name}: {counted(rounds, 'round')} of slices tell"
-        if wide and rounds < FEWEST_SLICES:
+        if wide and rounds < FEWEST_ROUNDS:
             yield Remark(text=f"{told} no interval of {' and '.join(wide)}; measure with --rounds {FIRST_ROUNDS} or more")
         elif wide:
             factors = " and ".join(f"the {figure} within a factor of {ratio.high / ratio.estimate:.2f}" for figure, ratio in wide.items())

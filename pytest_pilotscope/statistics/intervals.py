@@ -10,6 +10,9 @@ In the geometric mean, a query counts with the mean of its rounds without the hi
 (Yuen, Biometrika 1974), so that one disturbed execution among five neither makes nor hides a difference. The interval is Student's t with
 the spread of the draws, because their percentiles are far too narrow for few queries, and for a total that a few slow queries dominate.
 
+Queries that ran at once share what disturbs their round, so resampling them makes the interval too narrow: it is then at least as wide as
+Student's t from round to round.
+
 With a reference, the ratio is the pairs' ratio divided by the reference's ratio, which is comparable between machines. The tests check the
 coverage of all intervals.
 """
@@ -34,6 +37,12 @@ REPLICATES = 500
 
 TRIMMED = 0.2
 """The share of a query's rounds left out at either end in means over queries."""
+
+FEWEST_ROUNDS = 3
+"""Fewer rounds do not show how much they differ: two that happen to be alike would have an interval of no width."""
+
+MEDIAN_ERROR = math.sqrt(math.pi / 2)
+"""The standard error of a median over that of a mean. The total is of medians."""
 
 DISCARDED = 0.5
 """Hypotheses with larger p-values are discarded: the ratio is below the limit that it is tested against."""
@@ -124,7 +133,21 @@ def workload_ratios(
         for draw, number in zip(draws, (len(pairs.query_ids), effective), strict=True)
     ]
     unbiased = math.sqrt(len(pairs.query_ids) / (len(pairs.query_ids) - 1))
-    return WorkloadRatios(geometric_mean=exponentiated(geometric, margins[0] * unbiased), total=exponentiated(total, margins[1] * unbiased))
+    shared = _shared_margins(sessions, confidence) if pairs.at_once else np.zeros(2)
+    of_mean, of_total = (max(margin * unbiased, float(other)) for margin, other in zip(margins, shared, strict=True))
+    return WorkloadRatios(geometric_mean=exponentiated(geometric, of_mean), total=exponentiated(total, of_total))
+
+
+def _shared_margins(sessions: Sequence[Pairs], confidence: float) -> Floats:
+    """Return (2,) half the widths of the log intervals of both ratios from how rounds differ; infinite for less than `FEWEST_ROUNDS`."""
+    fewest = min(session.rounds for session in sessions)
+    if fewest < FEWEST_ROUNDS:
+        return np.full(2, math.inf)
+    variance = np.zeros(2)
+    for session in sessions:
+        totals = np.log(session.candidate_ms.sum(axis=0) / session.baseline_ms.sum(axis=0))
+        variance += np.stack([session.log_ratios.mean(axis=0), totals]).var(axis=1, ddof=1) / session.rounds
+    return np.sqrt(variance) * float(stdtrit(fewest - 1, (1 + confidence) / 2)) * [1.0, MEDIAN_ERROR]
 
 
 def unpaired(one: Interval, other: Interval) -> Interval:

@@ -11,14 +11,11 @@ from scipy.special import stdtrit
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import TimeSlice
-from pytest_pilotscope.statistics.intervals import CONFIDENCE, Interval, exponentiated
+from pytest_pilotscope.statistics.intervals import CONFIDENCE, FEWEST_ROUNDS, Interval, exponentiated
 from pytest_pilotscope.statistics.pairs import CLOCK_RESOLUTION_MS
 
 QUANTILES = (50, 95, 99)
 """The quantiles of the latency, in per cent."""
-
-FEWEST_SLICES = 3
-"""Fewer slices of a side do not show how much they differ."""
 
 MOST_ROUNDS = 1000
 """Nobody is advised to measure more."""
@@ -148,11 +145,8 @@ def _throughput(one: TimeSlice) -> float:
 
 def interval_of_logs(logs: Sequence[float]) -> Interval:
     """
-    Return the geometric mean of ratios, given by their logarithms, with Student's t interval; 0 to infinity for fewer than FEWEST_SLICES.
-
-    Two slices that happen to be alike would have an interval of no width.
-    """
-    margin = float(np.std(logs, ddof=1)) * _margin(len(logs)) if len(logs) >= FEWEST_SLICES else inf
+    Return the geometric mean of ratios, given by their logs, with Student's t interval; 0 to infinity for fewer than FEWEST_ROUNDS."""
+    margin = float(np.std(logs, ddof=1)) * _margin(len(logs)) if len(logs) >= FEWEST_ROUNDS else inf
     return exponentiated(float(np.mean(logs)), margin)
 
 

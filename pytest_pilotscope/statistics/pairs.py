@@ -23,7 +23,8 @@ class Pairs:
     The end-to-end times of two sides in ms, by query (rows, Q) and round (columns, R).
 
     A timed-out run counts with its limit, a lower bound of its time; if both sides timed out, the pair is a tie. `left_out` maps each query
-    without complete rounds on both sides to the reason.
+    without complete rounds on both sides to the reason. `at_once` says that the queries of a round ran at the same time, as those of
+    clients do: what disturbs one disturbs them all.
     """
 
     query_ids: tuple[str, ...]
@@ -32,6 +33,7 @@ class Pairs:
     baseline_timed_out: Bools
     candidate_timed_out: Bools
     left_out: Mapping[str, str] = field(default_factory=dict)
+    at_once: bool = False
 
     @property
     def rounds(self) -> int:
@@ -53,6 +55,7 @@ class Pairs:
             candidate_ms=self.candidate_ms[rows],
             baseline_timed_out=self.baseline_timed_out[rows],
             candidate_timed_out=self.candidate_timed_out[rows],
+            at_once=self.at_once,
         )
 
 
@@ -75,7 +78,7 @@ def pairs_of(record: Record, side: str) -> Pairs:
         else:
             rounds = sorted(ours.keys() & theirs.keys())[: record.header.rounds]
             chosen.append((query_id, [theirs[n] for n in rounds], [ours[n] for n in rounds]))
-    return _matrix(chosen, record.header.rounds, left_out)
+    return replace(_matrix(chosen, record.header.rounds, left_out), at_once=bool(record.slices))
 
 
 def _rounds(runs: Iterable[QueryRun]) -> dict[str, dict[int, QueryRun]]:

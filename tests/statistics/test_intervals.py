@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,27 @@ def test_the_intervals_of_the_workload_cover_its_ratios(queries: int, uneven: fl
     total = math.exp(unlike**2 / 2)
     assert np.mean([run.geometric_mean.low <= 1 <= run.geometric_mean.high for run in runs]) >= 0.92
     assert np.mean([run.total.low <= total <= run.total.high for run in runs]) >= 0.92
+
+
+@pytest.mark.parametrize("rounds", [3, 5, 10])
+def test_queries_that_run_at_once_share_their_noise(rounds: int) -> None:
+    """Slices of 30 queries differ by 5 % as a whole: the intervals hold the truth in at least 92 %, those of resampled queries do not."""
+    random = np.random.default_rng(rounds)
+    runs = []
+    for _ in range(300):
+        run = noisy(random, 30, rounds)
+        runs.append(replace(run, candidate_ms=run.candidate_ms * np.exp(random.normal(0, 0.05, (1, rounds)))))
+    apart = [workload_ratios(run, replicates=200, seed=i) for i, run in enumerate(runs)]
+    at_once = [workload_ratios(replace(run, at_once=True), replicates=200, seed=i) for i, run in enumerate(runs)]
+    for name in ("geometric_mean", "total"):
+        assert np.mean([getattr(run, name).low <= 1 <= getattr(run, name).high for run in at_once]) >= 0.92
+        assert np.mean([getattr(run, name).low <= 1 <= getattr(run, name).high for run in apart]) < 0.8
+
+
+def test_two_rounds_of_queries_at_once_have_no_interval() -> None:
+    """Two rounds that happen to be alike say nothing of a third."""
+    ratios = workload_ratios(replace(noisy(np.random.default_rng(0), 30, 2), at_once=True))
+    assert (ratios.total.low, ratios.total.high) == (0.0, math.inf)
 
 
 def test_one_disturbed_execution_makes_no_difference() -> None:
