@@ -17,6 +17,7 @@ from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
 from pytest_pilotscope.queries.queries import Workload
 from pytest_pilotscope.record.results import TrainingReport
@@ -31,6 +32,12 @@ def server() -> Iterator[EmbeddedServer]:
         pytest.skip(str(error))
     with EmbeddedServer(binaries, why="for the benchmark") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def library(server: EmbeddedServer) -> Path:
+    """Return the library, where the account that the server runs as can read it."""
+    return server._placed(build_library(server.binaries.bindir))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Speed of labelling, from an empty cache and planning included, beside one COUNT(
 The ratio compares means per subplan: of the labels over all subplans (reading the columns and starting the processes included), of COUNT(*)
 over the sampled ones that finish. Leaving out those that do not finish within the limit flatters COUNT(*).
 
+`test_adding_up` compares counting with sums in C and with NumPy, in one process, with the columns at hand.
 `test_digest` compares the check of the rows, made before columns are read, with that of version 0.2.0, which sent the hash of each row.
 """
 
@@ -19,6 +20,7 @@ import resource
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns, process_time_ns
 from typing import Any
@@ -28,16 +30,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from pytest_pilotscope.datasets.stats.dataset import StatsDataset
 from pytest_pilotscope.errors import QueryTimeout
-from pytest_pilotscope.labels import Labels, cardinalities, read_schema
+from pytest_pilotscope.labels import Labels, cardinalities, compiled, read_schema
+from pytest_pilotscope.labels.labelcache import LABELS_FILE
 from pytest_pilotscope.labels.source import SessionSource
 from pytest_pilotscope.postgres.copying import Sink
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
-from pytest_pilotscope.postgres.extension.build import build_library
 from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query
 
 SAMPLING_S = 60.0
+PAIRS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ CASES = [
 
 
 @pytest.fixture
-def load(server: EmbeddedServer) -> Iterator[Callable[[StatsDataset], Session]]:
+def load(server: EmbeddedServer, library: Path) -> Iterator[Callable[[StatsDataset], Session]]:
     """Return a function that loads a dataset as the suite does."""
     sessions = []
 
@@ -66,7 +69,7 @@ def load(server: EmbeddedServer) -> Iterator[Callable[[StatsDataset], Session]]:
         with server.connect() as administrator:
             administrator.execute(f"CREATE DATABASE {dataset.database}")
         session = server.connect(dataset.database)
-        session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+        session.execute(f"LOAD '{library}'")
         sessions.append(session)
         dataset.load(session)
         session.execute("SET default_statistics_target = 10000")
@@ -115,6 +118,33 @@ def test_labels(
         peak_memory_mb=peak_memory_mb(),
     )
     show(report(case, len(queries), subplans, seconds, counted_ms, ratio))
+
+
+def test_adding_up(
+    load: Callable[[StatsDataset], Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, show: Callable[[str], None]
+) -> None:
+    """The labels of 146 queries are counted in both ways in turns, and are the same; the report has both ratios."""
+    dataset = StatsDataset(name="stats_adding", scale=10.0)
+    session = load(dataset)
+    schema, queries = read_schema(session), dataset.workload().test
+    in_c = compiled.function()
+    if in_c is None:
+        pytest.skip("there is no C compiler")
+    ways: dict[str, Any] = {"NumPy": None, "C": in_c}
+    spent_ns: dict[str, list[int]] = {name: [0, 0] for name in ways}
+    found: dict[str, Labels] = {}
+
+    def count(name: str) -> None:
+        found[name] = cardinalities(session, queries, schema=schema, fingerprint=dataset.key, cache_dir=tmp_path)
+
+    for number in range(PAIRS + 1):  # the first pair reads the columns
+        for name, way in ways.items():
+            (tmp_path / LABELS_FILE).unlink(missing_ok=True)
+            monkeypatch.setattr(compiled, "function", lambda way=way: way)
+            _spend(spent_ns[name] if number else [0, 0], partial(count, name))
+    assert found["C"] == found["NumPy"]
+    clock, processor = (before / max(now, 1) for before, now in zip(spent_ns["NumPy"], spent_ns["C"], strict=True))
+    show(f"labels of {len(queries)} queries, columns at hand, NumPy over C: {clock:.2f} by the clock, {processor:.2f} of Python's CPU")
 
 
 def test_digest(load: Callable[[StatsDataset], Session], show: Callable[[str], None]) -> None:

@@ -52,10 +52,10 @@ def stock(server: EmbeddedServer) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="module")
-def steered(server: EmbeddedServer, stock: Session) -> Iterator[Session]:
+def steered(server: EmbeddedServer, library: Path, stock: Session) -> Iterator[Session]:
     """Open a session with the library in the same database."""
     with server.connect(stock.database) as session:
-        session.execute(f"LOAD '{build_library(server.binaries.bindir)}'")
+        session.execute(f"LOAD '{library}'")
         yield session
 
 
