@@ -175,8 +175,6 @@ def _by_value(name: str) -> list[tuple[bool, int, str]]:
 def _from_file(path: Path) -> list[_Found]:
     text, commands = _without_commands(path, _text(path))
     lines = _written_lines(text)
-    if not lines and not commands:
-        raise _error(path, 1, "no statement found; write at least one query")
     form = _form_of(lines[0][1]) if lines else None
     if form is not None:
         found = [_on_line(path, number, line, form) for number, line in lines]
@@ -184,6 +182,8 @@ def _from_file(path: Path) -> list[_Found]:
     found = _split(path, text)
     if len(found) == 1 and len(lines) > 1 and all(QUERY.match(line.lstrip()) for _, line in lines):
         found = [_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines]
+    if not found and not commands:
+        raise _error(path, 1, "no statement found; write at least one query")
     return [*_numbered(found), *commands]
 
 

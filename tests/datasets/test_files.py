@@ -98,6 +98,7 @@ def test_folder(tmp_path: Path) -> None:
         ("SELECT 1;\nSELECT $x$ a;\n", "{path}:2: a dollar quote is opened here and never closed; close it"),
         ("SELECT 1;\nSELECT 1 /* /* */;\n", "{path}:2: a comment is opened here and never closed; close it"),
         ("-- nothing\n\n", "{path}:1: no statement found; write at least one query"),
+        ("/* nothing */\n;;\n;\n", "{path}:1: no statement found; write at least one query"),
         (
             "a#####SELECT 1\nb#####SELECT 2\na#####SELECT 3\n",
             "{path}:3: id 'a' was already used in {path}:1; give every query an id of its own",
