@@ -15,6 +15,7 @@ from pytest_pilotscope.algorithms.model_files import to_json
 from pytest_pilotscope.algorithms.three_valued import truth
 from pytest_pilotscope.algorithms.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.postgres.exact_text import exact_text
 from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def draw(session: Session, schema: Schema, *, seed: int = 0, rows: int = SAMPLE_
 
     One sequential scan per table; memory and transfer are those of the sample.
     """
-    return {table: draw_table(session, table, types, seed=seed, rows=rows) for table, types in schema.items()}
+    with exact_text(session):
+        return {table: draw_table(session, table, types, seed=seed, rows=rows) for table, types in schema.items()}
 
 
 def draw_table(session: Session, table: str, types: Mapping[str, str], *, seed: int, rows: int = SAMPLE_ROWS) -> TableSample:
