@@ -10,7 +10,9 @@ from pytest_pilotscope.postgres.explain import Plan
 
 APPENDS = ("Append", "Merge Append", "Recursive Union")
 
-_MAX_ROWS = 1e100
+MOST_ROWS = 1e100
+"""PostgreSQL plans with no more rows."""
+
 _MOST_WORKERS = 8
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _QUALIFIED = re.compile(r'(?:"((?:[^"]|"")+)"|\b([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\.')
@@ -84,7 +86,7 @@ def relation_nodes(plan: Plan) -> list[RelationNode]:
 
 def clamped(rows: float) -> float:
     """Return rows as the planner keeps them (clamp_row_est in costsize.c)."""
-    return min(max(1.0, float(round(rows))), _MAX_ROWS)
+    return min(max(1.0, float(round(rows))), MOST_ROWS)
 
 
 def is_copy(alias: str) -> bool:

@@ -181,6 +181,18 @@ def test_numbers_that_the_session_shows_with_few_digits_are_not_rounded(
     assert rows[frozenset("t")] == pytest.approx(102, abs=5)
 
 
+def test_no_bound_is_more_than_postgresql_can_plan_with(
+    newest_scratch: Session, newest_server: EmbeddedServer, library_of: LibraryOf
+) -> None:
+    """The product of forty tables is beyond what the planner takes; the bound is what it would take itself."""
+    newest_scratch.execute(f"LOAD '{library_of(newest_server)}'; CREATE TABLE t AS SELECT generate_series(1, 1000) AS x; ANALYZE")
+    sql = f"SELECT count(*) FROM {', '.join(f't AS t{number}' for number in range(40))}"
+    rows = trained(newest_scratch).steer_by_text(Query(id="many", sql=sql))
+    assert rows is not None
+    with newest_scratch.cardinalities(rows):
+        assert newest_scratch.subplans(sql)[frozenset(f"t{number}" for number in range(40))] == 1e100
+
+
 @pytest.mark.slow
 def test_no_set_of_a_random_statement_has_more_rows(typed: Session, tmp_path: Path) -> None:
     """Every kind of join, subquery and filter over columns of every type: the bound of each set is at least its true rows."""
