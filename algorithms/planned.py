@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pytest_pilotscope.errors import ModelError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.learning.algorithm import PartialCardinalities
+from pytest_pilotscope.postgres.scans import MOST_ROWS
 from pytest_pilotscope.queries.queries import Query
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class PlannedEstimator(ABC):
         for level, sets in by_level(statement):
             reasons = {subplan: reason for subplan, mask in sets.items() if (reason := self._why_not(level, mask)) is not None}
             joins = {subplan: mask for subplan, mask in sets.items() if subplan not in reasons}
-            found.update(zip(joins, map(float, self.rows(level.query, list(joins.values())) if joins else ()), strict=True))
+            rows = np.minimum(self.rows(level.query, list(joins.values())), MOST_ROWS) if joins else ()
+            found.update(zip(joins, map(float, rows), strict=True))
             found.unknown.update(reasons)
         if not found:
             raise UnsupportedQuery(next(iter(found.unknown.values()), "it has no relations"), query.sql)

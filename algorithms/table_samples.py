@@ -15,6 +15,7 @@ from pytest_pilotscope.algorithms.model_files import to_json
 from pytest_pilotscope.algorithms.three_valued import truth
 from pytest_pilotscope.algorithms.typed_columns import Column, Mask, column
 from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
+from pytest_pilotscope.postgres.exact_text import exact_text
 from pytest_pilotscope.queries.predicates import Predicate, quote_identifier
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ SAMPLE_ROWS = 1000
 
 _CACHED_MASKS = 20_000
 _ROW = "pilotscope_sample_row"
+_COLLATIONS = """
+    SELECT a.attname, CAST(CAST(a.attcollation AS regcollation) AS text)
+    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attcollation NOT IN (0, t.typcollation)
+"""
 
 
 class TableSample:
@@ -64,6 +70,7 @@ class Samples:
         self.session = session
         self.rows = rows
         self._masks: dict[tuple[str, str], Mask] = {}
+        self._collations: dict[str, dict[str, str]] = {}
 
     def bitmap(self, relation: Relation, bits: Mask | None = None) -> Mask:
         """Return the (rows,) sample rows that pass all predicates of a relation, written into `bits`, which are zero, if given."""
@@ -94,7 +101,10 @@ class Samples:
             )
         mask = np.zeros(sample.size, dtype=np.bool_)
         try:
-            passing = self.session.execute(_filter_sql(sample, predicate), [list(sample.texts[name]) for name in predicate.columns])
+            if sample.table not in self._collations:
+                self._collations[sample.table] = dict(self.session.execute(_COLLATIONS, (quote_identifier(sample.table),)))
+            statement = _filter_sql(sample, predicate, self._collations[sample.table])
+            passing = self.session.execute(statement, [list(sample.texts[name]) for name in predicate.columns])
         except StatementFailed as error:
             if not error.about_a_row:
                 raise
@@ -103,11 +113,16 @@ class Samples:
         return mask
 
 
-def _filter_sql(sample: TableSample, predicate: Predicate) -> str:
-    """Return a statement that takes the texts of the predicate's columns as parameters and gives the numbers of the rows that pass."""
+def _filter_sql(sample: TableSample, predicate: Predicate, collations: Mapping[str, str]) -> str:
+    """
+    Return a statement that takes the texts of the predicate's columns as parameters and gives the numbers of the rows that pass.
+
+    `collations` are those of columns that have another one than their type.
+    """
+    collate = {name: _escaped(f" COLLATE {collation}") for name, collation in collations.items()}
     names = [f"c{position}" for position in range(len(predicate.columns))]
     casts = ", ".join(
-        f"CAST(raw.{name} AS {sample.types[wanted]}) AS {_escaped(quote_identifier(wanted))}"
+        f"CAST(raw.{name} AS {sample.types[wanted]}){collate.get(wanted, '')} AS {_escaped(quote_identifier(wanted))}"
         for name, wanted in zip(names, predicate.columns, strict=True)
     )
     arrays = ", ".join(["CAST(%s AS text[])"] * len(names))
@@ -127,7 +142,8 @@ def draw(session: Session, schema: Schema, *, seed: int = 0, rows: int = SAMPLE_
 
     One sequential scan per table; memory and transfer are those of the sample.
     """
-    return {table: draw_table(session, table, types, seed=seed, rows=rows) for table, types in schema.items()}
+    with exact_text(session):
+        return {table: draw_table(session, table, types, seed=seed, rows=rows) for table, types in schema.items()}
 
 
 def draw_table(session: Session, table: str, types: Mapping[str, str], *, seed: int, rows: int = SAMPLE_ROWS) -> TableSample:

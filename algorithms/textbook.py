@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pytest_pilotscope.algorithms.table_samples import SAMPLE_ROWS, Samples, draw
 from pytest_pilotscope.errors import AlgorithmError
+from pytest_pilotscope.postgres.catalog import indexable_schema
 from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, Relation, Schema
 from pytest_pilotscope.queries.predicates import quote_identifier
 
@@ -103,12 +104,27 @@ def membership(query: JoinQuery, masks: Sequence[int]) -> Members:
     return ((bits >> np.arange(len(query.aliases), dtype=bits.dtype)) & 1).astype(np.bool_)
 
 
+def _counted(session: Session, table: str, column: str) -> ColumnFacts:
+    name = quote_identifier(column)
+    [(distinct, known, rows)] = session.execute(f"SELECT count(DISTINCT {name}), count({name}), count(*) FROM {quote_identifier(table)}")  # noqa: S608  # quoted
+    return ColumnFacts(distinct=float(distinct), null_share=1 - known / max(rows, 1))
+
+
 def read_textbook(session: Session, schema: Schema, *, seed: int, sample_rows: int = SAMPLE_ROWS) -> Textbook:
-    """Count the rows of each table, draw its sample, and read PostgreSQL's statistics: two scans per table."""
+    """
+    Count the rows of each table, draw its sample, and read PostgreSQL's statistics: two scans per table.
+
+    A column of an analyzed table may have no statistics (SET STATISTICS 0); its values are counted.
+    """
     rows = {table: int(session.scalar(f"SELECT count(*) FROM {quote_identifier(table)}")) for table in schema}  # noqa: S608  # quoted
     columns = {
         (table, column): ColumnFacts(distinct=found if found >= 0 else -found * rows.get(table, 0), null_share=nulls)
         for table, column, found, nulls in session.execute(_DISTINCT)
     }
+    analyzed = {table for table, _ in columns}
+    for table, types in indexable_schema(session, schema).items():
+        for column in types if table in analyzed else ():
+            if (table, column) not in columns:
+                columns[table, column] = _counted(session, table, column)
     samples = Samples(draw(session, schema, seed=seed, rows=sample_rows), session=session, rows=sample_rows)
     return Textbook(table_rows=rows, columns=columns, samples=samples)

@@ -62,6 +62,47 @@ def test_the_algorithm_of_the_readme(pytester: pytest.Pytester) -> None:
         assert doubled == {aliases: 2 * rows for aliases, rows in own.items()}
 
 
+PARTIAL = """
+    from pytest_pilotscope.learning.algorithm import PartialCardinalities
+
+    class Partial:
+        name = "partial"
+
+        def train(self, training):
+            return training.report()
+
+        def steer(self, query, subplans):
+            known = {subplan: 3 * rows for subplan, rows in subplans.items() if len(subplan) == 1}
+            return PartialCardinalities(known, dict.fromkeys(subplans.keys() - known.keys(), "it is a join"))
+
+    class Fails(Partial):
+        name = "fails"
+
+        def steer(self, query, subplans):
+            if query.id == "q002":
+                raise ValueError("lost my weights")
+            return super().steer(query, subplans)
+
+    def pytest_pilotscope_register(registry):
+        registry.add_algorithm("partial", Partial, origin=__name__)
+        registry.add_algorithm("fails", Fails, origin=__name__)
+"""
+
+
+def test_an_estimator_that_knows_some_sets_is_judged_beside_the_others(pytester: pytest.Pytester) -> None:
+    """All tests of the benchmark accept it, also beside a side that fails on its way, which fails the measurement alone."""
+    views = ("test_estimation", "test_inference")
+    pytester.makepyfile(**{name: (README.parent / "benchmarks" / f"{name}.py").read_text(encoding="utf-8") for name in views})
+    pytester.makeconftest(PARTIAL)
+    pytester.makepyfile(test_workload=BENCHMARK)
+    result = pytester.runpytest_subprocess(*SMALL, "--algo", "oracle,partial,fails", "--compare", "--limit", "3", "--no-mlflow", "-rA")
+    result.stdout.fnmatch_lines(["PASSED test_estimation.py*", "PASSED test_inference.py*", "FAILED test_workload.py*"])
+    reports = [line for line in record_lines(pytester.path) if line["kind"] == "query_report" and line["query_id"] == "q001"]
+    judged = {line["side"]: {tuple(one["aliases"]): one["estimated"] for one in line["estimates"]} for line in reports}
+    assert len({frozenset(estimates) for estimates in judged.values()}) == 1
+    assert all((judged["partial"][aliases] == 3 * rows) for aliases, rows in judged["baseline"].items() if len(aliases) == 1)
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [

@@ -11,8 +11,7 @@ import numpy as np
 
 from pytest_pilotscope.algorithms.bound.filters import FilterBound
 from pytest_pilotscope.algorithms.bound.joins import JoinBound
-from pytest_pilotscope.algorithms.bound.reading import read_counts
-from pytest_pilotscope.algorithms.bound.steps import Steps
+from pytest_pilotscope.algorithms.bound.reading import Degrees, read_counts
 from pytest_pilotscope.algorithms.planned import PlannedEstimator, Rows
 from pytest_pilotscope.errors import ModelError
 from pytest_pilotscope.queries.joins import JoinQuery
@@ -36,7 +35,7 @@ class Bound(PlannedEstimator):
 
     def __init__(self) -> None:
         super().__init__()
-        self._degrees: dict[tuple[str, str], Steps] = {}
+        self._degrees = Degrees({}, {})
         self._filters: FilterBound | None = None
 
     def train(self, training: Training) -> TrainingReport:
@@ -47,7 +46,7 @@ class Bound(PlannedEstimator):
         with training.progress("bound columns", sum(map(len, schema.values()))) as advance:
             self._degrees, counts = read_counts(session, schema, advance)
         self._filters = FilterBound(table_rows=rows, columns=counts)
-        return training.report(scalars={"num_columns": len(self._degrees)})
+        return training.report(scalars={"num_columns": len(self._degrees.steps)})
 
     def rows(self, query: JoinQuery, masks: Sequence[int]) -> Rows:
         """Return the most rows of (S,) sets of relations."""
@@ -55,5 +54,5 @@ class Bound(PlannedEstimator):
             raise ModelError("bound has no counts yet; train it")
         within = reduce(or_, masks, 0)
         filtered = [self._filters.rows(each) if within >> bit & 1 else 0.0 for bit, each in enumerate(query.relations.values())]
-        bound = JoinBound(query, lambda table, column: self._degrees.get((table, column)), filtered)
+        bound = JoinBound(query, self._degrees.by, filtered)
         return np.array([bound.rows(mask) for mask in masks])

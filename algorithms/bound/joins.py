@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pytest_pilotscope.algorithms.bound.steps import Steps, by_rank, by_row, product
-from pytest_pilotscope.queries.joins import JoinQuery
+from pytest_pilotscope.queries.joins import JoinQuery, KeyType
 
-Degrees: TypeAlias = Callable[[str, str], Steps | None]
-"""From table and column to the rows of each value, NULL left out, the most frequent value first; None for a column without an order."""
+DegreesBy: TypeAlias = Callable[[str, str, KeyType], Steps | None]
+"""
+From table, column and the type in which it is compared to the rows of each value, NULL left out, the most frequent value first.
+
+None where nothing is known of it, such as for a column without an order.
+"""
 
 ROUNDING = 1 + 1e-9
 """The bound is raised by so much, so that rounding never makes it smaller than the truth."""
@@ -28,7 +32,7 @@ class JoinBound:
     """The bounds of the sets of one query level; `filtered` has the most rows of each relation after its filters."""
 
     query: JoinQuery
-    degrees: Degrees
+    degrees: DegreesBy
     filtered: Sequence[float]
     _columns: list[dict[int, Steps]] = field(init=False)
     _classes: list[dict[int, None]] = field(init=False)
@@ -40,11 +44,11 @@ class JoinBound:
         self._columns = [{} for _ in range(count)]
         self._classes = [{} for _ in self.query.classes]
         tree = list(range(count + len(self.query.classes)))
-        for number, members in enumerate(self.query.classes):
+        for number, (members, key) in enumerate(zip(self.query.classes, self.query.keys, strict=True)):
             for ref in members:
                 relation = self.query.aliases.index(ref.alias)
                 one, other = _root(tree, relation), _root(tree, count + number)
-                degrees = self.degrees(self.query.relations[ref.alias].table, ref.column)
+                degrees = self.degrees(self.query.relations[ref.alias].table, ref.column, key)
                 if one != other and degrees is not None:  # else the equality closes a cycle, or nothing is known of it
                     tree[one] = other
                     self._columns[relation][number] = degrees.cut(self.filtered[relation])

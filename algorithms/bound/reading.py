@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from pytest_pilotscope.algorithms.bound.steps import Steps
 from pytest_pilotscope.algorithms.table_samples import TableSample
 from pytest_pilotscope.algorithms.typed_columns import kind_of
 from pytest_pilotscope.postgres.catalog import indexable_schema
+from pytest_pilotscope.postgres.exact_text import exact_text
 from pytest_pilotscope.queries.predicates import quote_identifier
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
-    from pytest_pilotscope.queries.joins import Schema
+    from pytest_pilotscope.queries.joins import KeyType, Schema
 
 FREQUENT = 256
 """Most frequent values, and ranges of values, that are kept of each column."""
@@ -39,8 +41,8 @@ _RANGES = """
     ) AS ordered
     GROUP BY part
 """
-_INEXACT = """
-    SELECT c.relname, a.attname
+_LOOSE = """
+    SELECT c.relname, a.attname, CAST(CAST(a.attcollation AS regcollation) AS text)
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_collation AS o ON o.oid = a.attcollation
@@ -48,26 +50,41 @@ _INEXACT = """
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Degrees:
+    """The degree sequences of columns, by table and column; `loose` are collations of columns that take different texts as equal."""
+
+    steps: Mapping[tuple[str, str], Steps]
+    loose: Mapping[tuple[str, str], str]
+
+    def by(self, table: str, column: str, key: KeyType) -> Steps | None:
+        """Return the degrees of a column whose values are equal by a key; None for no order, and where the key makes more texts equal."""
+        _, _, collation = key.name.rpartition(" COLLATE ")
+        coarser = collation != key.name and not key.bytewise and self.loose.get((table, column)) != collation
+        return None if coarser else self.steps.get((table, column))
+
+
 def read_counts(
     session: Session, schema: Schema, advance: Callable[[int], None] = lambda steps: None
-) -> tuple[dict[tuple[str, str], Steps], dict[tuple[str, str], ColumnCounts]]:
+) -> tuple[Degrees, dict[tuple[str, str], ColumnCounts]]:
     """
     Return degree sequences and counts by table and column, of all columns that have an order.
 
     A column whose collation takes different texts as equal has no counts: only PostgreSQL can compare them.
     """
-    inexact = {(str(table), str(column)) for table, column in session.execute(_INEXACT)}
+    loose = {(str(table), str(column)): str(collation) for table, column, collation in session.execute(_LOOSE)}
     degrees: dict[tuple[str, str], Steps] = {}
     counts: dict[tuple[str, str], ColumnCounts] = {}
-    for table, types in indexable_schema(session, schema).items():
-        for column, column_type in types.items():
-            found = session.execute(_sql(_VALUES, table, column, FREQUENT + 1))
-            degrees[table, column] = degree_sequence([(int(rows), int(values)) for _, rows, values in found if values is not None])
-            if (table, column) not in inexact:
-                ranges = _ranges(session, table, column, column_type)
-                counts[table, column] = _counts(table, column, column_type, found, ranges)
-            advance(1)
-    return degrees, counts
+    with exact_text(session):
+        for table, types in indexable_schema(session, schema).items():
+            for column, column_type in types.items():
+                found = session.execute(_sql(_VALUES, table, column, FREQUENT + 1))
+                degrees[table, column] = degree_sequence([(int(rows), int(values)) for _, rows, values in found if values is not None])
+                if (table, column) not in loose:
+                    ranges = _ranges(session, table, column, column_type)
+                    counts[table, column] = _counts(table, column, column_type, found, ranges)
+                advance(1)
+    return Degrees(degrees, loose), counts
 
 
 def degree_sequence(groups: Sequence[tuple[int, int]]) -> Steps:

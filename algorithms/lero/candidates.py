@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from pytest_pilotscope.algorithms.plans.shape import shape_key
 from pytest_pilotscope.errors import MissingExtension
 from pytest_pilotscope.postgres.planning import RawPlan, planned_with, planned_with_subplans
+from pytest_pilotscope.postgres.scans import MOST_ROWS
 from pytest_pilotscope.postgres.steering import has_extension
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.algorithm import Cardinalities
     from pytest_pilotscope.postgres.session import Session
-
-_LARGEST_ROWS = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,7 @@ class Slot:
 
     def cardinalities(self, subplans: Cardinalities) -> dict[frozenset[str], float]:
         """Return the changed estimates; the others stay PostgreSQL's. Rows are at least 1, the planner's own lower bound."""
-        return {
-            subplan: min(max(rows * self.factor, 1.0), _LARGEST_ROWS) for subplan, rows in subplans.items() if len(subplan) == self.size
-        }
+        return {subplan: min(max(rows * self.factor, 1.0), MOST_ROWS) for subplan, rows in subplans.items() if len(subplan) == self.size}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

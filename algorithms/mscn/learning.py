@@ -115,8 +115,8 @@ def _epochs(
 def _warn_if_falling(learned: Learned) -> None:
     """Warn if all epochs are over and the loss still falls: of the validation queries, or of training without them."""
     losses, of = (learned.validation_loss, "validation") if learned.validation_loss else (learned.train_loss, "training")
-    tenth = len(losses) // 10
-    if tenth and min(losses[-tenth:]) < STILL_FALLING * min(losses[-2 * tenth : -tenth]):
+    tenth = max(len(losses) // 10, 1)
+    if len(losses) > 1 and min(losses[-tenth:]) < STILL_FALLING * min(losses[-2 * tenth : -tenth]):
         logger.warning(
             "mscn ended after %d epochs while its %s loss still fell (%.3g to %.3g in the last %d); let it learn on with more --epochs",
             *(len(losses), of, min(losses[-2 * tenth : -tenth]), min(losses[-tenth:]), tenth),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.places.givenfiles import read_given
+from pytest_pilotscope.errors import UsageError, shortened
+from pytest_pilotscope.places.givenfiles import read_given, read_lines
+from pytest_pilotscope.postgres.scans import MOST_ROWS
+from pytest_pilotscope.postgres.subplans import parse_aliases
 from pytest_pilotscope.queries.joins import LeveledSubplan, Subplan
 
 Estimates: TypeAlias = Mapping[str, Mapping[Subplan, float]]
@@ -23,8 +26,9 @@ def read_estimates(path: Path) -> Estimates:
     """
     Read the rows of each subplan by query.
 
-    Each line has `query` (the query's id), `aliases` (a list, or a text with blanks between them), `rows` (empty where there is no
-    estimate), and `level` where a statement has several query levels. Raise `UsageError`, which names the file and the line.
+    Each line has `query` (the query's id), `aliases` (a list, or a text with blanks between them, where a name with a blank is in double
+    quotes), `rows` (empty where there is no estimate), and `level` where a statement has several query levels. Raise `UsageError`, which
+    names the file and the line.
     """
     reader = _READERS.get(path.suffix)
     if reader is None:
@@ -46,33 +50,44 @@ def _add(found: dict[str, dict[Subplan, float]], line: Mapping[str, Any], place:
     missing = [name for name in COLUMNS[:2] if line.get(name) in (None, "")]
     if missing:
         raise UsageError(f"{place}: it has no {' and no '.join(missing)}; every line needs {', '.join(COLUMNS)}")
-    aliases, level = line["aliases"], line.get("level")
-    names = aliases.split() if isinstance(aliases, str) else [str(name) for name in aliases]
-    subplan = frozenset(names) if level in (None, "") else LeveledSubplan(int(_number(level, "level", place)), names)
-    rows = line.get("rows")
-    estimates = found.setdefault(str(line["query"]), {})
+    query, rows = line["query"], line.get("rows")
+    if isinstance(query, bool) or not isinstance(query, str | int):
+        raise UsageError(f"{place}: query is {query!r}; it must be the id of a query")
+    subplan = _subplan(line["aliases"], line.get("level"), place)
+    estimates = found.setdefault(str(query), {})
     if rows in (None, ""):
         return
     if subplan in estimates:
-        raise UsageError(
-            f"{place}: {{{', '.join(sorted(subplan))}}} of query {line['query']!r} has an estimate on an earlier line; keep one"
-        )
-    estimates[subplan] = _number(rows, "rows", place)
+        raise UsageError(f"{place}: {{{', '.join(sorted(subplan))}}} of query {query!r} has an estimate on an earlier line; keep one")
+    number = _number(rows)
+    if number is None or not 0 <= number <= MOST_ROWS:
+        raise UsageError(f"{place}: rows is {shortened(repr(rows))}; it must be a number from 0 to 1e100")
+    estimates[subplan] = number
 
 
-def _number(value: object, name: str, place: str) -> float:
-    """Return a finite number of at least 0; raise `UsageError`."""
+def _subplan(aliases: object, level: object, place: str) -> Subplan:
+    names = parse_aliases(aliases) if isinstance(aliases, str) else aliases
+    if not isinstance(names, Collection) or isinstance(names, Mapping) or not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{place}: aliases is {shortened(repr(aliases))}; it must be a list of names, or a text with blanks between them")
+    if level in (None, ""):
+        return frozenset(names)
+    number = _number(level)
+    if number is None or number < 1 or number % 1:
+        raise UsageError(f"{place}: level is {shortened(repr(level))}; it must be a whole number of at least 1")
+    return LeveledSubplan(int(number), names)
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = -1.0
-    if not isfinite(number) or number < 0:
-        raise UsageError(f"{place}: {name} is {value!r}; it must be a number of at least 0")
-    return number
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isfinite(number) and not isinstance(value, bool) else None
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, text in enumerate(read_given(path).decode().splitlines(), 1):
+    for number, text in enumerate(read_lines(path), 1):
         if text.strip():
             try:
                 line = json.loads(text)
@@ -84,22 +99,28 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    text = read_given(path).decode("utf-8-sig")
+    before = csv.field_size_limit(max(len(text), 1))  # the SQL of a set may be longer than a field by default
+    try:
+        reader = csv.DictReader(StringIO(text, newline=""), strict=True)
         if missing := set(COLUMNS) - set(reader.fieldnames or ()):
             raise UsageError(f"{path}:1: the first line has no column {', '.join(sorted(missing))}; it must name {', '.join(COLUMNS)}")
         for line in reader:
             yield reader.line_num, line
+    finally:
+        csv.field_size_limit(before)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException, BufferReader, parquet
 
     try:
-        lines = parquet.read_table(path).to_pylist()
+        file = parquet.ParquetFile(BufferReader(read_given(path)))
+        columns = [name for name in (*COLUMNS, "level") if name in file.schema_arrow.names]
+        lines = (line for batch in file.iter_batches(columns=columns) for line in batch.to_pylist())
+        yield from enumerate(lines, 1)
     except ArrowException as error:
         raise UsageError(f"{path} is not a Parquet file: {error}") from error
-    yield from enumerate(lines, 1)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = {

@@ -33,7 +33,7 @@ class Replay:
 
     def __init__(self) -> None:
         self._files: list[Estimates | SubplanLines] = []
-        self._known: dict[str, PartialCardinalities] = {}
+        self._known: dict[Query, PartialCardinalities] = {}
 
     def train(self, training: Training) -> TrainingReport:
         """Read the files of `--replay-estimates`. Raise `UsageError`, which names a file and a line that cannot be read."""
@@ -47,7 +47,7 @@ class Replay:
 
     def steer_by_text(self, query: Query) -> Cardinalities | None:
         """Return the rows of a query whose sets the planner has listed before, None for a new query."""
-        return self._known.get(query.sql)
+        return self._known.get(query)
 
     def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
         """Return the rows of the given sets that a file has. Raise `UnsupportedQuery` if no file has any of them."""
@@ -57,8 +57,8 @@ class Replay:
         found = {subplan: rows[subplan] for subplan in subplans if subplan in rows}
         if not found:
             raise UnsupportedQuery(NOT_COVERED, query.sql)
-        self._known[query.sql] = PartialCardinalities(found, dict.fromkeys(subplans.keys() - found.keys(), NOT_COVERED))
-        return self._known[query.sql]
+        self._known[query] = PartialCardinalities(found, dict.fromkeys(subplans.keys() - found.keys(), NOT_COVERED))
+        return self._known[query]
 
 
 def _of_lines(path: Path, subplans: Path | None, training: Training) -> SubplanLines:

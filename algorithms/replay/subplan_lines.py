@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_pilotscope.errors import UsageError
-from pytest_pilotscope.places.givenfiles import read_given
+from pytest_pilotscope.places.givenfiles import read_given, read_lines
+from pytest_pilotscope.postgres.scans import MOST_ROWS
 from pytest_pilotscope.queries.joins import Schema, Subplan
 from pytest_pilotscope.queries.plainparser import parse_plain
 from pytest_pilotscope.queries.queries import Query
@@ -28,24 +29,28 @@ _LINE = re.compile(r"(?P<sql>.*?);?\s*\|\|\s*(?P<position>\d+)\s*", re.DOTALL)
 def read_numbers(path: Path) -> list[float]:
     """Read one number a line. Raise `UsageError`, which names the file and the line."""
     numbers = []
-    try:
-        lines = read_given(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             numbers.append(float(line))
         except ValueError:
             raise UsageError(f"{path}:{number}: {line[:80]!r} is not a number; a .txt file has one estimate on each line") from None
-        if not 0 <= numbers[-1] < float("inf"):
-            raise UsageError(f"{path}:{number}: {line[:80]!r} is no number of rows; it must be finite and at least 0")
+        if not 0 <= numbers[-1] <= MOST_ROWS:
+            raise UsageError(f"{path}:{number}: {line[:80]!r} is no number of rows; it must be from 0 to 1e100")
     return numbers
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
 
 
 def subplan_file_of(path: Path, lines: int) -> Path:
     """Find the file of sub-plan queries with so many lines, beside a file of numbers or one folder above. Raise `UsageError` without it."""
     folders = (path.parent, path.parent.parent)
-    found = [file for folder in folders for file in sorted(folder.glob("*.sql")) if len(file.read_bytes().splitlines()) == lines]
+    given = [file for folder in folders for file in sorted(folder.glob("*.sql")) if file.is_file()]
+    found = [file for file in given if read_given(file).rstrip().count(b"\n") + 1 == lines]
     if len(found) != 1:
         named = ", ".join(str(file) for file in found) or "none"
         raise UsageError(
@@ -73,7 +78,7 @@ class SubplanLines:
     @classmethod
     def read(cls, path: Path, numbers: Sequence[float], schema: Schema) -> SubplanLines:
         """Read a file of sub-plan queries, one for each number; `UsageError` names a line that is none."""
-        texts = read_given(path).decode().splitlines()
+        texts = _lines(path)
         if len(texts) != len(numbers):
             raise UsageError(f"{path} has {len(texts)} sub-plan queries for {len(numbers)} estimates; name the file that they belong to")
         lines: dict[int, list[SubplanLine]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pytest_pilotscope.commands.workload_queries import queries_of
 from pytest_pilotscope.errors import StatementFailed, UsageError
 from pytest_pilotscope.places.privatefiles import open_private, write_private
 from pytest_pilotscope.postgres.process import temporary_folder
+from pytest_pilotscope.postgres.subplans import alias_text
 from pytest_pilotscope.provision.database import open_database
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.meaning import NoCount
@@ -34,14 +35,13 @@ def write_subplans(config: PostgreSQLConfig, queries: Path | None, output: Path,
 
     The name of `output` tells the format: .jsonl, .csv or .parquet. With `true_rows` each line has the true rows of its set.
     """
-    writers = {".jsonl": _write_json_lines, ".csv": _write_csv, ".parquet": _write_parquet}
-    if output.suffix not in writers:
-        raise UsageError(f"{output}: unknown kind of file {output.suffix!r}; let its name end in {', '.join(writers)}")
+    if output.suffix not in WRITERS:
+        raise UsageError(f"{output}: unknown kind of file {output.suffix!r}; let its name end in {', '.join(WRITERS)}")
     with open_database(config) as database, database.measuring_session() as session:
         chosen = queries_of(database, queries, ("test",))[:limit]
         known = _counted(session, chosen) if true_rows else {}
         lines = [line for query in chosen for line in _lines(session, query, known.get(query.id, {}), true_rows=true_rows)]
-    writers[output.suffix](output, lines)
+    WRITERS[output.suffix](output, lines)
     return len(lines)
 
 
@@ -87,7 +87,7 @@ def _write_csv(path: Path, lines: Sequence[Line]) -> None:
     with open_private(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["query", "aliases"])
         writer.writeheader()
-        writer.writerows({**line, "aliases": " ".join(line["aliases"])} for line in lines)
+        writer.writerows({**line, "aliases": " ".join(map(alias_text, line["aliases"]))} for line in lines)
 
 
 def _write_parquet(path: Path, lines: Sequence[Line]) -> None:
@@ -95,3 +95,11 @@ def _write_parquet(path: Path, lines: Sequence[Line]) -> None:
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.Table.from_pylist(list(lines)), path)
+
+
+WRITERS: Mapping[str, Callable[[Path, Sequence[Line]], None]] = {
+    ".jsonl": _write_json_lines,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}
+"""By the ending of the file."""

@@ -39,7 +39,7 @@ def check_decision(algorithm: str, query: Query, decision: object) -> Decision:
             f"{algorithm} answered query {query.id!r} with {decision!r}; it must be a Decision (from pytest_pilotscope import Decision)"
         )
     check_rows(algorithm, query, decision.rows)
-    if decision.join_order is not None and not isinstance(decision.join_order, str):
+    if decision.join_order is not None and not (isinstance(decision.join_order, str) and decision.join_order.strip()):
         raise AlgorithmError(
             f"{algorithm} answered query {query.id!r} with {decision.join_order!r} as join_order; it must be a text such as '((a b) c)'"
         )

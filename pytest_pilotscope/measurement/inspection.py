@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed, named
-from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
-from pytest_pilotscope.postgres.adherence import Adherence, Tally, combined, uninjected, verify
+from pytest_pilotscope.learning.algorithm import Cardinalities, Subplan, unknown_of
+from pytest_pilotscope.postgres.adherence import Adherence, Tally, combined, level_of, uninjected, verify
 from pytest_pilotscope.postgres.plan_hints import verify_hints
 from pytest_pilotscope.postgres.plannersettings import settings_in_force, verify_settings
+from pytest_pilotscope.postgres.subplans import key_text
 
 if TYPE_CHECKING:
     from pytest_pilotscope.learning.decision import Decision
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.postgres.explain import Plan
     from pytest_pilotscope.postgres.session import Session
 
+NO_RELATIONS = "the statement has no relations whose rows, joins or scans can be decided"
 _WARNING = "WARNING:  "
 
 
@@ -61,7 +63,7 @@ def inspected(session: Session, sql: str, steering: Steering, *, analyze: bool =
         steering=steering,
         plan=plan,
         warnings=tuple(notice.removeprefix(_WARNING) for notice in session.take_notices() if notice.startswith(_WARNING + "pilotscope.")),
-        considered=session.subplans(sql) if steering.estimates else {},
+        considered=session.subplans(sql) if steering.estimates or _of_planner(steering.decision) else {},
         in_force=settings_in_force(session, settings) if settings else {},
     )
 
@@ -74,7 +76,8 @@ def adherence_of(inspection: Inspection, session: Session, sql: str) -> Adherenc
     if plan is None:
         return Tally(reasons=[f"its plan is not known: {inspection.failure}"]).adherence()
     if steering.decision is not None:
-        return combined(_of_decision(steering.decision, plan, inspection))
+        own = session.subplans(sql) if steering.decision.rows else {}
+        return combined(_of_decision(steering.decision, plan, inspection, own))
     rows, own = steering.estimates or {}, session.subplans(sql)
     unknown = uninjected(rows, inspection.considered, own, unknown_of(rows))
     there = frozenset().union(*inspection.considered)
@@ -88,11 +91,41 @@ def unused(adherence: Adherence | None, inspection: Inspection) -> str | None:
     return f"PostgreSQL used nothing of its decision: {named(adherence.reasons, 1)}"
 
 
-def _of_decision(decision: Decision, plan: Plan, inspection: Inspection) -> list[Adherence]:
-    """Return the adherence to each kind of decision; the rows of a decision are for some sets, and the plan may have none of these."""
+def _of_planner(decision: Decision | None) -> bool:
+    """Tell whether a decision is about relations."""
+    return decision is not None and bool(decision.rows or decision.join_order is not None or decision.methods)
+
+
+def _of_decision(decision: Decision, plan: Plan, inspection: Inspection, own: Cardinalities) -> list[Adherence]:
+    """
+    Return the adherence to each kind of decision; the rows of a decision are for some sets, and the plan may have none of these.
+
+    `own` are the sets that PostgreSQL considers by itself.
+    """
+    considered = inspection.considered
+    if _of_planner(decision) and not considered:
+        return [Tally(reasons=[NO_RELATIONS]).adherence(), verify_settings(plan, inspection.in_force)]
+    reasons = [*inspection.warnings, *_never_considered(decision.rows, considered, own)]
     return [
-        Tally(reasons=list(inspection.warnings)).adherence(),
-        verify(plan, decision.rows, only_injected=True),
-        verify_hints(plan, decision.join_order, decision.methods, inspection.warnings),
+        Tally(reasons=reasons).adherence(),
+        verify(plan, decision.rows, uninjected(decision.rows, considered, considered, {}), only_injected=True),
+        verify_hints(plan, decision.join_order, decision.methods, inspection.warnings, frozenset().union(*considered)),
         verify_settings(plan, inspection.in_force),
     ]
+
+
+def _never_considered(rows: Cardinalities, considered: Cardinalities, own: Cardinalities) -> Iterator[str]:
+    """
+    Yield a sentence for each set with rows that PostgreSQL considers neither with the decision nor without it: no plan joins it by itself.
+
+    The library warns about sets of relations that the statement does not have. A statement of one level has sets without a level.
+    """
+    known: dict[int | None, set[Subplan]] = {None: set()}
+    for subplan in considered.keys() | own.keys():
+        for level in {None, level_of(subplan) or 1}:
+            known.setdefault(level, set()).add(frozenset(subplan))
+    there = {level: frozenset().union(*sets) for level, sets in known.items()}
+    for subplan in rows:
+        level, aliases = level_of(subplan), frozenset(subplan)
+        if aliases <= there.get(level, frozenset()) and aliases not in known[level]:
+            yield f"rows of {key_text(subplan)}: PostgreSQL considers no such set"

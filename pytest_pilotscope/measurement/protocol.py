@@ -22,7 +22,7 @@ from pytest_pilotscope.measurement.clocks import Clock
 from pytest_pilotscope.measurement.differences import Differs, explained
 from pytest_pilotscope.measurement.executing import executed
 from pytest_pilotscope.measurement.inspection import Inspection, adherence_of, inspected, unused
-from pytest_pilotscope.measurement.sides import Side, Steering
+from pytest_pilotscope.measurement.sides import Side
 from pytest_pilotscope.postgres.explain import Plan, node_of
 from pytest_pilotscope.postgres.steering import has_extension
 from pytest_pilotscope.queries.queries import Query
@@ -223,7 +223,7 @@ class QueryMeasurement:
         )
         if plan is not None:
             report = replace(report, plan_shape=plan.shape_hash, plan=node_of(plan), plan_cost=plan.total_cost)
-            report = self._with_accuracy(report, side, steering, plan)
+            report = self._with_accuracy(report, side, inspection, plan)
         if steering.unsupported is not None:
             return replace(report, steered_ratio=0.0, steering_reasons=(f"not steered: {steering.unsupported}",))
         adherence = adherence_of(inspection, side.session, self.query.sql)
@@ -232,18 +232,22 @@ class QueryMeasurement:
         left = unused(adherence, inspection)
         return replace(report, left=left, steered_ratio=adherence.steered_ratio, steering_reasons=adherence.reasons)
 
-    def _with_accuracy(self, report: QueryReport, side: Side, steering: Steering, plan: Plan) -> QueryReport:
-        """Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none."""
+    def _with_accuracy(self, report: QueryReport, side: Side, inspection: Inspection, plan: Plan) -> QueryReport:
+        """
+        Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none.
+
+        Every side is judged on the same sets: one that an estimator leaves to PostgreSQL has the rows that PostgreSQL planned with.
+        """
         if not has_extension(side.session):
             return replace(report, p_error_reason="its server has no pilotscope library" if self.truth else None)
         if not self.truth:
             return replace(report, p_error_reason=next(iter(unknown_of(self.truth).values()), None))
         estimates = None
-        if steering.decision is None:
+        if inspection.steering.decision is None:
             own = side.session.subplans(self.query.sql)
-            rows = own if steering.estimates is None else steering.estimates
-            known = {subplan: rows.get(subplan, rows.get(frozenset(subplan))) for subplan in own}
-            estimates = estimates_of({subplan: found for subplan, found in known.items() if found is not None}, self.truth)
+            given, planned = inspection.steering.estimates or {}, {**own, **inspection.considered}
+            judged = {subplan: given.get(subplan, given.get(frozenset(subplan), planned[subplan])) for subplan in own}
+            estimates = estimates_of(judged, self.truth)
         found = p_error(side.session, self.query.sql, plan, self.truth)
         return replace(report, estimates=estimates, p_error=found.value, p_error_reason=found.reason)
 

@@ -154,7 +154,7 @@ class DeciderSide:
         if isinstance(self.algorithm, LearningOn):
             limit = training_limit(self.name, self.supervision.training_timeout_s)
             with self.supervision.put_back_on_error(), errors_of(self.name, f"on query {query.id!r}"), limit:
-                self.algorithm.learn_on(query)
+                self.algorithm.learn_on(replace(query))
         with _applied(self, query, self._decided, lambda decision: decision, self._facts) as (steering, decision):
             yield replace(steering, decision=decision)
 
@@ -207,7 +207,7 @@ class ObservingSide:
         if self._decision is not None:
             limit = training_limit(self.name, supervision.training_timeout_s)
             with supervision.put_back_on_error(), errors_of(self.name, f"on the execution of query {query.id!r}"), limit, clock:
-                self.algorithm.observe(query, self._decision, execution_ms)
+                self.algorithm.observe(replace(query), self._decision, execution_ms)
             supervision.check(self.name, f"learning from query {query.id!r}")
         return clock.elapsed_ms
 
@@ -254,7 +254,10 @@ def _applied(
     A query that it does not support is left to PostgreSQL; `explain` may find that out, too. Deciding, checking the answer and applying are
     inference time; explaining, and checking what the algorithm left behind, are not.
     """
+    if side.session.closed:
+        raise StatementFailed(query.sql, reason="the connection to the server is closed")
     name, supervision = side.name, side.supervision
+    given = replace(query)  # so that nothing an algorithm does to it reaches the other sides
     clock = Stopwatch()
     decided: T | None = None
     unsupported: str | None = None
@@ -263,8 +266,8 @@ def _applied(
         try:
             with supervision.put_back_on_error(), errors_of(name, f"on query {query.id!r}"), supervision.limited(name, query):
                 with clock:
-                    decided = decide(query)
-                facts = explain(query, decided)
+                    decided = decide(given)
+                facts = explain(given, decided)
         except UnsupportedQuery as error:
             decided, unsupported = None, error.reason
         supervision.check(name, f"its decision on query {query.id!r}")

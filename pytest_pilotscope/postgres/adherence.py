@@ -200,12 +200,13 @@ def _why(
     return f"removed: rows were injected for it with {' '.join(sorted(gone))}, which PostgreSQL removed" if gone else LEFT_OUT
 
 
-def _level(subplan: frozenset[str]) -> int | None:
+def level_of(subplan: frozenset[str]) -> int | None:
+    """Return the query level that a set is of, None for every level."""
     return subplan.level if isinstance(subplan, LeveledSubplan) else None
 
 
 def _given(subplan: frozenset[str], *, rows: float | None = None, why: str = "") -> _Given:
-    return _Given(aliases=frozenset(subplan), level=_level(subplan), rows=rows, why=why)
+    return _Given(aliases=frozenset(subplan), level=level_of(subplan), rows=rows, why=why)
 
 
 def _judge(node: RelationNode, sets: _Sets, tally: Tally, *, only_injected: bool, all_known: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_pilotscope.postgres.adherence import Adherence, Tally
@@ -60,17 +60,17 @@ class _Hinted:
     def __str__(self) -> str:
         return f"{self.method or 'join'} of {' '.join(sorted(self.relations))}"
 
-    def found(self, nodes: Iterable[RelationNode]) -> list[RelationNode]:
+    def found(self, nodes: Iterable[RelationNode], aliases: Collection[str]) -> list[RelationNode]:
         """Return the joins of exactly these relations, or the scans of the one."""
-        alike = [node for node in nodes if is_named(node.relations, self.relations)]
+        alike = [node for node in nodes if is_named(node.relations, self.relations, aliases)]
         return [node for node in alike if (node.plan.is_join if len(self.relations) > 1 else node.plan.alias is not None)]
 
-    def problem(self, node: RelationNode) -> str | None:
+    def problem(self, node: RelationNode, aliases: Collection[str]) -> str | None:
         """Return the way in which a node does not follow the hint."""
         if self.method is not None and _METHODS.get(node.plan.node_type) != self.method:
             return f"{node}: {self.method} was decided"
         outer = next((child for child in node.plan.children if child.relationship == "Outer"), None)
-        if self.outer is not None and outer is not None and not is_named(level_relations(outer), self.outer):
+        if self.outer is not None and outer is not None and not is_named(level_relations(outer), self.outer, aliases):
             return f"{node}: {' '.join(sorted(self.outer))} was decided to be the outer side"
         return None
 
@@ -80,9 +80,12 @@ def verify_hints(
     join_order: str | None,
     methods: Mapping[str, str] | Mapping[frozenset[str], str],
     warnings: Iterable[str] = (),
+    aliases: Collection[str] = (),
 ) -> Adherence:
     """
     Compare the joins and scans of `plan` with hints that the library accepted: each join of a tree, and each method.
+
+    `aliases` are those of the statement, as far as they are known.
 
     A tree that the library did not use, by its `warnings`, is left out: the plan may have some of its joins by chance.
 
@@ -93,8 +96,8 @@ def verify_hints(
     named = set(stems(plan.aliases))
     unused = {int(number[1]) for warning in warnings if (number := _UNUSED.match(warning))}
     for hinted in (*_joins(join_order or "", unused), *_methods(methods)):
-        found = hinted.found(nodes)
-        problems = [problem for node in found if (problem := hinted.problem(node)) is not None]
+        found = hinted.found(nodes, aliases)
+        problems = [problem for node in found if (problem := hinted.problem(node, aliases)) is not None]
         if not found and (unnamed := sorted(alias for alias in hinted.relations if not named & set(stems([alias])))):
             tally.explained.append(f"{hinted}: EXPLAIN does not name {' '.join(unnamed)}")
         elif not found:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_pilotscope.postgres.explain import Plan
 
 APPENDS = ("Append", "Merge Append", "Recursive Union")
 
-_MAX_ROWS = 1e100
+MOST_ROWS = 1e100
+"""PostgreSQL plans with no more rows."""
+
 _MOST_WORKERS = 8
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _QUALIFIED = re.compile(r'(?:"((?:[^"]|"")+)"|\b([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\.')
@@ -84,7 +86,7 @@ def relation_nodes(plan: Plan) -> list[RelationNode]:
 
 def clamped(rows: float) -> float:
     """Return rows as the planner keeps them (clamp_row_est in costsize.c)."""
-    return min(max(1.0, float(round(rows))), _MAX_ROWS)
+    return min(max(1.0, float(round(rows))), MOST_ROWS)
 
 
 def is_copy(alias: str) -> bool:
@@ -97,9 +99,22 @@ def stems(aliases: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(_COPY_SUFFIX.sub("", alias) for alias in aliases))
 
 
-def is_named(found: frozenset[str], relations: frozenset[str]) -> bool:
-    """Tell whether the relations that EXPLAIN names are these; it numbers aliases that occur more than once in a statement."""
-    return found == relations or (any(map(is_copy, found)) and stems(found) == stems(relations))
+def is_named(found: frozenset[str], relations: frozenset[str], aliases: Collection[str]) -> bool:
+    """
+    Tell whether the relations that EXPLAIN names are these; it numbers aliases that occur more than once in a statement.
+
+    An alias of the statement itself (`aliases`) that looks like a numbered one is none: users JOIN users AS users_1.
+    """
+    if found == relations:
+        return True
+    return any(is_copy(alias) and alias not in aliases for alias in found) and _unnumbered(found, aliases) == _unnumbered(
+        relations, aliases
+    )
+
+
+def _unnumbered(relations: frozenset[str], aliases: Collection[str]) -> list[str]:
+    """Return relations without the numbers of EXPLAIN and of the library (a#2), sorted."""
+    return sorted(alias if alias in aliases and "#" not in alias else stems([alias])[0] for alias in relations)
 
 
 def level_relations(plan: Plan) -> frozenset[str]:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 APPLICATION_NAME = "pilotscope"
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _CONNECTED = 0  # CONNECTION_OK of libpq
+_CLOSED_HERE = 1  # of psycopg2; 2 is a broken connection
 _QUERY_CANCELED = "57014"
 _LOCK_NOT_AVAILABLE = "55P03"
 LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
@@ -116,6 +117,11 @@ class Session:
     def closed(self) -> bool:
         """True after `close()`, or when the server broke the connection."""
         return bool(self._connection.closed) or self._connection.info.status != _CONNECTED
+
+    @property
+    def closed_here(self) -> bool:
+        """True after `close()`: the server did not break the connection."""
+        return bool(self._connection.closed == _CLOSED_HERE)
 
     def cancel(self) -> None:
         """End the running statement; another thread may call this."""
@@ -282,11 +288,18 @@ class Session:
         """Discard everything that the session carries (settings, temporary tables, prepared statements, locks, role), then set these."""
         stays, self._stays_read_only = self._stays_read_only, False
         try:
+            self.lift_limit()
             self.execute("DISCARD ALL")
             for name, value in settings.items():
                 self.execute("SELECT set_config(%s, %s, false)", (name, value))
+            self._timeout_ms = int(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
         finally:
             self._stays_read_only = stays
+
+    def lift_limit(self) -> None:
+        """Take the statement timeout away, whoever has set it, and however short it is."""
+        self._timeout_ms = self._timeout_ms or 1  # so that a statement that it ends is a time-out
+        self._lift(0)
 
     @contextmanager
     def statement_timeout(self, timeout_ms: int) -> Iterator[None]:

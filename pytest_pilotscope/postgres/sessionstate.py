@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.fingerprint import is_small
 from pytest_pilotscope.postgres.knobs import may_read_entries, put_entries_back, system_entries
 
@@ -59,6 +60,7 @@ _IDLE_TRANSACTIONS = """
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%' ORDER BY pid
 """
 _FLUSHES_STATISTICS = 150_000
+_QUERY_CANCELED = "57014"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,14 @@ def left_behind(session: Session, wanted: SessionState, *, exclusive: bool) -> l
     What ALTER SYSTEM has changed is put back on an `exclusive` server only; elsewhere it may be somebody else's.
     """
     found = session.end_transaction()
-    later = state_of(session)
+    try:
+        later = state_of(session)
+    except (QueryTimeout, StatementFailed) as error:
+        if session.closed or (isinstance(error, StatementFailed) and error.sqlstate != _QUERY_CANCELED):
+            raise
+        found.append("a statement timeout that ends the statements of the suite")
+        session.lift_limit()
+        later = state_of(session)
     found += wanted.differences(later)
     if found:
         session.reset(wanted.own)

@@ -210,6 +210,8 @@ def _exchange(session: Session, settings: Mapping[str, str]) -> dict[str, str]:
         name, value = _refused(settings, error)
         tree = f"; the join order is {shortened(value)!r}" if name == _JOIN_ORDER else ""
         raise SteeringError(f"PostgreSQL did not take {name}: {_detail(error)}{tree}") from error
+    except ValueError as error:  # of psycopg2: NUL, or half a character
+        raise SteeringError(f"PostgreSQL takes no such text for {' or '.join(settings)}: {error}") from error
     return dict(zip(settings, map(str, row[::2]), strict=True))
 
 

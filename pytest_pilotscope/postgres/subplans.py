@@ -12,14 +12,20 @@ from functools import lru_cache
 
 from pytest_pilotscope.queries.joins import LeveledSubplan
 
-__all__ = ["LeveledSubplan", "alias_text", "key_text", "parse_subplans"]
+__all__ = ["LeveledSubplan", "alias_text", "key_text", "parse_aliases", "parse_subplans"]
 
 _PLAIN_ALIAS = re.compile(r"[^\s\",:|()]+")
+_WRITTEN_ALIAS = re.compile(r'"((?:[^"]|"")+)"(?!\S)|\S+')
 
 
 def alias_text(alias: str) -> str:
     """Return an alias as the library reads it: in double quotes if it has characters of the notation."""
     return alias if _PLAIN_ALIAS.fullmatch(alias) else '"' + alias.replace('"', '""') + '"'
+
+
+def parse_aliases(text: str) -> frozenset[str]:
+    """Return the aliases in a text with blanks between them, which are written as `alias_text` does or plainly."""
+    return frozenset(found[1].replace('""', '"') if found[1] else found[0] for found in _WRITTEN_ALIAS.finditer(text))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pytest_pilotscope.errors import DifferentAnswer, ServerError, SideFailed, StatementFailed, errors_of
+from pytest_pilotscope.errors import AlgorithmError, DifferentAnswer, ServerError, SideFailed, StatementFailed, errors_of
 from pytest_pilotscope.learning.algorithm import Algorithm, Cardinalities, CardinalityEstimator, DatabasePreparer, PartialCardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.measurement.clocks import Clock, clock_of
@@ -244,10 +244,15 @@ class BenchmarkRun:
         return runs
 
     def _check_sessions(self, query: Query) -> None:
-        """Raise `ServerError` if a side has lost its session."""
+        """Raise `ServerError` if a side has lost its session, and `AlgorithmError` if it was closed here."""
         if any(side.session.closed for side in self.sides):
             for database in (self.database, *self.database.variants.values()):
                 database.server.connect().close()  # raises the reason if the server is gone
+            if any(side.session.closed_here for side in self.sides):
+                raise AlgorithmError(
+                    f"the session of the sides was closed while query {query.id!r} was measured, and the other queries are not "
+                    "measured: an algorithm must not close the session that it is given"
+                )
             raise ServerError(
                 f"PostgreSQL closed a session while query {query.id!r} was measured, and accepts connections again; its log has the "
                 "reason. The other queries are not measured"

@@ -196,17 +196,18 @@ def test_an_epoch_has_ten_steps(subplans: int, batch_size: int) -> None:
     assert batch_size_for(subplans) == batch_size
 
 
-def test_a_loss_that_still_falls_is_named(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("epochs", "rate"), [(2, 2e-3), (4, 1e-3), (10, 5e-4)])
+def test_a_loss_that_still_falls_is_named(caplog: pytest.LogCaptureFixture, epochs: int, rate: float) -> None:
     """The warning says how far it fell last, and what helps; a training that has settled is silent."""
     samples = training_set(30)
-    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10, learning_rate=5e-4), device=CPU)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=epochs, learning_rate=rate), device=CPU)
     assert re.fullmatch(
-        r"mscn ended after 10 epochs while its validation loss still fell \([\d.]+ to [\d.]+ in the last 1\); "
+        rf"mscn ended after {epochs} epochs while its validation loss still fell \([\d.]+ to [\d.]+ in the last 1\); "
         "let it learn on with more --epochs",
         caplog.messages[-1],
     )
     caplog.clear()
-    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=10, learning_rate=1e-12), device=CPU)
+    learn(samples, samples, widths=widths(samples), parameters=chosen(epochs=epochs, learning_rate=1e-12), device=CPU)
     assert caplog.messages == []
 
 

@@ -16,6 +16,7 @@ from pytest_pilotscope.algorithms.oracle import Oracle
 from pytest_pilotscope.algorithms.replay.estimates import read_estimates
 from pytest_pilotscope.algorithms.replay.estimator import NOT_COVERED, Replay
 from pytest_pilotscope.builtins import builtin_registry
+from pytest_pilotscope.commands.subplans import WRITERS
 from pytest_pilotscope.errors import UnsupportedQuery, UsageError
 from pytest_pilotscope.learning.algorithm import PartialCardinalities
 from pytest_pilotscope.learning.training import Training
@@ -70,6 +71,44 @@ def test_every_kind_of_file_has_the_same_estimates(tmp_path: Path, kind: str) ->
         "other": {},
         "q003": {LeveledSubplan(2, ["x"]): 3},
     }
+
+
+def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
+    """A mark of the encoding, lines that end as on Windows, characters that end a line in Python only, and SQL of any length."""
+    long = "x" * 200_000
+    contents = {
+        "csv": f"\ufeffquery,aliases,rows,sql\r\nq002,c,10,{long}\r\n",
+        "jsonl": '\ufeff{"query": "q002", "aliases": ["c"], "rows": 10, "sql": "\u2028 \u0085"}\r\n\r\n',
+    }
+    for kind, content in contents.items():
+        path = tmp_path / f"estimates.{kind}"
+        path.write_text(content, encoding="utf-8", newline="")
+        assert read_estimates(path) == {"q002": {frozenset("c"): 10}}
+    made = replay(benchmark(tmp_path, "\ufeff1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7\r\n8\r\n\r\n"))
+    assert made.steer(QUERY, {frozenset("c"): 1.0, frozenset("cu"): 1.0}) == {frozenset("cu"): 3}
+
+
+def test_a_statement_that_is_two_queries_has_the_rows_of_each(tmp_path: Path) -> None:
+    """Rows are by the id of a query: another one of the same text does not get those of the first."""
+    path = tmp_path / "estimates.csv"
+    path.write_text("query,aliases,rows\nq1,a,1\nq2,a,2\n")
+    made, asked = replay(path), {frozenset("a"): 5.0}
+    first, second, third = (Query(id=name, sql="SELECT 1 FROM a") for name in ("q1", "q2", "q3"))
+    for query, rows in ((first, 1), (second, 2)):
+        assert made.steer_by_text(query) is None
+        assert made.steer(query, asked) == made.steer_by_text(query) == {frozenset("a"): rows}
+    with pytest.raises(UnsupportedQuery, match=NOT_COVERED):
+        made.steer(third, asked)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_what_subplans_writes_is_read_again(tmp_path: Path, kind: str) -> None:
+    """Names with blanks and characters of the notation, too."""
+    path = tmp_path / f"subplans.{kind}"
+    names = (["a b", "c"], ['"', 'x"y'], ["2:x", "(", "|,"], ["ä", "b"])
+    line = {"query": "q1", "level": None, "sql": "SELECT 1"}
+    WRITERS[f".{kind}"](path, [{**line, "aliases": aliases, "rows": number} for number, aliases in enumerate(names)])
+    assert read_estimates(path) == {"q1": {frozenset(aliases): number for number, aliases in enumerate(names)}}
 
 
 def test_what_a_file_does_not_cover_is_left_to_postgresql(tmp_path: Path) -> None:
@@ -147,17 +186,28 @@ def test_lines_of_another_workload_are_refused(tmp_path: Path) -> None:
          "write one JSON object on each line"),
         ("a.jsonl", "[1]\n", "{path}:1: this is a JSON list; write one JSON object on each line"),
         ("a.jsonl", '{"query": "q1"}\n', "{path}:1: it has no aliases; every line needs query, aliases, rows"),
-        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": -1}\n', "{path}:1: rows is -1; it must be a number of at least 0"),
-        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": "many"}\n', "{path}:1: rows is 'many'; it must be a number of at least 0"),
-        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": NaN}\n', "{path}:1: rows is nan; it must be a number of at least 0"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": -1}\n', "{path}:1: rows is -1; it must be a number from 0 to 1e100"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": "many"}\n', "{path}:1: rows is 'many'; it must be a number from 0 to 1e100"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": NaN}\n', "{path}:1: rows is nan; it must be a number from 0 to 1e100"),
         ("a.jsonl", '{"query": "q1", "aliases": ["a"]}\n', "{path} has no estimate: no line has a number in rows; fill them in, or let "
          "`pilotscope subplans --true-rows` count them"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": 1e200}\n', "{path}:1: rows is 1e+200; it must be a number from 0 to 1e100"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "rows": true}\n', "{path}:1: rows is True; it must be a number from 0 to 1e100"),
+        ("a.jsonl", f'{{"query": "q1", "aliases": ["a"], "rows": 1{"0" * 310}}}\n', "{path}:1: rows is 1000"),
+        ("a.jsonl", '{"query": true, "aliases": ["a"], "rows": 1}\n', "{path}:1: query is True; it must be the id of a query"),
+        ("a.jsonl", '{"query": "q1", "aliases": 5, "rows": 1}\n', "{path}:1: aliases is 5; it must be a list of names, or a text with "
+         "blanks between them"),
+        ("a.jsonl", '{"query": "q1", "aliases": [["a", "b"]], "rows": 1}\n', "{path}:1: aliases is [['a', 'b']]; it must be a list of"),
+        ("a.jsonl", '{"query": "q1", "aliases": [], "rows": 1}\n', "{path}:1: aliases is []; it must be a list of names"),
+        ("a.jsonl", '{"query": "q1", "aliases": ["a"], "level": 1.5, "rows": 1}\n', "{path}:1: level is 1.5; it must be a whole number of "
+         "at least 1"),
+        ("a.csv", 'query,aliases,rows\nq1,"a,1\nq2,b,2\n', "{path} cannot be read: unexpected end of data"),
         ("a.csv", "query,aliases,rows\nq1,a b,1\nq1,b a,2\n",
          "{path}:3: {{a, b}} of query 'q1' has an estimate on an earlier line; keep one"),
         ("a.csv", "query,rows\nq1,1\n", "{path}:1: the first line has no column aliases; it must name query, aliases, rows"),
         ("a.parquet", "PAR", "{path} is not a Parquet file: "),
         ("a.txt", "1\nx\n", "{path}:2: 'x' is not a number; a .txt file has one estimate on each line"),
-        ("a.txt", "1\ninf\n", "{path}:2: 'inf' is no number of rows; it must be finite and at least 0"),
+        ("a.txt", "1\ninf\n", "{path}:2: 'inf' is no number of rows; it must be from 0 to 1e100"),
         ("a.txt", "1\n", "{path} has 1 estimates, and beside it and one folder above 0 .sql files have as many lines (none); "
          "name its file of sub-plan queries with --replay-subplans"),
     ],
@@ -180,6 +230,10 @@ def test_no_file_is_a_usage_error(tmp_path: Path) -> None:
     message = f"{tmp_path / 'some.sql'} has 1 sub-plan queries for 2 estimates; name the file that they belong to"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         replay(tmp_path / "x.txt", subplans=(tmp_path / "some.sql",))
+    (tmp_path / "folder.sql").mkdir()
+    message = f"{tmp_path / 'folder.sql'} cannot be read: [Errno 21] it is no regular file: '{tmp_path / 'folder.sql'}'"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        replay(tmp_path / "x.txt", subplans=(tmp_path / "folder.sql",))
     (tmp_path / "some.sql").write_text("SELECT COUNT(*) FROM users;||0\nSELECT random();||0\n")
     message = f"{tmp_path / 'some.sql'}:2: no sub-plan query: 'SELECT random();||0'; write a plain SELECT;||POSITION on each line"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):

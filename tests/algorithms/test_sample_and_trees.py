@@ -12,7 +12,7 @@ import pytest
 
 from pytest_pilotscope.algorithms.planned import PlannedEstimator
 from pytest_pilotscope.algorithms.sample import Sample
-from pytest_pilotscope.algorithms.textbook import NONE_PASSED, Textbook, membership, read_textbook
+from pytest_pilotscope.algorithms.textbook import NONE_PASSED, ColumnFacts, Textbook, membership, read_textbook
 from pytest_pilotscope.algorithms.trees.estimator import Trees
 from pytest_pilotscope.algorithms.trees.features import Featurizer
 from pytest_pilotscope.algorithms.trees.forest import Forest, HyperParameters, grow
@@ -91,6 +91,18 @@ def test_a_column_without_statistics_is_named(session: Session, textbook: Textbo
     bare = Textbook(table_rows=textbook.table_rows, columns={}, samples=textbook.samples)
     with pytest.raises(AlgorithmError, match=r"^PostgreSQL has no statistics of column customers\.id; run ANALYZE customers$"):
         bare.rows(query, query.masks)
+
+
+def test_values_are_counted_where_statistics_are_switched_off(newest_scratch: Session) -> None:
+    """The other columns of the table have statistics, so that ANALYZE would not help."""
+    newest_scratch.execute(
+        "CREATE TABLE t AS SELECT g AS id, nullif(g % 12, 0) AS x FROM generate_series(1, 300) AS g; "
+        "ALTER TABLE t ALTER x SET STATISTICS 0; ANALYZE"
+    )
+    facts = read_textbook(newest_scratch, read_schema(newest_scratch), seed=0).columns
+    assert facts["t", "id"] == ColumnFacts(distinct=300, null_share=0)
+    assert facts["t", "x"].distinct == 11
+    assert facts["t", "x"].null_share == pytest.approx(25 / 300)
 
 
 def test_membership_has_a_column_for_each_relation() -> None:

@@ -14,7 +14,7 @@ from pytest_pilotscope.algorithms.mscn.vocabulary import read_ranges
 from pytest_pilotscope.algorithms.table_samples import SAMPLE_ROWS, Samples, TableSample, draw
 from pytest_pilotscope.algorithms.three_valued import matcher, truth
 from pytest_pilotscope.algorithms.typed_columns import Mask, column, comparable, kind_of
-from pytest_pilotscope.errors import AlgorithmError, UnsupportedQuery
+from pytest_pilotscope.errors import AlgorithmError, StatementFailed, UnsupportedQuery
 from pytest_pilotscope.postgres.catalog import read_schema
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.meaning import read_meaning
@@ -206,6 +206,24 @@ def test_a_condition_that_fails_on_a_sample_row(session: Session, sampled: dict[
     with pytest.raises(UnsupportedQuery, match=re.escape(message)) as refused:
         Samples(sampled, session=session).mask(sampled["kinds"], predicate)
     assert refused.value.reason == message
+
+
+def test_a_column_is_compared_by_its_own_collation(scratch: Session, server: EmbeddedServer, library_of: LibraryOf) -> None:
+    """Texts of a sample have the collation of their column: the order of texts, and which of them are equal, depend on it."""
+    try:
+        scratch.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        scratch.execute("CREATE COLLATION alphabet (provider = icu, locale = 'und')")
+    except StatementFailed as error:
+        pytest.skip(f"no collations of ICU: {error.reason}")
+    scratch.execute(f"LOAD '{library_of(server)}'")
+    scratch.execute('CREATE TABLE t (l text COLLATE loose, a text COLLATE alphabet, c text COLLATE "C", d text)')
+    scratch.execute(
+        "INSERT INTO t SELECT x, x, x, x FROM (SELECT (ARRAY['a', 'A', 'b', 'B'])[1 + g % 4] FROM generate_series(1, 99) AS g) AS g (x)"
+    )
+    samples = Samples(draw(scratch, read_schema(scratch)), session=scratch)
+    for condition in ("l = 'A'", "l IN ('a', 'c')", "l <> 'b'", "l < 'B'", "a < 'B'", "a > 'a'", "c < 'a'", "c < 'B'", "d < 'a'"):
+        [level] = read_meaning(scratch, f"SELECT * FROM t WHERE {condition}").levels
+        assert samples.bitmap(level.query.relations["t"]).sum() == scratch.scalar(f"SELECT count(*) FROM t WHERE {condition}"), condition
 
 
 def test_each_predicate_is_asked_once(session: Session, sampled: dict[str, TableSample]) -> None:

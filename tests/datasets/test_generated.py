@@ -101,6 +101,8 @@ def test_too_little_data(newest_scratch: Session, cache: Path) -> None:
     [
         ("7", ColumnStatistics(type="integer", common=("7", "-3"), bounds=("1", "20"), few=True)),
         ("-2.50", ColumnStatistics(type="numeric", bounds=("-10", "3"), nulls=True)),
+        ("NaN", ColumnStatistics(type="double precision", common=("NaN", "Infinity"), bounds=("-Infinity", "3.5"))),
+        ("3.5", ColumnStatistics(type="numeric", common=("NaN", "7"), bounds=("-1", "7"))),
         ("2020-02-01", ColumnStatistics(type="date", bounds=("2019-01-01", "2021-01-01"))),
         ("it's {a} 'word'", ColumnStatistics(type="text", common=("other words", "it's {a} 'word'"), nulls=True)),
         (None, ColumnStatistics(type="integer", nulls=True)),

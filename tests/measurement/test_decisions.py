@@ -17,6 +17,7 @@ from pytest_pilotscope.measurement.sides import PlainSide, side_of
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.postgres.sessionstate import state_of
+from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.queries import Query
 from pytest_pilotscope.record.results import QueryReport, TrainingReport
 from tests.conftest import LibraryOf
@@ -119,6 +120,36 @@ def test_a_decision_is_followed_and_put_back(session: Session, decided: Decision
             ('pilotscope.cardinalities: 1 of 1 keys name no relations of this statement, the first is "z"',),
         ),
         (
+            Decision(rows={frozenset("ac"): 7.0}),
+            "SELECT count(*) FROM a JOIN b ON a.id = b.other JOIN c ON b.id = c.other",
+            0.0,
+            ("rows of a c: PostgreSQL considers no such set",),
+        ),
+        (
+            Decision(
+                rows={LeveledSubplan(1, "ac"): 7.0, LeveledSubplan(2, "ab"): 7.0, LeveledSubplan(2, "ac"): 7.0},
+                settings={"enable_sort": "off"},
+            ),
+            "SELECT (SELECT count(*) FROM a JOIN b ON a.id = b.other JOIN c ON b.id = c.other) + count(*) FROM a, c WHERE a.id = c.other",
+            0.5,
+            (
+                'pilotscope.cardinalities: 1 of 3 keys name no relations of this statement, the first is "2:a b"',
+                "rows of 1:a c: PostgreSQL considers no such set",
+            ),
+        ),
+        (
+            Decision(join_order="(a b)", methods={"a": "seqscan"}, rows={frozenset("a"): 3.0}),
+            "SELECT 1",
+            0.0,
+            ("the statement has no relations whose rows, joins or scans can be decided",),
+        ),
+        (
+            Decision(methods={"a": "seqscan", "a_1": "indexscan", "a a_1": "mergejoin"}, rows={frozenset("a"): 3.0}),
+            "SELECT count(*) FROM a JOIN a AS a_1 ON a.id = a_1.other WHERE a_1.id < 700",
+            1.0,
+            (),
+        ),
+        (
             Decision(methods={"a b": "hashjoin"}),
             "SELECT count(*) FROM a JOIN b ON a.id < b.id",
             0.0,
@@ -165,6 +196,8 @@ def test_a_query_that_the_algorithm_cannot_decide_on_is_left(session: Session) -
         (Decision(join_order="a b"), "PostgreSQL did not take pilotscope.join_order: a tree starts with a parenthesis"),
         (Decision(join_order="((a b) c"), r".* a closing parenthesis, found \"\"; the join order is '\(\(a b\) c'$"),
         (Decision(methods={"a": "hashjoin"}), "PostgreSQL did not take pilotscope.methods: hashjoin does not fit"),
+        (Decision(join_order="(a \0b)"), "PostgreSQL takes no such text for pilotscope.join_order: .* cannot contain NUL"),
+        (Decision(settings={"work_mem": "\ud800"}), "PostgreSQL takes no such text for work_mem: .* surrogates not allowed$"),
     ],
 )
 def test_a_decision_that_cannot_be_read_is_an_error(session: Session, decided: Decision, message: str) -> None:

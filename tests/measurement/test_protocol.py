@@ -195,6 +195,20 @@ def test_what_is_not_known_counts_as_not_steered(tables: Session) -> None:
     assert report.p_error_reason == "the true rows of 1 of 3 sets are not known, those of b because: it has a LIMIT"
 
 
+def test_a_set_that_is_left_to_postgresql_is_judged_by_the_rows_that_it_planned_with(tables: Session) -> None:
+    """Every side is judged on the same sets, whatever it knows: else one that knows the easy sets only would look better."""
+    sql = "SELECT 1 FROM a JOIN b ON a.x = b.x"
+    own = tables.subplans(sql)
+    truth = {subplan: 2 * rows for subplan, rows in own.items()}
+    given = {frozenset("a"): 7 * own[frozenset("a")]}
+    with tables.cardinalities(given):
+        planned = tables.subplans(sql)
+    assert planned[frozenset("ab")] > own[frozenset("ab")]
+    partial = PartialCardinalities(given, {frozenset("b"): "unknown", frozenset("ab"): "unknown"})
+    report = _report(_InjectingSide(name="partial", session=tables, found=partial), sql, truth)
+    assert {frozenset(one.aliases): one.estimated for one in report.estimates or ()} == planned
+
+
 def test_true_rows_are_injected_at_their_level(tables: Session) -> None:
     """The same alias in a subquery is another relation: each level has a truth, an estimate and a place in the p-error."""
     sql = "SELECT 1 FROM a JOIN (SELECT a.x FROM a JOIN b ON a.x = b.x LIMIT 3) AS s ON a.x = s.x"

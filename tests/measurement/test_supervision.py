@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ from tests.conftest import LibraryOf
 
 QUERY = Query(id="q", sql="SELECT count(*) FROM a JOIN b ON a.id = b.id")
 ORIGINAL = time.perf_counter_ns
+KEPT = ExitStack()
+"""Blocks that an algorithm entered and never left."""
 AFTER = "after its decision on query 'q', so the sides would not be independent"
 
 
@@ -177,6 +179,39 @@ def test_what_bears_on_plans_is_compared(session: Session, when: str, sql: str, 
             checked.check("chooser", "its work", **asked)
     finally:
         session.execute(undo)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda session: session.execute("SET statement_timeout = 1"),
+        lambda session: KEPT.enter_context(session.statement_timeout(1)),
+    ],
+)
+def test_a_limit_that_is_left_behind_ends_no_statement_of_the_suite(session: Session, act: Callable[[Session], object]) -> None:
+    """It is named and taken away, however short it is, and the limits of later statements are their own."""
+    with pytest.raises(AlgorithmError, match=rf"(1|2) changes? behind {AFTER}: .*statement.timeout"):
+        decided(session, act)
+    assert session.scalar("SHOW statement_timeout") == "0"
+    session.execute("SELECT pg_sleep(0.02)")
+    with session.statement_timeout(60_000):
+        session.execute("SELECT pg_sleep(0.02)")
+    assert session.scalar("SHOW statement_timeout") == "0"
+    decided(session, lambda session: None)
+
+
+def test_a_query_that_an_algorithm_changes_is_its_own(session: Session) -> None:
+    """What the sides run and record is the query of the workload."""
+    query = Query(id="q", sql="SELECT 1 FROM a")
+
+    class Changes(Chooser):
+        def decide(self, query: Query, session: Session) -> Decision:
+            for name in ("id", "sql"):
+                object.__setattr__(query, name, "other")
+            return Decision()
+
+    with side_of("changes", Changes(lambda session: None), session, supervision(session)).steered(query):
+        assert query == Query(id="q", sql="SELECT 1 FROM a")
 
 
 def test_a_setting_of_somebody_elses_server_stays(session: Session) -> None:

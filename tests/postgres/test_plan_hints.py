@@ -71,8 +71,21 @@ def _hinted(session: Session, sql: str, hints: _Hints) -> Plan:
 def test_hints_that_are_obeyed_are_followed(tables: Session, sql: str, hints: _Hints, parts: int) -> None:
     """Each join of a tree, with its outer side, and each method is found in the plan: in every level, in partitions, in any order."""
     plan = _hinted(tables, sql, hints)
-    adherence = verify_hints(plan, hints.join_order, dict(hints.methods))
-    assert (adherence.reasons, adherence.compared, adherence.steered_ratio) == ((), parts, 1.0), plan
+    for aliases in ((), frozenset().union(*tables.subplans(sql))):
+        adherence = verify_hints(plan, hints.join_order, dict(hints.methods), aliases=aliases)
+        assert (adherence.reasons, adherence.compared, adherence.steered_ratio) == ((), parts, 1.0), plan
+
+
+def test_an_alias_that_looks_numbered_is_another_relation(tables: Session) -> None:
+    """`a_1` is EXPLAIN's name of a second `a`, unless the statement has it: each of the two has a method of its own."""
+    sql = "SELECT * FROM a JOIN a AS a_1 ON a.id = a_1.other JOIN b ON a.id = b.id JOIN b AS b_1 ON a_1.id = b_1.id"
+    hints = _Hints("((a b) (a_1 b_1))", (("a b", "hashjoin"), ("a_1 b_1", "mergejoin"), ("a", "seqscan"), ("a_1", "indexscan")))
+    plan = _hinted(tables, sql, hints)
+    adherence = verify_hints(plan, hints.join_order, dict(hints.methods), aliases=("a", "a_1", "b", "b_1"))
+    assert (adherence.reasons, adherence.compared) == ((), 7), plan
+    swapped = {"1:a b": "mergejoin", "1:a": "indexscan"}  # of the other two, which a hint for one level must not be followed by
+    adherence = verify_hints(plan, None, swapped, aliases=("a", "a_1", "b", "b_1"))
+    assert adherence.reasons == ("Hash Join a b: mergejoin was decided", "Seq Scan a: indexscan was decided")
 
 
 def test_what_was_not_obeyed_has_a_line(tables: Session) -> None:

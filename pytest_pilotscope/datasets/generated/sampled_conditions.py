@@ -145,7 +145,13 @@ def _literal(text: str) -> str:
 
 def _order(statistics: ColumnStatistics) -> Callable[[str], tuple[Decimal, str]]:
     """Return the sort key of PostgreSQL's order; ISO dates and times of one time zone are in the order of their texts."""
-    return (lambda text: (Decimal(text), "")) if statistics.type in NUMBERS else (lambda text: (Decimal(0), text))
+    return _number if statistics.type in NUMBERS else (lambda text: (Decimal(0), text))
+
+
+def _number(text: str) -> tuple[Decimal, str]:
+    """Return the sort key of a number: NaN, which Python does not compare, is above all others."""
+    value = Decimal(text)
+    return (Decimal("Infinity"), "NaN") if value.is_nan() else (value, "")
 
 
 def _is_number(text: str) -> bool:

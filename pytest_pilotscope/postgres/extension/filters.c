@@ -85,6 +85,11 @@ static bool is_pattern(const char *operator) {
     return operator[0] == '~' || operator[0] == '!';
 }
 
+/* Tell whether texts that differ are different: a collation that is not deterministic takes some as equal. */
+static bool tells_apart(Oid collation) {
+    return !OidIsValid(collation) || get_collation_isdeterministic(collation);
+}
+
 /* column operator constant, column operator column. */
 static bool append_comparison(StringInfo json, const RangeTblEntry *rte, OpExpr *test) {
     Node *left = list_length(test->args) == 2 ? linitial(test->args) : NULL;
@@ -102,7 +107,8 @@ static bool append_comparison(StringInfo json, const RangeTblEntry *rte, OpExpr 
     }
     column = left ? column_name(rte, left) : NULL;
     name = column && OidIsValid(operator) ? comparison(operator) : NULL;
-    if (name == NULL || (IsA(right, Const) ? ((Const *)right)->constisnull : is_pattern(name) || !column_name(rte, right)))
+    if (name == NULL || !tells_apart(test->inputcollid) ||
+        (IsA(right, Const) ? ((Const *)right)->constisnull : is_pattern(name) || !column_name(rte, right)))
         return false;
     appendStringInfoChar(json, '{');
     append_string(json, "column", column);
@@ -131,7 +137,8 @@ static bool append_list(StringInfo json, const RangeTblEntry *rte, ScalarArrayOp
     bool by_value;
     char alignment;
 
-    if (name == NULL || strcmp(name, test->useOr ? "=" : "<>") != 0 || !IsA(list, Const) || list->constisnull)
+    if (name == NULL || !tells_apart(test->inputcollid) || strcmp(name, test->useOr ? "=" : "<>") != 0 || !IsA(list, Const) ||
+        list->constisnull)
         return false;
     type = get_element_type(list->consttype);
     if (!OidIsValid(type))

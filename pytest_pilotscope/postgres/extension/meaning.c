@@ -11,6 +11,7 @@
 
 #include "lib/stringinfo.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
@@ -113,10 +114,20 @@ static PsLevel *next_level(void) {
     return next;
 }
 
+/* Set a setting until the nest level of the caller ends. */
+static void set_for_now(const char *name, const char *value) {
+    (void)set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Constants are written so that every session reads the same values again, as postgres_fdw does it for other servers. */
 void ps_describe(void) {
     StringInfoData json, parameters, subplans;
     PsLevel *level;
+    int settings = NewGUCNestLevel();
 
+    set_for_now("extra_float_digits", "1");
+    set_for_now("DateStyle", "ISO");
+    set_for_now("IntervalStyle", "postgres");
     initStringInfo(&json);
     initStringInfo(&parameters);
     initStringInfo(&subplans);
@@ -124,6 +135,7 @@ void ps_describe(void) {
     while ((level = next_level()) != NULL)
         append_level(&json, level, &parameters, &subplans);
     appendStringInfo(&json, "],\n\"parameters\": {%s},\n\"subplans\": {%s}}", parameters.data, subplans.data);
+    AtEOXact_GUC(true, settings);
     report = MemoryContextStrdup(TopMemoryContext, json.data);
     pfree(json.data);
 }

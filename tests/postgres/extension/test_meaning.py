@@ -9,6 +9,7 @@ from pytest_pilotscope.postgres.meaning import read_meaning
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.joins import LeveledSubplan
 from pytest_pilotscope.queries.meaning import NoCount, Statement
+from pytest_pilotscope.queries.predicates import Opaque
 
 _TABLES = """
     CREATE TABLE a (id int PRIMARY KEY, x int, y int, t text);
@@ -188,3 +189,20 @@ def test_deep_statements_are_read(planned: Session) -> None:
     level = read_meaning(planned, f"SELECT * FROM a, b WHERE a.id = b.id AND ({ors}) AND b.x IN ({listed}) AND {nested}").outermost
     assert level is not None
     assert planned.scalar(level.count_sql(0b11).sql) >= 0
+
+
+def test_a_filter_that_takes_different_texts_as_equal_has_no_structured_form(planned: Session) -> None:
+    """Only PostgreSQL can compare texts by such a collation; others do not change which texts are equal."""
+    try:
+        planned.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except StatementFailed as error:
+        pytest.skip(f"no collation that takes different texts as equal: {error.reason}")
+
+    def structured(condition: str) -> bool:
+        [level] = read_meaning(planned, f"SELECT * FROM a WHERE {condition}").levels
+        return not any(isinstance(predicate.condition, Opaque) for predicate in level.query.relations["a"].predicates)
+
+    conditions = ("t = 'k1'", "t IN ('k1', 'k2')", "t <> 'k1'", "t = t || ''")
+    assert [structured(condition) for condition in conditions] == [True, True, True, False]
+    assert [structured(condition.replace("'k1'", "'k1' COLLATE \"C\"")) for condition in conditions[:3]] == [True] * 3
+    assert [structured(condition.replace("'k1'", "'k1' COLLATE loose")) for condition in conditions[:3]] == [False] * 3
