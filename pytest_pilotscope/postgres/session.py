@@ -113,6 +113,11 @@ class Session:
         return int(self._connection.info.backend_pid)
 
     @property
+    def literals_are_standard(self) -> bool:
+        """True if a backslash in a literal is an ordinary character, as in standard SQL; the server reports it after each statement."""
+        return self._connection.get_parameter_status("standard_conforming_strings") == "on"
+
+    @property
     def closed(self) -> bool:
         """True after `close()`, or when the server broke the connection."""
         return bool(self._connection.closed) or self._connection.info.status != _CONNECTED
