@@ -17,6 +17,7 @@ import pytest
 from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed
 from pytest_pilotscope.postgres import session as session_module
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 from pytest_pilotscope.postgres.session import Session
 
 
@@ -211,6 +212,34 @@ def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, new
     assert newest_scratch.scalar("SELECT 1") == 1  # the session answers, so its statement has ended
     with newest_server.connect() as other:
         assert other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(21)%'") == 0
+
+
+def test_a_cancel_that_fails_is_not_the_last(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+    """If the server cannot be told, the thread that tells it lives on, and the next Ctrl-C is told again."""
+    told = threading.Semaphore(0)
+
+    class Unreachable:
+        def cancel(self) -> None:
+            told.release()
+            raise OSError("no route to host")
+
+    def interrupt() -> None:
+        with newest_server.connect() as other:
+            while other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(1.5)'") == 0:
+                pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted() -> None:
+        with cancelled_by_interrupt(Unreachable()), newest_scratch._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1.5)")
+
+    for _ in range(2):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        thread.join()
+        assert told.acquire(timeout=10)
 
 
 def test_signals_outside_a_statement_are_pythons_own(newest_scratch: Session) -> None:
