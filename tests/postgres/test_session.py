@@ -264,6 +264,20 @@ def test_a_lost_connection_is_a_failure(newest_server: EmbeddedServer, newest_sc
     assert newest_scratch.closed
 
 
+@pytest.mark.parametrize("name", ["idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"])
+def test_no_limit_of_the_server_ends_a_session(newest_server: EmbeddedServer, newest_scratch: Session, name: str) -> None:
+    """A session that waits for a training must be there after it; its settings stay what they were for everybody else."""
+    if newest_scratch.scalar("SELECT count(*) FROM pg_settings WHERE name = %s", (name,)) == 0:
+        pytest.skip(f"this PostgreSQL has no {name}")
+    newest_scratch.execute(f"ALTER DATABASE {newest_scratch.database} SET {name} = 100")
+    with newest_server.connect(newest_scratch.database) as session:
+        if name != "idle_session_timeout":
+            session.execute("BEGIN")
+        time.sleep(0.5)
+        assert session.scalar(f"SHOW {name}") == "0"
+        assert session.scalar("SELECT reset_val FROM pg_settings WHERE name = %s", (name,)) == "100"
+
+
 def test_repr_shows_where_it_is_connected(newest_server: EmbeddedServer) -> None:
     """The text form of a session names the database."""
     with newest_server.connect() as session:
