@@ -101,7 +101,7 @@ def show_sent(sent: Iterable[Sent], results: Path, *, as_json: bool) -> bool:
         if one.reason:
             click.echo(f"{one.path.name}: {one.reason}", err=True)
         if one.missing:
-            click.echo(f"{one.path.name}: sent without artifacts that are gone: {', '.join(one.missing)}", err=True)
+            click.echo(f"{one.path.name}: sent without artifacts that are not in its folder: {', '.join(one.missing)}", err=True)
     return all(one.state != "failed" for one in done)
 
 

@@ -19,6 +19,7 @@ StateKind = Literal[
     "too-few-rounds",
     "missing-side",
     "missing-queries",
+    "timed-out",
     "renamed-queries",
     "changed-queries",
     "new-queries",
@@ -103,6 +104,8 @@ def _other_conditions(candidate: Record, reference: Record) -> Iterator[State]:
 
 def _other_sides(candidate: Record, reference: Record) -> Iterator[State]:
     ours, theirs = candidate.header.sides, reference.header.sides
+    if (here := candidate.header.baseline_side) != (there := reference.header.baseline_side):
+        yield State(kind="missing-side", text=f"this run compares with {here}, the reference with {there}")
     if missing := [side for side in theirs if side not in ours]:
         yield State(kind="missing-side", text=f"the reference measured {named(missing)}, this run did not")
     if new := [side for side in ours if side not in theirs]:

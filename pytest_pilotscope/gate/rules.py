@@ -29,7 +29,7 @@ from pytest_pilotscope.statistics.intervals import (
     mean_ratios,
     workload_ratios,
 )
-from pytest_pilotscope.statistics.pairs import Pairs, pairs_of
+from pytest_pilotscope.statistics.pairs import Bools, Pairs, pairs_of
 
 LARGEST_SHOWN = 10.0
 """The largest slow-down that is shown as a number (10 is 1000 %)."""
@@ -145,8 +145,12 @@ def decide_against_baseline(candidate: Record, policy: Policy) -> GateReport:
 
 
 def _judged_pairs(side: str, pairs: Pairs, reference: Pairs | None, policy: Policy) -> Iterator[_Found]:
-    """Yield the decision about times, with the power that it had."""
+    """Yield the decision about times, with the power that it had. Queries that timed out on both sides in every round have none."""
     yield from _newly_timed_out(side, pairs, reference)
+    yield from _lower_bounds(side, pairs, reference)
+    if (tied := _tied(pairs)).any():
+        timed = [query_id for query_id, without in zip(pairs.query_ids, tied, strict=True) if not without]
+        pairs, reference = pairs.restricted_to(timed), None if reference is None else reference.restricted_to(timed)
     for found in gate_pairs(side, pairs, reference, policy):
         if isinstance(found, Compared):
             found = replace(found, power=power_of(pairs, reference, policy.delta, policy.query_delta, policy.confidence))
@@ -209,6 +213,30 @@ def _newly_timed_out(side: str, pairs: Pairs, before: Pairs | None) -> Iterator[
     for i in (never & pairs.candidate_timed_out.all(axis=1)).nonzero()[0]:
         rounds = f"{pairs.rounds} of {pairs.rounds} rounds"
         yield Regression(side=side, figure="time-outs", query_id=pairs.query_ids[i], before="0 rounds", after=rounds)
+
+
+def _lower_bounds(side: str, pairs: Pairs, before: Pairs | None) -> Iterator[State]:
+    """Yield states for the queries of which only lower bounds are known, which say nothing against a slow-down; not if it was so before."""
+    tied, cut_off = _tied(pairs), _cut_off(pairs)
+    if before is not None:
+        tied &= ~_tied(before)
+        cut_off &= ~_cut_off(before)
+    for queries, when in ((tied, "on both sides in every round"), (cut_off, "in most rounds, and the baseline did not")):
+        if found := [query_id for query_id, is_one in zip(pairs.query_ids, queries, strict=True) if is_one]:
+            text = f"{counted(len(found), 'query', 'queries')} of {side} timed out {when}, so nothing tells how slow: {named(found)}"
+            yield State(kind="timed-out", text=f"{text}; raise --query-timeout-ms, or leave them out")
+
+
+def _tied(pairs: Pairs) -> Bools:
+    """Tell (Q,) which queries timed out on both sides in every round."""
+    tied: Bools = (pairs.baseline_timed_out & pairs.candidate_timed_out).sum(axis=1) == pairs.rounds
+    return tied
+
+
+def _cut_off(pairs: Pairs) -> Bools:
+    """Tell (Q,) which queries timed out in more than half of the rounds while the baseline did not, so that their medians are limits."""
+    cut_off: Bools = 2 * (pairs.candidate_timed_out & ~pairs.baseline_timed_out).sum(axis=1) > pairs.rounds
+    return cut_off
 
 
 def _sides(record: Record) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import psycopg2
@@ -24,6 +25,8 @@ _MAY_HEAL = re.compile(
 )
 # A server of ours has no password file, TLS or Kerberos. The file must not exist: libpq warns about any other kind than a plain file.
 _OWN = {"passfile": "/dev/null/none", "sslmode": "disable", "gssencmode": "disable"}
+# Who waits for an answer notices within 90 s that the network or the other machine is gone; by default after two hours.
+_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 90_000}
 _SET_BY_CONNECT = ("application_name", "client_encoding")
 
 
@@ -37,11 +40,13 @@ def connect(dsn: Dsn, *, token: str | None = None, **overrides: Any) -> Session:
     Open a session; `overrides` are libpq's keywords, such as `dbname`, and win over the DSN.
 
     A server that was started here has a `token`. Then no environment variable, service or password file has a say, and another server that
-    answers is refused. For other servers, the variables that set something in a session have none.
+    answers is refused. For other servers, the variables that set something in a session have none, and a network that is gone is noticed
+    after a minute and a half, unless the DSN says how (`keepalives_idle` and the like).
     Raise ServerError when nothing answers, or only not yet, and CannotConnect for all else; the text names the DSN without the password.
     """
-    _check(dsn)
-    keywords = {"application_name": APPLICATION_NAME, "client_encoding": "utf8", **({} if token is None else _OWN), **overrides}
+    given = _checked(dsn)
+    own = {name: value for name, value in _ALIVE.items() if name not in given} if token is None else _OWN
+    keywords = {"application_name": APPLICATION_NAME, "client_encoding": "utf8", **own, **overrides}
     connection = None
     try:
         with hidden_variables(everything=token is not None):  # psycopg2.connect would have the password among its variables
@@ -68,10 +73,10 @@ def as_role(session: Session, role: str, password: Secret) -> Session:
     return connect(dsn_of(**parameters | {"user": role, "password": password.reveal()}), token=token)
 
 
-def _check(dsn: Dsn) -> None:
-    """Raise ServerError for a string that libpq would misread: its own message would quote a piece of the password."""
+def _checked(dsn: Dsn) -> Collection[str]:
+    """Return the keywords of a DSN; raise ServerError if libpq would misread it: its own message would quote a piece of the password."""
     try:
-        psycopg2.extensions.parse_dsn(dsn.reveal())
+        given = frozenset(psycopg2.extensions.parse_dsn(dsn.reveal()))
     except psycopg2.Error:
         readable = False
     else:
@@ -81,3 +86,4 @@ def _check(dsn: Dsn) -> None:
             f"cannot read the connection string {dsn}: expected postgresql://user:password@host:port/database or key=value pairs; "
             "in a URL, write special characters of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
         )
+    return given

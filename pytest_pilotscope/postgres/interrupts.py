@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from pytest_pilotscope.postgres.signals import SIGNALS, interrupts_wait
@@ -41,7 +41,8 @@ class _Watcher:
         while number := self._reader.recv(1):
             running = self.running
             if running is not None and (number[0] == signal.SIGALRM or (number[0] in SIGNALS and not interrupts_wait())):
-                running.cancel()
+                with suppress(Exception):  # the server is gone or does not answer: the next signal is as good as the first
+                    running.cancel()
 
 
 _watcher: _Watcher | None = None

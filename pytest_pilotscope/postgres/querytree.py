@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_pilotscope.errors import StatementFailed
+from pytest_pilotscope.queries.statements import single
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -58,7 +59,7 @@ def query_tree(session: Session, sql: str) -> Node | None:
         session.execute("SET LOCAL client_min_messages = log; SET LOCAL debug_pretty_print = off; SET LOCAL debug_print_rewritten = on")
         session.take_notices()
         with suppress(StatementFailed):
-            session.execute(f"{ASKED}{sql}\n; DEALLOCATE pilotscope_asked")
+            session.execute(f"{ASKED}{single(sql)}\n; DEALLOCATE pilotscope_asked")
         printed = [notice for notice in session.take_notices() if _TITLE in notice and "{QUERY" in notice]
     roots = [root for notice in printed for root in _nodes_in(_value(iter(_TOKEN.findall(notice.partition(_TITLE)[2]))))]
     return next((root for root in roots if root.type == "QUERY" and root["targetList"]), None)

@@ -44,8 +44,12 @@ _FORBID_WRITING = "SET default_transaction_read_only = on"
 # JIT is noise unless it is being tuned; NOTICEs ("table does not exist, skipping") are not worth reading.
 _PREPARE_SESSION = (
     "SELECT set_config('jit', 'off', false), set_config('client_min_messages', 'warning', false), current_setting('statement_timeout'), "
-    f"set_config('lock_timeout', '{LOCK_NOTICE_MS}', false)"
+    f"set_config('lock_timeout', '{LOCK_NOTICE_MS}', false), "
+    "current_setting('idle_session_timeout', true), current_setting('idle_in_transaction_session_timeout'), "
+    "current_setting('transaction_timeout', true)"
 )
+_LIMITS_OF_SESSIONS = ("idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+"""The limits of a server after which it ends a session: one waits while a model is trained, or keeps a database of ours for this run."""
 # From PostgreSQL 14 on, on platforms that can: the statement of a process that was killed ends, too.
 _END_WITH_US = "SET client_connection_check_interval = '1s'"
 _CHECKS_CONNECTION = 140_000
@@ -80,6 +84,9 @@ class Session:
         self._timeout_ms = 0
         if prepared[0][2] != "0":
             self._timeout_ms = int(self.scalar("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"))
+        for name, value in zip(_LIMITS_OF_SESSIONS, prepared[0][4:], strict=True):
+            if value not in (None, "0"):
+                self.execute("SELECT set_config(%s, '0', false)", (name,))
         if self.server_version >= _CHECKS_CONNECTION:
             with suppress(StatementFailed):
                 self.execute(_END_WITH_US)
@@ -112,6 +119,11 @@ class Session:
     def backend_pid(self) -> int:
         """Process id of this session's server process, on the server's machine."""
         return int(self._connection.info.backend_pid)
+
+    @property
+    def literals_are_standard(self) -> bool:
+        """True if a backslash in a literal is an ordinary character, as in standard SQL; the server reports it after each statement."""
+        return self._connection.get_parameter_status("standard_conforming_strings") == "on"
 
     @property
     def closed(self) -> bool:

@@ -31,7 +31,14 @@ _HAS_RIGHTS = """
         OR EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)
     FROM pg_catalog.pg_roles AS r WHERE rolname = %s
 """
-# The functions that a domain's conditions call are in the text of their parse tree only.
+_NUMBERS_AND_TIMES = (
+    "nextval", "currval", "lastval", "clock_timestamp", "timeofday", "random", "random_normal", "gen_random_uuid", "gen_random_bytes",
+    "uuidv4", "uuidv7", "uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4",
+)  # fmt: skip
+"""The volatile functions that defaults of tables have, and that do nothing but return a value."""
+
+# Defaults and constraints run with the rights of whoever writes, which may be a superuser. The functions that they call are in the text of
+# their parse trees only; those that reach files, settings or other sessions are volatile.
 _CODE = """
     SELECT 'function ' || oid::regprocedure AS name FROM pg_proc AS p WHERE oid >= 16384 AND NOT EXISTS (
         SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype IN ('i', 'e'))
@@ -43,9 +50,15 @@ _CODE = """
     UNION ALL SELECT 'view or rule on ' || ev_class::regclass FROM pg_rewrite AS r WHERE oid >= 16384 AND NOT EXISTS (
         SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = r.ev_class AND deptype = 'e')
     UNION ALL SELECT 'policy ' || quote_ident(polname) FROM pg_policy WHERE oid >= 16384
-    UNION ALL SELECT 'domain ' || contypid::regtype || ', which calls ' || proname
-    FROM pg_constraint, regexp_matches(conbin::text, ':(?:op)?funcid (\\d+)', 'g') AS found (match), pg_proc AS called
-    WHERE contypid <> 0 AND called.oid = match[1]::oid AND provolatile = 'v'
+    UNION ALL SELECT place || ', which calls ' || proname FROM (
+        SELECT 'domain ' || contypid::regtype, conbin, true FROM pg_constraint WHERE contypid <> 0
+        UNION ALL SELECT 'default of type ' || oid::regtype, typdefaultbin, false FROM pg_type
+        UNION ALL SELECT 'constraint ' || quote_ident(conname) || ' of ' || conrelid::regclass, conbin, false
+        FROM pg_constraint WHERE conrelid <> 0
+        UNION ALL SELECT 'default of ' || adrelid::regclass || '.' || quote_ident(attname), adbin, false
+        FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+    ) AS stored (place, tree, when_read), regexp_matches(tree::text, ':(?:op)?funcid (\\d+)', 'g') AS found (match), pg_proc AS called
+    WHERE called.oid = match[1]::oid AND provolatile = 'v' AND (when_read OR proname <> ALL (%s))
     ORDER BY name LIMIT 1
 """
 
@@ -99,7 +112,8 @@ def code_in(session: Session) -> str | None:
     Return the name of an object in this database that would run code of its maker when somebody uses the tables; None if there is none.
 
     The session must be in a transaction; names that the maker gave to other objects do not hide the catalog until its end.
+    Code is also what runs when somebody writes to them: a default or a constraint that does more than return a value.
     """
     session.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-    found = session.execute(_CODE)
+    found = session.execute(_CODE, (list(_NUMBERS_AND_TIMES),))
     return str(found[0][0]) if found else None

@@ -11,17 +11,21 @@ from pytest_pilotscope.errors import StatementFailed
 QUERY = re.compile(r"(?:/\*\+(?:[^*]|\*(?!/))*\*/\s*)*(?:(?:select|with|values|table)\b|\()", re.IGNORECASE)
 """The beginning of a query, maybe after hints, as opposed to any other statement."""
 
+# To PostgreSQL every character beyond ASCII is a letter, also those that Python calls none: a sign, a digit, an emoji.
+_LETTER = "A-Za-z_\\x80-\\U0010ffff"
+_TAG = f"(?:[{_LETTER}][{_LETTER}0-9]*)?"
+_WITHIN_A_NAME = f"[{_LETTER}0-9$]"
 _PIECE = re.compile(
-    r"""
-      (?P<escaped>(?<!\w)[eE]'(?:[^'\\]|\\.|'')*')
+    rf"""
+      (?P<escaped>(?<!{_WITHIN_A_NAME})[eE]'(?:[^'\\]|\\.|'')*')
     | (?P<literal>'(?:[^']|'')*')
     | (?P<name>"(?:[^"]|"")*")
     | (?P<comment>--[^\r\n]*)
-    | (?P<dollar>(?<![\w$\x80-\U0010ffff])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | (?P<dollar>(?<!{_WITHIN_A_NAME})\$(?P<tag>{_TAG})\$.*?\$(?P=tag)\$)
     | (?P<block>/\*)
     | (?P<end>;)
     | (?P<backslash>\\)
-    | (?P<open>'|"|(?<![\w$\x80-\U0010ffff])\$(?:[^\W\d]\w*)?\$)
+    | (?P<open>'|"|(?<!{_WITHIN_A_NAME})\${_TAG}\$)
     """,
     re.VERBOSE | re.DOTALL,
 )

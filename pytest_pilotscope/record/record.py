@@ -223,6 +223,7 @@ class _Reader:
         self._format = FORMAT
         self._header: RunHeader | None = None
         self._entries: list[Entry] = []
+        self._measured: set[tuple[str, str, int, int]] = set()
         self._ignored: Counter[str] = Counter()
         self._truncated = False
 
@@ -230,7 +231,7 @@ class _Reader:
         """Read one line; accept a line that is cut off only if it is the `last`, and never as the header."""
         self._number += 1
         try:
-            values = json.loads(line)
+            values = json.loads(line, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors alike
             if last and self._header is not None:
                 self._truncated = True
@@ -279,10 +280,25 @@ class _Reader:
         else:
             entry = from_json(ENTRIES[kind], with_tree(values) if self._format == 1 else values)
             _check_side(entry, self._header)
+            if isinstance(entry, QueryRun) and not entry.warm_up:
+                self._check_new(entry)
             self._entries.append(entry)
+
+    def _check_new(self, run: QueryRun) -> None:
+        """Raise ValueError for a run that is there already: two times of one execution would be taken for a mean of clients."""
+        key = (run.query_id, run.side, run.repetition, run.client)
+        if key in self._measured:
+            client = f" by client {run.client}" if run.client else ""
+            raise ValueError(f"a second run of query {run.query_id!r} on side {run.side!r} in round {run.repetition}{client}")
+        self._measured.add(key)
 
     def _error(self, problem: str) -> RecordError:
         return RecordError(f"{self._path}:{self._number}: {problem}")
+
+
+def _no_number(constant: str) -> None:
+    """Raise ValueError for what JSON has no number for: no comparison with a NaN holds, so nothing would ever be worse than one."""
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _whole_rounds(header: RunHeader, runs: Sequence[QueryRun]) -> int:

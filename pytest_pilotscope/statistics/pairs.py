@@ -98,7 +98,7 @@ def _mean(runs: Sequence[QueryRun]) -> QueryRun:
 
 
 def _reason_to_leave_out(ours: Mapping[int, QueryRun], theirs: Mapping[int, QueryRun], rounds: int) -> str:
-    if not ours and not theirs:
+    if (not ours and not theirs) or rounds < 1:
         return "not measured"
     both = len(ours.keys() & theirs.keys())
     return f"measured in {both} of {rounds} rounds" if both < rounds else ""

@@ -82,7 +82,9 @@ def _send(record: Record, path: Path, tracking_uri: str | StoreUri | None) -> Se
     complete_record, missing = _with_artifacts_found(record, path)
     tracker = begin(record.header, tracking_uri=tracking_uri, run_id=run.info.run_id if run else None)
     beside = (path.with_name(f"{record.header.run_name}.json"), path.with_suffix(".md"), path.with_suffix(".html"))
-    files = [file for file in (path, *beside, path.with_suffix("") / "report.html", path.with_suffix("") / "plots") if file.exists()]
+    files = [
+        file for file in (path, *beside, path.with_suffix("") / "report.html", path.with_suffix("") / "plots") if _is_there(file, path)
+    ]
     complete(tracker, complete_record, artifacts=files, ended_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
     return Sent(
         path=path,
@@ -115,19 +117,29 @@ def _with_artifacts_found(record: Record, path: Path) -> tuple[Record, tuple[str
     missing: list[str] = []
     training: list[TrainingReport] = []
     for report in record.training:
-        found = {written: _found(Path(written), path.with_suffix("")) for written in report.artifacts}
+        found = {written: _found(Path(written), path) for written in report.artifacts}
         missing += [written for written, present in found.items() if present is None]
         training.append(replace(report, artifacts=tuple(str(present) for present in found.values() if present is not None)))
     return replace(record, training=tuple(training)), tuple(missing)
 
 
-def _found(written: Path, folder: Path) -> Path | None:
-    """Return the path of an artifact: below the run's folder next to the record, else as written; None if it is missing."""
-    if folder.name in written.parts:
-        below = written.parts[written.parts.index(folder.name) + 1 :]
-        if (folder / Path(*below)).exists():
-            return folder / Path(*below)
-    return written if written.exists() else None
+def _found(written: Path, path: Path) -> Path | None:
+    """Return the path of an artifact in the run's folder next to its record; None if it is not there."""
+    folder = path.with_suffix("")
+    if folder.name not in written.parts:
+        return None
+    present = folder / Path(*written.parts[written.parts.index(folder.name) + 1 :])
+    return present if _is_there(present, path) else None
+
+
+def _is_there(file: Path, path: Path) -> bool:
+    """
+    Tell whether a file, or a folder with all that is in it, is in the folder of the record.
+
+    The record may be somebody else's, such as one that a job of a fork has uploaded: it names no file of this machine, nor does a link.
+    """
+    results = path.parent.resolve()
+    return file.exists() and all(one.resolve().is_relative_to(results) for one in (file, *file.rglob("*")))
 
 
 @contextmanager

@@ -229,11 +229,31 @@ def test_artifacts_are_found_after_a_move_and_missed_by_name(
         (path.with_suffix("") / file).parent.mkdir(parents=True)
         (path.with_suffix("") / file).write_text("x")
     result = pilotscope("sync")
-    assert (result.exit_code, result.stderr) == (0, f"{name}.jsonl: sent without artifacts that are gone: {written[2]}\n")
+    assert (result.exit_code, result.stderr) == (0, f"{name}.jsonl: sent without artifacts that are not in its folder: {written[2]}\n")
     (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
     client = open_client(store)
     assert [file.path for file in client.list_artifacts(run["run_id"], "model/m1")] == ["model/m1/weights.bin"]
     assert [file.path for file in client.list_artifacts(run["run_id"], "metadata")] == ["metadata/m1.json"]
+
+
+def test_no_record_sends_files_of_this_machine(
+    pilotscope: Command, store: str, tmp_path: Path, workplace: Path, write_record: WriteRecord
+) -> None:
+    """A record may be somebody else's: what it names outside of its folder, by a path or by a link, is not sent."""
+    name = "mscn_toy_20260102_030405"
+    (tmp_path / "secret.txt").write_text("key")
+    written = (str(tmp_path / "secret.txt"), f"/x/{name}/../../../secret.txt", f"/x/{name}/model/m1", f"/x/{name}/metadata/m1.json")
+    path = write_record(name, more=(replace(TRAINING, artifacts=written),))
+    for link in ("model/m1/weights.bin", "metadata/m1.json", "report.html"):
+        (path.with_suffix("") / link).parent.mkdir(parents=True, exist_ok=True)
+        (path.with_suffix("") / link).symlink_to(tmp_path / "secret.txt")
+    result = pilotscope("sync")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        f"{name}.jsonl: sent without artifacts that are not in its folder: {', '.join(written)}\n",
+    )
+    (run,) = MLflowTracker.list_runs("mscn_toy", tracking_uri=store)
+    assert [file.path for file in open_client(store).list_artifacts(run["run_id"])] == [path.name]
 
 
 def test_a_store_that_cannot_be_opened_stops_at_once(pilotscope: Command, workplace: Path, write_record: WriteRecord) -> None:

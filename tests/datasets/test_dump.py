@@ -205,6 +205,54 @@ def test_domains_that_call_functions(tmp_path: Path, newest_scratch: Session, te
     assert newest_scratch.scalar("SELECT to_regclass('public.t')") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("ALTER TABLE t ALTER name SET DEFAULT pg_read_file('PG_VERSION');\n", "default of public.t.name, which calls pg_read_file"),
+        ("ALTER TABLE t ADD CHECK (lo_export(1, '/tmp/harm') = 1) NOT VALID;\n", "constraint t_check of public.t, which calls lo_export"),
+        (
+            "ALTER TABLE t ADD CHECK (query_to_xml(name, true, true, '') IS NULL);\n",
+            "constraint t_name_check of public.t, which calls query_to_xml",
+        ),
+        ("CREATE DOMAIN d AS text DEFAULT set_config('jit', 'on', false);\n", "default of type public.d, which calls set_config"),
+    ],
+)
+def test_what_runs_when_somebody_writes(tmp_path: Path, newest_scratch: Session, text: str, made: str) -> None:
+    """A superuser may insert rows later (a drift, a stream, a measured INSERT), and would run defaults and constraints as a superuser."""
+    path = written(tmp_path, TABLE + text.replace(" t ", " public.t ").replace(" d ", " public.d "))
+    with pytest.raises(DatasetError, match=f"^{re.escape(f'{path}:11: the dump makes {made}{CODE}')}$"):
+        restore(newest_scratch, path, lambda steps: None)
+    assert newest_scratch.scalar("SELECT to_regclass('public.t')") is None
+
+
+OTHER_END = "INSERT INTO public.t VALUES (1, '\\''); COMMIT; CREATE VIEW public.v AS SELECT 1; --');\n"
+"""One statement if a backslash is an ordinary character, and three if not."""
+
+
+def test_literals_end_where_the_reader_thinks(tmp_path: Path, newest_scratch: Session) -> None:
+    """No statement may change where the next one ends; a role's own setting does not."""
+    switch = "SELECT pg_catalog.setval('public.s', 1, set_config('standard_conforming_strings', 'off', false) = 'off');\n"
+    path = written(tmp_path, f"{TABLE}CREATE SEQUENCE public.s;\n{switch}{OTHER_END}")
+    wanted = f"{path}:12: a statement of the dump has switched standard_conforming_strings off; leave it out"
+    with pytest.raises(DatasetError, match=f"^{re.escape(wanted)}$"):
+        restore(newest_scratch, path, lambda steps: None)
+    assert newest_scratch.execute("SELECT to_regclass('public.t'), to_regclass('public.v')") == [(None, None)]
+    newest_scratch.execute(f"ALTER DATABASE {newest_scratch.database} SET standard_conforming_strings = off")
+    restore(newest_scratch, written(tmp_path, TABLE + OTHER_END), lambda steps: None)
+    assert newest_scratch.execute("SELECT name, to_regclass('public.v') FROM public.t") == [
+        ("\\'); COMMIT; CREATE VIEW public.v AS SELECT 1; --", None)
+    ]
+
+
+def test_the_end_of_its_transaction(tmp_path: Path, newest_scratch: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a transaction the look at the catalog would believe the names of the dump's maker, so there has to be one."""
+    monkeypatch.setattr(dump, "_RUN", re.compile("CREATE |COMMIT"))
+    path = written(tmp_path, f"{TABLE}COMMIT;\n")
+    wanted = f"{path}:11: a statement of the dump has ended the transaction that it is restored in; leave out COMMIT and ROLLBACK"
+    with pytest.raises(DatasetError, match=f"^{re.escape(wanted)}$"):
+        restore(newest_scratch, path, lambda steps: None)
+
+
 SMUGGLED = {
     "function public.f()": "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1",
     "operator public.===(integer,integer)": "CREATE OPERATOR public.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)",
@@ -234,7 +282,8 @@ CREATE DOMAIN public.positive AS integer CHECK ((VALUE > 0));
 CREATE DOMAIN public.past AS date CHECK ((VALUE <= CURRENT_DATE));
 CREATE TABLE public.all_kinds (
     id integer NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY, m public.mood, p public.pair, s public.span, n public.positive,
-    twice integer GENERATED ALWAYS AS ((n * 2)) STORED, at timestamp DEFAULT now(), u uuid DEFAULT gen_random_uuid()
+    twice integer GENERATED ALWAYS AS ((n * 2)) STORED, at timestamp DEFAULT now(), u uuid DEFAULT gen_random_uuid(),
+    r float8 DEFAULT random(), old serial, since timestamp DEFAULT clock_timestamp() CHECK (since <= clock_timestamp())
 );
 INSERT INTO public.all_kinds (m, p, s, n) VALUES ('sad', '(1,x)', '[1,2]', 7);
 CREATE INDEX ON public.all_kinds ((n + 1)) WHERE n > 3;

@@ -240,7 +240,57 @@ def test_a_query_that_now_always_times_out_is_a_regression() -> None:
 def test_time_outs_on_both_sides_are_a_tie() -> None:
     """A query on which plain PostgreSQL also times out does not regress."""
     run = record_of({side: {"q0": [">500"] * 5, "q1": [10.0] * 5} for side in ("baseline", "mscn")})
-    assert decide(run, run, Policy()).verdict == "PASSED"
+    report = decide(run, run, Policy())
+    assert (report.verdict, [compared.queries for compared in report.compared]) == ("PASSED", [1])
+
+
+def untold(when: str, *queries: str) -> str:
+    """Return the text about queries that timed out."""
+    number = "1 query" if len(queries) == 1 else f"{len(queries)} queries"
+    told = f"{number} of mscn timed out {when}, so nothing tells how slow: {', '.join(queries)}"
+    return f"{told}; raise --query-timeout-ms, or leave them out"
+
+
+def test_what_timed_out_on_both_sides_is_not_a_pass() -> None:
+    """A limit that is too low for both sides hides every slow-down, so it is a state, unless the reference was no better off."""
+    before = measured(1, queries=("q0", "q1", "q2"))
+    cut = {query_id: [">500"] * 5 for query_id in ("q0", "q1")}
+    now = record_of({side: {**cut, "q2": [10.0] * 5} for side in ("baseline", "mscn")})
+    for report in (decide(now, before, Policy()), decide_against_baseline(now, Policy())):
+        assert [state.text for state in report.states] == [untold("on both sides in every round", "q0", "q1")]
+        assert [compared.queries for compared in report.compared] == [1]
+        assert (kinds(report), report.verdict) == (["timed-out"], "NOT COMPARABLE")
+    all_cut = record_of(dict.fromkeys(("baseline", "mscn"), cut))
+    assert kinds(decide_against_baseline(all_cut, Policy())) == ["timed-out", "empty"]
+    assert kinds(decide(all_cut, all_cut, Policy())) == ["empty"]
+
+
+def test_most_rounds_at_the_limit_are_not_a_pass() -> None:
+    """If only the candidate times out, its median is the limit, and how slow it is nobody knows; a few such rounds are noise."""
+
+    def cut_off(rounds: int) -> Record:
+        times = {f"q{i}": [100.0] * 5 for i in range(1, 4)}
+        return record_of({"baseline": {"q0": [100.0] * 5, **times}, "mscn": {"q0": [">101"] * rounds + [100.0] * (5 - rounds), **times}})
+
+    before = cut_off(0)
+    for rounds, texts in ((0, []), (2, []), (3, [untold("in most rounds, and the baseline did not", "q0")])):
+        for report in (decide(cut_off(rounds), before, Policy()), decide_against_baseline(cut_off(rounds), Policy())):
+            assert [state.text for state in report.states] == texts
+    assert decide(cut_off(3), cut_off(3), Policy()).states == ()
+
+
+def test_another_yardstick_is_no_reference() -> None:
+    """Ratios to another side than the reference's are ratios of something else."""
+    run = measured(1)
+    report = decide(changed(run, baseline_side="mscn"), measured(2), Policy())
+    assert [state.text for state in report.states] == ["this run compares with mscn, the reference with baseline"]
+    assert report.verdict == "NOT COMPARABLE"
+
+
+def test_a_run_of_no_rounds_has_nothing_to_compare() -> None:
+    """Its header alone makes no figures."""
+    run = changed(measured(1), rounds=0)
+    assert kinds(decide_against_baseline(run, Policy())) == ["too-few-rounds", "missing-queries", "empty"]
 
 
 BEFORE = QueryReport(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pytest_pilotscope.errors import DatasetError, StatementFailed
@@ -199,3 +201,17 @@ def test_rows_without_dates_have_no_past(newest_scratch: Session, chosen: tuple[
     with pytest.raises(DatasetError) as found:
         _gone_back(newest_scratch, 0.7, chosen)
     assert str(found.value) == reason.format(repr(newest_scratch.database))
+
+
+def test_rows_on_another_server_stay_as_they_are(scratch: Session) -> None:
+    """A partition on another server is there for a copy of the database, too: a row that is added to the copy would be added there."""
+    scratch.execute(f"{SHOP}; CREATE FOREIGN DATA WRAPPER far; CREATE SERVER far FOREIGN DATA WRAPPER far")
+    scratch.execute("CREATE TABLE sale (day date) PARTITION BY RANGE (day); CREATE TABLE sale_1 PARTITION OF sale DEFAULT")
+    scratch.execute("CREATE FOREIGN TABLE sale_2 PARTITION OF sale FOR VALUES FROM ('2020-01-01') TO ('2021-01-01') SERVER far")
+    wanted = (
+        "the rows of table public.sale cannot drift: its partition sale_2 is a foreign table, whose rows are on another server and would "
+        "change there; detach it in the database that is measured"
+    )
+    for change in (lambda: drift_data(scratch, "insert", 0.5, 0), lambda: go_back(scratch, 0.5, known={}, chosen=())):
+        with pytest.raises(DatasetError, match=f"^{re.escape(wanted)}$"):
+            change()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -429,6 +431,39 @@ def test_variables_that_set_something_are_not_passed_on(
     ]
     chosen = GivenServer(Dsn(f"{given.dsn.reveal()} options='-c geqo=off'"))
     assert chosen.report().settings["geqo"] == "off"
+
+
+@pytest.fixture
+def port(newest_server: EmbeddedServer) -> Iterator[int]:
+    """Let a TCP port lead to the server's socket."""
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        caller, _ = listener.accept()
+        with caller, socket.socket(socket.AF_UNIX) as server, ThreadPoolExecutor(1) as there:
+            server.connect(str(newest_server._sockets / ".s.PGSQL.5432"))
+            there.submit(pass_on, caller, server)
+            pass_on(server, caller)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        pool.submit(serve)
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other names for these options")
+@pytest.mark.parametrize(("given", "idle_s"), [({}, 30), ({"keepalives_idle": 7}, 7)])
+def test_a_network_that_is_gone_is_noticed(port: int, given: dict[str, int], idle_s: int) -> None:
+    """Nobody answers when a cable is cut, so the kernel asks after 30 s, or after what the DSN says, and gives up a minute later."""
+    with connect(dsn_of(host="127.0.0.1", port=port, user="postgres", dbname="postgres", sslmode="disable", **given)) as session:
+        line = socket.socket(fileno=os.dup(session._connection.fileno()))
+        with line:
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert [line.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [idle_s, 10, 6, 90_000]
 
 
 def test_variables_that_lead_to_a_server_are_for_given_ones(newest_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 from pytest_pilotscope.errors import LeftTransaction, LockHeld, QueryTimeout, ServerError, StatementFailed
 from pytest_pilotscope.postgres import session as session_module
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
+from pytest_pilotscope.postgres.interrupts import cancelled_by_interrupt
 from pytest_pilotscope.postgres.session import Session
 
 
@@ -213,6 +214,34 @@ def test_ctrl_c_cancels_the_running_statement(newest_server: EmbeddedServer, new
         assert other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(21)%'") == 0
 
 
+def test_a_cancel_that_fails_is_not_the_last(newest_server: EmbeddedServer, newest_scratch: Session) -> None:
+    """If the server cannot be told, the thread that tells it lives on, and the next Ctrl-C is told again."""
+    told = threading.Semaphore(0)
+
+    class Unreachable:
+        def cancel(self) -> None:
+            told.release()
+            raise OSError("no route to host")
+
+    def interrupt() -> None:
+        with newest_server.connect() as other:
+            while other.scalar("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(1.5)'") == 0:
+                pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted() -> None:
+        with cancelled_by_interrupt(Unreachable()), newest_scratch._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1.5)")
+
+    for _ in range(2):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        thread.join()
+        assert told.acquire(timeout=10)
+
+
 def test_signals_outside_a_statement_are_pythons_own(newest_scratch: Session) -> None:
     """When no statement runs, the wakeup descriptor is as it was and Ctrl-C is an ordinary KeyboardInterrupt."""
     assert newest_scratch.scalar("SELECT 1") == 1
@@ -233,6 +262,20 @@ def test_a_lost_connection_is_a_failure(newest_server: EmbeddedServer, newest_sc
     ):
         pass
     assert newest_scratch.closed
+
+
+@pytest.mark.parametrize("name", ["idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"])
+def test_no_limit_of_the_server_ends_a_session(newest_server: EmbeddedServer, newest_scratch: Session, name: str) -> None:
+    """A session that waits for a training must be there after it; its settings stay what they were for everybody else."""
+    if newest_scratch.scalar("SELECT count(*) FROM pg_settings WHERE name = %s", (name,)) == 0:
+        pytest.skip(f"this PostgreSQL has no {name}")
+    newest_scratch.execute(f"ALTER DATABASE {newest_scratch.database} SET {name} = 100")
+    with newest_server.connect(newest_scratch.database) as session:
+        if name != "idle_session_timeout":
+            session.execute("BEGIN")
+        time.sleep(0.5)
+        assert session.scalar(f"SHOW {name}") == "0"
+        assert session.scalar("SELECT reset_val FROM pg_settings WHERE name = %s", (name,)) == "100"
 
 
 def test_repr_shows_where_it_is_connected(newest_server: EmbeddedServer) -> None:

@@ -243,6 +243,17 @@ def test_nothing_follows_the_end(tmp_path: Path) -> None:
     refuse(path, ":3: a query_run after the end of the record")
 
 
+def test_an_execution_is_recorded_once(tmp_path: Path) -> None:
+    """Of two lines about one execution one is wrong, and nobody knows which; other rounds, sides and clients are other executions."""
+    others = [replace(RUN, **changed) for changed in ({"repetition": 2}, {"side": "baseline"}, {"query_id": "q0"}, {"client": 1})]
+    warm = replace(RUN, repetition=0)
+    path = write(tmp_path / "r", warm, warm, RUN, *others)
+    assert len(read_record(path).runs) == 7
+    for run, whose in ((RUN, ""), (replace(RUN, client=1), " by client 1")):
+        path = write(tmp_path / f"again{whose}", RUN, *others, replace(run, execution_ms=0.0))
+        refuse(path, f":7: a second run of query {RUN.query_id!r} on side {RUN.side!r} in round {RUN.repetition}{whose}")
+
+
 def test_a_side_of_another_run_is_refused(tmp_path: Path) -> None:
     """An entry belongs to one of the header's sides, when written and when read."""
     path = tmp_path / "r"
@@ -266,7 +277,7 @@ def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_last_line_that_was_cut_off_is_tolerated_and_reported(tmp_path: Path) -> None:
     """At whatever byte a record was cut, the whole lines are read and the rest is reported."""
-    whole = write(tmp_path / "whole", RUN, RUN).read_bytes()
+    whole = write(tmp_path / "whole", RUN, replace(RUN, repetition=2)).read_bytes()
     two_lines = whole[: whole[:-1].rindex(b"\n") + 1]
     cut = tmp_path / "cut"
     for length in range(len(two_lines) + 1, len(whole) - 1):
@@ -310,6 +321,11 @@ def test_warm_ups_are_not_measured(tmp_path: Path) -> None:
     [
         (b"{", "not a line of JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         (b"", "not a line of JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b'{"kind":"training","side":"mscn","duration_s":NaN}', "not a line of JSON (NaN is no number of JSON)"),
+        (
+            b'{"kind":"training","side":"mscn","duration_s":1,"scalars":{"x":-Infinity}}',
+            "not a line of JSON (-Infinity is no number of JSON)",
+        ),
         (b"[1]", "a line must be an object with a 'kind'"),
         (b'{"kind":1}', "a line must be an object with a 'kind'"),
         (b'{"kind":"header"}', "a second header; a file holds one record"),
@@ -395,7 +411,7 @@ def test_a_run_that_chose_its_rounds_has_those_that_all_queries_have(tmp_path: P
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_that_was_read_is_searched_for_garbage(tmp_path: Path, enabled: bool) -> None:
     """Python's collector, which would visit every value again and again, waits, also if a line is wrong, and takes a record for old."""
-    path = write(tmp_path / "run.jsonl", *[RUN] * 3000)
+    path = write(tmp_path / "run.jsonl", *(replace(RUN, repetition=repetition) for repetition in range(1, 3001)))
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_bytes(path.read_bytes() + b"[]\n")
     searches: list[str] = []

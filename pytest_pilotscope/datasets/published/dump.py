@@ -81,7 +81,8 @@ def restore(session: Session, path: Path, advance: Advance, left_out: list[str] 
     the names to `left_out`, and restore schemas and trusted extensions, too.
     """
     with open_dump(path, advance) as (lines, show), unprivileged(session) as restoring:
-        restoring.execute("BEGIN")  # rows copied into a table of the same transaction need no WAL on a server of ours
+        # rows copied into a table of the same transaction need no WAL on a server of ours
+        restoring.execute("BEGIN; SET LOCAL standard_conforming_strings = on")
         _Restorer(restoring, path, lines, show, left_out).run()
         restoring.execute("COMMIT")
 
@@ -116,6 +117,8 @@ class _Restorer:
                     self._statement(statement)
         if "".join(pending).strip():
             raise self._error("the file ends within a statement; it is cut off, fetch it again")
+        if not self._session.transaction_open:
+            raise self._error("a statement of the dump has ended the transaction that it is restored in; leave out COMMIT and ROLLBACK")
         if (code := code_in(self._session)) is not None:
             raise self._error(f"the dump makes {code}: that is not allowed in a dump of tables; leave it out")
 
@@ -130,6 +133,8 @@ class _Restorer:
             denied = "; a dump is restored by a role that may only make tables, and has no rights on files, programs and settings"
             missing = f"; left out of the dump: {named(self._left_out)}" if self._left_out else ""
             raise self._error(f"{error}{denied if error.sqlstate == _DENIED else missing}") from error
+        if not self._session.literals_are_standard:  # so that the next statement ends where PostgreSQL thinks it does
+            raise self._error("a statement of the dump has switched standard_conforming_strings off; leave it out")
 
     def _of_tables(self, statement: str) -> None:
         if _COPY.match(statement):

@@ -28,6 +28,11 @@ KINDS: Mapping[str, Callable[..., None]] = {
 """The kinds of drift. Each takes the session, the tables, their foreign keys, the amount and the seed."""
 
 _PARTITIONS = "SELECT oid::bigint FROM pg_class WHERE relispartition"
+_ELSEWHERE = """
+    SELECT p.oid::bigint, min(part.relid::regclass::text)
+    FROM pg_class AS p, pg_partition_tree(p.oid) AS part JOIN pg_class AS c ON c.oid = part.relid
+    WHERE p.relkind = 'p' AND c.relkind = 'f' GROUP BY p.oid
+"""
 _REFERENCES = """
     SELECT n.nspname::text, c.relname::text, k.conname::text, pg_get_constraintdef(k.oid)
     FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -76,12 +81,22 @@ def go_back(session: Session, share: float, *, known: Mapping[str, str], chosen:
 
 
 def _tables(session: Session) -> list[Table]:
-    """Return the tables that hold all rows: a partitioned one in place of its partitions."""
+    """
+    Return the tables that hold all rows: a partitioned one in place of its partitions.
+
+    Raise DatasetError for one that the role cannot read as a whole, and for one with rows on another server: that is no copy.
+    """
     partitions = {oid for (oid,) in session.execute(_PARTITIONS)}
+    elsewhere: dict[int, str] = dict(session.execute(_ELSEWHERE))
     tables = [table for table in read_tables(session) if table.oid not in partitions and table.schema != LATER]
     for table in tables:
         if table.hidden:
             raise DatasetError(f"the rows of table {table} cannot drift: the role does not have all of them, because {table.hidden}")
+        if table.oid in elsewhere:
+            raise DatasetError(
+                f"the rows of table {table} cannot drift: its partition {elsewhere[table.oid]} is a foreign table, whose rows are on "
+                "another server and would change there; detach it in the database that is measured"
+            )
     return tables
 
 
