@@ -57,6 +57,11 @@ function scrollByKey(root) { // what scrolls must be in reach of the keyboard
   }
 }
 
+function fit() { // a table that fits keeps its headings in sight; one that is wider scrolls sideways instead of the page
+  for (const table of document.querySelectorAll("table.queries")) table.classList.toggle("fits", table.offsetWidth <= table.parentElement.clientWidth);
+  scrollByKey(document);
+}
+
 function openAll(form) {
   const bodies = bodiesOf(document.getElementById(form.dataset.table)).filter((body) => !body.hidden);
   const opened = bodies.some((body) => !body.classList.contains("open"));
@@ -141,7 +146,7 @@ const folded = () => document.querySelectorAll("details:not([open])");
 addEventListener("beforeprint", () => { for (const part of folded()) part.open = part.classList.toggle("unfolded", true); });
 addEventListener("afterprint", () => { for (const part of document.querySelectorAll(".unfolded")) part.open = part.classList.toggle("unfolded", false); });
 addEventListener("hashchange", openTarget);
-addEventListener("resize", () => scrollByKey(document));
-scrollByKey(document);
+addEventListener("resize", fit);
+fit();
 openTarget();
 for (const block of document.querySelectorAll("script.details")) unpack(block);

@@ -193,6 +193,8 @@ def test_sides_with_the_same_plan_share_its_table() -> None:
     queries = {query.id: query for query in queries_of(comparison(), summarize(comparison()))}
     assert [table.sides for table in queries["q0"].plans] == [("baseline", "fast")]
     assert [table.sides for table in queries["q1"].plans] == [("baseline", "slow"), ("fast",)]
+    assert [table.columns for table in queries["q0"].plans] == [(("baseline",), ("fast",))]
+    assert [table.columns for table in queries["q1"].plans] == [(("baseline", "slow"),), (("fast",),)]  # with the same estimates, too
     text = page([comparison()])
     assert "fast runs the same plan as baseline. " in text
     assert "fast runs another plan than baseline. " in text
