@@ -49,7 +49,7 @@ WHOLE_RUNS = (
 """Files whose tests start whole runs, by the beginning of their names: few tests that take long."""
 
 PLACES = {name: os.environ.get(name) for name in ("PILOTSCOPE_CACHE", "XDG_CACHE_HOME", "HOME")}
-"""What the place of the cache folder depends on, before any test changes it."""
+"""The variables that decide where the cache folder is, before any test changes them."""
 
 ServerOf = Callable[[int], EmbeddedServer]
 LibraryOf = Callable[[EmbeddedServer], Path]

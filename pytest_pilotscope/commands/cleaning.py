@@ -133,7 +133,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
-    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state", "size"))
+    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state"))
     free = [entry for entry in cleaning.entries if not entry.in_use]
     if remove:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]

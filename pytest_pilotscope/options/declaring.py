@@ -56,8 +56,15 @@ class Option:
         """The help text, with the default if there is one."""
         if self.is_flag or self.default is None or self.default == ():
             return self.help
-        shown = f"{self.default >> 20}m" if self.parse is values.size else _text(self.default)
-        return f"{self.help} (default: {shown})"
+        return f"{self.help} (default: {self._shown_default()})"
+
+    def _shown_default(self) -> str:
+        """Return the default as a user writes it."""
+        if self.parse in (values.share, values.share_of_all):
+            return f"{100 * self.default:g}%"
+        if self.parse is values.size:
+            return f"{self.default >> 30}g" if self.default % (1 << 30) == 0 else f"{self.default >> 20}m"
+        return f"{self.default:.15g}" if isinstance(self.default, float) else _text(self.default)
 
     def read(self, text: str) -> Any:
         """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""

@@ -274,4 +274,14 @@ def test_a_size_has_a_unit_or_is_bytes(value: str | int) -> None:
 def test_the_default_of_a_size_is_shown_with_its_unit() -> None:
     """Nobody reads bytes."""
     (declared,) = (one for one in OPTIONS if one.name == "label-memory")
-    assert declared.help_with_default.endswith("(default: 1024m)")
+    assert declared.help_with_default.endswith("(default: 1g)")
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [("max-unsteered", "5%"), ("gate-write-delta", "10%"), ("steer-timeout-ms", "10000"), ("rounds-limit-s", "600"), ("db", "stats_tiny")],
+)
+def test_a_default_is_shown_as_a_user_writes_it(name: str, default: str) -> None:
+    """0.05 of an option that takes a percentage would read as a twentieth of one, and whole numbers have no decimals."""
+    (declared,) = (one for one in OPTIONS if one.name == name)
+    assert declared.help_with_default.endswith(f"(default: {default})")
