@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from pytest_pilotscope.builtins import builtin_registry
-from pytest_pilotscope.commands.output import Column, moment, show_json, show_table, size
+from pytest_pilotscope.commands.output import Column, moment, say, show_json, show_table, size
 
 KINDS = (
     ("prepared database", "uid-*/templates/*"),
@@ -139,7 +139,7 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]
         click.echo(f"\nremoved {_count(done)}")
     elif free:
-        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
+        say(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
     else:
         click.echo("\nnothing was removed; every entry is in use")
     for path, reason in cleaning.failures.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
+from pytest_pilotscope.commands.output import MISSING, Column, moment, number, say, show_json, show_table
 from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
 
@@ -26,7 +26,7 @@ def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> Non
     if as_json:
         show_json(experiments)
     elif not experiments:
-        click.echo("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
+        say("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
     else:
         columns = (Column("experiment"), Column("runs", number=True), Column("newest run"), Column("status"), Column("started (UTC)"))
         show_table(columns, [_experiment(experiment) for experiment in experiments], first_to_go=("started (UTC)", "status", "runs"))
@@ -79,11 +79,11 @@ def show_comparison(comparison: Differences, *, as_json: bool) -> None:
         rows = [(pair.name, _scalar(pair.first), _scalar(pair.second)) for pair in differing]
         show_table((Column("parameter"), Column("first"), Column("second")), rows)
     equal = [pair.name for pair in comparison.parameters if pair.equal]
-    click.echo(f"equal parameters: {', '.join(equal) or 'none'}")
+    say(f"equal parameters: {', '.join(equal) or 'none'}")
     if comparison.speedups_overlap:
-        click.echo("\nThe intervals of the two speed-ups overlap: neither is surely the faster one.")
+        say("\nThe intervals of the two speed-ups overlap: neither is surely the faster one.")
     if comparison.different:
-        click.echo(
+        say(
             f"\nThe two differ in {', '.join(comparison.different)}, so their times are not comparable; "
             "the speed-up, which each has over its own baseline, is."
         )

@@ -11,6 +11,8 @@ from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options import values
 from pytest_pilotscope.options.variants import variant
 
+_OF_NAMES = (values.names, values.words)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
@@ -45,11 +47,11 @@ class Option:
     @property
     def repeats(self) -> bool:
         """True if the option may be repeated, or given once with several names."""
-        return self.parse in (values.names, variant)
+        return self.parse in (*_OF_NAMES, variant)
 
     def gathered(self, read: Sequence[Any]) -> tuple[Any, ...]:
         """Return the values of an option that repeats; names may be in one text, separated by commas."""
-        return values.parts(",".join(read)) if self.parse is values.names else tuple(read)
+        return values.parts(",".join(read)) if self.parse in _OF_NAMES else tuple(read)
 
     @property
     def help_with_default(self) -> str:
@@ -93,7 +95,7 @@ class Option:
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"{argument}: {error}") from error
         if self.repeats:
-            return values.parts(_text(value))
+            return values.parts(expected if isinstance(expected, str) else _text(value))
         if value != expected and not (self.parse is values.size and isinstance(value, str)):
             raise UsageError(f"{argument}: expected {expected!r}, got {value!r}")
         return expected

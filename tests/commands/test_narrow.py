@@ -129,3 +129,4 @@ def test_the_cache_is_listed_with_sizes(cache: Path, narrow: Callable[..., str])
     (listed,) = (line.split() for line in lines if "steering library" in line)
     assert listed[:4] == ["steering", "library", "2.0", "kB"]
     assert listed[-1].endswith("…")
+    assert lines[-2:] == ["nothing was removed; `pilotscope clean --yes` removes 1 entry, 2.0 kB; a run", "makes again what it needs"]

@@ -75,6 +75,15 @@ def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None
     assert settings.datasets == ("stats_tiny", "stats_small")
 
 
+def test_names_of_algorithms_and_datasets_split_at_blanks(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
+    """In quotes, in the ini file and in Python, too; names of queries are those of files, which may have blanks."""
+    assert read("--algo", "baseline mscn", "--queries", "my query,q2").algorithms == ("baseline", "mscn")
+    assert read("--queries", "my query,q2").queries == ("my query", "q2")
+    pytester.makeini("[pytest]\npilotscope_db = stats_tiny stats_small, joins\n")
+    assert read().datasets == ("stats_tiny", "stats_small", "joins")
+    assert checked("algorithms", "baseline mscn", argument="algorithms") == ("baseline", "mscn")
+
+
 def test_factors_of_lero_are_numbers(chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
     """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
     assert chosen("--lero-factors", "0.1, 10", "--lero-margin", "0")["lero"] == {"factors": (0.1, 10.0), "margin": 0.0}

@@ -61,6 +61,16 @@ def test_the_lines_of_a_text_stay() -> None:
     assert wrapped("a b\n\nc d", None) == ["a b", "", "c d"]
 
 
+def test_a_number_stays_beside_its_unit() -> None:
+    """No line begins with a unit."""
+    assert wrapped("it saves 1.9 s of 46.8 %, 3 sides", 12) == ["it saves", "1.9 s of", "46.8 %, 3", "sides"]
+
+
+def test_what_continues_an_indented_line_is_indented_further() -> None:
+    """The reasons below a verdict are told apart."""
+    assert wrapped("gate: it passed\n  state: a long one", 12) == ["gate: it", "passed", "  state: a", "    long one"]
+
+
 def test_runs_that_share_a_baseline_say_once_what_holds_for_all_of_them() -> None:
     """The machine's load and the sharing are said once, the moment of the run not at all, and the baseline alone comes last."""
     record = record_of({side: {"q0": [10.0, 10.1], "q1": [20.0, 20.2]} for side in ("baseline", "oracle", "mscn")}, algorithm=COMPARISON)
