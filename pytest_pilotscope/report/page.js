@@ -32,7 +32,8 @@ function filter(form) {
     body.hidden = !(words.every((word) => text.includes(word)) && (!flag || body.dataset.flags.split(" ").includes(flag)));
     shown += !body.hidden;
   }
-  form.querySelector("output").value = shown === bodies.length ? `${shown} queries` : `${shown} of ${bodies.length} queries`;
+  const count = shown === bodies.length ? "" : `${shown} of `;
+  form.querySelector("output").value = `${count}${bodies.length} ${bodies.length === 1 ? "query" : "queries"}`;
 }
 
 function open(body, opened = true) {

@@ -20,15 +20,13 @@ _NUMBER = re.compile(r"(?<=\d) (?=(%|ms|s|min|h|kB|MB|GB|TB)\b|%)")
 """The blank between a number and its unit."""
 
 
-def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table whose first column is aligned to the left, and the others to the right; no text in brackets is markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if place else "left", no_wrap=True)
     for row in rows:

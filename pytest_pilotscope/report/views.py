@@ -64,9 +64,9 @@ def inference_view(record: Record) -> str | None:
     return _table(columns, rows) if rows else None
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> str:
     from rich.console import Console
 
     buffer = StringIO()
-    Console(file=buffer, width=120, color_system=None).print(text_table(columns, rows, title=title))
-    return buffer.getvalue().rstrip()
+    Console(file=buffer, width=120, color_system=None).print(text_table(columns, rows))
+    return f"{title}\n{buffer.getvalue().rstrip()}" if title else buffer.getvalue().rstrip()

@@ -293,6 +293,14 @@ def test_a_long_name_of_a_metric_stays_in_its_chart(browser: Any, tmp_path: Path
     assert min(room for _, *rooms in found for room in rooms) >= -1
 
 
+def test_one_query_is_counted_as_one(opened: Any) -> None:
+    """The page says how many queries there are and how many the filter leaves."""
+    count = "return [...document.querySelectorAll('form.filter output')].map(field => field.value)"
+    assert opened.execute_script(count) == ["20 queries", "1 query"]
+    opened.execute_script(TYPE, "text", "q11")
+    assert opened.execute_script(count) == ["1 of 20 queries", "1 query"]
+
+
 def test_the_arrow_of_a_query_stays_beside_its_name(opened: Any) -> None:
     """However narrow the column is, the name is not below it."""
     opened.execute_script(

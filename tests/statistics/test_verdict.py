@@ -59,14 +59,20 @@ def test_a_faster_side_begins_with_its_speedup_its_certainty_and_its_parts() -> 
 
 
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [(0, "None of its 2 plans differs."), (1, "1 of its 2 plans differs."), (2, "2 of its 2 plans differ.")],
+    ("count", "changed", "sentence"),
+    [
+        (1, 0, "Its plan is the same."),
+        (1, 1, "Its plan is another one."),
+        (2, 0, "None of its 2 plans differs."),
+        (2, 1, "1 of its 2 plans differs."),
+        (2, 2, "2 of its 2 plans differ."),
+    ],
 )
-def test_the_plans_that_differ_are_counted_in_words(changed: int, sentence: str) -> None:
-    """No plan is none, and one plan differs."""
+def test_the_plans_that_differ_are_counted_in_words(count: int, changed: int, sentence: str) -> None:
+    """No plan is none, one plan differs, and of a single one nothing is counted."""
     reports = tuple(
         QueryReport(query_id=f"q{place}", side=side, plan_shape="b" if side == "oracle" and place < changed else "a")
-        for place in range(2)
+        for place in range(count)
         for side in ("baseline", "oracle")
     )
     assert texts(replace(record_of_sides(oracle=0.5), reports=reports))[0].endswith(f"on inference. {sentence}")
