@@ -278,6 +278,31 @@ def test_a_table_of_many_sides_scrolls_by_itself(browser: Any, tmp_path: Path, w
     assert reached
 
 
+def test_three_algorithms_fit_a_sheet_of_paper(browser: Any, tmp_path: Path) -> None:
+    """On A4 no column of the queries or of an opened plan is beyond the edge."""
+    record = comparison()
+    times = {f"query_{place}": [1000.0 + place] * 5 for place in range(4)}
+    sides = ("baseline", "oracle", "mscn", "index")
+    reports = tuple(
+        replace(report, query_id="query_1", side=side)
+        for side in sides
+        for report in record.reports
+        if (report.query_id, report.side) == ("q1", "fast" if side in ("mscn", "index") else "baseline")
+    )
+    record = replace(record_of(dict.fromkeys(sides, times), algorithm="compare"), reports=reports)
+    browser.get(write_page(tmp_path / "three.html", [record]).as_uri())
+    browser.execute_script("document.querySelector('#r0-query_1 a').click()")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    edges = browser.execute_script(
+        "return [...document.querySelectorAll('.queries, .queries table')].map(found => found.getBoundingClientRect().right)"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(edges) > 3
+    assert max(edges) <= 719
+
+
 def test_a_long_name_of_a_metric_stays_in_its_chart(browser: Any, tmp_path: Path) -> None:
     """Its title is broken where it has to be, and so is the label of the axis, all of which is in the picture."""
     name = "index_optimization_time_in_seconds_of_all_queries"
