@@ -179,7 +179,7 @@ def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> No
     result = pilotscope("best", "mscn_toy", "--metric", "test_total_tiem")
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: unknown metric of experiment 'mscn_toy' 'test_total_tiem'; did you mean 'test_total_time'? known: test_total_time\n",
+        "Error: unknown metric 'test_total_tiem' of experiment 'mscn_toy'; did you mean 'test_total_time'? known: test_total_time\n",
     )
     assert pilotscope("best", "mscn_toy", "--metric", "a`b").exit_code == 2
     add_run("lero_toy", "run", metrics={"test_total_time": 1.0}, status="FAILED")
