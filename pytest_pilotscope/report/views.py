@@ -27,7 +27,7 @@ def estimation_view(record: Record) -> str | None:
         _errors("q-error of subplans that are not empty", record, q_errors_by_joins(record)),
         _errors("p-error of queries", record, p_errors_by_joins(record)),
     ]
-    return "\n".join(table for table in tables if table) or None
+    return "\n\n".join(table for table in tables if table) or None
 
 
 def _errors(title: str, record: Record, errors: ErrorsByJoins) -> str | None:
