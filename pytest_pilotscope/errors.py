@@ -48,14 +48,19 @@ class UsageError(PilotscopeError):
 
 
 class UnknownName(UsageError):
-    """A name is not registered. The message has near matches and all known names, and `otherwise` another possible meaning."""
+    """
+    A name is not registered. The message has near matches and all known names, and `otherwise` another possible meaning.
+
+    The name of a `kind` such as "metric of the run" follows its noun.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> None:
         names = sorted(known)
         near = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-        super().__init__(f"unknown {kind} {shown!r}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
+        noun, of, owner = kind.partition(" of ")
+        super().__init__(f"unknown {noun} {shown!r}{of}{owner}; {hint}known: {', '.join(names)}{f'; {otherwise}' if otherwise else ''}")
 
 
 class WorkloadError(UsageError):

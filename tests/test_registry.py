@@ -91,7 +91,7 @@ def test_an_option_has_the_type_of_its_default_or_one_of_its_choices() -> None:
         ({"order": "none"}, "order: expected random or sorted, got 'none'"),
         ({"wildcards": 1}, "wildcards: expected True or False, got 1"),
         ({"day": "today"}, "day: expected YYYY-MM-DD, got 'today' (Invalid isoformat string: 'today')"),
-        ({"layer": 3}, "unknown option of naru 'layer'; did you mean 'layers'? known: day, layers, order, rate, wildcards"),
+        ({"layer": 3}, "unknown option 'layer' of naru; did you mean 'layers'? known: day, layers, order, rate, wildcards"),
     ],
 )
 def test_a_wrong_option_is_refused(chosen: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from pytest_pilotscope.builtins import builtin_registry
-from pytest_pilotscope.commands.output import Column, moment, show_json, show_table, size
+from pytest_pilotscope.commands.output import Column, moment, say, show_json, show_table, size
 
 KINDS = (
     ("prepared database", "uid-*/templates/*"),
@@ -133,13 +133,13 @@ def show_cleaning(cleaning: Cleaning, *, remove: bool, as_json: bool) -> None:
         click.echo("it is empty")
         return
     columns = (Column("what"), Column("size", number=True), Column("changed (UTC)"), Column("state"), Column("where"))
-    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state", "size"))
+    show_table(columns, [_row(entry, cleaning) for entry in cleaning.entries], first_to_go=("changed (UTC)", "state"))
     free = [entry for entry in cleaning.entries if not entry.in_use]
     if remove:
         done = [entry for entry in cleaning.entries if entry.path in cleaning.removed]
         click.echo(f"\nremoved {_count(done)}")
     elif free:
-        click.echo(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
+        say(f"\nnothing was removed; `pilotscope clean --yes` removes {_count(free)}; a run makes again what it needs")
     else:
         click.echo("\nnothing was removed; every entry is in use")
     for path, reason in cleaning.failures.items():

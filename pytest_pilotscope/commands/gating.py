@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import click
 
-from pytest_pilotscope.commands.output import show_json
+from pytest_pilotscope.commands.output import say, show_json
 from pytest_pilotscope.commands.reporting import RECORD, records_of
 from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.gate.judging import BASELINE, MLFLOW, NONE, Gate, Judgement, gate_of, gate_with, judge, test_name
@@ -75,7 +75,10 @@ def show_judgement(judgement: Judgement, *, annotate: bool, as_json: bool) -> No
         show_json({"exit_code": judgement.exit_code, "runs": runs, "remarks": judgement.remarks})
         return
     for line in judgement.lines:
-        click.echo(" ".join(line.splitlines()) if annotate else line)
+        if annotate:
+            click.echo(" ".join(line.splitlines()))
+        else:
+            say(line)
     for line in github_lines(judgement) if annotate else ():
         click.echo(line)
 

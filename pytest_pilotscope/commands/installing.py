@@ -88,10 +88,12 @@ def _commands(session: Session, library: Path) -> tuple[str, str]:
     target = shlex.quote(f"{folder}/pilotscope.so") if folder else '"$(pg_config --pkglibdir)/pilotscope.so"'
     loaded = [part.strip().strip('"') for part in (_asked(session, "SHOW session_preload_libraries") or "").split(",") if part.strip()]
     named = ", ".join(map(quote_text, [*loaded, "pilotscope"]))
+    port = _asked(session, "SHOW port")
+    at = f" --port={port}" if port not in (None, "5432") else ""
     statement = f"ALTER DATABASE {quote_identifier(session.database)} SET session_preload_libraries = {named}"
     return (
         f"sudo install -m 755 {shlex.quote(str(library))} {target}",
-        f"psql --dbname={shlex.quote(session.database)} --command={shlex.quote(statement)}",
+        f"psql{at} --dbname={shlex.quote(session.database)} --command={shlex.quote(statement)}",
     )
 
 

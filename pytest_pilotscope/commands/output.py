@@ -65,6 +65,13 @@ def show_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, firs
     click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Write sentences, wrapped between words on a terminal."""
+    from pytest_pilotscope.report.text_tables import terminal_width, wrapped
+
+    click.echo("\n".join(wrapped(text, terminal_width())), err=err)
+
+
 def show_json(value: Any) -> None:
     """Write a value to standard output as JSON; moments are ISO 8601, numbers that are not finite are null."""
     click.echo(json.dumps(_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))

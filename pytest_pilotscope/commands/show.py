@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_pilotscope.commands.output import MISSING, Column, moment, number, show_json, show_table
+from pytest_pilotscope.commands.output import MISSING, Column, moment, number, say, show_json, show_table
 from pytest_pilotscope.record.results import PARTIAL, Scalar
 from pytest_pilotscope.tracking.find import SHORT_ID, Experiment
 
@@ -26,7 +26,7 @@ def show_experiments(experiments: Sequence[Experiment], *, as_json: bool) -> Non
     if as_json:
         show_json(experiments)
     elif not experiments:
-        click.echo("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
+        say("no experiments yet; a benchmark makes one: pytest benchmarks --algo baseline --db stats_tiny")
     else:
         columns = (Column("experiment"), Column("runs", number=True), Column("newest run"), Column("status"), Column("started (UTC)"))
         show_table(columns, [_experiment(experiment) for experiment in experiments], first_to_go=("started (UTC)", "status", "runs"))
@@ -50,10 +50,14 @@ def show_best(best: Mapping[str, Any], *, ascending: bool, as_json: bool) -> Non
     if as_json:
         show_json(best)
         return
-    click.echo(f"{best['metric_name']} = {number(best['metric_value'])}, the {'smallest' if ascending else 'largest'} of the finished runs")
+    unit = " s" if best["metric_name"].endswith(("_time", "_seconds")) else ""
+    click.echo(
+        f"{best['metric_name']} = {number(best['metric_value'])}{unit}, the {'smallest' if ascending else 'largest'} of the finished runs"
+    )
     click.echo(f"run {best['run_id']}  {best['run_name']}")
     click.echo(f"artifacts {best['artifact_uri']}\n")
-    show_table((Column("parameter"), Column("value")), sorted(best["params"].items()))
+    chosen = sorted((name, value) for name, value in best["params"].items() if value != str(None))
+    show_table((Column("parameter"), Column("value")), chosen)
 
 
 def show_comparison(comparison: Differences, *, as_json: bool) -> None:
@@ -75,11 +79,11 @@ def show_comparison(comparison: Differences, *, as_json: bool) -> None:
         rows = [(pair.name, _scalar(pair.first), _scalar(pair.second)) for pair in differing]
         show_table((Column("parameter"), Column("first"), Column("second")), rows)
     equal = [pair.name for pair in comparison.parameters if pair.equal]
-    click.echo(f"equal parameters: {', '.join(equal) or 'none'}")
+    say(f"equal parameters: {', '.join(equal) or 'none'}")
     if comparison.speedups_overlap:
-        click.echo("\nThe intervals of the two speed-ups overlap: neither is surely the faster one.")
+        say("\nThe intervals of the two speed-ups overlap: neither is surely the faster one.")
     if comparison.different:
-        click.echo(
+        say(
             f"\nThe two differ in {', '.join(comparison.different)}, so their times are not comparable; "
             "the speed-up, which each has over its own baseline, is."
         )
@@ -120,13 +124,18 @@ def _run(run: Mapping[str, Any]) -> tuple[str, ...]:
         moment(run["start_time"]),
         _took(run["start_time"], run["end_time"]),
         run.get(f"tags.{PARTIAL}", "").removesuffix(" queries") or number(run.get("metrics.test_query_count")),
-        number(figures["total_time"]),
-        number(figures["p95_time"]),
-        number(figures["speedup"]),
+        _rounded(figures["total_time"]),
+        _rounded(figures["p95_time"]),
+        _rounded(figures["speedup"]),
         _interval(run),
         number(figures["timeout_count"]),
         number(figures["error_count"]),
     )
+
+
+def _rounded(value: float | None) -> str:
+    """Return a figure with three decimals, as the summary of a run has it; no time is shown as zero."""
+    return MISSING if value is None else f"{value:.3f}" if value >= 0.001 or value == 0 else f"{value:.2g}"
 
 
 def _took(start: datetime | None, end: datetime | None) -> str:

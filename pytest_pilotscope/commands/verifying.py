@@ -32,7 +32,8 @@ def verify_labels(config: PostgreSQLConfig, queries: Path | None, *, limit: int 
         parts = [chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)]
         found = []
         for number, part in enumerate(parts):
-            click.echo(f"{number * _AT_ONCE} of {len(chosen)} queries", err=True)
+            first = number * _AT_ONCE
+            click.echo(f"verifying queries {first + 1} to {first + len(part)} of {len(chosen)}", err=True)
             found.append(_verified(session, part, config.seed, plans, timeout_ms))
         return total(found)
 

@@ -19,7 +19,7 @@ from pytest_pilotscope.notebook.results import Results
 from pytest_pilotscope.options.declaring import Option
 from pytest_pilotscope.options.progress import Advance, ShowProgress
 from pytest_pilotscope.options.settings import OPTIONS, Settings
-from pytest_pilotscope.options.values import names, parts
+from pytest_pilotscope.options.values import parts, words
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.report.progress import Say, progress_for
 from pytest_pilotscope.runs.bench import Bench
@@ -66,7 +66,7 @@ def benchmark(algorithm: AlgorithmOrName | Sequence[AlgorithmOrName], *, db: str
 def _named(text: str) -> tuple[str, ...]:
     """Return the names in a text, as the command line reads them. Raise `UsageError` if there is none."""
     try:
-        return parts(names(text))
+        return parts(words(text))
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"algorithm: {error}") from error
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from pytest_pilotscope.errors import RecordError, UnknownName
 from pytest_pilotscope.record.record import Record
-from pytest_pilotscope.report.plots import draw_errors, draw_series, draw_speedups, q_errors_by_joins, side_colour
+from pytest_pilotscope.report.plots import draw_errors, draw_series, draw_speedups, side_colour
 from pytest_pilotscope.report.svg import COLOURS
+from pytest_pilotscope.statistics.accuracy import q_errors_by_joins
 from pytest_pilotscope.statistics.summary import summarize
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from pytest_pilotscope.errors import UsageError
 from pytest_pilotscope.options import values
 from pytest_pilotscope.options.variants import variant
 
+_OF_NAMES = (values.names, values.words)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
@@ -45,19 +47,26 @@ class Option:
     @property
     def repeats(self) -> bool:
         """True if the option may be repeated, or given once with several names."""
-        return self.parse in (values.names, variant)
+        return self.parse in (*_OF_NAMES, variant)
 
     def gathered(self, read: Sequence[Any]) -> tuple[Any, ...]:
         """Return the values of an option that repeats; names may be in one text, separated by commas."""
-        return values.parts(",".join(read)) if self.parse is values.names else tuple(read)
+        return values.parts(",".join(read)) if self.parse in _OF_NAMES else tuple(read)
 
     @property
     def help_with_default(self) -> str:
         """The help text, with the default if there is one."""
         if self.is_flag or self.default is None or self.default == ():
             return self.help
-        shown = f"{self.default >> 20}m" if self.parse is values.size else _text(self.default)
-        return f"{self.help} (default: {shown})"
+        return f"{self.help} (default: {self._shown_default()})"
+
+    def _shown_default(self) -> str:
+        """Return the default as a user writes it."""
+        if self.parse in (values.share, values.share_of_all):
+            return f"{100 * self.default:g}%"
+        if self.parse is values.size:
+            return f"{self.default >> 30}g" if self.default % (1 << 30) == 0 else f"{self.default >> 20}m"
+        return f"{self.default:.15g}" if isinstance(self.default, float) else _text(self.default)
 
     def read(self, text: str) -> Any:
         """Read a value. Raise `argparse.ArgumentTypeError`, which says what was expected."""
@@ -86,7 +95,7 @@ class Option:
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"{argument}: {error}") from error
         if self.repeats:
-            return values.parts(_text(value))
+            return values.parts(expected if isinstance(expected, str) else _text(value))
         if value != expected and not (self.parse is values.size and isinstance(value, str)):
             raise UsageError(f"{argument}: expected {expected!r}, got {value!r}")
         return expected

@@ -31,7 +31,7 @@ class Settings:
         "algorithm to measure, or several joined with +; repeat, or separate by commas or blanks",
         name="algo",
         metavar="NAME",
-        parse=values.names,
+        parse=values.words,
     )
     variants: tuple[Variant, ...] = option(
         (),
@@ -41,7 +41,7 @@ class Settings:
         parse=variant,
     )
     datasets: tuple[str, ...] = option(
-        ("stats_tiny",), "dataset; repeat, or separate by commas or blanks", name="db", metavar="NAME", parse=values.names
+        ("stats_tiny",), "dataset; repeat, or separate by commas or blanks", name="db", metavar="NAME", parse=values.words
     )
 
     # server

@@ -94,6 +94,11 @@ def names(text: str) -> str:
     return text
 
 
+def words(text: str) -> str:
+    """Read one or more names without blanks in them, separated by commas or blanks."""
+    return names(",".join(text.split()))
+
+
 def parts(text: str) -> tuple[str, ...]:
     """Return the names of a text, separated by commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -25,6 +25,7 @@ GENERATED = 500
 _NAMED = 5
 _DENIED = "42501"  # insufficient_privilege
 _UNDEFINED_TABLE = "42P01"
+_UNDEFINED_FUNCTION = "42883"  # or operator
 _NAME = re.compile(r'["«„“]\s?(.+?)\s?["»“”]')  # quoted in the language of the server's messages
 
 
@@ -131,11 +132,15 @@ def _check_plannable(queries: Iterable[Query], database: Database, session: Sess
 
 def _remedy(error: StatementFailed, database: Database, session: Session) -> str:
     """Return what to do about a query that PostgreSQL refuses to plan."""
+    from pytest_pilotscope.datasets.dumped import DumpedDataset
     from pytest_pilotscope.provision.obstacles import outside_search_path
 
     if error.sqlstate == _DENIED:
         right = "USAGE of the schema, and SELECT," if "schema" in error.reason else "SELECT"
         return f"grant {right} to role {session.scalar('SELECT current_user::text')!r}, or leave this query out"
+    is_left_out = error.sqlstate == _UNDEFINED_TABLE or (error.sqlstate == _UNDEFINED_FUNCTION and error.reason.startswith("function "))
+    if isinstance(database.dataset, DumpedDataset) and is_left_out:
+        return "a dump is restored without its views and functions: write what it stands for in its place, or mend this query"
     name = _NAME.search(error.reason) if error.sqlstate == _UNDEFINED_TABLE else None
     found = outside_search_path(database, session, name[1]) if name else None
     return f"it is in {found}, or mend this query" if found else "mend this query"

@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import MissingExtension, MissingServer, UsageError
+from pytest_pilotscope.errors import MissingExtension, MissingServer, UnknownName, UsageError
 from pytest_pilotscope.places.dsn import Dsn, is_dsn
 
 if TYPE_CHECKING:
@@ -266,6 +266,10 @@ def dataset_of(config: PostgreSQLConfig, registry: Registry | None = None) -> Da
         if name in {entry.name for entry in registry.datasets}:
             raise UsageError(f"{name!r} is a dataset with data of its own; give the data of the dump {config.dump} another name with --db")
         return DumpedDataset(name=name, path=config.dump)
+    known = {entry.name for entry in registry.datasets}
+    if name not in known:
+        yours = f"name a database of yours with --server postgresql://HOST/{name}, or its dump with --dump"
+        raise UnknownName("dataset", name, known, otherwise=yours)
     dataset: Dataset = registry.dataset(name).resolve()(name=name, scale=config.scale, seed=config.seed, data_dir=config.data_dir)
     return dataset
 

@@ -35,24 +35,26 @@ from pytest_pilotscope.postgres.fingerprint import content_fingerprint
 from pytest_pilotscope.postgres.server import Server
 from pytest_pilotscope.postgres.session import Session
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Part of every key: raise it when the steps here after loading change."""
 
 STATISTICS_TARGET = 10_000
 """
 The largest value: ANALYZE reads 300 times as many rows, hence every row of a table of up to 3 million, and finds the same every time.
 
-It is set on one column of each table, a unique one where there is one. That decides the number of rows read for all columns, while the
-others keep PostgreSQL's usual 100 most common values: with 10000 of them on both sides of a join the planner compares 10^8 pairs for every
-join that it considers, and plans far longer than real servers do.
+It is set on one column of each table, a unique one where there is one; partitioned tables have statistics of their own, over the rows of
+all partitions. That decides the number of rows read for all columns, while the others keep PostgreSQL's usual 100 most common values: with
+10000 of them on both sides of a join the planner compares 10^8 pairs for every join that it considers, and plans far longer than real
+servers do.
 """
 
 _WIDEST_COLUMN = """
-    SELECT DISTINCT ON (c.oid) format('ALTER TABLE %%I.%%I ALTER COLUMN %%I SET STATISTICS %%s', n.nspname, c.relname, a.attname, %s::int)
+    SELECT DISTINCT ON (c.oid)
+        format('ALTER TABLE ONLY %%I.%%I ALTER COLUMN %%I SET STATISTICS %%s', n.nspname, c.relname, a.attname, %s::int)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisunique AND i.indnatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL
-    WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     ORDER BY c.oid, i.indexrelid IS NULL, a.attnum
 """
 

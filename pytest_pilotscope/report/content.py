@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 
 from pytest_pilotscope.record.record import Record
@@ -49,10 +50,19 @@ class QuerySide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanTable:
-    """One plan and the sides that run it, with a tuple of nodes, in the same order, for each of them."""
+    """
+    One plan and the sides that run it.
 
-    sides: tuple[str, ...]
+    `columns` are these sides, those with the same estimates together; `nodes` has a tuple of nodes, in the same order, for each of them.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
     nodes: tuple[tuple[Node, ...], ...]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that run it."""
+        return tuple(chain.from_iterable(self.columns))
 
     @property
     def rows(self) -> Iterator[tuple[Node, ...]]:
@@ -150,7 +160,7 @@ def _changed(report: QueryReport | None, baseline: QueryReport | None) -> bool |
 
 def _plans(sides: Sequence[QuerySide]) -> tuple[PlanTable, ...]:
     """
-    Return the different plans of a query. Sides with the same plan share its table.
+    Return the different plans of a query. Sides with the same plan share its table, and those with the same estimates a column.
 
     The nodes of the first, which is the baseline's if that is known, are marked against all others, and theirs against the first.
     """
@@ -164,6 +174,14 @@ def _plans(sides: Sequence[QuerySide]) -> tuple[PlanTable, ...]:
             groups.append({side.name: nodes})
     own, *others = [next(iter(group.values())) for group in groups] or [()]
     marked = [compared(own, *others), *(shortened(compared(nodes, own), own) for nodes in others)]
-    return tuple(
-        PlanTable(sides=tuple(group), nodes=(first, *list(group.values())[1:])) for group, first in zip(groups, marked, strict=False)
-    )
+    return tuple(_table(group, first) for group, first in zip(groups, marked, strict=False))
+
+
+def _table(group: Mapping[str, tuple[Node, ...]], first: tuple[Node, ...]) -> PlanTable:
+    """Return the table of a plan, with the marked nodes of its first side."""
+    columns: dict[tuple[object, ...], list[str]] = {}
+    for name, nodes in group.items():
+        estimates = tuple((node.plan.rows, node.estimated_rows, node.q_error) for node in nodes)
+        columns.setdefault(estimates, []).append(name)
+    others = [group[names[0]] for names in columns.values()][1:]
+    return PlanTable(columns=tuple(map(tuple, columns.values())), nodes=(first, *others))

@@ -67,7 +67,7 @@ def text_tables(summary: Summary, width: int | None) -> Iterator[Table]:
     table = figure_table(summary)
     for columns in _fitting(table, width):
         rows = [[figure.name, *cells[columns]] for figure, cells in table.rows]
-        yield text_table(["", *table.sides[columns]], rows, title=None if columns.start else title_of(summary))
+        yield text_table(["", *table.sides[columns]], rows)
 
 
 def _fitting(table: FigureTable, width: int | None) -> Iterator[slice]:
@@ -89,7 +89,7 @@ def title_of(summary: Summary) -> str:
     conditions = f", {conditions_text(header.conditions)}" if header.conditions else ""
     if (writes := header.parameters.get("writes")) is not None:
         conditions += f" --writes {writes} --writes-per-query {header.parameters['writes_per_query']:g}"
-    return f"{header.run_name}: {summary.status}, {header.rounds} rounds, seed {header.seed}{conditions}"
+    return f"{header.run_name}: {summary.status}, {counted(header.rounds, 'round')}, seed {header.seed}{conditions}"
 
 
 def markdown(record: Record) -> str:

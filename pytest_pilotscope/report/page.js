@@ -32,7 +32,8 @@ function filter(form) {
     body.hidden = !(words.every((word) => text.includes(word)) && (!flag || body.dataset.flags.split(" ").includes(flag)));
     shown += !body.hidden;
   }
-  form.querySelector("output").value = shown === bodies.length ? `${shown} queries` : `${shown} of ${bodies.length} queries`;
+  const count = shown === bodies.length ? "" : `${shown} of `;
+  form.querySelector("output").value = `${count}${bodies.length} ${bodies.length === 1 ? "query" : "queries"}`;
 }
 
 function open(body, opened = true) {
@@ -55,6 +56,11 @@ function scrollByKey(root) { // what scrolls must be in reach of the keyboard
       area.setAttribute("aria-label", (area.querySelector("caption") || area.querySelector("th")).textContent);
     }
   }
+}
+
+function fit() { // a table that fits keeps its headings in sight; one that is wider scrolls sideways instead of the page
+  for (const table of document.querySelectorAll("table.queries")) table.classList.toggle("fits", table.offsetWidth <= table.parentElement.clientWidth);
+  scrollByKey(document);
 }
 
 function openAll(form) {
@@ -141,7 +147,7 @@ const folded = () => document.querySelectorAll("details:not([open])");
 addEventListener("beforeprint", () => { for (const part of folded()) part.open = part.classList.toggle("unfolded", true); });
 addEventListener("afterprint", () => { for (const part of document.querySelectorAll(".unfolded")) part.open = part.classList.toggle("unfolded", false); });
 addEventListener("hashchange", openTarget);
-addEventListener("resize", () => scrollByKey(document));
-scrollByKey(document);
+addEventListener("resize", fit);
+fit();
 openTarget();
 for (const block of document.querySelectorAll("script.details")) unpack(block);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,18 +15,24 @@ from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.report.drawing import FIRST, SMALL, TALL, WIDE, add_legend, drawing, finished, make_logarithmic, new_figure
 from pytest_pilotscope.report.stream import regret_plots
 from pytest_pilotscope.report.svg import INK, OUTCOMES, QUIET, SIDES, Plot, link_to
-from pytest_pilotscope.statistics.accuracy import estimating_sides, q_error
+from pytest_pilotscope.statistics.accuracy import (
+    ErrorsByJoins,
+    estimating_sides,
+    in_ranges,
+    p_errors_by_joins,
+    q_errors_by_joins,
+    size_ranges,
+)
 from pytest_pilotscope.statistics.intervals import QueryRatio
 from pytest_pilotscope.statistics.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ErrorsByJoins = Mapping[str, Mapping[int, Sequence[float]]]
-"""Errors by side and number of joins."""
-
 IMPORTANCE = "_importance_"
 MOST_SHARES = 15
+
+_LABEL = 24  # characters of the label of an axis that a small chart has room for
 
 
 def plots_of(record: Record, summary: Summary) -> tuple[Plot, ...]:
@@ -136,25 +143,10 @@ def _q_errors(record: Record) -> Iterator[Plot]:
         yield _by_joins(record, errors, "q-error", "Q-error of subplans that are not empty")
 
 
-def q_errors_by_joins(record: Record) -> ErrorsByJoins:
-    """Return the q-errors of the subplans that are not empty, by side and number of joins."""
-    errors: dict[str, dict[int, list[float]]] = {}
-    for report in record.reports:
-        nonempty = [estimate for estimate in report.estimates or () if estimate.true > 0]
-        found = q_error([estimate.estimated for estimate in nonempty], [estimate.true for estimate in nonempty])
-        for estimate, error in zip(nonempty, found.tolist(), strict=True):
-            errors.setdefault(report.side, {}).setdefault(estimate.joins, []).append(error)
-    return errors
-
-
 def _p_errors(record: Record) -> Iterator[Plot]:
     """Plot the p-errors of queries, by number of joins and side."""
-    errors: dict[str, dict[int, list[float]]] = {}
-    joins, estimating = record.joins(), estimating_sides(record)
-    for report in record.reports:
-        if report.side in estimating and report.p_error is not None and report.query_id in joins:
-            errors.setdefault(report.side, {}).setdefault(joins[report.query_id], []).append(report.p_error)
-    if errors:
+    estimating = estimating_sides(record)
+    if errors := {side: of_side for side, of_side in p_errors_by_joins(record).items() if side in estimating}:
         yield _by_joins(record, errors, "p-error", "P-error of queries")
 
 
@@ -168,21 +160,23 @@ def _by_joins(record: Record, errors: ErrorsByJoins, name: str, subject: str) ->
 def draw_errors(axes: Axes, record: Record, errors: ErrorsByJoins, name: str) -> None:
     """Draw boxes of errors (25th to 75th percentile, whiskers 5th to 95th) by number of joins, one colour for each side."""
     sides = [side for side in record.header.sides if side in errors]
-    joins = sorted({number for by_joins in errors.values() for number in by_joins})
+    ranges = size_ranges(number for by_joins in errors.values() for number in by_joins)
+    joins = list(dict.fromkeys(ranges.values()))
+    grouped = {side: in_ranges(by_joins, ranges) for side, by_joins in errors.items()}
     width = 0.8 / len(sides)
     for i, side in enumerate(sides):
-        _boxes(axes, errors[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=side_colour(record, side))
+        _boxes(axes, grouped[side], joins, offset=(i - (len(sides) - 1) / 2) * width, width=width * 0.8, colour=side_colour(record, side))
         axes.plot([], [], "s", color=side_colour(record, side), label=side)
-    whiskers = [float(np.quantile(values, 0.95)) for by_joins in errors.values() for values in by_joins.values()]
+    whiskers = [float(np.quantile(values, 0.95)) for by_range in grouped.values() for values in by_range.values()]
     make_logarithmic(axes, "y", 0.9, max(2.0, *whiskers) * 1.3)
-    axes.set_xticks(range(len(joins)), [str(number) for number in joins])
+    axes.set_xticks(range(len(joins)), joins)
     axes.set(xlabel="joins", ylabel=name)
     add_legend(axes)
 
 
-def _boxes(axes: Axes, by_joins: Mapping[int, Sequence[float]], joins: Sequence[int], *, offset: float, width: float, colour: str) -> None:
+def _boxes(axes: Axes, by_range: Mapping[str, Sequence[float]], joins: Sequence[str], *, offset: float, width: float, colour: str) -> None:
     line = {"color": colour, "linewidth": 1.2}
-    present = [(place, by_joins[number]) for place, number in enumerate(joins) if number in by_joins]
+    present = [(place, by_range[name]) for place, name in enumerate(joins) if name in by_range]
     axes.boxplot(
         [values for _, values in present],
         positions=[place + offset for place, _ in present],
@@ -219,7 +213,7 @@ def draw_series(axes: Axes, values: Sequence[float], metric: str, *, colour: str
     if np.nanmin(finite) > 0 and np.nanmax(finite) > 30 * np.nanmin(finite):
         make_logarithmic(axes, "y", float(np.nanmin(finite)) / 1.2, float(np.nanmax(finite)) * 1.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="step", ylabel=metric)
+    axes.set(xlabel="step", ylabel="\n".join(part.replace("_ ", "_") for part in wrap(metric.replace("_", "_ "), _LABEL)))
 
 
 def _importances(record: Record) -> Iterator[Plot]:

@@ -21,6 +21,9 @@ Say = Callable[[str], None]
 LINES_PER_LOG = 10
 """The largest number of lines that a finished task leaves in a log."""
 
+SHORT_S = 1.0
+"""The least time between two lines in a log, so that a short task leaves its last line only."""
+
 
 def progress_for(stream: TextIO, *, live: bool, uncaptured: Uncaptured) -> tuple[Say, ShowProgress]:
     """
@@ -42,13 +45,15 @@ def _lines(say: Say) -> ShowProgress:
     @contextmanager
     def show(description: str, total: int) -> Iterator[Advance]:
         started, done = monotonic(), 0
+        said = started
         every = max(1, -(-total // LINES_PER_LOG))
 
         def advance(steps: int = 1) -> None:
-            nonlocal done
+            nonlocal done, said
             before, done = done, done + steps
-            if done // every > before // every or done >= total > before:
-                elapsed_s = monotonic() - started
+            now = monotonic()
+            if done >= total > before or (done // every > before // every and now - said >= SHORT_S):
+                said, elapsed_s = now, now - started
                 left_s = elapsed_s / done * (total - done)
                 say(f"{description}: {done}/{total}, {elapsed_s:.0f} s elapsed, {left_s:.0f} s left")
 

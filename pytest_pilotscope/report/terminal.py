@@ -51,11 +51,10 @@ def render_records(records: Sequence[Record], *, width: int | None, color: bool,
         summary, shared = summarize(record), record.header.shared_baseline
         before = said[shared] if shared else set()
         _print(console, _new(verdict(record, summary), before), width)
+        _print(console, [Remark(text=title_of(summary))], width)
         if any(side.queries for side in summary.sides.values()):
             for table in text_tables(summary, width) if is_comparison(record.header) or record.slices else [_table(summary, width)]:
                 console.print(table)
-        else:
-            console.print(title_of(summary))
         accuracy = [] if is_comparison(record.header) else _accuracies(summary)
         _print(console, _new([*accuracy, *all_remarks(record, summary)], before), width)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
@@ -78,7 +77,7 @@ def _print(console: Console, remarks: Iterable[Remark], width: int | None) -> No
 def _table(summary: Summary, width: int | None) -> Table:
     rows = [[name, *cells(side)] for name, side in summary.sides.items()]
     kept = fitting(COLUMNS, rows, width, first_to_go=FIRST_TO_GO)
-    return text_table([COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows], title=title_of(summary))
+    return text_table([COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
 def cells(side: SideSummary) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,16 +15,18 @@ if TYPE_CHECKING:
 GAP = 2
 """The largest number of blanks around a column of a table."""
 
+_KEPT = "\N{NO-BREAK SPACE}"
+_NUMBER = re.compile(r"(?<=\d) (?=(%|ms|s|min|h|kB|MB|GB|TB)\b|%)")
+"""The blank between a number and its unit."""
 
-def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table whose first column is aligned to the left, and the others to the right; no text in brackets is markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if place else "left", no_wrap=True)
     for row in rows:
@@ -32,10 +35,19 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
 
 
 def wrapped(text: str, width: int | None) -> list[str]:
-    """Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal."""
+    """
+    Return the lines of a text, wrapped between words on a terminal of `width` columns; None is no terminal.
+
+    What continues an indented line is indented further. A number stays beside its unit.
+    """
     if width is None:
         return text.split("\n")
-    return [part for line in text.split("\n") for part in wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]]
+    return [part.replace(_KEPT, " ") for line in text.split("\n") for part in _parts(_NUMBER.sub(_KEPT, line), width) or [""]]
+
+
+def _parts(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    return wrap(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent * 2)
 
 
 def terminal_width() -> int | None:

@@ -26,7 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class ComparisonRun(BenchmarkRun):
-    """A run of several sides. A side whose algorithm fails leaves the run; one with a different answer leaves that query."""
+    """
+    A run of several sides. A side whose algorithm fails leaves the run; one with a different answer leaves that query.
+
+    The last side is measured only if `baseline_alone` is set: then the baseline has a record of its own.
+    """
+
+    baseline_alone: bool = False
 
     def train(self, algorithms: Mapping[str, Any], stack: ExitStack) -> Sequence[SideFailed]:
         """Train and set up one algorithm after the other; return the failures, which leave their algorithms out."""
@@ -52,7 +58,7 @@ class ComparisonRun(BenchmarkRun):
         """Measure one query on all remaining sides; return one sentence for every problem."""
         problems: list[str] = []
         sides = self.sides
-        while len(sides) > 1:
+        while len(sides) > (0 if self.baseline_alone else 1):
             try:
                 return [*problems, *self.failures_of(query, self._measured_whole(query, sides))]
             except DifferentAnswer as error:

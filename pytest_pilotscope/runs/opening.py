@@ -89,7 +89,9 @@ def benchmark_run(
             started(its_header)
         database = stack.enter_context(copyable(database, chain.from_iterable(algorithms.values()), always=bool(settings.writes)))
         session = stack.enter_context(database.measuring_session())
-        make: Callable[..., BenchmarkRun] = SharedRun if apart else ComparisonRun if together else BenchmarkRun
+        make: Callable[..., BenchmarkRun] = ComparisonRun if together else BenchmarkRun
+        if apart:
+            make = partial(SharedRun, baseline_alone=not all(case.opponents for case in apart))
         if drifted is not None:
             make = partial(DriftRun, drifted=drifted, earlier=earlier or workload)
         elif steps:

@@ -195,8 +195,11 @@ def _limits(baseline: SideSummary, side: SideSummary, against: Against) -> Itera
 
 def _costs(side: SideSummary, against: Against) -> Iterator[str]:
     """State the plans that differ, and the training that a faster side pays off."""
-    if plans := against.plans:
-        yield f"{plans.changed} of its {plans.queries} plans {'differs' if plans.changed == 1 else 'differ'}."
+    plans = against.plans
+    if plans and plans.queries == 1:
+        yield "Its plan is another one." if plans.changed else "Its plan is the same."
+    elif plans:
+        yield f"{plans.changed or 'None'} of its {plans.queries} plans {'differ' if plans.changed > 1 else 'differs'}."
     pays_off = against.break_even.estimate if against.break_even and against.is_result and against.speedup.low > 1 else float("inf")
     if isfinite(pays_off) and not is_useless(against.speedup) and side.training_s and side.training_s >= 1:
         runs = counted(ceil(pays_off), "execution")

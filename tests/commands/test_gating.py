@@ -147,7 +147,7 @@ def test_a_run_judged_by_itself_is_told(pilotscope: Command) -> None:
             ["base", "base", "--gate-on-missing", "pass"],
             "Error: Invalid value for '--gate-on-missing': expected fail or warn, got 'pass'\n",
         ),
-        (["base", "base", "--gate-exact", "rows"], "Error: unknown exact figure of --gate-exact 'rows'; known: "),
+        (["base", "base", "--gate-exact", "rows"], "Error: unknown exact figure 'rows' of --gate-exact; known: "),
         (
             ["base", "base", "--json", "--annotate", "github"],
             "Error: --json and --annotate both write to standard output; leave one of them out\n",

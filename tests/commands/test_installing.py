@@ -86,6 +86,13 @@ def test_a_role_without_rights(newest_server: EmbeddedServer, pilotscope: Comman
     assert (told["loaded"], told["host"]) == (False, None)
 
 
+def test_a_server_on_another_port(newest_server: EmbeddedServer, pilotscope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of psql names the port that the server listens on there, unless it is PostgreSQL's own."""
+    monkeypatch.setattr(installing, "_asked", lambda session, sql: "5433" if sql == "SHOW port" else None)
+    told = json.loads(pilotscope("install-library", newest_server.dsn.reveal(), "--json").stdout)
+    assert told["commands"][1].startswith("psql --port=5433 --dbname=postgres --command=")
+
+
 def test_a_server_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     """The file has to be copied to its machine first."""
     made = installing.Installation(

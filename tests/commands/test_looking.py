@@ -117,7 +117,7 @@ def test_runs_are_newest_first_and_limited(pilotscope: Command, add_run: AddRun)
     result = pilotscope("runs", "mscn_toy", "--limit", "2")
     assert result.stdout == (
         "run       name  status    started (UTC)     took s   queries  total s  p95 s  speed-up      interval  timeouts  errors\n"
-        f"{ids[2][:8]}  run2  FINISHED  2026-01-02 05:04      90  4 of 146  12.3456      -      1.25  1.200..1.300         -       -\n"
+        f"{ids[2][:8]}  run2  FINISHED  2026-01-02 05:04      90  4 of 146   12.346      -     1.250  1.200..1.300         -       -\n"
         f"{ids[1][:8]}  run1  FINISHED  2026-01-02 04:04      90         -        -      -         -             -         -       -\n"
     )
     listed = json.loads(pilotscope("runs", "mscn_toy", "--json").stdout)
@@ -138,10 +138,12 @@ def test_an_unknown_experiment_lists_the_near_ones(pilotscope: Command, add_run:
 def test_best_goes_by_the_direction_of_the_metric(pilotscope: Command, add_run: AddRun) -> None:
     """By default the smallest time and the largest speed-up are the best; an option overrides it."""
     slow = add_run("lero_toy", "slow", metrics={"test_total_time": 9.0, "test_speedup": 0.5}, params={"seed": 7})
-    fast = add_run("lero_toy", "fast", metrics={"test_total_time": 3.0, "test_speedup": 1.5}, params={"seed": 8, "algorithm": "lero"})
+    fast = add_run(
+        "lero_toy", "fast", metrics={"test_total_time": 3.0, "test_speedup": 1.5}, params={"seed": 8, "algorithm": "lero", "limit": None}
+    )
     artifacts = json.loads(pilotscope("best", "lero_toy", "--json").stdout)["artifact_uri"]
     assert pilotscope("best", "lero_toy").stdout == (
-        "test_total_time = 3, the smallest of the finished runs\n"
+        "test_total_time = 3 s, the smallest of the finished runs\n"
         f"run {fast}  fast\n"
         f"artifacts {artifacts}\n"
         "\n"
@@ -177,7 +179,7 @@ def test_best_says_why_there_is_none(pilotscope: Command, add_run: AddRun) -> No
     result = pilotscope("best", "mscn_toy", "--metric", "test_total_tiem")
     assert (result.exit_code, result.stderr) == (
         2,
-        "Error: unknown metric of experiment 'mscn_toy' 'test_total_tiem'; did you mean 'test_total_time'? known: test_total_time\n",
+        "Error: unknown metric 'test_total_tiem' of experiment 'mscn_toy'; did you mean 'test_total_time'? known: test_total_time\n",
     )
     assert pilotscope("best", "mscn_toy", "--metric", "a`b").exit_code == 2
     add_run("lero_toy", "run", metrics={"test_total_time": 1.0}, status="FAILED")

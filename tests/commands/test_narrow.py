@@ -72,7 +72,7 @@ def test_at_80_columns_runs_have_their_name_status_and_interval(add_run: AddRun,
     name = "mscn_stats_tiny_20260102_030405"
     run_id = add_run("mscn_stats_tiny", name, metrics=FIGURES)
     shown = [line.split() for line in narrow(80, "runs", "mscn_stats_tiny").splitlines() if line and "─" not in line]
-    assert shown == [["run", "name", "status", "speed-up", "interval"], [run_id[:8], name, "FINISHED", "1.2", "1.200..1.300"]]
+    assert shown == [["run", "name", "status", "speed-up", "interval"], [run_id[:8], name, "FINISHED", "1.200", "1.200..1.300"]]
     assert "total s" in narrow(100, "runs", "mscn_stats_tiny")
 
 
@@ -117,3 +117,16 @@ def test_an_entry_that_vanishes_is_left_out(tmp_path: Path, monkeypatch: pytest.
     assert next(entries).path.name == "a.so"
     (tmp_path / "libraries" / "b.so").unlink()
     assert list(entries) == []
+
+
+def test_the_cache_is_listed_with_sizes(cache: Path, narrow: Callable[..., str]) -> None:
+    """However narrow the terminal is, each entry has its size; the place is shortened before."""
+    entry = cache / "extension" / f"pilotscope-pg18-{'0123456789abcdef' * 3}.so"
+    entry.parent.mkdir(mode=0o700)
+    entry.write_bytes(b"0" * 2000)
+    lines = narrow(80, "clean").splitlines()
+    assert max(len(line) for line in lines if "steering library" in line) <= 80
+    (listed,) = (line.split() for line in lines if "steering library" in line)
+    assert listed[:4] == ["steering", "library", "2.0", "kB"]
+    assert listed[-1].endswith("…")
+    assert lines[-2:] == ["nothing was removed; `pilotscope clean --yes` removes 1 entry, 2.0 kB; a run", "makes again what it needs"]

@@ -8,16 +8,22 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pytest_pilotscope.datasets.dumped import DumpedDataset
-from pytest_pilotscope.errors import DatasetError, MissingServer, MissingWorkload, UsageError
+from pytest_pilotscope.datasets.files import load_workload_files
+from pytest_pilotscope.errors import DatasetError, MissingServer, MissingWorkload, UsageError, WorkloadError
+from pytest_pilotscope.options.progress import silent
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.postgres.databases import copy_database, create_database, drop_database
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
+from pytest_pilotscope.provision.chosen_queries import completed
 from pytest_pilotscope.provision.database import PostgreSQLConfig, dataset_of, open_database
 from tests.conftest import ServerOf
 from tests.datasets.test_dump import HEAD, TABLE
@@ -162,6 +168,30 @@ def test_a_dump_of_one_schema(dumps: dict[str, Path], marked: Session, caplog: p
     assert marked.scalar("SELECT count(*) FROM sales.orders") == 2
     path = "SELECT setconfig FROM pg_db_role_setting JOIN pg_database ON oid = setdatabase WHERE datname = current_database()"
     assert marked.scalar(path) == ["search_path=public, sales"]
+
+
+LEFT_OUT_REMEDY = "a dump is restored without its views and functions: write what it stands for in its place, or mend this query"
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("SELECT count(*) FROM public.rich", f'relation "public.rich" does not exist; {LEFT_OUT_REMEDY}'),
+        ("SELECT public.twice(id) FROM users", f"function public.twice(integer) does not exist; {LEFT_OUT_REMEDY}"),
+        ("SELECT id = 'x'::text FROM users", "operator does not exist: integer = text; mend this query"),
+        ("SELECT salary FROM users", 'column "salary" does not exist; mend this query'),
+    ],
+)
+def test_a_query_of_what_was_left_out(dumps: dict[str, Path], marked: Session, tmp_path: Path, sql: str, problem: str) -> None:
+    """It is refused before anything is measured, and the message says that views and functions of a dump are not there."""
+    dataset = DumpedDataset(name="shop", path=dumps["custom"])
+    dataset.load(marked)
+    path = tmp_path / "mine.sql"
+    path.write_text(sql)
+    database: Any = SimpleNamespace(dataset=dataset, measuring_session=lambda: nullcontext(marked))
+    workload = load_workload_files(path, "shop", None)
+    with pytest.raises(WorkloadError, match=f"^{re.escape(f'{path}:1: {problem}: {sql}')}$"):
+        completed(workload, database, Settings(), learns=False, show_progress=silent)
 
 
 @pytest.mark.slow

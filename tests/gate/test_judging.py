@@ -292,7 +292,7 @@ def test_exact_figures_can_be_chosen() -> None:
 def test_an_unknown_exact_figure_is_refused_before_anything_is_measured() -> None:
     """The message lists the known names."""
     message = (
-        "unknown exact figure of --gate-exact 'qerror'; did you mean 'q-error' or 'p-error'? "
+        "unknown exact figure 'qerror' of --gate-exact; did you mean 'q-error' or 'p-error'? "
         "known: all, none, p-error, plan-cost, plan-shape, q-error, unsteered-share, what-if-calls"
     )
     with pytest.raises(UnknownName, match=f"^{re.escape(message)}$"):

@@ -83,7 +83,7 @@ def test_several_take_turns_in_one_run(here: Path) -> None:
 def test_wrong_arguments_are_refused_before_anything_starts(here: Path) -> None:
     """Names as the command line refuses them, values too, and what is no algorithm."""
     with pytest.raises(
-        UnknownName, match=r"^unknown option of benchmark\(\) 'limt'; did you mean 'limit' or 'split'\? known: allow_changes, "
+        UnknownName, match=r"^unknown option 'limt' of benchmark\(\); did you mean 'limit' or 'split'\? known: allow_changes, "
     ):
         benchmark("mscn", limt=3)
     with pytest.raises(UsageError, match=r"^limit: expected a whole number of at least 1, got 'x'$"):

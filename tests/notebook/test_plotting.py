@@ -58,6 +58,6 @@ def test_what_cannot_be_drawn_is_an_error() -> None:
         with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
             draw()
     with pytest.raises(
-        UnknownName, match=r"^unknown metric of mscn_stats_tiny_20250101_000000 'loss'; .*known: learning_rate, train_loss$"
+        UnknownName, match=r"^unknown metric 'loss' of mscn_stats_tiny_20250101_000000; .*known: learning_rate, train_loss$"
     ):
         Results((_record(),)).plot.training("loss")

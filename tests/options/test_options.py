@@ -75,6 +75,15 @@ def test_names_repeat_and_split_at_commas(read: Callable[..., Settings]) -> None
     assert settings.datasets == ("stats_tiny", "stats_small")
 
 
+def test_names_of_algorithms_and_datasets_split_at_blanks(pytester: pytest.Pytester, read: Callable[..., Settings]) -> None:
+    """In quotes, in the ini file and in Python, too; names of queries are those of files, which may have blanks."""
+    assert read("--algo", "baseline mscn", "--queries", "my query,q2").algorithms == ("baseline", "mscn")
+    assert read("--queries", "my query,q2").queries == ("my query", "q2")
+    pytester.makeini("[pytest]\npilotscope_db = stats_tiny stats_small, joins\n")
+    assert read().datasets == ("stats_tiny", "stats_small", "joins")
+    assert checked("algorithms", "baseline mscn", argument="algorithms") == ("baseline", "mscn")
+
+
 def test_factors_of_lero_are_numbers(chosen: Callable[..., dict[str, dict[str, Any]]]) -> None:
     """`--lero-factors 0.1,10` is a list of numbers, of which the help shows the default."""
     assert chosen("--lero-factors", "0.1, 10", "--lero-margin", "0")["lero"] == {"factors": (0.1, 10.0), "margin": 0.0}
@@ -274,4 +283,14 @@ def test_a_size_has_a_unit_or_is_bytes(value: str | int) -> None:
 def test_the_default_of_a_size_is_shown_with_its_unit() -> None:
     """Nobody reads bytes."""
     (declared,) = (one for one in OPTIONS if one.name == "label-memory")
-    assert declared.help_with_default.endswith("(default: 1024m)")
+    assert declared.help_with_default.endswith("(default: 1g)")
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [("max-unsteered", "5%"), ("gate-write-delta", "10%"), ("steer-timeout-ms", "10000"), ("rounds-limit-s", "600"), ("db", "stats_tiny")],
+)
+def test_a_default_is_shown_as_a_user_writes_it(name: str, default: str) -> None:
+    """0.05 of an option that takes a percentage would read as a twentieth of one, and whole numbers have no decimals."""
+    (declared,) = (one for one in OPTIONS if one.name == name)
+    assert declared.help_with_default.endswith(f"(default: {default})")

@@ -14,10 +14,11 @@ import pytest
 
 from pytest_pilotscope.commands.ui import announce
 from pytest_pilotscope.places.secret import StoreUri
-from pytest_pilotscope.record.results import PlanNode
+from pytest_pilotscope.record.results import PlanNode, TrainingReport
 from pytest_pilotscope.report.page import write_page
 from pytest_pilotscope.tracking.store import open_client
 from tests.commands.test_command_line import running_ui
+from tests.record.building import record_of
 from tests.report.samples import comparison, large, minimal
 
 MISSING = "selenium is not installed: pip install 'pytest-pilotscope[test]'"
@@ -256,6 +257,85 @@ def test_the_page_is_never_wider_than_the_screen(opened: Any, width: int, height
     opened.execute_script("location.hash = '#r0-q1'")
     assert opened.execute_script("return document.documentElement.scrollWidth") == width
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("width", [800, 1100, 1440])
+def test_a_table_of_many_sides_scrolls_by_itself(browser: Any, tmp_path: Path, width: int) -> None:
+    """With more sides than fit the page stays as wide as the screen, and the last column can be reached, by the keyboard, too."""
+    times = {f"reviews_by_country_and_region_{place}": [100.0 + place] * 5 for place in range(4)}
+    record = record_of(dict.fromkeys(("baseline", "oracle", "mscn", "index", "knob"), times), algorithm="compare")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+    browser.get(write_page(tmp_path / "wide.html", [record]).as_uri())
+    area = "const area = document.querySelector('.window');"
+    page, shown, there, focus = browser.execute_script(
+        f"{area} return [document.documentElement.scrollWidth, area.clientWidth, area.scrollWidth, area.tabIndex]"
+    )
+    reached = browser.execute_script(f"{area} area.scrollLeft = 1e6; return area.scrollLeft + area.clientWidth === area.scrollWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert page == width
+    assert there > shown
+    assert focus == 0
+    assert reached
+
+
+def test_three_algorithms_fit_a_sheet_of_paper(browser: Any, tmp_path: Path) -> None:
+    """On A4 no column of the queries or of an opened plan is beyond the edge."""
+    record = comparison()
+    times = {f"query_{place}": [1000.0 + place] * 5 for place in range(4)}
+    sides = ("baseline", "oracle", "mscn", "index")
+    reports = tuple(
+        replace(report, query_id="query_1", side=side)
+        for side in sides
+        for report in record.reports
+        if (report.query_id, report.side) == ("q1", "fast" if side in ("mscn", "index") else "baseline")
+    )
+    record = replace(record_of(dict.fromkeys(sides, times), algorithm="compare"), reports=reports)
+    browser.get(write_page(tmp_path / "three.html", [record]).as_uri())
+    browser.execute_script("document.querySelector('#r0-query_1 a').click()")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    edges = browser.execute_script(
+        "return [...document.querySelectorAll('.queries, .queries table')].map(found => found.getBoundingClientRect().right)"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(edges) > 3
+    assert max(edges) <= 719
+
+
+def test_a_long_name_of_a_metric_stays_in_its_chart(browser: Any, tmp_path: Path) -> None:
+    """Its title is broken where it has to be, and so is the label of the axis, all of which is in the picture."""
+    name = "index_optimization_time_in_seconds_of_all_queries"
+    training = TrainingReport(side="mscn", duration_s=1.0, metrics={name: (3.0, 2.0, 1.0)})
+    browser.get(write_page(tmp_path / "long.html", [replace(minimal(), training=(training,))]).as_uri())
+    figure = "const figure = document.querySelector('.plots.small figure');"
+    assert browser.execute_script(f"{figure} return figure.scrollWidth === figure.clientWidth")
+    found = browser.execute_script(
+        f"{figure} const box = e => e.getBoundingClientRect(); const svg = box(figure.querySelector('svg'));"
+        "return [...figure.querySelectorAll('text')].map(t => [t.textContent, box(t).top - svg.top, svg.bottom - box(t).bottom])"
+    )
+    assert "".join(text for text, _, _ in found if "_" in text) == name
+    assert min(room for _, *rooms in found for room in rooms) >= -1
+
+
+def test_one_query_is_counted_as_one(opened: Any) -> None:
+    """The page says how many queries there are and how many the filter leaves."""
+    count = "return [...document.querySelectorAll('form.filter output')].map(field => field.value)"
+    assert opened.execute_script(count) == ["20 queries", "1 query"]
+    opened.execute_script(TYPE, "text", "q11")
+    assert opened.execute_script(count) == ["1 of 20 queries", "1 query"]
+
+
+def test_the_arrow_of_a_query_stays_beside_its_name(opened: Any) -> None:
+    """However narrow the column is, the name is not below it."""
+    opened.execute_script(
+        "const a = document.querySelector('#r0-q1 a'); a.textContent = 'reviews_by_country'; a.parentElement.style.width = '1px'"
+    )
+    link, name = opened.execute_script(
+        "const a = document.querySelector('#r0-q1 a'); const range = document.createRange(); range.selectNodeContents(a);"
+        "return [a, range].map(found => found.getBoundingClientRect())"
+    )
+    assert abs(name["top"] - link["top"]) < name["height"] / 2
 
 
 def test_light_dark_and_paper_have_contrast(opened: Any) -> None:

@@ -132,10 +132,10 @@ def test_an_open_end_is_shown_as_infinity() -> None:
 
 
 def test_text_in_brackets_is_no_markup() -> None:
-    """A cell, a column or a title such as [bold] is shown as it is."""
+    """A cell or a column such as [bold] is shown as it is."""
     buffer = StringIO()
-    Console(file=buffer, width=200).print(text_table(["", "[red]"], [["[bold]", "0.367 [unknown]"]], title="[title]"))
-    assert all(text in buffer.getvalue() for text in ("[red]", "[bold]", "0.367 [unknown]", "[title]"))
+    Console(file=buffer, width=200).print(text_table(["", "[red]"], [["[bold]", "0.367 [unknown]"]]))
+    assert all(text in buffer.getvalue() for text in ("[red]", "[bold]", "0.367 [unknown]"))
 
 
 def test_a_side_alone_has_no_rank() -> None:

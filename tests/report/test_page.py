@@ -103,7 +103,7 @@ def test_every_record_has_its_section(read: Reader) -> None:
     """Several records have a list at the top; each query has its own anchor in its own run."""
     assert {"r0-run", "r1-run", "r0-q0", "r0-q19", "r1-only"} <= set(read.ids)
     text = " ".join(" ".join(read.words).split())
-    assert text.count("mscn_stats_tiny_20250101_000000: INTERRUPTED, 1 rounds, seed 0") == 2
+    assert text.count("mscn_stats_tiny_20250101_000000: INTERRUPTED, 1 round, seed 0") == 2
     assert "The run was interrupted; its figures cover what was measured." in text
     assert "slow is significantly slower on 19 of 19 queries: " in text
     assert "fast runs another plan than baseline" in text
@@ -193,6 +193,8 @@ def test_sides_with_the_same_plan_share_its_table() -> None:
     queries = {query.id: query for query in queries_of(comparison(), summarize(comparison()))}
     assert [table.sides for table in queries["q0"].plans] == [("baseline", "fast")]
     assert [table.sides for table in queries["q1"].plans] == [("baseline", "slow"), ("fast",)]
+    assert [table.columns for table in queries["q0"].plans] == [(("baseline",), ("fast",))]
+    assert [table.columns for table in queries["q1"].plans] == [(("baseline", "slow"),), (("fast",),)]  # with the same estimates, too
     text = page([comparison()])
     assert "fast runs the same plan as baseline. " in text
     assert "fast runs another plan than baseline. " in text

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from pytest_pilotscope.report import progress as module
 from pytest_pilotscope.report.progress import progress_for
 
 
@@ -50,6 +51,15 @@ def test_a_log_has_a_line_per_tenth(total: int) -> None:
     lines = shown(live=False, description="mscn on stats_tiny", total=total, steps=total)
     assert len(lines) <= 10
     assert lines[-1] == f"mscn on stats_tiny: {total}/{total}, 0 s elapsed, 0 s left"
+
+
+@pytest.mark.parametrize(("step_s", "shown_at"), [(0.0, [100]), (0.05, [20, 40, 60, 80, 100]), (1.0, list(range(10, 101, 10)))])
+def test_a_short_task_leaves_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, step_s: float, shown_at: list[int]) -> None:
+    """Lines are a second apart or more; the last one is always there."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(module, "monotonic", lambda: step_s * next(clock))
+    lines = shown(live=False, description="labels", total=100, steps=100)
+    assert [int(re.findall(r"(\d+)/100", line)[0]) for line in lines] == shown_at
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -14,6 +14,7 @@ from pytest_pilotscope import plugin
 from pytest_pilotscope.record.projection import COMPARISON, runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import MachineLoad
+from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.report.text_tables import wrapped
 from pytest_pilotscope.runs.bench import Conclusion
 from tests.record.building import record_of
@@ -59,6 +60,25 @@ def test_the_lines_of_a_text_stay() -> None:
     """Each line is wrapped by itself, and an empty one stays."""
     assert wrapped("a b\n\nc d", 2) == ["a", "b", "", "c", "d"]
     assert wrapped("a b\n\nc d", None) == ["a b", "", "c d"]
+
+
+@pytest.mark.parametrize(("rounds", "told"), [(1, "1 round"), (5, "5 rounds")])
+def test_the_title_of_a_table_is_one_line(rounds: int, told: str) -> None:
+    """It may be wider than its table, and one round is one."""
+    times = {"q1": [1.0] * rounds}
+    record = record_of({"baseline": times, "mscn": times}, algorithm="compare")
+    text = render_records([replace(record, header=replace(record.header, rounds=rounds))], width=80, color=False)
+    assert f"{record.header.run_name}: FINISHED, {told}, seed 0" in [line.rstrip() for line in text.splitlines()]
+
+
+def test_a_number_stays_beside_its_unit() -> None:
+    """No line begins with a unit."""
+    assert wrapped("it saves 1.9 s of 46.8 %, 3 sides", 12) == ["it saves", "1.9 s of", "46.8 %, 3", "sides"]
+
+
+def test_what_continues_an_indented_line_is_indented_further() -> None:
+    """The reasons below a verdict are told apart."""
+    assert wrapped("gate: it passed\n  state: a long one", 12) == ["gate: it", "passed", "  state: a", "    long one"]
 
 
 def test_runs_that_share_a_baseline_say_once_what_holds_for_all_of_them() -> None:

@@ -171,6 +171,17 @@ def test_one_that_breaks_ends_its_own_run(tmp_path: Path) -> None:
     assert end.failures == {"dunce": "ValueError: cannot learn"}
 
 
+@pytest.mark.parametrize("breaking", ["dunce", "dropout"])
+def test_the_baseline_is_measured_when_no_other_side_is_left(tmp_path: Path, breaking: str) -> None:
+    """Its run is its own: it has all queries, and a record that is FINISHED was measured."""
+    with closing(bench_of(tmp_path, "baseline", breaking)) as bench:
+        found = {name: (queries, told, error) for name, queries, told, error in outcomes(bench)}
+    assert found["baseline-toy"] == (["q2", "q3", "q4"], [], None)
+    records = records_in(tmp_path)
+    assert {name: record.status for name, record in records.items()} == {"baseline": "FINISHED", breaking: "FAILED"}
+    assert Counter(run.query_id for run in records["baseline"].measured(BASELINE)) == {"q2": 2, "q3": 2, "q4": 2}
+
+
 @pytest.mark.slow
 def test_one_that_leaves_too_much_fails_alone(tmp_path: Path) -> None:
     """`--max-unsteered` is checked for each run by itself."""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_pilotscope.record.results import SubplanEstimate
-from pytest_pilotscope.statistics.accuracy import q_error, q_errors, quantiles
+from pytest_pilotscope.record.results import QueryReport, SubplanEstimate
+from pytest_pilotscope.statistics.accuracy import (
+    in_ranges,
+    p_errors_by_joins,
+    q_error,
+    q_errors,
+    q_errors_by_joins,
+    quantiles,
+    size_ranges,
+)
+from tests.record.building import record_of
 
 ROWS = st.floats(min_value=0, max_value=1e18)
 
@@ -48,7 +59,7 @@ def test_quantiles_of_nothing_are_refused() -> None:
 
 
 def test_q_errors_keep_empty_results_apart() -> None:
-    """An estimator of one row is perfect on empty results; `nonempty` shows its error. Joins are aliases less one."""
+    """An estimator of one row is perfect on empty results; `nonempty` shows its error."""
     estimates = [
         SubplanEstimate(aliases=("a",), estimated=1, true=0),
         SubplanEstimate(aliases=("b",), estimated=1, true=4),
@@ -59,7 +70,37 @@ def test_q_errors_keep_empty_results_apart() -> None:
     assert errors.all.p50 == 2.5
     assert errors.nonempty is not None
     assert (errors.nonempty.count, errors.nonempty.p50) == (2, 52)
-    assert {joins: (q.count, q.max) for joins, q in errors.by_joins.items()} == {0: (2, 4), 1: (1, 1), 2: (1, 100)}
+
+
+def test_errors_are_by_side_and_joins() -> None:
+    """Joins are aliases less one; empty results are left out."""
+    subplans = (("a",), 1, 0), (("b",), 1, 4), (("a", "b"), 1, 0), (("a", "b", "c"), 1, 100)
+    estimates = tuple(SubplanEstimate(aliases=aliases, estimated=estimated, true=true) for aliases, estimated, true in subplans)
+    record = record_of({side: {"q0": [1.0]} for side in ("baseline", "mscn")})
+    record = replace(record, reports=(QueryReport(query_id="q0", side="mscn", estimates=estimates, p_error=1.5),))
+    assert q_errors_by_joins(record) == {"mscn": {0: [4], 2: [100]}}
+    assert p_errors_by_joins(record) == {"mscn": {2: [1.5]}}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "names"),
+    [
+        ((), ()),
+        (range(8), ("0", "1", "2", "3", "4", "5", "6", "7")),
+        ((7, 39, 7, 3), ("3", "7", "39")),
+        (range(9), ("0", "1", "2", "3-4", "5-8")),
+        (range(1, 40), ("1", "2", "3-4", "5-8", "9-16", "17-32", "33-39")),
+        ((0, 1, 4, 5, 6, 7, 10, 13, 18), ("0", "1", "4", "5-7", "10-13", "18")),
+    ],
+)
+def test_many_sizes_are_in_a_few_ranges(sizes: Iterable[int], names: Sequence[str]) -> None:
+    """Up to eight have a name each; more are between powers of two, and a range is named after the sizes that are there."""
+    assert tuple(dict.fromkeys(size_ranges(sizes).values())) == tuple(names)
+
+
+def test_values_of_a_range_are_together() -> None:
+    """A side has the ranges in which it has values, in their order."""
+    assert in_ranges({9: [1.0], 3: [2.0, 3.0], 4: [4.0]}, size_ranges(range(9)) | {9: "9"}) == {"3-4": [2.0, 3.0, 4.0], "9": [1.0]}
 
 
 def test_q_errors_of_empty_results_only() -> None:

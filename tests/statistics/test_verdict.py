@@ -58,6 +58,26 @@ def test_a_faster_side_begins_with_its_speedup_its_certainty_and_its_parts() -> 
     assert faster.startswith("oracle is significantly faster on 20 of 20 queries: q19 (-19.")
 
 
+@pytest.mark.parametrize(
+    ("count", "changed", "sentence"),
+    [
+        (1, 0, "Its plan is the same."),
+        (1, 1, "Its plan is another one."),
+        (2, 0, "None of its 2 plans differs."),
+        (2, 1, "1 of its 2 plans differs."),
+        (2, 2, "2 of its 2 plans differ."),
+    ],
+)
+def test_the_plans_that_differ_are_counted_in_words(count: int, changed: int, sentence: str) -> None:
+    """No plan is none, one plan differs, and of a single one nothing is counted."""
+    reports = tuple(
+        QueryReport(query_id=f"q{place}", side=side, plan_shape="b" if side == "oracle" and place < changed else "a")
+        for place in range(count)
+        for side in ("baseline", "oracle")
+    )
+    assert texts(replace(record_of_sides(oracle=0.5), reports=reports))[0].endswith(f"on inference. {sentence}")
+
+
 def test_a_slower_side_is_a_problem() -> None:
     """It takes longer, and the queries that lose the most time come first."""
     record = record_of_sides(slow=2.0)

@@ -104,6 +104,8 @@ class _Restorer:
         pending: list[str] = []
         for raw in iter(lambda: next(self._lines, b""), b""):
             self._line += 1
+            if self._line % _LINES_AT_ONCE == 0:
+                self._show()
             line = self._decoded(raw)
             if not pending and (not line.strip() or line.startswith("--")):
                 continue

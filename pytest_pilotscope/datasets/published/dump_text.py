@@ -64,15 +64,22 @@ def dump_files(path: Path) -> list[Path]:
 
 @contextmanager
 def open_dump(path: Path, advance: Advance) -> Iterator[tuple[Iterator[bytes], Callable[[], None]]]:
-    """Open a dump as lines of SQL, with a function that shows how far they have been read."""
+    """
+    Open a dump as lines of SQL, with a function that shows how far they have been read.
+
+    How far pg_restore has read is known on Linux; elsewhere a dump in a format of PostgreSQL's own is shown as read when it is.
+    """
+    total_bytes = sum(file.stat().st_size for file in dump_files(path))
+    show = in_per_cent(total_bytes, advance)
     if is_in_own_format(path):
-        with _converted(path) as lines:
-            yield lines, lambda: None
+        with _converted(path) as (lines, process):
+            yield lines, lambda: show(min(_bytes_read(process.pid), total_bytes))
+        show(total_bytes)
         return
-    show = in_per_cent(path.stat().st_size, advance)
     with path.open("rb") as raw, _gunzipped(raw) as file:
         try:
             yield iter(file), lambda: show(raw.tell())
+            show(total_bytes)
         except (EOFError, gzip.BadGzipFile) as error:
             raise DatasetError(f"{path} is broken: {error}; fetch it again") from error
 
@@ -89,7 +96,7 @@ def _gunzipped(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _converted(path: Path) -> Iterator[Iterator[bytes]]:
+def _converted(path: Path) -> Iterator[tuple[Iterator[bytes], subprocess.Popen[bytes]]]:
     """Convert a dump in a format of PostgreSQL's own with pg_restore; raise DatasetError with its message if it fails."""
     try:
         program = find_program("pg_restore")
@@ -103,7 +110,7 @@ def _converted(path: Path) -> Iterator[Iterator[bytes]]:
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         reading: BaseException | None = None
         try:
-            yield iter(process.stdout)
+            yield iter(process.stdout), process
         except BaseException as error:
             if process.stdout.read(1):  # it has not come to its end
                 process.kill()
@@ -115,3 +122,12 @@ def _converted(path: Path) -> Iterator[Iterator[bytes]]:
             raise DatasetError(f"{program} cannot read {path}: {told}; a dump is read by a pg_restore as new as its pg_dump") from reading
         if reading is not None:
             raise reading
+
+
+def _bytes_read(pid: int) -> int:
+    """Return the bytes that a process has read from its files, as Linux counts them; 0 if that is not known."""
+    try:
+        counters = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return int(counters.partition("rchar:")[2].split()[0])
