@@ -201,7 +201,7 @@ def test_a_limit_that_is_left_behind_ends_no_statement_of_the_suite(session: Ses
 
 
 def test_a_query_that_an_algorithm_changes_is_its_own(session: Session) -> None:
-    """What the sides run and record is the query of the workload."""
+    """The sides run and record the query of the workload."""
     query = Query(id="q", sql="SELECT 1 FROM a")
 
     class Changes(Chooser):
