@@ -80,7 +80,7 @@ def test_a_role_without_rights(newest_server: EmbeddedServer, pilotscope: Comman
             administrator.execute('DROP DATABASE "my shop"')
             administrator.execute("DROP ROLE visitor")
     assert told["commands"] == [
-        f'sudo install -m 755 {told["library"]} "$(pg_config --pkglibdir)/pilotscope.so"',
+        f'sudo install -m 755 {shlex.quote(told["library"])} "$(pg_config --pkglibdir)/pilotscope.so"',
         "psql --dbname='my shop' --command='ALTER DATABASE \"my shop\" SET session_preload_libraries = '\"'\"'pilotscope'\"'\"''",
     ]
     assert (told["loaded"], told["host"]) == (False, None)

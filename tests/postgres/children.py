@@ -15,13 +15,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 START_SERVER = """
-import os, sys
+import json, os, sys
 from pytest_pilotscope.postgres.binaries import find_binaries
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
 server = EmbeddedServer(find_binaries(), why="for a test")
-print(server.pid, server._watchdog.pid, server.data_folder.parent, server._sockets, flush=True)
+print(json.dumps([server.pid, server._watchdog.pid, str(server.data_folder.parent), str(server._sockets)]), flush=True)
 """
-"""Starts a server and prints the process ids of PostgreSQL and its watchdog, and the two private folders."""
+"""Starts a server and prints, as JSON, the process ids of PostgreSQL and its watchdog, and the two private folders."""
 
 
 def start_child(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -316,11 +317,11 @@ def test_kill_9_leaves_neither_server_nor_files() -> None:
     """When the process that uses the server is killed, PostgreSQL ends and its folders are deleted."""
     child = start_child(START_SERVER + "sys.stdin.read()")
     assert child.stdout is not None
-    server, watchdog, *folders = child.stdout.readline().split()
+    server, watchdog, *folders = json.loads(child.stdout.readline())
     child.kill()
     child.communicate()
-    assert wait_for_end(int(server))
-    assert wait_for_end(int(watchdog))
+    assert wait_for_end(server)
+    assert wait_for_end(watchdog)
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
@@ -331,11 +332,11 @@ def test_kill_9_is_noticed_while_a_forked_child_lives() -> None:
     fork = "if os.fork() == 0:\n    sys.stdin.read()\n    os._exit(0)\nsys.stdin.read()"
     child = start_child(START_SERVER + fork)
     assert child.stdout is not None
-    server, watchdog, *_ = child.stdout.readline().split()
+    server, watchdog, *_ = json.loads(child.stdout.readline())
     child.kill()
     child.wait()
-    assert wait_for_end(int(server))
-    assert wait_for_end(int(watchdog))
+    assert wait_for_end(server)
+    assert wait_for_end(watchdog)
     child.communicate()  # closes the forked child's standard input, which ends it
 
 
@@ -344,9 +345,9 @@ def test_killed_while_stopping_leaves_nothing() -> None:
     child = start_child(START_SERVER + "import shutil\nshutil.rmtree = lambda *_, **__: os.kill(os.getpid(), 9)\nserver.stop()")
     output, _ = child.communicate()
     assert child.returncode == -signal.SIGKILL
-    server, watchdog, *folders = output.split()
-    assert wait_for_end(int(server))
-    assert wait_for_end(int(watchdog))
+    server, watchdog, *folders = json.loads(output)
+    assert wait_for_end(server)
+    assert wait_for_end(watchdog)
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
@@ -357,9 +358,9 @@ def test_killing_the_watchdog_ends_the_server(newest_server: EmbeddedServer) -> 
         pytest.skip("needs PR_SET_PDEATHSIG (Linux)")
     child = start_child(START_SERVER + "sys.stdin.read()")
     assert child.stdout is not None
-    server, watchdog, *folders = child.stdout.readline().split()
-    os.kill(int(watchdog), signal.SIGKILL)
-    assert wait_for_end(int(server))
+    server, watchdog, *folders = json.loads(child.stdout.readline())
+    os.kill(watchdog, signal.SIGKILL)
+    assert wait_for_end(server)
     child.kill()
     child.communicate()
     with EmbeddedServer(newest_server.binaries):
@@ -371,9 +372,9 @@ def test_a_process_that_forgets_to_stop_leaves_nothing() -> None:
     child = start_child(START_SERVER)
     output, errors = child.communicate()
     assert (child.returncode, errors) == (0, "")
-    server, watchdog, *folders = output.split()
-    assert wait_for_end(int(server))
-    assert wait_for_end(int(watchdog))
+    server, watchdog, *folders = json.loads(output)
+    assert wait_for_end(server)
+    assert wait_for_end(watchdog)
     assert [folder for folder in folders if Path(folder).exists()] == []
 
 
