@@ -41,7 +41,7 @@ def benchmark(algorithm: AlgorithmOrName | Sequence[AlgorithmOrName], *, db: str
     of algorithms.
 
     Warn about each query that failed. Raise `UsageError` for what cannot be measured, and what the algorithm raises; the record then has
-    the status FAILED.
+    the status FAILED, and a line says how to read it.
     """
     given = [algorithm] if isinstance(algorithm, str) or not isinstance(algorithm, Sequence) else algorithm
     several = [name for one in given for name in (_named(one) if isinstance(one, str) else [one])]
@@ -53,10 +53,15 @@ def benchmark(algorithm: AlgorithmOrName | Sequence[AlgorithmOrName], *, db: str
     with closing(bench):
         bench.check()
         (case,) = bench.cases
-        with bench.open_run(case) as run:
-            for query, problems in run.measure_all():
-                for problem in problems:
-                    warnings.warn(f"{query.id}: {problem}", stacklevel=2)
+        try:
+            with bench.open_run(case) as run:
+                for query, problems in run.measure_all():
+                    for problem in problems:
+                        warnings.warn(f"{query.id}: {problem}", stacklevel=2)
+        except BaseException:
+            for finished in bench.finished:
+                say(f"pilotscope: what was measured is kept: read_results({str(finished.record_path)!r})")
+            raise
         conclusion = bench.conclude()
         for line in (*conclusion.lines, *bench.failures):
             say(f"pilotscope: {line}")

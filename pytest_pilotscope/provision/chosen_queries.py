@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_pilotscope.errors import DatasetError, MissingWorkload, StatementFailed, UsageError, WorkloadError, shortened
+from pytest_pilotscope.errors import DatasetError, MissingWorkload, StatementFailed, UsageError, WorkloadError, counted, shortened
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.splitting import check_disjoint, divide
@@ -151,11 +151,11 @@ def described(workload: Workload) -> Iterable[str]:
     seen = workload.templates_seen
     overlap = f"; {seen:.0%} of the test templates are trained on" if seen is not None else ""
     origin = workload.origin or f"{len(workload.train)} training"
-    yield f"{origin}, {len(workload.validation)} validation and {len(workload.test)} test queries{overlap}"
+    yield f"{origin}, {len(workload.validation)} validation and {counted(len(workload.test), 'test query', 'test queries')}{overlap}"
     left_out = [f"{one.id} ({one.reason})" for one in workload.unmeasured]
     if left_out:
         more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-        yield f"{len(left_out)} no queries, so not run: {', '.join(left_out[:_NAMED])}{more}"
+        yield f"{counted(len(left_out), 'is no query', 'are no queries')}, so not run: {', '.join(left_out[:_NAMED])}{more}"
 
 
 def too_few(workload: Workload, settings: Settings) -> Iterable[str]:

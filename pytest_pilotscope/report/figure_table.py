@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from math import ceil, isinf
 from typing import TYPE_CHECKING
 
 from pytest_pilotscope.errors import counted
 from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
+from pytest_pilotscope.record.results import RunHeader
 from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.text_tables import GAP, text_table
 from pytest_pilotscope.statistics.accuracy import Quantiles
@@ -92,6 +94,11 @@ def title_of(summary: Summary) -> str:
     return f"{header.run_name}: {summary.status}, {counted(header.rounds, 'round')}, seed {header.seed}{conditions}"
 
 
+def started_text(header: RunHeader) -> str:
+    """Return the moment when a run started, to the minute."""
+    return f"{datetime.fromisoformat(header.started_at).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
 def markdown(record: Record) -> str:
     """Return the table as a Markdown document, with the remarks and the meanings of the figures."""
     summary = summarize(record)
@@ -101,8 +108,8 @@ def markdown(record: Record) -> str:
         "",
         *_listed(verdict(record, summary)),
         "",
-        f"{title_of(summary)}; {counted(len(header.queries), 'query', 'queries')}, taking turns within each; started {header.started_at}; "
-        f"PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
+        f"{title_of(summary)}; {counted(len(header.queries), 'query', 'queries')}, taking turns within each; "
+        f"started {started_text(header)}; PostgreSQL {header.server.get('version', 'unknown')}; pytest-pilotscope {header.suite_version}.",
         "",
         _row(["", *table.sides]),
         _row(["---", *("---:" for _ in table.sides)]),

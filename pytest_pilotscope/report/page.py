@@ -21,7 +21,7 @@ from pytest_pilotscope.record.projection import baselines_last
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import RunHeader, Scalar
 from pytest_pilotscope.report.content import OFF, QueryContent, queries_of
-from pytest_pilotscope.report.figure_table import FigureTable, bound_text, factor_text, figure_table, title_of
+from pytest_pilotscope.report.figure_table import FigureTable, bound_text, factor_text, figure_table, started_text, title_of
 from pytest_pilotscope.report.plots import plots_of
 from pytest_pilotscope.report.remarks import all_remarks
 from pytest_pilotscope.report.svg import Plot
@@ -126,7 +126,7 @@ def _facts(header: RunHeader, summary: Summary) -> list[tuple[str, str]]:
     server = header.server
     settings = ", ".join(f"{name} = {value}" for name, value in header.settings.items())
     facts = [
-        ("started", header.started_at),
+        ("started", started_text(header)),
         ("dataset", f"{header.dataset}, {counted(len(header.queries), 'query', 'queries')}"),
         ("PostgreSQL", f"{server.get('version', 'unknown')} ({server.get('provider', 'unknown')})"),
         ("limit per statement", f"{header.timeout_ms:g} ms" if header.timeout_ms else "10 x the slowest baseline, at least 1 s"),

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode, read
 
 from pytest_pilotscope import benchmark, read_results
-from pytest_pilotscope.errors import UnknownName, UsageError
+from pytest_pilotscope.errors import TooManyLeft, UnknownName, UsageError
 from pytest_pilotscope.learning.algorithm import Cardinalities
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.queries.queries import Query
@@ -70,6 +70,26 @@ def test_a_query_that_fails_is_a_warning(here: Path) -> None:
         ("q002", "baseline"): True,
         ("q002", "baseline-again"): True,
     }
+
+
+class Partial(Doubled):
+    """Knows one subplan of each query, and does not say what it leaves out."""
+
+    name = "partial"
+
+    def steer(self, query: Query, subplans: Cardinalities) -> Cardinalities:
+        """Return the first estimate only."""
+        return dict(list(subplans.items())[:1])
+
+
+@pytest.mark.slow
+def test_what_was_measured_before_an_error_can_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that fails at its end has a complete record, and the user is told the call that reads it."""
+    with pytest.raises(TooManyLeft, match=r"^partial left 3 of 3 queries \(100\.0%\) to PostgreSQL, "):
+        benchmark(Partial(), **FEW)
+    (path,) = Path("results").glob("*.jsonl")
+    assert f"pilotscope: what was measured is kept: read_results({str(path)!r})\n" in re.sub(r"\x1b\[K", "", capsys.readouterr().err + "\n")
+    assert len(read_results(str(path)).queries) == 6
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def test_a_named_workload(tmp_path: Path) -> None:
     workload = given_workload("toy", Toy(), Settings(queries_dir=tmp_path, workload="light"))
     assert [query.sql for query in workload.test] == ["SELECT 1"]
     assert given_workload("toy", Toy(), Settings(data_dir=tmp_path, workload="light")).test == workload.test
-    assert list(described(workload))[-1] == "1 no queries, so not run: q002 (INSERT where a query begins)"
+    assert next(iter(described(workload))).startswith("1 training, 1 validation and 1 test query; ")
+    assert list(described(workload))[-1] == "1 is no query, so not run: q002 (INSERT where a query begins)"
     message = "--workload light is looked for in the folder of --queries-dir or --data-dir; name one of them"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         given_workload("toy", Toy(), Settings(workload="light"))
@@ -95,7 +96,7 @@ def test_how_much_is_listed() -> None:
     workload = Workload(dataset="w", unmeasured=statements)
     assert list(described(workload)) == [
         "0 training, 0 validation and 0 test queries",
-        "7 no queries, so not run: q0 (DELETE), q1 (DELETE), q2 (DELETE), q3 (DELETE), q4 (DELETE) and 2 more",
+        "7 are no queries, so not run: q0 (DELETE), q1 (DELETE), q2 (DELETE), q3 (DELETE), q4 (DELETE) and 2 more",
     ]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import QueryReport, RunEnd, SubplanEstimate, TrainingReport
-from pytest_pilotscope.report.figure_table import bound_text, factor_text, figure_table, markdown
+from pytest_pilotscope.report.figure_table import bound_text, factor_text, figure_table, markdown, started_text
 from pytest_pilotscope.report.terminal import render_records
 from pytest_pilotscope.report.text_tables import text_table
 from pytest_pilotscope.statistics.summary import summarize
@@ -129,6 +129,15 @@ def test_large_factors_have_no_digits_behind_the_point() -> None:
 def test_an_open_end_is_shown_as_infinity() -> None:
     """A single round has no spread, so its interval is open."""
     assert (bound_text(float("inf")), bound_text(12345.678), bound_text(1.23456)) == ("∞", "1.23e+04", "1.235")
+
+
+@pytest.mark.parametrize(
+    ("started_at", "told"),
+    [("2025-01-01T00:59:59.123456+00:00", "2025-01-01 00:59 UTC"), ("2025-01-01T00:10:00+02:00", "2024-12-31 22:10 UTC")],
+)
+def test_a_run_started_at_a_minute_in_utc(started_at: str, told: str) -> None:
+    """Nobody reads microseconds."""
+    assert started_text(replace(with_figures().header, started_at=started_at)) == told
 
 
 def test_text_in_brackets_is_no_markup() -> None:

@@ -12,6 +12,7 @@ from pytest_pilotscope.gate.comparable import states_of
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
+from pytest_pilotscope.report.figure_table import started_text
 from pytest_pilotscope.statistics.intervals import QueryRatio
 
 
@@ -52,7 +53,7 @@ def _introduction(won: Won) -> Iterator[str]:
     wins, losses, ties = (won.queries(outcome) for outcome in ("win", "loss", "tie"))
     server = f"PostgreSQL {header.server.get('version', 'of an unknown version')}"
     yield comment(
-        f"{won.side} on {header.dataset}: run {header.run_name} of {header.started_at}, {server}, {counted(header.rounds, 'round')}"
+        f"{won.side} on {header.dataset}: run {header.run_name} of {started_text(header)}, {server}, {counted(header.rounds, 'round')}"
     )
     yield comment(
         f"Of {counted(len(header.queries), 'query', 'queries')}, {len(wins)} were faster beyond noise (95 %, corrected for all of them), "
