@@ -231,7 +231,7 @@ def test_no_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         replay(tmp_path / "x.txt", subplans=(tmp_path / "some.sql",))
     (tmp_path / "folder.sql").mkdir()
-    message = f"{tmp_path / 'folder.sql'} cannot be read: [Errno 21] it is no regular file: '{tmp_path / 'folder.sql'}'"
+    message = f"{tmp_path / 'folder.sql'} cannot be read: [Errno 21] Is a directory: '{tmp_path / 'folder.sql'}'"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         replay(tmp_path / "x.txt", subplans=(tmp_path / "folder.sql",))
     (tmp_path / "some.sql").write_text("SELECT COUNT(*) FROM users;||0\nSELECT random();||0\n")
