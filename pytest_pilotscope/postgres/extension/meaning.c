@@ -11,6 +11,7 @@
 
 #include "lib/stringinfo.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
@@ -113,10 +114,20 @@ static PsLevel *next_level(void) {
     return next;
 }
 
+/* Let constants be written so that the same value is read again (all digits, no abbreviation of a time zone), and our marks bare. */
+static void write_exactly(void) {
+    static const char *const settings[][2] = {{"extra_float_digits", "1"}, {"DateStyle", "ISO"}, {"quote_all_identifiers", "off"}};
+
+    for (size_t i = 0; i < lengthof(settings); i++)
+        set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 void ps_describe(void) {
+    int before = NewGUCNestLevel();
     StringInfoData json, parameters, subplans;
     PsLevel *level;
 
+    write_exactly();
     initStringInfo(&json);
     initStringInfo(&parameters);
     initStringInfo(&subplans);
@@ -126,4 +137,5 @@ void ps_describe(void) {
     appendStringInfo(&json, "],\n\"parameters\": {%s},\n\"subplans\": {%s}}", parameters.data, subplans.data);
     report = MemoryContextStrdup(TopMemoryContext, json.data);
     pfree(json.data);
+    AtEOXact_GUC(true, before);
 }
