@@ -31,7 +31,7 @@ from pytest_pilotscope.queries.fromitems import (
     where_clause,
 )
 from pytest_pilotscope.queries.marks import Scope
-from pytest_pilotscope.queries.meaning import Branch, Clause, CountSql, Level, Member, NoCount, Operation, Pair, Volatility
+from pytest_pilotscope.queries.meaning import Branch, Clause, CountSql, Level, Member, NoCount, Operation, Pair, Result, Volatility
 from pytest_pilotscope.queries.predicates import quote_identifier
 
 _HIDDEN = "a value of a relation that a semi join hides"
@@ -59,6 +59,11 @@ def _written(level: Level, around: Scope | None, write: Callable[[Writer], str])
 
 def _attempted(writer: Writer, write: Callable[[Writer], str]) -> CountSql:
     return CountSql(write(writer), writer.worst)
+
+
+def _columns(count: int) -> str:
+    """Return the names of the columns of a FROM item, in parentheses; "" for none."""
+    return f"({', '.join(f'c{column}' for column in range(1, count + 1))})" if count else ""
 
 
 class Writer:
@@ -89,7 +94,7 @@ class Writer:
         if result is None or result.why is not None:
             raise NoCount(result.why or "" if result else "the statement itself inside of it")
         if result.operation is not None:
-            return self._operation(result.operation)
+            return f"{self._operation(result.operation)}{self._chosen(result, Scope(self, frozenset()))}"
         everything = (1 << len(self.level.sources)) - 1
         parts = self.parts(everything) if everything else Parts(items=())
         if result.relations & ~parts.visible:
@@ -102,7 +107,18 @@ class Writer:
         keys = "()" if result.single else ", ".join(map(scope.resolved, result.group))  # its aggregates may be gone: nobody needs them
         group = f" GROUP BY {keys}" if keys else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
-        return f"SELECT {'DISTINCT ' if result.distinct else ''}{targets}{source}{where_clause(conditions)}{group}{having}"
+        once = "DISTINCT " if result.distinct else ""
+        if result.distinct_on:
+            once = f"DISTINCT ON ({', '.join(map(scope.resolved, result.distinct_on))}) "
+        return f"SELECT {once}{targets}{source}{where_clause(conditions)}{group}{having}{self._chosen(result, scope)}"
+
+    def _chosen(self, result: Result, scope: Scope) -> str:
+        """Return ORDER BY, OFFSET and LIMIT: which rows of a result are taken."""
+        parts = [f" ORDER BY {', '.join(map(scope.resolved, result.order))}"] if result.order else []
+        parts += [f" OFFSET ({scope.resolved(result.offset)})"] if result.offset is not None else []
+        parts += [f" LIMIT ({scope.resolved(result.limit)})"] if result.limit is not None else []
+        parts += [f" FETCH FIRST ({scope.resolved(result.ties)}) ROWS WITH TIES"] if result.ties is not None else []
+        return "".join(parts)
 
     def subquery(self, number: int, scope: Scope) -> str:
         """Return the SELECT of a level inside of this one, at the place of `scope`."""
@@ -163,9 +179,8 @@ class Writer:
             inner = f"({self.subquery(source.level, scope)})"
         else:
             inner = scope.resolved(source.item)
-        columns = ", ".join(f"c{column}" for column in range(1, source.columns + 1))
         lateral = "LATERAL " if source.lateral else ""
-        return Item(f"{lateral}{inner} AS {name}({columns})", 1 << number, source.lateral)
+        return Item(f"{lateral}{inner} AS {name}{_columns(source.columns)}", 1 << number, source.lateral)
 
     def _branch(self, branch: Branch) -> str:
         scope = Scope(self, frozenset())
@@ -174,8 +189,7 @@ class Writer:
         where = where_clause([scope.resolved(sql) for sql in branch.filters])
         if branch.level is None:
             return f"SELECT {targets} FROM {branch.item} AS {name}{where}"  # noqa: S608  # made from the planner's report
-        columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
-        source = f"({self.subquery(branch.level, scope)}) AS {name}({columns})"
+        source = f"({self.subquery(branch.level, scope)}) AS {name}{_columns(branch.columns)}"
         return f"SELECT {targets} FROM {source}{where}"  # noqa: S608  # made from the planner's report
 
     def _joined(self, pair: Pair) -> Parts:
