@@ -15,6 +15,7 @@ uses values that an anti join made NULL, anti joins are written as LEFT JOIN ...
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -277,23 +278,23 @@ class Writer:
         return list(dict.fromkeys(written))
 
     def _visible(self, clause: Clause, pair: Pair, parts: Parts) -> str:
-        """Return the SQL of a clause by columns that are visible."""
+        """Return the SQL of a clause by columns that are visible; a side may be in parentheses, before a cast."""
         if not clause.relations & ~parts.visible:
             return clause.sql
         if clause.left is None or clause.right is None:
             raise NoCount(_HIDDEN)
-        start, end = f"({clause.left.sql}", f"{clause.right.sql})"
-        if not (clause.sql.startswith(start) and clause.sql.endswith(end)):
+        left, right = re.escape(clause.left.sql), re.escape(clause.right.sql)
+        found = re.fullmatch(rf"(\(\(?){left}((?:\)::| ).*?){right}((?:\)::[^()]*(?:\([^()]*\))?)?\))", clause.sql, re.DOTALL)
+        if found is None:
             raise NoCount(_HIDDEN)
-        operator = clause.sql[len(start) : -len(end)]
         sides = [self._stand_in(member, clause, pair, parts) for member in (clause.left, clause.right)]
-        return f"({sides[0]}{operator}{sides[1]})"
+        return f"{found[1]}{sides[0]}{found[2]}{sides[1]}{found[3]}"
 
     def _stand_in(self, member: Member, clause: Clause, pair: Pair, parts: Parts) -> str:
-        """Return a member of the class that is visible, of the same side and type."""
+        """Return a member of the class that is visible, of the same side and type; only itself if it is of both sides."""
         side = pair.outer if not member.relations & ~pair.outer else pair.inner
         for other in (member, *clause.members):
-            if other.type != member.type or other.relations & ~side:
+            if other != member and (other.type != member.type or (member.relations | other.relations) & ~side):
                 continue
             if not other.relations & ~parts.visible:
                 return other.sql

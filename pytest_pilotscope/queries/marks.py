@@ -50,8 +50,8 @@ class Scope:
     def _replaced(self, found: re.Match[str], instead: Mapping[int, str]) -> str:
         """Return what a mark stands for; a subquery that yields an array must not look like the rows of ANY or ALL."""
         written = self._mark(found[1], int(found[2]), instead)
-        is_array = written.startswith("(SELECT") and _OF_ARRAY.search(found.string, 0, found.start())
-        return f"COALESCE({written})" if is_array else written
+        alone = found.string.startswith(")", found.end()) and _OF_ARRAY.search(found.string, 0, found.start())
+        return f"COALESCE({written})" if alone and written.startswith("(SELECT") else written
 
     def _mark(self, kind: str, number: int, instead: Mapping[int, str]) -> str:
         if kind == "x":

@@ -78,10 +78,14 @@ FORMS = {
     "in over a limit that is a subquery": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.id "
     "LIMIT (SELECT max(c.i4) FROM c))",
     "in over no limit": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LIMIT ALL)",
+    "in over a limit of nothing": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LIMIT 0)",
+    "a subquery behind OFFSET 0": "SELECT count(*) FROM a JOIN (SELECT b.id, b.fk FROM b WHERE b.i4 = 1 OFFSET 0) AS s ON s.fk = a.id",
     "in over distinct on": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT DISTINCT ON (b.i2) b.i4 FROM b ORDER BY b.i2, b.id)",
     "in over rows of a function": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT generate_series(1, b.i2) FROM b)",
     "exists behind an offset": "SELECT count(*) FROM a WHERE EXISTS (SELECT FROM b WHERE b.i2 = a.i2 OFFSET 3)",
     "any of an array of a subquery": "SELECT count(*) FROM a WHERE a.i4 = ANY ((SELECT array_agg(b.i4) FROM b WHERE b.i2 = 1)::integer[])",
+    "any of a slice of an array of a subquery": "SELECT count(*) FROM a WHERE a.i4 = ANY ((SELECT array_agg(b.i4 ORDER BY b.id) "
+    "FROM b WHERE b.i2 = 1)[1:2])",
     "in over a correlated union of all": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b WHERE b.id = a.id "
     "UNION ALL SELECT c.i4 FROM c WHERE c.id = a.id)",
     "in over a union": "SELECT count(*) FROM a JOIN d ON d.fk = a.id WHERE a.i4 IN (SELECT b.i4 FROM b UNION SELECT c.i4 + 1 FROM c)",

@@ -138,6 +138,19 @@ static bool is_ordered(const PsDescription *description, TargetEntry *target, Li
     return false;
 }
 
+static bool is_limit(Node *node) {
+    return node && !(IsA(node, Const) && ((Const *)node)->constisnull);
+}
+
+static bool is_zero(Node *node) {
+    return node && IsA(node, Const) && !((Const *)node)->constisnull && DatumGetInt64(((Const *)node)->constvalue) == 0;
+}
+
+/* Tell whether a result has only some of its rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
+static bool is_choice(const Query *query) {
+    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset)) || query->hasDistinctOn;
+}
+
 /* Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan. */
 static bool is_decided(const PsDescription *description) {
     Query *query = description->root->parse;
@@ -147,6 +160,8 @@ static bool is_decided(const PsDescription *description) {
 
     if (contain_volatile_functions(query->limitCount) || contain_volatile_functions(query->limitOffset))
         return false;
+    if (is_zero(query->limitCount))
+        return true;
     if (query->limitOption == LIMIT_OPTION_WITH_TIES && query->limitOffset == NULL && !query->hasDistinctOn)
         return true;
     foreach (cell, query->setOperations ? query->targetList : description->root->processed_tlist) {
@@ -159,15 +174,6 @@ static bool is_decided(const PsDescription *description) {
     if (query->groupClause || query->hasAggs || description->root->hasHavingQual)
         return is_within(query->groupClause, order);
     return is_total(description, order);
-}
-
-static bool is_limit(Node *node) {
-    return node && !(IsA(node, Const) && ((Const *)node)->constisnull);
-}
-
-/* Tell whether a result has only some of its rows. */
-static bool is_choice(const Query *query) {
-    return is_limit(query->limitCount) || is_limit(query->limitOffset) || query->hasDistinctOn;
 }
 
 /* The reason why the result of a subquery cannot be written from its relations and clauses, or NULL. */
