@@ -4,7 +4,8 @@ Query files: a folder of `.sql` files, or one file in any of the formats in whic
 - a folder, maybe with folders within it (CEB): one query in each `.sql` file, whose id is the file's name without `.sql`; other statements
   beside it are listed as not run, and a file without any query, such as the schema in JOB's folder, counts as one statement;
 - `id#####statement` or `id<TAB>statement`, one on each line;
-- `rows||statement` (STATS-CEB) or `statement;||number` (sub-plan queries), one on each line, numbered q001, q002, ...;
+- `rows||statement` (STATS-CEB) or `statement;||number` (sub-plan queries; also with `#`, a comma or a tab for the bars), one on each line,
+  numbered q001, q002, ...;
 - `tables#joins#predicates#rows`, MSCN's CSV, one on each line, numbered likewise;
 - statements separated by `;`, over as many lines as they need, numbered likewise;
 - one statement on each line without any `;`, numbered likewise.
@@ -26,18 +27,24 @@ from pytest_pilotscope.places.givenfiles import read_given
 from pytest_pilotscope.queries.queries import SPLITS, Query, Split, Unmeasured, Workload
 from pytest_pilotscope.queries.statements import QUERY, NeverEnds, Statement, command_of_psql, line_of, split_statements
 
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _LINES = {
-    "id#####statement": re.compile(r"(?P<id>[^\s#]+)#####(?P<sql>.*)"),
+    "id#####statement": re.compile(r"(?P<id>[^\s#]+)[ \t]*#####(?P<sql>.*)"),
     "id<TAB>statement": re.compile(rf"(?!{QUERY.pattern})(?P<id>[^\s']+)\t(?P<sql>(?!table\b).*)", re.IGNORECASE),
-    "rows||statement": re.compile(r"\d+\|\|(?P<sql>.*)"),
-    "statement;||number": re.compile(r"(?P<sql>.*);\s*\|\|\s*\d+\s*"),
-    "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>[^#]*)#\d+\s*"),
+    "rows||statement": re.compile(rf"{_NUMBER}\s*\|\|(?P<sql>.*)"),
+    "statement;||number": re.compile(rf"(?P<sql>.*);(?:\s*(?:\|\||[#,])\s*|\t){_NUMBER}\s*"),
+    "tables#joins#predicates#rows": re.compile(r"(?P<tables>\w[\w ,.\"]*)#(?P<joins>[^#]*)#(?P<predicates>(?:[^#']|'[^']*')*)#\d+\s*"),
 }
+_OUTSIDE_QUOTES = re.compile(r",(?=(?:[^']*'[^']*')*[^']*$)")
+_GOES_ON = re.compile(
+    r"(?:\b(?:union|all|distinct|intersect|except|in|exists|any|some|as|and|or|not|from|where)|[(,=<>+\-*/|])\s*$", re.IGNORECASE
+)
+"""The end of a line that is not the end of a statement."""
 _SENDS = re.compile(r"\\(g(x|set|exec|desc)?|crosstabview|watch)(?!\w)")
 """A command of psql that ends the statement before it."""
 _ESCAPED = re.compile(r"\\([;:])")
 """A semicolon or colon that psql sends as it is."""
-_ROWS = re.compile(r"\|\|\s*\d+(\s+|$)|\d+\|\|")
+_ROWS = re.compile(rf"\|\|\s*{_NUMBER}(\s+|$)|{_NUMBER}\s*\|\|")
 """A number of rows after the statement before, or before a statement: no statement begins like this."""
 
 
@@ -180,7 +187,8 @@ def _from_file(path: Path) -> list[_Found]:
         found = [_on_line(path, number, line, form) for number, line in lines]
         return [*(found if "id" in _LINES[form].groupindex else _numbered(found)), *commands]
     found = _split(path, text)
-    if len(found) == 1 and len(lines) > 1 and all(QUERY.match(line.lstrip()) for _, line in lines):
+    begin = all(QUERY.match(line.lstrip()) for _, line in lines)
+    if len(found) == 1 and len(lines) > 1 and begin and not any(_GOES_ON.search(line) for _, line in lines[:-1]):
         found = [_Found(path=path, line=number, id="", sql=line.strip()) for number, line in lines]
     if not found and not commands:
         raise _error(path, 1, "no statement found; write at least one query")
@@ -223,15 +231,21 @@ def _on_line(path: Path, number: int, line: str, form: str) -> _Found:
     match = _LINES[form].match(line)
     if match is None:
         raise _error(path, number, f"this is not {form}, as in the lines above; write it like them")
-    statements = _split(path, match["sql"] if "sql" in match.groupdict() else _of_csv(**match.groupdict()), number)
+    try:
+        sql = match["sql"] if "sql" in match.groupdict() else _of_csv(**match.groupdict())
+    except ValueError as error:
+        raise _error(path, number, str(error)) from error
+    statements = _split(path, sql, number)
     if len(statements) != 1:
         raise _error(path, number, f"{len(statements)} statements found; write one on each line")
     return _Found(path=path, line=number, id=match.groupdict().get("id", ""), sql=statements[0].sql)
 
 
 def _of_csv(tables: str, joins: str, predicates: str) -> str:
-    """Return the query of a line of MSCN's CSV; predicates are `column,operator,value,...`."""
-    parts = [part.strip() for part in predicates.split(",")] if predicates.strip() else []
+    """Return the query of a line of MSCN's CSV; predicates are `column,operator,value,...`, a value maybe in quotes."""
+    parts = [part.strip() for part in _OUTSIDE_QUOTES.split(predicates)] if predicates.strip() else []
+    if len(parts) % 3:
+        raise ValueError(f"a predicate has three parts, found {len(parts)}; write column,operator,value for each")
     filters = [" ".join(parts[start : start + 3]) for start in range(0, len(parts), 3)]
     conditions = [*(join.strip() for join in joins.split(",") if join.strip()), *filters]
     return f"SELECT COUNT(*) FROM {tables}{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"  # noqa: S608  # the user's own

@@ -80,7 +80,8 @@ _STABLE_TEXT = """
     ) AS wanted (name, value)
 """
 _SETTINGS = (
-    "search_path", "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "lc_monetary", "array_nulls"
+    "search_path", "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "lc_monetary", "array_nulls",
+    "standard_conforming_strings",
 )  # fmt: skip
 """Settings that decide how PostgreSQL writes and reads the text of a condition."""
 _VERSIONS = "SELECT datcollate, datctype FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"

@@ -267,6 +267,6 @@ def _only_counts(plan: Plan) -> bool:
     return (
         plan.node_type == "Aggregate"
         and plan.strategy == "Plain"
-        and plan.details.get("Output") == ["count(*)"]
+        and [str(output).replace('"', "") for output in plan.details.get("Output", ())] == ["count(*)"]
         and "Filter" not in plan.conditions
     )

@@ -91,6 +91,13 @@ class Level:
         """Tell whether equal values of an expression may be written differently."""
         return any(expression.number(name) in self._facts.loose for name in (*TYPE_FIELDS, *COLLATION_FIELDS) if expression[name])
 
+    def merged(self, target: Node) -> Iterator[Node]:
+        """Yield the values in a column of the result that stand for several equal ones: itself if rows are merged, columns of groups."""
+        if self.query["distinctClause"] or self.query["setOperations"]:
+            yield target["expr"]
+        if self.grouped:
+            yield from (node for node in _outside_aggregates(target["expr"]) if node.type == "VAR")
+
     def fixes_output(self, by: Sequence[Node]) -> bool:
         """Tell whether two rows of the result that are equal in these expressions are equal everywhere."""
         outputs = [target["expr"] for target in self.targets]
@@ -191,6 +198,14 @@ class Level:
         if expression.type != "VAR" or expression.number("varlevelsup"):
             return None
         return expression.number("varno"), expression.number("varattno")
+
+
+def _outside_aggregates(node: Node) -> Iterator[Node]:
+    """Yield a node and all below it, without those of aggregates and subqueries."""
+    yield node
+    for child in node.children():
+        if child.type not in ("AGGREF", "QUERY") and node.type != "AGGREF":
+            yield from _outside_aggregates(child)
 
 
 def _within(node: Node) -> Iterator[Node]:

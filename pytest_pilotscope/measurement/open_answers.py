@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_pilotscope.measurement.catalog_facts import Facts, Function, read_facts
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 _FUNCTION_FIELDS = ("funcid", "opfuncid", "aggfnoid", "winfnoid")
 _BY_PEERS = frozenset(["rank", "dense_rank", "percent_rank", "cume_dist"])
 _ROWS_OR_GROUPS = 0x04 | 0x08  # FRAMEOPTION_ROWS, FRAMEOPTION_GROUPS
-_SYSTEM_COLUMNS = {-1: "ctid", -2: "xmin", -3: "cmin", -4: "xmax", -5: "cmax"}
+_SYSTEM_COLUMNS = {-1: "ctid", -2: "xmin", -3: "cmin", -4: "xmax", -5: "cmax", -6: "tableoid"}
 _CLOCK = frozenset(range(9))  # SQLValueFunction: CURRENT_DATE to LOCALTIMESTAMP(n)
 _CURRENT_CATALOG = 13
 _EXISTS, _ARRAY = 0, 6  # SubLinkType
+_NUMBERS = frozenset([700, 701, 1700])
+_TEXTS = frozenset([19, 25, 1042, 1043])
+_WRITTEN = "one of several equal values that are written differently stands for all"
 _DATE_AND_TIME = frozenset([1082, 1083, 1114, 1184, 1266])
 _NOW = re.compile(rb"'\s*now\s*'", re.IGNORECASE)
 
 
 class Reason(NamedTuple):
-    """The text of a reason. An `inexact` one is the rounding of a sum, which differs in the last digits."""
+    """
+    The text of a reason. An `inexact` one is the rounding of a sum, which differs in the last digits.
+
+    A `written` one is a number that equal ones stand for, such as 1.0 and 1.00: numbers are compared by value, but a text shows it.
+    """
 
     text: str
     inexact: bool = False
+    written: bool = False
 
 
 Reasons = tuple[Reason, ...]
@@ -89,7 +97,13 @@ def _openness(session: Session, sql: str, tree: Node) -> Openness:
         collations={node.number(name) for node in nodes for name in COLLATION_FIELDS if node[name]},
     )
     now = {len(ASKED) + match.start() for match in _NOW.finditer(sql.encode())}
-    return _Reader(facts, now).opened(Level(tree, None, facts))
+    level = Level(tree, None, facts)
+    opened = _Reader(facts, now).opened(level)
+    shown = {
+        number: tuple(reason for reason in reasons if not reason.written or _types(level.targets[number]["expr"]) & _TEXTS)
+        for number, reasons in opened.columns.items()
+    }
+    return replace(opened, columns={number: reasons for number, reasons in shown.items() if reasons})
 
 
 class _Reader:
@@ -108,7 +122,8 @@ class _Reader:
         return self._opened[level.query]
 
     def _read(self, level: Level) -> Openness:
-        rows, choice, limited = tuple(self._rows(level)), tuple(self._choice(level)), tuple(self._limited(level))
+        found = (self._rows(level), self._choice(level), self._limited(level))
+        rows, choice, limited = (tuple(reason for reason in reasons if not reason.written) for reasons in found)
         if level.one_row:
             rows, choice = (), (*rows, *choice)
         order = level.sorted_by(level.query.nodes("sortClause"))
@@ -177,7 +192,9 @@ class _Reader:
         """Yield the reasons why a column of the result may have other values; a UNION has those of all its parts."""
         merges = level.grouped or level.query.nodes("distinctClause") or level.query["setOperations"]
         if merges and any(map(level.loose, _everything(target["expr"]))):
-            yield Reason("one of several equal values that are written differently stands for all")
+            yield Reason(_WRITTEN)
+        elif merges and any(map(_is_number, level.merged(target))):
+            yield Reason(_WRITTEN, written=True)
         if not level.query["setOperations"]:
             yield from self._reasons(target["expr"], level)
             return
@@ -252,6 +269,8 @@ class _Reader:
                 yield Reason(f"{function.name}() {'in an order with ties' if node['aggorder'] else 'without ORDER BY'}")
         if (function.chooses or node["aggdistinct"]) and any(level.loose(one["expr"]) for one in arguments):
             yield Reason(f"{function.name}() takes one of several equal values that are written differently")
+        elif function.chooses and any(_is_number(one["expr"]) for one in arguments):
+            yield Reason(f"{function.name}() takes one of several equal values that are written differently", written=True)
 
     def _window(self, node: Node, level: Level) -> Iterator[Reason]:
         """Yield the reasons why a window function may have another value: those of its window, and ties in its order."""
@@ -265,6 +284,16 @@ class _Reader:
             yield Reason(f"{function.name}() over an order with ties")
         elif function.inexact:
             yield Reason(f"{function.name}() of floating-point numbers depends on the order of its rows", inexact=True)
+
+
+def _types(expression: Node) -> frozenset[int]:
+    """Return the type of an expression."""
+    return frozenset(expression.number(name) for name in TYPE_FIELDS if expression[name])
+
+
+def _is_number(expression: Node) -> bool:
+    """Tell whether equal values of an expression may be numbers that are written differently."""
+    return bool(_types(expression) & _NUMBERS)
 
 
 def _everything(node: Node) -> Iterator[Node]:

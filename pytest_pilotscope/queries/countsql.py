@@ -15,6 +15,7 @@ uses values that an anti join made NULL, anti joins are written as LEFT JOIN ...
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +32,7 @@ from pytest_pilotscope.queries.fromitems import (
     where_clause,
 )
 from pytest_pilotscope.queries.marks import Scope
-from pytest_pilotscope.queries.meaning import Branch, Clause, CountSql, Level, Member, NoCount, Operation, Pair, Volatility
+from pytest_pilotscope.queries.meaning import Branch, Clause, CountSql, Level, Member, NoCount, Operation, Pair, Result, Volatility
 from pytest_pilotscope.queries.predicates import quote_identifier
 
 _HIDDEN = "a value of a relation that a semi join hides"
@@ -59,6 +60,11 @@ def _written(level: Level, around: Scope | None, write: Callable[[Writer], str])
 
 def _attempted(writer: Writer, write: Callable[[Writer], str]) -> CountSql:
     return CountSql(write(writer), writer.worst)
+
+
+def _columns(count: int) -> str:
+    """Return the names of the columns of a FROM item, in parentheses; "" for none."""
+    return f"({', '.join(f'c{column}' for column in range(1, count + 1))})" if count else ""
 
 
 class Writer:
@@ -89,7 +95,7 @@ class Writer:
         if result is None or result.why is not None:
             raise NoCount(result.why or "" if result else "the statement itself inside of it")
         if result.operation is not None:
-            return self._operation(result.operation)
+            return f"{self._operation(result.operation)}{self._chosen(result, Scope(self, frozenset()))}"
         everything = (1 << len(self.level.sources)) - 1
         parts = self.parts(everything) if everything else Parts(items=())
         if result.relations & ~parts.visible:
@@ -102,7 +108,18 @@ class Writer:
         keys = "()" if result.single else ", ".join(map(scope.resolved, result.group))  # its aggregates may be gone: nobody needs them
         group = f" GROUP BY {keys}" if keys else ""
         having = f" HAVING {' AND '.join(map(scope.resolved, result.having))}" if result.having else ""
-        return f"SELECT {'DISTINCT ' if result.distinct else ''}{targets}{source}{where_clause(conditions)}{group}{having}"
+        once = "DISTINCT " if result.distinct else ""
+        if result.distinct_on:
+            once = f"DISTINCT ON ({', '.join(map(scope.resolved, result.distinct_on))}) "
+        return f"SELECT {once}{targets}{source}{where_clause(conditions)}{group}{having}{self._chosen(result, scope)}"
+
+    def _chosen(self, result: Result, scope: Scope) -> str:
+        """Return ORDER BY, OFFSET and LIMIT: which rows of a result are taken."""
+        parts = [f" ORDER BY {', '.join(map(scope.resolved, result.order))}"] if result.order else []
+        parts += [f" OFFSET ({scope.resolved(result.offset)})"] if result.offset is not None else []
+        parts += [f" LIMIT ({scope.resolved(result.limit)})"] if result.limit is not None else []
+        parts += [f" FETCH FIRST ({scope.resolved(result.ties)}) ROWS WITH TIES"] if result.ties is not None else []
+        return "".join(parts)
 
     def subquery(self, number: int, scope: Scope) -> str:
         """Return the SELECT of a level inside of this one, at the place of `scope`."""
@@ -163,9 +180,8 @@ class Writer:
             inner = f"({self.subquery(source.level, scope)})"
         else:
             inner = scope.resolved(source.item)
-        columns = ", ".join(f"c{column}" for column in range(1, source.columns + 1))
         lateral = "LATERAL " if source.lateral else ""
-        return Item(f"{lateral}{inner} AS {name}({columns})", 1 << number, source.lateral)
+        return Item(f"{lateral}{inner} AS {name}{_columns(source.columns)}", 1 << number, source.lateral)
 
     def _branch(self, branch: Branch) -> str:
         scope = Scope(self, frozenset())
@@ -174,8 +190,7 @@ class Writer:
         where = where_clause([scope.resolved(sql) for sql in branch.filters])
         if branch.level is None:
             return f"SELECT {targets} FROM {branch.item} AS {name}{where}"  # noqa: S608  # made from the planner's report
-        columns = ", ".join(f"c{column}" for column in range(1, branch.columns + 1))
-        source = f"({self.subquery(branch.level, scope)}) AS {name}({columns})"
+        source = f"({self.subquery(branch.level, scope)}) AS {name}{_columns(branch.columns)}"
         return f"SELECT {targets} FROM {source}{where}"  # noqa: S608  # made from the planner's report
 
     def _joined(self, pair: Pair) -> Parts:
@@ -263,23 +278,23 @@ class Writer:
         return list(dict.fromkeys(written))
 
     def _visible(self, clause: Clause, pair: Pair, parts: Parts) -> str:
-        """Return the SQL of a clause by columns that are visible."""
+        """Return the SQL of a clause by columns that are visible; a side may be in parentheses, before a cast."""
         if not clause.relations & ~parts.visible:
             return clause.sql
         if clause.left is None or clause.right is None:
             raise NoCount(_HIDDEN)
-        start, end = f"({clause.left.sql}", f"{clause.right.sql})"
-        if not (clause.sql.startswith(start) and clause.sql.endswith(end)):
+        left, right = re.escape(clause.left.sql), re.escape(clause.right.sql)
+        found = re.fullmatch(rf"(\(\(?){left}((?:\)::| ).*?){right}((?:\)::[^()]*(?:\([^()]*\))?)?\))", clause.sql, re.DOTALL)
+        if found is None:
             raise NoCount(_HIDDEN)
-        operator = clause.sql[len(start) : -len(end)]
         sides = [self._stand_in(member, clause, pair, parts) for member in (clause.left, clause.right)]
-        return f"({sides[0]}{operator}{sides[1]})"
+        return f"{found[1]}{sides[0]}{found[2]}{sides[1]}{found[3]}"
 
     def _stand_in(self, member: Member, clause: Clause, pair: Pair, parts: Parts) -> str:
-        """Return a member of the class that is visible, of the same side and type."""
+        """Return a member of the class that is visible, of the same side and type; only itself if it is of both sides."""
         side = pair.outer if not member.relations & ~pair.outer else pair.inner
         for other in (member, *clause.members):
-            if other.type != member.type or other.relations & ~side:
+            if other != member and (other.type != member.type or (member.relations | other.relations) & ~side):
                 continue
             if not other.relations & ~parts.visible:
                 return other.sql

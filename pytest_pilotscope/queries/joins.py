@@ -7,12 +7,12 @@ first; MSCN's features are made of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
-from pytest_pilotscope.queries.predicates import ColumnComparison, Predicate
+from pytest_pilotscope.queries.predicates import Predicate
 
 Subplan: TypeAlias = frozenset[str]
 """The aliases of a set of relations."""
@@ -129,13 +129,3 @@ class JoinQuery:
     def mask(self, subplan: Subplan) -> int:
         """Return the bit mask of a set of aliases."""
         return sum(1 << position for position, alias in enumerate(self.aliases) if alias in subplan)
-
-
-def equal_columns(relation: Relation, types: Mapping[ColumnRef, KeyType]) -> Iterator[tuple[ColumnRef, ColumnRef]]:
-    """Yield the columns that a relation's own filters make equal, as far as they are keys of one type."""
-    for predicate in relation.predicates:
-        condition = predicate.condition
-        if isinstance(condition, ColumnComparison) and condition.operator == "=":
-            left, right = ColumnRef(relation.alias, condition.left), ColumnRef(relation.alias, condition.right)
-            if types.get(left) == types.get(right) is not None:
-                yield left, right

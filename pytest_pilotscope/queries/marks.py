@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_pilotscope.queries.countsql import Writer
 
 _MARK = re.compile(re.escape(MARK) + r"([a-z])(\d+)")
+_OF_ARRAY = re.compile(r"\b(?:ANY|ALL) \(+$")
 _REASONS = {
     1: "a parameter of the statement",
     2: "WHERE CURRENT OF",
@@ -29,6 +30,7 @@ _REASONS = {
     5: "a constant row",
     6: "the names of the fields of a row",
     7: "a constant with the library's own mark",
+    8: "an array with NULL, and array_nulls is off",
 }
 
 
@@ -43,7 +45,13 @@ class Scope:
         """Return an expression without marks; `instead` has the SQL of some parameters."""
         if MARK not in sql:
             return sql
-        return _MARK.sub(lambda found: self._mark(found[1], int(found[2]), instead or {}), sql)
+        return _MARK.sub(lambda found: self._replaced(found, instead or {}), sql)
+
+    def _replaced(self, found: re.Match[str], instead: Mapping[int, str]) -> str:
+        """Return what a mark stands for; a subquery that yields an array must not look like the rows of ANY or ALL."""
+        written = self._mark(found[1], int(found[2]), instead)
+        alone = found.string.startswith(")", found.end()) and _OF_ARRAY.search(found.string, 0, found.start())
+        return f"COALESCE({written})" if alone and written.startswith("(SELECT") else written
 
     def _mark(self, kind: str, number: int, instead: Mapping[int, str]) -> str:
         if kind == "x":

@@ -14,10 +14,13 @@ from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_pilotscope.queries.connectivity import merged
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Subplan, equal_columns
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, LeveledSubplan, Subplan
 
 Volatility: TypeAlias = Literal["i", "s", "v"]
 """As in pg_proc.provolatile: immutable, stable within a statement, volatile. Counts by immutable SQL are kept, others are not."""
+
+Compared: TypeAlias = tuple[ColumnRef, KeyType]
+"""A column, and the type in which it is compared: one column can be compared in two types, or by two collations."""
 
 JoinKind: TypeAlias = Literal["INNER", "LEFT", "FULL", "SEMI", "ANTI", "UNIQUE"]
 
@@ -65,9 +68,12 @@ class Clause(NamedTuple):
     members: tuple[Member, ...] = ()
 
     @property
-    def key(self) -> KeyType | None:
-        """The type in which two columns are compared, None for any other clause."""
-        return self.left.key if self.left and self.right and self.left.key == self.right.key else None
+    def equal(self) -> tuple[Compared, Compared] | None:
+        """The two columns that are compared in one type, None for any other clause."""
+        left, right = self.left, self.right
+        if left is None or right is None or left.column is None or right.column is None or left.key is None or left.key != right.key:
+            return None
+        return (left.column, left.key), (right.column, left.key)
 
 
 class Pair(NamedTuple):
@@ -141,8 +147,8 @@ class Result:
     """
     The result of a subquery, computed from the join of all its relations. `where` are the conditions of one without relations.
 
-    A `single` one is one row, whatever the join has. A UNION, INTERSECT or EXCEPT has an `operation` only: a tree of words and the numbers
-    of levels.
+    A `single` one is one row, whatever the join has. A UNION, INTERSECT or EXCEPT has an `operation` instead: a tree of words and the
+    numbers of levels. `order`, `offset` and `limit` (`ties`: WITH TIES) say which rows are taken.
     """
 
     why: str | None
@@ -153,6 +159,11 @@ class Result:
     having: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     distinct: bool = False
+    distinct_on: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    limit: str | None = None
+    ties: str | None = None
+    offset: str | None = None
     single: bool = False
     volatility: Volatility = "i"
 
@@ -224,7 +235,7 @@ class Level:
         if mask.bit_count() == 1:
             return 0 if self._is_filtered_table(self.sources[mask.bit_length() - 1]) else None
         for pair in self.pairs.get(mask, ()):
-            if pair.kind != "INNER" or any(self.clauses[number].key is None for number in pair.on):
+            if pair.kind != "INNER" or any(self.clauses[number].equal is None for number in pair.on):
                 continue
             outer, inner = self._links(pair.outer), self._links(pair.inner)
             if outer is not None and inner is not None:
@@ -236,32 +247,38 @@ class Level:
         immutable = all(clause.volatility == "i" and MARK not in clause.sql for clause in filters)
         return source.is_table and source.why is None and not source.empty and immutable
 
-    def _equalities(self, clauses: int, mask: int) -> Iterator[tuple[ColumnRef, ColumnRef]]:
+    def _equalities(self, clauses: int, mask: int) -> Iterator[tuple[Compared, Compared]]:
         """Yield the pairs of columns that the clauses, and the filters of the relations, make equal."""
         for number, clause in enumerate(self.clauses):
-            if clauses >> number & 1 and clause.left is not None and clause.right is not None:
-                yield clause.left.column, clause.right.column  # type: ignore[misc]  # a clause with a key has both
-        for position, relation in enumerate(self.query.relations.values()):
+            if clauses >> number & 1 and clause.equal is not None:
+                yield clause.equal
+        for position, alias in enumerate(self.query.aliases):
             if mask >> position & 1:
-                yield from self._filtered_equal[relation.alias]
+                yield from self._filtered_equal[alias]
 
     @cached_property
-    def _filtered_equal(self) -> Mapping[str, Sequence[tuple[ColumnRef, ColumnRef]]]:
-        types = key_types(self.clauses)
-        return {relation.alias: list(equal_columns(relation, types)) for relation in self.query.relations.values()}
+    def _filtered_equal(self) -> Mapping[str, Sequence[tuple[Compared, Compared]]]:
+        """The columns of each relation that its own filters make equal."""
+        return {
+            alias: [equal for number in source.filters if (equal := self.clauses[number].equal) is not None]
+            for alias, source in zip(self.query.aliases, self.sources, strict=True)
+        }
 
-    def _filtered_alike(self, members: frozenset[ColumnRef]) -> bool:
+    def _filtered_alike(self, members: frozenset[Compared]) -> bool:
         """Tell whether each relation's columns of a class are equal by its own filters: counting takes one of them for all."""
-        of_alias: dict[str, set[ColumnRef]] = {}
-        for ref in members:
-            of_alias.setdefault(ref.alias, set()).add(ref)
+        of_alias: dict[str, set[Compared]] = {}
+        for member in members:
+            of_alias.setdefault(member[0].alias, set()).add(member)
         return all(len(own) == 1 or any(own <= equal for equal in merged(self._filtered_equal[alias])) for alias, own in of_alias.items())
 
-    def _classes_within(self, mask: int) -> set[frozenset[ColumnRef]]:
+    def _classes_within(self, mask: int) -> set[frozenset[Compared]]:
         """Return the classes of the level, cut down to a set of relations."""
         within = {alias for position, alias in enumerate(self.query.aliases) if mask >> position & 1}
-        cut = (frozenset(ref for ref in members if ref.alias in within) for members in self.query.classes)
-        joined = {members for members in cut if len({ref.alias for ref in members}) > 1}
+        cut = (
+            frozenset((ref, key) for ref in members if ref.alias in within)
+            for members, key in zip(self.query.classes, self.query.keys, strict=True)
+        )
+        joined = {members for members in cut if len({ref.alias for ref, _ in members}) > 1}
         alone = merged(pair for alias in within for pair in self._filtered_equal[alias])
         return joined | {members for members in alone if not any(members <= other for other in joined)}
 
@@ -292,8 +309,3 @@ class Statement:
             for level in self.levels
             for aliases, mask in zip(level.query.subplans(), level.query.masks, strict=True)
         }
-
-
-def key_types(clauses: Sequence[Clause]) -> dict[ColumnRef, KeyType]:
-    """Return the type that each column is compared in, for the columns that are keys."""
-    return {member.column: member.key for clause in clauses for member in clause.members if member.column and member.key}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_pilotscope.queries.connectivity import mask_of, merged, smaller_first
-from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation, equal_columns
+from pytest_pilotscope.queries.joins import ColumnRef, JoinQuery, KeyType, Relation
 from pytest_pilotscope.queries.meaning import (
     Branch,
     Clause,
@@ -19,7 +19,6 @@ from pytest_pilotscope.queries.meaning import (
     Source,
     Statement,
     Subquery,
-    key_types,
 )
 from pytest_pilotscope.queries.predicates import (
     And,
@@ -93,22 +92,16 @@ def _read_query(
     rows: Mapping[int, float],
 ) -> JoinQuery:
     read = {entry["alias"]: _read_relation(entry) for entry in relations}
-    types = key_types(clauses)
     used = {number for several in pairs.values() for pair in several if pair.kind == "INNER" for number in pair.on}
-    equal = [
-        (clause.left.column, clause.right.column)
-        for clause in map(clauses.__getitem__, sorted(used))
-        if clause.key and clause.left and clause.right and clause.left.column and clause.right.column
-    ]
-    equal += [pair for relation in read.values() for pair in equal_columns(relation, types)]
+    used |= {one["clause"] for entry in relations for one in entry["filters"]}
     order = {alias: position for position, alias in enumerate(read)}
     classes = sorted(
-        tuple(sorted(members, key=lambda ref: (order[ref.alias], ref.column)))
-        for members in merged(equal)
-        if len({ref.alias for ref in members}) > 1
+        (tuple(sorted((ref for ref, _ in members), key=lambda ref: (order[ref.alias], ref.column))), next(iter(members))[1])
+        for members in merged(clause.equal for clause in map(clauses.__getitem__, sorted(used)) if clause.equal is not None)
+        if len({ref.alias for ref, _ in members}) > 1
     )
-    keys = tuple(types[members[0]] for members in classes)
-    return JoinQuery(sql=sql, relations=read, classes=tuple(classes), masks=tuple(smaller_first(rows)), keys=keys)
+    columns, keys = tuple(members for members, _ in classes), tuple(key for _, key in classes)
+    return JoinQuery(sql=sql, relations=read, classes=columns, masks=tuple(smaller_first(rows)), keys=keys)
 
 
 def _read_member(entry: Mapping[str, Any], aliases: Sequence[str]) -> Member:
@@ -167,16 +160,19 @@ def _read_branch(entry: Mapping[str, Any]) -> Branch:
 def _read_result(entry: Mapping[str, Any]) -> Result:
     if "why" in entry:
         return Result(why=entry["why"])
+    chosen: Any = {"order": tuple(entry.get("order", ())), **{name: entry.get(name) for name in ("limit", "ties", "offset")}}
     if "operation" in entry:
-        return Result(why=None, operation=entry["operation"])
+        return Result(why=None, operation=entry["operation"], **chosen)
     return Result(
         why=None,
+        **chosen,
         targets=tuple(entry["targets"]),
         relations=mask_of(entry["rels"]),
         group=tuple(entry["group"]),
         having=tuple(entry["having"]),
         where=tuple(entry.get("where", ())),
         distinct=entry["distinct"],
+        distinct_on=tuple(entry["distinct_on"]),
         single=entry["single"],
         volatility=entry["volatility"],
     )

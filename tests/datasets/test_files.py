@@ -105,6 +105,7 @@ def test_folder(tmp_path: Path) -> None:
         ),
         ("a\tSELECT 1\nSELECT 2\n", "{path}:2: this is not id<TAB>statement, as in the lines above; write it like them"),
         ("a#####SELECT 1\nSELECT 2\n", "{path}:2: this is not id#####statement, as in the lines above; write it like them"),
+        ("t##t.a,=#3\n", "{path}:1: a predicate has three parts, found 2; write column,operator,value for each"),
         ("12||SELECT 1;\nSELECT 2;\n", "{path}:2: this is not rows||statement, as in the lines above; write it like them"),
         ("a\tSELECT 1\nb\tSELECT 2; SELECT 3\n", "{path}:2: 2 statements found; write one on each line"),
         ("a\tSELECT 1\nb\tSELECT 'x\n", "{path}:2: a literal is opened here and never closed; close it"),
@@ -321,6 +322,34 @@ def test_a_number_after_the_statement(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("number", ["||0", "|| 12.0", "||1e+06", "||-1", "||12||3", "\t12", "#12", ",12", " , 1.5"])
+def test_any_number_after_the_statement(tmp_path: Path, number: str) -> None:
+    """The rows behind a semicolon are no part of the next statement, whatever separates and however one writes them."""
+    path = written(tmp_path, f"SELECT COUNT(*) FROM a;{number}\nSELECT COUNT(*) FROM b;{number}\n")
+    assert [query.sql for query in load_queries(path)] == ["SELECT COUNT(*) FROM a", "SELECT COUNT(*) FROM b"]
+
+
+@pytest.mark.parametrize("number", ["12||", "12 || ", "12.0||", "-1||", "1e6||"])
+def test_any_number_before_the_statement(tmp_path: Path, number: str) -> None:
+    """Rows may be estimates."""
+    path = written(tmp_path, f"{number}SELECT COUNT(*) FROM a;\n{number}SELECT COUNT(*) FROM b;\n")
+    assert [query.sql for query in load_queries(path)] == ["SELECT COUNT(*) FROM a", "SELECT COUNT(*) FROM b"]
+
+
+def test_blanks_before_five_hashes(tmp_path: Path) -> None:
+    """They are no part of the id; five hashes within SQL are an operator."""
+    assert load_queries(written(tmp_path, "1a ##### SELECT 1\n")) == (Query(id="1a", sql="SELECT 1"),)
+    assert load_queries(written(tmp_path, "SELECT a#####b FROM t\n")) == (Query(id="q001", sql="SELECT a#####b FROM t"),)
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT a FROM t UNION ALL\nSELECT b FROM t", "SELECT 1 IN\n(SELECT 2)", "SELECT a,\n(SELECT 2)", "SELECT 1 =\n(SELECT 2)"]
+)
+def test_a_line_that_goes_on(tmp_path: Path, sql: str) -> None:
+    """A statement without a semicolon whose lines all begin like queries is one, if its lines do not end like one."""
+    assert load_queries(written(tmp_path, sql)) == (Query(id="q001", sql=sql),)
+
+
 def test_a_tab_after_the_first_word_is_no_id(tmp_path: Path) -> None:
     """SELECT, WITH and the like are words of SQL, whatever stands after them."""
     assert load_queries(written(tmp_path, "SELECT\t1\nFROM t\n")) == (Query(id="q001", sql="SELECT\t1\nFROM t"),)
@@ -339,6 +368,15 @@ def test_the_csv_of_mscn(tmp_path: Path) -> None:
         "SELECT COUNT(*) FROM title t,movie_companies mc WHERE t.id=mc.movie_id AND mc.company_type_id = 2 AND t.production_year > 2010",
         "SELECT COUNT(*) FROM title t WHERE t.kind_id < -3",
         "SELECT COUNT(*) FROM title t",
+    ]
+
+
+def test_values_in_quotes_in_the_csv_of_mscn(tmp_path: Path) -> None:
+    """A comma and a hash within quotes separate nothing."""
+    path = written(tmp_path, "t##t.name,=,'a,b',t.id,<,3#5\nt##t.name,=,'it''s #1'#2\n")
+    assert [query.sql for query in load_queries(path)] == [
+        "SELECT COUNT(*) FROM t WHERE t.name = 'a,b' AND t.id < 3",
+        "SELECT COUNT(*) FROM t WHERE t.name = 'it''s #1'",
     ]
 
 

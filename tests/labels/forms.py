@@ -66,6 +66,28 @@ FORMS = {
     "in over groups": "SELECT count(*) FROM a JOIN d ON d.fk = a.id WHERE a.i4 IN (SELECT b.i4 FROM b GROUP BY b.i4 HAVING count(*) > 2)",
     "in over distinct": "SELECT count(*) FROM a WHERE (a.i4, a.i2) IN (SELECT DISTINCT b.i4, b.i2 FROM b JOIN c ON c.fk = b.id)",
     "in over a limit": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.id LIMIT 3)",
+    "in over a limit and an offset": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.id DESC OFFSET 2 LIMIT 4)",
+    "in over a limit of a join": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LEFT JOIN c ON c.fk = b.id "
+    "ORDER BY b.id, c.id NULLS FIRST LIMIT 7)",
+    "in over a limit of groups": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b GROUP BY b.i4 ORDER BY count(*), b.i4 LIMIT 2)",
+    "in over a limit of a union": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b UNION SELECT c.i2 FROM c ORDER BY 1 LIMIT 2)",
+    "in over a limit with ties": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.i2 FETCH FIRST 3 ROWS WITH TIES)",
+    "in over a limit that nothing decides": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.i2 LIMIT 3)",
+    "in over a limit of one of two": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i2 FROM b JOIN c ON c.i4 = b.i4 "
+    "ORDER BY b.id LIMIT 3)",
+    "in over a limit that is a subquery": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.id "
+    "LIMIT (SELECT max(c.i4) FROM c))",
+    "in over no limit": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LIMIT ALL)",
+    "in over a limit of nothing": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LIMIT 0)",
+    "a subquery behind OFFSET 0": "SELECT count(*) FROM a JOIN (SELECT b.id, b.fk FROM b WHERE b.i4 = 1 OFFSET 0) AS s ON s.fk = a.id",
+    "in over distinct on": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT DISTINCT ON (b.i2) b.i4 FROM b ORDER BY b.i2, b.id)",
+    "in over rows of a function": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT generate_series(1, b.i2) FROM b)",
+    "exists behind an offset": "SELECT count(*) FROM a WHERE EXISTS (SELECT FROM b WHERE b.i2 = a.i2 OFFSET 3)",
+    "any of an array of a subquery": "SELECT count(*) FROM a WHERE a.i4 = ANY ((SELECT array_agg(b.i4) FROM b WHERE b.i2 = 1)::integer[])",
+    "any of a slice of an array of a subquery": "SELECT count(*) FROM a WHERE a.i4 = ANY ((SELECT array_agg(b.i4 ORDER BY b.id) "
+    "FROM b WHERE b.i2 = 1)[1:2])",
+    "in over a correlated union of all": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b WHERE b.id = a.id "
+    "UNION ALL SELECT c.i4 FROM c WHERE c.id = a.id)",
     "in over a union": "SELECT count(*) FROM a JOIN d ON d.fk = a.id WHERE a.i4 IN (SELECT b.i4 FROM b UNION SELECT c.i4 + 1 FROM c)",
     "in over a union of all": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b UNION ALL SELECT c.i4 FROM c)",
     "in over a correlated subquery": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b WHERE b.i2 = a.i2)",
@@ -89,6 +111,9 @@ FORMS = {
     "or that is hardly a filter": "SELECT count(*) FROM a JOIN b ON b.fk = a.id WHERE (a.id > 1 AND b.i4 = 1) OR (a.id > 2 AND b.i4 = 0)",
     "constant through three": "SELECT count(*) FROM a, b, c WHERE a.i4 = b.i8 AND b.i8 = c.i2 AND c.i2 = 1 + 0",
     "constant of an expression": "SELECT count(*) FROM a, b WHERE lower(a.tx) = lower(b.tx) AND lower(b.tx) = 'k1'",
+    # a column that is compared in two ways
+    "as character and as text": "SELECT count(*) FROM a, b, c WHERE a.vc::bpchar = b.vc::bpchar AND a.vc = c.vc AND b.vc < c.vc",
+    "a filter in another type": "SELECT count(*) FROM a, b WHERE a.vc::bpchar = a.tx::bpchar AND a.vc = b.vc AND a.tx = b.vc",
     # self-joins on keys
     "self-join on the key": "SELECT count(*) FROM a AS m JOIN a AS n ON m.id = n.id JOIN b ON b.fk = n.id WHERE m.i4 = 0 AND n.i2 >= 0",
     "self-join on a nullable key": "SELECT count(*) FROM a AS m, a AS n, c WHERE m.uk = n.uk AND c.id = n.fk AND m.i4 < 4",
@@ -96,6 +121,8 @@ FORMS = {
     "WHERE m.id = b.fk AND n.i4 > 0)",
     # LATERAL, functions, VALUES, WITH, views
     "lateral limit": "SELECT count(*) FROM a, LATERAL (SELECT b.id FROM b WHERE b.i4 = a.i4 ORDER BY b.id LIMIT 2) AS l",
+    "lateral without columns": "SELECT count(*) FROM a, LATERAL (SELECT FROM b WHERE b.fk = a.id AND EXISTS (SELECT FROM c "
+    "WHERE c.id = b.id AND c.i4 = a.i4)) AS l",
     "lateral function": "SELECT count(*) FROM a, LATERAL generate_series(1, a.i2) AS g (n) JOIN c ON c.i4 = n WHERE a.i4 > 0",
     "left join of a lateral function": "SELECT count(*) FROM a LEFT JOIN LATERAL generate_series(1, a.i2) AS g (n) ON n > 1 WHERE a.i4 = 0",
     "function with ordinality": "SELECT count(*) FROM a JOIN unnest(ARRAY[3, 1, 1]) WITH ORDINALITY AS u (v, n) ON a.i4 = u.v "

@@ -162,6 +162,26 @@ def test_equal_is_what_postgresql_calls_equal(cases: Session, tmp_path: Path, tw
             assert {label.source for label in labels.values()} == {"memory"}
 
 
+def test_one_column_by_two_equalities(cases: Session, tmp_path: Path) -> None:
+    """A column that is compared by one collation here and by another one there is of two classes."""
+    with cases.rolled_back():
+        try:
+            cases.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        except StatementFailed as error:
+            pytest.skip(error.reason)
+        cases.execute("CREATE TABLE l (t text)")
+        cases.execute("INSERT INTO l VALUES ('a'), ('A'), ('b'), ('B'), ('b')")
+        sql = "SELECT count(*) FROM l AS x, l AS y, l AS z WHERE x.t COLLATE loose = y.t AND y.t = z.t"
+        labels = labelled(cases, sql, tmp_path)
+        assert {"".join(sorted(subplan)): label.rows for subplan, label in labels.items()} == {
+            **dict.fromkeys("xyz", 5),
+            "xy": 13,
+            "yz": 7,
+            "xyz": cases.scalar(sql),
+        }
+        assert {label.source for label in labels.values()} == {"memory"}
+
+
 @st.composite
 def statements(draw: st.DrawFn) -> str:
     """Up to eight relations of three to six rows, with joins over keys of any type in paths, cycles and components."""

@@ -91,6 +91,24 @@ def test_forms_by_hand(typed: Session) -> None:
     assert found.wholes > 70
 
 
+HIDDEN = {
+    "a sum of two relations": "SELECT count(*) FROM a, b WHERE a.id = b.fk AND a.i4 + b.i4 IN (SELECT c.i4 FROM c)",
+    "keys of two relations, of a domain": "SELECT count(*) FROM a, b WHERE a.i4 = b.i4 AND (a.dn, b.dn) IN (SELECT c.dn, c.i4 FROM c)",
+    "keys of two relations, of varchar": "SELECT count(*) FROM a, b WHERE a.i4 = b.i4 AND (a.vc, b.vc) IN (SELECT c.vc, c.tx FROM c)",
+}
+
+
+def test_values_that_a_semi_join_hides(typed: Session) -> None:
+    """GEQO joins the distinct values of a subquery before what they are compared with; another value of the class then stands for them."""
+    typed.execute("SET geqo_threshold = 2")
+    try:
+        found = _verified(typed, [Query(id=name, sql=sql) for name, sql in HIDDEN.items()])
+    finally:
+        typed.execute("RESET geqo_threshold")
+    _assert_true(found, statements=len(HIDDEN))
+    assert not found.without_sql
+
+
 def test_columns_that_only_joins_make_equal(typed: Session) -> None:
     """
     If 18 removed a self-join, two columns of a relation can be of one class without a filter that makes them equal.

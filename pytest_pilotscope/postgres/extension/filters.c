@@ -31,11 +31,12 @@ static bool is_integer(Oid type) {
     return type == INT2OID || type == INT4OID || type == INT8OID;
 }
 
-/* The name of a user column of a table, or NULL. */
+/* The name of a user column of a table, or NULL. An integer that is read as another type (oid has no sign) is no column. */
 static char *column_name(const RangeTblEntry *rte, Node *node) {
     Var *column = (Var *)without_relabel(node);
 
-    if (column == NULL || !IsA(column, Var) || column->varlevelsup > 0 || column->varattno <= 0 || rte->rtekind != RTE_RELATION)
+    if (column == NULL || !IsA(column, Var) || column->varlevelsup > 0 || column->varattno <= 0 || rte->rtekind != RTE_RELATION ||
+        (is_integer(column->vartype) && !is_integer(exprType(node))))
         return NULL;
     return get_attname(rte->relid, column->varattno, true);
 }

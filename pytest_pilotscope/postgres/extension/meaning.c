@@ -114,20 +114,21 @@ static PsLevel *next_level(void) {
     return next;
 }
 
-/* Set a setting until the nest level of the caller ends. */
-static void set_for_now(const char *name, const char *value) {
-    (void)set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+/* Let constants be written so that every session reads the same value again (as postgres_fdw does it), and our marks bare. */
+static void write_exactly(void) {
+    static const char *const settings[][2] = {
+        {"extra_float_digits", "1"}, {"DateStyle", "ISO"}, {"IntervalStyle", "postgres"}, {"quote_all_identifiers", "off"}};
+
+    for (size_t i = 0; i < lengthof(settings); i++)
+        set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* Constants are written so that every session reads the same values again, as postgres_fdw does it for other servers. */
 void ps_describe(void) {
+    int before = NewGUCNestLevel();
     StringInfoData json, parameters, subplans;
     PsLevel *level;
-    int settings = NewGUCNestLevel();
 
-    set_for_now("extra_float_digits", "1");
-    set_for_now("DateStyle", "ISO");
-    set_for_now("IntervalStyle", "postgres");
+    write_exactly();
     initStringInfo(&json);
     initStringInfo(&parameters);
     initStringInfo(&subplans);
@@ -135,7 +136,7 @@ void ps_describe(void) {
     while ((level = next_level()) != NULL)
         append_level(&json, level, &parameters, &subplans);
     appendStringInfo(&json, "],\n\"parameters\": {%s},\n\"subplans\": {%s}}", parameters.data, subplans.data);
-    AtEOXact_GUC(true, settings);
     report = MemoryContextStrdup(TopMemoryContext, json.data);
     pfree(json.data);
+    AtEOXact_GUC(true, before);
 }

@@ -3,10 +3,15 @@
  */
 #include "meaning.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_attribute.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* UNION, INTERSECT and EXCEPT: a tree with levels at its leaves. */
 static bool append_operation(StringInfo json, PlannerInfo *root, Node *node) {
@@ -44,20 +49,145 @@ static void append_operations(StringInfo json, PlannerInfo *root) {
     ps_append_string(json, "why", root->hasRecursion ? "a recursive WITH" : "a UNION that was planned in one piece");
 }
 
+static TargetEntry *sorted_target(const PsDescription *description, SortGroupClause *sort) {
+    Query *query = description->root->parse;
+
+    return get_sortgroupclause_tle(sort, query->setOperations ? query->targetList : description->root->processed_tlist);
+}
+
+static bool is_not_null(Oid table, AttrNumber column) {
+    HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(column));
+    bool found = HeapTupleIsValid(tuple) && ((Form_pg_attribute)GETSTRUCT(tuple))->attnotnull;
+
+    if (HeapTupleIsValid(tuple))
+        ReleaseSysCache(tuple);
+    return found;
+}
+
+/* Tell whether some columns of an order are a column of an index, by the equality of the index. */
+static bool orders_by(const PsDescription *description, List *order, const IndexOptInfo *index, int place) {
+    Oid table = description->root->simple_rte_array[index->rel->relid]->relid;
+    ListCell *cell;
+
+    foreach (cell, order) {
+        SortGroupClause *sort = lfirst(cell);
+        Node *key = (Node *)sorted_target(description, sort)->expr;
+        Oid collation = exprCollation(key);
+
+        while (IsA(key, RelabelType))
+            key = (Node *)((RelabelType *)key)->arg;
+        if (IsA(key, Var) && ((Var *)key)->varno == (int)index->rel->relid && ((Var *)key)->varattno == index->indexkeys[place] &&
+            index->indexkeys[place] > 0 && collation == index->indexcollations[place] &&
+            op_in_opfamily(sort->eqop, index->opfamily[place]) && is_not_null(table, (AttrNumber)index->indexkeys[place]))
+            return true;
+    }
+    return false;
+}
+
+/* Tell whether an order has a key of every relation: then no two rows are alike. */
+static bool is_total(const PsDescription *description, List *order) {
+    int number = -1;
+
+    while ((number = bms_next_member(description->level->base, number)) >= 0) {
+        RelOptInfo *rel = description->root->simple_rel_array[number];
+        RangeTblEntry *rte = description->root->simple_rte_array[number];
+        bool found = false;
+        ListCell *cell;
+
+        if (rte->rtekind == RTE_RELATION && !rte->inh)
+            foreach (cell, rel->indexlist) {
+                IndexOptInfo *index = lfirst(cell);
+                int place = 0;
+
+                if (!index->unique || !index->immediate || index->indpred)
+                    continue;
+                while (place < index->nkeycolumns && orders_by(description, order, index, place))
+                    place++;
+                found = found || place == index->nkeycolumns;
+            }
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* Tell whether every key of one list is in the other. */
+static bool is_within(List *keys, List *order) {
+    ListCell *key, *cell;
+
+    foreach (key, keys) {
+        bool found = false;
+
+        foreach (cell, order)
+            found = found || ((SortGroupClause *)lfirst(cell))->tleSortGroupRef == ((SortGroupClause *)lfirst(key))->tleSortGroupRef;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* Tell whether a column is the same in any two rows that an order leaves side by side. */
+static bool is_ordered(const PsDescription *description, TargetEntry *target, List *order) {
+    ListCell *cell;
+
+    if (IsA(target->expr, Const) && description->root->parse->setOperations == NULL)
+        return true;
+    foreach (cell, order)
+        if (equal(sorted_target(description, lfirst(cell))->expr, target->expr))
+            return true;
+    return false;
+}
+
+static bool is_limit(Node *node) {
+    return node && !(IsA(node, Const) && ((Const *)node)->constisnull);
+}
+
+static bool is_zero(Node *node) {
+    return node && IsA(node, Const) && !((Const *)node)->constisnull && DatumGetInt64(((Const *)node)->constvalue) == 0;
+}
+
+/* Tell whether a result has only some of its rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
+static bool is_choice(const Query *query) {
+    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset)) || query->hasDistinctOn;
+}
+
+/* Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan. */
+static bool is_decided(const PsDescription *description) {
+    Query *query = description->root->parse;
+    List *order = query->hasDistinctOn ? list_concat_copy(query->sortClause, query->distinctClause) : query->sortClause;
+    bool ordered = true;
+    ListCell *cell;
+
+    if (contain_volatile_functions(query->limitCount) || contain_volatile_functions(query->limitOffset))
+        return false;
+    if (is_zero(query->limitCount))
+        return true;
+    if (query->limitOption == LIMIT_OPTION_WITH_TIES && query->limitOffset == NULL && !query->hasDistinctOn)
+        return true;
+    foreach (cell, query->setOperations ? query->targetList : description->root->processed_tlist) {
+        TargetEntry *target = lfirst(cell);
+
+        ordered = ordered && (target->resjunk || is_ordered(description, target, order));
+    }
+    if (ordered || query->setOperations || query->hasTargetSRFs)
+        return ordered;
+    if (query->groupClause || query->hasAggs || description->root->hasHavingQual)
+        return is_within(query->groupClause, order);
+    return is_total(description, order);
+}
+
 /* The reason why the result of a subquery cannot be written from its relations and clauses, or NULL. */
-static const char *not_written(const Query *query) {
+static const char *not_written(const PsDescription *description) {
+    Query *query = description->root->parse;
+
     if (query->commandType != CMD_SELECT)
         return "INSERT, UPDATE or DELETE in WITH";
-    if (query->limitCount || query->limitOffset)
-        return "LIMIT";
     if (query->hasWindowFuncs)
         return "a window function";
-    if (query->hasDistinctOn)
-        return "DISTINCT ON";
     if (query->groupingSets)
         return "GROUPING SETS";
-    if (query->hasTargetSRFs)
-        return "a function that returns sets in the select list";
+    if (is_choice(query) && !is_decided(description))
+        return "LIMIT or DISTINCT ON, and no order that decides which rows these are";
     return NULL;
 }
 
@@ -68,10 +198,10 @@ static char *group_key(const PsDescription *description, Node *key) {
     return IsA(key, Const) ? psprintf("COALESCE(%s)", sql) : sql;
 }
 
-static void append_groups(StringInfo json, const PsDescription *description, List *keys) {
+static void append_keys(StringInfo json, const char *name, const PsDescription *description, List *keys) {
     ListCell *cell;
 
-    appendStringInfoString(json, "\"group\": [");
+    appendStringInfo(json, "\"%s\": [", name);
     foreach (cell, keys) {
         TargetEntry *target = get_sortgroupclause_tle(lfirst(cell), description->root->processed_tlist);
 
@@ -79,6 +209,54 @@ static void append_groups(StringInfo json, const PsDescription *description, Lis
         escape_json(json, group_key(description, (Node *)target->expr));
     }
     appendStringInfoChar(json, ']');
+}
+
+/* The direction of a key, or NULL if it is sorted by an operator of its own. */
+static const char *direction(const SortGroupClause *sort, Oid type) {
+    TypeCacheEntry *known = lookup_type_cache(type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+
+    if (sort->sortop != known->lt_opr && sort->sortop != known->gt_opr)
+        return NULL;
+    return psprintf(" %s NULLS %s", sort->sortop == known->lt_opr ? "ASC" : "DESC", sort->nulls_first ? "FIRST" : "LAST");
+}
+
+/* Append ORDER BY: expressions, or for UNION and the like the numbers of columns. Return false if that cannot be written. */
+static bool append_order(StringInfo json, const PsDescription *description) {
+    Query *query = description->root->parse;
+    ListCell *cell;
+
+    appendStringInfoString(json, "\"order\": [");
+    foreach (cell, query->sortClause) {
+        TargetEntry *target = sorted_target(description, lfirst(cell));
+        const char *way = direction(lfirst(cell), exprType((Node *)target->expr));
+        char *key = query->setOperations ? psprintf("%d", target->resno) : group_key(description, (Node *)target->expr);
+
+        if (way == NULL)
+            return false;
+        appendStringInfoString(json, cell == list_head(query->sortClause) ? "" : ", ");
+        escape_json(json, psprintf("%s%s", key, way));
+    }
+    appendStringInfoChar(json, ']');
+    return true;
+}
+
+/* Append which rows are taken: ORDER BY, LIMIT and OFFSET. Return false if they cannot be written. */
+static bool append_choice(StringInfo json, const PsDescription *description) {
+    Query *query = description->root->parse;
+
+    appendStringInfoString(json, ", ");
+    if (!append_order(json, description))
+        return false;
+    if (is_limit(query->limitCount)) {
+        appendStringInfoString(json, ", ");
+        ps_append_string(json, query->limitOption == LIMIT_OPTION_WITH_TIES ? "ties" : "limit",
+                         ps_text(description->texts, query->limitCount, true));
+    }
+    if (is_limit(query->limitOffset)) {
+        appendStringInfoString(json, ", ");
+        ps_append_string(json, "offset", ps_text(description->texts, query->limitOffset, true));
+    }
+    return true;
 }
 
 /* Add the relations of the columns in an expression. */
@@ -90,45 +268,58 @@ static bool add_relids(Node *node, Relids *relids) {
     return expression_tree_walker(node, add_relids, relids);
 }
 
-/* Describe the result of a subquery. One without relations has its conditions here. */
-void ps_append_result(StringInfo json, const PsDescription *description) {
+/* Append the columns of a result, and the groups and conditions that they are computed with. */
+static void append_columns(StringInfo json, const PsDescription *description) {
     Query *query = description->root->parse;
-    const char *why = not_written(query);
     List *targets = NIL;
-    List *having = (List *)query->havingQual;
+    List *all = list_make3(query->havingQual, query->limitCount, query->limitOffset);
     Relids relids = NULL;
     ListCell *cell;
 
-    appendStringInfoString(json, ",\n\"result\": {");
-    if (why)
-        ps_append_string(json, "why", why);
-    else if (query->setOperations)
-        append_operations(json, description->root);
-    else {
-        foreach (cell, description->root->processed_tlist) {
-            TargetEntry *target = lfirst_node(TargetEntry, cell);
+    foreach (cell, description->root->processed_tlist) {
+        TargetEntry *target = lfirst_node(TargetEntry, cell);
 
-            if (!target->resjunk)
-                targets = lappend(targets, target->expr);
-        }
-        ps_append_texts(json, "targets", description, targets);
-        appendStringInfoString(json, ", ");
-        add_relids((Node *)targets, &relids);
-        add_relids((Node *)having, &relids);
-        ps_append_relids(json, "rels", description, relids);
-        appendStringInfoString(json, ", ");
-        append_groups(json, description, query->groupClause);
-        appendStringInfoString(json, ", ");
-        ps_append_texts(json, "having", description, having);
-        if (bms_is_empty(description->level->base)) {
-            appendStringInfoString(json, ", ");
-            ps_append_texts(json, "where", description, (List *)query->jointree->quals);
-        }
-        appendStringInfo(json, ", \"distinct\": %s, \"single\": %s, \"volatility\": \"%c\"",
-                         query->distinctClause ? "true" : "false",
-                         (query->hasAggs || description->root->hasHavingQual) && query->groupClause == NIL ? "true" : "false",
-                         ps_volatility((Node *)list_concat_copy(targets, having)));
+        all = lappend(all, target->expr);
+        if (!target->resjunk)
+            targets = lappend(targets, target->expr);
     }
-    appendStringInfoChar(json, '}');
+    ps_append_texts(json, "targets", description, targets);
+    appendStringInfoString(json, ", ");
+    add_relids((Node *)all, &relids);
+    ps_append_relids(json, "rels", description, relids);
+    appendStringInfoString(json, ", ");
+    append_keys(json, "group", description, query->groupClause);
+    appendStringInfoString(json, ", ");
+    ps_append_texts(json, "having", description, (List *)query->havingQual);
+    if (bms_is_empty(description->level->base)) {
+        appendStringInfoString(json, ", ");
+        ps_append_texts(json, "where", description, (List *)query->jointree->quals);
+    }
+    appendStringInfoString(json, ", ");
+    append_keys(json, "distinct_on", description, query->hasDistinctOn ? query->distinctClause : NIL);
+    appendStringInfo(json, ", \"distinct\": %s, \"single\": %s, \"volatility\": \"%c\"",
+                     query->distinctClause && !query->hasDistinctOn ? "true" : "false",
+                     (query->hasAggs || description->root->hasHavingQual) && query->groupClause == NIL ? "true" : "false",
+                     ps_volatility((Node *)all));
 }
 
+/* Describe the result of a subquery. One without relations has its conditions here. */
+void ps_append_result(StringInfo json, const PsDescription *description) {
+    Query *query = description->root->parse;
+    const char *why = not_written(description);
+    int before;
+
+    appendStringInfoString(json, ",\n\"result\": {");
+    before = json->len;
+    if (why == NULL && query->setOperations)
+        append_operations(json, description->root);
+    else if (why == NULL)
+        append_columns(json, description);
+    if (why == NULL && is_choice(query) && !append_choice(json, description)) {
+        json->len = before;
+        why = "ORDER BY with an operator of its own";
+    }
+    if (why)
+        ps_append_string(json, "why", why);
+    appendStringInfoChar(json, '}');
+}

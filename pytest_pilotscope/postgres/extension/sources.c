@@ -5,6 +5,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/pathnode.h"
@@ -12,6 +13,15 @@
 #include "utils/float.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+/*
+ * Tell whether counting a table would leave rows out that the statement sees: a view reads it with the rights of its owner, and
+ * the rows that this user may see are decided by policies.
+ */
+static bool is_seen_otherwise(const RelOptInfo *rel, const RangeTblEntry *rte) {
+    return OidIsValid(rel->userid) && rel->userid != GetUserId() && check_enable_rls(rte->relid, InvalidOid, true) == RLS_ENABLED;
+}
 
 static void append_table(StringInfo json, const RangeTblEntry *rte) {
     char *name = get_rel_name(rte->relid);
@@ -42,6 +52,17 @@ static PlannerInfo *cte_root(PlannerInfo *root, const RangeTblEntry *rte) {
     return NULL;
 }
 
+/* Note the columns of this level in a subquery of its FROM. */
+static void tell_parameters(const PsDescription *description, const RelOptInfo *rel) {
+    ListCell *cell;
+
+    foreach (cell, rel->subplan_params) {
+        PlannerParamItem *parameter = lfirst(cell);
+
+        ps_tell_parameter(description->texts, parameter->paramId, parameter->item);
+    }
+}
+
 /*
  * One branch of a UNION ALL in FROM that became a member of the relation: a table, or a subquery with a level of its own. The
  * conditions on the relation are its filters, except those that were pushed into the subquery.
@@ -50,7 +71,7 @@ static bool append_branch(StringInfo json, PsDescription *description, const App
     int index = (int)member->child_relid;
     RangeTblEntry *rte = description->root->simple_rte_array[index];
     RelOptInfo *rel = description->root->simple_rel_array[index];
-    bool is_table = rte->rtekind == RTE_RELATION && rte->tablesample == NULL;
+    bool is_table = rte->rtekind == RTE_RELATION && rte->tablesample == NULL && rel && !is_seen_otherwise(rel, rte);
     List *conditions = NIL;
     ListCell *cell;
 
@@ -66,8 +87,10 @@ static bool append_branch(StringInfo json, PsDescription *description, const App
     appendStringInfoString(json, ", ");
     if (is_table)
         append_table(json, rte);
-    else
+    else {
+        tell_parameters(description, rel);
         appendStringInfo(json, "\"level\": %d, \"columns\": %d", ps_level(rel->subroot)->id, list_length(rte->eref->colnames));
+    }
     appendStringInfoString(json, ", ");
     ps_append_texts(json, "targets", description, member->translated_vars);
     appendStringInfoString(json, ", ");
@@ -112,19 +135,13 @@ static void append_union(StringInfo json, PsDescription *description, int index)
 /* A subquery in FROM: its level, and the columns of this level in it. */
 static void append_subquery(StringInfo json, PsDescription *description, const RelOptInfo *rel, const RangeTblEntry *rte) {
     PlannerInfo *subroot = rte->rtekind == RTE_CTE ? cte_root(description->root, rte) : rel->subroot;
-    ListCell *cell;
 
     if (subroot == NULL) {
         ps_append_string(json, "why", rte->rtekind == RTE_CTE ? "a recursive WITH" : "a subquery that was not planned");
         return;
     }
-    if (rte->rtekind == RTE_SUBQUERY) {
-        foreach (cell, rel->subplan_params) {
-            PlannerParamItem *parameter = lfirst(cell);
-
-            ps_tell_parameter(description->texts, parameter->paramId, parameter->item);
-        }
-    }
+    if (rte->rtekind == RTE_SUBQUERY)
+        tell_parameters(description, rel);
     appendStringInfo(json, "\"level\": %d", ps_level(subroot)->id);
 }
 
@@ -173,6 +190,8 @@ static void append_source(StringInfo json, PsDescription *description, const Rel
     case RTE_RELATION:
         if (rte->tablesample)
             ps_append_string(json, "why", "TABLESAMPLE");
+        else if (is_seen_otherwise(rel, rte))
+            ps_append_string(json, "why", "a table with row security that a view reads as its owner");
         else
             append_table(json, rte);
         break;

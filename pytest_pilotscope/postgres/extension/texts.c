@@ -14,13 +14,14 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
+#include "utils/array.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
 #define MARKS "pilotscope ?"
 
-typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, ROW_NAMES, OUR_MARK, REASONS = OUR_MARK } Reason;
+typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, ROW_NAMES, OUR_MARK, ARRAY_NULLS, REASONS = ARRAY_NULLS } Reason;
 
 struct PsTexts {
     PsLevel *level;
@@ -255,6 +256,12 @@ static bool contains_mark(const Const *constant) {
     return strstr(OidOutputFunctionCall(output, constant->constvalue), MARKS) != NULL;
 }
 
+/* Tell whether a constant array has a NULL that would be read again as a text. */
+static bool has_unreadable_null(const Const *constant) {
+    return !Array_nulls && !constant->constisnull && OidIsValid(get_element_type(constant->consttype)) &&
+           array_contains_nulls(DatumGetArrayTypeP(constant->constvalue));
+}
+
 static Node *marked(Node *node, void *context) {
     PsTexts *texts = context;
 
@@ -277,6 +284,8 @@ static Node *marked(Node *node, void *context) {
             return mark(texts, CONSTANT_ROW, node);
         if (contains_mark((Const *)node))
             return mark(texts, OUR_MARK, node);
+        if (has_unreadable_null((Const *)node))
+            return mark(texts, ARRAY_NULLS, node);
         break;
     case T_RowExpr:
         if (has_field_names((RowExpr *)node))

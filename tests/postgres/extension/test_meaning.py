@@ -126,7 +126,11 @@ def test_sql_of_a_set(planned: Session, sql: str, aliases: str, counting: str) -
 @pytest.mark.parametrize(
     ("sql", "aliases", "reason"),
     [
-        ("SELECT * FROM a, LATERAL (SELECT b.id FROM b WHERE b.x = a.y LIMIT 2) AS s", "a s", "LIMIT"),
+        (
+            "SELECT * FROM a, LATERAL (SELECT b.id FROM b WHERE b.x = a.y LIMIT 2) AS s",
+            "a s",
+            "LIMIT or DISTINCT ON, and no order that decides which rows these are",
+        ),
         ("SELECT * FROM a, generate_series(1, a.x) AS g", "g", "it depends on a row of another relation"),
         ("SELECT * FROM a, (SELECT id, rank() OVER (ORDER BY x) AS n FROM b) AS s WHERE s.n = a.id", "s", "a window function"),
         ("SELECT * FROM (VALUES (2)) AS v (x), a WHERE v.x = a.x AND (v.x, v.x) IS NOT NULL", "a", "a constant row"),
