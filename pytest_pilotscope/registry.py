@@ -150,7 +150,7 @@ class Registry:
             return (self.algorithm(name),)
         parts = tuple(map(self.algorithm, name.split("+")))
         prepares = [hasattr(part.resolve(), "prepare") for part in parts]
-        if len(set(parts)) < len(parts):
+        if len({part.name for part in parts}) < len(parts):
             raise UsageError(f"--algo {name} names an algorithm twice; leave one of them out")
         if not all(prepares[:-1]):
             first = parts[prepares.index(False)].name

@@ -55,9 +55,13 @@ def limited(rules: TimingRules, training: Training) -> TimingRules:
 
 
 def store_path(training: Training, rules: Any, *, format_number: int) -> Path:
-    """Return the file for this data, these statistics, this server and these rules (JSON values), in the user's cache folder."""
-    found = training.database.fingerprint
-    state = (format_number, found.statistics, found.settings, found.indexes, found.build, rules)
+    """
+    Return the file for this data, these statistics, this server, its sessions and these rules (JSON values), in the user's cache folder.
+
+    The fingerprint has the settings of the server. Sessions may have more: those of `--parallel`, `--jit` and a variant give other times.
+    """
+    found, sessions = training.database.fingerprint, sorted(training.database.session_settings.items())
+    state = (format_number, found.statistics, found.settings, found.indexes, found.build, rules, *([sessions] if sessions else []))
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
     return cache_subfolder(training.algorithm) / found.data.replace("~", "estimated-") / f"{key}.jsonl"
 

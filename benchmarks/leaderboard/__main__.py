@@ -9,13 +9,16 @@ share ranks, so the order among them means nothing.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_pilotscope.errors import named
 from pytest_pilotscope.notebook.results import read_results
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import PARTIAL
 from pytest_pilotscope.report.figure_table import cell_of
@@ -29,18 +32,19 @@ HEAD = """# Leaderboard
 <!-- Made by `python -m benchmarks.leaderboard results > docs/leaderboard.md`; do not edit. -->
 
 Each row is an algorithm as it is shipped, measured in turns with PostgreSQL on one machine. Only records with equal fingerprints of data,
-statistics, settings, indexes, build and workload stand in one table. Sides whose intervals overlap share ranks. Speed-ups are over
-PostgreSQL without steering, deciding included; above 1 is faster.
+statistics, settings, indexes, build and workload, and the same conditions, stand in one table. Sides whose intervals overlap share ranks.
+Speed-ups are over PostgreSQL without steering, deciding included; above 1 is faster.
 """
 COLUMNS = ("rank", "algorithm", "total [95 %]", "per query [95 %]", "won/lost/tied", "q-error 95 %", "steered", "training s")
 
 
 class World(NamedTuple):
-    """The properties that rows of one table have in common: the dataset, the server, and the fingerprints by name."""
+    """The properties that rows of one table have in common: the dataset, the server, the conditions, and the fingerprints by name."""
 
     dataset: str
     server: str
     scale: str
+    conditions: str
     fingerprints: tuple[tuple[str, str], ...]
 
 
@@ -51,6 +55,7 @@ def world_of(record: Record) -> World:
         dataset=header.dataset,
         server=f"PostgreSQL {header.server.get('version')}",
         scale=str(header.parameters.get("scale") or "its own"),
+        conditions=" ".join(filter(None, (conditions_text(header.conditions), _writes(record)))),
         fingerprints=tuple(sorted(header.fingerprints.items())),
     )
 
@@ -73,6 +78,10 @@ def page(records: Iterable[Record], *, machine: str) -> str:
 def _unfit(record: Record) -> str | None:
     if record.status != "FINISHED":
         return f"it is {record.status}"
+    if changing := [name for name in ("drift", "stream") if name in record.header.tags]:
+        return f"its data or queries change (--{changing[0]})"
+    if record.header.other_servers:
+        return f"{named(record.header.other_servers)} ran on another server"
     if PARTIAL in record.header.tags:
         return f"it measured {record.header.tags[PARTIAL]}"
     if record.header.sides == (record.header.baseline_side,):
@@ -82,7 +91,8 @@ def _unfit(record: Record) -> str | None:
 
 def _table(world: World, records: Sequence[Record]) -> str:
     scale = f", scale {world.scale}" if world.scale != "its own" else ""
-    lines = [f"## {world.dataset}{scale}, {world.server}", ""]
+    conditions = f", {world.conditions}" if world.conditions else ""
+    lines = [f"## {world.dataset}{scale}, {world.server}{conditions}", ""]
     for record in records:
         lines += [f"`{_command(record)}`", "", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *_rows(summarize(record)), ""]
     fingerprints = ", ".join(f"{name} `{value}`" for name, value in world.fingerprints)
@@ -106,11 +116,22 @@ def _cells(side: SideSummary) -> list[str]:
 def _command(record: Record) -> str:
     """Return the command that measures the same again."""
     header = record.header
-    compared = [name for name in header.sides if name != header.baseline_side]
-    options = {name: header.parameters.get(name) for name in ("scale", "seed", "rounds")}
-    chosen = " ".join(f"--{name} {value}" for name, value in options.items() if value not in (None, 0 if name == "seed" else None))
-    left = " --max-unsteered 100%" if too_many_left(record, Settings().max_unsteered) else ""
-    return f"pytest benchmarks --compare --algo {','.join(compared)} --db {header.dataset} {chosen}".rstrip() + left
+    variants = {name: difference for name, difference in header.variants.items() if "+" not in name}
+    compared = [name for name in header.sides if name not in (header.baseline_side, *variants)]
+    parts = ["pytest benchmarks --compare", *([f"--algo {','.join(compared)}"] if compared else [])]
+    parts += [f"--variant {shlex.quote(f'{name}:{difference}')}" for name, difference in variants.items()]
+    usual = {"seed": 0, "num_epoch": Settings().epochs if header.parameters.get("num_epoch") else 0}
+    options = {"scale": "scale", "seed": "seed", "rounds": "rounds", "num_epoch": "epochs", "load_model": "load-model"}
+    options |= {"query_timeout_ms": "query-timeout-ms"}
+    chosen = {option: header.parameters.get(name) for name, option in options.items() if header.parameters.get(name) != usual.get(name)}
+    parts += [f"--db {header.dataset}", *(f"--{option} {shlex.quote(str(value))}" for option, value in chosen.items() if value is not None)]
+    parts += filter(None, (conditions_text(header.conditions), _writes(record)))
+    return " ".join([*parts, *(["--max-unsteered 100%"] if too_many_left(record, Settings().max_unsteered) else [])])
+
+
+def _writes(record: Record) -> str:
+    parameters = record.header.parameters
+    return f"--writes {parameters['writes']} --writes-per-query {parameters['writes_per_query']:g}" if "writes" in parameters else ""
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_pilotscope.errors import DifferentAnswer, QueryTimeout
-from pytest_pilotscope.learning.algorithm import Cardinalities, unknown_of
+from pytest_pilotscope.learning.algorithm import Cardinalities, Subplan, unknown_of
 from pytest_pilotscope.measurement.accuracy import estimates_of, p_error
 from pytest_pilotscope.measurement.answers import Answer
 from pytest_pilotscope.measurement.clocks import Clock
@@ -67,6 +67,7 @@ class QueryMeasurement:
     _slowest_other_ms: float | None = field(default=None, init=False)
     _answers: dict[str, Answer] = field(default_factory=dict, init=False)
     _open: dict[str, str] = field(default_factory=dict, init=False)
+    _judged: frozenset[Subplan] | None = field(default=None, init=False)
     _ran: Sequence[Side] = field(default=(), init=False)
     _rounds: int = field(default=0, init=False)
     _cut_off: QueryRun | None = field(default=None, init=False)
@@ -236,7 +237,9 @@ class QueryMeasurement:
         """
         Add q-errors, unless the rows only force a plan, and the p-error, or the reason why there is none.
 
-        Every side is judged on the same sets: one that an estimator leaves to PostgreSQL has the rows that PostgreSQL planned with.
+        Every side is judged on the sets of the baseline: one that an estimator leaves to PostgreSQL has the rows that PostgreSQL planned
+        with. A side on which PostgreSQL does not consider all of them has no q-errors: settings (`join_collapse_limit`), and the genetic
+        optimizer with other costs, choose others.
         """
         if not has_extension(side.session):
             return replace(report, p_error_reason="its server has no pilotscope library" if self.truth else None)
@@ -246,8 +249,11 @@ class QueryMeasurement:
         if inspection.steering.decision is None:
             own = side.session.subplans(self.query.sql)
             given, planned = inspection.steering.estimates or {}, {**own, **inspection.considered}
-            judged = {subplan: given.get(subplan, given.get(frozenset(subplan), planned[subplan])) for subplan in own}
-            estimates = estimates_of(judged, self.truth)
+            if self._judged is None:  # the baseline is the first
+                self._judged = frozenset(subplan for subplan in own if subplan in self.truth)
+            if self._judged <= own.keys():
+                judged = {subplan: given.get(subplan, given.get(frozenset(subplan), planned[subplan])) for subplan in own}
+                estimates = estimates_of({subplan: rows for subplan, rows in judged.items() if subplan in self._judged}, self.truth)
         found = p_error(side.session, self.query.sql, plan, self.truth)
         return replace(report, estimates=estimates, p_error=found.value, p_error_reason=found.reason)
 

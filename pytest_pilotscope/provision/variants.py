@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -76,6 +76,12 @@ def difference_of(database: Database, name: str) -> str:
         )
     parts = ", ".join(f"{part} {value}" for part, value in other.fingerprint.as_mapping().items() if part != "data")
     return f"PostgreSQL {other.report.version} ({other.report.provider}; {parts})"
+
+
+def differences(database: Database, sides: Iterable[str]) -> dict[str, str]:
+    """Return how the variants differ that are sides, and those that an algorithm of a side is joined with, by the names of the sides."""
+    found = {side: [name for name in side.split("+") if name in database.variants] for side in sides}
+    return {side: ",".join(difference_of(database, name) for name in names) for side, names in found.items() if names}
 
 
 def introductions(database: Database) -> Iterator[str]:

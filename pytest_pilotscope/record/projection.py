@@ -52,7 +52,7 @@ def baselines_last(records: Sequence[Record]) -> list[Record]:
 
 def _part(header: RunHeader, algorithm: str, sides: tuple[str, ...], tags: Mapping[str, str]) -> RunHeader:
     rest = header.run_name.removeprefix(header.algorithm)
-    learns = any(side not in (header.baseline_side, *header.variants) for side in sides)
+    learns = any(side not in (header.baseline_side, *header.variants) or "+" in side for side in sides)
     own: Mapping[str, Scalar] = {**({} if learns else _NOTHING_LEARNED), "algorithm": algorithm}
     return replace(
         header,

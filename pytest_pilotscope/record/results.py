@@ -288,7 +288,8 @@ class RunHeader:
 
     `run_name` is unique in its folder, `algorithm` is `compare` if the run compares several, and `dataset` is the name after `--db`.
     `started_at` is ISO 8601 in UTC. `sides` are in the order of the first round and contain `baseline_side`. `variants` maps the sides that
-    are PostgreSQL with other settings or of another server to the difference; those of `other_servers` ran on a server of their own.
+    are PostgreSQL with other settings or of another server, alone or joined with an algorithm, to the difference; those of `other_servers`
+    ran on a server of their own.
     `conditions` are those of production, by the names of their options: `parallel` workers per gather, `jit` and `cold` (1 if chosen),
     `clients` at once. The
     run measures each query in `rounds` rounds after its warm-up, or in more if the parameter `rounds` is `auto`; then readers count the

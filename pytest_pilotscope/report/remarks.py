@@ -109,6 +109,7 @@ def record_remarks(record: Record) -> Iterator[Remark]:
     for kind, lines in record.ignored.items():
         yield Remark(text=f"{counted(lines, 'line')} of the record left out: this version does not know the kind {kind!r}.")
     yield from _without_p_error(record)
+    yield from _without_q_error(record)
     yield from _not_comparable(record)
     for report in record.reports:
         if report.steered_ratio is not None and report.steered_ratio < 1:
@@ -121,6 +122,17 @@ def _without_p_error(record: Record) -> Iterator[Remark]:
         lacking = [report for report in record.reports if report.side == side and report.p_error_reason is not None]
         if lacking:
             yield Remark(text=f"{side}: unknown p-error of {named(report.query_id for report in lacking)}: {lacking[0].p_error_reason}")
+
+
+def _without_q_error(record: Record) -> Iterator[Remark]:
+    """Name the queries of each side that is judged on others, but not on these, because PostgreSQL plans them with other sets there."""
+    judged = {report.query_id for report in record.reports if report.side == record.header.baseline_side and report.estimates}
+    for side in estimating_sides(record):
+        reports = [report for report in record.reports if report.side == side and report.plan is not None]
+        lacking = [report.query_id for report in reports if report.estimates is None and report.query_id in judged]
+        if lacking and any(report.estimates for report in reports):
+            why = "PostgreSQL does not consider the same sets of relations there as on the baseline"
+            yield Remark(text=f"{side}: no q-error of {named(lacking)}: {why}")
 
 
 def _not_comparable(record: Record) -> Iterator[Remark]:

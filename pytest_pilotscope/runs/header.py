@@ -41,7 +41,7 @@ def run_header(
     opponents: Sequence[str] = (),
 ) -> RunHeader:
     """Describe a run that begins now. `opponents` are the sides of a comparison; a baseline by itself is paired with itself."""
-    from pytest_pilotscope.provision.variants import difference_of
+    from pytest_pilotscope.provision.variants import differences
 
     now = datetime.now(timezone.utc)
     report = database.report
@@ -56,7 +56,7 @@ def run_header(
         dataset=workload.dataset,
         started_at=now.isoformat(),
         sides=sides,
-        variants={side: difference_of(database, side) for side in variants},
+        variants=differences(database, sides),
         other_servers=tuple(side for side in variants if database.variants[side].server is not database.server),
         rounds=settings.fewest_rounds,
         seed=settings.seed,
@@ -68,7 +68,7 @@ def run_header(
             **_tags(workload, database.name, fingerprints),
             **_partial(workload, len(queries)),
             **({"conditions": conditions_text(settings.conditions)} if settings.conditions else {}),
-            **({"variant": difference_of(database, algorithm)} if algorithm in variants else {}),
+            **({"variant": variant} if (variant := differences(database, [algorithm]).get(algorithm)) else {}),
         },
         fingerprints=fingerprints,
         server={

@@ -106,13 +106,16 @@ def test_collected_queries_are_not_run_again(forum: Database, forum_session: Ses
 
 
 def test_other_rules_are_another_collection(forum: Database, forum_session: Session, own_cache: Path, tmp_path: Path) -> None:
-    """Other factors find other plans, and another limit other times: what was collected otherwise is not taken for it."""
+    """Other factors find other plans, another limit and other settings of a session other times: none is taken for the usual ones."""
     given = training(forum, forum_session, tmp_path)
     usual = store_of(given, rules_of(given)).path
     other = training(forum, forum_session, tmp_path, options={"factors": (0.5, 2.0)})
     limited = training(forum, forum_session, tmp_path, query_timeout_ms=100.0)
     assert rules_of(limited).timing.last_limit_ms == 100
-    assert len({usual, store_of(other, rules_of(other)).path, store_of(limited, rules_of(limited)).path}) == 3
+    parallel = training(replace(forum, session_settings={"max_parallel_workers_per_gather": "2"}), forum_session, tmp_path)
+    jit = training(replace(forum, session_settings={"jit": "on"}), forum_session, tmp_path)
+    assert len({store_of(given, rules_of(given)).path for given in (given, other, limited, parallel, jit)}) == 5
+    assert store_of(training(forum, forum_session, tmp_path), rules_of(given)).path == usual
 
 
 def test_a_query_that_postgresql_refuses_is_left_out(

@@ -209,6 +209,24 @@ def test_a_set_that_is_left_to_postgresql_is_judged_by_the_rows_that_it_planned_
     assert {frozenset(one.aliases): one.estimated for one in report.estimates or ()} == planned
 
 
+def test_a_side_with_other_sets_has_no_q_errors(tables: Session, newest_server: EmbeddedServer, library_of: LibraryOf) -> None:
+    """Settings of a session let PostgreSQL consider fewer sets, or more: these say nothing beside those of the baseline."""
+    sql = "SELECT 1 FROM a JOIN b ON a.x = b.x JOIN a AS c ON c.x = b.x"
+    with newest_server.connect(tables.database) as other:
+        other.execute(f"LOAD '{library_of(newest_server)}'; SET join_collapse_limit = 1")
+        every, fewer = tables.subplans(sql), other.subplans(sql)
+        assert fewer.keys() < every.keys()
+        found = []
+        for sessions in ((tables, other), (other, tables)):
+            written: list[Line] = []
+            sides = [PlainSide(name=f"s{number}", session=session) for number, session in enumerate(sessions)]
+            query = Query(id="q", sql=sql)
+            QueryMeasurement(query=query, sides=sides, timeout_ms=None, write=written.append, clock=_one_ms, truth=every).run(1)
+            reports = [entry for entry in written if isinstance(entry, QueryReport)]
+            found.append([report.estimates and {frozenset(one.aliases) for one in report.estimates} for report in reports])
+    assert found == [[every.keys(), None], [fewer.keys(), fewer.keys()]]
+
+
 def test_true_rows_are_injected_at_their_level(tables: Session) -> None:
     """The same alias in a subquery is another relation: each level has a truth, an estimate and a place in the p-error."""
     sql = "SELECT 1 FROM a JOIN (SELECT a.x FROM a JOIN b ON a.x = b.x LIMIT 3) AS s ON a.x = s.x"

@@ -16,20 +16,27 @@ import pytest
 from pytest_pilotscope import Decision
 from pytest_pilotscope.builtins import builtin_registry
 from pytest_pilotscope.errors import AlgorithmError, UnknownName, UsageError
+from pytest_pilotscope.gate.comparable import states_between
 from pytest_pilotscope.learning.training import Training
 from pytest_pilotscope.options.settings import Settings
+from pytest_pilotscope.options.variants import variant
 from pytest_pilotscope.postgres.fingerprint import fingerprint
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.provision.database import Database, PostgreSQLConfig, open_database
+from pytest_pilotscope.provision.variants import under_conditions
 from pytest_pilotscope.queries.queries import Query
+from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import read_record
 from pytest_pilotscope.record.results import TrainingReport
 from pytest_pilotscope.registry import Registry
 from pytest_pilotscope.runs.bench import Bench
+from pytest_pilotscope.runs.header import run_header
 from pytest_pilotscope.runs.opening import benchmark_run
+from pytest_pilotscope.runs.variants import register_variants
 from pytest_pilotscope.tracking.publish import begin, complete
 from pytest_pilotscope.tracking.tracker import MLflowTracker
 from tests.projects import measure
+from tests.record.building import record_of
 from tests.toy import Toy
 
 INDEXES = "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname LIKE 'made\\_by\\_%'"
@@ -222,6 +229,40 @@ def test_joined_sides_take_turns_with_others(given: dict[str, Any]) -> None:
     assert ratios == {"baseline": None, "builder+estimator": 1.0, "builder": None, "decider": 1.0}
 
 
+def test_a_variant_is_joined_with_algorithms(given: dict[str, Any], database: Database, registry: Registry) -> None:
+    """Its settings reach whoever comes later; the record and the runs of a comparison say what they are, and that something is learned."""
+    settings = replace(given["settings"], variants=(variant("mem:work_mem=9MB"),))
+    register_variants(registry, settings.variants)
+    with under_conditions(database, settings) as opened:
+        path = measured({**given, "database": opened, "settings": settings}, "mem+builder+decider", "mem", "decider", together=True)
+    assert Noting.found["builder"] == [None, "9MB"]
+    record = read_record(path)
+    assert record.header.variants == {"mem+builder+decider": "work_mem=9MB", "mem": "work_mem=9MB"}
+    runs = {run.header.algorithm: run.header for run in runs_of(record)}
+    own = {name: (header.tags.get("variant"), header.parameters["enable_training"]) for name, header in runs.items()}
+    assert own == {
+        "baseline": (None, False),
+        "mem+builder+decider": ("work_mem=9MB", True),
+        "mem": ("work_mem=9MB", False),
+        "decider": (None, True),
+    }
+
+
+def test_runs_joined_with_other_variants_of_one_name_are_not_comparable(
+    given: dict[str, Any], database: Database, registry: Registry
+) -> None:
+    """A gate names both."""
+    settings = [replace(given["settings"], variants=(variant(f"mem:work_mem={size}MB"),)) for size in (8, 9)]
+    found = []
+    for one in settings:
+        with under_conditions(database, one) as opened:
+            header = run_header("mem+decider", database=opened, workload=given["workload"], queries=(), settings=one)
+        assert header.tags["variant"] == header.variants["mem+decider"]
+        found.append(replace(record_of({side: {"q0": [10.0, 11.0, 12.0]} for side in header.sides}), header=header))
+    texts = [state.text for state in states_between(*found) if state.kind == "other-conditions"]
+    assert texts == ["the runs differ in mem+decider: work_mem=8MB here, work_mem=9MB in the reference"]
+
+
 def test_the_decider_is_supervised_in_the_prepared_database(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that it leaves behind there ends its side, by name."""
     monkeypatch.setattr(Decider, "leaves", True)
@@ -247,10 +288,12 @@ def test_the_decider_is_supervised_in_the_prepared_database(given: dict[str, Any
         ),
         ("builder+noting", "--algo builder+noting: noting neither decides for each query nor prepares a database; leave it out"),
         ("builder+builder", "--algo builder+builder names an algorithm twice; leave one of them out"),
+        ("mem+mem", "--algo mem+mem names an algorithm twice; leave one of them out"),
     ],
 )
 def test_what_does_not_go_together(registry: Registry, name: str, message: str) -> None:
     """A usage error says why, before anything starts."""
+    register_variants(registry, Settings(variants=(variant("mem:work_mem=9MB"),)).variants)
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         registry.parts(name)
 
