@@ -69,6 +69,12 @@ FORMS = {
     "in over a limit and an offset": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.id DESC OFFSET 2 LIMIT 4)",
     "in over a limit of a join": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LEFT JOIN c ON c.fk = b.id "
     "ORDER BY b.id, c.id NULLS FIRST LIMIT 7)",
+    "in over a limit above a semi join": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b WHERE EXISTS (SELECT FROM d "
+    "WHERE d.i4 = b.i4) AND NOT EXISTS (SELECT FROM c WHERE c.fk = b.id) ORDER BY b.id DESC LIMIT 5)",
+    "in over a limit above joins by keys": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT d.i4 FROM b JOIN c ON c.id = b.fk "
+    "JOIN d ON d.id = c.fk ORDER BY b.id LIMIT 4)",
+    "in over a limit above a join by no key": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT c.i4 FROM b JOIN c ON c.i2 = b.i2 "
+    "ORDER BY b.id LIMIT 4)",
     "in over a limit of groups": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b GROUP BY b.i4 ORDER BY count(*), b.i4 LIMIT 2)",
     "in over a limit of a union": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b UNION SELECT c.i2 FROM c ORDER BY 1 LIMIT 2)",
     "in over a limit with ties": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b ORDER BY b.i2 FETCH FIRST 3 ROWS WITH TIES)",

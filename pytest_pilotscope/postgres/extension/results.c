@@ -64,51 +64,106 @@ static bool is_not_null(Oid table, AttrNumber column) {
     return found;
 }
 
-/* Tell whether some columns of an order are a column of an index, by the equality of the index. */
+static bool is_column(Node *node, const IndexOptInfo *index, int place) {
+    while (IsA(node, RelabelType))
+        node = (Node *)((RelabelType *)node)->arg;
+    return IsA(node, Var) && ((Var *)node)->varno == (int)index->rel->relid && ((Var *)node)->varattno == index->indexkeys[place];
+}
+
+/* Tell whether an order has a column of an index, by the equality of the index. */
 static bool orders_by(const PsDescription *description, List *order, const IndexOptInfo *index, int place) {
-    Oid table = description->root->simple_rte_array[index->rel->relid]->relid;
     ListCell *cell;
 
     foreach (cell, order) {
         SortGroupClause *sort = lfirst(cell);
         Node *key = (Node *)sorted_target(description, sort)->expr;
-        Oid collation = exprCollation(key);
 
-        while (IsA(key, RelabelType))
-            key = (Node *)((RelabelType *)key)->arg;
-        if (IsA(key, Var) && ((Var *)key)->varno == (int)index->rel->relid && ((Var *)key)->varattno == index->indexkeys[place] &&
-            index->indexkeys[place] > 0 && collation == index->indexcollations[place] &&
-            op_in_opfamily(sort->eqop, index->opfamily[place]) && is_not_null(table, (AttrNumber)index->indexkeys[place]))
+        if (is_column(key, index, place) && exprCollation(key) == index->indexcollations[place] &&
+            op_in_opfamily(sort->eqop, index->opfamily[place]))
             return true;
     }
     return false;
 }
 
-/* Tell whether an order has a key of every relation: then no two rows are alike. */
-static bool is_total(const PsDescription *description, List *order) {
-    int number = -1;
+/* Tell whether the joins make a column of an index equal to a constant, or to a column of relations of which the row is decided. */
+static bool is_joined(const PsDescription *description, Relids decided, const IndexOptInfo *index, int place) {
+    ListCell *cell, *member;
 
-    while ((number = bms_next_member(description->level->base, number)) >= 0) {
-        RelOptInfo *rel = description->root->simple_rel_array[number];
-        RangeTblEntry *rte = description->root->simple_rte_array[number];
-        bool found = false;
-        ListCell *cell;
+    foreach (cell, description->root->eq_classes) {
+        EquivalenceClass *class = lfirst(cell);
+        bool here = false;
+        bool known = false;
 
-        if (rte->rtekind == RTE_RELATION && !rte->inh)
-            foreach (cell, rel->indexlist) {
-                IndexOptInfo *index = lfirst(cell);
-                int place = 0;
+        if (class->ec_merged || class->ec_has_volatile || class->ec_broken || class->ec_collation != index->indexcollations[place] ||
+            !list_member_oid(class->ec_opfamilies, index->opfamily[place]))
+            continue;
+        foreach (member, class->ec_members) {
+            EquivalenceMember *one = lfirst(member);
 
-                if (!index->unique || !index->immediate || index->indpred)
-                    continue;
-                while (place < index->nkeycolumns && orders_by(description, order, index, place))
-                    place++;
-                found = found || place == index->nkeycolumns;
-            }
-        if (!found)
-            return false;
+            if (one->em_is_child)
+                continue;
+            here = here || is_column((Node *)one->em_expr, index, place);
+            known = known || one->em_is_const || (!bms_is_empty(one->em_relids) && bms_is_subset(one->em_relids, decided));
+        }
+        if (here && known)
+            return true;
     }
-    return true;
+    return false;
+}
+
+/* Tell whether an order decides the row of a relation: it has a unique key, or the joins give the key. */
+static bool decides(const PsDescription *description, List *order, Relids decided, const RelOptInfo *rel) {
+    RangeTblEntry *rte = description->root->simple_rte_array[rel->relid];
+    ListCell *cell;
+
+    if (rte->rtekind != RTE_RELATION || rte->inh)
+        return false;
+    foreach (cell, rel->indexlist) {
+        IndexOptInfo *index = lfirst(cell);
+        int place = 0;
+
+        if (!index->unique || !index->immediate || index->indpred)
+            continue;
+        while (place < index->nkeycolumns && index->indexkeys[place] > 0 && is_not_null(rte->relid, (AttrNumber)index->indexkeys[place]) &&
+               (orders_by(description, order, index, place) || is_joined(description, decided, index, place)))
+            place++;
+        if (place == index->nkeycolumns)
+            return true;
+    }
+    return false;
+}
+
+/* The relations whose rows are in the result: not those that a semi or anti join only looks at. */
+static Relids shown_relations(const PsDescription *description) {
+    Relids shown = bms_copy(description->level->base);
+    ListCell *cell;
+
+    foreach (cell, description->root->join_info_list) {
+        SpecialJoinInfo *join = lfirst(cell);
+
+        if (join->jointype == JOIN_SEMI || join->jointype == JOIN_ANTI)
+            shown = bms_del_members(shown, join->syn_righthand);
+    }
+    return shown;
+}
+
+/* Tell whether an order decides the rows of all relations: then no two rows are alike. */
+static bool is_total(const PsDescription *description, List *order) {
+    Relids open = shown_relations(description);
+    Relids decided = NULL;
+    bool more = true;
+
+    while (more) {
+        int number = -1;
+
+        more = false;
+        while ((number = bms_next_member(open, number)) >= 0)
+            if (!bms_is_member(number, decided) && decides(description, order, decided, description->root->simple_rel_array[number])) {
+                decided = bms_add_member(decided, number);
+                more = true;
+            }
+    }
+    return bms_is_subset(open, decided);
 }
 
 /* Tell whether every key of one list is in the other. */
