@@ -16,7 +16,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError, named, raise_interrupt_behind, reason_of
+from pytest_pilotscope.errors import UnknownName, UsageError, counted, named, raise_interrupt_behind, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -125,6 +125,11 @@ class Bench:
                 self._steps[name] = drawn_stream(self._stream, pool, name, self.settings.seed)[: self.settings.limit]
             if self.settings.calibrate:
                 _check_calibration(self.settings, len(queries))
+            if (writes := self.workload(name).writes) is not None and not writes.count(len(queries)):
+                raise UsageError(
+                    f"--writes-per-query {writes.per_query:g}: beside {counted(len(queries), 'query', 'queries')} no script would run; "
+                    f"give at least {1 / len(queries):.2g}, or measure more queries"
+                )
         if self.settings.gate and not self.settings.calibrate:
             from pytest_pilotscope.gate.judging import open_gate
             from pytest_pilotscope.tracking.record_artifacts import newest_record
