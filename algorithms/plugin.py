@@ -205,8 +205,8 @@ def _add_hintset_options(registry: Registry) -> None:
     registry.add_option(
         "hintset",
         "budget",
-        default=2.0,
+        default=None,
         metavar="FACTOR",
         parse=positive_float,
-        help="with --hintset-offline: time for running arms, in multiples of the time of PostgreSQL's own plans",
+        help="with --hintset-offline: time for running arms, in multiples of the time of PostgreSQL's own plans (2 unless given)",
     )

@@ -226,7 +226,8 @@ def _parameters(model: TrainedModel, parameters: HyperParameters, training: Trai
     chosen = {name: value for name, value in asdict(parameters).items() if name != "epochs"}
     return {
         **chosen,
-        **{f"hintset_{name}": training.options[name] for name in ("arms", "offline", "budget", "queries", "networks")},
+        **{f"hintset_{name}": training.options[name] for name in ("arms", "offline", "queries", "networks")},
+        "hintset_budget": offline.multiple if (offline := rules_of(training).offline) is not None else None,
         "learned_arms": "; ".join(arm_text(model.arms[arm]) for arm in policy.arms) or "none",
         "learned_least_ms": policy.least_ms,
         "learned_gain": policy.gain,

@@ -17,7 +17,7 @@ from pytest_pilotscope.algorithms.plans.shape import shape_key, trimmed
 from pytest_pilotscope.algorithms.plans.signature import signature_of
 from pytest_pilotscope.algorithms.plans.timed import TimedQuery, TimedStore, sql_key, timed_fields, timed_json
 from pytest_pilotscope.algorithms.plans.timing import Outcome, TimingRules, time_plans
-from pytest_pilotscope.errors import StatementFailed, counted
+from pytest_pilotscope.errors import StatementFailed, UsageError, counted
 from pytest_pilotscope.postgres.plannersettings import planner_settings
 from pytest_pilotscope.postgres.planning import RawPlan, planned_under
 from pytest_pilotscope.queries.queries import Query
@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 TIMING = TimingRules(rounds=2, multiple=1.5, first_limit_ms=TimingRules().last_limit_ms)
 """PostgreSQL's own plan runs to its end first; every other run is cut off at 1.5 times the best known time of its query."""
+
+
+BUDGET = 2.0
+"""`Budget.multiple` of a user who gives none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +74,11 @@ class ArmedQuery(TimedQuery):
 
 
 def rules_of(training: Training) -> ArmRules:
-    """Return the rules that the user's options give."""
+    """Return the rules that the user's options give; raise `UsageError` for a budget of the offline form without it."""
     options = training.options
-    budget = Budget(multiple=options["budget"], seed=training.settings.seed) if options["offline"] else None
+    if options["budget"] is not None and not options["offline"]:
+        raise UsageError("--hintset-budget limits what --hintset-offline runs; add that option, or leave the budget out")
+    budget = Budget(multiple=options["budget"] or BUDGET, seed=training.settings.seed) if options["offline"] else None
     return ArmRules(arms=arms_of(options["arms"]), timing=limited(TIMING, training), offline=budget)
 
 

@@ -16,7 +16,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_pilotscope.datasets.base import ShowsProgress
-from pytest_pilotscope.errors import UnknownName, UsageError, named, raise_interrupt_behind, reason_of
+from pytest_pilotscope.errors import UnknownName, UsageError, counted, named, raise_interrupt_behind, reason_of
 from pytest_pilotscope.options.progress import ShowProgress
 from pytest_pilotscope.options.settings import Settings
 from pytest_pilotscope.places.dsn import Dsn
@@ -125,6 +125,11 @@ class Bench:
                 self._steps[name] = drawn_stream(self._stream, pool, name, self.settings.seed)[: self.settings.limit]
             if self.settings.calibrate:
                 _check_calibration(self.settings, len(queries))
+            if (writes := self.workload(name).writes) is not None and not writes.count(len(queries)):
+                raise UsageError(
+                    f"--writes-per-query {writes.per_query:g}: beside {counted(len(queries), 'query', 'queries')} no script would run; "
+                    f"give at least {1 / len(queries):.2g}, or measure more queries"
+                )
         if self.settings.gate and not self.settings.calibrate:
             from pytest_pilotscope.gate.judging import open_gate
             from pytest_pilotscope.tracking.record_artifacts import newest_record
@@ -210,6 +215,7 @@ class Bench:
                 self.say(f"pilotscope: {line}")
             for line in restrictions(self.settings.algorithms, self.registry, database, trains=self.settings.training):
                 self.say(f"pilotscope: {line}")
+            self._check_connections(database)
             self._databases[name] = database = self._before(name, database)
             workload = completed(self.workload(name), database, self.settings, learns=self._learns(), show_progress=self.progress)
             self._workloads[name] = workload
@@ -247,6 +253,22 @@ class Bench:
 
     def _resolved(self) -> list[Callable[..., Any]]:
         return [part.resolve() for name in self.settings.algorithms for part in self.registry.parts(name)]
+
+    def _check_connections(self, database: Database) -> None:
+        """
+        Raise `UsageError`, before anything is trained, if the server does not accept the clients of the sides that it has for certain.
+
+        What is prepared may be on another server.
+        """
+        from pytest_pilotscope.runs.slices import check_connections
+
+        if (clients := self.settings.clients_at_once) is None:
+            return
+        opponents = [name for name in self.settings.algorithms if name != BASELINE] or [BASELINE]
+        parts = [[part.resolve() for part in self.registry.parts(name)] for name in opponents]
+        here = [all(not hasattr(part, "prepare") or getattr(part, "copies", False) for part in joined) for joined in parts]
+        sides = 1 + (sum(here) if self.settings.compare else min(sum(here), 1))
+        check_connections([database] * sides, clients, write=bool(self.settings.writes))
 
     @contextmanager
     def open_run(self, case: Case) -> Iterator[BenchmarkRun | MeasuredRun]:

@@ -15,7 +15,7 @@ import torch
 
 from pytest_pilotscope.algorithms.hintset.arms import OWN, arms_of
 from pytest_pilotscope.algorithms.hintset.chooser import Hintset
-from pytest_pilotscope.algorithms.hintset.collected import collect, collect_one, plan_arms, rules_of, store_of
+from pytest_pilotscope.algorithms.hintset.collected import Budget, collect, collect_one, plan_arms, rules_of, store_of
 from pytest_pilotscope.algorithms.hintset.matrix import NEVER_RUN
 from pytest_pilotscope.algorithms.hintset.policy import KnownArm, best_known
 from pytest_pilotscope.algorithms.lero.chooser import Lero
@@ -260,6 +260,15 @@ def test_the_offline_form_runs_some_plans_only(
     assert collect(given, some[:12], store_of(given, rules), rules) == found
     more = training(forum, session, tmp_path, algorithm="hintset", options={"arms": "all", "offline": True, "budget": 0.6})
     assert store_of(more, rules_of(more)).path != store_of(given, rules).path
+
+
+def test_a_budget_is_that_of_the_offline_form(forum: Database, session: Session, tmp_path: Path) -> None:
+    """It is 2 unless given, and is refused without the form that has one."""
+    given = training(forum, session, tmp_path, algorithm="hintset", options={"offline": True})
+    assert rules_of(given).offline == Budget(multiple=2.0, seed=0)
+    text = "--hintset-budget limits what --hintset-offline runs; add that option, or leave the budget out"
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        Hintset().train(training(forum, session, tmp_path, algorithm="hintset", options={"budget": 3.0}))
 
 
 def test_an_arm_under_which_a_query_fails_counts_as_cut_off(

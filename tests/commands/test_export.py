@@ -128,6 +128,23 @@ def test_decided_settings_are_hints_too(pilotscope: Command, workplace: Path) ->
     assert heads["won"].startswith(f'EXPLAIN (COSTS off)\n/*+\n{sets}    Leading((a "b;"))\n')
 
 
+def test_settings_that_the_execution_reads_are_set_for_it_too(pilotscope: Command, workplace: Path) -> None:
+    """A hint holds while a statement is planned: more memory would be planned with, and not be there."""
+    record = steered(measured())
+    reports = tuple(replace(one, settings={"enable_nestloop": "off", "work_mem": "64MB"}) for one in record.reports)
+    script = exported(pilotscope, workplace, replace(record, reports=reports))
+    text = "; Set holds while the statement is planned only, so execute it in a transaction after SET LOCAL work_mem = '64MB'; */"
+    assert script.count(text) == len(statements(script)) - 1 == 2
+
+
+def test_the_conditions_of_the_run_are_said(pilotscope: Command, workplace: Path) -> None:
+    """Plans and times of another number of workers may be others."""
+    record = steered(measured())
+    script = exported(pilotscope, workplace, replace(record, header=replace(record.header, conditions={"parallel": 2, "jit": 1})))
+    assert script.splitlines()[3] == "-- Measured with --parallel 2 --jit: without, other plans and times are possible."
+    assert "Measured with" not in exported(pilotscope, workplace, record)
+
+
 def test_an_index_is_that_of_a_won_query(pilotscope: Command, workplace: Path) -> None:
     """An index has its interval, its space and its cost of writing; one that only lost or tied queries use is named, not exported."""
     cost = {"inserted_rows": 1000, "insert_ms": (1.0, 1.1, 0.9), "insert_with_index_ms": (1.5, 1.5, 1.5), "wal_bytes": 66000}

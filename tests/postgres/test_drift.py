@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pytest_pilotscope.errors import DatasetError, StatementFailed
+from pytest_pilotscope.options.drifts import MOST_POWER
 from pytest_pilotscope.postgres.drift.arrivals import dated_columns
 from pytest_pilotscope.postgres.drift.data import drift_data, go_back
 from pytest_pilotscope.postgres.fingerprint import content_fingerprint
@@ -124,6 +125,13 @@ def test_skew_makes_popular_values_more_popular(newest_scratch: Session) -> None
     assert newest_scratch.scalar("SELECT count(*) FROM customer WHERE boss IS NULL") == bosses
     expected = sum(rows_**2 for rows_ in before.values())
     assert max(after.values()) == pytest.approx(200 * max(before.values()) ** 2 / expected, abs=1)
+
+
+def test_the_largest_power_leaves_the_most_popular_value(newest_scratch: Session) -> None:
+    """Powers of counts leave the range of numbers, 5,000 rows as well as a share of a few: all rows get one value."""
+    newest_scratch.execute("CREATE TABLE t AS SELECT CASE WHEN i % 5 = 0 THEN i ELSE 1 END AS x FROM generate_series(1, 6000) AS i")
+    drift_data(newest_scratch, "skew", MOST_POWER, 0)
+    assert newest_scratch.execute("SELECT x, count(*) FROM t GROUP BY 1") == [(1, 6000)]
 
 
 def test_a_constraint_that_cannot_hold_leaves_the_data_as_they_are(newest_scratch: Session) -> None:

@@ -74,6 +74,16 @@ def test_usage_errors(pytester: pytest.Pytester, arguments: list[str], message: 
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder here in which nobody can make a file")
+def test_scripts_that_would_never_run(pytester: pytest.Pytester) -> None:
+    """A run with `--writes` whose rounds have no script would say that it measured beside them."""
+    pytester.makefile(".sql", writes="UPDATE users SET views = 1")
+    pytester.makepyfile(test_workload=BENCHMARK)
+    result = pytester.runpytest_inprocess("--no-mlflow", "--limit", "3", "--writes", "writes.sql", "--writes-per-query", "0.1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = "--writes-per-query 0.1: beside 3 queries no script would run; give at least 0.33, or measure more queries"
+    assert [line for line in result.stderr.lines if line] == [f"ERROR: {message}"]
+
+
 def test_results_that_cannot_be_written(pytester: pytest.Pytester) -> None:
     """The message has the system's reason, and nothing is started."""
     with pytest.raises(OSError, match=r"/proc/in") as refused:

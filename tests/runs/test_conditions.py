@@ -117,6 +117,16 @@ def test_clients_that_a_server_cannot_have_are_refused(database: Database) -> No
 
 
 @pytest.mark.slow
+def test_clients_that_a_server_cannot_have_are_refused_before_training(pytester: pytest.Pytester, cache: Path) -> None:
+    """Whoever trains for an hour would else hear of it afterwards."""
+    result = measure(pytester, "--limit", "1", "--algo", "index", "--clients", "40")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --clients 40: 2 sides need 87 connections, and the server has max_connections = 60; ask for fewer clients or sides"]
+    )
+
+
+@pytest.mark.slow
 def test_clients_take_turns_in_slices(pytester: pytest.Pytester, cache: Path) -> None:
     """
     Each slice is one side with all clients, and every query has an execution of each; the table has throughput and latency.

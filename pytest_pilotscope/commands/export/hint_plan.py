@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pytest_pilotscope.queries.predicates import quote_text
 from pytest_pilotscope.record.results import PlanNode
 
 MEMOIZE_SINCE = 140000
@@ -25,6 +26,18 @@ _SCANS = {
 _WITHIN_A_LEVEL = frozenset({"Sort", "Incremental Sort", "Materialize", "Memoize", "Hash", "Gather", "Gather Merge"})
 """Nodes below a join that do not begin another level of the query."""
 
+_EXECUTED = (
+    "effective_io_concurrency",
+    "hash_mem_multiplier",
+    "io_combine_limit",
+    "maintenance_io_concurrency",
+    "max_parallel_workers",
+    "parallel_leader_participation",
+    "temp_buffers",
+    "work_mem",
+)
+"""The settings a decision may have that PostgreSQL reads again while it executes a plan."""
+
 _BARE = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -35,6 +48,11 @@ class NoHints(Exception):
 def settings_hints(settings: Mapping[str, str]) -> tuple[str, ...]:
     """Return the hints that plan a statement with these settings; pg_hint_plan puts them back when it is planned."""
     return tuple(f"Set({name} {_quoted(value)})" for name, value in settings.items())
+
+
+def executed_settings(settings: Mapping[str, str]) -> str:
+    """Return the statement that sets those of these settings that `Set` does not bring to the execution; empty if there are none."""
+    return " ".join(f"SET LOCAL {name} = {quote_text(value)};" for name, value in settings.items() if name in _EXECUTED)
 
 
 def hints_of(plan: PlanNode, sql: str, *, version_num: int) -> tuple[str, ...]:

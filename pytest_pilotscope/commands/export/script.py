@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_pilotscope.commands.export.changes import Change, Scope, index_changes, setting_changes
-from pytest_pilotscope.commands.export.hint_plan import NoHints, hints_of, settings_hints
+from pytest_pilotscope.commands.export.hint_plan import NoHints, executed_settings, hints_of, settings_hints
 from pytest_pilotscope.commands.export.outcomes import Won, comment, is_plain, listed, times_as_fast
 from pytest_pilotscope.errors import UsageError, counted
 from pytest_pilotscope.gate.comparable import states_of
+from pytest_pilotscope.record.conditions import conditions_text
 from pytest_pilotscope.record.projection import runs_of
 from pytest_pilotscope.record.record import Record
 from pytest_pilotscope.record.results import BASELINE_AGAIN
@@ -62,6 +63,8 @@ def _introduction(won: Won) -> Iterator[str]:
     yield comment(
         "Intervals of 95 % are in brackets. Run this with psql, outside a transaction; measure again there: data and load differ."
     )
+    if header.conditions:
+        yield comment(f"Measured with {conditions_text(header.conditions)}: without, other plans and times are possible.")
     if losses:
         yield comment(f"Slower, so nothing of these is exported: {listed(losses)}")
     if not wins:
@@ -123,5 +126,8 @@ def _explained(won: Won, ratio: QueryRatio) -> str:
             raise
     if not hints:
         raise NoHints("its plan has neither joins nor scans of tables")
-    label = f"{ratio.query_id}: {times_as_fast(ratio.ratio.inverse)}".replace("*/", "* /").replace("/*", "/ *")
+    label = f"{ratio.query_id}: {times_as_fast(ratio.ratio.inverse)}"
+    if also := executed_settings(report.settings):
+        label += f"; Set holds while the statement is planned only, so execute it in a transaction after {also}"
+    label = label.replace("*/", "* /").replace("/*", "/ *")
     return "\n".join(["EXPLAIN (COSTS off)", "/*+", *(f"    {hint}" for hint in hints), "*/", f"/* {label} */", f"{sql.rstrip('; ')}\n;"])

@@ -20,10 +20,12 @@ _UNDEFINED_FUNCTION = "42883"
 _NEW_VALUES = sql.SQL("""
     CREATE TEMP TABLE {new} ON COMMIT DROP AS
     WITH counted AS (SELECT {column} AS value, count(*) AS rows FROM {table} WHERE {column} IS NOT NULL GROUP BY 1),
+    weighed AS (  -- as shares of the most popular value, since powers of counts leave the range of numbers
+        SELECT value, rows, exp(greatest({power} * ln(rows::float8 / max(rows) OVER ()), -700)) AS weight FROM counted
+    ),
     grown AS (
-        SELECT value, rows, sum(rows) OVER popular AS old_end,
-            sum(rows) OVER () * sum(power(rows::float8, {power})) OVER popular / sum(power(rows::float8, {power})) OVER () AS new_end
-        FROM counted WINDOW popular AS (ORDER BY rows DESC, value::text COLLATE "C")
+        SELECT value, rows, sum(rows) OVER popular AS old_end, sum(rows) OVER () * sum(weight) OVER popular / sum(weight) OVER () AS new_end
+        FROM weighed WINDOW popular AS (ORDER BY rows DESC, value::text COLLATE "C")
     ),
     ranked AS (
         SELECT t.tableoid AS relation, t.ctid AS place, t.{column} AS value,
