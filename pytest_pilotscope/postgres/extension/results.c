@@ -201,15 +201,25 @@ static bool is_zero(Node *node) {
     return node && IsA(node, Const) && !((Const *)node)->constisnull && DatumGetInt64(((Const *)node)->constvalue) == 0;
 }
 
-/* Tell whether a result has only some of its rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
-static bool is_choice(const Query *query) {
-    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset)) || query->hasDistinctOn;
+/* Tell whether LIMIT or OFFSET take some of the rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
+static bool is_limited(const Query *query) {
+    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset));
 }
 
-/* Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan. */
+/* Tell whether a result has only some of its rows. */
+static bool is_choice(const Query *query) {
+    return is_limited(query) || query->hasDistinctOn;
+}
+
+/*
+ * Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan.
+ *
+ * The keys of DISTINCT ON are no order for LIMIT: PostgreSQL 18 takes them in the order of an index.
+ */
 static bool is_decided(const PsDescription *description) {
     Query *query = description->root->parse;
-    List *order = query->hasDistinctOn ? list_concat_copy(query->sortClause, query->distinctClause) : query->sortClause;
+    bool by_keys = query->hasDistinctOn && !is_limited(query);
+    List *order = by_keys ? list_concat_copy(query->sortClause, query->distinctClause) : query->sortClause;
     bool ordered = true;
     ListCell *cell;
 
@@ -275,9 +285,14 @@ static const char *direction(const SortGroupClause *sort, Oid type) {
     return psprintf(" %s NULLS %s", sort->sortop == known->lt_opr ? "ASC" : "DESC", sort->nulls_first ? "FIRST" : "LAST");
 }
 
-/* Append ORDER BY: expressions, or for UNION and the like the numbers of columns. Return false if that cannot be written. */
+/*
+ * Append ORDER BY: expressions, or for UNION and the like the numbers of columns. Return false if that cannot be written.
+ *
+ * A constant orders nothing, and cannot be written beside DISTINCT, which wants the expressions of the select list.
+ */
 static bool append_order(StringInfo json, const PsDescription *description) {
     Query *query = description->root->parse;
+    const char *separator = "";
     ListCell *cell;
 
     appendStringInfoString(json, "\"order\": [");
@@ -288,8 +303,11 @@ static bool append_order(StringInfo json, const PsDescription *description) {
 
         if (way == NULL)
             return false;
-        appendStringInfoString(json, cell == list_head(query->sortClause) ? "" : ", ");
+        if (IsA(target->expr, Const) && query->distinctClause && !query->hasDistinctOn)
+            continue;
+        appendStringInfoString(json, separator);
         escape_json(json, psprintf("%s%s", key, way));
+        separator = ", ";
     }
     appendStringInfoChar(json, ']');
     return true;

@@ -131,6 +131,11 @@ def test_sql_of_a_set(planned: Session, sql: str, aliases: str, counting: str) -
             "a s",
             "LIMIT or DISTINCT ON, and no order that decides which rows these are",
         ),
+        (
+            "SELECT * FROM a, (SELECT DISTINCT ON (x, y) x, y FROM b ORDER BY x LIMIT 2) AS s",
+            "a s",
+            "LIMIT or DISTINCT ON, and no order that decides which rows these are",
+        ),
         ("SELECT * FROM a, generate_series(1, a.x) AS g", "g", "it depends on a row of another relation"),
         ("SELECT * FROM a, (SELECT id, rank() OVER (ORDER BY x) AS n FROM b) AS s WHERE s.n = a.id", "s", "a window function"),
         ("SELECT * FROM (VALUES (2)) AS v (x), a WHERE v.x = a.x AND (v.x, v.x) IS NOT NULL", "a", "a constant row"),
