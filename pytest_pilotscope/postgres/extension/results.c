@@ -55,13 +55,20 @@ static TargetEntry *sorted_target(const PsDescription *description, SortGroupCla
     return get_sortgroupclause_tle(sort, query->setOperations ? query->targetList : description->root->processed_tlist);
 }
 
-static bool is_not_null(Oid table, AttrNumber column) {
+/* Tell whether no row has NULL in a column. From PostgreSQL 18 on, a constraint with attnotnull may not hold for all rows yet. */
+static bool is_not_null(const RelOptInfo *rel, Oid table, AttrNumber column) {
+#if PG_VERSION_NUM >= 180000
+    (void)table;
+    return bms_is_member(column, rel->notnullattnums);
+#else
     HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(column));
     bool found = HeapTupleIsValid(tuple) && ((Form_pg_attribute)GETSTRUCT(tuple))->attnotnull;
 
+    (void)rel;
     if (HeapTupleIsValid(tuple))
         ReleaseSysCache(tuple);
     return found;
+#endif
 }
 
 static bool is_column(Node *node, const IndexOptInfo *index, int place) {
@@ -124,7 +131,8 @@ static bool decides(const PsDescription *description, List *order, Relids decide
 
         if (!index->unique || !index->immediate || index->indpred)
             continue;
-        while (place < index->nkeycolumns && index->indexkeys[place] > 0 && is_not_null(rte->relid, (AttrNumber)index->indexkeys[place]) &&
+        while (place < index->nkeycolumns && index->indexkeys[place] > 0 &&
+               is_not_null(rel, rte->relid, (AttrNumber)index->indexkeys[place]) &&
                (orders_by(description, order, index, place) || is_joined(description, decided, index, place)))
             place++;
         if (place == index->nkeycolumns)

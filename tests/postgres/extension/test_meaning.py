@@ -200,6 +200,22 @@ def test_deep_statements_are_read(planned: Session) -> None:
     assert planned.scalar(level.count_sql(0b11).sql) >= 0
 
 
+def test_a_column_that_may_have_nulls_is_no_key(planned: Session) -> None:
+    """A unique index takes any number of NULLs, also while a NOT NULL constraint does not hold for all rows yet (PostgreSQL 18)."""
+    sql = "SELECT * FROM a, (SELECT y FROM b ORDER BY x LIMIT 2) AS s"
+    planned.execute("UPDATE b SET x = id; CREATE UNIQUE INDEX ON b (x)")
+    undecided = "LIMIT or DISTINCT ON, and no order that decides which rows these are"
+    states = [("", undecided), ("ALTER TABLE b ALTER x SET NOT NULL", None)]
+    if planned.server_version >= 180_000:
+        states.insert(1, ("ALTER TABLE b ADD CONSTRAINT later NOT NULL x NOT VALID", undecided))
+    for change, reason in states:
+        if change:
+            planned.execute(change)
+        statement = read_meaning(planned, sql)
+        found = [level.result.why for level in statement.levels if level.result is not None]
+        assert found == [reason], change
+
+
 def test_a_filter_that_takes_different_texts_as_equal_has_no_structured_form(planned: Session) -> None:
     """Only PostgreSQL can compare texts by such a collation; others do not change which texts are equal."""
     try:
