@@ -37,7 +37,7 @@ _LINES = {
 }
 _OUTSIDE_QUOTES = re.compile(r",(?=(?:[^']*'[^']*')*[^']*$)")
 _GOES_ON = re.compile(
-    r"(?:\b(?:union|all|distinct|intersect|except|in|exists|any|some|as|and|or|not|from|where)|[(,=<>+\-*/|])\s*$", re.IGNORECASE
+    r"(?:\b(?:union|all|distinct|intersect|except|in|exists|any|some|as|and|or|not|from|where)|[(,=<>+\-*|]|(?<!\*)/)\s*$", re.IGNORECASE
 )
 """The end of a line that is not the end of a statement."""
 _SENDS = re.compile(r"\\(g(x|set|exec|desc)?|crosstabview|watch)(?!\w)")

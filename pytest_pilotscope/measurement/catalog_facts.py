@@ -27,7 +27,9 @@ _KEYS = """
     SELECT i.indrelid, (i.indkey::int2[])[0:i.indnkeyatts - 1] FROM pg_catalog.pg_index AS i
     WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = i.indrelid
-            AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT a.attnotnull)
+            AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND (NOT a.attnotnull OR EXISTS (
+                SELECT FROM pg_catalog.pg_constraint AS n
+                WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated)))
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = i.indrelid AND c.relkind = 'r' AND c.relhassubclass)
 """
 # Btree's support function 4 says where equal values are the same bytes. Numbers are left out: they are compared by value.

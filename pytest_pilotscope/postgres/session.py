@@ -32,8 +32,9 @@ APPLICATION_NAME = "pilotscope"
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _CONNECTED = 0  # CONNECTION_OK of libpq
 _CLOSED_HERE = 1  # of psycopg2; 2 is a broken connection
-_QUERY_CANCELED = "57014"
 _LOCK_NOT_AVAILABLE = "55P03"
+QUERY_CANCELED = "57014"
+"""The SQLSTATE of a statement that a time limit or somebody has ended."""
 LOCK_NOTICE_MS, LOCK_LIMIT_MS = 2_000, 60_000
 """A statement that waits for a lock is named after the first time, and ends after the second."""
 
@@ -451,7 +452,7 @@ class Session:
         """Raise this project's error for one of the server; a lost connection has no SQLSTATE."""
         if self.closed:
             raise StatementFailed(str(sql), reason="the connection to the server is closed") from error
-        if sqlstate == _QUERY_CANCELED and self._timeout_ms and "user request" not in message:
+        if sqlstate == QUERY_CANCELED and self._timeout_ms and "user request" not in message:
             raise QueryTimeout(self.text(sql), timeout_ms=self._timeout_ms) from None
         if sqlstate == _LOCK_NOT_AVAILABLE:
             raise LockHeld(self.text(sql), holders=self._holders()) from None

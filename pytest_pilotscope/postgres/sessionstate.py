@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_pilotscope.errors import QueryTimeout, StatementFailed
 from pytest_pilotscope.postgres.fingerprint import is_small
 from pytest_pilotscope.postgres.knobs import may_read_entries, put_entries_back, system_entries
+from pytest_pilotscope.postgres.session import QUERY_CANCELED
 
 if TYPE_CHECKING:
     from pytest_pilotscope.postgres.session import Session
@@ -60,7 +61,6 @@ _IDLE_TRANSACTIONS = """
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%' ORDER BY pid
 """
 _FLUSHES_STATISTICS = 150_000
-_QUERY_CANCELED = "57014"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def left_behind(session: Session, wanted: SessionState, *, exclusive: bool) -> l
     try:
         later = state_of(session)
     except (QueryTimeout, StatementFailed) as error:
-        if session.closed or (isinstance(error, StatementFailed) and error.sqlstate != _QUERY_CANCELED):
+        if session.closed or (isinstance(error, StatementFailed) and error.sqlstate != QUERY_CANCELED):
             raise
         found.append("a statement timeout that ends the statements of the suite")
         session.lift_limit()

@@ -144,8 +144,7 @@ def _throughput(one: TimeSlice) -> float:
 
 
 def interval_of_logs(logs: Sequence[float]) -> Interval:
-    """
-    Return the geometric mean of ratios, given by their logs, with Student's t interval; 0 to infinity for fewer than FEWEST_ROUNDS."""
+    """Return the geometric mean of ratios, given by their logs, with Student's t interval; 0 to infinity for fewer than FEWEST_ROUNDS."""
     margin = float(np.std(logs, ddof=1)) * _margin(len(logs)) if len(logs) >= FEWEST_ROUNDS else inf
     return exponentiated(float(np.mean(logs)), margin)
 

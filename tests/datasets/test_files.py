@@ -371,6 +371,12 @@ def test_the_csv_of_mscn(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_ends_with_a_comment_ends_its_statement(tmp_path: Path) -> None:
+    """The slash of a comment is no operator."""
+    path = written(tmp_path, "SELECT 1 /* first */\nSELECT 2 /* second */\n")
+    assert [query.sql for query in load_queries(path)] == ["SELECT 1 /* first */", "SELECT 2 /* second */"]
+
+
 def test_values_in_quotes_in_the_csv_of_mscn(tmp_path: Path) -> None:
     """A comma and a hash within quotes separate nothing."""
     path = written(tmp_path, "t##t.name,=,'a,b',t.id,<,3#5\nt##t.name,=,'it''s #1'#2\n")

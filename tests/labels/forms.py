@@ -87,6 +87,10 @@ FORMS = {
     "in over a limit of nothing": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT b.i4 FROM b LIMIT 0)",
     "a subquery behind OFFSET 0": "SELECT count(*) FROM a JOIN (SELECT b.id, b.fk FROM b WHERE b.i4 = 1 OFFSET 0) AS s ON s.fk = a.id",
     "in over distinct on": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT DISTINCT ON (b.i2) b.i4 FROM b ORDER BY b.i2, b.id)",
+    "in over a limit of distinct on": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT DISTINCT ON (b.i2) b.i4 FROM b "
+    "ORDER BY b.i2, b.id LIMIT 2)",
+    "in over a limit of distinct rows with a constant": "SELECT count(*) FROM a WHERE (a.i4, a.i2) IN (SELECT DISTINCT b.i4, 1 FROM b "
+    "ORDER BY 2, 1 LIMIT 3)",
     "in over rows of a function": "SELECT count(*) FROM a WHERE a.i4 IN (SELECT generate_series(1, b.i2) FROM b)",
     "exists behind an offset": "SELECT count(*) FROM a WHERE EXISTS (SELECT FROM b WHERE b.i2 = a.i2 OFFSET 3)",
     "any of an array of a subquery": "SELECT count(*) FROM a WHERE a.i4 = ANY ((SELECT array_agg(b.i4) FROM b WHERE b.i2 = 1)::integer[])",

@@ -51,10 +51,11 @@ _ROWS_OF_OTHERS = {
 
 @pytest.fixture(scope="module")
 def values(server: EmbeddedServer, module_scratch: Session, library_of: LibraryOf) -> Iterator[Session]:
-    """A session with the library, and two tables."""
+    """A session with the library, two tables, and a role."""
     module_scratch.execute(f"LOAD '{library_of(server)}'")
     for statement in _TABLES.split(";"):
         module_scratch.execute(statement)
+    module_scratch.execute("CREATE ROLE reader")
     yield module_scratch
     module_scratch.execute("DROP OWNED BY reader; DROP ROLE reader")
 
@@ -113,7 +114,7 @@ def test_integers_that_are_compared_without_a_sign(values: Session) -> None:
 
 def test_rows_that_only_the_owner_of_a_view_sees(values: Session) -> None:
     """The policies of a table are for who reads it: a view reads it as its owner, a count as the user."""
-    values.execute("CREATE ROLE reader; GRANT SELECT ON v, owned, of_owner, of_owner_kept TO reader")
+    values.execute("GRANT SELECT ON v, owned, of_owner, of_owner_kept TO reader")
     values.execute("GRANT ALL ON SCHEMA public TO reader")
     found = _verified(values, _ROWS_OF_OTHERS, ("ROLE reader",))
     assert found.without_sql == {"a table with row security that a view reads as its owner": 5, "UNION ALL of nested queries": 2}

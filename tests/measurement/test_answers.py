@@ -10,6 +10,7 @@ import pytest
 
 from pytest_pilotscope.errors import DifferentAnswer, StatementFailed
 from pytest_pilotscope.measurement.clocks import explain_timed
+from pytest_pilotscope.measurement.open_answers import openness_of
 from pytest_pilotscope.measurement.protocol import Line, QueryMeasurement
 from pytest_pilotscope.measurement.sides import PlainSide
 from pytest_pilotscope.postgres.embedded import EmbeddedServer
@@ -181,6 +182,17 @@ def test_answers(sessions: Sessions, sql: str, reason: str | None, changed: str 
     if changed != BY_CHANCE:
         other = compared(sessions.own, sessions.changed, sql)
         assert other == changed or (changed is not None and other is not None and other.startswith(changed))
+
+
+def test_a_key_has_no_nulls(newest_scratch: Session) -> None:
+    """A unique index takes any number of NULLs, also while a NOT NULL constraint does not hold for all rows yet (PostgreSQL 18)."""
+    newest_scratch.execute("CREATE TABLE t (x int UNIQUE, y int)")
+    states = [("SELECT 1", True), ("ALTER TABLE t ALTER x SET NOT NULL", False)]
+    if newest_scratch.server_version >= 180_000:
+        states.insert(1, ("ALTER TABLE t ADD CONSTRAINT later NOT NULL x NOT VALID", True))
+    for change, is_open in states:
+        newest_scratch.execute(change)
+        assert bool(openness_of(newest_scratch, "SELECT y FROM t ORDER BY x LIMIT 2").all) == is_open, change
 
 
 def test_a_collation_in_which_different_texts_are_equal(server: EmbeddedServer, scratch: Session) -> None:

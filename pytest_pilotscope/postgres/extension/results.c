@@ -55,13 +55,20 @@ static TargetEntry *sorted_target(const PsDescription *description, SortGroupCla
     return get_sortgroupclause_tle(sort, query->setOperations ? query->targetList : description->root->processed_tlist);
 }
 
-static bool is_not_null(Oid table, AttrNumber column) {
+/* Tell whether no row has NULL in a column. From PostgreSQL 18 on, a constraint with attnotnull may not hold for all rows yet. */
+static bool is_not_null(const RelOptInfo *rel, Oid table, AttrNumber column) {
+#if PG_VERSION_NUM >= 180000
+    (void)table;
+    return bms_is_member(column, rel->notnullattnums);
+#else
     HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(column));
     bool found = HeapTupleIsValid(tuple) && ((Form_pg_attribute)GETSTRUCT(tuple))->attnotnull;
 
+    (void)rel;
     if (HeapTupleIsValid(tuple))
         ReleaseSysCache(tuple);
     return found;
+#endif
 }
 
 static bool is_column(Node *node, const IndexOptInfo *index, int place) {
@@ -124,7 +131,8 @@ static bool decides(const PsDescription *description, List *order, Relids decide
 
         if (!index->unique || !index->immediate || index->indpred)
             continue;
-        while (place < index->nkeycolumns && index->indexkeys[place] > 0 && is_not_null(rte->relid, (AttrNumber)index->indexkeys[place]) &&
+        while (place < index->nkeycolumns && index->indexkeys[place] > 0 &&
+               is_not_null(rel, rte->relid, (AttrNumber)index->indexkeys[place]) &&
                (orders_by(description, order, index, place) || is_joined(description, decided, index, place)))
             place++;
         if (place == index->nkeycolumns)
@@ -201,15 +209,25 @@ static bool is_zero(Node *node) {
     return node && IsA(node, Const) && !((Const *)node)->constisnull && DatumGetInt64(((Const *)node)->constvalue) == 0;
 }
 
-/* Tell whether a result has only some of its rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
-static bool is_choice(const Query *query) {
-    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset)) || query->hasDistinctOn;
+/* Tell whether LIMIT or OFFSET take some of the rows. OFFSET 0 is a way to say that a subquery is planned on its own. */
+static bool is_limited(const Query *query) {
+    return is_limit(query->limitCount) || (is_limit(query->limitOffset) && !is_zero(query->limitOffset));
 }
 
-/* Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan. */
+/* Tell whether a result has only some of its rows. */
+static bool is_choice(const Query *query) {
+    return is_limited(query) || query->hasDistinctOn;
+}
+
+/*
+ * Tell whether it is decided which rows LIMIT and DISTINCT ON take, and does not depend on the plan.
+ *
+ * The keys of DISTINCT ON are no order for LIMIT: PostgreSQL 18 takes them in the order of an index.
+ */
 static bool is_decided(const PsDescription *description) {
     Query *query = description->root->parse;
-    List *order = query->hasDistinctOn ? list_concat_copy(query->sortClause, query->distinctClause) : query->sortClause;
+    bool by_keys = query->hasDistinctOn && !is_limited(query);
+    List *order = by_keys ? list_concat_copy(query->sortClause, query->distinctClause) : query->sortClause;
     bool ordered = true;
     ListCell *cell;
 
@@ -275,9 +293,14 @@ static const char *direction(const SortGroupClause *sort, Oid type) {
     return psprintf(" %s NULLS %s", sort->sortop == known->lt_opr ? "ASC" : "DESC", sort->nulls_first ? "FIRST" : "LAST");
 }
 
-/* Append ORDER BY: expressions, or for UNION and the like the numbers of columns. Return false if that cannot be written. */
+/*
+ * Append ORDER BY: expressions, or for UNION and the like the numbers of columns. Return false if that cannot be written.
+ *
+ * A constant orders nothing, and cannot be written beside DISTINCT, which wants the expressions of the select list.
+ */
 static bool append_order(StringInfo json, const PsDescription *description) {
     Query *query = description->root->parse;
+    const char *separator = "";
     ListCell *cell;
 
     appendStringInfoString(json, "\"order\": [");
@@ -288,8 +311,11 @@ static bool append_order(StringInfo json, const PsDescription *description) {
 
         if (way == NULL)
             return false;
-        appendStringInfoString(json, cell == list_head(query->sortClause) ? "" : ", ");
+        if (IsA(target->expr, Const) && query->distinctClause && !query->hasDistinctOn)
+            continue;
+        appendStringInfoString(json, separator);
         escape_json(json, psprintf("%s%s", key, way));
+        separator = ", ";
     }
     appendStringInfoChar(json, ']');
     return true;

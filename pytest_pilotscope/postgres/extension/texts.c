@@ -21,7 +21,17 @@
 
 #define MARKS "pilotscope ?"
 
-typedef enum Reason { EXTERNAL = 1, CURRENT_OF, RECORD_FIELD, REMOVED, CONSTANT_ROW, ROW_NAMES, OUR_MARK, ARRAY_NULLS, REASONS = ARRAY_NULLS } Reason;
+typedef enum Reason {
+    EXTERNAL = 1,
+    CURRENT_OF,
+    RECORD_FIELD,
+    REMOVED,
+    CONSTANT_ROW,
+    ROW_NAMES,
+    OUR_MARK,
+    ARRAY_NULLS,
+    REASONS = ARRAY_NULLS
+} Reason;
 
 struct PsTexts {
     PsLevel *level;

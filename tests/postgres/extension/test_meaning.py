@@ -131,6 +131,11 @@ def test_sql_of_a_set(planned: Session, sql: str, aliases: str, counting: str) -
             "a s",
             "LIMIT or DISTINCT ON, and no order that decides which rows these are",
         ),
+        (
+            "SELECT * FROM a, (SELECT DISTINCT ON (x, y) x, y FROM b ORDER BY x LIMIT 2) AS s",
+            "a s",
+            "LIMIT or DISTINCT ON, and no order that decides which rows these are",
+        ),
         ("SELECT * FROM a, generate_series(1, a.x) AS g", "g", "it depends on a row of another relation"),
         ("SELECT * FROM a, (SELECT id, rank() OVER (ORDER BY x) AS n FROM b) AS s WHERE s.n = a.id", "s", "a window function"),
         ("SELECT * FROM (VALUES (2)) AS v (x), a WHERE v.x = a.x AND (v.x, v.x) IS NOT NULL", "a", "a constant row"),
@@ -193,6 +198,22 @@ def test_deep_statements_are_read(planned: Session) -> None:
     level = read_meaning(planned, f"SELECT * FROM a, b WHERE a.id = b.id AND ({ors}) AND b.x IN ({listed}) AND {nested}").outermost
     assert level is not None
     assert planned.scalar(level.count_sql(0b11).sql) >= 0
+
+
+def test_a_column_that_may_have_nulls_is_no_key(planned: Session) -> None:
+    """A unique index takes any number of NULLs, also while a NOT NULL constraint does not hold for all rows yet (PostgreSQL 18)."""
+    sql = "SELECT * FROM a, (SELECT y FROM b ORDER BY x LIMIT 2) AS s"
+    planned.execute("UPDATE b SET x = id; CREATE UNIQUE INDEX ON b (x)")
+    undecided = "LIMIT or DISTINCT ON, and no order that decides which rows these are"
+    states = [("", undecided), ("ALTER TABLE b ALTER x SET NOT NULL", None)]
+    if planned.server_version >= 180_000:
+        states.insert(1, ("ALTER TABLE b ADD CONSTRAINT later NOT NULL x NOT VALID", undecided))
+    for change, reason in states:
+        if change:
+            planned.execute(change)
+        statement = read_meaning(planned, sql)
+        found = [level.result.why for level in statement.levels if level.result is not None]
+        assert found == [reason], change
 
 
 def test_a_filter_that_takes_different_texts_as_equal_has_no_structured_form(planned: Session) -> None:
