@@ -23,7 +23,7 @@ TABLES = """
 """
 QUERIES = """\
 joined\tSELECT count(*) FROM a JOIN b ON a.id = b.k WHERE a.v = 1
-limited\tSELECT count(*) FROM a JOIN (SELECT k FROM b ORDER BY id LIMIT 3) AS s ON a.id = s.k
+limited\tSELECT count(*) FROM a JOIN (SELECT k FROM b LIMIT 3) AS s ON a.id = s.k
 absent\tSELECT count(*) FROM no_such_table
 """
 
@@ -60,7 +60,7 @@ def test_what_was_compared_is_told(pilotscope: Command, dsn: str, queries: str) 
         "  5 counted by their SQL, 5 compared with their label\n"
         "  1 whole statements compared with their own COUNT(*)\n"
         "  2 without SQL (28.6%)\n"
-        "    2: LIMIT\n"
+        "    2: LIMIT or DISTINCT ON, and no order that decides which rows these are\n"
         '  absent not planned: relation "no_such_table" does not exist\n'
         "no set differs\n"
     )
