@@ -244,7 +244,7 @@ def test_options_of_a_conftest(pytester: pytest.Pytester) -> None:
     """An algorithm of a conftest.py declares options: they are in --help, on the command line and in the ini file."""
     pytester.makeconftest(SHIFTED)
     text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())
-    assert "--shifted-by=BY 100% of what it is shifted by (default: 2.0) --shifted-no-up shift it down" in text
+    assert "--shifted-by=BY 100% of what it is shifted by (default: 2) --shifted-no-up shift it down" in text
     pytester.makeini("[pytest]\npilotscope_shifted_by = 3\npilotscope_shifted_no_up = true")
     result = measure(pytester, *SHIFTED_ONCE, "--shifted-by", "4", conftest=SHIFTED)
     assert result.ret == 0, result.stdout.str()
