@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pytest_pilotscope.postgres.embedded import EmbeddedServer
 from pytest_pilotscope.postgres.session import Session
 from pytest_pilotscope.queries.queries import Query, Workload
 from pytest_pilotscope.queries.templates import normalized
+from tests.conftest import EmptyDatabasesOf
 
 TEST = (
     Query(id="a", sql="SELECT MIN(o.note) FROM orders AS o, customer AS c WHERE o.customer = c.id AND c.name LIKE '%Q%' AND o.total > 40"),
@@ -28,23 +30,23 @@ WORKLOAD = Workload(dataset="shop", test=TEST)
 
 
 @pytest.fixture(scope="module")
-def shop(newest_server: EmbeddedServer) -> Session:
+def shop(newest_server: EmbeddedServer, empty_databases: EmptyDatabasesOf) -> Iterator[Session]:
     """Create customers and their orders, with a declared foreign key, NULLs, dates, words with quotes and braces, and a reserved name."""
-    with newest_server.connect() as administrator:
-        administrator.execute("DROP DATABASE IF EXISTS shop")
-        administrator.execute("CREATE DATABASE shop")
-    session = newest_server.connect("shop")
-    session.execute('CREATE TABLE customer (id int PRIMARY KEY, name text, "group" smallint)')
-    session.execute("CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customer, total numeric(8, 2), day date, note text)")
-    session.execute(
-        "INSERT INTO customer SELECT i, (ARRAY['O''Neil {x}', 'Quux', 'Ann Lee'])[i % 3 + 1] || i % 7, i % 4 FROM generate_series(1, 60) i"
-    )
-    session.execute(
-        "INSERT INTO orders SELECT i, i % 50 + 1, i * 0.5, CASE WHEN i % 5 > 0 THEN DATE '2020-01-01' + i END, 'note ' || i % 4 "
-        "FROM generate_series(1, 400) i"
-    )
-    session.execute("ANALYZE")
-    return session
+    with empty_databases(newest_server).session() as session:
+        session.execute('CREATE TABLE customer (id int PRIMARY KEY, name text, "group" smallint)')
+        session.execute(
+            "CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customer, total numeric(8, 2), day date, note text)"
+        )
+        session.execute(
+            "INSERT INTO customer SELECT i, (ARRAY['O''Neil {x}', 'Quux', 'Ann Lee'])[i % 3 + 1] || i % 7, i % 4 "
+            "FROM generate_series(1, 60) i"
+        )
+        session.execute(
+            "INSERT INTO orders SELECT i, i % 50 + 1, i * 0.5, CASE WHEN i % 5 > 0 THEN DATE '2020-01-01' + i END, 'note ' || i % 4 "
+            "FROM generate_series(1, 400) i"
+        )
+        session.execute("ANALYZE")
+        yield session
 
 
 def made(session: Session, *, count: int = 60, seed: int = 0, fingerprint: str = "f") -> Workload:
