@@ -49,13 +49,14 @@ class Pairs:
         """Return the pairs of these queries, in this order; raise KeyError for a query without pairs."""
         row = {query_id: i for i, query_id in enumerate(self.query_ids)}
         rows = [row[query_id] for query_id in query_ids]
-        return Pairs(
+        return replace(
+            self,
             query_ids=tuple(query_ids),
             baseline_ms=self.baseline_ms[rows],
             candidate_ms=self.candidate_ms[rows],
             baseline_timed_out=self.baseline_timed_out[rows],
             candidate_timed_out=self.candidate_timed_out[rows],
-            at_once=self.at_once,
+            left_out={},
         )
 
 
